@@ -3,15 +3,17 @@
 //     0      header                                                                  4096 bytes
 //              0 magic "DArm" | 4 version | 8 chunk shift | 12 block shift | 16 logical block
 //              20 state | 24 capacity: a double | 32 first error | 36 slices that are lost
+//              40 places of copies | 44 bytes of each
 //              48 the area's id: 16 bytes | 64 one bit per slice that is lost
 //     4096   touched: one bit per page of entries that was ever written         padded to 4096
 //     ...    entries, one per chunk, flat:                                      padded to 4096
 //              +----------+-------+--------------------------------+
 //              | slot + 1 | flags | saved: one bit per block       |     8 + 4 * wordsPerChunk
 //              +----------+-------+--------------------------------+
-//     ...    holes: one bit per block of each chunk, same words as `saved`
+//     ...    holes: one bit per block of each chunk, same words as `saved`   padded to 4096
+//     ...    places of copies, if the header says how many: see copy-records.ts
 //
-// Version 1 has no id, and is read as well.
+// Version 1 has no id, and is read as well. Version 7 has places of copies: older programs do not read it.
 //
 // A block is in one of four states:
 //
@@ -30,6 +32,7 @@
 // Before something is first recorded in it, what the slice is in has to be allocated (slices.ranges), or a
 // file system that is full would end the process in a store. Where it cannot be had, all of the slice is lost:
 // a bit in the header says so, and makes the map version 4, which older programs do not read.
+import { type CopyPlaces, copyPlacesBytes, NO_PLACES } from "./copy-records.js";
 import { EngineError } from "./errors.js";
 import { Geometry, type TrackerGeometry } from "./geometry.js";
 
@@ -51,6 +54,8 @@ export const MapWord = {
   CAPACITY: 6,
   FAULT: 8,
   LOST_SLICES: 9,
+  PLACES: 10,
+  PLACE_BYTES: 11,
   ID: 12,
   /** One bit per slice, up to the digest of the file's name at the end of the page. */
   LOST: 16,
@@ -91,9 +96,9 @@ export function fitsMap(geometry: Omit<TrackerGeometry, "logicalBlockBytes">): b
   return regionsOf({ chunkCount, wordsPerChunk }).total <= MAP_BYTES_MAX;
 }
 
-/** Bytes of a map for this device. Throws MAP_TOO_LARGE above 4 GiB. */
-export function mapBytes(geometry: TrackerGeometry): number {
-  const { total } = regionsOf(new Geometry(geometry));
+/** Bytes of a map for this device, with places of copies. Throws MAP_TOO_LARGE above 4 GiB. */
+export function mapBytes(geometry: TrackerGeometry, places: CopyPlaces = NO_PLACES): number {
+  const total = regionsOf(new Geometry(geometry)).total + copyPlacesBytes(places);
   if (total > MAP_BYTES_MAX) {
     throw new EngineError("MAP_TOO_LARGE", `a map of ${total} bytes: use larger chunks or blocks`);
   }

@@ -19,8 +19,9 @@ import { bitAt, setBits } from "./bits.js";
 import { EngineError } from "./errors.js";
 import type { Geometry } from "./geometry.js";
 
-/** No flipped bit makes it of another version. */
+/** No flipped bit makes it of another version. Those with places of copies may have lost slices, too. */
 export const VERSION_WITH_LOST_SLICES = 4;
+export const VERSION_WITH_PLACES = 7;
 
 export class AreaMapSlices {
   private readonly words: Int32Array;
@@ -74,7 +75,9 @@ export class AreaMapSlices {
 
   setLost(slice: number): void {
     assert(!this.isHere(slice), "a slice is lost that has memory");
-    Atomics.store(this.words, MapWord.VERSION, VERSION_WITH_LOST_SLICES);
+    if (this.words[MapWord.VERSION] !== VERSION_WITH_PLACES) {
+      Atomics.store(this.words, MapWord.VERSION, VERSION_WITH_LOST_SLICES);
+    }
     this.words[MapWord.LOST_SLICES]++;
     setBits(this.words, MapWord.LOST, slice, slice + 1);
     this.words[PAGE_WORDS + slice] = -1;
@@ -90,7 +93,9 @@ export class AreaMapSlices {
       found++;
       if (told !== 0) words[PAGE_WORDS + slice] = -1;
     }
-    const isKnown = told === 0 || words[MapWord.VERSION] === VERSION_WITH_LOST_SLICES;
+    const version = words[MapWord.VERSION];
+    const isKnown =
+      told === 0 || version === VERSION_WITH_LOST_SLICES || version === VERSION_WITH_PLACES;
     if (!isKnown || (found !== told && found + 1 !== told)) {
       throw new EngineError("MAP_FORMAT", `area map: ${told} slices are lost, and ${found} marked`);
     }

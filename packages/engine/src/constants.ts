@@ -37,6 +37,16 @@ export const CopyKind = {
   DIRECT: 2,
 } as const;
 
+/** How a copy comes to its slot. */
+export const CopyMode = {
+  /** It is read and written; then its request continues. */
+  LINKED: 0,
+  /** It is read, and written when the engine has been told of that. */
+  APART: 1,
+  /** Its old data is in its place, recorded: it is only written, while its request writes the original. */
+  BEHIND: 2,
+} as const;
+
 /** Which side of a copy failed: reading the old data, or writing it to the slot. */
 export const CopyFault = { NONE: 0, READ: 1, WRITE: 2 } as const;
 

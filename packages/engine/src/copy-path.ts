@@ -9,7 +9,8 @@
  *                 |                              saved | lost (owner: front) | the owner's error
  *                 +--failed, one block or no space: lost, or the owner's error
  *
- * Bits are set here and nowhere before the answer: what a set bit promises is in the slot.
+ * Bits are set here and nowhere before the answer: what a set bit promises is in the slot. A copy that goes behind
+ * its write (copies-behind.ts) is written again from its place where another is read again.
  *
  * Ahead of a write that continues a sequence its copy takes what follows in the same slot along, for one I/O in
  * place of one for each block. It needs no slot that was not needed without it, and it is a favour: where it
@@ -24,6 +25,7 @@ import {
   BufferOwner,
   CopyFault,
   CopyKind,
+  CopyMode,
   EIO,
   ENOSPC,
   ETIMEDOUT,
@@ -32,6 +34,7 @@ import {
 import { AreaPhase, type EngineCore, Stop } from "./core.js";
 import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
+import { RequestState } from "./request-table.js";
 import { Stat } from "./stats.js";
 import { AHEAD_SHIFT } from "./write-streams.js";
 
@@ -57,7 +60,7 @@ export class CopyPath {
 
   /** Starts a copy for front request `tag`, whose copy window must have room. */
   launchFront(tag: number, chunk: number, start: number, end: number, slot: number): void {
-    const { copies, counters, front, geometry } = this.core;
+    const { behind, copies, counters, front, geometry } = this.core;
     const aheadEnd = front.aheadBlocks[tag] === 0 ? end : this.aheadEnd(tag, chunk, start, end);
     const copy = copies.acquire(chunk, start, aheadEnd);
     copies.ownEnd[copy] = end;
@@ -69,6 +72,7 @@ export class CopyPath {
     copies.bufferTag[copy] = tag;
     copies.bufferOffsetBytes[copy] = front.windowUsedBlocks[tag] << geometry.blockShift;
     front.windowUsedBlocks[tag] += aheadEnd - start;
+    if (behind.mayHavePlace(tag, copy)) copies.mode[copy] = CopyMode.APART;
     front.pending[tag]++;
     this.submit(copy);
   }
@@ -186,6 +190,7 @@ export class CopyPath {
 
   /** Lets waiters and, when it was the last thing in flight for it, the owner continue. */
   end(copy: number): void {
+    this.core.behind.end(copy);
     this.release(copy);
     this.goOn(this.core.copies.owner[copy]);
   }
@@ -200,10 +205,14 @@ export class CopyPath {
 
   private goOn(owner: number): void {
     const { front, image } = this.core;
+    if (owner === NONE) return;
     const pending = owner < front.depth ? front.pending : image.pending;
     const tag = owner < front.depth ? owner : owner - front.depth;
     pending[tag]--;
-    if (pending[tag] === 0) this.core.wake(owner);
+    if (pending[tag] > 0) return;
+    const isIssued = owner < front.depth && front.state[tag] === RequestState.ISSUED;
+    if (!isIssued) this.core.wake(owner);
+    else if (front.isAnswered[tag] === 1) this.core.ready.push(owner);
   }
 
   /** Lets the waiters continue. */
@@ -217,6 +226,8 @@ export class CopyPath {
     const { copies } = core;
     core.noteLate(copies.slot[copy]);
     if (core.phase === AreaPhase.ACTIVE) this.giveUp(copy);
+    core.behind.end(copy);
+    core.behind.retire(copy);
     core.io.onCopyLate(copy);
     core.wakeWaiters(copy);
     copies.setLate(copy);
@@ -232,10 +243,10 @@ export class CopyPath {
 
   /** The store hangs: what is not copied yet will not be. */
   private giveUp(copy: number): void {
-    const { copies, front, image, area } = this.core;
+    const { copies, front, image } = this.core;
     const owner = copies.owner[copy];
     if (owner >= front.depth) image.error[owner - front.depth] = -EIO;
-    else if (area!.overflow !== OverflowPolicy.BREAK_SNAPSHOT) front.error[owner] = -EIO;
+    else if (this.mayRefuse(copy)) front.error[owner] = -EIO;
     else {
       const { chunk, blockStart, ownEnd } = copies;
       this.core.lose(chunk[copy], blockStart[copy], ownEnd[copy], ETIMEDOUT);
@@ -250,7 +261,13 @@ export class CopyPath {
       return;
     }
     counters[Stat.COPY_RETRIES]++;
+    if (copies.mode[copy] === CopyMode.APART) copies.mode[copy] = CopyMode.LINKED;
     this.submit(copy);
+  }
+
+  /** Those that an earlier process has left behind, before any request. */
+  resume(): void {
+    this.core.behind.resume((copy) => this.submit(copy));
   }
 
   private submit(copy: number): void {
@@ -273,9 +290,16 @@ export class CopyPath {
     counters[Stat.COPIED_BYTES] += copies.lengthBytes[copy];
   }
 
+  /** True if a write is not to go on without its copy. One whose copy goes behind has gone. */
+  private mayRefuse(copy: number): boolean {
+    const { area, copies } = this.core;
+    const isBehind = copies.mode[copy] === CopyMode.BEHIND;
+    return !isBehind && area!.overflow !== OverflowPolicy.BREAK_SNAPSHOT;
+  }
+
   /** True if the blocks after the failed one are to be tried. */
   private fail(copy: number, result: number, fault: number): boolean {
-    const { copies, front, image, area } = this.core;
+    const { copies, front, image } = this.core;
     const owner = copies.owner[copy];
     if (owner >= front.depth) {
       image.error[owner - front.depth] = result;
@@ -283,7 +307,7 @@ export class CopyPath {
     }
     const noSpace = result === -ENOSPC;
     const errno = noSpace ? ENOSPC : EIO;
-    if (fault !== CopyFault.READ && area!.overflow !== OverflowPolicy.BREAK_SNAPSHOT) {
+    if (fault !== CopyFault.READ && this.mayRefuse(copy)) {
       front.error[owner] = -errno;
       return false;
     }

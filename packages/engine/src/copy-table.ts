@@ -11,6 +11,7 @@
  * block by block. The table is bounded; a request that finds it exhausted waits in a queue.
  */
 import { assert } from "./assert.js";
+import { CopyMode } from "./constants.js";
 import { IdPool } from "./id-pool.js";
 import { IoStage, IoState } from "./io-state.js";
 import { NONE } from "./request-queue.js";
@@ -22,6 +23,8 @@ export class CopyTable extends IdPool {
   readonly since: Int32Array;
   /** CopyKind. */
   readonly kind: Uint8Array;
+  /** CopyMode. */
+  readonly mode: Uint8Array;
   readonly chunk: Int32Array;
   readonly slot: Int32Array;
   /** First block of the I/O, from the chunk's start. */
@@ -56,6 +59,7 @@ export class CopyTable extends IdPool {
     this.stage = new Uint8Array(size);
     this.since = new Int32Array(size);
     this.kind = new Uint8Array(size);
+    this.mode = new Uint8Array(size);
     this.chunk = new Int32Array(size);
     this.slot = new Int32Array(size);
     this.blockStart = new Int32Array(size);
@@ -82,6 +86,7 @@ export class CopyTable extends IdPool {
     assert(end > start, "a copy of nothing");
     const copy = this.acquireId();
     this.stage[copy] = IoStage.READING;
+    this.mode[copy] = CopyMode.LINKED;
     this.chunk[copy] = chunk;
     this.rangeStart[copy] = start;
     this.rangeEnd[copy] = end;
@@ -115,13 +120,14 @@ export class CopyTable extends IdPool {
     }
   }
 
-  /** The copy that overlaps [start, end) of the chunk and begins first, or NONE. */
-  find(chunk: number, start: number, end: number): number {
+  /** The copy that overlaps [start, end) of the chunk and begins first, or NONE; of those whose mode is at least that. */
+  find(chunk: number, start: number, end: number, mode: number = CopyMode.LINKED): number {
     let found = NONE;
     let copy = this.buckets[this.bucketOf(chunk)];
     while (copy !== NONE) {
       if (
         this.chunk[copy] === chunk &&
+        this.mode[copy] >= mode &&
         this.rangeStart[copy] < end &&
         this.rangeEnd[copy] > start &&
         (found === NONE || this.rangeStart[copy] < this.rangeStart[found])

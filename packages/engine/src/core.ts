@@ -22,6 +22,7 @@
  */
 import type { CbtMap } from "./cbt-map.js";
 import { EIO, ENOSPC } from "./constants.js";
+import { CopiesBehind } from "./copies-behind.js";
 import { CopyTable } from "./copy-table.js";
 import type { DiffArea } from "./diff-area.js";
 import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
@@ -99,6 +100,7 @@ export class EngineCore {
   readonly front: RequestTable;
   readonly image: RequestTable;
   readonly copies: CopyTable;
+  readonly behind: CopiesBehind = new CopiesBehind(this);
   readonly runs: RunTable;
   readonly cbt: CbtMap;
   readonly discardWatch: DiscardWatch;

@@ -12,10 +12,11 @@ import {
   PAGE_WORDS,
   regionsOf,
 } from "./area-map-layout.js";
-import { AreaMapSlices, VERSION_WITH_LOST_SLICES } from "./area-map-slices.js";
+import { AreaMapSlices, VERSION_WITH_LOST_SLICES, VERSION_WITH_PLACES } from "./area-map-slices.js";
 import { assert } from "./assert.js";
 import { bitAt, clearBits, findBit, setBits } from "./bits.js";
 import { BlockState } from "./constants.js";
+import { type CopyPlaces, CopyRecords, NO_PLACES } from "./copy-records.js";
 import { EngineError } from "./errors.js";
 import { Geometry, type TrackerGeometry } from "./geometry.js";
 import { LossCount } from "./loss-count.js";
@@ -23,6 +24,12 @@ import { LossCount } from "./loss-count.js";
 const MAGIC = 0x6d724144;
 const VERSION = 2;
 const VERSION_WITHOUT_ID = 1;
+const VERSIONS: readonly number[] = [
+  VERSION_WITHOUT_ID,
+  VERSION,
+  VERSION_WITH_LOST_SLICES,
+  VERSION_WITH_PLACES,
+];
 const AREA_ID_BYTES = 16;
 const FLAG_HOLES = 1;
 const FLAG_RELEASED = 2;
@@ -36,12 +43,20 @@ function writeId(buffer: ArrayBufferLike, id: Uint8Array): void {
   new Uint8Array(buffer, MapWord.ID * 4, AREA_ID_BYTES).set(id);
 }
 
+/** Other versions may have anything there. */
+function placesIn(words: Int32Array): CopyPlaces {
+  if (words[MapWord.VERSION] !== VERSION_WITH_PLACES) return NO_PLACES;
+  return { count: words[MapWord.PLACES], placeBytes: words[MapWord.PLACE_BYTES] };
+}
+
 export class DiffAreaMap {
   readonly geometry: Geometry;
   /** How much is lost, kept as it happens. Of a map that was opened: after losses.reset(). */
   readonly losses: LossCount = new LossCount(this);
   /** What of the map has memory. */
   readonly slices: AreaMapSlices;
+  /** Of a map with places of copies. */
+  readonly copyRecords: CopyRecords | undefined;
   private readonly words: Int32Array;
   private readonly entryWords: number;
   private readonly entryPages: number;
@@ -54,28 +69,32 @@ export class DiffAreaMap {
     return fitsMap(geometry);
   }
 
-  /** Bytes that a map for this device needs. Throws MAP_TOO_LARGE above 4 GiB. */
-  static byteLength(geometry: TrackerGeometry): number {
-    return mapBytes(geometry);
+  /** Bytes that a map for this device needs, with places of copies. Throws MAP_TOO_LARGE above 4 GiB. */
+  static byteLength(geometry: TrackerGeometry, places?: CopyPlaces): number {
+    return mapBytes(geometry, places);
   }
 
   /**
    * Makes a new map in `buffer`, which must be all zero and of byteLength() bytes.
    * @param id the area's, 16 bytes; of one that needs no name: zeroes
    * @param isWhole all of its memory is there, not just that of header and touched bits
+   * @param places those of copies that outlive the process
    */
   static create(
     buffer: ArrayBufferLike,
     geometry: TrackerGeometry,
     id: Uint8Array = new Uint8Array(AREA_ID_BYTES),
     isWhole: boolean = true,
+    places: CopyPlaces = NO_PLACES,
   ): DiffAreaMap {
-    const need = DiffAreaMap.byteLength(geometry);
+    const need = DiffAreaMap.byteLength(geometry, places);
     if (buffer.byteLength !== need) {
       throw new EngineError("MAP_SIZE", `area map: buffer of ${buffer.byteLength}, need ${need}`);
     }
     const words = new Int32Array(buffer, 0, PAGE_WORDS);
-    words[MapWord.VERSION] = VERSION;
+    words[MapWord.VERSION] = places.count === 0 ? VERSION : VERSION_WITH_PLACES;
+    words[MapWord.PLACES] = places.count;
+    words[MapWord.PLACE_BYTES] = places.placeBytes;
     words[MapWord.CHUNK_SHIFT] = geometry.chunkShift;
     words[MapWord.BLOCK_SHIFT] = geometry.blockShift;
     words[MapWord.LOGICAL_BLOCK] = geometry.logicalBlockBytes;
@@ -96,9 +115,7 @@ export class DiffAreaMap {
     }
     const words = new Int32Array(buffer, 0, PAGE_WORDS);
     const version = words[MapWord.VERSION];
-    const isKnown =
-      version === VERSION || version === VERSION_WITHOUT_ID || version === VERSION_WITH_LOST_SLICES;
-    if (words[MapWord.MAGIC] !== MAGIC || !isKnown) {
+    if (words[MapWord.MAGIC] !== MAGIC || !VERSIONS.includes(version)) {
       throw new EngineError(
         "MAP_FORMAT",
         "area map: no map, or another version: drop the snapshot",
@@ -110,7 +127,7 @@ export class DiffAreaMap {
       chunkShift: words[MapWord.CHUNK_SHIFT],
       blockShift: words[MapWord.BLOCK_SHIFT],
     });
-    if (buffer.byteLength !== DiffAreaMap.byteLength(geometry)) {
+    if (buffer.byteLength !== DiffAreaMap.byteLength(geometry, placesIn(words))) {
       throw new EngineError("MAP_GEOMETRY", "area map: the file's size and its header disagree");
     }
     const map = new DiffAreaMap(buffer, geometry, isWhole ?? isWholeMap(geometry));
@@ -119,7 +136,7 @@ export class DiffAreaMap {
   }
 
   private constructor(buffer: ArrayBufferLike, geometry: Geometry, isWhole: boolean) {
-    const { entryWords, entryPages, entries, holes } = regionsOf(geometry);
+    const { entryWords, entryPages, entries, holes, total } = regionsOf(geometry);
     this.geometry = geometry;
     this.words = new Int32Array(buffer);
     this.entryWords = entryWords;
@@ -128,6 +145,8 @@ export class DiffAreaMap {
     this.holesAt = holes / 4;
     this.wordsPerChunk = geometry.wordsPerChunk;
     this.slices = new AreaMapSlices(this.words, geometry, isWhole);
+    const places = placesIn(this.words);
+    if (places.count > 0) this.copyRecords = new CopyRecords(buffer, total, places);
   }
 
   /** The area's id, 16 bytes; undefined in a map of version 1. */

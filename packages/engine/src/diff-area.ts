@@ -52,6 +52,11 @@ export class DiffArea {
   hungStores: number = 0;
   /** Set by the engine. */
   listener: AreaListener | null = null;
+  /**
+   * Whether copies may go behind their writes (see copies-behind.ts): if the map has places for them, and never where
+   * a write can be refused for want of room.
+   */
+  readonly copiesBehind: boolean;
   private readonly lowWaterSlotsFirst: number;
   private readonly wantedSlotsFirst: number;
   private readonly wantedSlotsMax: number;
@@ -77,6 +82,8 @@ export class DiffArea {
     this.lateIo = new Int32Array(storeCount);
     this.allStores = 2 ** storeCount - 1;
     this.policy = options.overflow ?? OverflowPolicy.BREAK_SNAPSHOT;
+    const hasPlaces = map.copyRecords !== undefined;
+    this.copiesBehind = hasPlaces && this.policy === OverflowPolicy.BREAK_SNAPSHOT;
     this.blockedTicksMax = options.blockedTicksMax ?? 8;
     assert(this.lowWaterSlots >= 0 && this.wantedSlots > 0, "slot water marks out of range");
     assert(this.wantedSlotsMax >= this.wantedSlots, "an area wants more than at most");

@@ -11,7 +11,8 @@
  * is copying, an exhausted pool, a full copy window. With copies of its own in flight the request
  * continues when these have ended, else it parks on what stopped it. The cursor only moves forward:
  * what was passed is saved, or lost, or will be one of both when `pending` is zero again. So a
- * discard of any length goes window by window and never looks at a block twice.
+ * discard of any length goes window by window and never looks at a block twice. A write whose last copy
+ * may go behind is issued as soon as that is read, and ends when both have ended (copies-behind.ts).
  *
  * Without room for old data, or while the store hangs, the area's overflow policy decides:
  *
@@ -24,6 +25,7 @@ import { EINVAL, EIO, EOPNOTSUPP, ETIMEDOUT, OverflowPolicy, RequestOp } from ".
 import type { CopyPath } from "./copy-path.js";
 import { AreaPhase, type EngineCore, Stop } from "./core.js";
 import type { DiscardKeeper } from "./discard-keeper.js";
+import { NONE } from "./request-queue.js";
 import { RequestState } from "./request-table.js";
 import { Stat } from "./stats.js";
 
@@ -98,6 +100,26 @@ export class FrontPath {
       core.io.completeFront(tag, op === RequestOp.FLUSH && result > 0 ? 0 : result);
       return;
     }
+    if (core.front.pending[tag] > 0) {
+      // Its copy goes behind: what ends last ends the request.
+      core.front.answer[tag] = result;
+      core.front.isAnswered[tag] = 1;
+      return;
+    }
+    this.end(tag, result);
+  }
+
+  /** The copy that went behind has ended, after the original's answer. */
+  endAnswered(tag: number): void {
+    const { front } = this.core;
+    front.isAnswered[tag] = 0;
+    this.end(tag, front.answer[tag]);
+  }
+
+  /** A write-like request that was issued. */
+  private end(tag: number, result: number): void {
+    const { core } = this;
+    const op = core.front.op[tag];
     core.front.state[tag] = RequestState.IDLE;
     core.inflightWrites--;
     if (op !== RequestOp.WRITE) core.discardWatch.ended(tag, result);
@@ -157,6 +179,24 @@ export class FrontPath {
       core.park(tag, Stop.SLICE);
       return;
     }
+    this.send(tag);
+  }
+
+  /** The old data of the only copy that the request still has is in its place: the two may go side by side. */
+  issueBefore(copy: number): void {
+    const { core } = this;
+    const tag = core.copies.owner[copy];
+    if (core.phase !== AreaPhase.ACTIVE || core.holding) return;
+    // What it had saved is gone with its slot, and it is tried again: from the original, if that is as it was.
+    if (core.copies.isStale[copy] === 1) return;
+    if (!this.keeper.admits(tag)) return;
+    assert(core.front.pending[tag] === 1, "a copy goes behind beside others");
+    core.behind.begin(copy);
+    this.send(tag);
+  }
+
+  private send(tag: number): void {
+    const { core } = this;
     const { front, discardWatch } = core;
     front.state[tag] = RequestState.ISSUED;
     core.inflightWrites++;
@@ -227,6 +267,11 @@ export class FrontPath {
     const { core } = this;
     const room = core.windowBlocks - core.front.windowUsedBlocks[tag];
     if (room === 0) return Stop.WINDOW;
+    const left = core.behind.leftOf(tag);
+    if (left !== NONE) {
+      core.stopCopy = left;
+      return Stop.COPY;
+    }
     const free = this.copyPath.freeEnd(chunk, start, end);
     if (free < 0) return free;
     const slot = core.slotFor(chunk);

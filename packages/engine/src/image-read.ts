@@ -10,9 +10,10 @@
  * A run that was read from the original proves itself afterwards: a write to the original is issued
  * only after the block's saved bit is set, so a bit that is still clear once the read has ended means
  * that what was read is old. Blocks whose bit was set meanwhile are read again from the slot, through
- * the same run, one stretch after the other.
+ * the same run, one stretch after the other. Where a copy goes behind its write (copies-behind.ts) a clear
+ * bit proves nothing: from there on the request is read again, when that copy has ended.
  */
-import { BlockState, EIO, RunKind } from "./constants.js";
+import { BlockState, CopyMode, EIO, RunKind } from "./constants.js";
 import { type EngineCore, Stop } from "./core.js";
 import { NONE } from "./request-queue.js";
 import type { RunPath } from "./run-path.js";
@@ -76,10 +77,25 @@ export class ImageReader {
       this.core.meetChunk(chunk);
       const limit = (Math.min(to, chunkBytes) + blockBytes - 1) >> blockShift;
       const block = map.nextSaved(chunk, from >> blockShift, limit);
+      if (this.isBehind(runs.tag[run], chunk, from >> blockShift, block)) return false;
       if (block < limit) return this.rereadFrom(run, chunk, from, to, block, limit);
       from = chunkBytes;
     }
     return false;
+  }
+
+  /**
+   * Whether a copy that goes behind its write is under way for some of the unsaved blocks [start, end): what was read
+   * there may be new. The request continues there when its runs have ended, and finds the copy.
+   */
+  private isBehind(tag: number, chunk: number, start: number, end: number): boolean {
+    const { behind, copies, image } = this.core;
+    if (behind.count === 0 || start === end) return false;
+    const copy = copies.find(chunk, start, end, CopyMode.BEHIND);
+    if (copy === NONE) return false;
+    this.core.counters[Stat.READS_GONE_BACK]++;
+    image.goBack(tag, chunk, Math.max(start, copies.rangeStart[copy]));
+    return true;
   }
 
   /** The blocks from `block` on were saved meanwhile: what is left of the run is [from, to). */
@@ -126,6 +142,10 @@ export class ImageReader {
     if (state === BlockState.LOST || hangs || core.runs.isExhausted()) {
       core.image.error[tag] = -EIO;
       return Stop.ERROR;
+    }
+    if (state === BlockState.UNSAVED && core.behind.count > 0) {
+      core.stopCopy = core.copies.find(chunk, block, block + 1, CopyMode.BEHIND);
+      if (core.stopCopy !== NONE) return Stop.COPY;
     }
     if (!runPath.mayAcquire(tag)) return Stop.RUN_POOL;
     const end = map.stateEnd(chunk, block, limit);

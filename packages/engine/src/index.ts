@@ -8,11 +8,19 @@ export {
   BufferOwner,
   CopyFault,
   CopyKind,
+  CopyMode,
   OverflowPolicy,
   RequestFlag,
   RequestOp,
   RunKind,
 } from "./constants.js";
+export {
+  type CopyPlaces,
+  CopyRecords,
+  copyPlacesBytes,
+  damageOfRecords,
+  NO_PLACES,
+} from "./copy-records.js";
 export type { CopyTable } from "./copy-table.js";
 export type { EngineOptions } from "./core.js";
 export { DiffArea, type DiffAreaOptions } from "./diff-area.js";

@@ -25,7 +25,7 @@ export const RequestState = {
   ACTIVE: 1,
   /** On the queue of a copy, of a pool, or of held requests. */
   PARKED: 2,
-  /** Issued to the original as it is. */
+  /** Issued to the original as it is; perhaps with a copy of its own still under way. */
   ISSUED: 3,
 } as const;
 
@@ -48,8 +48,14 @@ export class RequestTable {
   readonly cursorChunk: Int32Array;
   readonly cursorBlock: Int32Array;
   readonly pending: Int32Array;
+  /** Image: where it is to be read again from, when its runs have ended; chunk -1: nowhere. */
+  private readonly againChunk: Int32Array;
+  private readonly againBlock: Int32Array;
   /** 0 or a negative errno: what the request will end with. */
   readonly error: Int32Array;
+  /** Front: the original has answered, with `answer`, before the copy that goes behind has ended. */
+  readonly isAnswered: Uint8Array;
+  readonly answer: Int32Array;
   readonly windowUsedBlocks: Int32Array;
   /** Front: blocks that may be copied ahead of the request, which continues a sequence. */
   readonly aheadBlocks: Int32Array;
@@ -74,7 +80,11 @@ export class RequestTable {
     this.cursorChunk = new Int32Array(depth);
     this.cursorBlock = new Int32Array(depth);
     this.pending = new Int32Array(depth);
+    this.againChunk = new Int32Array(depth).fill(-1);
+    this.againBlock = new Int32Array(depth);
     this.error = new Int32Array(depth);
+    this.isAnswered = new Uint8Array(depth);
+    this.answer = new Int32Array(depth);
     this.windowUsedBlocks = new Int32Array(depth);
     this.aheadBlocks = new Int32Array(depth);
     this.blockedSince = new Int32Array(depth);
@@ -113,7 +123,25 @@ export class RequestTable {
     this.pending[tag] = 0;
     this.windowUsedBlocks[tag] = 0;
     this.blockedSince[tag] = 0;
+    this.againChunk[tag] = -1;
     this.rewind(tag, geometry);
+  }
+
+  /** The request is to be read again from this block on, or from one before. */
+  goBack(tag: number, chunk: number, block: number): void {
+    const before = this.againChunk[tag];
+    if (before >= 0 && (before < chunk || (before === chunk && this.againBlock[tag] <= block)))
+      return;
+    this.againChunk[tag] = chunk;
+    this.againBlock[tag] = block;
+  }
+
+  /** Goes back, with nothing in flight. */
+  meetAgain(tag: number): void {
+    if (this.againChunk[tag] < 0) return;
+    this.cursorChunk[tag] = this.againChunk[tag];
+    this.cursorBlock[tag] = this.againBlock[tag];
+    this.againChunk[tag] = -1;
   }
 
   /** Back to the beginning of a request that was located and has nothing in flight. */

@@ -24,9 +24,12 @@ export const Stat = {
   SENT_DISCARD_BYTES: 20,
   LATE_IO: 21,
   COPIES_AHEAD: 22,
+  COPIES_BEHIND: 23,
+  COPIES_RESUMED: 24,
+  READS_GONE_BACK: 25,
 } as const;
 
-const STAT_COUNT = 23;
+const STAT_COUNT = 26;
 
 export interface EngineCounters {
   /** Requests on the front. `frontDiscards` counts write-zeroes too. */
@@ -61,6 +64,11 @@ export interface EngineCounters {
   lateIo: number;
   /** Copies that took more along than their write needed, because it continued a sequence. */
   copiesAhead: number;
+  /** Copies that went beside their write, and such as an earlier process had left. */
+  copiesBehind: number;
+  copiesResumed: number;
+  /** Reads of the image that met one of these, and waited for it. */
+  readsGoneBack: number;
 }
 
 export class EngineStats {
@@ -93,6 +101,9 @@ export class EngineStats {
       sentDiscardBytes: of[Stat.SENT_DISCARD_BYTES],
       lateIo: of[Stat.LATE_IO],
       copiesAhead: of[Stat.COPIES_AHEAD],
+      copiesBehind: of[Stat.COPIES_BEHIND],
+      copiesResumed: of[Stat.COPIES_RESUMED],
+      readsGoneBack: of[Stat.READS_GONE_BACK],
     };
   }
 }

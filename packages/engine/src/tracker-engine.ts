@@ -19,6 +19,7 @@
  *               +---- onAreaClosed --- CLOSING <------ dropArea -----+
  */
 import { assert } from "./assert.js";
+import { CopyMode } from "./constants.js";
 import { CopyPath } from "./copy-path.js";
 import type { CopyTable } from "./copy-table.js";
 import { AreaPhase, EngineCore, type EngineOptions, Serving } from "./core.js";
@@ -148,7 +149,10 @@ export class TrackerEngine implements AreaListener {
 
   /** The old data of a copy is in its window: from now on the store's bound counts. */
   onCopyRead(copyId: number): void {
-    if (this.copies.state[copyId] === IoState.LIVE) this.copyPath.onStage(copyId, IoStage.STORING);
+    const { mode, state } = this.copies;
+    if (state[copyId] !== IoState.LIVE) return;
+    this.copyPath.onStage(copyId, IoStage.STORING);
+    if (mode[copyId] === CopyMode.APART) this.frontPath.issueBefore(copyId);
   }
 
   /** The copy, or the run, is in its slot; what is still to come is bounded by the host. */
@@ -217,6 +221,7 @@ export class TrackerEngine implements AreaListener {
   resumeArea(area: DiffArea): void {
     this.adopt(area, AreaState.ACTIVE);
     this.core.phase = AreaPhase.ACTIVE;
+    this.copyPath.resume();
     this.core.askForSlots();
   }
 
@@ -368,6 +373,10 @@ export class TrackerEngine implements AreaListener {
     const { front, image } = this.core;
     if (id < front.depth) {
       assert(front.pending[id] === 0, "front request woken with copies in flight");
+      if (front.isAnswered[id] === 1) {
+        this.frontPath.endAnswered(id);
+        return;
+      }
       front.state[id] = RequestState.ACTIVE;
       this.frontPath.advance(id);
     } else {

@@ -7,6 +7,7 @@ import {
   CbtMap,
   CopyFault,
   CopyKind,
+  CopyMode,
   DiffArea,
   DiffAreaMap,
   type DiffAreaOptions,
@@ -26,10 +27,17 @@ export interface HostOptions {
   copiesMax?: number;
   runsMax?: number;
   copyWindowBytes?: number;
+  /** Of the area's map, each of so many bytes: one for each tag of the front. */
+  placeBytes?: number;
   forgetsDiscards?: boolean;
 }
 
-type Question = { kind: "original" | "copy" | "run" | "kept"; id: number };
+/** A copy that may go behind its write is read, and written, by itself. */
+type Question = {
+  kind: "original" | "copy" | "copyRead" | "copyWrite" | "run" | "kept";
+  id: number;
+};
+const WINDOW_BYTES = 64 * 1024;
 
 export class FakeHost implements EngineIo {
   readonly geometry: TrackerGeometry;
@@ -39,6 +47,9 @@ export class FakeHost implements EngineIo {
   readonly slots: Map<number, Uint8Array> = new Map();
   readonly frontData: Uint8Array[];
   readonly imageData: Uint8Array[];
+  /** Copy windows of the front: the places. */
+  readonly frontWindows: Uint8Array[];
+  readonly options: HostOptions;
   readonly frontResults: Map<number, number> = new Map();
   readonly imageResults: Map<number, number> = new Map();
   readonly questions: Question[] = [];
@@ -52,10 +63,12 @@ export class FakeHost implements EngineIo {
   /** Which side of a copy it is that fails. */
   faultSide: number = CopyFault.READ;
   blockedTold = 0;
+  mapBuffer: ArrayBuffer = new ArrayBuffer(0);
   readonly late: Question[] = [];
   hung: number[] = [];
 
   constructor(options: HostOptions = {}) {
+    this.options = options;
     this.geometry = {
       capacityBytes: 64 * 4096,
       logicalBlockBytes: 512,
@@ -72,6 +85,7 @@ export class FakeHost implements EngineIo {
     const frontDepth = options.frontDepth ?? 8;
     const imageDepth = options.imageDepth ?? 8;
     this.frontData = Array.from({ length: frontDepth }, () => new Uint8Array(0));
+    this.frontWindows = this.frontData.map(() => new Uint8Array(WINDOW_BYTES));
     this.imageData = Array.from({ length: imageDepth }, () => new Uint8Array(0));
     this.engine = new TrackerEngine(this.geometry, this, {
       frontDepth,
@@ -94,14 +108,27 @@ export class FakeHost implements EngineIo {
 
   /** Attaches an area with `slots` free slots. */
   attach(slots = 1000, options: DiffAreaOptions = {}): DiffArea {
-    const map = DiffAreaMap.create(
-      new ArrayBuffer(DiffAreaMap.byteLength(this.geometry)),
-      this.geometry,
-    );
+    const { placeBytes = 0 } = this.options;
+    const places = { count: placeBytes === 0 ? 0 : this.frontData.length, placeBytes };
+    const buffer = new ArrayBuffer(DiffAreaMap.byteLength(this.geometry, places));
+    const map = DiffAreaMap.create(buffer, this.geometry, undefined, true, places);
+    this.mapBuffer = buffer;
     const area = new DiffArea(map, { lowWaterSlots: 0, ...options });
     if (slots > 0) area.grantSlots(0, slots);
     this.engine.attachArea(area);
     return area;
+  }
+
+  /** The host of the next process: what this one was asked for never ends. */
+  nextLife(options: DiffAreaOptions = {}): FakeHost {
+    const next = new FakeHost(this.options);
+    next.original.set(this.original);
+    for (const [slot, data] of this.slots) next.slots.set(slot, data);
+    for (const [tag, window] of this.frontWindows.entries()) next.frontWindows[tag]!.set(window);
+    next.mapBuffer = this.mapBuffer;
+    const map = DiffAreaMap.open(next.mapBuffer);
+    next.engine.resumeArea(new DiffArea(map, { lowWaterSlots: 0, ...options }));
+    return next;
   }
 
   front(tag: number, op: number, offset: number, length: number, fill = 0): void {
@@ -153,7 +180,12 @@ export class FakeHost implements EngineIo {
     this.questions.push({ kind: "kept", id: 0 });
   }
   submitCopy(id: number): void {
-    this.questions.push({ kind: "copy", id });
+    const mode = this.engine.copies.mode[id];
+    if (mode === CopyMode.APART) this.questions.push({ kind: "copyRead", id });
+    else if (mode === CopyMode.BEHIND) {
+      this.questions.push({ kind: "copyWrite", id });
+      this.engine.onCopyRead(id);
+    } else this.questions.push({ kind: "copy", id });
   }
   submitRun(id: number): void {
     this.questions.push({ kind: "run", id });
@@ -206,11 +238,42 @@ export class FakeHost implements EngineIo {
     const failure = this.fault(kind, id);
     if (kind === "original") this.engine.onOriginalDone(id, failure || this.doOriginal(id));
     else if (kind === "kept") this.engine.onKeptDone(failure || this.doKept());
+    else if (kind === "copyRead") this.readCopy(id, failure);
+    else if (kind === "copyWrite") this.writeCopy(id, failure);
     else if (kind === "run") this.engine.onRunDone(id, failure || this.doRun(id));
     else {
       if (failure === 0) this.doCopy(id);
       this.engine.onCopyDone(id, failure, failure === 0 ? CopyFault.NONE : this.faultSide);
     }
+  }
+
+  private readCopy(id: number, failure: number): void {
+    if (failure !== 0) {
+      this.engine.onCopyDone(id, failure, CopyFault.READ);
+      return;
+    }
+    const [from, length] = this.sourceOf(id);
+    const { bufferTag, bufferOffsetBytes } = this.engine.copies;
+    const old = this.original.subarray(from, from + length);
+    this.frontWindows[bufferTag[id]!]!.set(old, bufferOffsetBytes[id]);
+    this.questions.push({ kind: "copyWrite", id });
+    this.engine.onCopyRead(id);
+  }
+
+  private writeCopy(id: number, failure: number): void {
+    const { blockStart, bufferTag, bufferOffsetBytes, slot } = this.engine.copies;
+    const at = bufferOffsetBytes[id]!;
+    const data = this.frontWindows[bufferTag[id]!]!.subarray(at, at + this.sourceOf(id)[1]);
+    const start = blockStart[id]! << this.geometry.blockShift;
+    if (failure === 0) this.slot(slot[id]!).set(data, start);
+    this.engine.onCopyDone(id, failure, failure === 0 ? CopyFault.NONE : CopyFault.WRITE);
+  }
+
+  /** Where a copy reads, and how many bytes. */
+  private sourceOf(id: number): [number, number] {
+    const { blockStart, chunk, lengthBytes } = this.engine.copies;
+    const start = blockStart[id]! << this.geometry.blockShift;
+    return [chunk[id]! * 2 ** this.geometry.chunkShift + start, lengthBytes[id]!];
   }
 
   private slot(slot: number): Uint8Array {

@@ -38,8 +38,9 @@ class BatchHost implements EngineIo {
   }
 
   take(): void {
-    const buffer = new ArrayBuffer(DiffAreaMap.byteLength(geometry));
-    const area = new DiffArea(DiffAreaMap.create(buffer, geometry));
+    const places = { count: BATCH, placeBytes: 4096 };
+    const buffer = new ArrayBuffer(DiffAreaMap.byteLength(geometry, places));
+    const area = new DiffArea(DiffAreaMap.create(buffer, geometry, undefined, true, places));
     area.grantSlots(0, 2 ** 24);
     this.engine.attachArea(area);
     this.engine.hold();
@@ -91,12 +92,12 @@ class BatchHost implements EngineIo {
   onAreaClosed(): void {}
 }
 
-function fronts(host: BatchHost, op: number, count: number, firstBlock: number): void {
+function fronts(host: BatchHost, op: number, count: number, firstBlock: number, stride = 1): void {
   const { front } = host.engine;
   for (let done = 0; done < count; done += BATCH) {
     for (let tag = 0; tag < BATCH; tag++) {
       front.op[tag] = op;
-      front.offsetBytes[tag] = (firstBlock + done + tag) * 4096;
+      front.offsetBytes[tag] = (firstBlock + (done + tag) * stride) * 4096;
       front.lengthBytes[tag] = 4096;
       host.engine.submitFront(tag);
     }
@@ -137,10 +138,14 @@ async function collections(work: () => void): Promise<number> {
 }
 
 const far = 2 ** 20;
+/** No two of them are a sequence. */
+const apart = (host: BatchHost, count: number): void =>
+  fronts(host, RequestOp.WRITE, count, 8 * far, 3);
 const workloads: [string, boolean, (host: BatchHost, count: number) => void][] = [
   ["front reads", false, (host, count) => fronts(host, RequestOp.READ, count, far)],
   ["front writes without a snapshot", false, (host, n) => fronts(host, RequestOp.WRITE, n, far)],
   ["first front writes with copies", true, (host, n) => fronts(host, RequestOp.WRITE, n, far)],
+  ["first front writes beside their copies", true, (host, n) => apart(host, n)],
   ["front writes to saved blocks", true, (host, n) => fronts(host, RequestOp.WRITE, n, far)],
   ["image reads", true, (host, count) => images(host, RequestOp.READ, count, far)],
   ["image writes", true, (host, count) => images(host, RequestOp.WRITE, count, 2 * far)],
@@ -156,6 +161,7 @@ async function measure(): Promise<string[]> {
     if (count > 0) report.push(`${name}: ${count} collections`);
   }
   assert.is(host.completed, workloads.length * REQUESTS);
+  assert.ok(host.engine.stats.snapshot().copiesBehind >= REQUESTS);
   return report;
 }
 

@@ -3,23 +3,24 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { PLANTED_FAULTS } from "./sim/planted-faults.js";
 import { type PlantedFault, sabotageWith } from "./sim/planting.js";
-import { Simulation } from "./sim/simulation.js";
+import { type SimOptions, Simulation } from "./sim/simulation.js";
 
 const SEEDS_MAX = 300;
 const STEPS_PER_SEED = 5000;
 
 /** Runs that have found something, by their options: without a fault they have to find nothing. */
-const found = new Map<string, { seed: number; hasSequences: boolean }>();
+const found = new Map<string, SimOptions>();
 
 function finds(fault: PlantedFault, seed: number): boolean {
-  const { hasSequences = false, name } = fault;
+  const { hasSequences = false, hasFirstWrites = false, name } = fault;
   const undo = fault.global?.();
-  const simulation = new Simulation({ seed, hasSequences, sabotage: sabotageWith(fault) });
+  const options = { seed, hasSequences, hasFirstWrites };
+  const simulation = new Simulation({ ...options, sabotage: sabotageWith(fault) });
   try {
     simulation.run(STEPS_PER_SEED);
     return false;
   } catch (error) {
-    found.set(`${seed} ${hasSequences}`, { seed, hasSequences });
+    found.set(`${seed} ${hasSequences} ${hasFirstWrites}`, options);
     if (process.env["SHOW"])
       console.log(`${name}: seed ${seed}, step ${simulation.steps}: ${(error as Error).message}`);
     return true;

@@ -11,6 +11,10 @@ export function audit(device: SimDevice, quiesce: () => void): void {
   require(engine.runs.liveCount === 0, () => "a run is left over");
   require(engine.copies.lateCount === 0, () => "a late copy was answered and is late");
   require(engine.runs.lateCount === 0, () => "a late run was answered and is late");
+  const records = area?.map.copyRecords;
+  for (let place = 0; place < (records?.count ?? 0); place++) {
+    require(!records!.isSet(place), () => `the record of place ${place} is left over`);
+  }
   require((area?.hungStores ?? 0) === 0, () => "a store that answers is taken as hung");
   require(engine.inflightWrites === 0, () => "writes counted that do not exist");
   if (area === null) device.kept.check();

@@ -41,7 +41,9 @@ export class KeptModel {
     const last = end === device.disk.length ? owed.length : Math.floor(end / device.blockSectors);
     owed.fill(1, Math.ceil(first / device.blockSectors), last);
     for (let other = 0; other < FRONT_DEPTH; other++) {
-      if (device.frontState[other] === FrontState.ISSUED) this.issued(other);
+      // One that the original has answered may have a copy that goes behind: it has not ended.
+      const state = device.frontState[other];
+      if (state === FrontState.ISSUED || state === FrontState.DONE) this.issued(other);
     }
   }
 

@@ -13,6 +13,7 @@ function explain(seed: number, steps: number): void {
   const lines: string[] = [];
   const again = new Simulation({
     seed,
+    hasFirstWrites,
     onTrace: (line) => {
       lines.push(line);
       if (lines.length > TRACE_LINES) lines.shift();
@@ -28,11 +29,12 @@ function explain(seed: number, steps: number): void {
 const steps = numberAfter("--steps", 1_000_000);
 const seeds = numberAfter("--seeds", 1);
 const firstSeed = numberAfter("--seed", 1);
+const hasFirstWrites = process.argv.includes("--first-writes");
 const onTrace = process.argv.includes("--trace")
   ? { onTrace: (line: string) => console.log(line) }
   : {};
 for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
-  const simulation = new Simulation({ seed, ...onTrace });
+  const simulation = new Simulation({ seed, hasFirstWrites, ...onTrace });
   const begin = process.hrtime.bigint();
   try {
     simulation.run(steps);

@@ -2,6 +2,7 @@
 import { CbtMap, DiffAreaMap, Geometry } from "@blksnap/engine";
 import { makeMap } from "../whole-maps.js";
 import { AHEAD_FAULTS } from "./planted-ahead-faults.js";
+import { BEHIND_FAULTS } from "./planted-behind-faults.js";
 import { DISCARD_FAULTS } from "./planted-discard-faults.js";
 import { KEPT_FAULTS } from "./planted-kept-faults.js";
 import { LATE_FAULTS } from "./planted-late-faults.js";
@@ -331,4 +332,5 @@ export const PLANTED_FAULTS: PlantedFault[] = [
   ...DISCARD_FAULTS,
   ...KEPT_FAULTS,
   ...AHEAD_FAULTS,
+  ...BEHIND_FAULTS,
 ];

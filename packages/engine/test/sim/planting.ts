@@ -14,6 +14,8 @@ export interface PlantedFault {
   seed?: number;
   /** Found only where users write in sequence. */
   hasSequences?: boolean;
+  /** Found only where copies go behind their writes often. */
+  hasFirstWrites?: boolean;
   /** Plants it into every engine that is made. */
   engine?: (engine: Inside) => void;
   /** Plants it into a class; what it returns undoes it. */

@@ -6,7 +6,7 @@ import type { SimShape } from "./sim-world.js";
 
 export function shapeOf(
   random: Random,
-): Omit<SimShape, "capacitySectors" | "isSparse"> & { chunks: number } {
+): Omit<SimShape, "capacitySectors" | "isSparse" | "hasPlaces"> & { chunks: number } {
   const blockShift = random.pick([9, 12, 12, 12, 13]);
   const chunkShift = blockShift + random.pick([0, 2, 3, 3, 5, 6]);
   return {
@@ -18,6 +18,7 @@ export function shapeOf(
     runsMax: random.pick([1, 2, 3, 16]),
     windowBlocks: random.pick([1, 2, 5, 20]),
     sequenceEvery: 0,
+    isCold: false,
     overflow: random.pick(Object.values(OverflowPolicy)),
   };
 }
@@ -28,10 +29,22 @@ export function withSequences<Shape extends ReturnType<typeof shapeOf>>(shape: S
   return { ...shape, chunkShift, sequenceEvery: 3, windowBlocks: 20, copiesMax: 16 };
 }
 
+/** The same where most writes are first ones whose copies can go behind. */
+export function withFirstWrites<Shape extends ReturnType<typeof shapeOf>>(shape: Shape): Shape {
+  const chunkShift = Math.max(shape.chunkShift, shape.blockShift + 3);
+  const { BREAK_SNAPSHOT: overflow } = OverflowPolicy;
+  return { ...shape, chunkShift, overflow, windowBlocks: 5, copiesMax: 16, isCold: true };
+}
+
 /** A range of sectors: mostly short, mostly in a small hot part, often cut across blocks. */
 export function rangeOf(random: Random, device: SimDevice, op: number): [number, number] {
   const { length } = device.disk;
-  const hot = random.below(100) < 70 ? Math.min(length, device.chunkSectors * 3) : length;
+  const isCold = device.shape.isCold && random.oneIn(2);
+  const hot = isCold
+    ? length
+    : random.below(100) < 70
+      ? Math.min(length, device.chunkSectors * 3)
+      : length;
   const atEnd = random.oneIn(8);
   let first = atEnd ? length - 1 - random.below(Math.min(hot, length)) : random.below(hot);
   const long = op === RequestOp.WRITE || op === RequestOp.READ ? 12 : 2;

@@ -1,8 +1,8 @@
 // One tracked device of the simulation: the original, the engine that tracks it, and the models that
 // say what must come out. It is the engine's host; it checks every question the engine asks.
 import {
-  BufferOwner,
   CbtMap,
+  CopyMode,
   DiffArea,
   type DiffAreaMap,
   type EngineIo,
@@ -13,7 +13,7 @@ import {
 } from "@blksnap/engine";
 import { usedSlots } from "../whole-maps.js";
 import { CbtModel } from "./cbt-model.js";
-import { garbage, sectorValue } from "./content.js";
+import { sectorValue } from "./content.js";
 import { FRONT_DEPTH, FrontState } from "./front-state.js";
 import { ImageModel } from "./image-model.js";
 import { IMAGE_DEPTH, ImageSide } from "./image-side.js";
@@ -26,6 +26,7 @@ import { Sequence } from "./sequence.js";
 import { type IoKind, SimIo } from "./sim-io.js";
 import { newMap, openMap } from "./sim-maps.js";
 import { SimMemory } from "./sim-memory.js";
+import { SimWindows } from "./sim-windows.js";
 import type { SimShape, SimWorld } from "./sim-world.js";
 import { type SimStore, STORE_SHIFT, STORES, WATER_MARKS } from "./store.js";
 import { require } from "./violation.js";
@@ -41,8 +42,7 @@ export class SimDevice implements EngineIo {
   readonly disk: Uint32Array;
   readonly cbtBuffer: ArrayBuffer;
   readonly cbtModel: CbtModel;
-  readonly frontWindows: Uint32Array[];
-  readonly imageWindows: Uint32Array[];
+  readonly windows: SimWindows;
   readonly image: ImageSide;
   readonly frontState: Uint8Array = new Uint8Array(FRONT_DEPTH);
   readonly frontVersion: Uint32Array = new Uint32Array(FRONT_DEPTH);
@@ -92,10 +92,7 @@ export class SimDevice implements EngineIo {
       generation,
     });
     this.cbtModel = new CbtModel(this.cbt.blockCount, shape.cbtBlockShift);
-    const soiled = (length: number) => new Uint32Array(length).fill(garbage());
-    const window = shape.windowBlocks * this.blockSectors;
-    this.frontWindows = Array.from({ length: FRONT_DEPTH }, () => soiled(window));
-    this.imageWindows = Array.from({ length: IMAGE_DEPTH }, () => soiled(2 * this.blockSectors));
+    this.windows = new SimWindows(this.geometry, shape.windowBlocks);
     this.image = new ImageSide(this);
     this.engine = this.makeEngine();
   }
@@ -121,6 +118,7 @@ export class SimDevice implements EngineIo {
   }
 
   attach(): void {
+    this.windows.begin();
     this.area = this.makeArea(newMap(this));
     this.memory.begin(!this.shape.isSparse);
     this.engine.attachArea(this.area);
@@ -185,6 +183,7 @@ export class SimDevice implements EngineIo {
     this.memory.restart();
     this.overflow.begin();
     this.kept.clear();
+    this.windows.restart();
     this.area = null;
     const used = new Set<number>();
     if (keepArea) {
@@ -201,6 +200,12 @@ export class SimDevice implements EngineIo {
     if (this.area !== null) this.engine.resumeArea(this.area);
     for (let tag = 0; tag < FRONT_DEPTH; tag++) {
       if (this.frontState[tag] === FrontState.FREE) continue;
+      // Its user has gone with the process.
+      const isIssued = this.frontState[tag] !== FrontState.SUBMITTED;
+      if (isIssued && this.shape.isCold && this.world.random.oneIn(4)) {
+        this.frontState[tag] = FrontState.FREE;
+        continue;
+      }
       const first = frontOld.offsetBytes[tag] / 512;
       const count = frontOld.lengthBytes[tag] / 512;
       this.submitFront(tag, frontOld.op[tag], first, count, this.frontVersion[tag]);
@@ -279,12 +284,12 @@ export class SimDevice implements EngineIo {
   submitCopy(id: number): void {
     this.world.tick();
     const { copies } = this.engine;
-    const window =
-      copies.bufferOwner[id] === BufferOwner.FRONT ? this.frontWindows : this.imageWindows;
+    const window = this.windows.of(copies, id);
     const end = copies.bufferOffsetBytes[id] + copies.lengthBytes[id];
-    require(copies.lengthBytes[id] > 0 && end <= window[copies.bufferTag[id]].length * 512, () =>
+    require(copies.lengthBytes[id] > 0 && end <= window.length * 512, () =>
       `copy ${id} leaves its window: ends at ${end}`);
     this.add("copy", id);
+    if (copies.mode[id] === CopyMode.BEHIND) this.engine.onCopyRead(id);
   }
 
   submitRun(id: number): void {
@@ -342,10 +347,7 @@ export class SimDevice implements EngineIo {
 
   onCopyLate(id: number): void {
     this.late.told("copy", id);
-    const { bufferOwner, bufferTag } = this.engine.copies;
-    const windows = bufferOwner[id] === BufferOwner.FRONT ? this.frontWindows : this.imageWindows;
-    const tag = bufferTag[id];
-    windows[tag] = new Uint32Array(windows[tag].length).fill(garbage());
+    this.windows.replace(this.engine.copies, id);
   }
 
   onRunLate(id: number): void {

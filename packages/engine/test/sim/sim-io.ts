@@ -5,9 +5,10 @@
  *     original   WRITE, DISCARD: sectors of the device change     READ, FLUSH: nothing to move
  *     kept       sectors of the device become zero
  *     copy       stage 0: device -> copy window, stage 1: copy window -> slot
+ *                of one that goes behind its write stage 1 alone
  *     run        device or slot -> image buffer, or image buffer -> slot
  */
-import { BufferOwner, CopyKind, RequestOp, RunKind } from "@blksnap/engine";
+import { CopyFault, CopyKind, CopyMode, RequestOp, RunKind } from "@blksnap/engine";
 import { sectorValue, ZERO } from "./content.js";
 import type { Random } from "./random.js";
 import type { SimDevice } from "./sim-device.js";
@@ -34,6 +35,9 @@ export class SimIo {
   since: number = 0;
   isLate: boolean = false;
   isToldLate: boolean = false;
+  /** Its process is dead: the kernel goes on with what it has been given. */
+  isOrphan: boolean = false;
+  private readonly mode: number = CopyMode.LINKED;
   private stage: number = 0;
   private moved: number = 0;
 
@@ -66,14 +70,14 @@ export class SimIo {
     } else if (kind === "copy") {
       const { copies } = engine;
       this.work = copies.kind[id];
+      this.mode = copies.mode[id];
+      if (this.mode === CopyMode.BEHIND) this.stage = 1;
       this.isWrite = false;
       this.slotFirst = copies.blockStart[id] * blockSectors;
       this.first = copies.chunk[id] * chunkSectors + this.slotFirst;
       this.sectors = copies.lengthBytes[id] / 512;
       this.slot = copies.slot[id];
-      const windows =
-        copies.bufferOwner[id] === BufferOwner.FRONT ? device.frontWindows : device.imageWindows;
-      this.buffer = windows[copies.bufferTag[id]];
+      this.buffer = device.windows.of(copies, id);
       this.bufferFirst = copies.bufferOffsetBytes[id] / 512;
       if (this.work === CopyKind.ZERO) this.zeroWindow();
     } else {
@@ -100,6 +104,11 @@ export class SimIo {
     return this.kind === "copy" && ownEnd[this.id] < rangeEnd[this.id];
   }
 
+  /** True of a copy whose write has been issued. */
+  get goesBehind(): boolean {
+    return this.kind === "copy" && this.device.engine.copies.mode[this.id] === CopyMode.BEHIND;
+  }
+
   /** True if the I/O reads or writes its slot. */
   usesSlot(): boolean {
     if (this.kind === "copy") return true;
@@ -114,7 +123,7 @@ export class SimIo {
   }
 
   readsOriginal(): boolean {
-    if (this.kind === "copy") return this.work === CopyKind.OLD;
+    if (this.kind === "copy") return this.work === CopyKind.OLD && this.stage === 0;
     return this.kind === "run" && this.work === RunKind.READ_ORIGINAL;
   }
 
@@ -123,6 +132,7 @@ export class SimIo {
     for (let index = 0; index < count; index++) {
       if (this.moved === this.sectors) {
         if (this.kind !== "copy" || this.stage === 1) return;
+        if (this.isOrphan && this.mode === CopyMode.APART) return;
         this.beginStoring();
       }
       this.move(this.backward ? this.sectors - 1 - this.moved : this.moved);
@@ -142,7 +152,7 @@ export class SimIo {
   complete(random: Random, failure: number, fault: number): void {
     const { engine } = this.device;
     if (failure === 0) this.progress(2 * this.sectors + 1);
-    else this.progress(random.below((this.kind === "copy" ? 2 : 1) * this.sectors + 1));
+    else this.progressBeforeFailure(random, fault);
     if (this.kind === "original") {
       const isRead = engine.front.op[this.id] === RequestOp.READ;
       const bytes = isRead ? engine.front.lengthBytes[this.id] : this.sectors * 512;
@@ -155,6 +165,17 @@ export class SimIo {
       const short = failure === -EIO && random.oneIn(2);
       const partial = short ? this.sectors * 512 - 512 : failure;
       engine.onRunDone(this.id, failure !== 0 ? partial : this.sectors * 512);
+    }
+  }
+
+  /** What could not be read is not written. */
+  private progressBeforeFailure(random: Random, fault: number): void {
+    if (this.kind !== "copy") this.progress(random.below(this.sectors + 1));
+    else if (fault === CopyFault.READ) this.progress(random.below(this.sectors - this.moved + 1));
+    else if (this.mode === CopyMode.LINKED) this.progress(random.below(2 * this.sectors + 1));
+    else {
+      const before = this.stage === 0 ? this.sectors - this.moved + 1 : 0;
+      this.progress(before + random.below(this.sectors + 1));
     }
   }
 

@@ -1,7 +1,12 @@
 /** The maps of a device, which outlive the process: as they were at the moment of its death. */
-import { DiffAreaMap } from "@blksnap/engine";
+import { type CopyPlaces, DiffAreaMap, damageOfRecords, NO_PLACES } from "@blksnap/engine";
 import { lostRanges } from "../whole-maps.js";
+import { FRONT_DEPTH } from "./front-state.js";
 import type { SimDevice } from "./sim-device.js";
+import { require } from "./violation.js";
+
+/** Longer copies go before their write. */
+const PLACE_BLOCKS = 3;
 
 export interface SimMaps {
   readonly cbt: ArrayBuffer;
@@ -17,16 +22,25 @@ export function putBackMaps({ cbtBuffer, areaBuffer }: SimDevice, { cbt, area }:
   if (area !== undefined) new Uint8Array(areaBuffer!).set(new Uint8Array(area));
 }
 
+/** The places are the front's copy windows, which outlive the process here. */
+function placesOf({ geometry, shape }: SimDevice): CopyPlaces {
+  if (!shape.hasPlaces) return NO_PLACES;
+  return { count: FRONT_DEPTH, placeBytes: PLACE_BLOCKS * geometry.blockBytes };
+}
+
 /** A new map for an area. */
 export function newMap(device: SimDevice): DiffAreaMap {
   const { geometry, shape } = device;
-  device.areaBuffer = new ArrayBuffer(DiffAreaMap.byteLength(geometry));
-  return DiffAreaMap.create(device.areaBuffer, geometry, undefined, !shape.isSparse);
+  const places = placesOf(device);
+  device.areaBuffer = new ArrayBuffer(DiffAreaMap.byteLength(geometry, places));
+  return DiffAreaMap.create(device.areaBuffer, geometry, undefined, !shape.isSparse, places);
 }
 
 /** The area's map as the next process finds it, with what is lost in it counted. */
 export function openMap({ areaBuffer, shape }: SimDevice): DiffAreaMap {
   const map = DiffAreaMap.open(areaBuffer!, !shape.isSparse);
+  const damage = damageOfRecords(map);
+  require(damage === undefined, () => `after a crash ${damage}`);
   const lost = lostRanges({ map });
   const blocks = lost.map(({ lengthBytes }) => Math.ceil(lengthBytes / map.geometry.blockBytes));
   const sum = blocks.reduce((all, count) => all + count, 0);

@@ -29,6 +29,10 @@ export interface SimShape {
   overflow: number;
   /** Maps have no memory at first. */
   isSparse: boolean;
+  /** Copies may go behind their writes. */
+  hasPlaces: boolean;
   /** One write in so many begins a sequence; 0: none does. */
   sequenceEvery: number;
+  /** Half of the requests are anywhere, not in the part that most are in. */
+  isCold: boolean;
 }

@@ -2,9 +2,10 @@
 // what happens next. The same seed gives the same run.
 import { CopyFault, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import { audit } from "./audit.js";
+import { Failures } from "./failures.js";
 import { FrontState } from "./front-state.js";
 import { Random } from "./random.js";
-import { rangeOf, shapeOf, withSequences } from "./shape.js";
+import { rangeOf, shapeOf, withFirstWrites, withSequences } from "./shape.js";
 import { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
 import { copyMaps, putBackMaps, type SimMaps } from "./sim-maps.js";
@@ -15,13 +16,14 @@ import { SimStore, STORES } from "./store.js";
 import { CrashSignal, require } from "./violation.js";
 
 const QUIESCE_ROUNDS_MAX = 200_000;
-const EIO = 5;
 const ENOSPC = 28;
 
 export interface SimOptions {
   seed: number;
   /** Users write in sequence, too, which is copied ahead. */
   hasSequences?: boolean | undefined;
+  /** Users write most where nothing is saved yet, and processes die while copies go behind their writes. */
+  hasFirstWrites?: boolean | undefined;
   /** Changes each engine right after it was made: where a test plants a fault. */
   sabotage?: (engine: TrackerEngine) => void;
   /** Told what happens, for a trace. */
@@ -42,7 +44,11 @@ export class Simulation implements SimWorld {
   private readonly denies: boolean;
   private readonly hangs: boolean;
   private readonly hasSequences: boolean;
+  private readonly hasFirstWrites: boolean;
+  /** Soon, or when more has happened. */
+  private readonly diesOneIn: number;
   private readonly counted: Record<string, number> = {};
+  private readonly failures: Failures;
   private version = 1;
   private calm = false;
   private ticksToCrash = 0;
@@ -55,18 +61,23 @@ export class Simulation implements SimWorld {
     this.sabotage = options.sabotage ?? (() => {});
     this.hasSequences = options.hasSequences ?? false;
     const any = shapeOf(this.random);
-    const { chunks, ...shape } = this.hasSequences ? withSequences(any) : any;
+    this.hasFirstWrites = options.hasFirstWrites ?? false;
+    this.diesOneIn = options.seed % 2 === 0 ? 60 : 1000;
+    const first = this.hasFirstWrites ? withFirstWrites(any) : any;
+    const { chunks, ...shape } = this.hasSequences ? withSequences(any) : first;
     const chunkSectors = 2 ** shape.chunkShift / 512;
     this.store = new SimStore(chunkSectors);
     this.faulty = !this.random.oneIn(3);
+    this.failures = new Failures(this.random, this.faulty, this.hasSequences);
     this.denies = this.random.oneIn(2);
     this.hangs = this.random.oneIn(2);
     const count = this.random.between(1, 3);
     const isSparse = options.seed % 3 === 0;
+    const hasPlaces = this.hasFirstWrites || options.seed % 4 !== 1;
     this.devices = Array.from({ length: count }, (_, number) => {
       const rest = this.random.below(chunkSectors);
       const capacitySectors = chunks * chunkSectors + rest;
-      return new SimDevice(number, this, { ...shape, capacitySectors, isSparse });
+      return new SimDevice(number, this, { ...shape, capacitySectors, isSparse, hasPlaces });
     });
     this.cycle = new SnapshotCycle(this.devices, this.random, (text) => this.trace(text));
   }
@@ -105,7 +116,8 @@ export class Simulation implements SimWorld {
   step(): void {
     this.steps++;
     const { random } = this;
-    if (random.oneIn(2500)) this.ticksToCrash = random.between(1, 12);
+    if (random.oneIn(this.isBehind ? this.diesOneIn : 2500))
+      this.ticksToCrash = random.between(1, 12);
     if (this.hangs && random.oneIn(this.hangsOneIn())) this.hangOrAnswer();
     const choice = random.below(1000);
     try {
@@ -203,7 +215,12 @@ export class Simulation implements SimWorld {
   /** Seldom; rather while a copy goes ahead, which is seldom itself. */
   private hangsOneIn(): number {
     if (this.store.hung !== 0) return 1200;
+    if (this.isBehind) return 100;
     return this.hasSequences && this.inFlight.some((io) => io.goesAhead) ? 60 : 900;
+  }
+
+  private get isBehind(): boolean {
+    return this.hasFirstWrites && this.inFlight.some((io) => io.goesBehind);
   }
 
   private hangOrAnswer(): void {
@@ -239,7 +256,8 @@ export class Simulation implements SimWorld {
     if (this.inFlight.length === 0) return;
     const io = this.random.pick(this.inFlight);
     // Reads of the original linger, so that writes overtake them; what was kept, so that they wait.
-    const lingers = (io.kind === "run" && io.readsOriginal()) || io.kind === "kept";
+    const isBehind = this.hasFirstWrites && io.goesBehind;
+    const lingers = (io.kind === "run" && io.readsOriginal()) || io.kind === "kept" || isBehind;
     if (lingers && !this.calm && !this.random.oneIn(5)) return;
     if (!this.store.isHung(io.slot)) this.complete(io);
   }
@@ -248,10 +266,10 @@ export class Simulation implements SimWorld {
     const index = this.inFlight.indexOf(io);
     this.inFlight[index] = this.inFlight[this.inFlight.length - 1];
     this.inFlight.pop();
-    const failure = this.failureOf(io);
+    const failure = this.failures.of(io, this.calm);
     this.trace(() => `dev${io.device.number} ${io.kind} ${io.id} completes with ${failure}`);
     if (io.kind === "original") io.device.frontState[io.id] = FrontState.DONE;
-    const fault = this.faultOf(io, failure);
+    const fault = this.failures.sideOf(io, failure, this.calm);
     if (failure !== 0 && !io.isToldLate) this.excuse(io, failure, fault);
     io.device.permissions.give();
     io.complete(this.random, failure, fault);
@@ -261,32 +279,6 @@ export class Simulation implements SimWorld {
   private progressOne(): void {
     if (this.inFlight.length === 0) return;
     this.random.pick(this.inFlight).progress(this.random.between(1, 12));
-  }
-
-  private failureOf(io: SimIo): number {
-    const { random } = this;
-    if (io.readsOriginal() && this.isSpoiled(io)) return -EIO;
-    if (io.isToldLate) return random.oneIn(3) ? -EIO : 0;
-    if (this.calm || !this.faulty) return 0;
-    if (io.kind === "copy" && random.oneIn(200)) return -ENOSPC;
-    if (this.hasSequences && io.goesAhead && random.oneIn(8)) return random.pick([-EIO, -ENOSPC]);
-    return random.oneIn(io.kind === "kept" ? 6 : 60) ? -EIO : 0;
-  }
-
-  /** Which side of a copy failed. */
-  private faultOf(io: SimIo, failure: number): number {
-    if (failure === 0) return CopyFault.NONE;
-    const reads = io.readsOriginal() && failure !== -ENOSPC;
-    const unreadable = reads && (this.calm || this.random.oneIn(2) || this.isSpoiled(io));
-    return unreadable ? CopyFault.READ : CopyFault.WRITE;
-  }
-
-  private isSpoiled({ device, first, sectors }: SimIo): boolean {
-    const last = Math.floor((first + sectors - 1) / device.blockSectors);
-    for (let block = Math.floor(first / device.blockSectors); block <= last; block++) {
-      if (device.badBlocks.has(block)) return true;
-    }
-    return false;
   }
 
   /**
@@ -383,6 +375,7 @@ export class Simulation implements SimWorld {
     this.left = undefined;
     this.trace(() => "crash");
     for (const io of this.inFlight) {
+      io.isOrphan = true;
       if (this.random.oneIn(2)) io.progress(this.random.below(2 * io.sectors + 1));
     }
     this.inFlight.length = 0;

@@ -1,0 +1,309 @@
+/** First writes whose copy goes beside them: in what order what is asked for, and what the next process makes of it. */
+import {
+  CopyMode,
+  DiffAreaMap,
+  damageOfRecords,
+  type EngineError,
+  OverflowPolicy,
+  RequestOp,
+} from "@blksnap/engine";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { FakeHost } from "./fake-host.js";
+
+const { DISCARD, READ, WRITE, WRITE_ZEROES } = RequestOp;
+const EIO = 5;
+const ENOSPC = 28;
+const BLOCK = 4096;
+const PLACE_BYTES = 4 * BLOCK;
+
+/** A host with places, in a snapshot; and what the image has to show. */
+function snapshot(overflow: number = OverflowPolicy.BREAK_SNAPSHOT): [FakeHost, Uint8Array] {
+  const host = new FakeHost({ placeBytes: PLACE_BYTES });
+  const before = host.original.slice();
+  host.take(1000, { overflow });
+  return [host, before];
+}
+
+/** One whose first block is being written, with its copy beside it. */
+function underWay(blocks = 1): [FakeHost, Uint8Array] {
+  const [host, before] = snapshot();
+  host.front(0, WRITE, 0, blocks * BLOCK, 200);
+  host.answer("copyRead");
+  return [host, before];
+}
+
+function kinds({ questions }: FakeHost): string {
+  return questions.map(({ kind }) => kind).join(" ");
+}
+
+function imageOf(host: FakeHost, length: number = host.original.length): Uint8Array {
+  const { result, data } = host.readImage(0, length);
+  assert.is(result, length);
+  return data;
+}
+
+for (const [first, second] of [
+  ["copyWrite", "original"],
+  ["original", "copyWrite"],
+] as const) {
+  test(`a write and its copy go side by side, and ${first} ends first: the request waits for both`, () => {
+    const [host, before] = underWay();
+    assert.is(kinds(host), "copyWrite original");
+    host.answer(first);
+    assert.not(host.frontResults.has(0));
+    host.answer(second);
+    assert.is(host.frontResults.get(0), BLOCK);
+    assert.equal(imageOf(host), before);
+    assert.is(host.engine.stats.snapshot().copiesBehind, 1);
+  });
+}
+
+test("the record is there before the original is written, the bit after the slot is", () => {
+  const [host] = snapshot();
+  const map = host.engine.area!.map;
+  const { submitOriginal } = host;
+  host.submitOriginal = (tag) => {
+    assert.ok(map.copyRecords!.isSet(tag));
+    submitOriginal.call(host, tag);
+  };
+  host.front(0, WRITE, 0, BLOCK, 200);
+  assert.not(map.copyRecords!.isSet(0));
+  host.answer("copyRead");
+  host.answer("original");
+  assert.is(map.nextSaved(0, 0, 1), 1);
+  assert.ok(map.copyRecords!.isSet(0));
+  host.answer("copyWrite");
+  assert.is(map.nextSaved(0, 0, 1), 0);
+  assert.not(map.copyRecords!.isSet(0));
+});
+
+test("a read of the image that meets such a copy waits for it", () => {
+  const [host, before] = underWay();
+  host.image(0, READ, 0, 4 * BLOCK);
+  assert.is(kinds(host), "copyWrite original");
+  host.answer("original");
+  host.answer("copyWrite");
+  host.run();
+  assert.equal(host.imageData[0], before.slice(0, 4 * BLOCK));
+});
+
+test("a read of the original that a write has overtaken is done again from the slot", () => {
+  const [host, before] = snapshot();
+  host.image(0, READ, 0, 8 * BLOCK);
+  host.front(0, WRITE, 2 * BLOCK, BLOCK, 200);
+  host.answer("copyRead");
+  host.answer("original");
+  host.answer("run");
+  assert.not(host.imageResults.has(0));
+  assert.is(host.engine.stats.snapshot().readsGoneBack, 1);
+  host.run();
+  assert.is(host.imageResults.get(0), 8 * BLOCK);
+  assert.equal(host.imageData[0], before.slice(0, 8 * BLOCK));
+});
+
+test("a write to the image of a block that is on its way waits for its copy", () => {
+  const [host, before] = underWay();
+  host.image(0, WRITE, 0, BLOCK, 77);
+  host.answer("original");
+  assert.not(host.imageResults.has(0));
+  host.run();
+  assert.is(host.imageResults.get(0), BLOCK);
+  assert.equal(imageOf(host, BLOCK), new Uint8Array(BLOCK).fill(77));
+  assert.equal(imageOf(host).slice(BLOCK), before.slice(BLOCK));
+});
+
+test("what cannot be written is tried again from its place, block by block, and lost at last", () => {
+  const [host, before] = underWay(3);
+  host.answer("original");
+  const { copies } = host.engine;
+  host.fault = (kind, id) => (kind === "copyWrite" && copies.blockStart[id]! < 2 ? -EIO : 0);
+  host.run();
+  assert.is(host.frontResults.get(0), 3 * BLOCK);
+  host.image(1, READ, 2 * BLOCK, BLOCK);
+  host.run();
+  assert.equal(host.imageData[1], before.slice(2 * BLOCK, 3 * BLOCK));
+  for (const block of [0, 1]) {
+    host.image(1, READ, block * BLOCK, BLOCK);
+    host.run();
+    assert.is(host.imageResults.get(1), -EIO);
+  }
+  assert.equal(host.faults, [EIO]);
+});
+
+test("a store without room loses all of it at once", () => {
+  const [host] = underWay(3);
+  host.fault = (kind) => (kind === "copyWrite" ? -ENOSPC : 0);
+  host.run();
+  assert.is(host.frontResults.get(0), 3 * BLOCK);
+  assert.is(host.engine.stats.snapshot().lostBlocks, 3);
+  assert.equal(host.faults, [ENOSPC]);
+});
+
+test("a copy that is late is lost, its write ends, and its tag has no place any more", () => {
+  const [host] = underWay();
+  host.answer("original");
+  for (let tick = 0; tick < 9; tick++) host.engine.tick();
+  assert.is(host.frontResults.get(0), BLOCK);
+  assert.is(host.engine.stats.snapshot().lostBlocks, 1);
+  const records = host.engine.area!.map.copyRecords!;
+  assert.not(records.isSet(0));
+  assert.not(records.isFree(0, BLOCK));
+  assert.ok(records.isFree(1, BLOCK));
+  host.answer("copyWrite");
+  host.front(0, WRITE, 5 * BLOCK, BLOCK, 200);
+  assert.is(kinds(host), "copy");
+});
+
+test("a hold waits for copies that go beside their writes, and none begins while it lasts", () => {
+  const [host] = underWay();
+  host.front(1, WRITE, 3 * BLOCK, BLOCK, 200);
+  const { drained: before } = host;
+  host.engine.hold();
+  host.answer("original");
+  host.answer("copyRead");
+  assert.is(kinds(host), "copyWrite copyWrite");
+  assert.is(host.drained, before);
+  host.run();
+  assert.is(host.drained, before + 1);
+  assert.is(host.frontResults.get(0), BLOCK);
+  assert.not(host.frontResults.has(1));
+  host.engine.release();
+  host.run();
+  assert.is(host.frontResults.get(1), BLOCK);
+});
+
+test("a dropped area is closed when such a copy has ended, and its write goes on", () => {
+  const [host] = underWay();
+  host.engine.dropArea();
+  host.answer("original");
+  assert.is(host.closed, 0);
+  host.answer("copyWrite");
+  assert.is(host.closed, 1);
+  assert.is(host.frontResults.get(0), BLOCK);
+});
+
+test("a copy is never behind a write that can be refused, nor beside others, nor of what is no write", () => {
+  for (const policy of [OverflowPolicy.FAIL_WRITES, OverflowPolicy.BLOCK_WRITES]) {
+    const [host] = snapshot(policy);
+    host.front(0, WRITE, 0, BLOCK, 200);
+    assert.is(kinds(host), "copy");
+  }
+  const [host] = snapshot();
+  host.front(0, WRITE_ZEROES, 0, BLOCK);
+  // Two chunks, five blocks, and a second copy before it.
+  host.front(1, WRITE, 15 * BLOCK, 2 * BLOCK, 200);
+  host.front(2, WRITE, 20 * BLOCK, 5 * BLOCK, 200);
+  assert.is(kinds(host), "copy copy copy copy");
+  host.run();
+  assert.is(host.engine.stats.snapshot().copiesBehind, 0);
+});
+
+test("a discard of what such a write has in hand is not sent down later", () => {
+  const [host] = underWay();
+  host.answer("original");
+  host.front(1, DISCARD, 0, 2 * BLOCK);
+  assert.is(host.frontResults.get(1), 0);
+  host.run();
+  host.engine.dropArea();
+  host.run();
+  assert.ok(host.original.subarray(0, BLOCK).every((byte) => byte === 200));
+  assert.ok(host.original.subarray(BLOCK, 2 * BLOCK).every((byte) => byte === 0));
+});
+
+for (const isWritten of [false, true]) {
+  test(`the next process finishes what was left, the original ${isWritten ? "" : "not "}written`, () => {
+    const [dead, before] = underWay(2);
+    if (isWritten) dead.answer("original");
+    const host = dead.nextLife();
+    assert.is(kinds(host), "copyWrite");
+    assert.is(host.engine.copies.mode[host.questions[0]!.id], CopyMode.BEHIND);
+    host.image(0, READ, 0, 4 * BLOCK);
+    // The same request again, and another one of its tag.
+    host.front(0, WRITE, 0, 2 * BLOCK, 200);
+    assert.is(kinds(host), "copyWrite");
+    host.run();
+    assert.is(host.frontResults.get(0), 2 * BLOCK);
+    assert.equal(host.imageData[0], before.slice(0, 4 * BLOCK));
+    assert.equal(imageOf(host), before);
+    assert.is(host.engine.stats.snapshot().copiesResumed, 1);
+    assert.is(host.nextLife().questions.length, 0);
+  });
+}
+
+test("a tag begins no copy while its place has one that was left", () => {
+  const [dead, before] = underWay();
+  dead.answer("original");
+  const host = dead.nextLife();
+  host.front(0, WRITE, 8 * BLOCK, BLOCK, 200);
+  host.front(1, WRITE, 9 * BLOCK, BLOCK, 200);
+  assert.is(kinds(host), "copyWrite copyRead");
+  host.run();
+  assert.is(host.frontResults.get(0), BLOCK);
+  assert.equal(imageOf(host), before);
+});
+
+test("the next process leaves blocks alone that are saved already, and may have been written since", () => {
+  const [dead, before] = underWay(2);
+  dead.answer("original");
+  const { copies } = dead.engine;
+  let attempts = 0;
+  dead.fault = (kind, id) => {
+    if (kind !== "copyWrite") return 0;
+    attempts++;
+    return copies.blockCount[id] === 2 ? -EIO : 0;
+  };
+  // Both, and then the first one: the second is under way.
+  dead.answer("copyWrite");
+  dead.answer("copyWrite");
+  assert.is(attempts, 2);
+  dead.slots.get(dead.engine.area!.map.slotOf(0))!.fill(77, 0, BLOCK);
+  const host = dead.nextLife();
+  host.run();
+  assert.equal(imageOf(host, BLOCK), new Uint8Array(BLOCK).fill(77));
+  assert.equal(imageOf(host).slice(BLOCK), before.slice(BLOCK));
+});
+
+test("a snapshot that ends before the stores are open takes what was left with it", () => {
+  const [dead] = underWay();
+  dead.answer("original");
+  const host = dead.nextLife();
+  host.engine.dropArea();
+  host.fault = () => -EIO;
+  host.run();
+  assert.is(host.closed, 1);
+});
+
+test("a map with places is another version, and what cannot be in its records is found", () => {
+  const [host] = underWay();
+  const { mapBuffer } = host;
+  const words = new Int32Array(mapBuffer);
+  assert.is(words[1], 7);
+  const places = { count: 8, placeBytes: PLACE_BYTES };
+  assert.is(mapBuffer.byteLength, DiffAreaMap.byteLength(host.geometry, places));
+  const record = new Int32Array(mapBuffer, DiffAreaMap.byteLength(host.geometry), 4);
+  const damage = () => damageOfRecords(DiffAreaMap.open(mapBuffer));
+  assert.is(damage(), undefined);
+  for (const [word, value] of [
+    [1, -1],
+    [1, 16],
+    [2, 0],
+    [2, 5],
+    [3, -1],
+    [3, 4],
+  ] as const) {
+    const right = record[word]!;
+    record[word] = value;
+    assert.match(damage()!, /lies nowhere/);
+    record[word] = right;
+  }
+  record[3] = 1;
+  assert.match(damage()!, /no slot/);
+  words[11] = 0;
+  assert.throws(
+    () => DiffAreaMap.open(mapBuffer),
+    (error: EngineError) => error.code === "MAP_GEOMETRY",
+  );
+});
+
+test.run();
