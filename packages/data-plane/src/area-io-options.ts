@@ -1,6 +1,7 @@
 /** What the I/O of a diff area is made with. */
 import type { TrackerEngine } from "@blksnap/engine";
 import type { Reactor } from "@blksnap/uring";
+import type { PlacesOfMap } from "./copy-places.js";
 import type { CopyDurations } from "./durations.js";
 import type { IoTicker } from "./io-ticker.js";
 import type { JournalSetup, LogNeed } from "./journal-io.js";
@@ -20,6 +21,8 @@ export interface AreaIoOptions {
   readonly frontWindowBytes: number;
   readonly imageWindowBytes: number;
   readonly slotBytes: number;
+  /** Of a map that has them. */
+  readonly places?: PlacesOfMap | undefined;
   /** Of a persistent snapshot. */
   readonly journal: AreaJournalSetup | undefined;
 }

@@ -8,6 +8,9 @@
  *   run    READ original | READ slot ─▶ buffer of the image tag ─▶ WRITE slot
  * ```
  *
+ * A copy that may go behind its write (CopyMode) is read alone: its slot is written when the engine knows of that, which
+ * writes the original in the same call.
+ *
  * Both completions of a copy are awaited before its id is given back, so that no late one can meet a
  * new copy of the same id. A short transfer breaks the link and counts as failed. Where the kernel took
  * only the read (Ring.reserve), the write follows alone when the read is in.
@@ -19,7 +22,14 @@
  * close() leaves memory and files as they are until the answer has come.
  */
 import { slotIndex, slotStore } from "@blksnap/diff-storage";
-import { CopyFault, CopyKind, IoState, RunKind, type TrackerEngine } from "@blksnap/engine";
+import {
+  CopyFault,
+  CopyKind,
+  CopyMode,
+  IoState,
+  RunKind,
+  type TrackerEngine,
+} from "@blksnap/engine";
 import { type RequestQueue, SecondTries } from "@blksnap/ublk";
 import {
   assert,
@@ -57,6 +67,8 @@ export class AreaIo {
   readonly #copyFault: Uint8Array;
   /** Its write goes without its read, which is in. */
   readonly #isWriteAlone: Uint8Array;
+  /** Its write is still to come. */
+  readonly #isReadAlone: Uint8Array;
   readonly #copyTries: SecondTries;
   readonly #runTries: SecondTries;
   /** Of an area in a persistent snapshot. */
@@ -85,6 +97,7 @@ export class AreaIo {
     this.#copyResult = new Int32Array(engine.copies.size);
     this.#copyFault = new Uint8Array(engine.copies.size);
     this.#isWriteAlone = new Uint8Array(engine.copies.size);
+    this.#isReadAlone = new Uint8Array(engine.copies.size);
     const copies: CompletionHandler = {
       onCompletion: (data, result) => this.#onCopyPart(data, result),
     };
@@ -112,19 +125,35 @@ export class AreaIo {
     this.#copyResult[copy] = 0;
     this.#copyFault[copy] = CopyFault.NONE;
     this.#isWriteAlone[copy] = 0;
+    this.#isReadAlone[copy] = 0;
+    if (copies.mode[copy] !== CopyMode.LINKED) {
+      this.#startPart(copy);
+      return;
+    }
     const ring = this.#reactor.ring;
     ring.reserve(2);
     if (copies.kind[copy] === CopyKind.ZERO) {
       this.#windows.bytesOf(copy).fill(0);
       prepareNop(ring, copy << 1, this.#copyHandler, SqeFlag.IO_LINK);
     } else {
-      this.#prepareSourceRead(copy);
+      this.#prepareSourceRead(copy, LINKED_FILE);
     }
     this.#prepareSlotWrite(copy);
   }
 
-  /** Linked to what comes next. */
-  #prepareSourceRead(copy: number): void {
+  /** The read alone, or the write of what its place has. */
+  #startPart(copy: number): void {
+    if (this.#engine.copies.mode[copy] === CopyMode.APART) {
+      this.#copyPending[copy] = 1;
+      this.#isReadAlone[copy] = 1;
+      this.#prepareSourceRead(copy, SqeFlag.FIXED_FILE);
+    } else {
+      this.#writeAlone(copy);
+      this.#engine.onCopyRead(copy);
+    }
+  }
+
+  #prepareSourceRead(copy: number, flags: number): void {
     const { chunk, blockStart, lengthBytes } = this.#engine.copies;
     const { originalIndex: file } = this.#options;
     const source = chunk[copy] * this.#chunkBytes + (blockStart[copy] << this.#blockShift);
@@ -140,7 +169,7 @@ export class AreaIo {
       (source / 4294967296) | 0,
       copy << 1,
       this.#copyHandler,
-      LINKED_FILE,
+      flags,
     );
   }
 
@@ -204,27 +233,13 @@ export class AreaIo {
     if (kind === RunKind.WRITE_SLOT) faultPoint("image-write.begun");
     const buffer = queue.bufferIndex[tag];
     const handler = this.#runHandler;
-    const fixed = SqeFlag.FIXED_FILE;
     const offsetLow = offset | 0;
     const offsetHigh = (offset / 4294967296) | 0;
     const { ring } = this.#reactor;
     const at = low | 0;
     if (kind === RunKind.WRITE_SLOT)
       transferWrite(ring, file, buffer, at, high, length, offsetLow, offsetHigh, run, handler);
-    else
-      transferRead(
-        ring,
-        file,
-        buffer,
-        at,
-        high,
-        length,
-        offsetLow,
-        offsetHigh,
-        run,
-        handler,
-        fixed,
-      );
+    else transferRead(ring, file, buffer, at, high, length, offsetLow, offsetHigh, run, handler);
   }
 
   /** The image's queue, or that of a successor: its runs are answered in any case. */
@@ -303,12 +318,29 @@ export class AreaIo {
       this.#copyResult[copy] = result < 0 ? result : -EIO;
       this.#copyFault[copy] = isWrite ? CopyFault.WRITE : CopyFault.READ;
     }
-    if (!isWrite && result === wanted) this.#engine.onCopyRead(copy);
+    if (!isWrite && result === wanted) {
+      if (this.#isReadAlone[copy] === 1 && this.#writeBehind(copy)) return;
+      this.#engine.onCopyRead(copy);
+    }
     this.#copyPending[copy]--;
     if (this.#copyPending[copy] > 0) return;
     assert(this.#copyPending[copy] === 0, "a copy has two completions");
     if (copies.state[copy] === IoState.LIVE && this.#isCopyTriedAgain(copy)) return;
     this.#endCopy(copy);
+  }
+
+  /**
+   * Its old data is in its window. What the engine issues now goes to the kernel with it.
+   * @returns false where it has been given up: it is not written
+   */
+  #writeBehind(copy: number): boolean {
+    if (this.#engine.copies.state[copy] !== IoState.LIVE) return false;
+    this.#isReadAlone[copy] = 0;
+    this.#writeAlone(copy);
+    faultPoint("copy.old-data-read");
+    this.#engine.onCopyRead(copy);
+    faultPoint("copy.left-behind");
+    return true;
   }
 
   /** Whether how it went is no answer, because the kernel could not carry it out. */

@@ -12,7 +12,15 @@
  * which others may have to give back to a disk that hangs: writers wait for a store's bound. After that a write that
  * needs the slice is denied it at the next tick, and the kernel is asked for it no second time, until it has answered.
  */
-import { type DiffArea, DiffAreaMap, type Geometry, isWholeMap } from "@blksnap/engine";
+import { ftruncateSync } from "node:fs";
+import {
+  type CopyPlaces,
+  type CopyRecords,
+  type DiffArea,
+  DiffAreaMap,
+  type Geometry,
+  isWholeMap,
+} from "@blksnap/engine";
 import { EINTR, ETIMEDOUT } from "@blksnap/errors";
 import { uuidBytes } from "@blksnap/linux-block";
 import { TRIES_MAX, TRIES_PAUSE_MS } from "@blksnap/ublk";
@@ -29,6 +37,7 @@ import {
   type Timer,
 } from "@blksnap/uring";
 import type { AreaId } from "./area-id.js";
+import { growForPlaces, type PlacesOfMap, takePlaces } from "./copy-places.js";
 import { LATE_TICKS } from "./io-ticker.js";
 import type { MapFileRef } from "./messages.js";
 
@@ -46,6 +55,8 @@ interface Pending {
 
 export class AreaMapFile implements CompletionHandler {
   readonly map: DiffAreaMap;
+  /** Of a map that has them. */
+  readonly places: PlacesOfMap | undefined;
   readonly #reactor: Reactor;
   readonly #memory: MappedMemory;
   /** Both NONE for a map that has all its memory. */
@@ -55,29 +66,52 @@ export class AreaMapFile implements CompletionHandler {
   #inFlight = 0;
   /** Until what waits is asked for again. */
   #pause: Timer | undefined;
+  /** This one, and who uses its places. */
+  #memoryUsers = 1;
   #area: DiffArea | undefined;
 
-  /** A new map in a file that has memory as far as firstMapBytes() says. */
-  static create(reactor: Reactor, file: MapFileRef, geometry: Geometry, id: AreaId): AreaMapFile {
-    const make = (buffer: ArrayBuffer) =>
-      DiffAreaMap.create(buffer, geometry, uuidBytes(id), isWholeMap(geometry));
-    return reactor.attempt(() => new AreaMapFile(reactor, file, make));
+  /**
+   * A new map in a file that has memory as far as firstMapBytes() says.
+   * @param places that it is to have, where there is memory for them
+   */
+  static create(
+    reactor: Reactor,
+    file: MapFileRef,
+    geometry: Geometry,
+    id: AreaId,
+    places?: CopyPlaces,
+  ): AreaMapFile {
+    const make = (memory: MappedMemory, its?: CopyPlaces) =>
+      DiffAreaMap.create(memory.buffer, geometry, uuidBytes(id), isWholeMap(geometry), its);
+    const grown = places && growForPlaces(file, geometry, places);
+    if (grown === undefined) return reactor.attempt(() => new AreaMapFile(reactor, file, make));
+    const makeWith = (memory: MappedMemory) => {
+      takePlaces(memory, geometry, places as CopyPlaces);
+      return make(memory, places);
+    };
+    try {
+      return reactor.attempt(() => new AreaMapFile(reactor, grown, makeWith));
+    } catch {
+      ftruncateSync(file.fd, file.lengthBytes);
+      return reactor.attempt(() => new AreaMapFile(reactor, file, make));
+    }
   }
 
   /** One that an earlier process has left. */
   static open(reactor: Reactor, file: MapFileRef): AreaMapFile {
-    const make = (buffer: ArrayBuffer) => DiffAreaMap.open(buffer);
+    const make = ({ buffer }: MappedMemory) => DiffAreaMap.open(buffer);
     return reactor.attempt(() => new AreaMapFile(reactor, file, make));
   }
 
   private constructor(
     reactor: Reactor,
     { fd, lengthBytes }: MapFileRef,
-    make: (buffer: ArrayBuffer) => DiffAreaMap,
+    make: (memory: MappedMemory) => DiffAreaMap,
   ) {
     this.#memory = MappedMemory.file(fd, 0, lengthBytes);
     reactor.noteTaken(() => this.#memory.unmap());
-    this.map = make(this.#memory.buffer);
+    this.map = make(this.#memory);
+    this.places = this.map.copyRecords && this.#placesIn(this.map.copyRecords);
     const isWhole = isWholeMap(this.map.geometry);
     this.#fileIndex = isWhole ? NONE : reactor.addFile(fd);
     this.#handlerId = isWhole ? NONE : reactor.addHandler(this);
@@ -122,13 +156,29 @@ export class AreaMapFile implements CompletionHandler {
     else this.#goOn(area, tag >>> 1, tag & 1, result);
   }
 
-  /** Unmaps it. What is asked for ends by itself, and keeps the file until then. */
+  /** Unmaps it, unless its places are in use. What is asked for ends by itself, and keeps the file until then. */
   close(): void {
     this.#area = undefined;
     if (this.#pause !== undefined) this.#reactor.cancelTimer(this.#pause);
     this.#pause = undefined;
-    this.#memory.unmap();
+    this.#leaveMemory();
     this.#letGo();
+  }
+
+  #placesIn({ count, placeBytes, placesOffsetBytes: offsetBytes }: CopyRecords): PlacesOfMap {
+    return {
+      count,
+      placeBytes,
+      offsetBytes,
+      memory: this.#memory,
+      hold: () => this.#memoryUsers++,
+      letGo: () => this.#leaveMemory(),
+    };
+  }
+
+  #leaveMemory(): void {
+    this.#memoryUsers--;
+    if (this.#memoryUsers === 0) this.#memory.unmap();
   }
 
   #goOn(area: DiffArea, slice: number, part: number, result: number): void {

@@ -6,6 +6,7 @@
  *
  * ```
  *   registered   | near 0 | near 1 | … | image 0 | image 1 | …     copies that end within NEAR_BYTES
+ *   of the map   | place 0 | place 1 | …                           near ones of a map with places: they outlive the process
  *   shared       | long 0         | long 1         | …             others of the front, of up to a long window
  *   plain        | far 0          | far 1          | …             all others of the front
  * ```
@@ -17,11 +18,9 @@
 import { BufferOwner, type TrackerEngine } from "@blksnap/engine";
 import { NOT_REGISTERED } from "@blksnap/ublk";
 import { MappedMemory, type Reactor } from "@blksnap/uring";
+import { NEAR_BYTES, type PlacesOfMap } from "./copy-places.js";
 import { IoBuffers } from "./io-buffers.js";
 import { LONG_WINDOW_BYTES, LongWindows, NO_WINDOW } from "./long-windows.js";
-
-/** What is registered for a tag at most. */
-const NEAR_BYTES = 16_384;
 
 export interface CopyWindowsOptions {
   readonly reactor: Reactor;
@@ -30,6 +29,8 @@ export interface CopyWindowsOptions {
   readonly imageDepth: number;
   readonly frontWindowBytes: number;
   readonly imageWindowBytes: number;
+  /** Near windows that are in the area's map. */
+  readonly places?: PlacesOfMap | undefined;
   /** After close(): nothing uses one of the four kinds of windows any more. Called for each of them. */
   readonly onIdle: () => void;
 }
@@ -45,6 +46,8 @@ export class CopyWindows {
   readonly #registered: MappedMemory;
   readonly #plain: MappedMemory;
   readonly #registeredIndex: number;
+  readonly #places: PlacesOfMap | undefined;
+  readonly #placesIndex: number;
   readonly #near: IoBuffers;
   readonly #far: IoBuffers;
   readonly #image: IoBuffers;
@@ -61,16 +64,23 @@ export class CopyWindows {
   readonly #bufferIndex: Int32Array;
 
   constructor(options: CopyWindowsOptions) {
-    const { reactor, engine, frontDepth, imageDepth, frontWindowBytes, imageWindowBytes } = options;
+    const { reactor, engine, imageDepth, frontWindowBytes, imageWindowBytes, places } = options;
     this.#reactor = reactor;
     this.#copies = engine.copies;
-    this.#nearBytes = Math.min(NEAR_BYTES, frontWindowBytes);
-    const nearBytes = frontDepth * this.#nearBytes;
+    this.#places = places;
+    this.#nearBytes = places?.placeBytes ?? Math.min(NEAR_BYTES, frontWindowBytes);
+    // A map of a daemon whose front had more tags may have more places.
+    const frontDepth = Math.max(options.frontDepth, places?.count ?? 0);
+    const placeCount = places?.count ?? 0;
+    const nearBytes = (frontDepth - placeCount) * this.#nearBytes;
     const farBytes = frontDepth * frontWindowBytes;
     const imageBytes = imageDepth * imageWindowBytes;
     this.#isImageNear = imageWindowBytes <= NEAR_BYTES;
-    this.#registered = MappedMemory.anonymous(nearBytes + (this.#isImageNear ? imageBytes : 0));
+    const registeredBytes = nearBytes + (this.#isImageNear ? imageBytes : 0);
+    this.#registered = MappedMemory.anonymous(Math.max(registeredBytes, 1));
     reactor.noteTaken(() => this.#registered.unmap());
+    places?.hold();
+    reactor.noteTaken(() => places?.letGo());
     this.#plain = MappedMemory.anonymous(farBytes + (this.#isImageNear ? 0 : imageBytes));
     reactor.noteTaken(() => this.#plain.unmap());
     const make = (memory: MappedMemory, at: number, places: number, lengthBytes: number) =>
@@ -81,7 +91,13 @@ export class CopyWindows {
         address: (place) => memory.address + at + place * lengthBytes,
         onIdle: options.onIdle,
       });
-    this.#near = make(this.#registered, 0, frontDepth, this.#nearBytes);
+    this.#near = new IoBuffers({
+      places: frontDepth,
+      ids: engine.copies.size,
+      lengthBytes: this.#nearBytes,
+      address: (tag) => this.#nearAddress(tag),
+      onIdle: options.onIdle,
+    });
     this.#far = make(this.#plain, 0, frontDepth, frontWindowBytes);
     this.#image = this.#isImageNear
       ? make(this.#registered, nearBytes, imageDepth, imageWindowBytes)
@@ -89,7 +105,8 @@ export class CopyWindows {
     this.#windowsOf = new Array<IoBuffers>(engine.copies.size).fill(this.#near);
     this.#longOf = new Int32Array(engine.copies.size).fill(NO_WINDOW);
     this.#bufferIndex = new Int32Array(engine.copies.size);
-    this.#registeredIndex = this.#register();
+    this.#registeredIndex = this.#register(this.#registered, 0, this.#registered.lengthBytes);
+    this.#placesIndex = this.#registerPlaces();
     this.#onIdle = options.onIdle;
     this.#long = LongWindows.of(reactor);
   }
@@ -103,7 +120,8 @@ export class CopyWindows {
     this.#windowsOf[copy] = windows;
     windows.begin(copy, tag);
     const isNear = this.#isNear(windows) && windows.spareOf(tag) === undefined;
-    this.#bufferIndex[copy] = isNear ? this.#registeredIndex : NOT_REGISTERED;
+    const near = this.#isPlace(windows, tag) ? this.#placesIndex : this.#registeredIndex;
+    this.#bufferIndex[copy] = isNear ? near : NOT_REGISTERED;
   }
 
   /** Where the bytes of a copy are that has begun. */
@@ -124,8 +142,10 @@ export class CopyWindows {
     const length = this.#copies.lengthBytes[copy];
     if (long !== NO_WINDOW) return new Uint8Array(this.#long.memoryOf(long).buffer, 0, length);
     const windows = this.#windowsOf[copy];
-    const own = this.#isNear(windows) ? this.#registered : this.#plain;
-    const { buffer, address } = windows.spareOf(this.#copies.bufferTag[copy]) ?? own;
+    const tag = this.#copies.bufferTag[copy];
+    const near = this.#isPlace(windows, tag) ? this.#places?.memory : this.#registered;
+    const own = this.#isNear(windows) && near !== undefined ? near : this.#plain;
+    const { buffer, address } = windows.spareOf(tag) ?? own;
     const at = this.addressOf(copy) - address;
     return new Uint8Array(buffer, at, length);
   }
@@ -160,8 +180,11 @@ export class CopyWindows {
 
   /** When all kinds are idle. */
   unmap(): void {
-    if (this.#registeredIndex !== NOT_REGISTERED) this.#reactor.removeBuffer(this.#registeredIndex);
+    for (const index of [this.#registeredIndex, this.#placesIndex]) {
+      if (index !== NOT_REGISTERED) this.#reactor.removeBuffer(index);
+    }
     this.#registered.unmap();
+    this.#places?.letGo();
     this.#plain.unmap();
     if (this.#isLongUser) this.#long.leave();
     this.#isLongUser = false;
@@ -169,6 +192,19 @@ export class CopyWindows {
 
   #isNear(windows: IoBuffers): boolean {
     return windows === this.#near || (windows === this.#image && this.#isImageNear);
+  }
+
+  /** True of the near windows of tags that have a place in the map. */
+  #isPlace(windows: IoBuffers, tag: number): boolean {
+    const { count = 0 } = this.#places ?? {};
+    return windows === this.#near && tag < count;
+  }
+
+  #nearAddress(tag: number): number {
+    const { count = 0, offsetBytes = 0, memory } = this.#places ?? {};
+    if (memory === undefined || tag >= count)
+      return this.#registered.address + (tag - count) * this.#nearBytes;
+    return memory.address + offsetBytes + tag * this.#nearBytes;
   }
 
   /** False: it finds no long window, or is too long for one. */
@@ -194,13 +230,18 @@ export class CopyWindows {
    * Copies do without where there is no place or no memory for it. Pages that were never touched are not
    * registered: with them, User Mode Linux 7.3 has transferred other bytes than those that are seen here.
    */
-  #register(): number {
-    const { address, lengthBytes } = this.#registered;
-    if (!this.#registered.populate(0, lengthBytes)) return NOT_REGISTERED;
+  #register(memory: MappedMemory, offsetBytes: number, lengthBytes: number): number {
+    if (!memory.populate(offsetBytes, lengthBytes)) return NOT_REGISTERED;
     try {
-      return this.#reactor.addBuffer(address, lengthBytes);
+      return this.#reactor.addBuffer(memory.address + offsetBytes, lengthBytes);
     } catch {
       return NOT_REGISTERED;
     }
+  }
+
+  #registerPlaces(): number {
+    if (this.#places === undefined) return NOT_REGISTERED;
+    const { count, placeBytes, offsetBytes, memory } = this.#places;
+    return this.#register(memory, offsetBytes, count * placeBytes);
   }
 }

@@ -20,6 +20,7 @@ import type { AreaJournal } from "./area-journal.js";
 import { AreaMapFile } from "./area-map-file.js";
 import { type AreaIoBase, areaIoOptions, makeArea } from "./area-setup.js";
 import { AreaTicker } from "./area-ticker.js";
+import { placesFor } from "./copy-places.js";
 import { IoCounter } from "./counters.js";
 import {
   type DeviceQueueStart,
@@ -123,11 +124,13 @@ export class DeviceArea {
 
   /** A new area, with its first slots. Nothing is left of it where it throws. */
   static prepare(host: AreaHost, setup: AreaSetup): DeviceArea {
-    const { geometry } = host.engine;
-    const mapFile = AreaMapFile.create(host.reactor, setup.map, geometry, setup.id);
+    const { engine, ioBase } = host;
+    const { geometry } = engine;
+    const places = placesFor(engine, ioBase.frontWindowBytes, setup);
+    const mapFile = AreaMapFile.create(host.reactor, setup.map, geometry, setup.id, places);
     let io: AreaIo | undefined;
     try {
-      io = openIo(host, setup);
+      io = openIo(host, setup, mapFile);
       const made = new DeviceArea(host, setup, mapFile, io);
       const { extents } = setup;
       for (let i = 0; i < extents.length; i += 2) {
@@ -180,7 +183,7 @@ export class DeviceArea {
   wake(setup: WakingArea): void {
     const sleeping = this.#sleeping;
     assert(sleeping !== undefined, "the area does not sleep");
-    const io = openIo(this.#host, setup);
+    const io = openIo(this.#host, setup, this.#mapFile);
     this.#io = io;
     this.#sleeping = undefined;
     // Told once per area, and that was the daemon before this one: its journal is another one.
@@ -391,8 +394,8 @@ export class DeviceArea {
   }
 }
 
-function openIo(host: AreaHost, setup: WakingArea): AreaIo {
-  const options = areaIoOptions(host.ioBase, host.tracker, setup, host.notify);
+function openIo(host: AreaHost, setup: WakingArea, { places }: AreaMapFile): AreaIo {
+  const options = areaIoOptions(host.ioBase, host.tracker, setup, places, host.notify);
   return host.reactor.attempt(() => new AreaIo(options));
 }
 

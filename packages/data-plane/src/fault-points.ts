@@ -45,6 +45,9 @@ export const FAULT_POINTS = [
   // On a reactor. A chunk's slot is recorded before its first copy is issued.
   "copy.slot-recorded",
   "copy.data-complete",
+  // Of a copy that goes behind its write: before it is on record, and with both writes about to begin.
+  "copy.old-data-read",
+  "copy.left-behind",
   "copy.bit-recorded",
   "copy.original-written",
   "image-write.begun",

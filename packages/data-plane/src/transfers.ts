@@ -21,7 +21,7 @@ export function transferRead(
   offsetHigh: number,
   data: number,
   handler: number,
-  flags: number,
+  flags: number = SqeFlag.FIXED_FILE,
 ): void {
   if (buffer === NOT_REGISTERED)
     prepareRead(ring, file, low, high, bytes, offsetLow, offsetHigh, data, handler, flags);
@@ -53,10 +53,10 @@ export function transferWrite(
   offsetHigh: number,
   data: number,
   handler: number,
+  flags: number = SqeFlag.FIXED_FILE,
 ): void {
-  const fixed = SqeFlag.FIXED_FILE;
   if (buffer === NOT_REGISTERED)
-    prepareWrite(ring, file, low, high, bytes, offsetLow, offsetHigh, 0, data, handler, fixed);
+    prepareWrite(ring, file, low, high, bytes, offsetLow, offsetHigh, 0, data, handler, flags);
   else
     prepareWriteFixed(
       ring,
@@ -70,6 +70,6 @@ export function transferWrite(
       0,
       data,
       handler,
-      fixed,
+      flags,
     );
 }

@@ -1,149 +1,27 @@
 /** Copies of a diff area on real files, by a kernel that takes chains in part. */
-import {
-  closeSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { closeSync, writeSync } from "node:fs";
 import { makeSlot } from "@blksnap/diff-storage";
-import { BufferOwner, CopyFault, CopyKind, IoState, RunKind } from "@blksnap/engine";
-import { createMemoryFile, MappedMemory, type Reactor } from "@blksnap/uring";
+import { CopyFault, CopyKind, CopyMode, IoState, RunKind } from "@blksnap/engine";
+import { createMemoryFile, MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { areaIo, BLOCK_BYTES, CHUNK_BYTES, GEOMETRY, openReactor, queueOn } from "./area-world.js";
+import {
+  type Answer,
+  answerFor,
+  blockOf,
+  CHUNKS,
+  copyAll,
+  sourceOf,
+  UNWRITTEN,
+} from "./copy-all.js";
 import { passTime, takeAtMost } from "./short-ring.js";
 
-const CHUNKS = 4;
 const EIO = 5;
 const EBADF = 9;
 const EAGAIN = 11;
 const ENOMEM = 12;
 const ECANCELED = 125;
-const UNWRITTEN = 0xdd;
-
-interface Done {
-  readonly copy: number;
-  readonly result: number;
-  readonly fault: number;
-}
-
-type Answer = (copy: number, isWrite: boolean, result: number) => number;
-
-interface World {
-  readonly isOriginalGone?: boolean;
-  /** What the kernel says in place of its result, of a part of a copy. */
-  readonly answer?: Answer;
-  /** How often a copy that has failed is made again, as an engine does with its blocks one by one. */
-  readonly again?: number;
-  /** A pause begins. */
-  readonly onPause?: (state: Float64Array) => void;
-}
-
-/** What the kernel did not carry out has written nothing. */
-function answerFor(reactor: Reactor, storeFd: number, answer: Answer): void {
-  const addHandler = reactor.addHandler.bind(reactor);
-  reactor.addHandler = (handler) =>
-    addHandler({
-      onCompletion: (data, result, flags) => {
-        const copy = data >> 1;
-        const isWrite = (data & 1) === 1;
-        const answered = answer(copy, isWrite, result);
-        const block = Buffer.alloc(BLOCK_BYTES, UNWRITTEN);
-        if (isWrite && answered < 0 && result >= 0)
-          writeSync(storeFd, block, 0, BLOCK_BYTES, targetOf(copy));
-        handler.onCompletion(data, answered, flags);
-      },
-    });
-}
-
-/** Copies one block of each chunk; answers how the copies ended, and what the store has. */
-function copyAll(
-  kind: number,
-  storeFlags: string,
-  originalChunks: number,
-  {
-    isOriginalGone = false,
-    answer = (_copy, _isWrite, result) => result,
-    again = 0,
-    onPause,
-  }: World = {},
-): { done: Done[]; stored: Buffer; original: Buffer; read: number[] } {
-  const folder = mkdtempSync(join(tmpdir(), "blksnap-area-"));
-  const original = Buffer.alloc(originalChunks * CHUNK_BYTES);
-  for (let at = 0; at < original.length; at += 512)
-    original.fill(1 + ((at / 512) % 250), at, at + 512);
-  writeFileSync(join(folder, "original"), original);
-  writeFileSync(join(folder, "store"), Buffer.alloc(CHUNKS * CHUNK_BYTES, UNWRITTEN));
-  const originalFd = openSync(join(folder, "original"), "r");
-  const storeFd = openSync(join(folder, "store"), storeFlags);
-  const done: Done[] = [];
-  const errors: unknown[] = [];
-  const { reactor, close } = openReactor((error) => errors.push(error));
-  const state = Float64Array.from({ length: CHUNKS }, () => IoState.LIVE);
-  answerFor(reactor, storeFd, answer);
-  passTime(reactor, () => onPause?.(state));
-  const read: number[] = [];
-  const left = new Array<number>(CHUNKS).fill(again);
-  const numbers = (value: (copy: number) => number) =>
-    Float64Array.from({ length: CHUNKS }, (_, i) => value(i));
-  const engine = {
-    geometry: GEOMETRY,
-    runs: { size: 1 },
-    copies: {
-      size: CHUNKS,
-      chunk: numbers((copy) => copy),
-      blockStart: numbers((copy) => copy),
-      lengthBytes: numbers(() => BLOCK_BYTES),
-      slot: numbers((copy) => makeSlot(0, CHUNKS - 1 - copy)),
-      kind: numbers(() => kind),
-      bufferOwner: numbers(() => BufferOwner.FRONT),
-      bufferTag: numbers((copy) => copy),
-      bufferOffsetBytes: numbers(() => 0),
-      state,
-    },
-    onCopyRead: (copy: number) => read.push(copy),
-    onCopyDone(copy: number, result: number, fault: number) {
-      if (result < 0 && left[copy]!-- > 0) {
-        io.submitCopy(copy);
-        return;
-      }
-      done.push({ copy, result, fault });
-      if (done.length === CHUNKS) reactor.stop();
-    },
-  };
-  const originalIndex = reactor.addFile(originalFd);
-  const io = areaIo({ reactor, engine, originalIndex, storeFds: [storeFd], frontDepth: CHUNKS });
-  if (isOriginalGone) reactor.removeFile(originalIndex);
-  for (let copy = 0; copy < CHUNKS; copy++) io.submitCopy(copy);
-  reactor.run();
-  for (const fd of [originalFd, storeFd]) closeSync(fd);
-  close();
-  const stored = readFileSync(join(folder, "store"));
-  rmSync(folder, { recursive: true });
-  assert.equal(errors, []);
-  done.sort((a, b) => a.copy - b.copy);
-  return { done, stored, original, read: read.sort() };
-}
-
-function targetOf(copy: number): number {
-  return (CHUNKS - 1 - copy) * CHUNK_BYTES + copy * BLOCK_BYTES;
-}
-
-/** The block that a copy was to write. */
-function blockOf(stored: Buffer, copy: number): Buffer {
-  const at = targetOf(copy);
-  return stored.subarray(at, at + BLOCK_BYTES);
-}
-
-function sourceOf(original: Buffer, copy: number): Buffer {
-  const at = copy * (CHUNK_BYTES + BLOCK_BYTES);
-  return original.subarray(at, at + BLOCK_BYTES);
-}
 
 for (const count of [1, 2, 3, 1000]) {
   test(`copies are right where the kernel takes ${count} entries at a time`, () => {
@@ -153,6 +31,11 @@ for (const count of [1, 2, 3, 1000]) {
       for (let copy = 0; copy < CHUNKS; copy++) {
         assert.equal(done[copy], { copy, result: 0, fault: CopyFault.NONE });
         assert.is(blockOf(stored, copy).compare(sourceOf(original, copy)), 0);
+      }
+      const apart = copyAll(CopyKind.OLD, "r+", CHUNKS, { mode: CopyMode.APART });
+      for (let copy = 0; copy < CHUNKS; copy++) {
+        assert.equal(apart.done[copy], { copy, result: 0, fault: CopyFault.NONE });
+        assert.is(blockOf(apart.stored, copy).compare(sourceOf(apart.original, copy)), 0);
       }
       const zeroed = copyAll(CopyKind.ZERO, "r+", CHUNKS);
       for (let copy = 0; copy < CHUNKS; copy++) {

@@ -308,4 +308,68 @@ test("a small map has its memory from the beginning", () => {
   bench.end();
 });
 
+const MADV_POPULATE_WRITE = 23;
+const PLACES = { count: 3, placeBytes: 16_384 };
+
+/** Makes a map that is to have places; tells how often a file was mapped, and of what is mapped still. */
+function withPlaces(
+  code: (file: AreaMapFile, fd: number, mapped: { count: number; now: number }) => void,
+): void {
+  const bench = new Bench(GIB);
+  const geometry = geometryOf(GIB);
+  const fd = createMemoryFile("map");
+  ftruncateSync(fd, bench.lengthBytes);
+  const { mapFile, unmap } = native;
+  const mapped = { count: 0, now: 0 };
+  native.mapFile = (...words) => {
+    mapped.count++;
+    mapped.now++;
+    return mapFile(...words);
+  };
+  native.unmap = (...words) => {
+    mapped.now--;
+    return unmap(...words);
+  };
+  try {
+    const map = { fd, lengthBytes: bench.lengthBytes };
+    code(AreaMapFile.create(bench.reactor, map, geometry, AREA, PLACES), fd, mapped);
+  } finally {
+    Object.assign(native, { mapFile, unmap });
+  }
+  closeSync(fd);
+  bench.file.close();
+  bench.end();
+}
+
+test("a map with places is mapped once, and stays as long as its places are in use", () => {
+  withPlaces((file, fd, mapped) => {
+    const { places } = file;
+    assert.is(places?.count, PLACES.count);
+    const end = (places?.offsetBytes ?? 0) + PLACES.count * PLACES.placeBytes;
+    assert.is(fstatSync(fd).size, end);
+    assert.is(fstatSync(fd).blocks * SECTOR >= PLACES.count * PLACES.placeBytes, true);
+    places?.hold();
+    file.close();
+    assert.equal(mapped, { count: 1, now: 1 });
+    places?.letGo();
+    assert.equal(mapped, { count: 1, now: 0 });
+  });
+});
+
+test("without memory for places a map does without", () => {
+  const { advise } = native;
+  native.advise = (...words) => (words[3] === MADV_POPULATE_WRITE ? -ENOMEM : advise(...words));
+  try {
+    withPlaces((file, fd, mapped) => {
+      assert.is(file.places, undefined);
+      const map = DiffAreaMap.open(readFileSync(fd).buffer.slice(0) as ArrayBuffer);
+      assert.is(map.copyRecords, undefined, "nor does the next process look for them");
+      file.close();
+      assert.equal(mapped, { count: 2, now: 0 });
+    });
+  } finally {
+    native.advise = advise;
+  }
+});
+
 test.run();

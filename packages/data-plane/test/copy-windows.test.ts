@@ -1,12 +1,13 @@
 /** Where copies have their bytes, and which of these the kernel has pinned. */
-import { closeSync } from "node:fs";
+import { closeSync, ftruncateSync, readSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { BufferOwner, type TrackerEngine } from "@blksnap/engine";
 import { NOT_REGISTERED } from "@blksnap/ublk";
-import { Reactor } from "@blksnap/uring";
+import { createMemoryFile, MappedMemory, Reactor } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
+import type { PlacesOfMap } from "../dist/copy-places.js";
 import { CopyWindows, WINDOW_KINDS } from "../dist/copy-windows.js";
 import { LONG_WINDOW_BYTES } from "../dist/long-windows.js";
 
@@ -47,8 +48,9 @@ class World {
     this.windows = this.makeWindows();
   }
 
-  makeWindows(): CopyWindows {
+  makeWindows(places?: PlacesOfMap): CopyWindows {
     return new CopyWindows({
+      places,
       reactor: this.reactor,
       engine: { copies: this.copies } as unknown as TrackerEngine,
       frontDepth: 2,
@@ -259,6 +261,51 @@ test("areas share long windows, and with the last one that had any they go", () 
     assert.is.not(windows.bufferIndexOf(0), NOT_REGISTERED, "all places of the table are free");
     windows.end(0);
   }
+  world.close();
+});
+
+test("near windows of a map with places are in its file, until something is late", () => {
+  const world = new World(ALL_BUFFERS);
+  const placeBytes = 4 * BLOCK_BYTES;
+  const lengthBytes = 3 * BLOCK_BYTES + 2 * placeBytes;
+  const fd = createMemoryFile("map");
+  ftruncateSync(fd, lengthBytes);
+  const memory = MappedMemory.file(fd, 0, lengthBytes);
+  const offsetBytes = 3 * BLOCK_BYTES;
+  let users = 0;
+  const uses = { hold: () => users++, letGo: () => users-- };
+  const windows = world.makeWindows({ memory, count: 2, placeBytes, offsetBytes, ...uses });
+  const begin = (copy: number, owner: number, tag: number, blocks: number): void => {
+    world.copies.bufferOwner[copy] = owner;
+    world.copies.bufferTag[copy] = tag;
+    world.copies.bufferOffsetBytes[copy] = 0;
+    world.copies.lengthBytes[copy] = blocks * BLOCK_BYTES;
+    windows.begin(copy);
+    windows.bytesOf(copy).fill(copy + 1);
+  };
+  const inFile = (): number[] => {
+    const bytes = new Uint8Array(lengthBytes);
+    readSync(fd, bytes, 0, lengthBytes, 0);
+    return [0, BLOCK_BYTES, 3 * BLOCK_BYTES].map((at) => bytes[offsetBytes + placeBytes + at] ?? 0);
+  };
+  begin(0, FRONT, 1, 3);
+  begin(1, IMAGE, 1, 1);
+  assert.equal(inFile(), [1, 1, 0]);
+  const places = windows.bufferIndexOf(0);
+  assert.is.not(places, NOT_REGISTERED);
+  assert.is.not(windows.bufferIndexOf(1), places);
+  // It is late: what its tag copies from now on is elsewhere.
+  windows.setLate(0);
+  begin(2, FRONT, 1, 1);
+  assert.is(windows.bufferIndexOf(2), NOT_REGISTERED);
+  assert.equal(inFile(), [1, 1, 0]);
+  for (const copy of [0, 1, 2]) windows.end(copy);
+  windows.close();
+  assert.is(users, 1, "the map stays mapped as long as something late may use it");
+  windows.unmap();
+  assert.is(users, 0);
+  memory.unmap();
+  closeSync(fd);
   world.close();
 });
 

@@ -81,6 +81,11 @@ class World {
     return { copies, takes };
   }
 
+  /** Copies that went beside their write. */
+  get copiesBehind(): number {
+    return this.#device.counters().engine.copiesBehind;
+  }
+
   close(): void {
     this.ublk.close();
     for (const fd of this.#fds) closeSync(fd);
@@ -206,16 +211,17 @@ test("a read of the image has one entry for each stretch in one place", () => {
   world.close();
 });
 
-test("a first write is a linked pair and the write, the next one is the write", () => {
+test("a first write is a read, and a write of the slot beside its own; the next one is its own", () => {
   const world = new World();
   assertWork(world, world.front, each(write), { entries: 4, clockReads: 2 });
   assertWork(world, world.front, each(write), { entries: 2, enters: 2 });
   assertWork(world, world.front, each(write, 9), { entries: 4, clockReads: 2 });
+  assert.is(world.copiesBehind, 2 * REQUESTS);
   assert.equal(world.timed, { copies: 2 * REQUESTS, takes: 1 });
   world.close();
 });
 
-test("first writes in sequence share one linked pair for each chunk, those at random share none", () => {
+test("first writes in sequence share one linked pair for each chunk, those at random share no copy", () => {
   const world = new World();
   const blocks = CHUNK_BYTES / BLOCK_BYTES;
   const chunk = (number: number): UserRequest[] =>

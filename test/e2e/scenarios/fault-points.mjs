@@ -30,6 +30,8 @@ const LIMIT_BYTES = 128 * MIB;
 const PORTION_BYTES = 2 * MIB;
 const WRITES = 16;
 const WRITE_BYTES = 20 * 1024;
+/** Of every second one: its copy may go beside it. */
+const SHORT_BYTES = 10 * 1024;
 const TEST_LIMIT_MS = 3_000_000;
 const ANSWER_LIMIT_MS = 300_000;
 const { POINTS, SAMPLE, SEED = String(Date.now()) } = process.env;
@@ -137,9 +139,10 @@ class Setting {
     const { t, random } = this;
     const file = await DeviceFile.open(t, path);
     const writes = Array.from({ length: WRITES }, async (_, number) => {
-      const buffer = alignedBuffer(WRITE_BYTES);
+      const lengthBytes = number % 2 === 0 ? WRITE_BYTES : SHORT_BYTES;
+      const buffer = alignedBuffer(lengthBytes);
       random.fill(buffer);
-      const inChunk = random.below((CHUNK_BYTES - WRITE_BYTES) / 512) * 512;
+      const inChunk = random.below((CHUNK_BYTES - lengthBytes) / 512) * 512;
       const offset = ((firstChunk + number) % CHUNKS) * CHUNK_BYTES + inChunk;
       await file.write(buffer, offset);
       buffer.copy(model, offset);
