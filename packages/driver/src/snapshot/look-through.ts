@@ -5,7 +5,14 @@
 
 import type { AreaFigures } from "@blksnap/data-plane";
 import { TURN_UNITS, Turns } from "@blksnap/data-plane";
-import { AreaState, BlockState, DiffAreaMap, NO_SLOT, type TrackerGeometry } from "@blksnap/engine";
+import {
+  AreaState,
+  BlockState,
+  DiffAreaMap,
+  damageOfRecords,
+  NO_SLOT,
+  type TrackerGeometry,
+} from "@blksnap/engine";
 import { uuidBytes, uuidText } from "@blksnap/linux-block";
 import { MappedMemory } from "@blksnap/uring";
 import type { MapFile } from "../records/state-directory.js";
@@ -65,6 +72,8 @@ async function found(file: MapFile, map: DiffAreaMap): Promise<FoundArea> {
     if (damage !== undefined) throw damaged(file, damage);
     await turns.spend(TURN_UNITS);
   }
+  const inRecords = damageOfRecords(map);
+  if (inRecords !== undefined) throw damaged(file, inRecords);
   const { blocks, ranges } = losses;
   const figures = { slotsUsed: used.length, lostBlocks: blocks, lostRanges: ranges };
   return { used, faultErrno: map.faultErrno, figures };

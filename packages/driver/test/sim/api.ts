@@ -160,8 +160,8 @@ export class Api {
   }
 
   async #create(devices: Device[]): Promise<void> {
-    const { driver, random, snapshots } = this.#sim;
-    const isPersistent = this.#mayPersist(devices) && random.below(2) === 0;
+    const { driver, random, snapshots, hasFirstWrites } = this.#sim;
+    const isPersistent = !hasFirstWrites && this.#mayPersist(devices) && random.below(2) === 0;
     const store = isPersistent ? KEPT_STORE : (STORES[random.below(STORES.length)] as string);
     const before = devices.map(({ attached }) => attached);
     const room = chooseRoom(this.#sim);

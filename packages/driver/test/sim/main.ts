@@ -10,6 +10,7 @@ const { values } = parseArgs({
     trace: { type: "boolean", default: false },
     failures: { type: "boolean", default: false },
     hangs: { type: "boolean", default: false },
+    "first-writes": { type: "boolean", default: false },
     sequences: { type: "boolean", default: false },
     deaths: { type: "string", default: "60" },
   },
@@ -23,6 +24,7 @@ for (let seed = first; seed < first + Number(values.seeds); seed++) {
     hasFailures: values.failures,
     hasHangs: values.hangs,
     hasSequences: values.sequences,
+    hasFirstWrites: values["first-writes"],
     onTrace: values.trace ? (line) => console.log(line) : undefined,
   });
   const begin = process.cpuUsage();

@@ -60,10 +60,10 @@ export async function runSeeds(
     } catch (error) {
       const told = simulation.trace.join("\n  ");
       const { message } = error as Error;
-      const more = ["Failures", "Hangs", "Sequences"] as const;
+      const more = ["Failures", "Hangs", "Sequences", "FirstWrites"] as const;
       const words = more
         .filter((word) => options[`has${word}`])
-        .map((word) => ` --${word.toLowerCase()}`);
+        .map((word) => ` --${word.replace("tW", "t-w").toLowerCase()}`);
       const replay = `SEED=${seed} (--deaths ${options.deathOneIn}${words.join("")})`;
       assert.unreachable(`${replay}, step ${simulation.steps}: ${message}\n  ${told}`);
     }

@@ -37,6 +37,8 @@ const WITHIN_ONE_IN = 8;
 const WITHIN_END_ONE_IN = 3;
 /** Requests that users make in one step. */
 const USERS_AT_ONCE = 2;
+/** One in so many steps of copies is a death, where these are looked at. */
+const COPIES_TO_DEATH = 16;
 /** Points that a seed tries first. */
 const OWN_POINTS = 6;
 
@@ -47,6 +49,8 @@ export interface SimOptions {
   readonly deathOneIn?: number;
   /** Users write in sequence, too, which is copied ahead. */
   readonly hasSequences?: boolean;
+  /** Snapshots that do not persist, and deaths in the middle of copies. */
+  readonly hasFirstWrites?: boolean;
   /** Stores that are too small, and media that fail. */
   readonly hasFailures?: boolean;
   /** Media that do not answer for a while. */
@@ -67,6 +71,7 @@ export class Simulation {
   readonly machine: SimMachine;
   readonly random: Random;
   readonly hasSequences: boolean;
+  readonly hasFirstWrites: boolean;
   readonly hasFailures: boolean;
   readonly storeDisk: SimDisk;
   readonly devices: Device[] = [];
@@ -105,6 +110,7 @@ export class Simulation {
     this.#options = options;
     this.#limitMs = options.limitMs ?? OPERATION_LIMIT_MS;
     this.hasSequences = options.hasSequences ?? false;
+    this.hasFirstWrites = options.hasFirstWrites ?? false;
     this.hasFailures = options.hasFailures ?? false;
     this.random = new Random(options.seed ^ 0x51b);
     const { seed } = options;
@@ -307,7 +313,9 @@ export class Simulation {
     if (this.machine.isDying || this.#isDead) throw new Killed();
     this.pointsPassed.add(point);
     const armed = this.#armed;
-    if (armed?.point !== point || armed.left-- > 0) return;
+    const isMet = armed?.point === point && armed.left-- <= 0;
+    const isCopy = this.hasFirstWrites && point.startsWith("copy.");
+    if (!isMet && !(isCopy && this.random.oneIn(COPIES_TO_DEATH))) return;
     this.#armed = undefined;
     this.pointsOfDeath.add(point);
     this.tell(`the driver dies at ${point}`);
