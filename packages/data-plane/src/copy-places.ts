@@ -2,9 +2,9 @@
  * The places of copies that may go behind their writes, in the file of their area's map: memory of the front's tags that
  * outlives the process. See copy-records.ts and copies-behind.ts of the engine.
  *
- * Where there is no memory for them the map does without, and its copies go before their writes.
+ * Where there is little memory for them the map does without, and its copies go before their writes.
  */
-import { ftruncateSync } from "node:fs";
+import { ftruncateSync, statfsSync } from "node:fs";
 import {
   type CopyPlaces,
   copyPlacesBytes,
@@ -18,6 +18,9 @@ import type { AreaSetup, MapFileRef } from "./messages.js";
 
 /** What is registered for a tag at most: copies of random writes are no longer. */
 export const NEAR_BYTES = 16_384;
+
+/** Of what is free, they take such a part at most: maps get memory as they are written, and lose blocks without. */
+const FREE_SHARE = 1 / 4;
 
 /** Where the places of a map are: in its own mapping, so that the map is not mapped twice. */
 export interface PlacesOfMap extends CopyPlaces {
@@ -51,6 +54,10 @@ export function growForPlaces(
   const grown = { fd, lengthBytes: mapBytes + copyPlacesBytes(places) };
   if (lengthBytes !== mapBytes || grown.lengthBytes > 2 ** 32) return undefined;
   try {
+    const { blocks, bavail, bsize } = statfsSync(`/proc/self/fd/${fd}`);
+    // A tmpfs without a limit has no blocks at all.
+    const isScarce = blocks > 0 && copyPlacesBytes(places) > bavail * bsize * FREE_SHARE;
+    if (isScarce) return undefined;
     ftruncateSync(fd, grown.lengthBytes);
     return grown;
   } catch {

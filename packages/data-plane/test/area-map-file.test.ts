@@ -1,5 +1,6 @@
 /** Memory for the map of a diff area: taken slice by slice, from a real file. */
 import { closeSync, fstatSync, ftruncateSync, readFileSync, writeSync } from "node:fs";
+import { createRequire, syncBuiltinESMExports } from "node:module";
 import { MessageChannel } from "node:worker_threads";
 import { DiffArea, DiffAreaMap, firstMapBytes, Geometry } from "@blksnap/engine";
 import { ECANCELED, ENOMEM, ETIMEDOUT } from "@blksnap/errors";
@@ -369,6 +370,30 @@ test("without memory for places a map does without", () => {
     });
   } finally {
     native.advise = advise;
+  }
+});
+
+test("places leave three quarters of what is free to maps that grow", () => {
+  const fs = createRequire(import.meta.url)("node:fs");
+  const { statfsSync } = fs;
+  const hasPlaces = (free: { blocks: number; bavail: number }): boolean => {
+    fs.statfsSync = () => ({ bsize: 4096, ...free });
+    syncBuiltinESMExports();
+    let has = false;
+    withPlaces((file) => {
+      has = file.places !== undefined;
+      file.close();
+    });
+    return has;
+  };
+  try {
+    // A page of records, and four for each place.
+    assert.is(hasPlaces({ blocks: 1000, bavail: 4 * 13 }), true);
+    assert.is(hasPlaces({ blocks: 1000, bavail: 4 * 13 - 1 }), false);
+    assert.is(hasPlaces({ blocks: 0, bavail: 0 }), true, "there is no limit");
+  } finally {
+    Object.assign(fs, { statfsSync });
+    syncBuiltinESMExports();
   }
 });
 

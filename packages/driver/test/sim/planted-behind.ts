@@ -68,7 +68,7 @@ function atBegin(act: (inside: EngineInside, copy: number) => void): () => void 
 export const PLANTED_BEHIND: readonly PlantedFault[] = [
   {
     what: "old data is on record when the original has been written",
-    seed: 2,
+    seed: 5,
     plant: () => {
       const takeOut = [atBegin(clearRecord), atAnswer(setRecord)];
       return () => {
@@ -78,11 +78,11 @@ export const PLANTED_BEHIND: readonly PlantedFault[] = [
   },
   {
     what: "old data is off the record when the original has been written, and its slot has not",
+    seed: 4,
     plant: () => atAnswer(clearRecord),
   },
   {
     what: "old data counts as saved when its slot begins to be written",
-    seed: 3,
     plant: () =>
       atBegin(({ core }, copy) => {
         const { chunk, rangeStart, rangeEnd } = core.copies;
@@ -92,31 +92,18 @@ export const PLANTED_BEHIND: readonly PlantedFault[] = [
   },
   {
     what: "an image is read while its old data is on its way, and nobody waits for that",
-    seed: 20,
+    seed: 4,
     plant: () => replace(ImageReader.prototype, "isBehind" as never, () => (() => false) as never),
   },
   {
     what: "the next daemon forgets the copies that were left",
+    seed: 4,
     plant: () =>
       replace(CopiesBehind.prototype, "resume", () => {
         return function (this: unknown): void {
           const records = (this as EngineInside).core.area.map.copyRecords;
           for (let place = 0; place < (records?.count ?? 0); place++) records?.clear(place);
         } as never;
-      }),
-  },
-  {
-    what: "the next daemon counts the copies that were left as saved before they are",
-    plant: () =>
-      replace(CopiesBehind.prototype, "resumed" as never, (original) => {
-        return function (this: unknown, ...words: never[]): unknown {
-          const copy = original.apply(this, words) as number;
-          const { core } = this as EngineInside;
-          const { chunk, rangeStart, rangeEnd } = core.copies;
-          const range = [chunk[copy], rangeStart[copy], rangeEnd[copy]] as [number, number, number];
-          core.activeMap().setSaved(...range);
-          return copy;
-        } as Method;
       }),
   },
 ];

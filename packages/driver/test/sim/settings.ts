@@ -5,6 +5,8 @@ export const DISK_BYTES = 2 ** 20;
 export const DISK_SECTORS = DISK_BYTES / 512;
 /** Most sectors of one request of a user: what one request of a front takes. */
 export const IO_SECTORS_MAX = 64;
+/** So long that copies are met on their way, and short of every bound. */
+export const SLOW_STORE_US: readonly [number, number] = [500, 4000];
 export const STATE_DIRECTORY = "/run/blksnap/state";
 
 /** UBLK_F_* of Linux 7.0, which has zero copy. */

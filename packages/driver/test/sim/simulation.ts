@@ -17,7 +17,7 @@ import type { Driver } from "./life.js";
 import { FAULT_POINTS, faults, startDriver, stepsOf } from "./load.js";
 import { Media } from "./media.js";
 import { reconcile } from "./reconcile.js";
-import { DISK_BYTES, kernelOf } from "./settings.js";
+import { DISK_BYTES, kernelOf, SLOW_STORE_US } from "./settings.js";
 import { Strangers } from "./strangers.js";
 import { UserIo } from "./user-io.js";
 import { Violation } from "./violation.js";
@@ -38,7 +38,7 @@ const WITHIN_END_ONE_IN = 3;
 /** Requests that users make in one step. */
 const USERS_AT_ONCE = 2;
 /** One in so many steps of copies is a death, where these are looked at. */
-const COPIES_TO_DEATH = 16;
+const COPIES_TO_DEATH = 40;
 /** Points that a seed tries first. */
 const OWN_POINTS = 6;
 
@@ -121,6 +121,7 @@ export class Simulation {
       this.devices.push(new Device(`/dev/${name}`, disk));
     }
     this.storeDisk = this.machine.addDisk("sds", { sizeBytes: 8 * DISK_BYTES });
+    if (this.hasFirstWrites) this.storeDisk.medium.latencyUs = SLOW_STORE_US;
     this.io = new UserIo(this);
     this.api = new Api(this);
     this.#strangers = new Strangers(this);
