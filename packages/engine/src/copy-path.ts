@@ -160,6 +160,8 @@ export class CopyPath {
     const failed = result < 0;
     let goesOn = this.core.phase === AreaPhase.ACTIVE;
     if (goesOn && !failed && copies.isStale[copy] === 1) {
+      // What its slot had is lost now, and not what it is about to save there.
+      this.core.meetChunk(copies.chunk[copy]);
       this.tryAgain(copy);
       return;
     }

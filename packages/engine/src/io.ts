@@ -30,8 +30,8 @@ export interface EngineIo {
    * `copies.bufferOwner`, at `copies.bufferOffsetBytes`. CopyKind.OLD: read `copies.lengthBytes`
    * from the original at chunk `copies.chunk`, block `copies.blockStart`, then write them to the same
    * place in slot `copies.slot`. CopyKind.ZERO: fill with zero instead of reading.
-   * `copies.mode`: where it is CopyMode.APART, the slot is written after `engine.onCopyRead` has returned, and not
-   * before; where it is BEHIND, the copy window has the old data already: nothing is read, and onCopyRead is called from
+   * `copies.mode`: where it is CopyMode.APART, the slot is not written before the window is filled, and goes down with
+   * what `engine.onCopyRead` submits; where it is BEHIND, the copy window has the old data already: nothing is read, and onCopyRead is called from
    * inside. A tag's copy window of a map with places is the tag's place as long as no copy of it is late.
    * Answer: `engine.onCopyDone(copyId, result, fault)`. A short read or write is a failed one (-EIO);
    * `fault` (CopyFault) says which side failed, the read if both did. Before that

@@ -102,6 +102,68 @@ test("a read of the original that a write has overtaken is done again from the s
   assert.equal(host.imageData[0], before.slice(0, 8 * BLOCK));
 });
 
+for (const isReversed of [false, true]) {
+  const order = isReversed ? "from the last run to the first" : "in order";
+  test(`a read that two writes have overtaken goes back to the first of them, told ${order}`, () => {
+    const [host, before] = snapshot();
+    // A run of the original, one of the slot, and one of the original.
+    host.front(0, WRITE, 3 * BLOCK, BLOCK, 99);
+    host.run();
+    host.image(0, READ, 0, 8 * BLOCK);
+    const runs = host.questions.filter(({ kind }) => kind === "run").map(({ id }) => id);
+    assert.is(runs.length, 3);
+    if (isReversed) runs.reverse();
+    host.front(1, WRITE, BLOCK, BLOCK, 200);
+    host.front(2, WRITE, 6 * BLOCK, BLOCK, 201);
+    host.answer("copyRead");
+    host.answer("original");
+    for (const run of runs) host.answer("run", (id) => id === run);
+    host.run();
+    assert.is(host.engine.stats.snapshot().readsGoneBack, 2);
+    assert.is(host.imageResults.get(0), 8 * BLOCK);
+    assert.equal(host.imageData[0], before.slice(0, 8 * BLOCK));
+  });
+}
+
+test("a record is whole when it is set, and cleared when its blocks are saved", () => {
+  const [host] = snapshot();
+  const { map } = host.engine.area!;
+  const { store } = Atomics;
+  const seen: unknown[] = [];
+  const places = { count: 8, placeBytes: PLACE_BYTES };
+  const records = new Int32Array(host.mapBuffer, DiffAreaMap.byteLength(host.geometry), 4);
+  assert.is(DiffAreaMap.byteLength(host.geometry, places), host.mapBuffer.byteLength);
+  const watched = (words: Int32Array, index: number, value: number): number => {
+    const isState = words.byteOffset + index * 4 === records.byteOffset;
+    if (isState && value !== 0) seen.push([...records.subarray(1)]);
+    if (isState && value === 0) seen.push(map.nextUnsaved(1, 2, 5));
+    return store(words, index, value);
+  };
+  Object.assign(Atomics, { store: watched });
+  try {
+    host.front(0, WRITE, 18 * BLOCK, 3 * BLOCK, 200);
+    host.run();
+  } finally {
+    Object.assign(Atomics, { store });
+  }
+  // First block, blocks, chunk; and then none of them is unsaved.
+  assert.equal(seen, [[2, 3, 1], 5]);
+});
+
+for (const isNext of [false, true]) {
+  const life = isNext ? "the next process" : "the process";
+  test(`what ${life} writes from its place again, since its store was cut, is not lost`, () => {
+    const [first, before] = underWay();
+    first.answer("original");
+    const host = isNext ? first.nextLife() : first;
+    host.engine.loseSlots(0);
+    host.run();
+    while (host.engine.findLost(100));
+    assert.is(host.engine.stats.snapshot().lostBlocks, 0);
+    assert.equal(imageOf(host, BLOCK), before.slice(0, BLOCK));
+  });
+}
+
 test("a write to the image of a block that is on its way waits for its copy", () => {
   const [host, before] = underWay();
   host.image(0, WRITE, 0, BLOCK, 77);
