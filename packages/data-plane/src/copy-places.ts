@@ -19,8 +19,12 @@ import type { AreaSetup, MapFileRef } from "./messages.js";
 /** What is registered for a tag at most: copies of random writes are no longer. */
 export const NEAR_BYTES = 16_384;
 
-/** Of what is free, they take such a part at most: maps get memory as they are written, and lose blocks without. */
+/**
+ * They take such a part of what is free at most, and only where as much as this is free of all: maps get memory as they
+ * are written, and lose blocks without.
+ */
 const FREE_SHARE = 1 / 4;
+const FREE_MIN = 1 / 2;
 
 /** Where the places of a map are: in its own mapping, so that the map is not mapped twice. */
 export interface PlacesOfMap extends CopyPlaces {
@@ -31,14 +35,18 @@ export interface PlacesOfMap extends CopyPlaces {
   letGo(): void;
 }
 
-/** Those that a new area is to have: none where its writers, not its snapshot, give way, nor with a journal. */
+/**
+ * Those that a new area is to have: none where its writers, not its snapshot, give way, nor with a journal, nor where a
+ * block finds no room in one.
+ */
 export function placesFor(
-  { front }: TrackerEngine,
+  { front, geometry }: Pick<TrackerEngine, "front" | "geometry">,
   frontWindowBytes: number,
   { overflow, journal }: Pick<AreaSetup, "overflow" | "journal">,
 ): CopyPlaces | undefined {
   if (overflow.policy !== OverflowPolicy.BREAK_SNAPSHOT || journal !== undefined) return undefined;
-  return { count: front.depth, placeBytes: Math.min(NEAR_BYTES, frontWindowBytes) };
+  const placeBytes = Math.min(NEAR_BYTES, frontWindowBytes);
+  return geometry.blockBytes > placeBytes ? undefined : { count: front.depth, placeBytes };
 }
 
 /**
@@ -56,8 +64,9 @@ export function growForPlaces(
   try {
     const { blocks, bavail, bsize } = statfsSync(`/proc/self/fd/${fd}`);
     // A tmpfs without a limit has no blocks at all.
-    const isScarce = blocks > 0 && copyPlacesBytes(places) > bavail * bsize * FREE_SHARE;
-    if (isScarce) return undefined;
+    const isScarce =
+      bavail < blocks * FREE_MIN || copyPlacesBytes(places) > bavail * bsize * FREE_SHARE;
+    if (blocks > 0 && isScarce) return undefined;
     ftruncateSync(fd, grown.lengthBytes);
     return grown;
   } catch {

@@ -311,7 +311,6 @@ test("a small map has its memory from the beginning", () => {
 
 const MADV_POPULATE_WRITE = 23;
 const PLACES = { count: 3, placeBytes: 16_384 };
-
 /** Makes a map that is to have places; tells how often a file was mapped, and of what is mapped still. */
 function withPlaces(
   code: (file: AreaMapFile, fd: number, mapped: { count: number; now: number }) => void,
@@ -348,7 +347,7 @@ test("a map with places is mapped once, and stays as long as its places are in u
     assert.is(places?.count, PLACES.count);
     const end = (places?.offsetBytes ?? 0) + PLACES.count * PLACES.placeBytes;
     assert.is(fstatSync(fd).size, end);
-    assert.is(fstatSync(fd).blocks * SECTOR >= PLACES.count * PLACES.placeBytes, true);
+    assert.ok(fstatSync(fd).blocks * SECTOR >= PLACES.count * PLACES.placeBytes);
     places?.hold();
     file.close();
     assert.equal(mapped, { count: 1, now: 1 });
@@ -363,8 +362,8 @@ test("without memory for places a map does without", () => {
   try {
     withPlaces((file, fd, mapped) => {
       assert.is(file.places, undefined);
-      const map = DiffAreaMap.open(readFileSync(fd).buffer.slice(0) as ArrayBuffer);
-      assert.is(map.copyRecords, undefined, "nor does the next process look for them");
+      const { copyRecords } = DiffAreaMap.open(readFileSync(fd).buffer.slice(0) as ArrayBuffer);
+      assert.is(copyRecords, undefined, "nor does the next process look for them");
       file.close();
       assert.equal(mapped, { count: 2, now: 0 });
     });
@@ -373,24 +372,25 @@ test("without memory for places a map does without", () => {
   }
 });
 
-test("places leave three quarters of what is free to maps that grow", () => {
+test("places leave three quarters of what is free, and half of all, to maps that grow", () => {
   const fs = createRequire(import.meta.url)("node:fs");
   const { statfsSync } = fs;
-  const hasPlaces = (free: { blocks: number; bavail: number }): boolean => {
-    fs.statfsSync = () => ({ bsize: 4096, ...free });
+  const hasPlaces = (blocks: number, bavail: number): boolean => {
+    fs.statfsSync = () => ({ bsize: 4096, blocks, bavail });
     syncBuiltinESMExports();
-    let has = false;
+    let places: object | undefined;
     withPlaces((file) => {
-      has = file.places !== undefined;
+      ({ places } = file);
       file.close();
     });
-    return has;
+    return places !== undefined;
   };
   try {
-    // A page of records, and four for each place.
-    assert.is(hasPlaces({ blocks: 1000, bavail: 4 * 13 }), true);
-    assert.is(hasPlaces({ blocks: 1000, bavail: 4 * 13 - 1 }), false);
-    assert.is(hasPlaces({ blocks: 0, bavail: 0 }), true, "there is no limit");
+    assert.is(hasPlaces(100, 4 * 13), true, "a page, and four for each place");
+    assert.is(hasPlaces(100, 4 * 13 - 1), false);
+    assert.is(hasPlaces(1000, 500), true);
+    assert.is(hasPlaces(1000, 499), false);
+    assert.is(hasPlaces(0, 0), true, "there is no limit");
   } finally {
     Object.assign(fs, { statfsSync });
     syncBuiltinESMExports();
