@@ -9,7 +9,7 @@
  *                     └─ not ──────▶ snapshot lost: its writes continue without copies
  * ```
  *
- * A map does not change while its area sleeps.
+ * A map does not change while its area sleeps. What copies it had left beside their writes are finished when it wakes.
  */
 import { closeSync } from "node:fs";
 import type { SleepingArea } from "@blksnap/data-plane";
