@@ -1,10 +1,11 @@
 /**
- * What administrators do to volumes under a live attach: each is tracked again, in a generation that says why; and
- * what cannot be attached while it is in use, which is said, with the ways on.
+ * What administrators do to volumes under a live attach: each is tracked again, in a generation that says why, or
+ * its tracking ends and says it. Besides what refusals.mjs has.
  */
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
-import { statSync, truncateSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { statSync } from "node:fs";
+import { FULL, REFUSED } from "./refusals.mjs";
 import {
   ctl,
   json,
@@ -15,11 +16,11 @@ import {
   run,
   STACKS,
   sleep,
-  sumOf,
   Used,
   volume,
 } from "./stacks.mjs";
 
+const KEY = "/run/stacks.key";
 const GROWTH = "+64M";
 /** Ends what hangs: each volume is followed within a minute or two. */
 const FOLLOW_LIMIT_MS = 900_000;
@@ -69,24 +70,54 @@ class Changed {
     await this.used.compare();
   }
 
+  get generation() {
+    return json("cbtinfo", "--device", this.path).generation_id;
+  }
+
+  get isAbove() {
+    const { stack } = this.used;
+    return stack.used !== stack.tracked;
+  }
+
   grow() {
     run("lvextend", "--size", GROWTH, this.path);
     const { stack, kind, type, folder } = this.used;
-    if (stack.used !== stack.tracked)
-      run("cryptsetup", "resize", "--key-file", "/run/stacks.key", "opened");
+    if (this.isAbove) run("cryptsetup", "resize", "--key-file", KEY, "opened");
     run(kind.grow, type === "xfs" ? folder : stack.used);
   }
 
-  rename() {
-    const { tracked } = this.used;
-    run("lvrename", tracked, `${tracked}2`);
-    this.used.tracked = `${tracked}2`;
+  /** LVM has the file system grow, too; what lies between the two LVM cannot open. */
+  growAll() {
+    if (this.isAbove) this.grow();
+    else run("lvextend", "--resizefs", "--size", GROWTH, this.path);
+  }
+
+  /** What is done to a node above changes nothing below. */
+  async changeAbove() {
+    const { generation } = this;
+    for (const verb of ["refresh", "resize"]) run("cryptsetup", verb, "--key-file", KEY, "opened");
+    await this.used.compare();
+    assert.equal(this.generation, generation);
+  }
+
+  rename(suffix) {
+    const path = `${this.used.stack.tracked}${suffix}`;
+    run("lvrename", this.path, path);
+    this.used.tracked = path;
+  }
+
+  /** LVM refuses to take a volume in use away, and leaves it as it was. */
+  assertKept() {
+    const { generation } = this;
+    assert.notEqual(spawnSync("lvchange", ["--activate", "n", this.path]).status, 0);
+    assert.notEqual(spawnSync("lvremove", ["--yes", this.path]).status, 0);
+    assert.equal(this.generation, generation);
   }
 
   async end() {
     ctl("detach", "--device", this.path);
     // As it was made.
-    run("lvrename", this.path, this.path.slice(0, -1));
+    if (this.path !== this.used.stack.tracked) this.rename("");
     await this.used.end();
   }
 }
@@ -106,19 +137,46 @@ async function administrators(results, wanted) {
   for (const one of all) one.begin();
   // Not before, as the client waits two minutes for an attach, whose sync may take longer under all these writers.
   for (const { used } of all) used.check();
-  await together(results, "lvextend", all, (one) =>
-    one.change("capacity_changed", () => one.grow()),
-  );
-  const refresh = (one) => run("lvchange", "--refresh", one.path);
-  await together(results, "lvchange --refresh", all, (one) =>
-    one.change("tracking_broken", () => refresh(one)),
-  );
-  await together(results, "lvrename", all, (one) =>
-    one.change("tracking_broken", () => one.rename()),
+  const grown = "capacity_changed";
+  const anew = "tracking_broken";
+  const steps = [
+    // Before any name changes: neither LVM nor XFS resizes what is mounted by another one.
+    ["lvextend --resizefs", (one) => one.change(grown, () => one.growAll())],
+    ["lvextend", (one) => one.change(grown, () => one.grow())],
+    ["lvchange --refresh", (one) => one.change(anew, () => run("lvchange", "--refresh", one.path))],
+    ["lvchange --activate n, lvremove", async (one) => one.assertKept()],
+    ["lvrename", (one) => one.change(anew, () => one.rename("2"))],
+    [
+      "lvrename, twice",
+      (one) =>
+        one.change(anew, () => {
+          one.rename("3");
+          one.rename("4");
+        }),
+    ],
+  ];
+  for (const [name, work] of steps) await together(results, name, all, work);
+  const luks = all.filter(({ isAbove }) => isAbove);
+  await together(results, "cryptsetup refresh, cryptsetup resize", luks, (one) =>
+    one.changeAbove(),
   );
   const thin = all.filter(({ used }) => used.name === "thin");
   await together(results, "lvcreate --snapshot", thin, (one) => snapshotOfThin(one));
+  await renameGroup(results, all, "st", "renamed");
+  await renameGroup(results, all, "renamed", "st");
   await together(results, "detach", all, (one) => one.end());
+}
+
+/** All volumes at once. */
+async function renameGroup(results, all, from, to) {
+  if (all.length === 0) return;
+  const before = all.map(({ generation }) => generation);
+  run("vgrename", from, to);
+  for (const { used } of all) used.tracked = used.tracked.replace(`/${from}/`, `/${to}/`);
+  await together(results, `vgrename ${from} ${to}`, all, async (one) => {
+    await followed(one.path, before[all.indexOf(one)]);
+    await one.used.compare();
+  });
 }
 
 /** LVM's own snapshot of a volume that is attached has what was written through the front. */
@@ -133,160 +191,59 @@ async function snapshotOfThin(one) {
   assert.equal(sum, one.used.kept);
 }
 
-/** @returns the words of a program that writes the file to where it says, and past all caches */
-const copyTo = (from, to) => [`if=${from}`, `of=${to}`, "bs=1M", "oflag=direct", "status=none"];
-
-const SOURCE = "/var/tmp/source";
-
-/**
- * A pool with less room than its volume, which is attached though nobody uses it.
- * @param {"y" | "n"} refuses writes when it is full
- */
-function smallPool(refuses) {
-  run("dd", "if=/dev/urandom", `of=${SOURCE}`, "bs=1M", "count=160", "status=none");
-  volume("pool", "--type", "thin-pool", "--size", "96M", "st");
-  run("lvchange", "--errorwhenfull", refuses, "st/pool");
-  volume("thin", "--virtualsize", "320M", "--thinpool", "st/pool");
-}
-
-const stateOfPool = () => run("dmsetup", "status", "st-pool-tpool");
-
-const FULL = {
-  "a full pool that refuses writes": {
-    needs: ["dm-thin-pool"],
-    async work() {
-      smallPool("y");
-      const written = () =>
-        spawnSync("dd", copyTo(SOURCE, "/dev/st/thin"), { encoding: "utf8" }).stderr;
-      const refusal = written();
-      assert.match(refusal, /No space left on device/);
-      const sum = sumOf("/dev/st/thin");
-      ctl("attach", "--live", "--device", "/dev/st/thin");
-      assert.equal(written(), refusal);
-      assert.equal(sumOf("/dev/st/thin"), sum);
-      ctl("detach", "--device", "/dev/st/thin");
-      assert.equal(sumOf("/dev/st/thin"), sum);
-      run("lvremove", "--yes", "st/pool");
-    },
-  },
-  "a full pool that lets writes wait until it is extended": {
-    needs: ["dm-thin-pool"],
-    async work() {
-      smallPool("n");
-      ctl("attach", "--live", "--device", "/dev/st/thin");
-      const { generation_id: before } = json("cbtinfo", "--device", "/dev/st/thin");
-      const taken = ctl(
-        ...["snapshot_create", "--device", "/dev/st/thin", "--file", "/var/tmp", "--limit", "1G"],
-      ).trim();
-      const [, image] = /^image=(\S+)$/m.exec(ctl("snapshot_take", "--id", taken));
-      const frozen = sumOf(image);
-      const writer = spawn("dd", copyTo(SOURCE, "/dev/st/thin"));
-      const ended = new Promise((resolve) => writer.on("exit", resolve));
-      while (!stateOfPool().includes("out_of_data_space")) {
-        assert.equal(writer.exitCode, null, "it fits");
-        await sleep();
-      }
-      // Who writes waits; nobody else does.
-      assert.equal(sumOf(image), frozen);
-      run("lvextend", "--size", "+256M", "st/pool");
-      assert.equal(await ended, 0);
-      assert.equal(sumOf(image), frozen);
-      run("cmp", "--bytes", String(160 * 2 ** 20), SOURCE, "/dev/st/thin");
-      const { generation_id: after } = json("cbtinfo", "--device", "/dev/st/thin");
-      assert.equal(after, before);
-      ctl("snapshot_destroy", "--id", taken);
-      ctl("detach", "--device", "/dev/st/thin");
-      run("cmp", "--bytes", String(160 * 2 ** 20), SOURCE, "/dev/st/thin");
-      run("lvremove", "--yes", "st/pool");
-    },
-  },
-};
-
-function refusalOf(device, ...words) {
-  const { status, stdout, stderr } = spawnSync(
-    "blksnapctl",
-    ["attach", "--device", device, ...words],
-    { encoding: "utf8" },
-  );
-  assert.equal(status, 1, stdout);
-  return stderr;
-}
-
-/** @param {string} device @param {RegExp} words of the refusal */
-function assertRefused(device, words) {
-  run("mkfs.ext4", "-q", "-F", device);
-  run("mount", device, "/mnt");
-  try {
-    const before = json("status").trackers;
-    assert.match(refusalOf(device), words);
-    writeFileSync("/mnt/written", "");
-    assert.deepEqual(
-      json("status").trackers.map(({ device }) => device),
-      before.map(({ device }) => device),
-    );
-  } finally {
-    run("umount", "/mnt");
-  }
-}
-
-/** @returns {string[]} disks of their own */
-function loops(count) {
-  return Array.from({ length: count }, (_, index) => {
-    const file = `/var/tmp/loop${index}`;
-    writeFileSync(file, "");
-    truncateSync(file, 64 * 2 ** 20);
-    return run("losetup", "--find", "--show", file).trim();
+/** A volume under a live attach with a snapshot, whose tracking ends when `change` is done to it. */
+async function ended(change, why) {
+  volume("short", "--size", "96M", "st");
+  const attach = () => ctl("attach", "--live", "--device", "/dev/st/short");
+  attach();
+  const id = ctl(
+    ...["snapshot_create", "--device", "/dev/st/short", "--file", "/var/tmp", "--limit", "1G"],
+  ).trim();
+  const [, image] = /^image=(\S+)$/m.exec(ctl("snapshot_take", "--id", id));
+  change();
+  const lost = json("status").trackers.find(({ splice }) => splice?.state === "lost");
+  assert.match(lost.splice.why, why);
+  assert.match(ctl("status"), /UNTRACKED/);
+  const { status, stderr } = spawnSync("blksnapctl", ["cbtinfo", "--device", lost.device], {
+    encoding: "utf8",
   });
+  assert.notEqual(status, 0);
+  assert.match(stderr, /SPLICE_LOST|does not lead to the front/);
+  assert.notEqual(spawnSync("dd", [`if=${image}`, "of=/dev/null", "iflag=direct"]).status, 0);
+  for (let told = ""; !told.includes('"splice_lost"'); told = ctl("events", "--all", "--json")) {
+    await sleep();
+  }
+  ctl("snapshot_destroy", "--id", id);
+  ctl("detach", "--device", lost.device);
+  assert.doesNotMatch(run("dmsetup", "ls"), /-blksnap/);
+  return attach;
 }
 
-const REFUSED = {
-  "md in use": {
-    needs: ["raid1"],
+const ENDS = {
+  "an attached volume that is reduced": {
     async work() {
-      const words = [
-        "--create",
-        "--bitmap=none",
-        "/dev/md/pair",
-        "--run",
-        "--level=1",
-        "--raid-devices=2",
-        "--metadata=1.2",
-      ];
-      run("mdadm", ...words, ...loops(2));
-      run("udevadm", "settle");
-      assertRefused("/dev/md/pair", /put a device-mapper linear node under its file system/);
-      assert.match(refusalOf("/dev/md/pair", "--live"), /no device-mapper node/);
-      run("mdadm", "--stop", "/dev/md/pair");
+      const reduce = () => run("lvreduce", "--force", "--yes", "--size", "64M", "/dev/st/short");
+      const attach = await ended(reduce, /another table/);
+      attach();
+      ctl("detach", "--device", "/dev/st/short");
+      run("lvremove", "--yes", "st/short");
     },
   },
-  "LUKS in use": {
-    needs: ["dm-crypt"],
+  "an attached volume that gets a snapshot of LVM": {
+    needs: ["dm-snapshot"],
     async work() {
-      const { stack } = STACKS["LUKS2 on LVM"];
-      stack.make(96);
-      assertRefused(
-        "/dev/mapper/opened",
-        /type crypt.*attach the device-mapper node that it lies on/s,
-      );
-      stack.remove();
+      const words = ["--snapshot", "--size", "32M", "--name", "cow", "/dev/st/short"];
+      const attach = await ended(() => run("lvcreate", ...words), /another table/);
+      assert.throws(attach, /a target of type snapshot-origin/);
+      run("lvremove", "--yes", "st/cow");
+      attach();
+      ctl("detach", "--device", "/dev/st/short");
+      run("lvremove", "--yes", "st/short");
     },
   },
-  "multipath in use": {
-    needs: ["dm-multipath", "dm-round-robin"],
+  "an attached volume that is removed": {
     async work() {
-      const [disk] = loops(1);
-      const sectors = run("blockdev", "--getsz", disk).trim();
-      const number = run("lsblk", "-dno", "MAJ:MIN", disk).trim();
-      run(
-        "dmsetup",
-        "create",
-        "one",
-        "--table",
-        `0 ${sectors} multipath 0 0 1 1 round-robin 0 1 1 ${number} 1`,
-      );
-      run("udevadm", "settle");
-      assertRefused("/dev/mapper/one", /type multipath.*attach a logical volume on it/s);
-      run("dmsetup", "remove", "--retry", "one");
+      await ended(() => run("lvremove", "--yes", "st/short"), /it was removed/);
     },
   },
 };
@@ -296,7 +253,7 @@ export async function changes(disks, wanted) {
   makeGroup(disks);
   const results = [];
   await administrators(results, wanted);
-  for (const [name, { needs, work }] of Object.entries({ ...FULL, ...REFUSED })) {
+  for (const [name, { needs, work }] of Object.entries({ ...ENDS, ...FULL, ...REFUSED })) {
     if (!wanted.test(name)) continue;
     const lacks = missing({ needs });
     if (lacks.length > 0) results.push({ name, lacks });
