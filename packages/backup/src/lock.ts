@@ -76,7 +76,9 @@ export class FileLock {
       await this.#files.create(own, Buffer.from(this.#text));
     } catch (error) {
       const { cause } = error as Error;
-      if (errnoNameOf(cause) !== "ENOENT") throw error;
+      // In some that are there nothing can be made, as in /proc.
+      const isMissing = errnoNameOf(cause) === "ENOENT" && !(await this.#files.look(folder));
+      if (!isMissing) throw error;
       const hint = "Make it, or name another place";
       throw new BackupError("TARGET_FAILED", `there is no folder ${folder}`, { hint, cause });
     }

@@ -1,4 +1,5 @@
 /** Finds the point that a user means. */
+import { basename } from "node:path";
 import { BackupError } from "./errors.js";
 import type { Manifest } from "./manifest.js";
 import type { DamagedPoint } from "./store.js";
@@ -32,6 +33,28 @@ export function checkMeant(
     const hint = `Give the id of the point that is meant: --at ${found.id.slice(0, 8)} is readable`;
     throw new BackupError("BACKUP_DAMAGED", `${why}; it may be the point that is meant`, { hint });
   }
+}
+
+/**
+ * Fails where the id that is given is that of a manifest that cannot be read, and where there are no others.
+ * @param points that can be read
+ * @throws BackupError BACKUP_DAMAGED
+ */
+export function checkReadable(
+  damaged: readonly DamagedPoint[],
+  points: readonly Manifest[],
+  { at }: PointWish,
+): void {
+  const isNamed = ({ path }: DamagedPoint): boolean =>
+    at !== undefined && at.length >= ID_MIN && idIn(path).startsWith(at);
+  const named = damaged.find(isNamed) ?? (points.length === 0 ? damaged[0] : undefined);
+  if (named !== undefined) throw new BackupError("BACKUP_DAMAGED", named.why);
+}
+
+/** Of a manifest's file: TIME-ID.json. */
+function idIn(path: string): string {
+  const name = basename(path, ".json");
+  return name.slice(name.indexOf("-") + 1);
 }
 
 /** @throws BackupError BACKUP_NOT_FOUND */

@@ -1,4 +1,6 @@
 /** Brings a point back: each chunk is checked before it is written. */
+import { realpath } from "node:fs/promises";
+import { join } from "node:path";
 import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES, chunkLength } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
@@ -59,6 +61,17 @@ async function checkTarget({ target, isDelta }: RestoreOptions): Promise<void> {
   if (kind !== "file" || isDelta === true || !(await isComplete(target))) return;
   const hint = "Bring it up to date with --delta, or name another file";
   throw new BackupError("TARGET_EXISTS", `${target} is there`, { hint });
+}
+
+/** A store's own files are no targets: `--delta` would write over points and chunks. */
+async function checkOutside({ store, target }: RestoreOptions): Promise<void> {
+  // An object store is no folder.
+  const folder = await realpath(store.path).catch(() => undefined);
+  if (folder === undefined || !target.startsWith(join(folder, "/"))) return;
+  const hint = "Name a place outside of it";
+  throw new BackupError("TARGET_EXISTS", `${target} lies in the backups at ${store.path}`, {
+    hint,
+  });
 }
 
 class Restoring {
@@ -144,6 +157,7 @@ async function restoreLocked(options: RestoreOptions): Promise<Restored> {
 export async function restore(given: RestoreOptions): Promise<Restored> {
   const options = { ...given, target: await targetAt(given.target) };
   const { target } = options;
+  await checkOutside(options);
   const kind = await targetKind(target);
   // The kernel opens a block device for one at a time; a folder is refused.
   if (kind === "block" || kind === "folder") return restoreLocked(options);

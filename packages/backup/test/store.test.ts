@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { getHeapStatistics, setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -9,7 +9,7 @@ import { collectGarbage, verify } from "../dist/care.js";
 import { type ExportOptions, exportToStore } from "../dist/export-store.js";
 import { type Files, realFiles } from "../dist/files.js";
 import { type Manifest, manifestText, parseManifest } from "../dist/manifest.js";
-import { checkMeant, findPoint } from "../dist/points.js";
+import { checkMeant, checkReadable, findPoint } from "../dist/points.js";
 import { restore } from "../dist/restore.js";
 import { BackupStore, type DamagedPoint } from "../dist/store.js";
 import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
@@ -231,7 +231,7 @@ test("a damaged manifest ends neither an export nor what is done with other poin
   const store = await BackupStore.openOrCreate(machine.path("store"));
   const first = await exportToStore(store, optionsOf(machine));
   machine.write(0, randomBytes(65_536));
-  await exportToStore(store, optionsOf(machine));
+  const lost = await exportToStore(store, optionsOf(machine));
   const folder = join(store.path, "points");
   const file = join(folder, readdirSync(folder).at(-1)!);
   writeFileSync(file, readFileSync(file).subarray(0, -100));
@@ -253,6 +253,10 @@ test("a damaged manifest ends neither an export nor what is done with other poin
   assert.throws(() => meant("2026-02-01"), /it may be the point that is meant/);
   meant(first.taken_at);
   meant(first.id.slice(0, 8));
+  checkReadable(damaged, points, { at: first.id.slice(0, 8) });
+  const named = { at: lost.id.slice(0, 8) };
+  assert.throws(() => checkReadable(damaged, points, named), `${file} is damaged`);
+  assert.throws(() => checkReadable(damaged, [], {}), `${file} is damaged`);
   checkMeant(damaged, next, {});
   machine.remove();
 });
@@ -352,6 +356,28 @@ test("folders are made with those above them, and where none can be made it ends
   for (const wrong of [machine.path("file"), machine.path("file/x"), "/proc/blksnap/x"]) {
     assert.is((await failureOf(realFiles.makeFolder(wrong))).code, "TARGET_FAILED", wrong);
   }
+  machine.remove();
+});
+
+test("files of a store are no targets of its restores, whatever leads to them", async () => {
+  const machine = new FakeMachine(MIB);
+  machine.write(0, randomBytes(MIB));
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const point = await exportToStore(store, optionsOf(machine));
+  const [name = ""] = readdirSync(join(store.path, "points"));
+  symlinkSync(join(store.path, "points"), machine.path("link"));
+  for (const target of [
+    join(store.path, "points", name),
+    join(machine.path("link"), name),
+    join(store.path, "new"),
+  ]) {
+    const error = await failureOf(restore({ store, point, target, isDelta: true }));
+    assert.is(error.code, "TARGET_EXISTS");
+    assert.match(error.message, "lies in the backups at");
+  }
+  assert.equal(await store.points(), [point]);
+  await restore({ store, point, target: `${store.path}-beside` });
+  await assertSame(`${store.path}-beside`, machine.content);
   machine.remove();
 });
 

@@ -80,10 +80,14 @@ export async function restorePoint(context: Context, given: Given): Promise<void
   const wish = wishOf(given);
   const signal = context.untilInterrupted();
   const store = await openBackups(context, given, "from", false, signal);
-  const { checkMeant, checkUntracked, findPoint, restore } = await import("@blksnap/backup");
+  const { checkMeant, checkReadable, checkUntracked, findPoint, restore } = await import(
+    "@blksnap/backup"
+  );
   await checkUntracked(context.client, target);
   const unread: DamagedPoint[] = [];
-  const point = findPoint(await store.points((one) => unread.push(one)), wish);
+  const points = await store.points((one) => unread.push(one));
+  checkReadable(unread, points, wish);
+  const point = findPoint(points, wish);
   checkMeant(unread, point, wish);
   for (const { why } of unread) context.warn(`${why}; it is passed over`);
   const onProgress = teller(context, "restore");
