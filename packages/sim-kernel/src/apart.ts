@@ -14,6 +14,9 @@ const O_EXCL = 0o200;
 const COMMAND_WORDS = 20;
 const READ_BYTES_MAX = 2 ** 20;
 
+/** Calls that wait for the medium of a path, and for no file's. */
+const ON_NAMES: ReadonlySet<string> = new Set(["open", "claim", "unlink", "stat"]);
+
 /** What a call answers: its status, and further lines. */
 export type Answer = readonly [status: number, ...lines: string[]];
 
@@ -27,13 +30,18 @@ export class ApartCalls {
   }
 
   call(words: readonly string[], done: (answer: Answer) => void): void {
-    const [verb, path = "", ...more] = words;
-    try {
-      this.#call(verb as string, path, more, done);
-    } catch (error) {
-      if (!(error instanceof SystemError)) throw error;
-      done([error.errno]);
-    }
+    const [verb = "", path = "", ...more] = words;
+    const make = (): void => {
+      try {
+        this.#call(verb, path, more, done);
+      } catch (error) {
+        if (!(error instanceof SystemError)) throw error;
+        done([error.errno]);
+      }
+    };
+    const medium = ON_NAMES.has(verb) ? this.#machine.tree.mediumAt(path) : undefined;
+    if (medium === undefined) make();
+    else medium.call(verb, make);
   }
 
   #call(verb: string, path: string, more: readonly string[], done: (answer: Answer) => void): void {

@@ -1,6 +1,7 @@
 /** `node:fs` and `node:fs/promises` over the simulated machine. */
 import { createRequire, syncBuiltinESMExports } from "node:module";
 import type { SimMachine } from "./machine.js";
+import { callOn } from "./name-calls.js";
 import { FD_FIRST } from "./process.js";
 import { SimHandle } from "./sim-handle.js";
 import { bigStatusOf, fsStatusOf, statusOf } from "./status.js";
@@ -149,20 +150,20 @@ export function installFiles(active: Active): void {
     promises[name] = async (...words: unknown[]): Promise<unknown> => {
       const machine = machineFor(name === "symlink" ? words[1] : words[0]);
       if (machine === undefined) return real(...words);
-      return machine.later(() => callsNow(machine)[`${name}Sync`](...words));
+      const path = String(name === "symlink" ? words[1] : words[0]);
+      return callOn(machine, path, name, () => callsNow(machine)[`${name}Sync`](...words));
     };
   }
   const realOpen = promises["open"];
   promises["open"] = async (...words: unknown[]): Promise<unknown> => {
     const machine = machineFor(words[0]);
     if (machine === undefined) return realOpen(...words);
-    return machine.later(
-      () => new SimHandle(machine, callsNow(machine)["openSync"](...words) as number),
-    );
+    const open = () => new SimHandle(machine, callsNow(machine)["openSync"](...words) as number);
+    return callOn(machine, String(words[0]), "open", open);
   };
   for (const name of CALLED_BACK) {
     install(fs, name, (machine, words) =>
-      machine.later(() => callsNow(machine)[`${name}Sync`](...words)),
+      callOn(machine, String(words[0]), name, () => callsNow(machine)[`${name}Sync`](...words)),
     );
   }
   install(fs, "read", transferOf("read"));

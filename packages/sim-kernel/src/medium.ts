@@ -67,6 +67,8 @@ export class Medium {
   readonly name: string;
   /** Asked about each piece of I/O when it is submitted. */
   fault: ((io: Io) => IoFault | undefined) | undefined;
+  /** Asked about each call on names when it is made. @returns whether it hangs until the medium is released */
+  callHangs: ((call: string) => boolean) | undefined;
   latencyUs: readonly [least: number, most: number] = [20, 400];
   /** Pieces of I/O that were carried out. */
   readonly counts: Record<IoKind, number> = {
@@ -102,6 +104,12 @@ export class Medium {
   forget(): void {
     this.#hung.length = 0;
     Object.assign(this.sectors, { read: 0, write: 0, discard: 0 });
+  }
+
+  /** Makes a call on names, now or when the medium is released. */
+  call(name: string, make: () => void): void {
+    if (this.callHangs?.(name) === true) this.#hung.push(make);
+    else make();
   }
 
   submit(io: Io, content: CachedBytes, owner: IoOwner | undefined): void {

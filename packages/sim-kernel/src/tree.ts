@@ -1,5 +1,6 @@
 /** The tree of paths, and how it is walked. */
 import { Errno, SystemError } from "./errno.js";
+import type { Medium } from "./medium.js";
 import { assertDirectory, Directory, type FileSystem, Link, type Node, TextFile } from "./nodes.js";
 
 const LINKS_MAX = 40;
@@ -61,6 +62,18 @@ export class Tree {
       done.push({ directory: at, name });
       at = assertDirectory(node, call, path);
       if (isLast) return { node, parent: done.at(-1)?.directory ?? at, name, realPath };
+    }
+  }
+
+  /** The medium that a call on this path waits for; undefined where it waits for none. */
+  mediumAt(path: string): Medium | undefined {
+    try {
+      const { node, parent } = this.walk(path, "lookup", false);
+      const { fs } = node ?? parent;
+      return fs.isVolatile ? undefined : fs.medium;
+    } catch (error) {
+      if (error instanceof SystemError) return undefined;
+      throw error;
     }
   }
 

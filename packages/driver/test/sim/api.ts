@@ -3,12 +3,11 @@ import type { Device, Image, SimSnapshot, TakeNumber } from "./device.js";
 import { assertOneInstant } from "./instant.js";
 import { assertEvents, noteLosses } from "./losses.js";
 import { chooseRoom } from "./room.js";
-import { DISK_BYTES, DISK_SECTORS } from "./settings.js";
+import { BLOCK_STORE, DISK_BYTES, DISK_SECTORS, KEPT_STORE } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 
-const KEPT_STORE = "/var/tmp";
-const STORES = ["/dev/sds", "/var/tmp", "memory:"] as const;
+const STORES = [BLOCK_STORE, KEPT_STORE, "memory:"] as const;
 
 export class Api {
   readonly #sim: Simulation;
@@ -185,7 +184,7 @@ export class Api {
       device.isInHand = true;
       if (isPersistent && device.attached === "no") device.persistent = "unknown";
     }
-    if (store === "/dev/sds" && snapshots.some(({ store: its }) => its === store)) return put();
+    if (store === BLOCK_STORE && snapshots.some(({ store: its }) => its === store)) return put();
     snapshot.store = store;
     snapshots.push(snapshot);
     const paths = devices.map(({ path }) => path);

@@ -1,6 +1,7 @@
 /**
  * As driver-sim.test.ts, with originals, stores and the disk of the journals not answering for a while, also while the
- * driver dies. Nobody waits for a medium that is not his without an end, and what comes late harms nothing.
+ * driver dies, is stopped or upgraded, and while operations of the API are asked for. Nobody waits for a medium that is
+ * not his without an end, and what comes late harms nothing.
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -13,8 +14,13 @@ test("hangs: what needs no medium that hangs continues", async () => {
   if (totals === undefined) return;
   // What did not happen was not tested.
   assert.ok(totals.operations > 9000, `${totals.operations} operations`);
-  for (const what of ["original-hang", "store-hang", "files-hang", "losses", "outlived"]) {
-    assert.ok(totals.seen(what) > 0, `${totals.seen(what)} times ${what}`);
+  for (const whats of [
+    ...[["original-hang"], ["store-hang"], ["files-hang"], ["long-hang"], ["losses"], ["outlived"]],
+    ["detached-in-hang", "destroyed-in-hang"],
+    ["stop-in-hang", "upgrade-in-hang"],
+  ]) {
+    const count = whats.reduce((sum, what) => sum + totals.seen(what), 0);
+    assert.ok(count > 0, `${count} times ${whats.join(", ")}`);
   }
 });
 

@@ -1,11 +1,15 @@
 /**
  * Media that do not answer for a while: an original, a store, or the disk that journals are on. What waits for another
  * medium than its own has an end; images lose what could not be saved in time, and what is answered late harms nothing.
+ *
+ * Calls on names (open, unlink, statfs) hang with the rest. One in four hangs takes longer than all bounds of operations
+ * (api-in-hangs.ts).
  */
 import { constants } from "node:os";
 import type { IoFault, IoKind, Medium } from "@blksnap/sim-kernel";
 import type { DriverOptions } from "../../dist/index.js";
 import type { Device } from "./device.js";
+import { BLOCK_STORE, KEPT_STORE } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 
@@ -19,15 +23,21 @@ export const HANG_OPTIONS: Partial<DriverOptions> = {
 };
 /** For what waits for a copy, and then for a journal, behind others that do. */
 const SERVED_MS = 4 * IO_TIMEOUT_MS;
+/** For what needs room in a store that could not grow, twice: a growth has as long. */
+const GROWN_MS = 22_000;
 const HANG_MAX_MS = 8 * IO_TIMEOUT_MS;
 const STEP_MAX_MS = 25;
+const LONG_ONE_IN = 4;
+export const LONG_MAX_MS = 120_000;
+const LONG_STEP_MAX_MS = 5_000;
+/** For an operation on what hangs, but for the flush of a front whose own original it is. */
+const OPERATION_MS = 60_000;
 const STATUS_ONE_IN = 8;
 const DEATH_ONE_IN = 6;
 /** I/O of a process that has died is answered within this. */
 const OUTLIVES_MAX_MS = 200;
 const HANGS: IoFault = { hangs: true };
-/** A file's growth has a bound of its own, and a test: @blksnap/diff-storage. */
-const KINDS: readonly IoKind[] = ["read", "write", "sync", "punch", "zero", "discard"];
+const KINDS: readonly IoKind[] = ["read", "write", "sync", "allocate", "punch", "zero", "discard"];
 
 export class Hang {
   readonly #sim: Simulation;
@@ -39,6 +49,7 @@ export class Hang {
   readonly #oneIn: number;
   /** The driver dies before the medium answers. */
   readonly #isDeath: boolean;
+  readonly #isLong: boolean;
 
   constructor(sim: Simulation, medium: Medium, device: Device | undefined) {
     this.#sim = sim;
@@ -46,23 +57,59 @@ export class Hang {
     this.#device = device;
     this.#oneIn = 1 + sim.random.below(2);
     this.#isDeath = sim.random.oneIn(DEATH_ONE_IN);
-    this.#untilMs = sim.machine.nowMs + 1 + sim.random.below(HANG_MAX_MS);
+    this.#isLong = sim.random.oneIn(LONG_ONE_IN);
+    if (this.#isLong) sim.count("long-hang");
+    const longestMs = this.#isLong ? LONG_MAX_MS : HANG_MAX_MS;
+    this.#untilMs = sim.machine.nowMs + 1 + sim.random.below(longestMs);
     medium.fault = ({ kind }) =>
       KINDS.includes(kind) && sim.random.oneIn(this.#oneIn) ? HANGS : undefined;
+    medium.callHangs = () => sim.random.oneIn(this.#oneIn);
     sim.tell(`${medium.name} hangs`);
   }
 
   get stepMs(): number {
-    return 1 + this.#sim.random.below(STEP_MAX_MS);
+    return 1 + this.#sim.random.below(this.#isLong ? LONG_STEP_MAX_MS : STEP_MAX_MS);
+  }
+
+  /** Whether it is the medium of one of these originals, or of this store, or of what is kept of one. */
+  concerns({
+    devices,
+    store,
+  }: {
+    devices: readonly Device[];
+    store?: string | undefined;
+  }): boolean {
+    const { disksFs } = this.#sim.machine;
+    const isFiles = this.#medium === disksFs.medium;
+    if (isFiles && devices.some(({ persistent }) => persistent !== "no")) return true;
+    if (store !== undefined && store === (isFiles ? KEPT_STORE : BLOCK_STORE)) {
+      return isFiles || this.#device === undefined;
+    }
+    return devices.some((device) => device === this.#device);
+  }
+
+  /** In what time an operation of the API on these has to be over. */
+  patienceMs(what: { devices: readonly Device[]; store?: string | undefined }): number {
+    if (!this.concerns(what)) return SERVED_MS;
+    const isOwn = what.devices.some((device) => device === this.#device);
+    return isOwn ? Number.POSITIVE_INFINITY : OPERATION_MS;
+  }
+
+  /** Of a request of a front or an image of this device. */
+  #servedMs(device: Device): number {
+    if (device === this.#device) return Number.POSITIVE_INFINITY;
+    const its = this.#sim.snapshots.find(({ devices }) => devices.includes(device));
+    const isShort = its !== undefined && this.concerns({ devices: [], store: its.store });
+    return isShort ? GROWN_MS : SERVED_MS;
   }
 
   /** @returns whether it is over */
   step(): boolean {
     const { api, io, machine, pending, random } = this.#sim;
     if (pending.size === 0 && random.oneIn(STATUS_ONE_IN)) this.#sim.spawn(api.status());
-    io.assertServed(SERVED_MS, this.#device);
-    for (const { what, sinceMs } of pending) {
-      if (machine.nowMs - sinceMs > SERVED_MS) throw new Violation(`${what} waits for a medium`);
+    io.assertServed((device) => this.#servedMs(device));
+    for (const { what, sinceMs, patienceMs = SERVED_MS } of pending) {
+      if (machine.nowMs - sinceMs > patienceMs) throw new Violation(`${what} waits for a medium`);
     }
     if (machine.nowMs < this.#untilMs) return false;
     if (this.#isDeath) this.#sim.die();
@@ -71,14 +118,19 @@ export class Hang {
 
   /** The medium answers again: all that hung is carried out. */
   end(): void {
-    this.#medium.fault = undefined;
+    this.#answer();
     this.#medium.release();
+  }
+
+  #answer(): void {
+    this.#medium.fault = undefined;
+    this.#medium.callHangs = undefined;
   }
 
   /** The driver has died: what it had asked for may be carried out while the next one recovers. */
   outlive(): void {
     const { machine, random } = this.#sim;
-    this.#medium.fault = undefined;
+    this.#answer();
     this.#sim.count("outlived");
     const delayUs = random.below(OUTLIVES_MAX_MS) * 1000;
     machine.scheduler.after(delayUs, () => this.#medium.release());

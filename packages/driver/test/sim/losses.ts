@@ -17,6 +17,8 @@ export interface Told {
   /** Writes to the image that had begun by then. */
   readonly changes: number;
   readonly ranges: DeviceStatus["lost_ranges"];
+  /** Those that no write was on its way to, which may have made them good since. */
+  readonly untouched: DeviceStatus["lost_ranges"];
 }
 
 interface Range {
@@ -42,7 +44,12 @@ export function noteLosses(sim: Simulation, status: Status): void {
       // Up to its take, a device tells of the snapshot that it was in before.
       if (snapshot === undefined || image === undefined || snapshot.isTaking) continue;
       assertReason(snapshot, found);
-      image.told = { changes: image.volume.changes, ranges: found.lost_ranges };
+      const { volume } = image;
+      const untouched = found.lost_ranges.filter(
+        ({ offset_bytes: offset, length_bytes: length }) =>
+          !volume.isBusy(offset / SECTOR_BYTES, length / SECTOR_BYTES),
+      );
+      image.told = { changes: volume.changes, ranges: found.lost_ranges, untouched };
       if (found.lost_ranges.length > 0) sim.count("losses");
     }
   }
@@ -101,7 +108,7 @@ async function assertLost(
 
 /** A read that began when so much had been told has succeeded. @throws Violation */
 export function assertNotLost({ volume }: Image, told: Told | undefined, range: Range): void {
-  for (const lost of told?.ranges ?? []) {
+  for (const lost of told?.untouched ?? []) {
     const both = overlap(range, lost);
     if (both === undefined) continue;
     if (volume.changedSince(told?.changes as number, both.first, both.count)) continue;

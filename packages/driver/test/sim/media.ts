@@ -2,13 +2,15 @@
  * Media that fail for a while, or hang (hangs.ts): an original, a store, or the disk that journals are on. A front gives what its
  * original gave; images lose what could not be saved; a map that could not be kept is not kept.
  *
- * Meanwhile nobody asks for operations of the API: what they do when a medium fails has tests of its own.
+ * While one fails nobody asks for operations of the API: what they do then has tests of its own. While one hangs they
+ * are asked for (api-in-hangs.ts).
  */
 import type { Io, Medium } from "@blksnap/sim-kernel";
 import type { DriverOptions } from "../../dist/index.js";
 import type { Device } from "./device.js";
 import { HANG_OPTIONS, Hang, LATE } from "./hangs.js";
 import { EIO } from "./losses.js";
+import { BLOCK_STORE, KEPT_STORE } from "./settings.js";
 import type { SimOptions, Simulation } from "./simulation.js";
 import { SECTOR_BYTES } from "./volume.js";
 
@@ -34,6 +36,7 @@ export class Media {
   #medium: Medium | undefined;
   #hang: Hang | undefined;
   #stepsLeft = 0;
+  #mayPowerGo = true;
   #failures: Failure[] = [];
 
   constructor(sim: Simulation, { hasFailures = false, hasHangs = false }: SimOptions) {
@@ -54,6 +57,29 @@ export class Media {
   /** One fails at present, or hangs. */
   get isFailing(): boolean {
     return this.#medium !== undefined;
+  }
+
+  /**
+   * False where the disk of the journals has hung, so that writes may have continued without them: what is on record of
+   * them has to go before the power does, which the driver's log asks for as something fatal.
+   */
+  get mayPowerGo(): boolean {
+    return this.#mayPowerGo;
+  }
+
+  /** Another life serves: it has put on record what is true. */
+  recovered(): void {
+    if (!this.isFailing) this.#mayPowerGo = true;
+  }
+
+  /** Operations may be asked for. */
+  get mayAsk(): boolean {
+    return !this.isFailing || this.#hang !== undefined;
+  }
+
+  /** In what time an operation on these has to be over; undefined where nothing hangs. */
+  patienceMs(what: Parameters<Hang["patienceMs"]>[0]): number | undefined {
+    return this.#hang?.patienceMs(what);
   }
 
   /** Something has failed since the oldest request was made that has no answer. */
@@ -126,7 +152,7 @@ export class Media {
     this.#medium = device?.disk.medium ?? store;
     const whose = device === undefined ? (isFiles ? "files" : "store") : "original";
     this.#sim.count(`${whose}-${this.#hangs ? "hang" : "failure"}`);
-    const path = isFiles ? "/var/tmp" : "/dev/sds";
+    const path = isFiles ? KEPT_STORE : BLOCK_STORE;
     for (const snapshot of snapshots) {
       const isHit =
         device === undefined ? snapshot.store === path : snapshot.devices.includes(device);
@@ -137,6 +163,7 @@ export class Media {
     for (const one of devices) if (isFiles) one.mayBeUnkept();
     if (this.#hangs) {
       this.#hang = new Hang(this.#sim, this.#medium, device);
+      if (isFiles) this.#mayPowerGo = false;
       return;
     }
     this.#sim.tell(`${this.#medium.name} fails`);

@@ -176,3 +176,11 @@ function reopenImages(
   }
   if (!snapshot.isLookedAt) sim.spawn(sim.api.look(snapshot));
 }
+
+/** What has become of a device whose detach met a medium that did not answer. */
+export async function settleDevice(sim: Simulation, device: Device): Promise<void> {
+  const status = (await sim.machine.run(sim.driver.status())) as Status;
+  reconcileDevice(sim, device, status);
+  device.isToProve = false;
+  device.isInHand = false;
+}

@@ -7,6 +7,9 @@ export const DISK_SECTORS = DISK_BYTES / 512;
 export const IO_SECTORS_MAX = 64;
 /** So long that copies are met on their way, and short of every bound. */
 export const SLOW_STORE_US: readonly [number, number] = [500, 4000];
+/** Stores: a folder of the disk that journals are on, and a disk. */
+export const KEPT_STORE = "/var/tmp";
+export const BLOCK_STORE = "/dev/sds";
 export const STATE_DIRECTORY = "/run/blksnap/state";
 
 /** UBLK_F_* of Linux 7.0, which has zero copy. */

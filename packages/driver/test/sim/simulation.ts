@@ -10,14 +10,17 @@
 import type { FaultPoint } from "@blksnap/data-plane";
 import { Killed, Random, type SimDisk, SimMachine } from "@blksnap/sim-kernel";
 import { Api } from "./api.js";
+import { HangApi } from "./api-in-hangs.js";
 import { Device, type Image, type SimSnapshot } from "./device.js";
 import { FileSystems } from "./file-systems.js";
+import { LONG_MAX_MS } from "./hangs.js";
 import { keepPersistent } from "./kept-snapshots.js";
 import type { Driver } from "./life.js";
 import { FAULT_POINTS, faults, startDriver, stepsOf } from "./load.js";
 import { Media } from "./media.js";
 import { reconcile } from "./reconcile.js";
 import { DISK_BYTES, kernelOf, SLOW_STORE_US } from "./settings.js";
+import { Stops } from "./stops.js";
 import { Strangers } from "./strangers.js";
 import { UserIo } from "./user-io.js";
 import { Violation } from "./violation.js";
@@ -25,16 +28,20 @@ import { Violation } from "./violation.js";
 const DEVICES = 3;
 /** Simulated: longer than all limits of the driver together. */
 const OPERATION_LIMIT_MS = 300_000;
-/** Of a request of a user, deaths of the driver included. */
+/** Of a request of a user, deaths of the driver included, but for the time that its own medium hangs. */
 const IO_LIMIT_MS = 60_000;
 const TRACE_LINES = 60;
 const DEATHS_IN_A_ROW_MAX = 4;
+/** Said by a driver that ends. */
+const CLOSED = "SHUTTING_DOWN";
 /** For so long a death waits for its point. */
 const ARMED_STEPS_MAX = 120;
 /** One in so many operations has a death at one of its own steps. */
 const WITHIN_ONE_IN = 8;
 /** Of those that end fronts, of which there are few. */
 const WITHIN_END_ONE_IN = 3;
+/** An orderly end for so many steps in which a death may be armed. */
+const STOP_ONE_IN = 6;
 /** Requests that users make in one step. */
 const USERS_AT_ONCE = 2;
 /** One in so many steps of copies is a death, where these are looked at. */
@@ -63,6 +70,8 @@ export interface SimOptions {
 export interface Pending {
   readonly what: string;
   readonly sinceMs: number;
+  /** While a medium hangs; absent: that of what needs none. */
+  readonly patienceMs?: number | undefined;
   /** The driver has died: nobody will ever know. */
   readonly onDeath: () => void;
 }
@@ -92,7 +101,6 @@ export class Simulation {
   #armed: { point: FaultPoint; left: number; atStep: number } | undefined;
   #isDead = false;
   #isPowerGone = false;
-  #isStopped = false;
   /** In which the driver has run. */
   #bootId = "";
   cuts = 0;
@@ -102,9 +110,11 @@ export class Simulation {
   readonly #limitMs: number;
   readonly io: UserIo;
   readonly api: Api;
+  readonly hangApi: HangApi;
   readonly media: Media;
   readonly fileSystems: FileSystems;
   readonly #strangers: Strangers;
+  readonly #stops: Stops;
 
   constructor(options: SimOptions) {
     this.#options = options;
@@ -124,7 +134,9 @@ export class Simulation {
     if (this.hasFirstWrites) this.storeDisk.medium.latencyUs = SLOW_STORE_US;
     this.io = new UserIo(this);
     this.api = new Api(this);
+    this.hangApi = new HangApi(this);
     this.#strangers = new Strangers(this);
+    this.#stops = new Stops(this);
     this.media = new Media(this, options);
     this.fileSystems = new FileSystems(this, seed);
     faults.onPoint = (point) => this.#onPoint(point);
@@ -161,8 +173,13 @@ export class Simulation {
   }
 
   /** An operation that answers, or not, before the driver dies. */
-  async call<Value>(what: string, work: () => Promise<Value>, onDeath: () => void): Promise<Value> {
-    const entry = { what, sinceMs: this.machine.nowMs, onDeath };
+  async call<Value>(
+    what: string,
+    work: () => Promise<Value>,
+    onDeath: () => void,
+    patienceMs?: number,
+  ): Promise<Value> {
+    const entry = { what, sinceMs: this.machine.nowMs, onDeath, patienceMs };
     this.pending.add(entry);
     this.operations++;
     this.count(what.split(" ")[0]);
@@ -177,6 +194,12 @@ export class Simulation {
     // A dead process says nothing.
     if (!this.pending.has(entry) || this.#isDead) return new Promise(() => undefined);
     this.pending.delete(entry);
+    const isRefused = "error" in answer && (answer.error as { code?: string }).code === CLOSED;
+    if (isRefused && this.#stops.isLeaving) {
+      // What there is of it the next life finds.
+      this.pending.add({ ...entry, patienceMs: Number.POSITIVE_INFINITY });
+      return new Promise(() => undefined);
+    }
     if ("value" in answer) {
       this.tell(`< ${what}: done`);
       return answer.value;
@@ -194,14 +217,16 @@ export class Simulation {
   }
 
   async #step(): Promise<void> {
-    if (!this.media.isFailing) await this.#stopNow();
-    this.media.step(!this.#isAsked());
+    if (this.media.mayAsk) await this.#stops.step((this.#options.deathOneIn ?? 60) * STOP_ONE_IN);
+    this.media.step(!this.isAsked());
     this.#arm();
-    const mayAsk = this.pending.size < 3 && !this.media.isFailing;
-    if (mayAsk && this.random.below(8) === 0) this.spawn(this.api.start());
+    const mayAsk = this.pending.size < 3 && this.media.mayAsk;
+    const isAsked = mayAsk && this.random.below(8) === 0;
+    if (isAsked) this.spawn(this.media.isFailing ? this.hangApi.start() : this.api.start());
     else for (let users = 0; users < USERS_AT_ONCE; users++) this.io.start();
     await this.advance(this.media.stepMs);
-    this.#assertAll();
+    this.assertAll();
+    if (!this.media.isFailing) await this.hangApi.settle();
   }
 
   /** Lets the machine run; where the driver dies meanwhile the next one is started. */
@@ -215,10 +240,10 @@ export class Simulation {
     if (this.problem !== undefined) throw this.problem;
   }
 
-  #assertAll(): void {
+  assertAll(): void {
     const [violation] = this.machine.violations;
     if (violation !== undefined) throw new Violation(`the kernel: ${violation}`);
-    this.io.assertNoneHangs(IO_LIMIT_MS);
+    this.io.assertNoneHangs(IO_LIMIT_MS + (this.#options.hasHangs ? LONG_MAX_MS : 0));
     for (const { what, sinceMs } of this.pending) {
       if (this.machine.nowMs - sinceMs > this.#limitMs) throw new Violation(`${what} hangs`);
     }
@@ -227,7 +252,7 @@ export class Simulation {
   #arm(): void {
     const { deathOneIn = 60 } = this.#options;
     if (deathOneIn === 0 || !this.random.oneIn(deathOneIn)) return;
-    if (this.random.below(12) === 0) {
+    if (this.random.below(12) === 0 && this.media.mayPowerGo) {
       this.#isPowerGone = true;
       this.cuts++;
       this.#isDead = true;
@@ -260,54 +285,10 @@ export class Simulation {
     this.#armed = { point, left: this.random.below(2), atStep: this.steps };
   }
 
-  /** Ends the driver as an administrator does; then it starts anew, mostly after a reboot. */
-  async #stopNow(): Promise<void> {
-    const { deathOneIn = 60 } = this.#options;
-    if (deathOneIn === 0 || !this.random.oneIn(deathOneIn * 6)) return;
-    while (this.io.inFlight > 0 || this.#isAsked()) {
-      await this.advance(5);
-      this.#assertAll();
-    }
-    for (const target of [...this.devices, ...this.images()]) {
-      target.user?.close();
-      target.user = undefined;
-    }
-    const isLast = this.random.below(2) === 0;
-    const stop = async (): Promise<void> => {
-      const left = await this.call(
-        "stop",
-        () => this.driver.stop(isLast),
-        () => this.#mayHaveEnded(),
-      );
-      if (left.length > 0) throw new Violation(`left by an orderly stop: ${left.join(", ")}`);
-      this.#isDead = true;
-      this.#isStopped = true;
-      if (isLast) this.machine.reboot();
-      else this.machine.kill();
-    };
-    this.spawn(stop());
-    const { lives: before } = this;
-    while (this.lives === before) {
-      await this.advance(5);
-      this.#assertAll();
-    }
-  }
-
-  #isAsked(): boolean {
+  /** Something is asked of the driver, or about to be. */
+  isAsked(): boolean {
     const all = [...this.devices, ...this.snapshots];
     return this.pending.size > 0 || all.some(({ isInHand }) => isInHand);
-  }
-
-  #mayHaveEnded(): void {
-    for (const device of this.devices) {
-      device.mayBeNew = true;
-      device.isRenewed = false;
-      if (device.attached === "yes") device.attached = "unknown";
-    }
-    for (const snapshot of this.snapshots) {
-      if (snapshot.isPersistent) snapshot.mayLoseImages = true;
-      else snapshot.isGone = "unknown";
-    }
   }
 
   #onPoint(point: FaultPoint): void {
@@ -325,12 +306,18 @@ export class Simulation {
   }
 
   die(): void {
-    this.#isDead = true;
+    this.ended();
     this.machine.kill();
+  }
+
+  /** Another life of the driver begins. */
+  ended(): void {
+    this.#isDead = true;
   }
 
   async #afterDeath(): Promise<void> {
     this.media.afterDeath();
+    this.hangApi.forget();
     for (const { onDeath } of this.pending) onDeath();
     this.pending.clear();
     this.fileSystems.releaseAll();
@@ -338,26 +325,17 @@ export class Simulation {
     for (const { volume } of this.devices) volume.forgetDiscards();
     const isSameBoot = this.machine.bootId === this.#bootId;
     if (this.#isPowerGone) this.#powerGone();
-    if (this.#isStopped) this.#stopped();
+    this.#stops.afterDeath();
     const { isToBeTold, hasWritten } = await this.#strangers.act();
     // The next boot, without another driver in this one.
-    if (isSameBoot && !isToBeTold && this.random.below(hasWritten ? 2 : 6) === 0) {
+    const mayReboot = isSameBoot && !isToBeTold && this.media.mayPowerGo;
+    if (mayReboot && this.random.below(hasWritten ? 2 : 6) === 0) {
       this.machine.cut();
       await this.machine.settle();
       this.cuts++;
       this.#powerGone();
     }
     await this.#live();
-  }
-
-  #stopped(): void {
-    this.#isStopped = false;
-    this.stops++;
-    for (const device of this.devices) {
-      device.volume.check(0, device.disk.bytes, "the original after an orderly stop");
-      device.ended();
-    }
-    keepPersistent(this, "stop");
   }
 
   #powerGone(): void {
@@ -381,6 +359,7 @@ export class Simulation {
         const starting = startDriver(this.machine, tell, freezing, this.media.driverOptions);
         this.driver = (await this.machine.run(starting, this.#limitMs)) as Driver;
         await reconcile(this);
+        this.media.recovered();
         return;
       } catch (error) {
         if (!this.#isDead) throw error;
@@ -403,6 +382,6 @@ export class Simulation {
     }
     this.spawn(this.io.readAll());
     while (this.io.inFlight > 0) await this.advance(50);
-    this.#assertAll();
+    this.assertAll();
   }
 }

@@ -55,12 +55,12 @@ export class UserIo {
     }
   }
 
-  /** @throws Violation where one takes longer than this, but for those on a device that hangs itself */
-  assertServed(limitMs: number, hung: Device | undefined): void {
+  /** @throws Violation where one takes longer than those of its device may */
+  assertServed(limitMs: (device: Device) => number): void {
     for (const { what, sinceMs, target } of this.#requests) {
-      if (this.#sim.machine.nowMs - sinceMs <= limitMs) return;
-      const device = isImage(target) ? target.device : target;
-      if (device !== hung) throw new Violation(`${what} waits for a medium that hangs`);
+      const waitedMs = this.#sim.machine.nowMs - sinceMs;
+      const device = isImage(target) ? target.device : (target as Device);
+      if (waitedMs > limitMs(device)) throw new Violation(`${what} waits for a medium that hangs`);
     }
   }
 
