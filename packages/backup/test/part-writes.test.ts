@@ -1,6 +1,14 @@
 /** Parts that threads sum and write: past the page cache where that can be, and the other way where not. */
 import { randomBytes } from "node:crypto";
-import { closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
@@ -54,9 +62,11 @@ function sumsOfBlocks(data: Uint8Array): number[] {
 }
 
 /** Where a file system has no direct I/O there is nothing of it to test. */
-function openDirect(path: string): number | undefined {
+function openDirect(path: string, slot: Slot): number | undefined {
   try {
-    return openSync(path, O_WRONLY | O_DIRECT);
+    const fd = openSync(path, O_WRONLY | O_DIRECT);
+    writeSync(fd, slot, 0, slot.length, 0);
+    return fd;
   } catch {
     return undefined;
   }
@@ -72,7 +82,7 @@ test("what is large is written past the page cache, and its memory is good for t
   assert.not.ok(canBeDirect(slot.subarray(512), MIB));
   assert.not.ok(canBeDirect(slot.subarray(0, 4096), MIB));
   const fd = openSync(path, O_RDWR | O_CREAT);
-  const directFd = openDirect(path);
+  const directFd = openDirect(path, slot);
   // What goes the other way fails: this file is closed.
   closeSync(fd);
   const part = { startBytes: slot.byteOffset, lengthBytes: MIB, offsetBytes: MIB };
@@ -88,6 +98,7 @@ test("what is large is written past the page cache, and its memory is good for t
 test("what cannot be direct goes through the page cache, and zeros nowhere", ({ path, memory }) => {
   const large = filled(memory, MIB + 512);
   const refused = filled(memory, MIB);
+  refused[0] = "x".charCodeAt(0);
   const zeros = memory.take(MIB).fill(0);
   const fd = openSync(path, O_RDWR | O_CREAT);
   // Nothing that is no number may be written there: EINVAL.
