@@ -32,6 +32,8 @@ export class DirectReader implements ByteReader {
   #wanted: Wanted | undefined;
   /** What the socket fills next: a stage, or what is missing of the target. */
   #given: Uint8Array | undefined;
+  /** That is the target. */
+  #isTarget = false;
   #isPaused = false;
   #isOver = false;
   #failure: Error | undefined;
@@ -74,7 +76,8 @@ export class DirectReader implements ByteReader {
     // Where somebody waits, nothing is staged.
     if (this.#given === undefined && wanted !== undefined) {
       const left = wanted.target.subarray(wanted.have);
-      if (left.length >= DIRECT_MIN_BYTES) this.#given = left;
+      this.#isTarget = left.length >= DIRECT_MIN_BYTES;
+      if (this.#isTarget) this.#given = left;
     }
     this.#given ??= this.#free.pop()!;
     return this.#given;
@@ -85,7 +88,10 @@ export class DirectReader implements ByteReader {
     const given = this.#given!;
     this.#given = undefined;
     const wanted = this.#wanted;
-    if (wanted !== undefined && given.buffer === wanted.target.buffer) {
+    if (this.#isTarget) {
+      this.#isTarget = false;
+      // Where the read was given up meanwhile, nobody waits for more.
+      if (wanted === undefined) return false;
       wanted.have += bytes;
       this.#endIfFull(wanted);
       return true;
