@@ -18,6 +18,7 @@ export interface ImageReader {
 
 const NBD = "nbd+unix:";
 const CONNECTIONS_MAX = 4;
+const PROOF_BYTES = 4096;
 
 /**
  * Reads a block device, a file, or `nbd+unix:///EXPORT?socket=PATH`.
@@ -110,13 +111,25 @@ class ManyConnections {
 
   async #connect(): Promise<void> {
     try {
-      this.#clients.push(await NbdClient.connect(this.#uri));
+      this.#clients.push(await connectionThatAnswers(this.#uri));
       this.#loads.push(0);
       this.#isEnough = this.#clients.length === CONNECTIONS_MAX;
     } catch {
       // The server has no more of them: those that are there do.
       this.#isEnough = true;
     }
+  }
+}
+
+/** A server that has enough of them may close one behind its handshake: only an answer proves it. */
+async function connectionThatAnswers(uri: string): Promise<NbdClient> {
+  const client = await NbdClient.connect(uri);
+  try {
+    await client.readInto(0, new Uint8Array(Math.min(PROOF_BYTES, client.export.sizeBytes)));
+    return client;
+  } catch (error) {
+    await client.close();
+    throw error;
   }
 }
 

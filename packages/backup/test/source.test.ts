@@ -30,6 +30,9 @@ const SIZE_BYTES = 33 * MIB + 512;
 
 const ROUNDS_MAX = 50;
 
+/** Of requests, and of those with extended headers. */
+const REQUEST_MAGICS = ["25609513", "21e41c71"].map((hex) => Buffer.from(hex, "hex"));
+
 /** Its socket is there a moment before it listens. */
 async function isListening(socket: string): Promise<boolean> {
   const connection = connect(socket);
@@ -114,6 +117,39 @@ test("reads that are under way together go over several connections", async ({
   }
   await image.close();
   assert.is(connections, 4);
+  between.close();
+});
+
+test("connections that a server closes behind their handshake are not read from", async ({
+  folder,
+  uri,
+  content,
+}) => {
+  const server = join(folder, "socket");
+  let connections = 0;
+  const between = createServer((connection) => {
+    const isFirst = ++connections === 1;
+    const up = connect(server);
+    pipeline(up, connection, () => up.destroy());
+    connection.on("data", (data) => {
+      // A request of the transmission: the handshake is over.
+      if (isFirst || !REQUEST_MAGICS.some((magic) => data.includes(magic))) up.write(data);
+      else connection.destroy();
+    });
+  });
+  between.listen(join(folder, "between"));
+  await once(between, "listening");
+  const image = await openImage(uri.replace(server, join(folder, "between")));
+  const read = async (): Promise<void> => {
+    const data = Buffer.alloc(MIB);
+    for (let at = 0; at < 8 * MIB; at += MIB) {
+      await image.read(data, at);
+      assert.ok(data.equals(content.subarray(at, at + MIB)));
+    }
+  };
+  await Promise.all([read(), read(), read()]);
+  await image.close();
+  assert.is(connections, 2, "the first one that ends is the last one that is tried");
   between.close();
 });
 
