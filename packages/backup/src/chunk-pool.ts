@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { BackupError } from "./errors.js";
 import { ownBuffers } from "./own-buffers.js";
-import type { PartsRequest } from "./part-writes.js";
+import type { PartsAnswer, PartsRequest } from "./part-writes.js";
 import type { BlockWindow } from "./sums.js";
 import type { ChunkAnswer, ChunkRequest } from "./worker.js";
 
@@ -108,9 +108,10 @@ export class ChunkPool {
    * Has parts be summed, and written where the request says so. Their memory must not change meanwhile.
    * @throws Error of a write, with the name of its errno as `code`
    */
-  async parts(request: PartsRequest): Promise<readonly (Uint32Array | null)[]> {
-    const { sums, failure } = (await this.#idlest().ask(request, [])).parts!;
-    if (failure === undefined) return sums;
+  async parts(request: PartsRequest): Promise<PartsAnswer> {
+    const answer = (await this.#idlest().ask(request, [])).parts!;
+    const { failure } = answer;
+    if (failure === undefined) return answer;
     throw Object.assign(new Error(failure.message), { code: failure.code });
   }
 

@@ -37,6 +37,8 @@ export interface ExportOptions extends SnapshotOptions, HostRemembers {
   readonly open?: ((image: string, exported: string | null) => Promise<ImageReader>) | undefined;
   /** Default: the name of this one. */
   readonly host?: string | undefined;
+  /** Of a raw or qcow2 copy: less than this to read, and no thread begins for it. Default: 256 MiB. */
+  readonly threadsMinBytes?: number | undefined;
 }
 
 export interface ExportPlan {

@@ -4,14 +4,13 @@ import { abortedError, targetError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
 import { inFlight } from "./in-flight.js";
 import { PartMemory, SMALL_BYTES } from "./part-memory.js";
-import { PartQueue } from "./part-queue.js";
-import type { PartFiles } from "./part-writes.js";
+import { PartQueue, type WrittenFile } from "./part-queue.js";
 import { bytesOf, type Part } from "./parts.js";
 import { Meter } from "./progress.js";
 import type { ImageReader } from "./source.js";
 import { NO_BLOCKS, type Sums, sumsOf } from "./sums.js";
 
-/** Less than this is summed here: a thread takes longer to begin. */
+/** Less than this is summed and written here: a thread takes longer to begin. */
 const THREADS_MIN_BYTES = 2 ** 28;
 
 /** Where parts go. */
@@ -21,13 +20,10 @@ export interface PartWriter {
 }
 
 /** One whose file threads may write to. */
-interface FilePartWriter extends PartWriter {
+interface FilePartWriter extends PartWriter, WrittenFile {
   readonly path: string;
-  readonly files: PartFiles;
   /** Of what is before this, write() takes care. */
   readonly headBytes: number;
-  /** A thread has written a part of this length. */
-  wrote(lengthBytes: number): void;
 }
 
 function isSmall({ lengthBytes }: Part): boolean {
@@ -55,7 +51,7 @@ class PartCopy {
     this.#file = "files" in target ? target : undefined;
     this.#sums = sums;
     this.#summing = new PartQueue(pool, undefined);
-    this.#writing = new PartQueue(pool, this.#file?.files);
+    this.#writing = new PartQueue(pool, this.#file);
   }
 
   /** @param isHere it is summed by this thread */
@@ -71,7 +67,6 @@ class PartCopy {
         sums = await this.#writing.put(place, offsetBytes, window).catch((error: unknown) => {
           throw targetError("write", file.path, error);
         });
-        if (sums !== null) file.wrote(lengthBytes);
       } else {
         sums = isHere ? sumsOf(place, window) : await this.#summing.put(place, offsetBytes, window);
         if (sums !== null) await this.#target.write(place, offsetBytes);
@@ -89,12 +84,13 @@ export async function copyParts(
   image: ImageReader,
   target: PartWriter | FilePartWriter,
   sums: Sums | undefined,
-  { signal, onProgress }: Pick<ExportOptions, "signal" | "onProgress">,
+  options: Pick<ExportOptions, "signal" | "onProgress" | "threadsMinBytes">,
 ): Promise<number> {
+  const { signal, onProgress, threadsMinBytes = THREADS_MIN_BYTES } = options;
   const meter = new Meter(bytesOf(parts), onProgress);
   const pool = new ChunkPool();
   const copy = new PartCopy(pool, image, target, sums);
-  const isHere = bytesOf(parts) < THREADS_MIN_BYTES;
+  const isHere = bytesOf(parts) < threadsMinBytes;
   const run = async (part: Part): Promise<void> => {
     if (signal?.aborted === true) throw abortedError();
     await copy.run(part, isHere);

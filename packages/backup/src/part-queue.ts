@@ -5,6 +5,13 @@ import type { Slot } from "./part-memory.js";
 import type { PartFiles } from "./part-writes.js";
 import type { BlockWindow } from "./sums.js";
 
+/** What threads write to. */
+export interface WrittenFile {
+  readonly files: PartFiles;
+  /** So much of it went through the page cache. @throws what is to fail the parts */
+  wrote(cachedBytes: number): void;
+}
+
 interface Waiting {
   readonly slot: Slot;
   readonly offsetBytes: number;
@@ -15,18 +22,18 @@ interface Waiting {
 
 export class PartQueue {
   readonly #pool: ChunkPool;
-  readonly #files: PartFiles | undefined;
+  readonly #file: WrittenFile | undefined;
   readonly #threads: number;
   readonly #waiting: Waiting[] = [];
   #busy = 0;
   #isDue = false;
 
-  /** @param files that threads write to; undefined: they sum alone */
-  constructor(pool: ChunkPool, files: PartFiles | undefined) {
+  /** @param file undefined: threads sum alone */
+  constructor(pool: ChunkPool, file: WrittenFile | undefined) {
     this.#pool = pool;
-    this.#files = files;
+    this.#file = file;
     // The kernel lets one write through the page cache at a time to a file, and threads that wait for that spin.
-    const isOne = files !== undefined && files.directFd === undefined;
+    const isOne = file !== undefined && file.files.directFd === undefined;
     this.#threads = isOne ? 1 : pool.threads;
   }
 
@@ -68,7 +75,9 @@ export class PartQueue {
         return { startBytes: slot.byteOffset, lengthBytes: slot.length, offsetBytes, window };
       });
       const { buffer: memory } = batch[0]!.slot;
-      const sums = await this.#pool.parts({ kind: "parts", memory, parts, files: this.#files });
+      const files = this.#file?.files;
+      const { sums, cachedBytes } = await this.#pool.parts({ kind: "parts", memory, parts, files });
+      this.#file?.wrote(cachedBytes);
       for (const [index, { done }] of batch.entries()) done(sums[index]!);
     } catch (error) {
       for (const { fail } of batch) fail(error);

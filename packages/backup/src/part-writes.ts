@@ -45,17 +45,16 @@ export interface SystemFailure {
 export interface PartsAnswer {
   /** Of each part as of `sumsOf`. */
   readonly sums: readonly (Uint32Array | null)[];
+  /** What went through the page cache. */
+  readonly cachedBytes: number;
   readonly failure?: SystemFailure;
 }
 
-/** It is written past the page cache, where that can be. */
-export function isLarge(lengthBytes: number): boolean {
-  return lengthBytes >= DIRECT_MIN_BYTES && lengthBytes % DIRECT_ALIGN_BYTES === 0;
-}
-
-/** Of memory that begins at a page. */
+/** It is written past the page cache, where file system and disk take that. */
 export function canBeDirect({ byteOffset, length }: Uint8Array, offsetBytes: number): boolean {
-  return isLarge(length) && (offsetBytes | byteOffset) % DIRECT_ALIGN_BYTES === 0;
+  return (
+    length >= DIRECT_MIN_BYTES && (offsetBytes | byteOffset | length) % DIRECT_ALIGN_BYTES === 0
+  );
 }
 
 /** The file system has it for other memory or places only, or not at all. */
@@ -73,29 +72,34 @@ function writeDirect(fd: number, data: Uint8Array, offsetBytes: number): number 
   }
 }
 
-function writePart({ fd, directFd }: PartFiles, data: Uint8Array, offsetBytes: number): void {
+/** Answers how many bytes of it went through the page cache. */
+function writePart({ fd, directFd }: PartFiles, data: Uint8Array, offsetBytes: number): number {
   const isDirect = directFd !== undefined && canBeDirect(data, offsetBytes);
   // What is missing at its end has a reason, which the other way tells.
-  let done = isDirect ? writeDirect(directFd, data, offsetBytes) : 0;
+  const direct = isDirect ? writeDirect(directFd, data, offsetBytes) : 0;
+  let done = direct;
   while (done < data.length) {
     const bytes = Math.min(data.length - done, WRITE_BYTES_MAX);
     done += writeSync(fd, data, done, bytes, offsetBytes + done);
   }
+  return done - direct;
 }
 
 /** Parts of zeros are not written. */
 export function takeParts({ memory, parts, files }: Omit<PartsRequest, "kind">): PartsAnswer {
   const sums: (Uint32Array | null)[] = [];
+  let cachedBytes = 0;
   try {
     for (const { startBytes, lengthBytes, offsetBytes, window } of parts) {
       const data = new Uint8Array(memory, startBytes, lengthBytes);
       const found = sumsOf(data, window);
       sums.push(found);
-      if (files !== undefined && found !== null) writePart(files, data, offsetBytes);
+      if (files === undefined || found === null) continue;
+      cachedBytes += writePart(files, data, offsetBytes);
     }
-    return { sums };
+    return { sums, cachedBytes };
   } catch (error) {
     const { message } = error as Error;
-    return { sums, failure: { message, code: errnoNameOf(error) } };
+    return { sums, cachedBytes, failure: { message, code: errnoNameOf(error) } };
   }
 }

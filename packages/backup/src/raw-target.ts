@@ -280,10 +280,10 @@ export class RawTarget {
     return this.#file.files;
   }
 
-  /** A thread has written so much in one piece. @throws as write(), of what was written before */
-  wrote(lengthBytes: number): void {
+  /** Threads have written so much through the page cache. @throws as write(), of what was written before */
+  wrote(cachedBytes: number): void {
     try {
-      this.#file.wrote(lengthBytes);
+      this.#file.wrote(cachedBytes);
     } catch (error) {
       throw targetError("write", this.path, error);
     }

@@ -1,13 +1,7 @@
 /** An open file or block device that is written: what is large past the page cache, where that can be. */
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import {
-  canBeDirect,
-  isLarge,
-  isNotDirect,
-  type PartFiles,
-  WRITE_BYTES_MAX,
-} from "./part-writes.js";
+import { canBeDirect, isNotDirect, type PartFiles, WRITE_BYTES_MAX } from "./part-writes.js";
 
 /** So much in the page cache is sent to the medium while more is read: a disk that writes need not wait for the end. */
 const WRITEBACK_BYTES = 2 ** 25;
@@ -31,7 +25,7 @@ async function openDirect({ fd }: FileHandle): Promise<FileHandle | undefined> {
 
 export class TargetFile {
   readonly handle: FileHandle;
-  readonly #direct: FileHandle | undefined;
+  #direct: FileHandle | undefined;
   readonly #isDevice: boolean;
   /** Of a file: the kernel lets one write at a time to it, and threads that wait for that spin. */
   #lastWrite: Promise<void> = Promise.resolve();
@@ -56,11 +50,10 @@ export class TargetFile {
     return { fd: this.handle.fd, directFd: this.#direct?.fd };
   }
 
-  /** So much was written in one piece. @throws what went wrong with what was written before */
-  wrote(lengthBytes: number): void {
+  /** So much was written through the page cache. @throws what went wrong with what was written before */
+  wrote(cachedBytes: number): void {
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#direct !== undefined && isLarge(lengthBytes)) return;
-    this.#cachedBytes += lengthBytes;
+    this.#cachedBytes += cachedBytes;
     if (this.#cachedBytes < WRITEBACK_BYTES || this.#writeback !== undefined) return;
     this.#cachedBytes = 0;
     this.#writeback = this.handle
@@ -79,20 +72,35 @@ export class TargetFile {
     if (doneBytes < data.length) {
       await this.#putCached(data.subarray(doneBytes), offsetBytes + doneBytes);
     }
-    this.wrote(data.length);
+    this.wrote(data.length - doneBytes);
   }
 
-  /** Has all be on the medium. @throws the error of fsync(2), and as wrote() */
+  /**
+   * Has all be on the medium: nothing is written by threads any more, nor past the page cache from then on.
+   * @throws the error of fsync(2) or close(2), and as wrote()
+   */
   async sync(): Promise<void> {
     await this.#writeback;
     if (this.#failure !== undefined) throw this.#failure;
+    // File systems of user space may keep what came through an open file until that is synced, or closed.
+    await this.#direct?.sync();
+    await this.#closeDirect();
     await this.handle.sync();
   }
 
   async close(): Promise<void> {
     await this.#writeback;
-    await this.#direct?.close();
-    await this.handle.close();
+    try {
+      await this.#closeDirect();
+    } finally {
+      await this.handle.close();
+    }
+  }
+
+  async #closeDirect(): Promise<void> {
+    const direct = this.#direct;
+    this.#direct = undefined;
+    await direct?.close();
   }
 
   /** Answers how many bytes of it were written, in order: none where it cannot. */

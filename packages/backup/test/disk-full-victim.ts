@@ -68,6 +68,7 @@ const KINDS: Record<string, Kind> = {
     },
   },
   raw: { ...file, run: () => exportRaw({ ...own, target }) },
+  "raw by threads": { ...file, run: () => exportRaw({ ...own, target, threadsMinBytes: 0 }) },
   restore: { ...file, run: () => restore({ store: elsewhere, point, target }) },
   stream: { ...file, run: piped },
   qcow2: {

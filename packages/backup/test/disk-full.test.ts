@@ -19,7 +19,7 @@ test("full in the middle: said by name, nothing looks complete, and with more ro
     ...words,
     ...[process.execPath, folder, VICTIM],
   ]);
-  assert.is(stdout, "store\nraw\nrestore\nstream\nqcow2\n");
+  assert.is(stdout, "store\nraw\nraw by threads\nrestore\nstream\nqcow2\n");
   rmdirSync(folder);
 });
 

@@ -75,7 +75,8 @@ async function pipe(options: Omit<ExportOptions, "wanted">, target: string): Pro
   }
 }
 
-async function run(kind: Kind, machine: FakeMachine, folder: string): Promise<void> {
+/** @param seed an even one has a raw copy be written by threads */
+async function run(kind: Kind, machine: FakeMachine, folder: string, seed: number): Promise<void> {
   const { client, device } = machine;
   const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
   if (kind === "stream") return await pipe(own, join(folder, "piped"));
@@ -85,7 +86,8 @@ async function run(kind: Kind, machine: FakeMachine, folder: string): Promise<vo
     return;
   }
   if (kind === "raw") {
-    await exportRaw({ ...options, target: join(folder, "copy") });
+    const threadsMinBytes = seed % 2 === 0 ? 0 : undefined;
+    await exportRaw({ ...options, target: join(folder, "copy"), threadsMinBytes });
     return;
   }
   const place = kind === "s3" ? openS3(PLACE) : join(folder, "store");
@@ -110,7 +112,7 @@ if (process.argv[1] === import.meta.filename) {
       }
     },
   }).enable();
-  await run(kind, machine, folder!);
+  await run(kind, machine, folder!, Number(seed));
   console.log(operations);
   machine.remove();
 }

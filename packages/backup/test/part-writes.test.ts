@@ -90,6 +90,7 @@ test("what is large is written past the page cache, and its memory is good for t
   if (directFd === undefined) return;
   const answer = takeParts({ memory: slot.buffer, parts, files: { fd, directFd } });
   assert.is(answer.failure, undefined);
+  assert.is(answer.cachedBytes, 0);
   assert.equal([...answer.sums[0]!], sumsOfBlocks(slot));
   assert.ok(readFileSync(path).subarray(MIB).equals(slot));
   closeSync(directFd);
@@ -109,6 +110,7 @@ test("what cannot be direct goes through the page cache, and zeros nowhere", ({ 
   }));
   const answer = takeParts({ memory: large.buffer, parts, files: { fd, directFd } });
   assert.is(answer.failure, undefined);
+  assert.is(answer.cachedBytes, large.length + refused.length);
   const [first, second, third] = answer.sums;
   assert.equal([...first!], sumsOfBlocks(large));
   assert.equal([...second!], sumsOfBlocks(refused));
@@ -124,7 +126,11 @@ test("what cannot be direct goes through the page cache, and zeros nowhere", ({ 
 test("parts go to threads many at a time, and each gets its own answer", async (world) => {
   const { path, memory, pool } = world;
   const fd = openSync(path, O_RDWR | O_CREAT);
-  const queue = new PartQueue(pool, { fd, directFd: undefined });
+  let cachedBytes = 0;
+  const wrote = (bytes: number) => {
+    cachedBytes += bytes;
+  };
+  const queue = new PartQueue(pool, { files: { fd, directFd: undefined }, wrote });
   const slots = Array.from({ length: 60 }, () => filled(memory, BLOCK_BYTES));
   slots.push(filled(memory, 4 * MIB), filled(memory, MIB), memory.take(BLOCK_BYTES).fill(0));
   let at = 0;
@@ -136,6 +142,7 @@ test("parts go to threads many at a time, and each gets its own answer", async (
     slots.map((slot, index) => queue.put(slot, places[index]!, windowOf(slot.length))),
   );
   const found = readFileSync(path);
+  assert.is(cachedBytes, places.at(-1)!, "all but the zeros");
   for (const [index, slot] of slots.slice(0, -1).entries()) {
     assert.equal([...answers[index]!], sumsOfBlocks(slot));
     assert.ok(found.subarray(places[index]!, places[index]! + slot.length).equals(slot));
@@ -148,7 +155,10 @@ test("a write of a thread that fails is told with its reason, and others go on",
   const { path, memory, pool } = world;
   closeSync(openSync(path, O_RDWR | O_CREAT));
   const readOnly = openSync(path, O_RDONLY);
-  const queue = new PartQueue(pool, { fd: readOnly, directFd: undefined });
+  const queue = new PartQueue(pool, {
+    files: { fd: readOnly, directFd: undefined },
+    wrote: () => undefined,
+  });
   const slot = filled(memory, MIB);
   const error = await failureOf(queue.put(slot, 0, windowOf(MIB)));
   assert.is(error.code, "EBADF");

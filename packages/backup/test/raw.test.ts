@@ -18,6 +18,7 @@ import { recordPathOf } from "../dist/raw-record.js";
 import { differences, restore } from "../dist/restore.js";
 import { openImage } from "../dist/source.js";
 import { BackupStore } from "../dist/store.js";
+import { verifyRaw } from "../dist/verify-copies.js";
 import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
 
 const CAPACITY_BYTES = 8 * MIB + 65_536;
@@ -54,6 +55,22 @@ test("a raw copy is brought up to date in place, by what changed", async () => {
   assert.is(kind, "incremental");
   assert.is(read_bytes, 131_072);
   await assertSame(machine.path("copy"), machine.content);
+  machine.remove();
+});
+
+test("threads write a copy as the caller's thread does: holes, an end within a page, and zeros over data", async () => {
+  const capacityBytes = CAPACITY_BYTES + 512;
+  const machine = new FakeMachine(capacityBytes);
+  const options = () => optionsOf(machine, { threadsMinBytes: 0 });
+  machine.write(MIB, randomBytes(3 * MIB));
+  machine.write(capacityBytes - 4096, randomBytes(4096));
+  assert.is((await exportRaw(options())).kind, "full");
+  await assertSame(machine.path("copy"), machine.content);
+  machine.write(2 * MIB, Buffer.alloc(MIB));
+  for (const at of [65_536, 5 * MIB]) machine.write(at, randomBytes(65_536));
+  assert.is((await exportRaw(options())).kind, "incremental");
+  await assertSame(machine.path("copy"), machine.content);
+  assert.equal((await verifyRaw({ target: machine.path("copy") })).damaged, []);
   machine.remove();
 });
 
