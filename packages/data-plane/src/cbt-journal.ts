@@ -27,6 +27,8 @@ import { REACTOR_TURN_UNITS } from "./turns.js";
 const AHEAD_BYTES = 4 * 2 ** 20;
 /** Entries besides those of requests: takes, and word of lost data; each is two. */
 const SPARE_ENTRIES = 32;
+/** So many are named again in a longer log: a commit has room for them. */
+const LOST_AREAS_MAX = 8;
 
 export interface CbtJournalOptions {
   readonly reactor: Reactor;
@@ -64,8 +66,11 @@ export class CbtJournal {
   /** Writes wait for this commit, whatever their blocks. */
   #barrier: number;
   #onCommitted: { commit: number; callback: () => void }[] = [];
-  /** The first area that has lost old data since the last take: others were never part of a snapshot. */
-  #lostArea: AreaId | undefined;
+  /**
+   * The first areas that have lost old data since the last take: those that did not continue, and one that has been taken.
+   * Further ones were never part of a snapshot.
+   */
+  #lostAreas: AreaId[] = [];
   #dropped = false;
   readonly #slices: Slices;
   readonly #turnWords: number;
@@ -149,15 +154,15 @@ export class CbtJournal {
     this.#logged.fill(0);
     this.#durable.fill(0);
     this.#intervalCommit = this.io.writer.fillingCommit;
-    this.#lostArea = undefined;
+    this.#lostAreas = [];
     encodeSwitch(before, area, this.#append);
     this.io.commitSoon();
   }
 
   /** Old data of an area was lost: no write continues before that is on record. */
   noteAreaLost(area: AreaId): void {
-    if (this.#dropped || this.#lostArea === area) return;
-    this.#lostArea ??= area;
+    if (this.#dropped || this.#lostAreas.includes(area)) return;
+    if (this.#lostAreas.length < LOST_AREAS_MAX) this.#lostAreas.push(area);
     this.#barrier = this.io.writer.fillingCommit;
     this.#appendLost(area);
   }
@@ -169,7 +174,7 @@ export class CbtJournal {
    * sector: the checkpoint may be made. Null when the journal has failed, or was dropped. Only while idle.
    */
   mirror(location: LogLocation, done: (firstSequence: number | null) => void): void {
-    if (this.#lostArea !== undefined && !this.#dropped) this.#appendLost(this.#lostArea);
+    if (!this.#dropped) for (const area of this.#lostAreas) this.#appendLost(area);
     const firstSequence = this.io.mirror(location);
     if (firstSequence === null || this.#dropped) {
       done(null);

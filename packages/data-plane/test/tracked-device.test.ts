@@ -20,6 +20,7 @@ const LOG_BYTES = 64 * 1024;
 type Entry = [op: number, a: number, b: number, c: number];
 const ID = Array.from({ length: 16 }, (_, index) => index);
 const AREA = "11111111-1111-4111-8111-111111111111";
+const OTHER_AREA = "22222222-2222-4222-8222-222222222222";
 const ANOTHER = "22222222-2222-4222-8222-222222222222";
 const GRANT = { type: "grant", tracker: 1, firstSlot: 0, count: 1, errno: 0 } as const;
 const GEOMETRY = {
@@ -277,8 +278,8 @@ test("a front that ends by itself is told, and its original stays in its place u
   world.close();
 });
 
-test("an area that does not continue is on record as lost before the first write", () => {
-  for (const lostAreas of [[], [AREA]]) {
+test("areas that do not continue are on record as lost before the first write, and in a longer log", () => {
+  for (const lostAreas of [[], [AREA], [AREA, OTHER_AREA]]) {
     const world = new World();
     const log = world.file("log", LOG_BYTES);
     const device = world.attach(
@@ -292,14 +293,27 @@ test("an area that does not continue is on record as lost before the first write
     );
     const { journal } = device.gate ?? {};
     assert.is(journal?.io.isBusy, lostAreas.length > 0, "a write waits for it");
-    world.reactor.setTimer(0, () => journal?.whenCommitted(() => world.reactor.stop()));
+    const longer = world.file("longer", LOG_BYTES);
+    const place = { fd: longer, logOffsetBytes: 0, logBytes: LOG_BYTES, usedSectors: 0 };
+    let first: number | null = null;
+    const mirrored = (sequence: number | null): void => {
+      first = sequence;
+      world.reactor.setTimer(0, () => journal?.whenCommitted(() => world.reactor.stop()));
+    };
+    const mirror = (): void => journal?.mirror(place, mirrored);
+    world.reactor.setTimer(0, () => journal?.whenCommitted(() => journal.io.whenIdle(mirror)));
     world.reactor.run();
-    const entries: Entry[] = [];
-    const bytes = new Uint8Array(readFileSync(`/proc/self/fd/${log}`));
-    readLog(bytes, Uint8Array.from(ID), 1, (...entry) => entries.push(entry));
     const expected: Entry[] = [];
     for (const area of lostAreas) encodeAreaLost(area, (...entry) => expected.push(entry));
-    assert.equal(entries, expected);
+    for (const [fd, sequence] of [
+      [log, 1],
+      [longer, first ?? 0],
+    ] as const) {
+      const entries: Entry[] = [];
+      const bytes = new Uint8Array(readFileSync(`/proc/self/fd/${fd}`));
+      readLog(bytes, Uint8Array.from(ID), sequence, (...entry) => entries.push(entry));
+      assert.equal(entries.slice(0, expected.length), expected);
+    }
     assert.equal(world.errors, []);
     world.close();
   }

@@ -30,7 +30,7 @@ export function frontQueue(
         geometry,
         cbt: { fd: cbtFile.fd, lengthBytes: cbtFile.lengthBytes },
         area,
-        lostAreas: area === undefined ? kept : [],
+        lostAreas: kept.filter((id) => id !== area?.id),
         journal: parts.journal?.setup,
         // Once the node leads elsewhere again, its users write past the front.
         forgetsDiscards: parts.splice !== undefined,

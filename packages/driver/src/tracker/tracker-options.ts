@@ -34,7 +34,7 @@ export interface DetachOptions {
 export interface LeftArea {
   /** Undefined where it cannot continue. */
   readonly sleeping?: SleepingArea | undefined;
-  /** Areas that a later boot could find on the medium: they are lost where none continues. */
+  /** Areas that a later boot could find on the medium: they are lost but for the one that continues. */
   readonly kept: readonly AreaId[];
 }
 
