@@ -35,7 +35,7 @@ export function carryOutArea(
       return;
     case "closeArea": {
       const close = (): void => {
-        const reply: CloseAreaReply = { isLate: area?.close() ?? false };
+        const reply: CloseAreaReply = { isLate: area?.close() ?? null };
         done(reply);
       };
       if (area === undefined) close();

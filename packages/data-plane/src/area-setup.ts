@@ -1,8 +1,11 @@
 /** An area as its setup says. */
 import { SLOT_INDEX_BITS } from "@blksnap/diff-storage";
 import { DiffArea, type DiffAreaMap } from "@blksnap/engine";
+import type { Reactor } from "@blksnap/uring";
+import type { AreaId } from "./area-id.js";
+import { AreaIo } from "./area-io.js";
 import type { AreaIoOptions, AreaJournalSetup } from "./area-io-options.js";
-import type { PlacesOfMap } from "./copy-places.js";
+import type { AreaMapFile } from "./area-map-file.js";
 import type { ReactorNotice, SleepingArea, WakingArea } from "./messages.js";
 
 export function makeArea(map: DiffAreaMap, setup: SleepingArea): DiffArea {
@@ -21,17 +24,32 @@ export function makeArea(map: DiffAreaMap, setup: SleepingArea): DiffArea {
 /** What all areas of a device are opened with. */
 export type AreaIoBase = Omit<AreaIoOptions, "storeFds" | "slotBytes" | "places" | "journal">;
 
-export function areaIoOptions(
-  base: AreaIoBase,
-  tracker: number,
+/** What an area's I/O needs of its device. */
+interface IoHost {
+  readonly tracker: number;
+  readonly reactor: Reactor;
+  readonly ioBase: AreaIoBase;
+  readonly notify: (notice: ReactorNotice) => void;
+}
+
+export function openIo(
+  { ioBase, tracker, reactor, notify }: IoHost,
   { id: area, storeFds, slotBytes, journal: setup }: WakingArea,
-  places: PlacesOfMap | undefined,
-  notify: (notice: ReactorNotice) => void,
-): AreaIoOptions {
+  { places }: AreaMapFile,
+): AreaIo {
   const journal: AreaJournalSetup | undefined = setup && {
     setup,
     onFault: (errno) => notify({ notice: "areaJournalFault", tracker, area, errno }),
     onLow: (need) => notify({ notice: "areaJournalLow", tracker, area, need }),
   };
-  return { ...base, storeFds, slotBytes, places, journal };
+  const options = { ...ioBase, storeFds, slotBytes, places, journal };
+  return reactor.attempt(() => new AreaIo(options));
+}
+
+/** All that was asked for when the area was closed has been answered. */
+export function tellIdle(
+  { tracker, notify }: Pick<IoHost, "tracker" | "notify">,
+  area: AreaId,
+): void {
+  notify({ notice: "areaIdle", tracker, area });
 }

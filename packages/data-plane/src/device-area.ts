@@ -10,15 +10,16 @@
  * Its image may outlive it: what is asked of the image from then on fails.
  */
 import { type DiffArea, type DiffAreaMap, RequestOp, type TrackerEngine } from "@blksnap/engine";
+import { EIO } from "@blksnap/errors";
 import type { DeviceParams, RequestQueue, Target } from "@blksnap/ublk";
 import { assert, type Reactor } from "@blksnap/uring";
 import { AreaCounter, type AreaCounters, NO_AREA } from "./area-counter.js";
 import { AreaDrop } from "./area-drop.js";
 import type { AreaId } from "./area-id.js";
-import { AreaIo } from "./area-io.js";
+import type { AreaIo } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
 import { AreaMapFile } from "./area-map-file.js";
-import { type AreaIoBase, areaIoOptions, makeArea } from "./area-setup.js";
+import { type AreaIoBase, makeArea, openIo, tellIdle } from "./area-setup.js";
 import { AreaTicker } from "./area-ticker.js";
 import { placesFor } from "./copy-places.js";
 import { IoCounter } from "./counters.js";
@@ -47,8 +48,6 @@ import type { QueueMemory } from "./queue-memory.js";
 import { SleepingCopies } from "./sleeping-copies.js";
 import type { Slices } from "./slices.js";
 import type { WriteGate } from "./write-gate.js";
-
-const EIO = 5;
 
 /** What an area needs of its device. */
 export interface AreaHost {
@@ -86,6 +85,8 @@ export class DeviceArea {
   /** While the stores of a resumed area are not open. */
   #sleeping: SleepingCopies | undefined;
   #isOpen = true;
+  /** Closed, and not all that was asked for has been answered. */
+  #isLate = false;
 
   private constructor(
     host: AreaHost,
@@ -234,16 +235,20 @@ export class DeviceArea {
    * that keeps the memory and files that it needs until the notice "areaIdle".
    */
   close(): boolean {
-    if (!this.#isOpen) return false;
+    if (!this.#isOpen) return this.#isLate;
     this.#isOpen = false;
     this.#freed.clear();
     this.lostRanges.use(undefined);
-    const isIdle = this.#io?.close(() => tellIdle(this.#host, this.id)) ?? true;
+    const onIdle = (): void => {
+      this.#isLate = false;
+      tellIdle(this.#host, this.id);
+    };
+    this.#isLate = !(this.#io?.close(onIdle) ?? true);
     this.#mapFile.close();
     this.#io = undefined;
     this.#sleeping = undefined;
     this.#drop.done();
-    return !isIdle;
+    return this.#isLate;
   }
 
   openImage(start: DeviceQueueStart, memory?: QueueMemory): void {
@@ -392,13 +397,4 @@ export class DeviceArea {
   #deny(errno: number): void {
     if (this.#isOpen) this.diffArea.denySlots(errno);
   }
-}
-
-function openIo(host: AreaHost, setup: WakingArea, { places }: AreaMapFile): AreaIo {
-  const options = areaIoOptions(host.ioBase, host.tracker, setup, places, host.notify);
-  return host.reactor.attempt(() => new AreaIo(options));
-}
-
-function tellIdle({ tracker, notify }: AreaHost, area: AreaId): void {
-  notify({ notice: "areaIdle", tracker, area });
 }

@@ -305,8 +305,11 @@ export interface ServeNbdReply {
 }
 
 export interface CloseAreaReply {
-  /** Not everything of the area was answered: the notice "areaIdle" comes when it is. */
-  readonly isLate: boolean;
+  /**
+   * Not everything of the area was answered: the notice "areaIdle" comes when it is. Null: the device has no such area, or no
+   * more.
+   */
+  readonly isLate: boolean | null;
 }
 
 export interface LostRange {

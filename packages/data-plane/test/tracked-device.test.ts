@@ -241,7 +241,7 @@ test("what names another area leaves the present one alone, and its successor ca
   assert.throws(() => device.switchAndRelease(ANOTHER), /no such area/);
   device.switchAndRelease(AREA);
   assert.equal(ask("dropArea", ANOTHER), [undefined]);
-  assert.equal(ask("closeArea", ANOTHER), [{ isLate: false }]);
+  assert.equal(ask("closeArea", ANOTHER), [{ isLate: null }]);
   assert.equal(ask("lostRanges", ANOTHER), [[]]);
   assert.equal(ask("awaitImageEnd", ANOTHER), [undefined]);
   assert.is(device.areaOf(AREA)?.isOpen, true);

@@ -108,15 +108,15 @@ export async function closeMember(context: DriverContext, member: Member): Promi
   faultPoint("destroy.area-dropped");
   await closeImage(context, member);
   faultPoint("destroy.image-stopped");
-  // Whose answer did not come says nothing of it when it is asked again: then only "areaIdle" does.
+  // Of one whose answer did not come, and that is gone when it is asked again, only "areaIdle" tells.
   const isUnknown = member.lateAreas.has(area.id);
   member.lateAreas.add(area.id);
   const { isLate } = await reactors.request<CloseAreaReply>(tracker.reactor, {
     type: "closeArea",
     ...of,
   });
-  if (!isLate && !isUnknown) member.lateAreas.delete(area.id);
-  if (isLate) {
+  if (isLate === false || (isLate === null && !isUnknown)) member.lateAreas.delete(area.id);
+  if (isLate === true) {
     const text =
       "a store or the original does not answer: what it was asked keeps the stores in use";
     logger.warn({ device: tracker.device }, text);

@@ -131,6 +131,7 @@ async function toBeTaken(
     reactor: 0,
     device: "/dev/lossy",
     loss: NO_LOSS,
+    isLate: false,
     recordLoss: () => undefined,
     presentCapacityBytes: 2 ** 20,
     geometry: { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 },
@@ -146,7 +147,7 @@ async function toBeTaken(
       request: async (_reactor: number, { type }: { type: string }) => {
         asked.push(type);
         happens(type, device, taken.area?.id ?? "", snapshot);
-        return { stallUs: 1, isLate: false };
+        return { stallUs: 1, isLate: device.isLate };
       },
     },
     state: {
@@ -201,9 +202,10 @@ async function takeMeanwhile(
 }
 
 /** A take that fails, and what is asked of the reactor to undo it fails once. */
-async function takeThatFailsAndThen(step: string) {
+async function takeThatFailsAndThen(step: string, isLate: boolean | null = false) {
   let isFailing = true;
   const made = await toBeTaken((type, device, area) => {
+    device.isLate = isLate;
     if (type === "switch") device.loss = { errorCode: -5, area };
     if (type !== step || !isFailing) return;
     isFailing = false;
@@ -213,17 +215,23 @@ async function takeThatFailsAndThen(step: string) {
   return made;
 }
 
-for (const step of ["dropArea", "closeArea"]) {
-  test(`a take whose ${step} fails is undone when it is tried again`, async () => {
-    const { asked, assertUndone, snapshot, undo, used } = await takeThatFailsAndThen(step);
+for (const [step, isLate] of [
+  ["dropArea", false],
+  ["closeArea", false],
+  ["closeArea", true],
+  ["closeArea", null],
+] as const) {
+  test(`a take whose ${step} fails is undone when it is tried again (late: ${isLate})`, async () => {
+    const made = await takeThatFailsAndThen(step, isLate);
+    const { asked, assertUndone, snapshot, undo, used } = made;
     assert.is(snapshot.state, "taking");
     assert.ok(used() > 0, "its area may still be written to");
     assert.throws(() => snapshot.assertCreated(), /could not be undone/);
     asked.length = 0;
     await undo();
     assert.equal(asked, CLOSING);
-    // Whether the store has answered all: only the first closing could know.
-    if (step === "closeArea") {
+    // Of an area that is gone by then, only the first closing could know whether the store had answered all.
+    if (isLate !== false) {
       const [member] = snapshot.members.values();
       const [area] = member?.lateAreas ?? [];
       assert.ok(used() > 0, "the store may still write into the slots");
@@ -247,6 +255,8 @@ test("a take that fails while a map's file cannot be removed is as before", asyn
 });
 
 interface TakenDevice extends Record<string, unknown> {
+  /** What the closing of its area answers. */
+  isLate: boolean | null;
   loss: Loss;
   splice?: { path: string; state: string; noteLoss: () => void };
 }
