@@ -117,15 +117,28 @@ test("one that waits without a record is removed, unless its number is another's
   assert.is(devices.infos.length, 0);
 });
 
-test("a node of a live attach keeps its front in use only where the node is in use itself", () => {
+test("a node of a live attach keeps its front in use only where the node is in use itself", async () => {
   const users: Record<string, string[]> = {
     "/dev/ublkb9": ["used by dm-3", "used by loop4", "dd (pid 12)"],
     "/dev/dm-3": [],
   };
   const find = (path: string) => users[path] ?? [];
-  assert.equal(lastingUsers("/dev/ublkb9", find), ["used by loop4", "dd (pid 12)"]);
+  const claims: string[] = [];
+  let answer = 0;
+  const claim = async (node: string): Promise<number> => {
+    claims.push(node);
+    return answer;
+  };
+  assert.equal(await lastingUsers("/dev/ublkb9", find, claim), ["used by loop4", "dd (pid 12)"]);
+  assert.equal(claims, ["/dev/dm-3"]);
+  answer = -16;
+  assert.equal(await lastingUsers("/dev/ublkb9", find, claim), [
+    "used by dm-3 (a file system that is unmounted lazily, or mounted in a container)",
+    "used by loop4",
+    "dd (pid 12)",
+  ]);
   users["/dev/dm-3"] = ["mounted at /srv/data", "used by dm-4"];
-  assert.equal(lastingUsers("/dev/ublkb9", find), [
+  assert.equal(await lastingUsers("/dev/ublkb9", find, claim), [
     "used by dm-3 (mounted at /srv/data)",
     "used by dm-3 (used by dm-4)",
     "used by loop4",

@@ -11,14 +11,21 @@ import {
   StateFile,
   type TrackerRecord,
 } from "@blksnap/driver";
+import { EBUSY, ETIMEDOUT } from "@blksnap/errors";
 import { usersOf } from "@blksnap/linux-block";
 import { isOurs, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
+import { claimInHelper } from "@blksnap/uring";
 import { error, type FixableFinding, ok, warning } from "./finding.js";
 import type { HostFiles, OwnProcess } from "./host-files.js";
 
 /** A device is dead for a moment while it is being made. */
 const SECOND_LOOK_MS = 2_000;
 const LINKS = "/dev/blksnap";
+/** A node over a device that waits opens at once: nothing is read. */
+const CLAIM_TIMEOUT_MS = 5_000;
+/** Who did not answer is left alone. */
+const HELD = [-EBUSY, -ETIMEDOUT];
+const UNSEEN_USER = "a file system that is unmounted lazily, or mounted in a container";
 
 /** The ublk devices of the host, of all servers. */
 export interface UblkDevices {
@@ -115,15 +122,15 @@ async function judgeDevice(
 }
 
 /** A device that waits, and no record says for whom. */
-function judgeForgotten(
+async function judgeForgotten(
   devices: UblkDevices,
   path: string,
   id: number,
   owner: number,
-): FixableFinding {
+): Promise<FixableFinding> {
   const check = "ublk_devices";
   const why = "no daemon can resume it";
-  const users = lastingUsers(path);
+  const users = await lastingUsers(path);
   if (users.length > 0) {
     const what = `${path} waits without a record, and is in use: ${users.join(", ")}`;
     const hint = `End what uses it, then doctor --fix; umount --lazy for a file system`;
@@ -140,14 +147,28 @@ function judgeForgotten(
  * Who keeps a device in use. A node of the device mapper does only for users of its own: under a live attach it always
  * leads to the front.
  */
-export function lastingUsers(path: string, find: FindUsers = findUsers): string[] {
-  return find(path).flatMap((user) => {
+export async function lastingUsers(
+  path: string,
+  find: FindUsers = findUsers,
+  claim: Claim = (node) => claimInHelper(node, CLAIM_TIMEOUT_MS),
+): Promise<string[]> {
+  const lasting: string[] = [];
+  for (const user of find(path)) {
     const [, node] = /^used by (dm-\d+)$/.exec(user) ?? [];
-    return node === undefined ? user : find(`/dev/${node}`).map((its) => `${user} (${its})`);
-  });
+    if (node === undefined) {
+      lasting.push(user);
+      continue;
+    }
+    const users = [...find(`/dev/${node}`)];
+    const isHeld = users.length === 0 && HELD.includes(await claim(`/dev/${node}`));
+    if (isHeld) users.push(UNSEEN_USER);
+    lasting.push(...users.map((its) => `${user} (${its})`));
+  }
+  return lasting;
 }
 
 type FindUsers = (path: string) => readonly string[];
+type Claim = (path: string) => Promise<number>;
 const findUsers: FindUsers = (path) => usersOf([path]).get(path) ?? [];
 
 async function isAnotherSoon(devices: UblkDevices, id: number, owner: number): Promise<boolean> {
