@@ -18,8 +18,8 @@ export interface LiveNode {
   readonly clone: string;
   /** See Splice.noteLink(). */
   readonly link?: string;
-  /** See Splice.noteMade(). */
-  readonly isMade?: true;
+  /** See Splice.noteMade(); absent where its attach did not get there yet. */
+  readonly isMade?: boolean;
 }
 
 /**
@@ -112,8 +112,8 @@ export class Splice {
    * nevertheless another program has done that, also while no daemon has watched it. Answers whether that is new.
    */
   noteMade(isMade: boolean): boolean {
-    const { isMade: before = false, ...node } = this.node;
-    this.node = isMade ? { ...node, isMade } : node;
+    const { isMade: before } = this.node;
+    this.node = { ...this.node, isMade };
     return isMade !== before;
   }
 

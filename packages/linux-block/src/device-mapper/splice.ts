@@ -10,8 +10,8 @@
  * Tables change hands in one system call of one process: DM_DEV_SUSPEND without its flag, on a node that has a
  * table in waiting, freezes the file system, lets what is on its way end, exchanges the tables and resumes.
  * No process can die between these, and an interrupted call leaves the node as it was. Only an exchange that
- * the kernel refuses leaves it suspended with its old table, so the process that asked resumes it. While users wait no
- * program is started, and none is read from a disk.
+ * the kernel refuses leaves it suspended with its old table, so the process that asked resumes it. Until then no program
+ * is started, and none is read from a disk. Only where that process was killed first is dmsetup started while users wait.
  *
  * Facts: drivers/md/dm-ioctl.c (do_resume), drivers/md/dm.c (__dm_suspend, dm_swap_table).
  */
@@ -19,6 +19,7 @@ import { LinuxBlockError } from "../errors.js";
 import { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./dmsetup.js";
 import { volumeGroupOf, withGroupLock } from "./lvm-lock.js";
 import { type MappedNode, mappedNodeOf, mappedNodes } from "./mapped-node.js";
+import type { Splice } from "./splice-state.js";
 import { growthOf, MAPPED } from "./table-growth.js";
 
 /**
@@ -57,6 +58,11 @@ export class DeviceMapper {
   /** Undefined for what is no device-mapper node. @param number "major:minor" */
   node(number: string): MappedNode | undefined {
     return mappedNodeOf(number, this.#sysfs);
+  }
+
+  /** Undefined where it is gone, also where another one has its number. */
+  nodeOf(splice: Splice): MappedNode | undefined {
+    return splice.present(this.#sysfs);
   }
 
   nodes(): MappedNode[] {
@@ -203,9 +209,16 @@ export class DeviceMapper {
     if (isOurs) await this.#run(["clear", ...wordsOf(number)]);
   }
 
-  /** Ends a suspension that an exchange has left. */
+  /**
+   * Ends a suspension that an exchange has left.
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED; also where a table waits, which would become the live one
+   */
   async resume(number: string): Promise<void> {
     if (this.node(number)?.isSuspended !== true) return;
+    if ((await this.#table(number, "--inactive")) !== "") {
+      const what = `the node ${number} has a table in waiting`;
+      throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: another program changes it`);
+    }
     await this.#run(["resume", "--noudevsync", ...wordsOf(number)]);
   }
 

@@ -195,6 +195,18 @@ test("only a table in waiting of one's own is dropped", async () => {
   assert.ok(world.waiting.has("254:3"));
 });
 
+test("what is resumed goes on with its own table: one of another program is not made live", async () => {
+  const world = new World();
+  world.add("254:3", "vg-data", "", "0 1000 linear 8:0 2048", "1");
+  world.waiting.set("254:3", "0 2000 linear 8:0 2048");
+  const error = await failureOf(world.mapper.resume("254:3"));
+  assert.match(error.message, /254:3 has a table in waiting: another program changes it/);
+  assert.not(world.asked.some((one) => one.startsWith("resume")));
+  world.waiting.clear();
+  await world.mapper.resume("254:3");
+  assert.is(world.asked.at(-1), "resume --noudevsync --major 254 --minor 3");
+});
+
 /** A dmsetup of our own, first in the PATH. */
 async function withProgram(text: string, work: (folder: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "dmsetup-"));
