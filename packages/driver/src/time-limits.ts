@@ -34,11 +34,16 @@ export const HOLES_PAUSE_MS = 60_000;
 
 /** For a node's file system to be written back before it is frozen; the freeze writes the rest. */
 export const SPLICE_SYNC_TIMEOUT_MS = 30_000;
-/** Of an exchange of tables, for what was written since that; then the freeze writes what is left. */
-export const LAST_SYNC_PATIENCE_MS = 5_000;
+/**
+ * For what was written since that: then a node is not attached, and one that is led back is frozen with what is left.
+ * Half of what the exchange may take, as its freeze writes again what comes meanwhile.
+ */
+export const LAST_SYNC_PATIENCE_MS = 10_000;
 /** For the exchange of a node's tables that an earlier daemon has begun: more than one may last. */
 export const EXCHANGE_FENCE_TIMEOUT_MS = 30_000;
 export const EXCHANGE_FENCE_INTERVAL_MS = 50;
+/** Between attempts to resume a node that a refused exchange has left suspended: its users wait. */
+export const RESUME_INTERVAL_MS = 1_000;
 /** Between looks at who else has a front open that is to be taken out of its node. */
 export const FRONT_LOOK_INTERVAL_MS = 200;
 /** For others on the same device or snapshot: below a client's patience. */

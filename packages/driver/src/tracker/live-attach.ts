@@ -8,31 +8,27 @@
  *
  * The node changes in the exchange alone, which is one system call of another process (DeviceMapper). So a
  * daemon that is killed before it leaves the node as it was, and the next one removes the rest; killed after it,
- * the front waits for the next daemon as any front does. While the exchange may be under way there is a file in
- * the state directory, locked for as long as its process lives: the next daemon waits for that before it judges.
+ * the front waits for the next daemon as any front does. One that is still under way is waited for before the next
+ * daemon judges (live-exchange.ts).
  * And the kernel keeps a front open to which any table leads: it cannot be ended under its users.
  */
-import { closeSync, openSync } from "node:fs";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
 import { EBUSY, ETIMEDOUT, messageOf } from "@blksnap/errors";
 import { DeviceMapper, type MappedNode, type Splice, usersOf } from "@blksnap/linux-block";
-import { apartProgram, claimInHelper, syncInHelper, tryLockFile } from "@blksnap/uring";
+import { apartProgram, claimInHelper, syncInHelper } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
-import { StateFile } from "../records/file-names.js";
 import { identityOf } from "../system/path-target.js";
 import {
   CLAIM_TIMEOUT_MS,
-  EXCHANGE_FENCE_INTERVAL_MS,
-  EXCHANGE_FENCE_TIMEOUT_MS,
   FRONT_LOOK_INTERVAL_MS,
   LAST_SYNC_PATIENCE_MS,
   SPLICE_SYNC_TIMEOUT_MS,
 } from "../time-limits.js";
 import { LiveClones } from "./live-clones.js";
 import { splicingFailed as failed, unsupported } from "./live-errors.js";
+import { LiveExchange } from "./live-exchange.js";
 import type { Tracker } from "./tracker.js";
 
 /** How a device is to be attached; absent: as it is needed. */
@@ -46,13 +42,27 @@ type Spliced = Pick<Tracker, "device" | "front" | "noteLink" | "noteMade"> & {
 /** For five seconds: a program that only looks at all disks has the front open for less, on a busy machine as well. */
 const FRONT_LOOKS = 25;
 
+/** For tests. */
+interface LiveParts {
+  readonly exchanges?: LiveExchange;
+  readonly sync?: typeof syncInHelper;
+}
+
 export class LiveAttach {
   readonly #context: Context;
+  readonly #exchanges: LiveExchange;
+  readonly #syncPaths: typeof syncInHelper;
   readonly dm: DeviceMapper;
   readonly clones: LiveClones;
 
-  constructor(context: Context, dm: DeviceMapper = new DeviceMapper(apartProgram)) {
+  constructor(
+    context: Context,
+    dm: DeviceMapper = new DeviceMapper(apartProgram),
+    { exchanges, sync = syncInHelper }: LiveParts = {},
+  ) {
     this.#context = context;
+    this.#exchanges = exchanges ?? new LiveExchange(context, dm);
+    this.#syncPaths = sync;
     this.dm = dm;
     this.clones = new LiveClones(context, dm);
   }
@@ -108,7 +118,7 @@ export class LiveAttach {
       // The kernel may have done it, and the program that was to say so was killed.
       const isDone = await this.#leadsTo(tracker).catch(() => true);
       if (!isDone) {
-        await this.#dropWaiting(tracker);
+        await this.#exchanges.dropWaiting(tracker);
         throw failed(`the front was not put under ${device}: ${messageOf(error)}`, error);
       }
       this.#context.logger.warn({ device, err: error }, "the front may be under its node");
@@ -121,12 +131,12 @@ export class LiveAttach {
    * @throws ControlError SPLICE_FAILED, FRONT_IN_USE: it still leads to the front
    */
   async takeOut(tracker: Spliced, isFollowed = false): Promise<void> {
-    const { isMade = false } = tracker.splice.node;
+    const { isMade } = tracker.splice.node;
     if (!isFollowed) tracker.noteMade(false);
     try {
       await this.#takeOut(tracker);
     } catch (error) {
-      tracker.noteMade(isMade);
+      if (isMade === true) tracker.noteMade(true);
       throw error;
     }
   }
@@ -163,7 +173,7 @@ export class LiveAttach {
     const { device, splice } = tracker;
     const { number, clone } = splice.node;
     // The kernel keeps a front open that a table in waiting leads to.
-    await this.#dropWaiting(tracker);
+    await this.#exchanges.dropWaiting(tracker);
     if (!(await this.#leadsTo(tracker).catch(throwFailed))) return;
     const before = splice.state;
     splice.state = "ending";
@@ -173,7 +183,7 @@ export class LiveAttach {
       await this.#exchange(tracker, "return", () => this.#leadsTo(tracker));
       if (await this.#leadsTo(tracker)) throw new Error("another program dropped its new table");
     } catch (error) {
-      await this.#dropWaiting(tracker);
+      await this.#exchanges.dropWaiting(tracker);
       if (await this.#leadsTo(tracker).catch(() => true)) {
         splice.state = before;
         throw failed(`the front is still under ${device}: ${messageOf(error)}`, error);
@@ -186,7 +196,8 @@ export class LiveAttach {
   /** @throws ControlError SPLICE_FAILED: LVM does not let go of the node */
   async #exclusively(tracker: Spliced, work: () => Promise<void>): Promise<void> {
     const { device, splice } = tracker;
-    await this.dm.exclusively(splice.present() ?? splice.node, work).catch((error: unknown) => {
+    const node = this.dm.nodeOf(splice) ?? splice.node;
+    await this.dm.exclusively(node, work).catch((error: unknown) => {
       if (error instanceof ControlError) throw error;
       throw failed(`the node of ${device} is left as it is: ${messageOf(error)}`, error);
     });
@@ -209,7 +220,7 @@ export class LiveAttach {
     { device, splice }: Pick<Spliced, "device" | "splice">,
     more: readonly string[],
   ): Promise<void> {
-    const synced = syncInHelper([pathOf(splice), ...more], SPLICE_SYNC_TIMEOUT_MS);
+    const synced = this.#syncPaths([pathOf(splice), ...more], SPLICE_SYNC_TIMEOUT_MS);
     const statuses = await synced.catch(throwUnsynced);
     if (!statuses.includes(-ETIMEDOUT)) return;
     const what = `what was written to ${device} does not reach it in ${SPLICE_SYNC_TIMEOUT_MS} ms`;
@@ -217,54 +228,32 @@ export class LiveAttach {
   }
 
   /**
-   * @param isUnchanged asked last: another program may have given the node another table, and the one that
-   * waits leads to where the data was before
+   * @param isUnchanged another program may have given the node another table, and the one that waits leads to where
+   * the data was before
    */
   async #exchange(
     tracker: Spliced,
     what: "splice" | "return",
     isUnchanged: () => Promise<boolean>,
   ): Promise<void> {
-    const { device, splice } = tracker;
-    const { number } = splice.node;
-    const { state, logger } = this.#context;
-    // What was written since the first sync, while LVM was waited for. One that is late is left to the freeze.
-    await syncInHelper([pathOf(splice)], LAST_SYNC_PATIENCE_MS).catch(throwUnsynced);
+    await this.#syncAgain(tracker, what);
     if (!(await isUnchanged())) throw new Error("its node has another table by now");
-    const name = StateFile.exchange.name(number);
-    const path = join(state.path, name);
-    const fd = openSync(path, "a", 0o600);
+    await this.#exchanges.run(tracker, what);
+  }
+
+  /**
+   * What was written since the first sync, while LVM was waited for. An attach can be tried again; where a node is
+   * led back, the freeze writes what is left.
+   */
+  async #syncAgain({ device, splice }: Spliced, what: "splice" | "return"): Promise<void> {
     try {
-      if (!tryLockFile(fd)) throw new Error("an earlier exchange of its tables has not ended");
-      const withoutIoMs = Math.ceil((await this.dm.exchange(number, fd)) / 100) / 10;
-      logger.info({ device, what, withoutIoMs }, "its node leads elsewhere");
+      const [status] = await this.#syncPaths([pathOf(splice)], LAST_SYNC_PATIENCE_MS);
+      if (status !== -ETIMEDOUT) return;
+      throw new Error(`its users write more than reaches it in ${LAST_SYNC_PATIENCE_MS} ms`);
     } catch (error) {
-      // The program may have been killed before it could resume a node whose exchange was refused.
-      await this.#dropWaiting(tracker);
-      await this.#resume(number);
-      throw error;
-    } finally {
-      closeSync(fd);
-      // A program that does not end keeps its lock: the next daemon waits for that, too, and resumes a node
-      // that could not be resumed here.
-      const isLeft = this.dm.node(number)?.isSuspended === true;
-      if (!isLeft && !isLocked(path)) state.removeFile(name);
+      if (what === "splice") throw error;
+      this.#context.logger.warn({ device, err: error }, "its node is frozen unsynced");
     }
-  }
-
-  /** What cannot be dropped is in the log. */
-  async #dropWaiting({ device, splice }: Spliced): Promise<void> {
-    const { number, clone } = splice.node;
-    await this.dm.dropWaiting(number, splice.front, clone).catch((error: unknown) => {
-      this.#context.logger.error({ device, err: error }, "a table is left in waiting");
-    });
-  }
-
-  /** A node that stays suspended is in the log. */
-  async #resume(number: string): Promise<void> {
-    await this.dm.resume(number).catch((error: unknown) => {
-      this.#context.logger.error({ node: number, err: error }, "a node is not resumed");
-    });
   }
 
   /**
@@ -276,7 +265,7 @@ export class LiveAttach {
     hasSnapshot: (tracker: Tracker) => boolean,
     end: (tracker: Tracker) => Promise<void>,
   ): Promise<void> {
-    await this.#fence();
+    await this.#exchanges.fence(trackers.flatMap(({ splice }) => splice ?? []));
     await this.settle(trackers, hasSnapshot, end);
   }
 
@@ -293,42 +282,24 @@ export class LiveAttach {
       try {
         const { number, clone } = splice.node;
         if (await this.dm.hasOursWaiting(number, splice.front, clone)) {
-          await this.#exclusively(its, () => this.#dropWaiting(its));
+          await this.#exclusively(its, () => this.#exchanges.dropWaiting(its));
         }
         const leadsTo = await this.#leadsTo(its);
         if (leadsTo) tracker.noteMade(true);
         // One in a snapshot had its splice: that it is lost is told like any loss.
         if (leadsTo || hasSnapshot(tracker)) continue;
-        // So had one that has grown, or that another program has led back to the same data: it is followed.
-        const growth = await this.dm.growthOf(number, clone);
-        const isTaken = growth === "same" && splice.node.isMade === true;
-        if (growth === "grown" || isTaken) continue;
+        // So had one that has grown, or that another program has led back to the same data: it is followed, unless
+        // its detach had begun.
+        const { isMade } = splice.node;
+        const isThere = this.dm.nodeOf(splice) !== undefined;
+        const growth = isThere ? await this.dm.growthOf(number, clone) : undefined;
+        if (growth === "grown" && isMade !== false) continue;
+        if (growth === "same" && isMade === true) continue;
         await end(tracker);
         const text = "detached, as its node does not lead to its front: attach it again";
         this.#context.logger.error({ device, node: splice.path }, text);
       } catch (error) {
         this.#context.logger.error({ device, err: error }, "its live attach is not settled");
-      }
-    }
-  }
-
-  async #fence(): Promise<void> {
-    const { state, logger } = this.#context;
-    for (const name of state.fileNames()) {
-      const [number] = StateFile.exchange.idsIn(name) ?? [];
-      if (number === undefined) continue;
-      const fd = openSync(join(state.path, name), "r+");
-      try {
-        const deadlineMs = performance.now() + EXCHANGE_FENCE_TIMEOUT_MS;
-        while (!tryLockFile(fd) && performance.now() < deadlineMs) {
-          await sleep(EXCHANGE_FENCE_INTERVAL_MS);
-        }
-        await this.dm.resume(number);
-      } catch (error) {
-        logger.error({ node: number, err: error }, "an exchange of tables is not settled");
-      } finally {
-        closeSync(fd);
-        state.removeFile(name);
       }
     }
   }
@@ -349,15 +320,6 @@ export function splicedOf(tracker: Tracker, splice: Splice): Spliced {
     noteLink: () => tracker.noteLink(),
     noteMade: (isMade) => tracker.noteMade(isMade),
   };
-}
-
-function isLocked(path: string): boolean {
-  const fd = openSync(path, "r+");
-  try {
-    return !tryLockFile(fd);
-  } finally {
-    closeSync(fd);
-  }
 }
 
 /** @throws ControlError FRONT_IN_USE: somebody writes to it past its node */

@@ -251,7 +251,7 @@ export class Tracker {
     try {
       writeTrackerRecord(this.#context.state, this, this.front.id, this.#loss);
     } catch (error) {
-      this.#context.logger.warn({ device: this.device, err: error }, "error code is not on record");
+      this.#context.logger.warn({ device: this.device, err: error }, "its record was not written");
     }
   }
 

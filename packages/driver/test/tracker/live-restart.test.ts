@@ -4,7 +4,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { LiveAttach } from "../../dist/tracker/live-attach.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
-import { codeOf, type FakeMapper, FRONT, world } from "./live-world.js";
+import { codeOf, type FakeMapper, FRONT, NODE, world } from "./live-world.js";
 
 const nobody = async () => undefined;
 
@@ -53,6 +53,33 @@ test("a node that leads elsewhere after a restart is detached aloud, one that ha
   const nothing = async () => undefined;
   for (const growth of ["grown", undefined] as const) {
     assert.is(await isEndedAfterRestart(growth, nothing), growth === undefined);
+  }
+});
+
+test("one whose detach had begun is not followed, though it has grown since", async () => {
+  const detached = async (live: LiveAttach, tracker: Tracker & { splice: Splice }) => {
+    await live.splice(tracker);
+    await live.takeOut(tracker);
+  };
+  assert.is(await isEndedAfterRestart("grown", detached), true);
+  const followed = async (live: LiveAttach, tracker: Tracker & { splice: Splice }) => {
+    await live.splice(tracker);
+    await live.takeOut(tracker, true);
+  };
+  assert.is(await isEndedAfterRestart("grown", followed), false);
+});
+
+test("one whose node is gone is ended, whatever the node of its number leads to", async () => {
+  for (const growth of ["grown", "same"] as const) {
+    const removed = async (
+      live: LiveAttach,
+      tracker: Tracker & { splice: Splice },
+      dm: FakeMapper,
+    ) => {
+      await live.splice(tracker);
+      dm.present = [{ number: NODE.number, name: "vg-other", uuid: "LVM-y" }];
+    };
+    assert.is(await isEndedAfterRestart(growth, removed), true);
   }
 });
 

@@ -5,9 +5,11 @@ import { join } from "node:path";
 import { type DeviceMapper, Splice } from "@blksnap/linux-block";
 import { StateDirectory } from "../../dist/records/state-directory.js";
 import { LiveAttach } from "../../dist/tracker/live-attach.js";
+import { LiveExchange } from "../../dist/tracker/live-exchange.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
 
-export const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
+/** There is no such node on any machine. */
+export const NODE = { number: "254:1048575", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
 export const FRONT = "259:0";
 
 /** The tables of one node; a step that fails may have been done all the same. */
@@ -17,22 +19,32 @@ export class FakeMapper {
   failing = "";
   doneAllTheSame = false;
   readonly asked: string[] = [];
-  present: { number: string; name: string; uuid: string; isSuspended?: boolean }[] = [];
+  present: { number: string; name: string; uuid: string }[] = [NODE];
+  isSuspended = false;
+  /** What an exchange that fails leaves, as its program was killed. */
+  leavesSuspended = false;
   same = true;
   onLoad = (): void => undefined;
+  /** Of each sync of the node, and what else is told to be synced. */
+  onSync = (paths: readonly string[], _limitMs: number): number[] => paths.map(() => 0);
   /** Another program's: what the node leads to after an exchange. */
   stolen: string | undefined;
   isHeldByLvm = false;
 
   #step(name: string, work: () => void): Promise<void> {
     this.asked.push(name);
-    const fails = this.failing === name;
+    const fails = name.startsWith(this.failing) && this.failing !== "";
+    if (fails && name === "exchange") this.isSuspended = this.leavesSuspended;
     if (!fails || this.doneAllTheSame) work();
     return fails ? Promise.reject(new Error(`${name} fails`)) : Promise.resolve();
   }
 
   isLinearOn = async (_: string, layer: string) => this.leadsTo === layer;
-  prepareSplice = (_: string, layer: string) => this.#step("load", () => (this.waiting = layer));
+  prepareSplice = (_: string, layer: string) =>
+    this.#step("load", () => {
+      this.waiting = layer;
+      this.onLoad();
+    });
   prepareReturn = () =>
     this.#step("load", () => {
       this.waiting = "disk";
@@ -45,7 +57,7 @@ export class FakeMapper {
       this.waiting = undefined;
     }).then(() => 1234);
   dropWaiting = () => this.#step("drop", () => (this.waiting = undefined));
-  resume = (number: string) => this.#step(`resume ${number}`, () => undefined);
+  resume = (number: string) => this.#step(`resume ${number}`, () => (this.isSuspended = false));
   clone = async () => {
     this.asked.push("clone");
     return { number: "254:8" };
@@ -60,7 +72,14 @@ export class FakeMapper {
     });
   onRenamed = (): void => undefined;
   nodes = () => this.present;
-  node = (number: string) => this.present.find((one) => one.number === number);
+  node = (number: string) => {
+    const found = this.present.find((one) => one.number === number);
+    return found && { ...found, isSuspended: this.isSuspended };
+  };
+  nodeOf = ({ node: { number, uuid } }: Splice) => {
+    const found = this.node(number);
+    return found?.uuid === uuid ? found : undefined;
+  };
   haveSameTable = async () => this.same;
   growth: "same" | "grown" | undefined = "same";
   growthOf = async () => this.growth;
@@ -79,10 +98,13 @@ export function world() {
   const pausesMs: number[] = [];
   const info = ({ withoutIoMs }: { withoutIoMs: number }) => pausesMs.push(withoutIoMs);
   const error = (_: unknown, text: string) => errors.push(text);
-  const logger = { info, warn: say, error };
+  const logger = { info, warn: say, error, fatal: error };
   const dm = new FakeMapper();
   const context = { state, logger, blockDevices: {} } as never;
-  const live = new LiveAttach(context, dm as unknown as DeviceMapper);
+  const mapper = dm as unknown as DeviceMapper;
+  const exchanges = new LiveExchange(context, mapper, 1);
+  const sync = async (paths: readonly string[], limitMs: number) => dm.onSync(paths, limitMs);
+  const live = new LiveAttach(context, mapper, { exchanges, sync });
   const splice = new Splice(NODE);
   splice.front = FRONT;
   const tracker = {

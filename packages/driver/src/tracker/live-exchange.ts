@@ -1,0 +1,185 @@
+/**
+ * The exchange of a node's tables, and what is left where one is refused: the kernel keeps the node suspended then,
+ * its users wait, and the program that asked may have been killed before it could resume it.
+ *
+ * ```
+ *   mark, locked ─▶ exchange ─┬─▶ done    ─▶ mark removed
+ *                             └─▶ refused ─▶ lock free ─▶ our table dropped ─▶ resumed ─▶ mark removed
+ *                                              └───────────── again ◀───────────┘
+ * ```
+ *
+ * The mark is a file in the state directory. Its lock lives as long as the program, and the file for as long as the
+ * node may be suspended by it: a daemon that finds it goes on where the one before has ended.
+ */
+import { closeSync, existsSync, openSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { messageOf } from "@blksnap/errors";
+import type { DeviceMapper, MappedNode, Splice } from "@blksnap/linux-block";
+import { tryLockFile } from "@blksnap/uring";
+import type { DriverContext } from "../context.js";
+import { StateFile } from "../records/file-names.js";
+import {
+  EXCHANGE_FENCE_INTERVAL_MS,
+  EXCHANGE_FENCE_TIMEOUT_MS,
+  RESUME_INTERVAL_MS,
+} from "../time-limits.js";
+import type { Tracker } from "./tracker.js";
+
+type Context = Pick<DriverContext, "state" | "logger">;
+type Exchanged = Pick<Tracker, "device"> & { readonly splice: Splice };
+
+export class LiveExchange {
+  readonly #context: Context;
+  readonly #dm: DeviceMapper;
+  readonly #intervalMs: number;
+  /** Marks whose nodes are being resumed, with the last failure: each is told once. */
+  readonly #left = new Map<string, string>();
+
+  constructor(context: Context, dm: DeviceMapper, intervalMs: number = RESUME_INTERVAL_MS) {
+    this.#context = context;
+    this.#dm = dm;
+    this.#intervalMs = intervalMs;
+  }
+
+  /**
+   * While LVM leaves the node alone.
+   * @param what for the log
+   * @throws LinuxBlockError, Error: refused, and the node continues with its old table as soon as it can be resumed
+   */
+  async run({ device, splice }: Exchanged, what: "splice" | "return"): Promise<void> {
+    const { number } = splice.node;
+    // An exchange would end a suspension that is another program's.
+    if (this.#dm.node(number)?.isSuspended === true) {
+      throw new Error("another program has suspended its node");
+    }
+    const name = StateFile.exchange.name(number);
+    const fd = openSync(this.#pathOf(name), "a", 0o600);
+    let isDone = false;
+    try {
+      if (!tryLockFile(fd)) throw new Error("an earlier exchange of its tables has not ended");
+      const tookUs = await this.#dm.exchange(number, fd).catch(async (error: unknown) => {
+        await this.#endRefused({ device, splice });
+        throw error;
+      });
+      isDone = true;
+      const withoutIoMs = Math.ceil(tookUs / 100) / 10;
+      this.#context.logger.info({ device, what, withoutIoMs }, "its node leads elsewhere");
+    } finally {
+      closeSync(fd);
+      // Who suspends it after an exchange resumes it, too.
+      const node = isDone ? undefined : this.#dm.node(number);
+      if (!this.#isSettled(name, node)) void this.#resumeLater(name, number, splice);
+    }
+  }
+
+  /** Its program may have been killed before it could resume the node. */
+  async #endRefused({ device, splice }: Exchanged): Promise<void> {
+    const { number } = splice.node;
+    await this.dropWaiting({ device, splice });
+    await this.#dm.resume(number).catch((error: unknown) => {
+      const text = "a node is not resumed: that is tried again";
+      this.#context.logger.error({ node: number, err: error }, text);
+    });
+  }
+
+  /** What cannot be dropped is in the log. */
+  async dropWaiting({ device, splice }: Exchanged): Promise<void> {
+    const { number, clone } = splice.node;
+    await this.#dm.dropWaiting(number, splice.front, clone).catch((error: unknown) => {
+      this.#context.logger.error({ device, err: error }, "a table is left in waiting");
+    });
+  }
+
+  /** Waits for exchanges of an earlier daemon that are still under way, and resumes what they have left. */
+  async fence(splices: readonly Splice[]): Promise<void> {
+    for (const name of this.#context.state.fileNames()) {
+      const [number] = StateFile.exchange.idsIn(name) ?? [];
+      if (number === undefined) continue;
+      const splice = splices.find(({ node }) => node.number === number);
+      const deadlineMs = performance.now() + EXCHANGE_FENCE_TIMEOUT_MS;
+      while (this.#isLocked(name) && performance.now() < deadlineMs) {
+        await sleep(EXCHANGE_FENCE_INTERVAL_MS);
+      }
+      if (await this.#tryResume(name, number, splice)) continue;
+      void this.#resumeLater(name, number, splice);
+    }
+  }
+
+  /** Until the node is not suspended, or is gone; also while its device is detached. */
+  async #resumeLater(name: string, number: string, splice: Splice | undefined): Promise<void> {
+    if (this.#left.has(name)) return;
+    this.#left.set(name, "");
+    const text =
+      "a node may stay suspended, and its users wait: it is resumed as soon as it can be";
+    this.#context.logger.fatal({ node: number }, text);
+    do await sleep(this.#intervalMs, undefined, { ref: false });
+    while (!(await this.#tryResume(name, number, splice)));
+    this.#left.delete(name);
+    this.#context.logger.warn({ node: number }, "a node is not suspended any more");
+  }
+
+  /** Answers whether nothing is left to do. */
+  async #tryResume(name: string, number: string, splice: Splice | undefined): Promise<boolean> {
+    try {
+      const node = this.#nodeOf(number, splice);
+      if (!this.#isLocked(name) && node?.isSuspended === true) await this.#resume(node, splice);
+    } catch (error) {
+      const isNew = this.#left.get(name) !== messageOf(error);
+      if (isNew) this.#context.logger.error({ node: number, err: error }, "a node is not resumed");
+      if (this.#left.has(name)) this.#left.set(name, messageOf(error));
+    }
+    return this.#isSettled(name, this.#nodeOf(number, splice));
+  }
+
+  /** By now LVM may have suspended it: then it is resumed when that has done, and no table of its is made live. */
+  #resume(node: MappedNode, splice: Splice | undefined): Promise<void> {
+    const { number } = node;
+    return this.#dm.exclusively(node, async () => {
+      if (this.#nodeOf(number, splice)?.isSuspended !== true) return;
+      const { front, node: ours } = splice ?? {};
+      if (front !== undefined && ours !== undefined) {
+        await this.#dm.dropWaiting(number, front, ours.clone);
+      }
+      await this.#dm.resume(number);
+    });
+  }
+
+  /**
+   * Removes the mark where it has done its service. Looks and acts at once: another exchange may begin at any time.
+   * @param node that it may have left suspended
+   */
+  #isSettled(name: string, node: MappedNode | undefined): boolean {
+    if (this.#isLocked(name) || node?.isSuspended === true) return false;
+    try {
+      this.#context.state.removeFile(name);
+    } catch (error) {
+      this.#context.logger.error({ name, err: error }, "the mark of an exchange is left");
+    }
+    return true;
+  }
+
+  /** Another node may have the number by now. Of an attach that was taken back only that is known. */
+  #nodeOf(number: string, splice: Splice | undefined): MappedNode | undefined {
+    return splice === undefined ? this.#dm.node(number) : this.#dm.nodeOf(splice);
+  }
+
+  /** Also where that cannot be found out. */
+  #isLocked(name: string): boolean {
+    const path = this.#pathOf(name);
+    if (!existsSync(path)) return false;
+    let fd: number | undefined;
+    try {
+      fd = openSync(path, "r+");
+      return !tryLockFile(fd);
+    } catch {
+      return true;
+    } finally {
+      if (fd !== undefined) closeSync(fd);
+    }
+  }
+
+  #pathOf(name: string): string {
+    return join(this.#context.state.path, name);
+  }
+}

@@ -1,0 +1,164 @@
+/** What becomes of a node whose exchange of tables was refused, and of its mark. */
+import { closeSync, existsSync, openSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { ETIMEDOUT } from "@blksnap/errors";
+import { tryLockFile } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { codeOf, FRONT, NODE, world as newWorld } from "./live-world.js";
+
+const RESUME = `resume ${NODE.number}`;
+const nobody = async () => undefined;
+
+function world() {
+  const made = newWorld();
+  const mark = join(made.state.path, `exchange-${NODE.number}`);
+  return { ...made, mark, hasMark: () => existsSync(mark) };
+}
+
+/** Ends when it is so; a test that waits for what never comes is ended from outside. */
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await sleep(1);
+}
+
+const recover = ({ live, tracker }: ReturnType<typeof world>, known = [tracker]) =>
+  live.recover(known, () => true, nobody);
+
+test("a node that a refused exchange leaves suspended is resumed until that succeeds", async () => {
+  const { dm, live, tracker, hasMark, errors } = world();
+  dm.leavesSuspended = true;
+  let left = 3;
+  const { resume } = dm;
+  dm.resume = (number) => {
+    dm.failing = left-- > 0 ? "resume" : "exchange";
+    return resume(number);
+  };
+  dm.failing = "exchange";
+  assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
+  assert.ok(dm.isSuspended && hasMark());
+  await until(() => !hasMark());
+  assert.not(dm.isSuspended);
+  assert.equal([dm.leadsTo, dm.waiting], ["disk", undefined]);
+  const fatal = errors.filter((text) => text.startsWith("a node may stay suspended"));
+  assert.is(fatal.length, 1);
+  assert.is(dm.asked.filter((one) => one === RESUME).length, 4);
+});
+
+test("a mark whose program lives is kept, and its node is resumed after its end", async () => {
+  const { dm, live, tracker, mark, hasMark } = world();
+  const program = openSync(mark, "a");
+  tryLockFile(program);
+  assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
+  assert.not(dm.asked.includes("exchange"));
+  // It is suspended when the daemon has looked already.
+  dm.isSuspended = true;
+  assert.ok(hasMark());
+  dm.asked.length = 0;
+  await sleep(10);
+  assert.equal(dm.asked, []);
+  closeSync(program);
+  await until(() => !hasMark());
+  assert.not(dm.isSuspended);
+  assert.equal(dm.asked, ["drop", RESUME]);
+  await live.splice(tracker);
+  assert.is(dm.leadsTo, FRONT);
+});
+
+test("what an exchange has left is resumed by the next daemon, and its mark removed", async () => {
+  for (const isKnown of [true, false]) {
+    const one = world();
+    writeFileSync(one.mark, "");
+    one.dm.isSuspended = true;
+    await recover(one, isKnown ? [one.tracker] : []);
+    assert.equal(one.dm.asked, isKnown ? ["drop", RESUME] : [RESUME]);
+    assert.not(one.hasMark() || one.dm.isSuspended);
+  }
+  const other = world();
+  writeFileSync(other.mark, "");
+  await recover(other);
+  assert.equal([other.dm.asked, other.hasMark()], [[], false], "it was not suspended");
+});
+
+test("a mark stays where the next daemon cannot resume the node either", async () => {
+  const one = world();
+  writeFileSync(one.mark, "");
+  one.dm.isSuspended = true;
+  one.dm.failing = "resume";
+  await recover(one);
+  assert.ok(one.hasMark());
+  one.dm.failing = "";
+  await until(() => !one.hasMark());
+  assert.not(one.dm.isSuspended);
+});
+
+test("a node that LVM has suspended since is resumed when LVM has done, another node never", async () => {
+  const one = world();
+  writeFileSync(one.mark, "");
+  one.dm.isSuspended = true;
+  one.dm.isHeldByLvm = true;
+  await recover(one);
+  assert.equal([one.dm.asked, one.hasMark()], [[], true]);
+  one.dm.isSuspended = false;
+  one.dm.isHeldByLvm = false;
+  await until(() => !one.hasMark());
+  assert.equal(one.dm.asked, [], "LVM has resumed it");
+
+  const another = world();
+  writeFileSync(another.mark, "");
+  another.dm.present = [{ ...NODE, name: "vg-other", uuid: "LVM-y" }];
+  another.dm.isSuspended = true;
+  await recover(another);
+  assert.equal([another.dm.asked, another.hasMark()], [[], false]);
+});
+
+test("a node that another program suspends before the exchange stays so", async () => {
+  for (const what of ["splice", "return"]) {
+    const { dm, live, tracker, hasMark } = world();
+    if (what === "return") await live.splice(tracker);
+    const before = dm.leadsTo;
+    dm.asked.length = 0;
+    dm.onLoad = () => {
+      dm.isSuspended = true;
+    };
+    const work = what === "splice" ? live.splice(tracker) : live.takeOut(tracker);
+    assert.is(await codeOf(work), "SPLICE_FAILED");
+    assert.ok(dm.isSuspended);
+    assert.not(dm.asked.includes("exchange") || dm.asked.includes(RESUME) || hasMark());
+    assert.equal([dm.leadsTo, dm.waiting], [before, undefined]);
+  }
+});
+
+test("a node that another program suspends after an exchange stays so", async () => {
+  const { dm, live, tracker, hasMark } = world();
+  const { exchange } = dm;
+  dm.exchange = () => exchange().finally(() => (dm.isSuspended = true));
+  await live.splice(tracker);
+  assert.equal([hasMark(), dm.isSuspended, dm.asked.includes(RESUME)], [false, true, false]);
+});
+
+test("an attach is refused where the last sync is late or fails, a detach goes on", async () => {
+  const late = () => [-ETIMEDOUT];
+  const broken = () => {
+    throw new Error("no process can be started");
+  };
+  for (const sync of [late, broken]) {
+    const { dm, live, tracker } = world();
+    const { onSync } = dm;
+    dm.onLoad = () => {
+      dm.onSync = sync;
+    };
+    assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
+    assert.equal([dm.leadsTo, dm.asked.includes("exchange")], ["disk", false]);
+    dm.onSync = onSync;
+    dm.onLoad = () => undefined;
+    await live.splice(tracker);
+    dm.onLoad = () => {
+      dm.onSync = sync;
+    };
+    await live.takeOut(tracker);
+    assert.is(dm.leadsTo, "disk");
+  }
+});
+
+test.run();
