@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/sysmacros.h>
 
 #include <cerrno>
@@ -36,6 +37,20 @@ int64_t Ask(int control, unsigned long request, dev_t node, uint32_t event) {
   return Checked(ioctl(control, request, &words));
 }
 
+/**
+ * The rest of this program may lie behind the node: while that is suspended nothing can be read from it.
+ * @returns 0, or a negative errno
+ */
+int64_t StayInMemory() {
+  // Who has CAP_IPC_LOCK needs no limit, who has not may be allowed a higher one.
+  rlimit limit{RLIM_INFINITY, RLIM_INFINITY};
+  if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0 && getrlimit(RLIMIT_MEMLOCK, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_MEMLOCK, &limit);
+  }
+  return Checked(mlockall(MCL_CURRENT | MCL_FUTURE));
+}
+
 int Failed(const char* what, int64_t status) {
   std::fprintf(stderr, "%s: %s\n", what, std::strerror(static_cast<int>(-status)));
   return EXIT_FAILURE;
@@ -45,11 +60,11 @@ int Failed(const char* what, int64_t status) {
 
 int Exchange(const char* major, const char* minor) {
   prctl(PR_SET_NAME, "apart:exchange");
+  const int64_t locked = StayInMemory();
+  if (locked < 0) return Failed("mlockall (needs CAP_IPC_LOCK or LimitMEMLOCK=infinity)", locked);
   const dev_t node = makedev(std::atoi(major), std::atoi(minor));
   const File control(kControl, O_RDWR);
   if (control < 0) return Failed(kControl, control);
-  // The rest of this program may lie behind the node: while that is suspended nothing can be read from it.
-  mlockall(MCL_CURRENT | MCL_FUTURE);
   const int64_t began_us = NowUs();
   const int64_t status = Ask(control, DM_DEV_SUSPEND, node, kUdevFlags);
   if (status == 0) {

@@ -5,6 +5,8 @@
  * system on the node, waits for what is on its way, exchanges the tables and resumes. What the kernel refuses is
  * taken back: the table in waiting is dropped, and the node continues with its old one.
  *
+ * It stays in memory meanwhile: where it may not, nothing is done.
+ *
  * Prints for how many microseconds the call lasted: its users waited for no longer.
  * @returns as the process ends
  */
