@@ -2,13 +2,14 @@
  * Live attach: the front is put under a device-mapper node while its file system is mounted and written to,
  * and taken out again. Users must not be affected. Deaths of the daemon: live-deaths.mjs.
  */
-import { closeSync, openSync, readdirSync } from "node:fs";
+import { closeSync, openSync, readdirSync, truncateSync } from "node:fs";
 import { basename } from "node:path";
+import { apartProgram } from "@blksnap/uring";
 import * as assert from "uvu/assert";
 import { attempt, run } from "../lib/command.mjs";
 import { ctl } from "../lib/ctl.mjs";
 import { mapped, sectorsOf } from "../lib/device-mapper.mjs";
-import { ramDisks } from "../lib/disks.mjs";
+import { imageFile, loopDisk, ramDisks } from "../lib/disks.mjs";
 import {
   checkFileSystem,
   checksums,
@@ -136,6 +137,27 @@ test("a node that is renamed stays tracked, one that has grown is tracked in a n
     [(await tableOf(node)).trim().split(" ").slice(0, 3).join(" "), nodes()],
     [`0 ${whole} linear`, before],
   );
+});
+
+test("an exchange that the kernel refuses leaves the node as it was, and not suspended", async (t) => {
+  t.expectKernelMessages(/too small for target|loop\d+: detected capacity change/);
+  const file = imageFile(t, 16 * MIB);
+  const [disk, other] = [await loopDisk(t, 16 * MIB), await loopDisk(t, 16 * MIB, { file })];
+  const { path: node } = await mapped(t, [`0 ${await sectorsOf(disk)} linear ${disk} 0`]);
+  const before = [await tableOf(node), nodes()];
+  await run(["dmsetup", "load", node], { input: `0 ${await sectorsOf(other)} linear ${other} 0` });
+  // It is looked at again when it becomes the live one.
+  truncateSync(file, 8 * MIB);
+  await run(["losetup", "--set-capacity", other]);
+  const number = (await identityOf(node)).split(" ")[0].split(":").slice(-2);
+  const { status, stderr } = await attempt([apartProgram, "0", "exchange", ...number]);
+  assert.is(status, 1);
+  assert.match(stderr, /^the exchange of tables: /);
+  const info = await run(["dmsetup", "info", node]);
+  assert.match(info, /^State: +ACTIVE$/m);
+  assert.match(info, /^Tables present: +LIVE$/m);
+  await run(["dd", `if=${node}`, "of=/dev/null", "bs=1M", "iflag=direct"]);
+  assert.equal([await tableOf(node), nodes()], before);
 });
 
 /** The kernel's node of the only clone. */
