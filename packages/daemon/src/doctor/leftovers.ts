@@ -23,9 +23,7 @@ const SECOND_LOOK_MS = 2_000;
 const LINKS = "/dev/blksnap";
 /** A node over a device that waits opens at once: nothing is read. */
 const CLAIM_TIMEOUT_MS = 5_000;
-/** Who did not answer is left alone. */
 const HELD = [-EBUSY, -ETIMEDOUT];
-const UNSEEN_USER = "a file system that is unmounted lazily, or mounted in a container";
 
 /** The ublk devices of the host, of all servers. */
 export interface UblkDevices {
@@ -130,15 +128,20 @@ async function judgeForgotten(
 ): Promise<FixableFinding> {
   const check = "ublk_devices";
   const why = "no daemon can resume it";
-  const users = await lastingUsers(path);
+  const users = lastingUsers(path);
   if (users.length > 0) {
     const what = `${path} waits without a record, and is in use: ${users.join(", ")}`;
     const hint = `End what uses it, then doctor --fix; umount --lazy for a file system`;
     return error(check, what, why, hint);
   }
-  const what = `${path} waits without a record, and has no users`;
+  const held = await heldNodes(path);
+  const holds = `a file system that is unmounted lazily, or mounted in a container, holds ${held.join(", ")}`;
+  const who = held.length === 0 ? "has no users" : `has no users but one: ${holds}`;
+  const what = `${path} waits without a record, and ${who}`;
+  // Nobody can serve it again: an error is the only way on for who waits, an unmount among them.
+  const hint = `doctor --fix removes it${held.length === 0 ? "" : ", and who waits for it gets EIO"}`;
   return {
-    ...warning(check, what, why, "doctor --fix removes it"),
+    ...warning(check, what, why, hint),
     fix: () => remove(devices, id, owner),
   };
 }
@@ -147,24 +150,28 @@ async function judgeForgotten(
  * Who keeps a device in use. A node of the device mapper does only for users of its own: under a live attach it always
  * leads to the front.
  */
-export async function lastingUsers(
+export function lastingUsers(path: string, find: FindUsers = findUsers): string[] {
+  return find(path).flatMap((user) => {
+    const node = nodeIn(user);
+    return node === undefined ? user : find(`/dev/${node}`).map((its) => `${user} (${its})`);
+  });
+}
+
+/** Nodes over a device that are held by what is in no table of mounts that is read here. */
+export async function heldNodes(
   path: string,
   find: FindUsers = findUsers,
   claim: Claim = (node) => claimInHelper(node, CLAIM_TIMEOUT_MS),
 ): Promise<string[]> {
-  const lasting: string[] = [];
-  for (const user of find(path)) {
-    const [, node] = /^used by (dm-\d+)$/.exec(user) ?? [];
-    if (node === undefined) {
-      lasting.push(user);
-      continue;
-    }
-    const users = [...find(`/dev/${node}`)];
-    const isHeld = users.length === 0 && HELD.includes(await claim(`/dev/${node}`));
-    if (isHeld) users.push(UNSEEN_USER);
-    lasting.push(...users.map((its) => `${user} (${its})`));
+  const held: string[] = [];
+  for (const node of find(path).map(nodeIn)) {
+    if (node !== undefined && HELD.includes(await claim(`/dev/${node}`))) held.push(node);
   }
-  return lasting;
+  return held;
+}
+
+function nodeIn(user: string): string | undefined {
+  return /^used by (dm-\d+)$/.exec(user)?.[1];
 }
 
 type FindUsers = (path: string) => readonly string[];
