@@ -58,7 +58,8 @@ export class LiveExchange {
     let isDone = false;
     try {
       if (!tryLockFile(fd)) throw new Error("an earlier exchange of its tables has not ended");
-      const tookUs = await this.#dm.exchange(number, fd).catch(async (error: unknown) => {
+      const how = what === "return" ? "return" : "exchange";
+      const tookUs = await this.#dm.exchange(number, fd, how).catch(async (error: unknown) => {
         await this.#endRefused({ device, splice });
         throw error;
       });
@@ -114,16 +115,25 @@ export class LiveExchange {
       "a node may stay suspended, and its users wait: it is resumed as soon as it can be";
     this.#context.logger.fatal({ node: number }, text);
     do await sleep(this.#intervalMs, undefined, { ref: false });
-    while (!(await this.#tryResume(name, number, splice)));
+    while (!(await this.#tryResume(name, number, splice, true)));
     this.#left.delete(name);
     this.#context.logger.warn({ node: number }, "a node is not suspended any more");
   }
 
-  /** Answers whether nothing is left to do. */
-  async #tryResume(name: string, number: string, splice: Splice | undefined): Promise<boolean> {
+  /**
+   * Answers whether nothing is left to do.
+   * @param drops our table also where the node is not suspended: a kernel that was interrupted puts it in waiting again
+   */
+  async #tryResume(
+    name: string,
+    number: string,
+    splice: Splice | undefined,
+    drops: boolean = false,
+  ): Promise<boolean> {
     try {
       const node = this.#nodeOf(number, splice);
-      if (!this.#isLocked(name) && node?.isSuspended === true) await this.#resume(node, splice);
+      const isDue = node?.isSuspended === true || (drops && splice !== undefined);
+      if (node !== undefined && isDue && !this.#isLocked(name)) await this.#resume(node, splice);
     } catch (error) {
       const isNew = this.#left.get(name) !== messageOf(error);
       if (isNew) this.#context.logger.error({ node: number, err: error }, "a node is not resumed");
@@ -136,12 +146,13 @@ export class LiveExchange {
   #resume(node: MappedNode, splice: Splice | undefined): Promise<void> {
     const { number } = node;
     return this.#dm.exclusively(node, async () => {
-      if (this.#nodeOf(number, splice)?.isSuspended !== true) return;
+      if (this.#nodeOf(number, splice) === undefined) return;
       const { front, node: ours } = splice ?? {};
       if (front !== undefined && ours !== undefined) {
         await this.#dm.dropWaiting(number, front, ours.clone);
       }
-      await this.#dm.resume(number);
+      const isLeft = this.#nodeOf(number, splice)?.isSuspended === true;
+      if (isLeft) await this.#dm.resume(number);
     });
   }
 

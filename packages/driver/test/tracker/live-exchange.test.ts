@@ -65,6 +65,18 @@ test("a mark whose program lives is kept, and its node is resumed after its end"
   assert.is(dm.leadsTo, FRONT);
 });
 
+test("a table that an interrupted exchange has put in waiting again is dropped", async () => {
+  const { dm, live, tracker, mark, hasMark } = world();
+  const program = openSync(mark, "a");
+  tryLockFile(program);
+  assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
+  dm.waiting = FRONT;
+  dm.asked.length = 0;
+  closeSync(program);
+  await until(() => !hasMark());
+  assert.equal([dm.asked, dm.waiting, dm.leadsTo], [["drop"], undefined, "disk"]);
+});
+
 test("what an exchange has left is resumed by the next daemon, and its mark removed", async () => {
   for (const isKnown of [true, false]) {
     const one = world();
@@ -102,7 +114,7 @@ test("a node that LVM has suspended since is resumed when LVM has done, another 
   one.dm.isSuspended = false;
   one.dm.isHeldByLvm = false;
   await until(() => !one.hasMark());
-  assert.equal(one.dm.asked, [], "LVM has resumed it");
+  assert.not(one.dm.asked.includes(RESUME), "LVM has resumed it");
 
   const another = world();
   writeFileSync(another.mark, "");

@@ -183,13 +183,18 @@ export class DeviceMapper {
   /**
    * Switches a node to the table in waiting, in one step, its file system frozen meanwhile.
    * @param heldFd lives until nothing happens to the node any more
+   * @param what an exchange is refused where its program may not stay in memory, a return is not
    * @returns for how many microseconds: users waited for no longer
    * @throws LinuxBlockError DEVICE_MAPPER_FAILED: it continues with its old table
    */
-  async exchange(number: string, heldFd?: number): Promise<number> {
+  async exchange(
+    number: string,
+    heldFd?: number,
+    what: "exchange" | "return" = "exchange",
+  ): Promise<number> {
     const options: DmsetupOptions = { program: this.#program, timeoutMs: EXCHANGE_LIMIT_MS };
     const held = heldFd === undefined ? {} : { heldFd };
-    const said = await this.#run(["0", "exchange", ...number.split(":")], { ...options, ...held });
+    const said = await this.#run(["0", what, ...number.split(":")], { ...options, ...held });
     return Number(said);
   }
 

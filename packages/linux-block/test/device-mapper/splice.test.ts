@@ -225,7 +225,10 @@ async function withProgram(text: string, work: (folder: string) => Promise<void>
 test("while a node stands still one program works, which asks the kernel once", async () => {
   const world = new World();
   assert.is(await world.mapper.exchange("254:3"), 1500);
-  assert.equal(world.asked, [`${PROGRAM} 0 exchange 254 3`]);
+  assert.equal(world.asked.splice(0), [`${PROGRAM} 0 exchange 254 3`]);
+  // Users get their data back also where the program may not stay in memory.
+  await world.mapper.exchange("254:3", undefined, "return");
+  assert.equal(world.asked, [`${PROGRAM} 0 return 254 3`]);
 });
 
 test("the program of an exchange says why the kernel refuses it", async () => {

@@ -58,10 +58,10 @@ int Failed(const char* what, int64_t status) {
 
 }  // namespace
 
-int Exchange(const char* major, const char* minor) {
+int Exchange(const char* major, const char* minor, bool may_page) {
   prctl(PR_SET_NAME, "apart:exchange");
   const int64_t locked = StayInMemory();
-  if (locked < 0) return Failed("mlockall (needs CAP_IPC_LOCK or LimitMEMLOCK=infinity)", locked);
+  if (locked < 0 && !may_page) return Failed("mlockall (needs CAP_IPC_LOCK or LimitMEMLOCK=infinity)", locked);
   const dev_t node = makedev(std::atoi(major), std::atoi(minor));
   const File control(kControl, O_RDWR);
   if (control < 0) return Failed(kControl, control);

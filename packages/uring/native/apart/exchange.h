@@ -5,9 +5,9 @@
  * system on the node, waits for what is on its way, exchanges the tables and resumes. What the kernel refuses is
  * taken back: the table in waiting is dropped, and the node continues with its old one.
  *
- * It stays in memory meanwhile: where it may not, nothing is done.
+ * It stays in memory meanwhile: where it may not, nothing is done; but for `may_page`, a node that is led back.
  *
  * Prints for how many microseconds the call lasted: its users waited for no longer.
  * @returns as the process ends
  */
-int Exchange(const char* major, const char* minor);
+int Exchange(const char* major, const char* minor, bool may_page);

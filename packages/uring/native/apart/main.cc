@@ -21,6 +21,7 @@
 //   uring-apart 0 freeze PATH                FIFREEZE and FITHAW; affects no process but itself when it ends
 //   uring-apart 0 thaw PATH
 //   uring-apart 0 exchange MAJOR MINOR       exchange.h
+//   uring-apart 0 return MAJOR MINOR         the same, also where it cannot be kept in memory
 //
 // PARENT is the id of the process that asks. A call that it did not live to see begun is not made: it
 // may be about a device whose number another one has by now. While it makes a call its name is "apart:"
@@ -280,7 +281,8 @@ int main(int count, char** words) {
   if (count < 3) return EXIT_FAILURE;
   const std::string_view verb = words[2];
   if (count == 4 && (verb == "freeze" || verb == "thaw")) return Freeze(verb, words[3]);
-  if (count == 5 && verb == "exchange") return Exchange(words[3], words[4]);
+  if (count == 5 && (verb == "exchange" || verb == "return"))
+    return Exchange(words[3], words[4], verb == "return");
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (!LivesWith(words[1])) return EXIT_FAILURE;
   if (verb == "serve") {
