@@ -3,7 +3,7 @@ import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { connect, createServer } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pipeline } from "node:stream";
@@ -12,7 +12,7 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { exportRaw } from "../dist/export-raw.js";
 import { exportToStore } from "../dist/export-store.js";
-import { openImage } from "../dist/source.js";
+import { type ImageReader, openImage } from "../dist/source.js";
 import { BackupStore } from "../dist/store.js";
 import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
 
@@ -88,69 +88,65 @@ test("an export is read in any pieces, many at once", async ({ uri, content }) =
   await image.close();
 });
 
-test("reads that are under way together go over several connections", async ({
-  folder,
-  uri,
-  content,
-}) => {
+/** What is between the image's readers and the server, and counts connections. */
+async function proxyOf(
+  { folder, uri }: World,
+  carry: (connection: Socket, up: Socket, count: number) => void,
+) {
   const server = join(folder, "socket");
-  let connections = 0;
-  const between = createServer((connection) => {
-    connections++;
-    pipeline(connection, connect(server), connection, () => undefined);
-  });
-  between.listen(join(folder, "between"));
+  const path = join(folder, "between");
+  let count = 0;
+  const between = createServer((connection) => carry(connection, connect(server), ++count));
+  between.listen(path);
   await once(between, "listening");
-  const image = await openImage(uri.replace(server, join(folder, "between")));
-  const read = async (): Promise<void> => {
-    const data = Buffer.alloc(MIB);
-    for (let at = 0; at < 8 * MIB; at += MIB) {
-      await image.read(data, at);
-      assert.ok(data.equals(content.subarray(at, at + MIB)));
-    }
+  return {
+    uri: uri.replace(server, path),
+    count: () => count,
+    close: () => between.close(),
   };
+}
+
+/** Reads the beginning of the image, one read after the other. */
+async function readPart(image: ImageReader, content: Buffer): Promise<void> {
+  const data = Buffer.alloc(MIB);
+  for (let at = 0; at < 8 * MIB; at += MIB) {
+    await image.read(data, at);
+    assert.ok(data.equals(content.subarray(at, at + MIB)));
+  }
+}
+
+test("reads that are under way together go over several connections", async (world) => {
+  const proxy = await proxyOf(world, (connection, up) => {
+    pipeline(connection, up, connection, () => undefined);
+  });
+  const image = await openImage(proxy.uri);
+  const read = () => readPart(image, world.content);
   await read();
-  assert.is(connections, 1, "one read at a time needs one");
+  assert.is(proxy.count(), 1, "one read at a time needs one");
   // Each has others under way as it begins; how soon a further connection is there is up to the server.
-  for (let round = 0; round < ROUNDS_MAX && connections < 4; round++) {
+  for (let round = 0; round < ROUNDS_MAX && proxy.count() < 4; round++) {
     await Promise.all([read(), read(), read(), read(), read()]);
   }
   await image.close();
-  assert.is(connections, 4);
-  between.close();
+  assert.is(proxy.count(), 4);
+  proxy.close();
 });
 
-test("connections that a server closes behind their handshake are not read from", async ({
-  folder,
-  uri,
-  content,
-}) => {
-  const server = join(folder, "socket");
-  let connections = 0;
-  const between = createServer((connection) => {
-    const isFirst = ++connections === 1;
-    const up = connect(server);
+test("connections that a server closes behind their handshake are not read from", async (world) => {
+  const proxy = await proxyOf(world, (connection, up, count) => {
     pipeline(up, connection, () => up.destroy());
     connection.on("data", (data) => {
       // A request of the transmission: the handshake is over.
-      if (isFirst || !REQUEST_MAGICS.some((magic) => data.includes(magic))) up.write(data);
+      if (count === 1 || !REQUEST_MAGICS.some((magic) => data.includes(magic))) up.write(data);
       else connection.destroy();
     });
   });
-  between.listen(join(folder, "between"));
-  await once(between, "listening");
-  const image = await openImage(uri.replace(server, join(folder, "between")));
-  const read = async (): Promise<void> => {
-    const data = Buffer.alloc(MIB);
-    for (let at = 0; at < 8 * MIB; at += MIB) {
-      await image.read(data, at);
-      assert.ok(data.equals(content.subarray(at, at + MIB)));
-    }
-  };
+  const image = await openImage(proxy.uri);
+  const read = () => readPart(image, world.content);
   await Promise.all([read(), read(), read()]);
   await image.close();
-  assert.is(connections, 2, "the first one that ends is the last one that is tried");
-  between.close();
+  assert.is(proxy.count(), 2, "the first one that ends is the last one that is tried");
+  proxy.close();
 });
 
 test("an end of the image and an end of its server are its failure", async ({ uri, server }) => {
