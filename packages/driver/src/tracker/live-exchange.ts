@@ -147,9 +147,8 @@ export class LiveExchange {
     const { number } = node;
     return this.#dm.exclusively(node, async () => {
       if (this.#nodeOf(number, splice) === undefined) return;
-      const { front, node: ours } = splice ?? {};
-      if (front !== undefined && ours !== undefined) {
-        await this.#dm.dropWaiting(number, front, ours.clone);
+      if (splice !== undefined) {
+        await this.#dm.dropWaiting(number, splice.front, splice.node.clone);
       }
       const isLeft = this.#nodeOf(number, splice)?.isSuspended === true;
       if (isLeft) await this.#dm.resume(number);
