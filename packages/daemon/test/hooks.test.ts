@@ -185,6 +185,19 @@ test("a hook that takes too long is killed with all its group, and the take is c
   }
 });
 
+test("a hook after the take that takes all the time leaves the others their share", async () => {
+  noting("10-a");
+  noting("20-b", '[ "$1" = pre ] || sleep 86400');
+  const isSetGoing = () => traced().some((line) => line.startsWith("10-a post "));
+  // Where the machine is so slow that it is killed before it has begun: again, with a longer limit.
+  for (let seconds = 1; !isSetGoing() && seconds <= AMPLE_MS / 1_000; seconds *= 4) {
+    await hooks(seconds * 1_000)
+      .around(fake, id, async () => undefined)
+      .catch(() => undefined);
+  }
+  assert.ok(isSetGoing(), traced().join("\n"));
+});
+
 test("what a hook leaves in the background outlives it, and is not waited for", async () => {
   noting("10-a", '[ "$1" = post ] && exec kill $(cat "$0.pid")\nsleep 86400 &\necho $! >"$0.pid"');
   await driver().snapshotTake(id);
@@ -231,6 +244,17 @@ test("a file that others can write is refused, also by its folder, its owner or 
   assert.ok(told.every(({ event }) => event === "hook_failed" || event === "take_failed"));
   const trusted = hook("10-a", "exit 0");
   assert.equal(await hooksIn(directory), [{ name: "10-a", path: trusted, distrust: undefined }]);
+});
+
+test("a link that leads nowhere is no hook that can be left out; one to nothing at all is", async () => {
+  const link = join(directory, "10-a");
+  symlinkSync(join(dir, "not-mounted", "a"), link);
+  const { code, message } = await failure(driver().snapshotTake(id));
+  assert.is(code, "HOOK_FAILED");
+  assert.match(message, /10-a before the take: it cannot be looked at: ENOENT/);
+  rmSync(link);
+  symlinkSync("/dev/null", link);
+  assert.is((await driver().snapshotTake(id)).id, id);
 });
 
 test("a hook that cannot be started is a failed one", async () => {

@@ -2,7 +2,7 @@
  * The hooks of a folder, in the order of their names, and whether they may be run: as root runs them, no other user
  * may be able to write them, nor to put another file in their place.
  */
-import { readdir, realpath, stat } from "node:fs/promises";
+import { lstat, readdir, realpath, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 /** As run-parts has it: what editors and packagers leave behind is none. */
@@ -21,14 +21,25 @@ export interface Hook {
   readonly distrust: string | undefined;
 }
 
-/** None where there is no folder. Files that are not executable are no hooks. @throws the error of readdir(2) */
+/**
+ * None where there is no folder. Files that are not executable are no hooks; what cannot be looked at may be one, and is
+ * not passed over: nobody would hear that a database was not brought to rest.
+ * @throws the error of readdir(2)
+ */
 export async function hooksIn(directory: string): Promise<Hook[]> {
   const hooks: Hook[] = [];
   for (const name of await namesIn(directory)) {
     const path = join(directory, name);
-    const found = await stat(path).catch(() => undefined);
-    if (found === undefined || !found.isFile() || (found.mode & EXECUTABLE) === 0) continue;
-    hooks.push({ name, path, distrust: await distrustOf(path) });
+    const found = await stat(path).catch((error: Error) => error);
+    if (found instanceof Error) {
+      const isGone = await lstat(path).then(
+        () => false,
+        ({ code }: NodeJS.ErrnoException) => code === "ENOENT",
+      );
+      if (!isGone) hooks.push({ name, path, distrust: `it cannot be looked at: ${found.message}` });
+    } else if (found.isFile() && (found.mode & EXECUTABLE) !== 0) {
+      hooks.push({ name, path, distrust: await distrustOf(path) });
+    }
   }
   return hooks;
 }

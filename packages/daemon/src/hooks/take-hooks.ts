@@ -21,7 +21,7 @@ import { type HookCall, runHook } from "./run-hook.js";
 
 export interface TakeHooksOptions {
   readonly directory: string;
-  /** Of all hooks before a take together, and of all after it. */
+  /** Of all hooks before a take together, and of all after it; of these each has its share in any case. */
   readonly timeoutMs: number;
   /** Where it is kept which hooks are to be run after the take. */
   readonly begunFile: string;
@@ -119,12 +119,19 @@ export class TakeHooks {
     }
   }
 
-  /** A hook that fails does not keep the others from running, nor undoes what was taken. */
+  /**
+   * A hook that fails does not keep the others from running, nor undoes what was taken. Nor does one that takes all the
+   * time: what others have brought to rest would stay so, and each has its share.
+   */
   async #after(hooks: readonly Hook[], begun: Begun, result: "taken" | "failed"): Promise<void> {
-    const untilMs = performance.now() + this.#options.timeoutMs;
+    const { timeoutMs } = this.#options;
+    const untilMs = performance.now() + timeoutMs;
     const call: HookCall = { phase: "post", ...begun, result };
     const wanted = hooks.filter(({ name }) => begun.names.includes(name)).reverse();
-    for (const hook of wanted) await this.#run(hook, call, untilMs);
+    const shareMs = timeoutMs / wanted.length;
+    for (const hook of wanted) {
+      await this.#run(hook, call, Math.max(untilMs, performance.now() + shareMs));
+    }
     this.#forgetBegun();
   }
 
