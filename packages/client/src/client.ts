@@ -52,8 +52,8 @@ import {
 
 /** Enough for a take that waits for busy file systems to freeze. */
 const TIMEOUT_DEFAULT_MS = 120_000;
-/** The hooks before a take, and those after it, may have so long each. */
-const TAKE_TIMEOUT_MS = TIMEOUT_DEFAULT_MS + 2 * DAEMON_SETTINGS.hookTimeoutMs.most;
+/** The hooks before a take may have so long, and those after it twice that: each has its share in any case. */
+const TAKE_TIMEOUT_MS = TIMEOUT_DEFAULT_MS + 3 * DAEMON_SETTINGS.hookTimeoutMs.most;
 /** Each half of an upgrade, loading the next daemon and its taking over, has this long. */
 const UPGRADE_TIMEOUT_MS = 180_000;
 /** A wait's answer comes this much later than its own timeout at the most. */
