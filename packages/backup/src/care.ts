@@ -49,7 +49,20 @@ function neededBy(points: readonly Manifest[]): Map<string, Needed> {
   return needed;
 }
 
-/** Reads and checks each chunk that these points need. */
+/** Of points that were there once, the ids of those that are gone: what only they needed may be, too. */
+async function removedOf(
+  store: BackupStore,
+  points: readonly Manifest[],
+  ids: ReadonlySet<string>,
+): Promise<ReadonlySet<string>> {
+  const removed = new Set<string>();
+  for (const point of points) {
+    if (ids.has(point.id) && !(await store.hasPoint(point))) removed.add(point.id);
+  }
+  return removed;
+}
+
+/** Reads and checks each chunk that these points need, as long as they are there: a prune and gc may be under way. */
 export async function verify(
   store: BackupStore,
   points: readonly Manifest[],
@@ -59,6 +72,7 @@ export async function verify(
   const total = [...needed.values()].reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
   const meter = new Meter(total, onProgress);
   const damaged: Damage[] = [];
+  const missing: Damage[] = [];
   const pool = new ChunkPool();
   try {
     await inFlight(
@@ -69,7 +83,8 @@ export async function verify(
         const found = await store.readChunk(hash, lengthBytes, pool);
         if (found.state !== "whole") {
           const place = { offset_bytes: offsetBytes, length_bytes: lengthBytes };
-          damaged.push({ hash, why: found.why, ...place, points: ids });
+          const list = found.state === "missing" ? missing : damaged;
+          list.push({ hash, why: found.why, ...place, points: ids });
         }
         meter.add(lengthBytes);
       },
@@ -77,7 +92,12 @@ export async function verify(
   } finally {
     await pool.close();
   }
-  return { points: points.length, chunks: needed.size, damaged };
+  const removed = await removedOf(store, points, new Set(missing.flatMap((one) => one.points)));
+  for (const damage of missing) {
+    const ids = damage.points.filter((id) => !removed.has(id));
+    if (ids.length > 0) damaged.push({ ...damage, points: ids });
+  }
+  return { points: points.length - removed.size, chunks: needed.size, damaged };
 }
 
 /** How many points stay: the newest ones, and the newest of each of the last hours, days and weeks that have one. */

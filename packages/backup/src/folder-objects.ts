@@ -5,6 +5,8 @@ import { type Files, realFiles } from "./files.js";
 import type { ObjectEntry, Objects } from "./objects.js";
 
 const UNFINISHED = "tmp";
+/** As put() names them; nothing else there is ours to remove, wherever that folder leads to. */
+const UNFINISHED_FILE = /-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 export class FolderObjects implements Objects {
   readonly path: string;
@@ -77,6 +79,8 @@ export class FolderObjects implements Objects {
 
   async removeUnfinished(): Promise<void> {
     const folder = this.pathOf(UNFINISHED);
-    for (const name of await this.#files.list(folder)) await this.#files.remove(join(folder, name));
+    for (const name of await this.#files.list(folder)) {
+      if (UNFINISHED_FILE.test(name)) await this.#files.remove(join(folder, name));
+    }
   }
 }

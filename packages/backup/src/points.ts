@@ -14,6 +14,14 @@ export interface PointWish {
   readonly host?: string | undefined;
 }
 
+/** ISO 8601, in UTC or with an offset; else by the clock of this host. */
+const TIME = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?$/i;
+
+/** NaN for what is no time. `Date.parse` finds one in nearly anything, also in the beginning of an id. */
+function timeIn(at: string): number {
+  return TIME.test(at) ? Date.parse(at) : Number.NaN;
+}
+
 /**
  * Fails where a manifest that cannot be read may be the point that is meant: the newest one not after that time.
  * @param found by the same wish
@@ -26,7 +34,7 @@ export function checkMeant(
 ): void {
   if (at !== undefined && at.length >= ID_MIN && found.id.startsWith(at)) return;
   const fromMs = Math.floor(Date.parse(found.taken_at) / 1000) * 1000;
-  const untilMs = at === undefined ? Number.POSITIVE_INFINITY : Date.parse(at);
+  const untilMs = at === undefined ? Number.POSITIVE_INFINITY : timeIn(at);
   for (const { takenAt, why } of damaged) {
     const ms = Date.parse(takenAt);
     if (ms < fromMs || ms > untilMs) continue;
@@ -80,8 +88,11 @@ export function findPoint<Point extends Pick<Manifest, "id" | "device" | "host" 
     throw none(`there are points of ${[...chains].join(", ")}`, hint);
   }
   if (at === undefined) return some.at(-1)!;
-  const atMs = Date.parse(at);
-  if (Number.isNaN(atMs)) throw none(`no point's id begins with ${at}, and it is no time`);
+  const atMs = timeIn(at);
+  if (Number.isNaN(atMs)) {
+    const hint = "Give the beginning of an id that list shows, or a time such as 2038-01-01T06:00Z";
+    throw none(`no point's id begins with ${at}, and it is no time`, hint);
+  }
   const found = some.findLast(({ taken_at }) => Date.parse(taken_at) <= atMs);
   if (found === undefined) throw none(`the oldest point is of ${some[0]!.taken_at}`);
   return found;

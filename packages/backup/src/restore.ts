@@ -131,6 +131,11 @@ class Restoring {
     const { store, point } = this.#options;
     const found = await store.readChunk(hash, lengthBytes, this.#pool);
     if (found.state === "whole") return found.data;
+    if (found.state === "missing" && !(await store.hasPoint(point))) {
+      const why = `point ${point.id} of ${point.device} was removed meanwhile`;
+      const hint = "A prune and a gc have done that: restore another point";
+      throw new BackupError("BACKUP_NOT_FOUND", why, { hint });
+    }
     const where = `bytes ${index * CHUNK_BYTES} to ${index * CHUNK_BYTES + lengthBytes}`;
     const why = `${found.why}, which point ${point.id} has at ${where} of ${point.device}`;
     throw new BackupError("BACKUP_DAMAGED", why);

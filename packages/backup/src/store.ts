@@ -13,6 +13,7 @@
  * then are found again by the next export, or removed by gc.
  */
 import { createHash } from "node:crypto";
+import { errnoNameOf } from "@blksnap/errors";
 import type { ChunkPool } from "./chunk-pool.js";
 import { BackupError } from "./errors.js";
 import { type Files, realFiles } from "./files.js";
@@ -28,6 +29,8 @@ const MARK_TEXT = `${JSON.stringify({ format: "blksnap-backup-store", version: 1
 const CLEANING = "cleaning";
 const POINTS = "points/";
 const POINT = /^[0-9TZ]+-[0-9a-f-]{36}\.json$/;
+/** Of read(2): that file is lost. Others, as of a network, are of the whole store. */
+const MEDIUM_ERRORS: readonly string[] = ["EIO", "EUCLEAN", "EBADMSG"];
 const CHUNK = /\/([0-9a-f]{64})\.zst$/;
 
 /** What a chunk in the store turned out to be. */
@@ -134,7 +137,10 @@ export class BackupStore {
         throw new BackupError("BACKUP_DAMAGED", `${path} is listed, and cannot be read`);
       }
       try {
-        found.push(withShared(parseManifest(text.toString(), path), hashes));
+        const manifest = parseManifest(text.toString(), path);
+        // What is removed by the name that it gives itself must be this one: others may write the store, too.
+        if (nameOf(manifest) !== name) throw wrongName(path, manifest);
+        found.push(withShared(manifest, hashes));
       } catch (error) {
         if (onDamage === undefined || !(error instanceof BackupError)) throw error;
         onDamage({ path, takenAt: timeOf(name), why: error.message });
@@ -180,7 +186,11 @@ export class BackupStore {
   /** Reads and checks a chunk. */
   async readChunk(hash: string, lengthBytes: number, pool: ChunkPool): Promise<StoredChunk> {
     const path = this.#objects.pathOf(chunkKey(hash));
-    const packed = await this.#objects.get(chunkKey(hash));
+    const packed = await this.#objects.get(chunkKey(hash)).catch((error: unknown) => {
+      if (MEDIUM_ERRORS.includes(errnoNameOf((error as Error).cause))) return error as Error;
+      throw error;
+    });
+    if (packed instanceof Error) return { state: "damaged", why: packed.message };
     if (packed === undefined) return { state: "missing", why: `${path} is missing` };
     const { data, hash: found, fault } = await pool.unpack(packed, lengthBytes);
     if (fault !== undefined) return { state: "damaged", why: `${path} is damaged: ${fault}` };
@@ -199,6 +209,11 @@ export class BackupStore {
     const key = POINTS + nameOf(manifest);
     await this.#objects.remove(key);
     await this.#objects.sync([key]);
+  }
+
+  /** Whether a point that was there is there still: a prune may be under way. */
+  async hasPoint(manifest: Manifest): Promise<boolean> {
+    return (await this.#objects.look(POINTS + nameOf(manifest))) !== undefined;
   }
 
   /** Has the points be there after a power cut that are there now, and no others: a removal may not be on the medium. */
@@ -251,6 +266,11 @@ function timeOf(name: string): string {
   if (parts === null) return "";
   const [, year, month, day, hour, minute, second] = parts;
   return `${year}-${month}-${day}T${hour}:${minute}:${second}Z`;
+}
+
+function wrongName(path: string, { id, taken_at }: Manifest): BackupError {
+  const why = `the manifest ${path} is of point ${id} of ${taken_at}, whose file has another name`;
+  return new BackupError("BACKUP_DAMAGED", why);
 }
 
 function chainName(host: string, device: string): string {

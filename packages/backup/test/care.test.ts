@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from "node:crypto";
-import { writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import * as zlib from "node:zlib";
@@ -7,9 +7,11 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { collectGarbage, keptPoints, prune, verify } from "../dist/care.js";
 import { bytesToRead, CHUNK_BYTES, piecesByChunk } from "../dist/chunks.js";
+import { targetError } from "../dist/errors.js";
 import { type ExportOptions, exportToStore } from "../dist/export-store.js";
+import { type Files, realFiles } from "../dist/files.js";
 import { inFlight } from "../dist/in-flight.js";
-import type { Manifest } from "../dist/manifest.js";
+import { type Manifest, manifestText } from "../dist/manifest.js";
 import { findPoint } from "../dist/points.js";
 import { Meter, type Progress } from "../dist/progress.js";
 import { restore } from "../dist/restore.js";
@@ -81,6 +83,99 @@ test("gc removes nothing while a manifest cannot be read", async () => {
   machine.remove();
 });
 
+test("verify and restore know a point that was removed meanwhile from one that is damaged", async () => {
+  const machine = new FakeMachine(8 * MIB);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  for (const at of [0, 4 * MIB]) {
+    machine.write(at, randomBytes(MIB));
+    await exportToStore(store, optionsOf(machine));
+  }
+  machine.write(0, randomBytes(MIB));
+  await exportToStore(store, optionsOf(machine));
+  const points = await store.points();
+  await prune(store, { last: 1 });
+  await collectGarbage(store);
+  const found = await verify(store, points);
+  assert.equal([found.points, found.damaged], [1, []]);
+  const target = machine.path("restored");
+  const gone = await failureOf(restore({ store, point: points[0]!, target }));
+  assert.is(gone.code, "BACKUP_NOT_FOUND");
+  assert.match(gone.message, `point ${points[0]!.id} of /dev/vg/data was removed meanwhile`);
+  // What a point that is there misses is damage, also where those that needed it besides are gone.
+  const last = points[2]!;
+  for (const hash of last.chunks) {
+    rmSync(join(store.path, "chunks", hash!.slice(0, 2), `${hash}.zst`));
+  }
+  const { damaged } = await verify(store, points);
+  assert.is(damaged.length, 2);
+  assert.ok(damaged.every((one) => one.points.join() === last.id));
+  assert.is((await failureOf(restore({ store, point: last, target }))).code, "BACKUP_DAMAGED");
+  machine.remove();
+});
+
+test("a chunk that the medium does not give back is damage, and the others are looked at all the same", async () => {
+  const machine = new FakeMachine(8 * MIB);
+  for (const at of [0, 4 * MIB]) machine.write(at, randomBytes(MIB));
+  let sick: string | undefined;
+  const files: Files = {
+    ...realFiles,
+    read: async (path) => {
+      if (sick !== undefined && path.includes(sick))
+        throw targetError("read", path, Object.assign(new Error("EIO"), { code: "EIO" }));
+      return await realFiles.read(path);
+    },
+  };
+  const store = await BackupStore.openOrCreate(machine.path("store"), files);
+  const point = await exportToStore(store, optionsOf(machine));
+  sick = point.chunks[0]!;
+  const { damaged } = await verify(store, [point]);
+  assert.equal(
+    damaged.map(({ hash }) => hash),
+    [sick],
+  );
+  assert.match(damaged[0]!.why, `${sick}.zst`);
+  const restored = restore({ store, point, target: machine.path("restored") });
+  assert.is((await failureOf(restored)).code, "BACKUP_DAMAGED");
+  // The next export reads the image in its place.
+  machine.write(0, randomBytes(512));
+  const next = await exportToStore(store, optionsOf(machine));
+  assert.is((await verify(store, [next])).damaged.length, 0);
+  machine.remove();
+});
+
+test("a manifest that names another file than its own has nothing removed", async () => {
+  const machine = new FakeMachine(4 * MIB);
+  machine.write(0, randomBytes(MIB));
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const point = await exportToStore(store, optionsOf(machine));
+  const victim = machine.path("victim.json");
+  writeFileSync(victim, "mine");
+  const name = `20380101T000000Z-${randomUUID()}.json`;
+  const forged = { ...point, taken_at: "x", id: "/../../../victim" };
+  assert.is(join(store.path, "points", `x-${forged.id}.json`), victim);
+  writeFileSync(join(store.path, "points", name), manifestText(forged));
+  const told: string[] = [];
+  assert.equal(await store.points(({ why }) => told.push(why)), [point]);
+  assert.match(told.join(), `${name} is of point ${forged.id} of x, whose file has another name`);
+  assert.is((await failureOf(prune(store, { hourly: 1 }))).code, "BACKUP_DAMAGED");
+  assert.is(readFileSync(victim, "utf8"), "mine");
+  machine.remove();
+});
+
+test("gc removes what puts have left, and nothing else, wherever their folder leads to", async () => {
+  const machine = new FakeMachine(4 * MIB);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const [tmp, other] = [join(store.path, "tmp"), machine.path("other")];
+  rmSync(tmp, { recursive: true });
+  mkdirSync(join(other, "folder"), { recursive: true });
+  const left = `0123.zst-${randomUUID()}`;
+  for (const name of ["passwd", left]) writeFileSync(join(other, name), "x");
+  symlinkSync(other, tmp);
+  await collectGarbage(store);
+  assert.equal((await readdir(other)).sort(), ["folder", "passwd"]);
+  machine.remove();
+});
+
 test("of each hour, day and week the newest point is kept, of each device for itself", () => {
   const times = [
     ...["2026-01-04T23:00:00Z", "2026-01-05T01:00:00Z", "2026-01-05T01:30:00Z"],
@@ -111,7 +206,12 @@ test("a point is found by its id's beginning, or by a time; devices are not conf
   assert.throws(() => findPoint(both, {}), /there are points of/);
   assert.is(findPoint(both, { device: "/dev/a" }), points[1]);
   assert.throws(() => findPoint(points, { at: "2025-01-01" }), /the oldest point/);
-  assert.throws(() => findPoint(points, { at: "nonsense" }), /no time/);
+  assert.is(findPoint(points, { at: "2026-01-02" }), points[1]);
+  assert.is(findPoint(points, { at: "2026-01-02T01:00+02:00" }), points[0]);
+  // Ids of points that are gone, and words: the newest point is none of them.
+  for (const at of ["nonsense", "4328", "decc65", "0007168", "2026", "point-7"]) {
+    assert.throws(() => findPoint(points, { at }), /no time/);
+  }
   assert.throws(() => findPoint([], {}), /no point/);
 });
 
