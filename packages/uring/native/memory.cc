@@ -4,6 +4,7 @@
 // file below it open, and DEL_DEV of a ublk device waits for the mapping of its descriptors. The
 // finalizer is the safety net for what was forgotten and for the end of a worker.
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "convert.h"
 
@@ -42,11 +43,47 @@ Napi::Value MapMemory(const Napi::CallbackInfo& info) {
   return Mapped(info.Env(), address, length);
 }
 
+// The largest folio that the memory of a file consists of: what one table of page entries maps.
+size_t LargestFolio() {
+  static const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return page * (page / sizeof(uint64_t));
+}
+
+// As mmap, at an address that lies in a folio of any size where its offset does. Linux 6.12 to 6.15 takes that for given
+// when it registers memory: from elsewhere a registered buffer would be transferred to and from other pages of its folio
+// (fixed by 3a3c6d61577d). Where a file has folios is for its file system to say: tmpfs with huge pages, as by now.
+void* MapAlike(size_t length, int protection, int flags, int fd, off_t offset) {
+  const size_t folio = LargestFolio();
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t whole = (length + page - 1) / page * page;
+  // Others may map meanwhile: the place is found within what is taken.
+  void* taken = mmap(nullptr, whole + folio, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                     -1, 0);
+  if (taken == MAP_FAILED) return taken;
+  auto* begin = static_cast<uint8_t*>(taken);
+  const size_t before =
+      (static_cast<uintptr_t>(offset) - reinterpret_cast<uintptr_t>(begin)) & (folio - 1);
+  void* address = mmap(begin + before, length, protection, flags | MAP_FIXED, fd, offset);
+  if (address == MAP_FAILED) {
+    const int error = errno;
+    munmap(begin, whole + folio);
+    errno = error;
+    return address;
+  }
+  if (before > 0) munmap(begin, before);
+  if (before < folio) munmap(begin + before + whole, folio - before);
+  return address;
+}
+
 // mapFile(fd, offset, length, prot, flags)
 Napi::Value MapFile(const Napi::CallbackInfo& info) {
   const size_t length = U64(info, 2);
-  void* address = mmap(nullptr, length, I32(info, 3), I32(info, 4), I32(info, 0),
-                       static_cast<off_t>(U64(info, 1)));
+  const int protection = I32(info, 3);
+  const auto offset = static_cast<off_t>(U64(info, 1));
+  // What is only read is registered nowhere.
+  void* address = (protection & PROT_WRITE) != 0
+                      ? MapAlike(length, protection, I32(info, 4), I32(info, 0), offset)
+                      : mmap(nullptr, length, protection, I32(info, 4), I32(info, 0), offset);
   if (address == MAP_FAILED) return Result(info.Env(), -1);
   return Mapped(info.Env(), address, length);
 }

@@ -55,6 +55,9 @@ export class MappedMemory {
   /**
    * A part of a file, shared with all others that map it. What is written is in the file at once,
    * and stays there when the process dies.
+   * One that can be written to may be registered as a buffer, also where the file is in huge pages: its address lies in
+   * a huge page where its offset does, without which Linux 6.12 to 6.15 may transfer other bytes (fixed in 6.12.36,
+   * 6.15.5).
    * @param fd an open descriptor; may be closed afterwards
    * @param offsetBytes a multiple of PAGE_BYTES
    * @param lengthBytes 1 to 2^32

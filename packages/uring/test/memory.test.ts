@@ -1,4 +1,4 @@
-import { closeSync, ftruncateSync } from "node:fs";
+import { closeSync, ftruncateSync, readFileSync } from "node:fs";
 import { createMemoryFile, MappedMemory, PAGE_BYTES, type UringError } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -45,6 +45,48 @@ test("a mapped file has what others write into it", () => {
   assert.is(new Uint8Array(other.buffer)[0], 7);
   one.unmap();
   other.unmap();
+});
+
+/** Of x86-64 and arm64 with pages of 4 KiB: nothing in a file's memory is larger. */
+const FOLIO_MAX_BYTES = 2 ** 21;
+
+test("a file that can be written to lies in folios as its offsets do, whatever was mapped before", () => {
+  const fd = createMemoryFile("test");
+  ftruncateSync(fd, 4 * FOLIO_MAX_BYTES);
+  const pages = FOLIO_MAX_BYTES / PAGE_BYTES;
+  const [lengths, offsets] = [
+    [1, 3, pages - 1, pages, pages + 5],
+    [0, 1, pages - 1, pages, 7],
+  ];
+  const mapped = lengths.flatMap((length) =>
+    offsets.map((offset) => {
+      const [at, lengthBytes] = [offset * PAGE_BYTES, length * PAGE_BYTES - 100];
+      const memory = MappedMemory.file(fd, at, lengthBytes);
+      assert.is((memory.address - at) % FOLIO_MAX_BYTES, 0, `${length} pages at ${offset}`);
+      new Uint8Array(memory.buffer).set([length, offset]);
+      assert.is(new Uint8Array(memory.buffer, lengthBytes - 1)[0], 0);
+      return memory;
+    }),
+  );
+  for (const memory of mapped) memory.unmap();
+  closeSync(fd);
+});
+
+/** Address space of this process, in bytes. */
+function mappedBytes(): number {
+  const [, kib] = /^VmSize:\s*(\d+)/m.exec(readFileSync("/proc/self/status", "latin1")) ?? [];
+  return Number(kib) * 1024;
+}
+
+test("what a file's place was looked for in is given back", () => {
+  const fd = createMemoryFile("test");
+  ftruncateSync(fd, 3 * PAGE_BYTES);
+  const [before, times] = [mappedBytes(), 1000];
+  const kept = Array.from({ length: times }, () => MappedMemory.file(fd, 0, 3 * PAGE_BYTES));
+  assert.throws(() => MappedMemory.file(fd, 1, 3 * PAGE_BYTES), /EINVAL/);
+  assert.ok(mappedBytes() - before < (times * FOLIO_MAX_BYTES) / 2);
+  for (const memory of kept) memory.unmap();
+  closeSync(fd);
 });
 
 test("what cannot be mapped is an error with code and errno", () => {

@@ -2,27 +2,43 @@
  * Daemons killed and started by hand: the next one continues where they were. What is away or others' by then:
  * crash-strangers.mjs; killed again and again under load: torture.mjs.
  */
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { basename } from "node:path";
 import * as assert from "uvu/assert";
 import { attempt, run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { nullDisk, partition, ramDisks } from "../lib/disks.mjs";
 import { Faults } from "../lib/faults.mjs";
-import { scenario } from "../lib/scenario.mjs";
+import { note, scenario } from "../lib/scenario.mjs";
 import { MIB } from "../lib/snapshots.mjs";
 
 const SIZE_MIB = 48;
+const OTHER_STATE = "/run/blksnap/other";
 
 const test = scenario(import.meta.url, { daemon: false });
+
+/** A state directory whose files are in huge pages, where the kernel has them: memory of maps is registered. */
+async function hugeState(t) {
+  mkdirSync(OTHER_STATE, { recursive: true });
+  t.defer(() => rmSync(OTHER_STATE, { recursive: true }));
+  const options = ["huge=always,mode=700", "mode=700"];
+  for (const option of options) {
+    const mounted = await attempt(["mount", "-t", "tmpfs", "-o", option, "tmpfs", OTHER_STATE]);
+    if (mounted.status !== 0) continue;
+    t.defer(() => run(["umount", OTHER_STATE]));
+    note(`state in a tmpfs with ${option}`);
+    return;
+  }
+  assert.unreachable("no tmpfs could be mounted");
+}
 
 test.quick(
   "a daemon started by hand continues where a killed one was",
   async (t) => {
     const [device] = await ramDisks(t, 1, SIZE_MIB * MIB);
     const alone = { socketPath: "/run/blksnap/other.sock", name: "other" };
-    const args = ["--state-dir", "/run/blksnap/other"];
-    t.defer(() => rmSync("/run/blksnap/other", { recursive: true }));
+    await hugeState(t);
+    const args = ["--state-dir", OTHER_STATE];
     const first = await Daemon.start({ ...alone, args });
     const { front } = await first.client.attach(device);
     await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=4", "oflag=direct"]);
@@ -36,7 +52,12 @@ test.quick(
     const isImage = () => existsSync(`/run/blksnap-udev/images/${basename(images[0].image)}`);
     assert.ok(isImage() && existsSync(`/run/blksnap-udev/fronts/${basename(front)}`));
     const before = await run(["sh", "-c", `md5sum < ${images[0].image}`]);
-    await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=4", "oflag=direct"]);
+    await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=3", "oflag=direct"]);
+    const short = ["bs=4k", "count=256", "seek=768"];
+    await run(["dd", "if=/dev/urandom", `of=${front}`, ...short, "oflag=direct"]);
+    note(
+      /^ShmemHugePages:.*/m.exec(readFileSync("/proc/meminfo", "latin1"))?.[0] ?? "no huge pages",
+    );
     const { snapshots: snapshotsBefore } = await first.client.status();
     first.kill("SIGKILL");
     await first.ended();
