@@ -154,7 +154,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the record of a front stays after its detach",
-    seed: 3,
+    seed: 5,
     plant: omitted(StateDirectory.prototype, "removeRecord", isOf("tracker-") as never),
   },
   {
@@ -168,7 +168,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "ranges that are marked reach no map",
-    seed: 18,
+    seed: 26,
     plant: omitted(Tracker.prototype, "markDirty", always as never, Promise.resolve()),
   },
   {
@@ -216,7 +216,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "no record of a persistent map says that its front is gone",
-    seed: 15,
+    seed: 24,
     deathOneIn: 30,
     plant: () =>
       replace(PersistentDirectory.prototype, "writeRecord", (original) => {
