@@ -3,7 +3,7 @@
  *
  * Steps of the first half run beside each other, one for each processor: an emulated guest keeps one busy for minutes, as
  * do lint, and each test file of a package. They share slots (slots.mjs), so that none is idle while there is anything
- * left to run. The second half is one step after the other, as each has many machines of its own.
+ * left to run. The second half is one step after the other, as most have many machines or files of their own.
  *
  * Ends with one line "N passed, N failed, N skipped" over everything that ran.
  */
@@ -17,7 +17,7 @@ import { vmsAtOnce } from "../test/e2e/machines.mjs";
 import { GROUPS } from "../test/e2e/plan.mjs";
 import { acquireSlot, COMPILED_VARIABLE, openSlots, SLOTS_VARIABLE } from "./slots.mjs";
 
-const USAGE = `Usage: npm test
+const USAGE = `Usage: npm test [-- --uml]
        npm run test:all [-- --rest [--sampled]]
 
 "npm test" is lint, the unit tests and simulations of every package, and the end-to-end tests that stand
@@ -28,6 +28,8 @@ power cuts, and what proves a release: installs of tarballs and the Debian packa
   --rest     only what "npm test" leaves out
   --sampled  of the end-to-end scenarios and power cuts a part, other ones in each run, where unit tests
              or simulations prove the same (test/e2e/COVERAGE.md)
+  --uml      without --all and --rest: the end-to-end tests on User Mode Linux, at native speed, if you
+             have built that (tools/vm/README.md)
   --help`;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -64,11 +66,11 @@ const UNITS = {
   ],
   counts: true,
 };
-/** As many commits as an area's journal may see in a busy day; "npm test" has a quarter of them. */
+/** As many commits as an area's journal may see in a busy day; "npm test" has a tenth of them, and a third of the seeds. */
 const COMPACTION = {
   name: "a million commits",
   command: ["npm", "--workspace=@blksnap/driver", "test", "--", "area-compaction"],
-  env: { AREA_COMPACTION_COMMITS: "1000000" },
+  env: { AREA_COMPACTION_COMMITS: "1000000", AREA_COMPACTION_SEEDS: "60" },
   counts: true,
 };
 /** "npm test" has two in five of them. */
@@ -78,9 +80,13 @@ const HOSTILE = {
   env: { HOSTILE_REQUESTS: "10000" },
   counts: true,
 };
+const ARM64 = {
+  name: "arm64",
+  command: [process.execPath, "test/arm64/run.mjs"],
+  counts: true,
+};
+/** One after the other; of several lists in place of a step each is one lane beside the others: none of them fills the machine. */
 const REST = [
-  COMPACTION,
-  HOSTILE,
   { name: "end to end, the rest", command: [...END_TO_END, "--rest"], counts: true, samples: true },
   {
     name: "power cuts",
@@ -88,26 +94,29 @@ const REST = [
     counts: true,
     samples: true,
   },
+  [[COMPACTION, HOSTILE], [ARM64]],
+  // These put files into the packages' folders, and want them to themselves.
   { name: "packages", command: [process.execPath, "test/install/run.mjs"], counts: true },
   { name: "debian package", command: [process.execPath, "test/package/run.mjs"], counts: true },
-  { name: "arm64", command: [process.execPath, "test/arm64/run.mjs"], counts: true },
   { name: "release", command: [process.execPath, "tools/release/release.mjs", "--dry-run"] },
 ];
 
 function steps() {
   const flag = { type: "boolean" };
   try {
-    const options = { all: flag, rest: flag, sampled: flag, help: flag };
+    const options = { all: flag, rest: flag, sampled: flag, uml: flag, help: flag };
     const { values } = parseArgs({ options });
     if (values.help) {
       console.log(USAGE);
       process.exit(0);
     }
+    const isMore = values.rest || values.all;
+    if (values.uml && isMore) throw new Error("--uml is for npm test alone");
     const rest = REST.map((step) => {
       const sampled = values.sampled && step.samples;
       return sampled ? { ...step, command: [...step.command, "--sampled"] } : step;
     });
-    return { first: !values.rest, rest: values.rest || values.all ? rest : [] };
+    return { first: !values.rest, isUml: values.uml === true, rest: isMore ? rest : [] };
   } catch (error) {
     console.error(`test: ${error.message}. See --help`);
     return process.exit(2);
@@ -202,6 +211,14 @@ async function inSlots(path, steps) {
   return isWell;
 }
 
+/** Answers nothing: what has failed is in the totals. */
+async function runLanes(lanes) {
+  const ended = lanes.map(async (steps) => {
+    for (const step of steps) await runStep(step, { prefix: `${step.name}: ` });
+  });
+  await Promise.all(ended);
+}
+
 /** The tests of all packages, which take slots themselves. */
 async function runUnits(path) {
   const isCompiled = await inSlots(path, [COMPILE]);
@@ -211,10 +228,13 @@ async function runUnits(path) {
 }
 
 /** Lint first, whose answer is wanted soon; then the guests, which take longest; at last what comes in small pieces. */
-async function runFirst() {
+async function runFirst(isUml) {
   const slots = await openSlots(availableParallelism());
   const lanes = Array.from({ length: Math.min(MACHINES.length, vmsAtOnce()) }, () => []);
-  for (const [index, machine] of MACHINES.entries()) lanes[index % lanes.length].push(machine);
+  for (const [index, machine] of MACHINES.entries()) {
+    const command = isUml ? [...machine.command, "--uml"] : machine.command;
+    lanes[index % lanes.length].push({ ...machine, command });
+  }
   await Promise.all([
     inSlots(slots.path, LINT),
     ...lanes.map((lane) => inSlots(slots.path, lane)),
@@ -231,9 +251,9 @@ function processorSeconds() {
 }
 
 const startedMs = Date.now();
-const { first, rest } = steps();
-if (first) await runFirst();
-for (const step of rest) await runStep(step);
+const { first, isUml, rest } = steps();
+if (first) await runFirst(isUml);
+for (const step of rest) await (Array.isArray(step) ? runLanes(step) : runStep(step));
 const tookS = Math.round((Date.now() - startedMs) / 1000);
 console.log(`\ntook ${tookS} s, and ${Math.round(processorSeconds())} s of processors`);
 const { passed, failed, skipped } = totals;
