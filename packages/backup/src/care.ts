@@ -8,6 +8,8 @@ import { Meter, type OnProgress } from "./progress.js";
 import type { BackupStore } from "./store.js";
 
 export interface CareOptions {
+  /** Told what is not as it should be, and ends nothing. */
+  readonly onNote?: ((text: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
@@ -49,19 +51,6 @@ function neededBy(points: readonly Manifest[]): Map<string, Needed> {
   return needed;
 }
 
-/** Of points that were there once, the ids of those that are gone: what only they needed may be, too. */
-async function removedOf(
-  store: BackupStore,
-  points: readonly Manifest[],
-  ids: ReadonlySet<string>,
-): Promise<ReadonlySet<string>> {
-  const removed = new Set<string>();
-  for (const point of points) {
-    if (ids.has(point.id) && !(await store.hasPoint(point))) removed.add(point.id);
-  }
-  return removed;
-}
-
 /** Reads and checks each chunk that these points need, as long as they are there: a prune and gc may be under way. */
 export async function verify(
   store: BackupStore,
@@ -92,12 +81,13 @@ export async function verify(
   } finally {
     await pool.close();
   }
-  const removed = await removedOf(store, points, new Set(missing.flatMap((one) => one.points)));
+  const left = missing.length === 0 ? points : await store.stillThere(points);
+  const leftIds = new Set(left.map(({ id }) => id));
   for (const damage of missing) {
-    const ids = damage.points.filter((id) => !removed.has(id));
+    const ids = damage.points.filter((id) => leftIds.has(id));
     if (ids.length > 0) damaged.push({ ...damage, points: ids });
   }
-  return { points: points.length - removed.size, chunks: needed.size, damaged };
+  return { points: left.length, chunks: needed.size, damaged };
 }
 
 /** How many points stay: the newest ones, and the newest of each of the last hours, days and weeks that have one. */
@@ -134,15 +124,38 @@ function keptOf(points: readonly Manifest[], keep: Keep): Set<string> {
   return kept;
 }
 
-/** Points that the rules keep, of each device for itself; times are in UTC. */
-export function keptPoints(points: readonly Manifest[], keep: Keep): readonly Manifest[] {
+/**
+ * A clock was wrong, that of its host or this one's: it is not known to be newer than others. Clocks that are set differ
+ * by less than a day.
+ */
+export function isOfFuture({ taken_at }: Manifest, nowMs: number = Date.now()): boolean {
+  return Date.parse(taken_at) > nowMs + DAY_MS;
+}
+
+/**
+ * Points that the rules keep, of each device for itself; times are in UTC. Those of the future stay besides: one that
+ * counted would take the place of the newest for years.
+ * @param nowMs of Unix time
+ */
+export function keptPoints(
+  points: readonly Manifest[],
+  keep: Keep,
+  nowMs: number = Date.now(),
+): readonly Manifest[] {
   const chains = new Map<string, Manifest[]>();
+  const ofFuture = new Set(points.filter((point) => isOfFuture(point, nowMs)));
   for (const point of points) {
+    if (ofFuture.has(point)) continue;
     const chain = `${point.host}\n${point.device}`;
     chains.set(chain, [...(chains.get(chain) ?? []), point]);
   }
   const kept = new Set([...chains.values()].flatMap((chain) => [...keptOf(chain, keep)]));
-  return points.filter(({ id }) => kept.has(id));
+  return points.filter((point) => ofFuture.has(point) || kept.has(point.id));
+}
+
+export interface PruneOptions extends CareOptions {
+  /** Unix time; default: of this host's clock. */
+  readonly nowMs?: number | undefined;
 }
 
 /**
@@ -154,7 +167,7 @@ export async function prune(
   store: BackupStore,
   keep: Keep,
   isDryRun = false,
-  { signal }: CareOptions = {},
+  { signal, onNote, nowMs = Date.now() }: PruneOptions = {},
 ): Promise<readonly Manifest[]> {
   if (!Object.values(keep).some((count) => (count ?? 0) > 0)) {
     const hint = "Give --keep-last, --keep-hourly, --keep-daily or --keep-weekly";
@@ -163,7 +176,13 @@ export async function prune(
   const lock = await store.lockAll("a prune");
   try {
     const points = await store.points();
-    const kept = new Set(keptPoints(points, keep).map(({ id }) => id));
+    const kept = new Set(keptPoints(points, keep, nowMs).map(({ id }) => id));
+    for (const point of points) {
+      if (!isOfFuture(point, nowMs)) continue;
+      const { id, device, taken_at } = point;
+      const why = `point ${id} of ${device} was taken at ${taken_at}, which is still to come`;
+      onNote?.(`${why}: it stays, and no rule counts it. Its clock was wrong, or this one is`);
+    }
     const removed = points.filter(({ id }) => !kept.has(id));
     if (isDryRun) return removed;
     for (const point of removed) {

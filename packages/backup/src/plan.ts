@@ -70,6 +70,20 @@ function breakOf(base: AsOf, host: string, now: TakenSnapshot): string | undefin
   return undefined;
 }
 
+/**
+ * One of another generation that is later than now is of a clock that was wrong, and not the newest; else all that follow
+ * it would be full ones, for years. In the same generation the numbers tell.
+ */
+function newestOf<Base extends AsOf>(
+  states: readonly Base[],
+  now: TakenSnapshot,
+): Base | undefined {
+  const nowMs = Date.parse(now.takenAt);
+  const isOfFuture = (state: Base): boolean =>
+    state.generation_id !== now.generationId && Date.parse(state.taken_at) > nowMs;
+  return states.findLast((state) => !isOfFuture(state)) ?? states.at(-1);
+}
+
 /** What the target has that the wish names, or why there is none. */
 function baseFor<Base extends AsOf>(
   wanted: Exclude<Wanted, { kind: "full" }>,
@@ -77,7 +91,7 @@ function baseFor<Base extends AsOf>(
   host: string,
   now: TakenSnapshot,
 ): { readonly base: Base } | { readonly why: string } {
-  const newest = states.at(-1);
+  const newest = newestOf(states, now);
   if (newest === undefined) return { why: `the target has no backup of ${now.device} yet` };
   if (wanted.kind === "auto") return judged(newest, host, now);
   const inChain = states.filter((state) => state.changes_number === wanted.number);

@@ -131,7 +131,7 @@ class Restoring {
     const { store, point } = this.#options;
     const found = await store.readChunk(hash, lengthBytes, this.#pool);
     if (found.state === "whole") return found.data;
-    if (found.state === "missing" && !(await store.hasPoint(point))) {
+    if (found.state === "missing" && (await store.stillThere([point])).length === 0) {
       const why = `point ${point.id} of ${point.device} was removed meanwhile`;
       const hint = "A prune and a gc have done that: restore another point";
       throw new BackupError("BACKUP_NOT_FOUND", why, { hint });

@@ -211,9 +211,11 @@ export class BackupStore {
     await this.#objects.sync([key]);
   }
 
-  /** Whether a point that was there is there still: a prune may be under way. */
-  async hasPoint(manifest: Manifest): Promise<boolean> {
-    return (await this.#objects.look(POINTS + nameOf(manifest))) !== undefined;
+  /** Those of some points that are there still: a prune may be under way. A list is believed, and no single 404. */
+  async stillThere(points: readonly Manifest[]): Promise<readonly Manifest[]> {
+    const keys = new Set<string>();
+    for await (const { key } of this.#objects.list(POINTS)) keys.add(key);
+    return points.filter((point) => keys.has(POINTS + nameOf(point)));
   }
 
   /** Has the points be there after a power cut that are there now, and no others: a removal may not be on the medium. */

@@ -18,7 +18,7 @@ import { restore } from "../dist/restore.js";
 import { BackupStore } from "../dist/store.js";
 import { nativeZstd, wasmZstd } from "../dist/zstd.js";
 import { frameContentBytes } from "../dist/zstd-frame.js";
-import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
+import { assertSame, FakeMachine, failureOf, MIB, NOW_MS } from "./fake-machine.js";
 
 function optionsOf({ client, device }: FakeMachine): ExportOptions {
   const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
@@ -48,10 +48,10 @@ test("prune and gc: any point can go, and what the others need stays", async () 
     await exportToStore(store, optionsOf(machine));
   }
   const [first] = await store.points();
-  assert.is((await prune(store, { last: 1 }, true)).length, 2);
+  assert.is((await prune(store, { last: 1 }, true, { nowMs: NOW_MS })).length, 2);
   assert.is((await store.points()).length, 3);
   assert.is((await failureOf(prune(store, {}))).code, "USAGE");
-  assert.is((await prune(store, { last: 1 })).length, 2);
+  assert.is((await prune(store, { last: 1 }, false, { nowMs: NOW_MS })).length, 2);
   const [last] = await store.points();
   assert.is.not(last?.id, first?.id);
   const { removed_chunks, freed_bytes, kept_chunks } = await collectGarbage(store);
@@ -93,7 +93,7 @@ test("verify and restore know a point that was removed meanwhile from one that i
   machine.write(0, randomBytes(MIB));
   await exportToStore(store, optionsOf(machine));
   const points = await store.points();
-  await prune(store, { last: 1 });
+  await prune(store, { last: 1 }, false, { nowMs: NOW_MS });
   await collectGarbage(store);
   const found = await verify(store, points);
   assert.equal([found.points, found.damaged], [1, []]);
@@ -183,7 +183,7 @@ test("of each hour, day and week the newest point is kept, of each device for it
   ];
   const points = times.map((time) => pointAt(time));
   const kept = (keep: Parameters<typeof keptPoints>[1]): string =>
-    keptPoints(points, keep)
+    keptPoints(points, keep, NOW_MS)
       .map((point) => points.indexOf(point))
       .join("");
   assert.is(kept({ last: 2 }), "34");
@@ -194,7 +194,34 @@ test("of each hour, day and week the newest point is kept, of each device for it
   assert.is(kept({ weekly: 2 }), "04");
   assert.is(kept({ last: 1, weekly: 2, hourly: 2 }), "034");
   const other = pointAt("2026-01-01T00:00:00Z", "/dev/b");
-  assert.equal(keptPoints([other, ...points], { last: 1 }), [other, points[4]]);
+  assert.equal(keptPoints([other, ...points], { last: 1 }, NOW_MS), [other, points[4]]);
+});
+
+test("a point of a clock that was wrong takes the place of no other one, and stays", async () => {
+  const machine = new FakeMachine(4 * MIB);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  machine.write(0, randomBytes(512));
+  const before = machine.takenAt;
+  machine.setClock("2036-01-01T00:00:00Z");
+  const wrong = await exportToStore(store, optionsOf(machine));
+  machine.setClock(before);
+  machine.beginGeneration();
+  const first = await exportToStore(store, optionsOf(machine));
+  machine.write(0, randomBytes(512));
+  // It continues the newest one of its own time: the other one is no newer, and would make a full one of each.
+  const next = await exportToStore(store, optionsOf(machine));
+  assert.is(next.parent, first.id);
+  const notes: string[] = [];
+  const onNote = (text: string) => notes.push(text);
+  const removed = await prune(store, { last: 1 }, false, { nowMs: NOW_MS, onNote });
+  assert.equal(removed, [first]);
+  assert.match(notes.join(), `point ${wrong.id} of ${machine.device} was taken at 2036-01-01`);
+  assert.equal(await store.points(), [next, wrong]);
+  // By a clock that is right again for it, it is one as any other.
+  assert.equal(await prune(store, { last: 1 }, false, { nowMs: Date.parse(wrong.taken_at) }), [
+    next,
+  ]);
+  machine.remove();
 });
 
 test("a point is found by its id's beginning, or by a time; devices are not confused", () => {

@@ -8,6 +8,8 @@ import type { DiffRange } from "@blksnap/api";
 import { BlksnapClientError, type ChangedExtentsOptions } from "@blksnap/client";
 import type { BackupClient } from "../dist/snapshot.js";
 
+/** Later than all that the fake machine takes, whatever this one's clock says. */
+export const NOW_MS = Date.parse("2026-06-01T00:00:00Z");
 export const MIB = 2 ** 20;
 const BLOCK_BYTES = 65_536;
 

@@ -9,7 +9,7 @@ import { exportToStore } from "../dist/export-store.js";
 import { restore } from "../dist/restore.js";
 import { encodedPart, encodedQuery, signed } from "../dist/s3-signature.js";
 import { BackupStore } from "../dist/store.js";
-import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
+import { assertSame, FakeMachine, failureOf, MIB, NOW_MS } from "./fake-machine.js";
 import { BUCKET, LIMITS, optionsOf, place, withS3 } from "./s3-place.js";
 
 const SEED = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
@@ -74,7 +74,7 @@ test("full, incremental, restore, verify, prune and gc; hosts have chunks in com
     await assertRestores(machine, store, first, 0);
     await assertRestores(machine, store, machine.content, 1);
     assert.is((await verify(store, await store.points())).damaged.length, 0);
-    assert.is((await prune(store, { last: 1 })).length, 1);
+    assert.is((await prune(store, { last: 1 }, false, { nowMs: NOW_MS })).length, 1);
     const { removed_chunks, kept_chunks } = await collectGarbage(store);
     assert.equal({ removed_chunks, kept_chunks }, { removed_chunks: 1, kept_chunks: 2 });
     await assertRestores(machine, store, machine.content);
@@ -118,7 +118,7 @@ test(`late answers, 503, torn connections: all is done, and right; SEED=${SEED}`
       await exportToStore(store, optionsOf(machine));
       await assertRestores(machine, store, machine.content);
     }
-    await prune(store, { last: 1 });
+    await prune(store, { last: 1 }, false, { nowMs: NOW_MS });
     await collectGarbage(store);
     assert.is((await verify(store, await store.points())).damaged.length, 0);
     assert.equal(s3.keys("all/hosts/locks/"), []);
@@ -213,7 +213,7 @@ test("a prune that is interrupted leaves no lock", () =>
       return undefined;
     };
     const { signal } = interruption;
-    const error = await failureOf(prune(store, { last: 1 }, false, { signal }));
+    const error = await failureOf(prune(store, { last: 1 }, false, { signal, nowMs: NOW_MS }));
     assert.is(error.code, "ABORTED");
     assert.is((await store.points()).length, 2);
     assert.equal(s3.keys("all/hosts/locks/"), []);

@@ -80,9 +80,8 @@ export async function restorePoint(context: Context, given: Given): Promise<void
   const wish = wishOf(given);
   const signal = context.untilInterrupted();
   const store = await openBackups(context, given, "from", false, signal);
-  const { checkMeant, checkReadable, checkUntracked, findPoint, restore } = await import(
-    "@blksnap/backup"
-  );
+  const { checkMeant, checkReadable, checkUntracked, findPoint, isOfFuture, restore } =
+    await import("@blksnap/backup");
   await checkUntracked(context.client, target);
   const unread: DamagedPoint[] = [];
   const points = await store.points((one) => unread.push(one));
@@ -90,6 +89,10 @@ export async function restorePoint(context: Context, given: Given): Promise<void
   const point = findPoint(points, wish);
   checkMeant(unread, point, wish);
   for (const { why } of unread) context.warn(`${why}; it is passed over`);
+  if (isOfFuture(point)) {
+    const when = `was taken at ${point.taken_at}, which is still to come`;
+    context.warn(`point ${point.id} ${when}: it may not be the newest one. See list`);
+  }
   const onProgress = teller(context, "restore");
   const isDelta = given.has("delta");
   const done = await restore({ store, point, target, isDelta, signal, onProgress });
@@ -121,7 +124,7 @@ export async function list(context: Context, given: Given): Promise<void> {
 }
 
 export async function prunePoints(context: Context, given: Given): Promise<void> {
-  const { json, print, printJson } = context;
+  const { json, print, printJson, warn } = context;
   const keep: { [Rule in (typeof RULES)[number]]?: number } = {};
   for (const rule of RULES) {
     const option = `keep-${rule}`;
@@ -135,7 +138,8 @@ export async function prunePoints(context: Context, given: Given): Promise<void>
   const isDryRun = given.has("dry-run");
   const signal = context.untilInterrupted();
   const store = await openBackups(context, given, "from", false, signal);
-  const removed = await (await import("@blksnap/backup")).prune(store, keep, isDryRun, { signal });
+  const { prune } = await import("@blksnap/backup");
+  const removed = await prune(store, keep, isDryRun, { signal, onNote: warn });
   if (json) return printJson({ removed: removed.map(summaryOf), dry_run: isDryRun });
   const verb = isDryRun ? "would remove" : "removed";
   print(
