@@ -18,6 +18,22 @@ export function watchOutput(): void {
   process.stderr.on("error", () => process.exit(1));
 }
 
+const ESCAPE = "\x1b";
+/** Behind that, of colours and bold letters, which are ours and do no harm. */
+const LETTERING = /^\[[0-9;]*m/;
+
+/**
+ * Text for a terminal: what it would take for a command to it is shown in its place. Names of devices, hosts and files
+ * may come from others, as those in a shared store or in the file system of a guest.
+ */
+export function visible(text: string): string {
+  return text.replace(/\p{Cc}/gu, (one, at: number) => {
+    const isMeant = one === "\n" || one === "\t";
+    if (isMeant || (one === ESCAPE && LETTERING.test(text.slice(at + 1, at + 16)))) return one;
+    return `\\x${one.charCodeAt(0).toString(16).padStart(2, "0")}`;
+  });
+}
+
 /** What was asked for could not be told. */
 export function outputFailed(cause: Error): BlksnapClientError {
   return new BlksnapClientError("OUTPUT_FAILED", `can't write the output: ${cause.message}`, {
@@ -45,7 +61,7 @@ export function namedError(error: unknown): BlksnapClientError {
  * the manual; that of a wrong usage says nothing more.
  */
 export function errorLine(error: BlksnapClientError, verb: string | undefined): string {
-  const why = error.message.replace(/\s*\n\s*/g, " ").replace(/\.$/, "");
+  const why = visible(error.message.replace(/\s*\n\s*/g, " ")).replace(/\.$/, "");
   const hint = error.hint.replace(/\.$/, "");
   const end = hint.endsWith("?") ? "" : ".";
   const name = error.code === "USAGE" ? "" : ` [${error.code}]`;

@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { ERRORS } from "@blksnap/api";
 import { COMPLETIONS_WANTED, type Scanned } from "./argv.js";
-import { errorLine, namedError, outputFailed } from "./output.js";
+import { errorLine, namedError, outputFailed, visible } from "./output.js";
 import { parseArguments, scan } from "./parse.js";
 import { showWaiting } from "./progress.js";
 import { parseSocket, parseWait } from "./values.js";
@@ -41,7 +41,9 @@ async function contextFor(
   const wait = given.one("wait");
   const isColoured = columns !== undefined && !environment.NO_COLOR;
   const tell = (text: string): void => {
-    if (surroundings.isAttended === true) surroundings.writeError(`blksnapctl: ${text}\n`);
+    if (surroundings.isAttended === true) {
+      surroundings.writeError(`blksnapctl: ${visible(text)}\n`);
+    }
   };
   return {
     client: new BlksnapClient({
@@ -53,7 +55,10 @@ async function contextFor(
     environment,
     columns,
     bold: (text) => (isColoured ? `\x1b[1m${text}\x1b[0m` : text),
-    print: writeOut,
+    // Scripts get names as they are.
+    print: (text) => {
+      writeOut(columns === undefined || typeof text !== "string" ? text : visible(text));
+    },
     deliver: async (text) => {
       try {
         (surroundings.writeOutNow ?? writeOut)(text);
@@ -62,7 +67,7 @@ async function contextFor(
       }
     },
     tell,
-    warn: (text) => surroundings.writeError(`blksnapctl: ${text}\n`),
+    warn: (text) => surroundings.writeError(`blksnapctl: ${visible(text)}\n`),
     printJson: (document) => writeOut(`${JSON.stringify(document)}\n`),
     untilInterrupted,
     streams: surroundings.streams,

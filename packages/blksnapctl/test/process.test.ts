@@ -70,6 +70,33 @@ test("a terminal gets a picture and bold titles, unless NO_COLOR is set", async 
   await harness.stop();
 });
 
+test("a terminal gets no commands by the names of others, and scripts get names as they are", async () => {
+  const harness = await startHarness();
+  const evil = "/dev/a\x1b]0;gone\x07\u009b2J\x1b[2K\x1b[7mé";
+  harness.driver.devices.set(evil, 2 ** 20);
+  await harness.driver.attach(evil);
+  async function shown(columns: number | undefined, ...words: string[]): Promise<string> {
+    let text = "";
+    const write = (part: string | Uint8Array): void => {
+      text += part;
+    };
+    await run(words, {
+      environment: { BLKSNAP_SOCKET: harness.socketPath, NO_COLOR: "1" },
+      columns,
+      writeOut: write,
+      writeError: write,
+      untilInterrupted: () => new AbortController().signal,
+      streams: terminals,
+    });
+    return text;
+  }
+  const told = "/dev/a\\x1b]0;gone\\x07\\x9b2J\\x1b[2K\x1b[7mé";
+  assert.match(await shown(80, "status"), told);
+  assert.match(await shown(undefined, "status"), evil);
+  assert.match(await shown(undefined, "snapshot_info", "-d", `${evil}x`), `${told}x`);
+  await harness.stop();
+});
+
 test("the program's status and outputs are those of the command: done, failed, asked for in a wrong way", async () => {
   const harness = await startHarness();
   for (const words of [
