@@ -77,6 +77,8 @@ async function copy(
       const read_bytes = await copyParts(parts, image, to, sums, options);
       await image.sync();
       await snapshot.check();
+      await image.close();
+      snapshot.release();
       await to.finish((seal) => rememberDone(record, { ...now, target, seal }, sums));
       const { host: _, ...told } = now;
       return { kind: plan.kind, ...told, read_bytes };

@@ -88,6 +88,8 @@ class StoreExport {
     await this.#copy(chunks, pieces, plan);
     await this.#image.sync();
     await this.#snapshot.check();
+    await this.#image.close();
+    this.#snapshot.release();
     await this.#store.syncChunks(this.#fresh);
     await lock.check();
     const manifest = this.#manifest(plan, host, chunks);

@@ -61,6 +61,11 @@ export interface TakenSnapshot {
   readonly changesNumber: number;
   /** Fails unless the image is still this one, and whole. */
   readonly check: () => Promise<void>;
+  /**
+   * Begins to destroy it, where it was taken for this export: what was read is checked, and its image closed. What is
+   * left to do at the target needs neither.
+   */
+  readonly release: () => void;
 }
 
 /** Whether the device is in a taken snapshot, and as what. */
@@ -68,8 +73,10 @@ async function takenOf({ client, device }: SnapshotOptions): Promise<TakenSnapsh
   const info = await client.snapshotInfo(device);
   const { snapshot_id: id, image } = info;
   if (id === null || image === null) return undefined;
-  const cbt = await client.cbtInfo(device);
-  const takenAt = (await statusOf(client, id))?.taken_at;
+  // Not with that: a number from before another's take would be that of an earlier snapshot.
+  const answers = await Promise.allSettled([client.cbtInfo(device), statusOf(client, id)]);
+  const [cbt, status] = [settled(answers[0]), settled(answers[1])];
+  const takenAt = status?.taken_at;
   if (takenAt === undefined || takenAt === null) throw gone(info.device, id);
   const taken: TakenSnapshot = {
     id,
@@ -82,9 +89,15 @@ async function takenOf({ client, device }: SnapshotOptions): Promise<TakenSnapsh
     generationId: cbt.generation_id,
     changesNumber: cbt.changes_number,
     check: () => checkTaken({ client, device }, { id, device: info.device, image }),
+    release: () => undefined,
   };
   await taken.check();
   return taken;
+}
+
+function settled<Value>(answer: PromiseSettledResult<Value>): Value {
+  if (answer.status === "rejected") throw answer.reason;
+  return answer.value;
 }
 
 async function statusOf(
@@ -99,18 +112,23 @@ async function checkTaken(
   { client, device }: Pick<SnapshotOptions, "client" | "device">,
   { id, device: original, image }: Pick<TakenSnapshot, "id" | "device" | "image">,
 ): Promise<void> {
-  const now = await client.snapshotInfo(device);
+  const [info, status, cbt] = await Promise.allSettled([
+    client.snapshotInfo(device),
+    statusOf(client, id),
+    client.cbtInfo(device),
+  ]);
+  const now = settled(info);
   if (now.snapshot_id !== id || now.image !== image) throw gone(original, id);
   if (now.error_code !== 0) {
     const why = `snapshot ${id} of ${original} is damaged (error ${now.error_code})`;
     const hint = "Its stores were full or failed: export again, with a larger --limit";
     throw new BackupError("SNAPSHOT_CORRUPTED", why, { hint });
   }
-  const snapshot = await statusOf(client, id);
+  const snapshot = settled(status);
   if (snapshot === undefined) throw gone(original, id);
   checkUnchanged(snapshot, original);
   // Fails where writes were missed.
-  await client.cbtInfo(device);
+  settled(cbt);
 }
 
 /**
@@ -176,22 +194,35 @@ export async function withSnapshot<Result>(
   const { id } = await client
     .snapshotCreate(parameters, { signal })
     .catch((error: unknown) => Promise.reject(inOther(error)));
+  let destroyed: Promise<void> | undefined;
+  const destroy = (): Promise<void> => {
+    destroyed ??= destroyOwn(options, id);
+    return destroyed;
+  };
   try {
     await ownSnapshot?.set(id);
     if (signal?.aborted === true) throw abortedError();
     await client.snapshotTake(id);
     const taken = await takenOf(options);
     if (taken?.id !== id) throw gone(device, id);
-    return await reading(taken, use);
+    return await reading({ ...taken, release: () => void destroy() }, use);
   } finally {
-    let what = "stays for now";
-    try {
-      await client.snapshotDestroy(id);
-      what = "is gone, which the next export finds out by itself";
-      await ownSnapshot?.clear();
-    } catch (error) {
-      onNote?.(`snapshot ${id} ${what}: ${(error as Error).message}`);
-    }
+    await destroy();
+  }
+}
+
+/** What goes wrong is told, and ends nothing. */
+async function destroyOwn(
+  { client, ownSnapshot, onNote }: SnapshotOptions,
+  id: string,
+): Promise<void> {
+  let what = "stays for now";
+  try {
+    await client.snapshotDestroy(id);
+    what = "is gone, which the next export finds out by itself";
+    await ownSnapshot?.clear();
+  } catch (error) {
+    onNote?.(`snapshot ${id} ${what}: ${(error as Error).message}`);
   }
 }
 

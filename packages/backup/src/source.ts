@@ -13,6 +13,7 @@ export interface ImageReader {
   sync(): Promise<void>;
   /** What reads as zeros because nothing was ever written there, as far as that is known: in order. */
   emptyRanges(): Promise<readonly ByteRange[]>;
+  /** Calling it again does nothing. */
   close(): Promise<void>;
 }
 

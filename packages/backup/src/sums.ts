@@ -5,6 +5,7 @@
  * CRC-32 finds each flipped byte, keeps up with disks, and the sums of a whole device fit into its record; they
  * keep out no writer who means harm.
  */
+import { endianness } from "node:os";
 import { crc32 } from "node:zlib";
 import type { ByteRange } from "@blksnap/api";
 import { CHUNK_BYTES } from "./chunks.js";
@@ -62,6 +63,11 @@ export function wholeBlocks(ranges: readonly ByteRange[], capacityBytes: number)
     };
     return blocks.length_bytes === 0 ? [] : [blocks];
   });
+}
+
+/** Sums as they are in memory here, as they are in a record, and the other way round: the same, but on few machines. */
+function littleEndian(sums: Buffer): Buffer {
+  return endianness() === "LE" ? sums : Buffer.from(sums).swap32();
 }
 
 function ownSum(sums: Uint8Array, bits: Uint8Array | undefined): number {
@@ -126,16 +132,13 @@ export class Sums {
     if (found.length !== sums.#sums.length * 4) return undefined;
     if ((bits ?? sums.#unknown).length !== sums.#unknown.length) return undefined;
     if (ownSum(found, bits) !== own_crc32) return undefined;
-    for (let index = 0; index < sums.#sums.length; index++) {
-      sums.#sums[index] = found.readUInt32LE(index * 4);
-    }
+    littleEndian(found).copy(Buffer.from(sums.#sums.buffer));
     if (bits !== undefined) sums.#unknown.set(bits);
     return sums;
   }
 
   record(): RecordedSums {
-    const text = Buffer.alloc(this.#sums.length * 4);
-    for (const [index, sum] of this.#sums.entries()) text.writeUInt32LE(sum, index * 4);
+    const text = littleEndian(Buffer.from(this.#sums.buffer));
     const isAllKnown = this.#unknown.every((byte) => byte === 0);
     const bits = isAllKnown ? undefined : Buffer.from(this.#unknown);
     return {

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { BlksnapClientError } from "@blksnap/client";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -38,6 +39,47 @@ async function withStore(
     machine.remove();
   }
 }
+
+/** What had happened when the snapshot is destroyed, which then lasts until `isOver`. */
+function destroySlowly(machine: FakeMachine, isOver: () => boolean, open: () => number): string[] {
+  const seen: string[] = [];
+  const { snapshotDestroy } = machine.client;
+  Object.assign(machine.client, {
+    snapshotDestroy: async (id: string) => {
+      seen.push(`${open()} open, target ${isOver() ? "complete" : "not complete"}`);
+      while (!isOver()) await setImmediate();
+      return await snapshotDestroy(id);
+    },
+  });
+  return seen;
+}
+
+test("its own snapshot is destroyed while the target gets complete, once, and waited for", () =>
+  withStore(async (machine, store) => {
+    let images = 0;
+    const open: ExportOptions["open"] = async (path) => {
+      const image = await openImage(path);
+      images++;
+      let isOpen = true;
+      const close = async (): Promise<void> => {
+        images -= isOpen ? 1 : 0;
+        isOpen = false;
+        await image.close();
+      };
+      return { ...image, close };
+    };
+    const target = machine.path("copy");
+    const points = machine.path("store/points");
+    const hasPoint = (): boolean => existsSync(points) && readdirSync(points).length > 0;
+    const isWritten = (): boolean => existsSync(target) || hasPoint();
+    const seen = destroySlowly(machine, isWritten, () => images);
+    await exportRaw({ ...optionsOf(machine, { open }), target });
+    assert.equal(seen, ["0 open, target not complete"]);
+    rmSync(target);
+    await exportToStore(store, optionsOf(machine, { open }));
+    assert.equal(seen, new Array(2).fill("0 open, target not complete"));
+    assert.is(machine.destroyed, 2);
+  }));
 
 test("a new generation: --since is refused with the reason, --auto starts a full one and says so", () =>
   withStore(async (machine, store) => {

@@ -27,6 +27,8 @@ export interface Call extends CallOptions {
 }
 
 const WAIT_INTERVAL_MS = 50;
+/** Else Node looks whether the host is an address, and compiles its expression for those of IPv6: 8 ms in each process. */
+const NO_SERVER_NAME = { servername: "" };
 /** What a daemon that begins to serve answers, or what is met while its socket is not there. */
 const NOT_YET: readonly string[] = ["DAEMON_NOT_RUNNING", "STARTING"];
 
@@ -85,6 +87,7 @@ function openOnce(call: Call): Promise<OpenAnswer> {
       method,
       path,
       agent: false,
+      ...NO_SERVER_NAME,
       headers: {
         ...(call.inLines === true && { accept: `${LINES_TYPE}, application/json` }),
         ...(text !== undefined && {

@@ -147,9 +147,11 @@ export async function exportDevice(context: Context, given: Given): Promise<void
     throw usageError(`to: ${quoted(target)} is no folder`, "USAGE", hint);
   }
   const signal = context.untilInterrupted();
+  const isUntracked = given.has("raw") ? checkUntracked(client, target) : Promise.resolve();
+  isUntracked.catch(() => undefined);
   await checkApart(client, target, options.device);
+  await isUntracked;
   if (given.has("raw")) {
-    await checkUntracked(client, target);
     const raw = { ...options, signal, target, record: recordPath };
     tellDone(context, await exportRaw(raw));
     return;
