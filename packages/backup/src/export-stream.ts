@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { ChunkPool } from "./chunk-pool.js";
+import { CHUNK_BYTES } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
 import { emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
@@ -39,10 +40,12 @@ export interface StreamExport extends RawExport {
   readonly sent_bytes: number;
 }
 
-/** A part as it is now; null for zeros. */
 interface ReadPart {
   readonly part: Part;
+  /** As it is now; null for zeros. */
   readonly content: { readonly data: Uint8Array; readonly hash: string } | null;
+  /** That it was read into. */
+  readonly memory?: Uint8Array<ArrayBuffer>;
 }
 
 /** Writes records, one after the other. */
@@ -160,17 +163,21 @@ async function sendParts(
 ): Promise<number> {
   const meter = new Meter(bytesOf(parts), onProgress);
   const pool = new ChunkPool();
+  // Of whole chunks that are sent. New memory costs much: the kernel clears it, and V8 collects garbage for it.
+  const idle: Uint8Array<ArrayBuffer>[] = [];
   const read = async (part: Part): Promise<ReadPart> => {
     if (signal?.aborted === true) throw abortedError();
     if (part.isDiscarded) return { part, content: null };
-    const place = new Uint8Array(part.lengthBytes);
+    const known = part.lengthBytes === CHUNK_BYTES ? idle.pop() : undefined;
+    const place = known ?? new Uint8Array(part.lengthBytes);
     await image.read(place, part.offsetBytes);
     const { data, hash } = await pool.digest(place);
-    return { part, content: hash === null ? null : { data, hash } };
+    return { part, content: hash === null ? null : { data, hash }, memory: data };
   };
   try {
     await inOrder(parts, pool.depth, read, async (found) => {
       await writer.part(found);
+      if (found.memory?.length === CHUNK_BYTES) idle.push(found.memory);
       if (!found.part.isDiscarded) meter.add(found.part.lengthBytes);
     });
   } finally {

@@ -6,7 +6,7 @@ import { errnoNameOf } from "@blksnap/errors";
 import { BackupError, targetError } from "./errors.js";
 
 export interface StreamSink {
-  /** One at a time. @throws BackupError TARGET_FULL, TARGET_FAILED */
+  /** One at a time. What is in `data` may be another thing when this has ended. @throws BackupError TARGET_FULL, TARGET_FAILED */
   write(data: Uint8Array): Promise<void>;
   /** All is on the medium, where there is one. */
   end(): Promise<void>;
