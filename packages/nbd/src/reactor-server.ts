@@ -11,6 +11,7 @@
  * number of requests of a connection, buffers what is left when each other connection has one.
  */
 import { closeSync } from "node:fs";
+import { errnoName } from "@blksnap/errors";
 import { type DeviceParams, NOT_REGISTERED, type RequestQueue, type Target } from "@blksnap/ublk";
 import {
   high32,
@@ -189,7 +190,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     }
     // For want of descriptors or memory: the next sweep tries again.
     this.#sweepLater();
-    this.#options.onError(new Error(`a connection cannot be accepted: ${result}`));
+    this.#options.onError(new Error(`a connection cannot be accepted: ${errnoName(result)}`));
   }
 
   #begin(fd: number): void {

@@ -10,6 +10,7 @@
  */
 import { closeSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
+import { errnoName } from "@blksnap/errors";
 import {
   high32,
   low32,
@@ -93,12 +94,17 @@ export class Reception<Export extends ExportDescription> {
   async #accept(listenFd: number): Promise<void> {
     const { onError } = this.#options;
     const { signal } = this.#closing;
+    let told = 0;
     while (!signal.aborted) {
       const prepare: Prepare = (ring, low, high) => prepareAccept(ring, listenFd, low, high);
       const result = await this.#ring.submit(prepare, undefined, signal);
-      if (result >= 0) this.#begin(result);
-      else if (result !== -ECANCELED && result !== -EINTR && result !== -ECONNABORTED) {
-        onError(new Error(`a connection cannot be accepted: ${result}`));
+      if (result >= 0) {
+        told = 0;
+        this.#begin(result);
+      } else if (result !== -ECANCELED && result !== -EINTR && result !== -ECONNABORTED) {
+        // It may go on for long, as where there are too many open files: once is enough.
+        if (result !== told)
+          onError(new Error(`a connection cannot be accepted: ${errnoName(result)}`));
         await sleep(RETRY_MS, undefined, { signal, ref: false }).catch(() => undefined);
       }
     }

@@ -1,4 +1,5 @@
 /** Handshakes that are held for servers on other threads. */
+import { openSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { NbdClient, Reception, transmissionFlags } from "@blksnap/nbd";
@@ -57,6 +58,19 @@ function ended(socket: Socket): Promise<void> {
     socket.resume();
   });
 }
+
+test("why no connection can be accepted is told by name", async () => {
+  const errors: Error[] = [];
+  const reception = new Reception({
+    listenFd: openSync("/dev/null", "r"),
+    exports: { find: () => undefined, all: () => [] },
+    serve: async () => false,
+    onError: (error) => errors.push(error as Error),
+  });
+  await eventually("it is told", () => errors.length > 0);
+  await reception.close();
+  assert.is(errors[0]?.message, "a connection cannot be accepted: ENOTSOCK");
+});
 
 test("what is agreed on comes to who serves it, and what nobody serves is closed", () =>
   withReception({}, async (path, served) => {
