@@ -211,7 +211,11 @@ const localErrors = {
   ),
   RESPONSE_INVALID: failed("EPROTO", 502, "Use client and daemon of one version"),
   ABORTED: failed("ECANCELED", 499, "It was given up before the answer came"),
-  ALREADY_RUNNING: failed("EADDRINUSE", 409, "Stop the running daemon first, or use --socket"),
+  ALREADY_RUNNING: failed(
+    "EADDRINUSE",
+    409,
+    "Stop the running daemon first, or give this one a --state-dir and a --socket of its own",
+  ),
   CONFIG_CHECK_FAILED: failed("EIO", 500, "Install blksnapd beside blksnapctl, or into the PATH"),
   MOUNT_FAILED: failed("EINVAL", 500, "Nothing is mounted or unmounted by it; see dmesg"),
   FILES_NOT_NAMED: failed(
