@@ -3,8 +3,9 @@
  * each line has its priority in front, as sd-daemon(3) describes: the journal takes it off, and `journalctl -p err` finds
  * what went wrong. The JSON behind it is the same as elsewhere.
  */
-import { fstatSync } from "node:fs";
-import { type DestinationStream, destination, type Logger, pino } from "pino";
+import { fstatSync, writeSync } from "node:fs";
+import { errnoNameOf } from "@blksnap/errors";
+import { type DestinationStream, type Logger, pino } from "pino";
 
 const STDERR = 2;
 /** sd-daemon(3), by pino's level from which on it holds, the highest first. */
@@ -22,7 +23,64 @@ type Environment = Readonly<Record<string, string | undefined>>;
 interface LeveledStream extends DestinationStream {
   readonly [pino.symbols.needsMetadataGsym]: true;
   lastLevel: number;
-  flushSync(): void;
+}
+
+/** A pipe that does not block, and is full: its reader has so many pauses of so long. */
+const FULL_PAUSES = 10;
+const FULL_PAUSE_MS = 10;
+const WARN = 40;
+const NEVER = new Int32Array(new SharedArrayBuffer(4));
+
+/**
+ * Writes each line at once, so that nothing is lost when the process ends. What cannot be written, as where the disk of the
+ * log is full, is dropped, and counted in the next line that can: no daemon ends with its log, nor do its devices wait.
+ */
+class LineWriter {
+  readonly #fd: number;
+  readonly #withPriorities: boolean;
+  #lost = 0;
+  #why = "";
+  /** A line has no end. */
+  #isTorn = false;
+
+  constructor(fd: number, withPriorities: boolean) {
+    this.#fd = fd;
+    this.#withPriorities = withPriorities;
+  }
+
+  write(line: string, level: number): void {
+    const isTold = this.#lost === 0 || this.#put(this.#lossLine(), WARN);
+    if (isTold) this.#lost = 0;
+    if (!isTold || !this.#put(line, level)) this.#lost++;
+  }
+
+  #lossLine(): string {
+    const msg = `lines of this log are missing: ${this.#why}`;
+    return `${JSON.stringify({ level: WARN, time: Date.now(), lines: this.#lost, msg })}\n`;
+  }
+
+  /** Answers whether all of it is written. */
+  #put(line: string, level: number): boolean {
+    const begin = this.#isTorn ? "\n" : "";
+    const bytes = Buffer.from(`${begin}${this.#withPriorities ? prefixOf(level) : ""}${line}`);
+    let at = 0;
+    for (let pauses = 0; at < bytes.length; ) {
+      try {
+        at += writeSync(this.#fd, bytes, at);
+      } catch (error) {
+        this.#why = errnoNameOf(error);
+        // Once it has stood still, nothing waits for it any more.
+        if (this.#why === "EAGAIN" && this.#lost === 0 && pauses++ < FULL_PAUSES) {
+          Atomics.wait(NEVER, 0, 0, FULL_PAUSE_MS);
+          continue;
+        }
+        this.#isTorn ||= at > 0;
+        return false;
+      }
+    }
+    this.#isTorn = false;
+    return true;
+  }
 }
 
 /** Whether what is written to `fd` goes to the journal: $JOURNAL_STREAM of systemd.exec(5). */
@@ -41,15 +99,12 @@ function prefixOf(level: number): string {
   return PRIORITIES.find(([from]) => level >= from)?.[1] ?? DEBUG;
 }
 
-/** @param fd written to at once, so that nothing is lost when the process ends */
 export function logTo(fd: number, level: string, withPriorities: boolean): Logger {
-  const out = destination({ dest: fd, sync: true });
-  if (!withPriorities) return pino({ level, base: null }, out);
+  const writer = new LineWriter(fd, withPriorities);
   const stream: LeveledStream = {
     [pino.symbols.needsMetadataGsym]: true,
     lastLevel: 0,
-    write: (line) => void out.write(`${prefixOf(stream.lastLevel)}${line}`),
-    flushSync: () => out.flushSync(),
+    write: (line) => writer.write(line, stream.lastLevel),
   };
   return pino({ level, base: null }, stream);
 }

@@ -1,6 +1,15 @@
 /** Priorities for the journal, and for nobody else. */
 import { spawnSync } from "node:child_process";
-import { closeSync, fstatSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readSync,
+  rmSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -60,6 +69,37 @@ test("elsewhere a line is JSON alone", () => {
     lines.map((line) => JSON.parse(line).level),
     [10, 20, 30, 40, 50, 60, 50],
   );
+});
+
+test("a log that cannot be written ends nothing, and what is missing is told when it can be", () => {
+  const full = openSync("/dev/full", "w");
+  sayAll(full, false);
+  closeSync(full);
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-log-"));
+  const path = join(folder, "fifo");
+  assert.is(spawnSync("mkfifo", [path]).status, 0);
+  const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  const drain = (): string => {
+    const bytes = Buffer.alloc(2 ** 20);
+    return bytes.toString("utf8", 0, readSync(fd, bytes));
+  };
+  const logger = logTo(fd, "info", true);
+  // A pipe has room for 64 KiB, and takes a part of what is longer than a page.
+  logger.info("x".repeat(60_000));
+  logger.info("y".repeat(60_000));
+  logger.info("lost");
+  const [first = "", torn = ""] = drain().split("\n");
+  assert.ok(first.startsWith("<6>{") && first.endsWith('x"}'));
+  assert.match(torn, /^<6>{.*y$/);
+  logger.error("there again");
+  const lines = drain().split("\n");
+  assert.is(lines.length, 4);
+  assert.is(lines[0], "");
+  const { time: _, ...told } = JSON.parse(lines[1]!.replace("<4>", ""));
+  assert.equal(told, { level: 40, lines: 2, msg: "lines of this log are missing: EAGAIN" });
+  assert.is(JSON.parse(lines[2]!.replace("<3>", "")).msg, "there again");
+  closeSync(fd);
+  rmSync(folder, { recursive: true });
 });
 
 test("the journal is what systemd has opened, and no pipe or file that a child of a service has in its place", () => {
