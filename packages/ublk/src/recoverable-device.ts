@@ -80,7 +80,7 @@ export interface NewDeviceOptions extends ServeOptions {
   /** A number that its own is to be larger than: who searches devices in their order meets that one first. */
   readonly above?: number;
   /** Called with the device's number before any program can use it, to make a record of it. */
-  readonly onNumber: (id: number) => void;
+  readonly onNumber: (id: number, hasZeroCopy: boolean) => void;
 }
 
 /**
@@ -152,7 +152,7 @@ export class RecoverableDevice {
       const charFd = await openCharacterDevice(id);
       const mark = { serverFlags: options.mark, serverFlagsHigh: options.owner };
       device = new RecoverableDevice(control, id, charFd, mark, zeroCopy, options);
-      options.onNumber(id);
+      options.onNumber(id, zeroCopy);
       await device.#startQueue(options, { charFd, queueDepth, maxIoBytes, zeroCopy });
       await control.startDevice(id);
       device.#readNumber();

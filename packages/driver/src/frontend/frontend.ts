@@ -81,13 +81,20 @@ export interface Served extends Serving {
   readonly maxIoBytes: number;
 }
 
+/** What goes on record of a device before any user can come. */
+export interface NumberedDevice {
+  /** Its number; null where it has none. */
+  readonly id: number | null;
+  readonly hasZeroCopy: boolean;
+}
+
 export interface NewServed extends Served {
   /** Users' pages are passed on, where the kernel can and what is served takes them. */
   readonly zeroCopy?: boolean;
   /** A number that its own is to be larger than. */
   readonly above?: number | null;
   /** Called before any user can come, to make a record of it. */
-  readonly onNumber: (id: number | null) => void;
+  readonly onNumber: (made: NumberedDevice) => void;
 }
 
 /** One that an earlier daemon has left. */

@@ -39,7 +39,7 @@ export class NbdFrontend implements Frontend {
   }
 
   async start(served: NewServed): Promise<ServedDevice> {
-    served.onNumber(null);
+    served.onNumber({ id: null, hasZeroCopy: false });
     return this.#serve(served);
   }
 

@@ -54,7 +54,7 @@ export class UblkFrontend implements Frontend {
       maxIoBytes,
       zeroCopy,
       ...(typeof above === "number" ? { above } : {}),
-      onNumber,
+      onNumber: (id, hasZeroCopy) => onNumber({ id, hasZeroCopy }),
     });
     return new UblkServed(device);
   }

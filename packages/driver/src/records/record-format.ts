@@ -4,23 +4,29 @@
 import { createHash } from "node:crypto";
 
 const HEADER = /^blksnap-record ([0-9]+) ([0-9a-f]{64})\n/;
+/** Of all that programs before zero copy can continue with. */
 const VERSION = 1;
+/** Of the tracker of a front with zero copy: those programs refuse it by name, and leave the front to one that can. */
+export const ZERO_COPY_VERSION = 2;
 
 /** What a record's text holds, or why it cannot be used. */
 export type DecodedRecord =
   | { readonly value: unknown; readonly problem?: undefined }
   | { readonly problem: string };
 
-export function encodeRecord(value: unknown): string {
+/** @param version which programs can use it: VERSION or ZERO_COPY_VERSION */
+export function encodeRecord(value: unknown, version: number = VERSION): string {
   const text = JSON.stringify(value);
-  return `blksnap-record ${VERSION} ${digest(text)}\n${text}`;
+  return `blksnap-record ${version} ${digest(text)}\n${text}`;
 }
 
 export function decodeRecord(text: string): DecodedRecord {
   const header = HEADER.exec(text);
   if (header === null) return { problem: "it is no record" };
-  if (Number(header[1]) !== VERSION) {
-    return { problem: `it has version ${header[1]}, this daemon reads ${VERSION}` };
+  const version = Number(header[1]);
+  if (version < VERSION || version > ZERO_COPY_VERSION) {
+    const known = `${VERSION} to ${ZERO_COPY_VERSION}`;
+    return { problem: `it has version ${header[1]}, this daemon reads ${known}` };
   }
   const body = text.slice(header[0].length);
   if (digest(body) !== header[2]) return { problem: "its checksum is wrong" };

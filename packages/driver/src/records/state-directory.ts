@@ -191,16 +191,18 @@ export class StateDirectory {
 
   /**
    * Writes or replaces a record.
+   * @param version see encodeRecord()
    * @throws ControlError OUT_OF_MEMORY; the old one is still there
    */
-  writeRecord(name: string, value: unknown): void {
+  writeRecord(name: string, value: unknown, version?: number): void {
     const path = join(this.path, name + RECORD_SUFFIX);
+    const text = encodeRecord(value, version);
     try {
-      replaceFile(path, encodeRecord(value));
+      replaceFile(path, text);
     } catch (error) {
       throw outOfMemory(`cannot write the record ${path}`, error);
     }
-    this.#writeCopy(name + COPY_SUFFIX, encodeRecord(value));
+    this.#writeCopy(name + COPY_SUFFIX, text);
   }
 
   /** A copy that cannot be written must not stay as it was: it would be believed one day. */

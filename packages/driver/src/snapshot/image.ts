@@ -72,7 +72,7 @@ export function startImage(
     queueDepth: context.imageDepth,
     above: tracker.front.id,
     maxIoBytes: context.maxIoBytes,
-    onNumber,
+    onNumber: ({ id }) => onNumber(id),
     ...imageQueue(context, imaged, "take.image-queue-started"),
   });
 }

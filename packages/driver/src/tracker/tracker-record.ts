@@ -3,7 +3,9 @@ import type { AreaId } from "@blksnap/data-plane";
 import type { TrackerGeometry } from "@blksnap/engine";
 import { readMarks, type Splice } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
+import type { NumberedDevice } from "../frontend/frontend.js";
 import { StateFile } from "../records/file-names.js";
+import { ZERO_COPY_VERSION } from "../records/record-format.js";
 import type { TrackerRecord } from "../records/records.js";
 import type { StateDirectory } from "../records/state-directory.js";
 
@@ -33,11 +35,11 @@ export function lossOn({ errorCode, lostArea, isLossKept }: TrackerRecord): Loss
   return { errorCode, area: lostArea ?? null, ...(isLossKept && { isKept: isLossKept }) };
 }
 
-/** @param front number of the front; null where it has none @throws ControlError OUT_OF_MEMORY */
+/** @throws ControlError OUT_OF_MEMORY */
 export function writeTrackerRecord(
   state: StateDirectory,
   parts: RecordParts,
-  front: number | null,
+  { id: front, hasZeroCopy }: NumberedDevice,
   { errorCode, area, isKept }: Loss = NO_LOSS,
 ): void {
   const { id, identity, geometry, recordUuid: uuid, splice } = parts;
@@ -55,5 +57,6 @@ export function writeTrackerRecord(
     ...(uuid === undefined ? {} : { uuid }),
     ...(splice === undefined ? {} : { live: splice.node }),
   };
-  state.writeRecord(StateFile.trackerRecord.name(id), record);
+  const version = hasZeroCopy ? ZERO_COPY_VERSION : undefined;
+  state.writeRecord(StateFile.trackerRecord.name(id), record, version);
 }

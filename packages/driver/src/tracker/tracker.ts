@@ -121,10 +121,10 @@ export class Tracker {
         queueDepth: context.frontDepth,
         maxIoBytes: context.maxIoBytes,
         zeroCopy: mayPassPages(context, reactor),
-        onNumber: (number) => {
-          options.onFront?.(number);
+        onNumber: (made) => {
+          options.onFront?.(made.id);
           faultPoint("attach.device-added");
-          writeTrackerRecord(context.state, { ...parts, recordUuid: parts.journal?.uuid }, number);
+          writeTrackerRecord(context.state, { ...parts, recordUuid: parts.journal?.uuid }, made);
           faultPoint("attach.recorded");
         },
         ...frontQueue(context, parts, "attach.queue-started", area),
@@ -249,7 +249,7 @@ export class Tracker {
   #writeRecord(): void {
     if (!this.front.isLive) return;
     try {
-      writeTrackerRecord(this.#context.state, this, this.front.id, this.#loss);
+      writeTrackerRecord(this.#context.state, this, this.front, this.#loss);
     } catch (error) {
       this.#context.logger.warn({ device: this.device, err: error }, "its record was not written");
     }

@@ -83,10 +83,10 @@ test("every byte of the record counts; a damaged one is named and not used", asy
     assert.equal(records, [], `byte ${at}`);
     assert.is(problems.length, 1);
   }
-  writeFileSync(path, bytes.toString().replace("blksnap-record 1 ", "blksnap-record 2 "));
+  writeFileSync(path, bytes.toString().replace("blksnap-record 1 ", "blksnap-record 3 "));
   const problems: string[] = [];
   await trackerRecords(world.directory, (_, why) => void problems.push(why));
-  assert.match(problems[0]!, /version 2/);
+  assert.match(problems[0]!, /version 3/);
   assert.is((await preparedAs(world)).kind, "new", "and a tracker begins anew");
 });
 
