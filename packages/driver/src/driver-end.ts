@@ -22,6 +22,8 @@ interface Ends {
 export interface EndOptions extends Ends {
   /** A figure that changes while anything makes progress: how much was written to the originals. */
   readonly progress: () => Promise<number>;
+  /** Nodes that an exchange of their tables has left suspended, in words, after a while in which they are resumed. */
+  readonly suspendedNodes?: () => Promise<readonly string[]>;
   /** After so long without progress the driver waits no longer. */
   readonly stallMs?: number;
 }
@@ -87,7 +89,8 @@ export async function endAll(options: EndOptions): Promise<string[]> {
     if (late.length > 0) await Promise.all(late);
   };
   await endOrStall(all(), () => ended, options);
-  return [...left.values()];
+  const suspended = (await options.suspendedNodes?.()) ?? [];
+  return [...left.values(), ...suspended];
 }
 
 interface LiveTrackers {

@@ -202,6 +202,7 @@ export class Driver implements DriverControl {
       detach: (tracker) =>
         this.#trackers.detach(tracker, { attachAgain: true, giveUp: true, closing }),
       progress: () => this.#devices.bytesWritten(this.#registry.trackers.values()),
+      suspendedNodes: () => this.#trackers.suspendedNodes(),
     });
     if (left.length > 0) return left;
     onEnded?.();

@@ -44,6 +44,8 @@ export const EXCHANGE_FENCE_TIMEOUT_MS = 30_000;
 export const EXCHANGE_FENCE_INTERVAL_MS = 50;
 /** Between attempts to resume a node that a refused exchange has left suspended: its users wait. */
 export const RESUME_INTERVAL_MS = 1_000;
+/** Of a daemon that ends, for such a node: several attempts, LVM's lock included. */
+export const RESUME_PATIENCE_MS = 15_000;
 /** Between looks at who else has a front open that is to be taken out of its node. */
 export const FRONT_LOOK_INTERVAL_MS = 200;
 /** For others on the same device or snapshot: below a client's patience. */

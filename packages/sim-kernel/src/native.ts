@@ -110,6 +110,8 @@ export class SimNative {
       ioctlAsync: (fd, request, argument) =>
         machine.later(() => this.#ioctl(fd, request, argument)),
       lockFile: (fd, type) => this.#lockFile(fd, type),
+      // Of programs of LVM, which there are none of.
+      lockWholeFile: () => 0,
       endDirectIo: (fd) => {
         machine.process.file(fd, "fcntl").isDirect = false;
         return 0;

@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -89,6 +90,11 @@ Napi::Value LockFile(const Napi::CallbackInfo& info) {
   lock.l_type = static_cast<short>(I32(info, 1));
   lock.l_whence = SEEK_SET;
   return Result(info.Env(), fcntl(I32(info, 0), F_OFD_SETLK, &lock));
+}
+
+// lockWholeFile(fd): flock(2), exclusively and without waiting
+Napi::Value LockWholeFile(const Napi::CallbackInfo& info) {
+  return Result(info.Env(), flock(I32(info, 0), LOCK_EX | LOCK_NB));
 }
 
 // endDirectIo(fd): takes O_DIRECT off the open file
@@ -261,6 +267,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["ioctl"] = Napi::Function::New(env, Ioctl, "ioctl");
   exports["ioctlAsync"] = Napi::Function::New(env, IoctlAsync, "ioctlAsync");
   exports["lockFile"] = Napi::Function::New(env, LockFile, "lockFile");
+  exports["lockWholeFile"] = Napi::Function::New(env, LockWholeFile, "lockWholeFile");
   exports["endDirectIo"] = Napi::Function::New(env, EndDirectIo, "endDirectIo");
   exports["eventFd"] = Napi::Function::New(env, CreateEventFd, "eventFd");
   exports["memoryFile"] = Napi::Function::New(env, CreateMemoryFile, "memoryFile");

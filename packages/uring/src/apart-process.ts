@@ -27,6 +27,7 @@ import type { Readable } from "node:stream";
 import { ETIMEDOUT } from "@blksnap/errors";
 import { UringError } from "./errors.js";
 import { apartProgramPath } from "./native.js";
+import { Serial } from "./serial.js";
 
 /** The program that makes the calls; native/apart/main.cc says how it is used. */
 export const apartProgram: string = apartProgramPath;
@@ -49,9 +50,9 @@ class ApartProcess {
   #bytes = 0;
   #waiter: Waiter | undefined;
 
-  constructor(onEnd: (process: ApartProcess) => void) {
+  constructor(onEnd: (process: ApartProcess) => void, verb: "serve" | "serve-locked" = "serve") {
     this.#onEnd = onEnd;
-    const words = [String(process.pid), "serve"];
+    const words = [String(process.pid), verb];
     this.#child = spawn(apartProgram, words, { stdio: ["pipe", "pipe", "ignore"] });
     this.#child.unref();
     (this.#child.stdin as Socket).unref();
@@ -130,24 +131,66 @@ function forget(process: ApartProcess): void {
  */
 export async function ask(words: readonly string[], timeoutMs?: number): Promise<string[]> {
   // Before a process is acquired: it would be lost to the pool.
-  if (words.some((word) => word.includes("\0"))) throw new RangeError("a word with a NUL");
+  assertWords(words);
   const process = idle.pop() ?? new ApartProcess(forget);
+  const text = await answered(process, words, timeoutMs);
+  if (text === undefined) return [String(-ETIMEDOUT)];
+  if (idle.length < IDLE_MAX) idle.push(process);
+  else process.leave();
+  return linesOf(text);
+}
+
+function assertWords(words: readonly string[]): void {
+  if (words.some((word) => word.includes("\0"))) throw new RangeError("a word with a NUL");
+}
+
+/** Undefined where there is none in time: the process is left then, else it is idle. */
+async function answered(
+  process: ApartProcess,
+  words: readonly string[],
+  timeoutMs: number | undefined,
+): Promise<string | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {
     if (timeoutMs !== undefined) timer = setTimeout(() => resolve(undefined), timeoutMs);
   });
   try {
     const text = await Promise.race([process.call(words), late]);
-    if (text === undefined) {
-      process.leave();
-      return [String(-ETIMEDOUT)];
-    }
-    process.idle();
-    if (idle.length < IDLE_MAX) idle.push(process);
-    else process.leave();
-    return linesOf(text);
+    if (text === undefined) process.leave();
+    else process.idle();
+    return text;
   } finally {
     clearTimeout(timer);
+  }
+}
+
+/**
+ * A process of one's own that is kept in memory, for calls that must need nothing from a disk: what they are about may
+ * stand still, and starting a program would wait for it. Its first call starts it, and the first after its end.
+ */
+export class LockedHelper {
+  readonly #turns = new Serial();
+  #process: ApartProcess | undefined;
+
+  /** One call at a time. @returns, @throws as ask() */
+  ask(words: readonly string[], timeoutMs: number): Promise<string[]> {
+    return this.#turns.run(async () => {
+      assertWords(words);
+      this.#process ??= new ApartProcess((ended) => {
+        if (this.#process === ended) this.#process = undefined;
+      }, "serve-locked");
+      const text = await answered(this.#process, words, timeoutMs);
+      if (text !== undefined) return linesOf(text);
+      this.end();
+      return [String(-ETIMEDOUT)];
+    });
+  }
+
+  /** Of its process; what is asked then has another one. */
+  end(): void {
+    const process = this.#process;
+    this.#process = undefined;
+    process?.leave();
   }
 }
 

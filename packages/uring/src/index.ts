@@ -26,7 +26,7 @@ export {
   unlinkInHelper,
   writeInHelper,
 } from "./apart.js";
-export { apartProgram } from "./apart-process.js";
+export { apartProgram, LockedHelper } from "./apart-process.js";
 export { bounded } from "./bounded.js";
 export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { becomeIoFlusher, isIoFlusher } from "./io-flusher.js";

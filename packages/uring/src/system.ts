@@ -40,6 +40,17 @@ export function tryLockFile(fd: number, type: number = LockType.WRITE): boolean 
   return true;
 }
 
+/**
+ * flock(2), exclusively: a lock of its own kind, which tryLockFile() neither sees nor holds up. It ends with the last
+ * duplicate of the descriptor. Answers false when somebody else holds it.
+ */
+export function tryFlock(fd: number): boolean {
+  const status = native.lockWholeFile(fd);
+  if (status === -11) return false;
+  check(status, "cannot lock the file");
+  return true;
+}
+
 /** From here on I/O to the open file goes through the page cache, for all who share it. */
 export function endDirectIo(fd: number): void {
   check(native.endDirectIo(fd), "cannot end direct I/O");

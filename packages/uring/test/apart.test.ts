@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import {
   closeSync,
   ftruncateSync,
+  mkdtempSync,
   openSync,
   readFileSync,
   statSync,
@@ -9,6 +10,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   claimInHelper,
@@ -17,6 +19,7 @@ import {
   type FileStatus,
   fsyncInHelper,
   holesInHelper,
+  LockedHelper,
   loopsInHelper,
   MappedMemory,
   openInHelper,
@@ -24,6 +27,7 @@ import {
   readInHelper,
   statInHelper,
   syncInHelper,
+  tryFlock,
   writeInHelper,
 } from "@blksnap/uring";
 import { test } from "uvu";
@@ -222,6 +226,30 @@ test("memory for the kernel is not in child processes", () => {
   const [, flags = ""] = /^VmFlags: (.*)$/m.exec(area) ?? [];
   assert.ok(flags.split(" ").includes("dc"), flags);
   memory.unmap();
+});
+
+test("a process of one's own answers one call after the other, and has a successor", async () => {
+  const helper = new LockedHelper();
+  const ask = async (path: string) => (await helper.ask(["open", path], 60_000))[0];
+  assert.equal(await Promise.all([ask("/"), ask("/nonexistent"), ask("/")]), ["0", "-2", "0"]);
+  helper.end();
+  assert.is(await ask("/"), "0");
+  await helper.ask(["open", "a\0b"], 60_000).then(
+    () => assert.unreachable("no such word can be sent"),
+    (error) => assert.instance(error, RangeError),
+  );
+  assert.is(await ask("/"), "0");
+  helper.end();
+});
+
+test("flock(2) is had by one descriptor at a time", () => {
+  const path = join(mkdtempSync(join(tmpdir(), "flock-")), "lock");
+  const [one, other] = [openSync(path, "a"), openSync(path, "a")];
+  assert.equal([tryFlock(one), tryFlock(one), tryFlock(other)], [true, true, false]);
+  closeSync(one);
+  assert.ok(tryFlock(other));
+  closeSync(other);
+  assert.throws(() => tryFlock(-1), /cannot lock the file/);
 });
 
 test.run();

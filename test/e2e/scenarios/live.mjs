@@ -4,7 +4,7 @@
  */
 import { closeSync, openSync, readdirSync, truncateSync } from "node:fs";
 import { basename } from "node:path";
-import { apartProgram } from "@blksnap/uring";
+import { apartProgram, LockedHelper } from "@blksnap/uring";
 import * as assert from "uvu/assert";
 import { attempt, run } from "../lib/command.mjs";
 import { ctl } from "../lib/ctl.mjs";
@@ -22,6 +22,7 @@ import { note, scenario } from "../lib/scenario.mjs";
 import { MIB, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
+const EBUSY = 16;
 const ESTALE = 116;
 const LONG = { timeLimitMs: 1_200_000 };
 /** POINTS=. has the larger one, and more than one round. */
@@ -158,6 +159,37 @@ test("an exchange that the kernel refuses leaves the node as it was, and not sus
   assert.match(info, /^Tables present: +LIVE$/m);
   await run(["dd", `if=${node}`, "of=/dev/null", "bs=1M", "iflag=direct"]);
   assert.equal([await tableOf(node), nodes()], before);
+});
+
+test("what resumes a node makes no table of another program live, and drops none", async (t) => {
+  const [disk, other] = await ramDisks(t, 2, 16 * MIB);
+  const sectors = await sectorsOf(disk);
+  const { path: node } = await mapped(t, [`0 ${sectors} linear ${disk} 0`]);
+  const number = (await identityOf(node)).split(" ")[0].split(":").slice(-2);
+  const helper = new LockedHelper();
+  t.defer(() => helper.end());
+  const ask = (verb, ...more) => helper.ask([verb, ...number, ...more], 60_000);
+  const tables = async () => [
+    (await ask("dm-table", "live"))[1],
+    (await ask("dm-table", "waiting"))[1],
+  ];
+  const own = (await tableOf(node)).trim();
+  assert.equal(await tables(), [own, undefined]);
+  assert.equal(await ask("dm-resume"), ["0"]);
+  assert.equal(await ask("dm-clear", "any"), ["0"]);
+  await run(["dmsetup", "suspend", node]);
+  await run(["dmsetup", "load", node], { input: `0 ${sectors} linear ${other} 0` });
+  const [, waiting] = await tables();
+  assert.match(waiting, `0 ${sectors} linear `);
+  assert.not.equal(waiting, own);
+  assert.equal(await ask("dm-resume"), [`${-EBUSY}`]);
+  assert.equal(await ask("dm-clear", `${own}\n`), [`${-EBUSY}`]);
+  assert.match(await run(["dmsetup", "info", node]), /^State: +SUSPENDED$/m);
+  assert.equal(await tables(), [own, waiting]);
+  assert.equal(await ask("dm-clear", `${waiting}\n`), ["0"]);
+  assert.equal(await ask("dm-resume"), ["0"]);
+  assert.match(await run(["dmsetup", "info", node]), /^State: +ACTIVE$/m);
+  assert.equal(await tables(), [own, undefined]);
 });
 
 /** The kernel's node of the only clone. */

@@ -30,6 +30,7 @@ import {
   checkFreezes,
   checkLinks,
   checkStateFiles,
+  checkSuspended,
   type Records,
   recordsFrom,
   type UblkDevices,
@@ -114,6 +115,7 @@ async function allFindings(
     ...(devices === undefined ? [] : await checkDevices(devices, given)),
     ...(devices === undefined ? [] : checkLinks(given, own)),
     ...checkStateFiles(given, stateDirectory, (work) => withLock(stateDirectory, work)),
+    ...checkSuspended(given, stateDirectory),
     ...checkFreezes(given),
   ];
 }

@@ -267,6 +267,25 @@ function isStale(name: string, { trackers, snapshots, damaged }: Records): boole
   return !onRecord.includes(record);
 }
 
+/** Nodes that an exchange of their tables has left suspended; without a daemon nothing resumes them. */
+export function checkSuspended(
+  { host, daemon }: Pick<Surroundings, "host" | "daemon">,
+  stateDirectory: string,
+): FixableFinding[] {
+  return host.names(stateDirectory).flatMap((name) => {
+    const [number] = StateFile.exchange.idsIn(name) ?? [];
+    const sysfs = `/sys/dev/block/${number}/dm`;
+    if (number === undefined || host.text(`${sysfs}/suspended`)?.trim() !== "1") return [];
+    const node = host.text(`${sysfs}/name`)?.trim() ?? number;
+    const what = `${node} is suspended, and an exchange of its tables has not ended`;
+    const hint =
+      daemon === undefined
+        ? "Start the daemon, which resumes it: blksnapd --supervise"
+        : "The daemon resumes it as soon as it can; its log says what is in the way";
+    return [error("suspended_nodes", what, "its users wait", hint)];
+  });
+}
+
 /** File systems that a take has frozen and nothing thaws. */
 export function checkFreezes({ records, processes, daemon }: Surroundings): FixableFinding[] {
   const check = "freezes";

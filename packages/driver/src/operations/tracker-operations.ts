@@ -245,6 +245,11 @@ export class TrackerOperations {
     this.#follow?.stop();
   }
 
+  /** For the end of this daemon. See LiveExchange.end(). */
+  suspendedNodes(): Promise<readonly string[]> {
+    return this.#live.suspendedNodes();
+  }
+
   /** @throws ControlError DEVICE_BUSY */
   async #assertFree(device: string, more: readonly OwnPlace[]): Promise<void> {
     await this.#assertNoExport(device);

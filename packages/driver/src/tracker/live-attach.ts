@@ -17,7 +17,7 @@ import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
 import { EBUSY, ETIMEDOUT, messageOf } from "@blksnap/errors";
 import { DeviceMapper, type MappedNode, type Splice, usersOf } from "@blksnap/linux-block";
-import { apartProgram, claimInHelper, syncInHelper } from "@blksnap/uring";
+import { apartProgram, claimInHelper, LockedHelper, syncInHelper, tryFlock } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { identityOf } from "../system/path-target.js";
 import {
@@ -57,7 +57,7 @@ export class LiveAttach {
 
   constructor(
     context: Context,
-    dm: DeviceMapper = new DeviceMapper(apartProgram),
+    dm: DeviceMapper = machineMapper(),
     { exchanges, sync = syncInHelper }: LiveParts = {},
   ) {
     this.#context = context;
@@ -94,6 +94,11 @@ export class LiveAttach {
     }
     if (!node.isReadOnly) return node;
     throw new ControlError("DEVICE_READ_ONLY", `${device} is read-only`);
+  }
+
+  /** See LiveExchange.end(). */
+  suspendedNodes(): Promise<readonly string[]> {
+    return this.#exchanges.end();
   }
 
   /** @throws ControlError SPLICE_FAILED: the node is as it was */
@@ -303,6 +308,12 @@ export class LiveAttach {
       }
     }
   }
+}
+
+function machineMapper(): DeviceMapper {
+  const helper = new LockedHelper();
+  const ask = helper.ask.bind(helper);
+  return new DeviceMapper({ program: apartProgram, ask, tryFlock });
 }
 
 /** Not by its name, which may change. */

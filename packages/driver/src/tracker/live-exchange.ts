@@ -23,6 +23,7 @@ import {
   EXCHANGE_FENCE_INTERVAL_MS,
   EXCHANGE_FENCE_TIMEOUT_MS,
   RESUME_INTERVAL_MS,
+  RESUME_PATIENCE_MS,
 } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
 
@@ -105,6 +106,20 @@ export class LiveExchange {
       if (await this.#tryResume(name, number, splice)) continue;
       void this.#resumeLater(name, number, splice);
     }
+  }
+
+  /**
+   * Before this daemon ends, and nobody resumes them any more: waits a while for nodes that may be suspended. Answers, in
+   * words, which stay so; their marks stay for the next daemon.
+   */
+  async end(patienceMs: number = RESUME_PATIENCE_MS): Promise<readonly string[]> {
+    const deadlineMs = performance.now() + patienceMs;
+    while (this.#left.size > 0 && performance.now() < deadlineMs) await sleep(this.#intervalMs);
+    return [...this.#left].map(([name, why]) => {
+      const [number = ""] = StateFile.exchange.idsIn(name) ?? [];
+      const what = `the node ${this.#dm.node(number)?.name ?? number} may stay suspended, and its users wait`;
+      return `${what}${why === "" ? "" : `: ${why}`} ("A volume stays suspended" in docs/runbook.md)`;
+    });
   }
 
   /** Until the node is not suspended, or is gone; also while its device is detached. */

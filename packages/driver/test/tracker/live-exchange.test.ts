@@ -104,6 +104,22 @@ test("a mark stays where the next daemon cannot resume the node either", async (
   assert.not(one.dm.isSuspended);
 });
 
+test("an orderly end waits for a node that is suspended, and names one that stays so", async () => {
+  const one = world();
+  writeFileSync(one.mark, "");
+  one.dm.isSuspended = true;
+  one.dm.failing = "resume";
+  await recover(one);
+  const [left, ...more] = await one.exchanges.end(0);
+  assert.match(left ?? "", /^the node vg-data may stay suspended, and its users wait.*runbook/);
+  assert.equal([more, one.hasMark()], [[], true]);
+  const ended = one.exchanges.end(2 ** 31);
+  one.dm.failing = "";
+  assert.equal(await ended, []);
+  assert.not(one.hasMark() || one.dm.isSuspended);
+  assert.equal(await world().exchanges.end(2 ** 31), [], "there is none");
+});
+
 test("a node that LVM has suspended since is resumed when LVM has done, another node never", async () => {
   const one = world();
   writeFileSync(one.mark, "");

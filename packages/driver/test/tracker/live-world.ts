@@ -120,6 +120,7 @@ export function world() {
     pausesMs,
     dm,
     live,
+    exchanges,
     splice,
     tracker: tracker as Tracker & { splice: Splice },
   };

@@ -3,33 +3,27 @@
  * hold it: a table that is put in between would be the one that they activate.
  *
  * It is a flock(2) on a file that the last holder removes; so a process that gets one looks whether it is still the file
- * of that name. A program of its own holds it, and lets go when this process ends.
+ * of that name. This process holds it itself, and lets go when it ends: a program could not be started while the node that
+ * it lies on stands still.
  */
-import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync } from "node:fs";
+import { closeSync, existsSync, fstatSync, openSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { LinuxBlockError } from "../errors.js";
-import { programEnvironment } from "./dmsetup.js";
 import type { MappedNode } from "./mapped-node.js";
 
 /** LVM's default; there is none where no program of LVM runs. */
 const FOLDER = "/run/lock/lvm";
-const WAIT_S = 10;
-/** For the program itself. */
-const SPARE_MS = 5_000;
+const WAIT_MS = 10_000;
+/** Between two attempts. */
+const INTERVAL_MS = 20;
 /** For others of this process, who have the group's lock for as long as an exchange of tables takes. */
 const TURN_LIMIT_MS = 60_000;
 /** By path of the lock: ends with the last one that has queued for it. */
 const turns = new Map<string, Promise<unknown>>();
 
-const HOLD = `
-while :; do
-  exec 9>>"$1" && flock -w "$2" 9 || exit 1
-  [ "$1" -ef /proc/$$/fd/9 ] && break
-done
-echo held
-read -r _
-`;
+/** flock(2), exclusively and without waiting: whether it was to be had. @throws where it cannot be asked for */
+export type TryFlock = (fd: number) => boolean;
 
 /** Of a logical volume: "my--group-data" is of the group "my-group". */
 export function volumeGroupOf({
@@ -44,7 +38,7 @@ export function volumeGroupOf({
 interface LockOptions {
   readonly folder?: string;
   /** For the programs of LVM. */
-  readonly waitS?: number;
+  readonly waitMs?: number;
   /** For others of this process. */
   readonly turnMs?: number;
 }
@@ -56,8 +50,9 @@ interface LockOptions {
  */
 export async function withGroupLock<Result>(
   node: Pick<MappedNode, "name" | "uuid">,
+  tryFlock: TryFlock,
   work: () => Promise<Result>,
-  { folder = FOLDER, waitS = WAIT_S, turnMs = TURN_LIMIT_MS }: LockOptions = {},
+  { folder = FOLDER, waitMs = WAIT_MS, turnMs = TURN_LIMIT_MS }: LockOptions = {},
 ): Promise<Result> {
   const group = volumeGroupOf(node);
   if (group === undefined || !existsSync(folder)) return work();
@@ -68,7 +63,12 @@ export async function withGroupLock<Result>(
     throw new LinuxBlockError("DEVICE_MAPPER_FAILED", what);
   }
   try {
-    return await withLock(group, path, waitS, work);
+    const fd = await locked(group, path, tryFlock, waitMs);
+    try {
+      return await work();
+    } finally {
+      closeSync(fd);
+    }
   } finally {
     endTurn();
   }
@@ -98,46 +98,43 @@ async function turn(path: string, limitMs: number): Promise<(() => void) | undef
   return undefined;
 }
 
-async function withLock<Result>(
+/** Answers the descriptor that has the lock. @throws as withGroupLock() */
+async function locked(
   group: string,
   path: string,
-  waitS: number,
-  work: () => Promise<Result>,
-): Promise<Result> {
-  const holder = spawn("sh", ["-c", HOLD, "sh", path, String(waitS)], {
-    detached: true,
-    env: programEnvironment(),
-    stdio: ["pipe", "pipe", "ignore"],
-  });
-  try {
-    if (!(await isHeld(holder, waitS * 1000 + SPARE_MS))) {
-      const what = `LVM changes the volume group ${group}: its lock ${path} was not free for ${waitS} s`;
-      throw new LinuxBlockError("DEVICE_MAPPER_FAILED", what);
+  tryFlock: TryFlock,
+  waitMs: number,
+): Promise<number> {
+  const deadlineMs = performance.now() + waitMs;
+  for (;;) {
+    const fd = lockedNow(path, tryFlock);
+    if (typeof fd === "number") return fd;
+    if (performance.now() >= deadlineMs) {
+      const why = fd instanceof Error ? fd.message : `was not free for ${waitMs} ms`;
+      const what = `LVM changes the volume group ${group}: its lock ${path} ${why}`;
+      throw new LinuxBlockError("DEVICE_MAPPER_FAILED", what, { cause: fd });
     }
-    return await work();
-  } finally {
-    holder.stdin?.end();
+    await sleep(INTERVAL_MS);
   }
 }
 
-async function isHeld(holder: ChildProcess, limitMs: number): Promise<boolean> {
-  holder.stdin?.on("error", () => undefined);
-  const timer = setTimeout(() => endSession(holder), limitMs);
-  const answer = await new Promise<boolean>((resolve) => {
-    holder.stdout?.once("data", () => resolve(true));
-    holder.once("error", () => resolve(false));
-    holder.once("exit", () => resolve(false));
-  });
-  clearTimeout(timer);
-  return answer;
-}
-
-/** With the flock that it waits for. */
-function endSession({ pid }: ChildProcess): void {
-  if (pid === undefined) return;
+/** Undefined where somebody else has it; an error where that cannot be found out. */
+function lockedNow(path: string, tryFlock: TryFlock): number | Error | undefined {
+  let fd: number | undefined;
   try {
-    process.kill(-pid, "SIGKILL");
-  } catch {
-    // It has ended meanwhile.
+    // As LVM makes it: every program of it that comes later takes this one.
+    fd = openSync(path, "a+", 0o600);
+    if (tryFlock(fd) && isStill(path, fd)) return fd;
+    closeSync(fd);
+    return undefined;
+  } catch (error) {
+    if (fd !== undefined) closeSync(fd);
+    return error as Error;
   }
+}
+
+function isStill(path: string, fd: number): boolean {
+  const now = statSync(path, { throwIfNoEntry: false });
+  const { dev, ino } = fstatSync(fd);
+  return now?.dev === dev && now.ino === ino;
 }

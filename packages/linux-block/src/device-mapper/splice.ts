@@ -11,13 +11,16 @@
  * table in waiting, freezes the file system, lets what is on its way end, exchanges the tables and resumes.
  * No process can die between these, and an interrupted call leaves the node as it was. Only an exchange that
  * the kernel refuses leaves it suspended with its old table, so the process that asked resumes it. Until then no program
- * is started, and none is read from a disk. Only where that process was killed first is dmsetup started while users wait.
+ * is started, and none is read from a disk. Where that process was killed first another one resumes the node, which has run
+ * since before, and is in memory as well. dmsetup makes what needs udev, or changes no node that has users: create, load,
+ * rename, remove.
  *
  * Facts: drivers/md/dm-ioctl.c (do_resume), drivers/md/dm.c (__dm_suspend, dm_swap_table).
  */
+import { getSystemErrorName } from "node:util";
 import { LinuxBlockError } from "../errors.js";
 import { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./dmsetup.js";
-import { volumeGroupOf, withGroupLock } from "./lvm-lock.js";
+import { type TryFlock, volumeGroupOf, withGroupLock } from "./lvm-lock.js";
 import { type MappedNode, mappedNodeOf, mappedNodes } from "./mapped-node.js";
 import type { Splice } from "./splice-state.js";
 import { growthOf, MAPPED } from "./table-growth.js";
@@ -38,19 +41,31 @@ const NAME_MAX = 127;
  */
 const EXCHANGE_LIMIT_MS = 20_000;
 
+/** What is only asked of the kernel: it answers at once, unless the machine is out of memory. */
+const CALL_LIMIT_MS = 10_000;
+const EBUSY = 16;
+
+/** How the device mapper is reached, besides by dmsetup. */
+export interface MapperPorts {
+  /** Exchanges tables: `apartProgram` of @blksnap/uring; native/apart/exchange.h says how. */
+  readonly program: string;
+  /** Has a process that runs already make a call: its status, and further lines. native/apart/mapper.h has the calls. */
+  readonly ask: (words: readonly string[], timeoutMs: number) => Promise<readonly string[]>;
+  readonly tryFlock: TryFlock;
+}
+
 export interface CloneNames {
   readonly name: string;
   readonly uuid: string;
 }
 
 export class DeviceMapper {
-  readonly #program: string;
+  readonly #ports: MapperPorts;
   readonly #run: RunDmsetup;
   readonly #sysfs: string;
 
-  /** @param program that exchanges tables: `apartProgram` of @blksnap/uring; native/apart/exchange.h says how */
-  constructor(program: string, run: RunDmsetup = runDmsetup, sysfs = "/sys") {
-    this.#program = program;
+  constructor(ports: MapperPorts, run: RunDmsetup = runDmsetup, sysfs = "/sys") {
+    this.#ports = ports;
     this.#run = run;
     this.#sysfs = sysfs;
   }
@@ -100,7 +115,7 @@ export class DeviceMapper {
   async #clonableTable(node: MappedNode): Promise<string> {
     const { name } = node;
     if (node.isSuspended) throw notClonable(`${name} is suspended: resume it first`);
-    if ((await this.#table(node.number, "--inactive")) !== "") {
+    if ((await this.#table(node.number, "waiting")) !== "") {
       throw notClonable(`${name} has a table in waiting: resume it, or clear it, first`);
     }
     const table = await this.#table(node.number);
@@ -127,7 +142,7 @@ export class DeviceMapper {
     node: Pick<MappedNode, "number" | "name" | "uuid">,
     work: () => Promise<Result>,
   ): Promise<Result> {
-    return withGroupLock(node, async () => {
+    return withGroupLock(node, this.#ports.tryFlock, async () => {
       const found = this.node(node.number);
       // The lock is that of the group's old name, which keeps nobody away.
       if (found?.uuid === node.uuid && volumeGroupOf(found) !== volumeGroupOf(node)) {
@@ -174,7 +189,7 @@ export class DeviceMapper {
 
   /** @throws LinuxBlockError DEVICE_MAPPER_FAILED */
   async assertUnchanging(number: string, mayWait = false): Promise<void> {
-    const isWaiting = !mayWait && (await this.#table(number, "--inactive")) !== "";
+    const isWaiting = !mayWait && (await this.#table(number, "waiting")) !== "";
     if (!isWaiting && this.node(number)?.isSuspended !== true) return;
     const what = `the node ${number} is suspended, or has a table in waiting`;
     throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: another program changes it`);
@@ -192,7 +207,7 @@ export class DeviceMapper {
     heldFd?: number,
     what: "exchange" | "return" = "exchange",
   ): Promise<number> {
-    const options: DmsetupOptions = { program: this.#program, timeoutMs: EXCHANGE_LIMIT_MS };
+    const options: DmsetupOptions = { program: this.#ports.program, timeoutMs: EXCHANGE_LIMIT_MS };
     const held = heldFd === undefined ? {} : { heldFd };
     const said = await this.#run(["0", what, ...number.split(":")], { ...options, ...held });
     return Number(said);
@@ -203,15 +218,24 @@ export class DeviceMapper {
    * program.
    */
   async hasOursWaiting(number: string, layer: string, clone: string): Promise<boolean> {
-    if (this.node(number) === undefined) return false;
-    const waiting = await this.#table(number, "--inactive");
-    if (waiting === "") return false;
-    return isLinear(waiting, layer) || waiting === (await this.#tableOf(clone));
+    return (await this.#oursWaiting(number, layer, clone)) !== "";
   }
 
+  /** Empty without one. */
+  async #oursWaiting(number: string, layer: string, clone: string): Promise<string> {
+    if (this.node(number) === undefined) return "";
+    const waiting = await this.#table(number, "waiting");
+    const isOurs =
+      waiting !== "" && (isLinear(waiting, layer) || waiting === (await this.#tableOf(clone)));
+    return isOurs ? waiting : "";
+  }
+
+  /** Another one, which came meanwhile, stays. */
   async dropWaiting(number: string, layer: string, clone: string): Promise<void> {
-    const isOurs = await this.hasOursWaiting(number, layer, clone);
-    if (isOurs) await this.#run(["clear", ...wordsOf(number)]);
+    const waiting = await this.#oursWaiting(number, layer, clone);
+    if (waiting === "") return;
+    const [status] = await this.#call("dm-clear", number, `${waiting}\n`);
+    if (status !== -EBUSY) assertDone(status, `the table in waiting of ${number} is not dropped`);
   }
 
   /**
@@ -220,11 +244,12 @@ export class DeviceMapper {
    */
   async resume(number: string): Promise<void> {
     if (this.node(number)?.isSuspended !== true) return;
-    if ((await this.#table(number, "--inactive")) !== "") {
+    const [status] = await this.#call("dm-resume", number);
+    if (status === -EBUSY) {
       const what = `the node ${number} has a table in waiting`;
       throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: another program changes it`);
     }
-    await this.#run(["resume", "--noudevsync", ...wordsOf(number)]);
+    assertDone(status, `the node ${number} is not resumed`);
   }
 
   /** Whether two nodes lead to the same. */
@@ -259,9 +284,28 @@ export class DeviceMapper {
     return this.node(number) === undefined ? "" : this.#table(number);
   }
 
-  async #table(number: string, ...options: string[]): Promise<string> {
-    return (await this.#run(["table", ...options, ...wordsOf(number)])).trim();
+  async #table(number: string, which: "live" | "waiting" = "live"): Promise<string> {
+    const [status, ...lines] = await this.#call("dm-table", number, which);
+    assertDone(status, `the ${which} table of the node ${number} cannot be read`);
+    return lines.join("\n");
   }
+
+  /** Needs nothing from a disk: any node may stand still meanwhile. */
+  async #call(
+    verb: string,
+    number: string,
+    ...more: string[]
+  ): Promise<[status: number, ...lines: string[]]> {
+    const words = [verb, ...number.split(":"), ...more];
+    const [status = "", ...lines] = await this.#ports.ask(words, CALL_LIMIT_MS);
+    return [Number(status), ...lines];
+  }
+}
+
+/** @throws LinuxBlockError DEVICE_MAPPER_FAILED */
+function assertDone(status: number, what: string): void {
+  if (status >= 0) return;
+  throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: ${getSystemErrorName(status)}`);
 }
 
 function isLinear(line: string, layer: string): boolean {

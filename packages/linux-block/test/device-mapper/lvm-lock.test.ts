@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { tryFlock } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { volumeGroupOf, withGroupLock } from "../../dist/device-mapper/lvm-lock.js";
@@ -36,14 +37,14 @@ test("a group that LVM is changing is waited for, and not for ever", async () =>
   const release = await locked(join(folder, "V_my-group"));
   let works = 0;
   const work = async () => ++works;
-  const failure = await withGroupLock(NODE, work, { folder, waitS: 0 }).then(
+  const failure = await withGroupLock(NODE, tryFlock, work, { folder, waitMs: 0 }).then(
     () => assert.unreachable("it is held"),
     (error) => error,
   );
   assert.is(failure.code, "DEVICE_MAPPER_FAILED");
   assert.match(failure.message, /LVM changes the volume group my-group/);
   assert.is(works, 0);
-  const waiting = withGroupLock(NODE, work, { folder, waitS: 600 });
+  const waiting = withGroupLock(NODE, tryFlock, work, { folder, waitMs: 600_000 });
   await release();
   assert.is(await waiting, 1);
   rmSync(folder, { recursive: true });
@@ -55,7 +56,7 @@ test("LVM waits while the node is changed, also where it has removed the lock's 
   let hasLock = false;
   let next: Promise<() => Promise<void>> | undefined;
   const releaseFirst = await locked(path);
-  const waiting = withGroupLock(NODE, work, { folder, waitS: 600 });
+  const waiting = withGroupLock(NODE, tryFlock, work, { folder, waitMs: 600_000 });
   // As the programs of LVM end.
   rmSync(path);
   await releaseFirst();
@@ -85,9 +86,10 @@ test("nodes of one group wait for each other, however long, and one that gives u
   const held = new Promise<void>((resolve) => {
     end = resolve;
   });
-  const options = { folder, waitS: 600 };
+  const options = { folder, waitMs: 600_000 };
   const first = withGroupLock(
     NODE,
+    tryFlock,
     async () => {
       begin();
       await held;
@@ -96,16 +98,16 @@ test("nodes of one group wait for each other, however long, and one that gives u
     options,
   );
   await begun;
-  const soon = { ...options, waitS: 0, turnMs: 1 };
-  const late = withGroupLock(NODE, async () => done.push("late"), soon);
-  const next = withGroupLock(NODE, async () => done.push("next"), options);
+  const soon = { ...options, waitMs: 0, turnMs: 1 };
+  const late = withGroupLock(NODE, tryFlock, async () => done.push("late"), soon);
+  const next = withGroupLock(NODE, tryFlock, async () => done.push("next"), options);
   const failure = await late.then(
     () => assert.unreachable("the first is not done"),
     (error) => error,
   );
   assert.match(failure.message, /other nodes of the volume group my-group/);
   const other = { ...NODE, name: "other-data" };
-  await withGroupLock(other, async () => done.push("another group"), options);
+  await withGroupLock(other, tryFlock, async () => done.push("another group"), options);
   end();
   await Promise.all([first, next]);
   assert.equal(done, ["another group", "first", "next"]);
@@ -114,8 +116,11 @@ test("nodes of one group wait for each other, however long, and one that gives u
 
 test("what is no logical volume needs no lock", async () => {
   const work = async () => "done";
-  assert.is(await withGroupLock({ name: "a-b", uuid: "" }, work, { folder: "/" }), "done");
-  assert.is(await withGroupLock(NODE, work, { folder: "/nonexistent" }), "done");
+  assert.is(
+    await withGroupLock({ name: "a-b", uuid: "" }, tryFlock, work, { folder: "/" }),
+    "done",
+  );
+  assert.is(await withGroupLock(NODE, tryFlock, work, { folder: "/nonexistent" }), "done");
 });
 
 test.run();

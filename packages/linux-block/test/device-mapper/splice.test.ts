@@ -1,7 +1,7 @@
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { apartProgram } from "@blksnap/uring";
+import { apartProgram, LockedHelper, tryFlock } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { DeviceMapper, LinuxBlockError, type RunDmsetup, runDmsetup } from "../../dist/index.js";
@@ -39,17 +39,32 @@ class World {
       throw new LinuxBlockError("DEVICE_MAPPER_FAILED", "refused");
     }
     const number = `${words.at(-3)}:${words.at(-1)}`;
-    if (verb === "table") {
-      return (words.includes("--inactive") ? this.waiting : this.live).get(number) ?? "";
-    }
     if (verb === "create") this.add("254:7", words[1] ?? "", words[3] ?? "", input);
     if (verb === "load") this.waiting.set(number, input);
-    if (verb === "clear") this.waiting.delete(number);
     return "";
   };
 
+  /** What the process beside answers, as native/apart/mapper.cc does. */
+  readonly ask = async (words: readonly string[]): Promise<string[]> => {
+    const [verb, major, minor, more = ""] = words;
+    this.asked.push(words.slice(0, 3).join(" "));
+    const number = `${major}:${minor}`;
+    const waiting = this.waiting.get(number) ?? "";
+    if (verb === "dm-table") {
+      const table = more === "waiting" ? waiting : (this.live.get(number) ?? "");
+      return ["0", ...(table === "" ? [] : table.split("\n"))];
+    }
+    if (verb === "dm-clear") {
+      if (`${this.waiting.get(number)}\n` !== more) return ["-16"];
+      this.waiting.delete(number);
+    }
+    return [verb === "dm-resume" && waiting !== "" ? "-16" : this.status];
+  };
+  status = "0";
+
   get mapper(): DeviceMapper {
-    return new DeviceMapper(PROGRAM, this.run, this.folder);
+    const ports = { program: PROGRAM, ask: this.ask, tryFlock: () => true };
+    return new DeviceMapper(ports, this.run, this.folder);
   }
 
   node(number = "254:3") {
@@ -138,7 +153,7 @@ test("a return can be expected unless another program changes the node", async (
   world.waiting.clear();
   world.add("254:3", "vg-data", "", `0 1000 linear ${LAYER} 0`, "1");
   assert.match((await failureOf(check())).message, /is suspended/);
-  assert.not(world.asked.some((one) => !one.startsWith("table")));
+  assert.not(world.asked.some((one) => !one.startsWith("dm-table")));
 });
 
 test("a node is renamed by its name: the kernel renames none by its number", async () => {
@@ -193,6 +208,55 @@ test("only a table in waiting of one's own is dropped", async () => {
   world.waiting.set("254:3", "0 2000 linear 8:0 2048");
   await world.mapper.dropWaiting("254:3", LAYER, "254:7");
   assert.ok(world.waiting.has("254:3"));
+  // Also where it takes the place of one's own between the look and the drop.
+  world.waiting.set("254:3", `0 1000 linear ${LAYER} 0`);
+  const { ask } = world;
+  const late = async (words: readonly string[]) => {
+    if (words[0] === "dm-clear") world.waiting.set("254:3", "0 2000 linear 8:0 2048");
+    return ask(words);
+  };
+  const ports = { program: PROGRAM, ask: late, tryFlock: () => true };
+  await new DeviceMapper(ports, world.run, world.folder).dropWaiting("254:3", LAYER, "254:7");
+  assert.is(world.waiting.get("254:3"), "0 2000 linear 8:0 2048");
+});
+
+test("nothing is started for what may be asked while a node stands still", async () => {
+  const world = new World();
+  world.add("254:3", "vg-data", "", `0 1000 linear ${LAYER} 0`, "1");
+  world.add("254:7", "vg-data-blksnap", NAMES.uuid, "0 1000 linear 8:0 2048");
+  world.waiting.set("254:3", `0 1000 linear ${LAYER} 0`);
+  const ports = { program: PROGRAM, ask: world.ask, tryFlock: () => true };
+  const nothing = () => Promise.reject(new Error("a program is started"));
+  const mapper = new DeviceMapper(ports, nothing, world.folder);
+  assert.ok(await mapper.isLinearOn("254:3", LAYER));
+  assert.ok(await mapper.hasOursWaiting("254:3", LAYER, "254:7"));
+  assert.not(await mapper.haveSameTable("254:3", "254:7"));
+  await mapper.exclusively(world.node(), async () => {
+    await mapper.dropWaiting("254:3", LAYER, "254:7");
+    await mapper.resume("254:3");
+  });
+  assert.is(world.asked.at(-1), "dm-resume 254 3");
+});
+
+test("what the kernel answers is in the error", async () => {
+  const world = new World();
+  world.add("254:3", "vg-data", "", "0 1000 linear 8:0 2048", "1");
+  world.status = "-6";
+  const error = await failureOf(world.mapper.resume("254:3"));
+  assert.is(error.code, "DEVICE_MAPPER_FAILED");
+  assert.match(error.message, /the node 254:3 is not resumed: ENXIO/);
+});
+
+test("the process beside knows the calls", async () => {
+  const helper = new LockedHelper();
+  // No node has such a number; a machine without the device mapper has no control of it.
+  for (const words of [["dm-table", "live"], ["dm-clear", ""], ["dm-resume"]]) {
+    const [verb = "", ...more] = words;
+    const [status] = await helper.ask([verb, "4095", "1048575", ...more], 60_000);
+    assert.ok(["-6", "-2", "-13", "-1"].includes(status ?? ""), `${verb}: ${status}`);
+  }
+  assert.equal(await helper.ask(["dm-table", "4095"], 60_000), ["-22"]);
+  helper.end();
 });
 
 test("what is resumed goes on with its own table: one of another program is not made live", async () => {
@@ -201,10 +265,9 @@ test("what is resumed goes on with its own table: one of another program is not 
   world.waiting.set("254:3", "0 2000 linear 8:0 2048");
   const error = await failureOf(world.mapper.resume("254:3"));
   assert.match(error.message, /254:3 has a table in waiting: another program changes it/);
-  assert.not(world.asked.some((one) => one.startsWith("resume")));
   world.waiting.clear();
   await world.mapper.resume("254:3");
-  assert.is(world.asked.at(-1), "resume --noudevsync --major 254 --minor 3");
+  assert.is(world.asked.at(-1), "dm-resume 254 3");
 });
 
 /** A dmsetup of our own, first in the PATH. */
@@ -233,7 +296,8 @@ test("while a node stands still one program works, which asks the kernel once", 
 
 test("the program of an exchange says why the kernel refuses it", async () => {
   // No node has such a number; a machine without the device mapper has no control of it.
-  const error = await failureOf(new DeviceMapper(apartProgram).exchange("4095:1048575"));
+  const ports = { program: apartProgram, ask: async () => [], tryFlock };
+  const error = await failureOf(new DeviceMapper(ports).exchange("4095:1048575"));
   assert.is(error.code, "DEVICE_MAPPER_FAILED");
   assert.match(error.message, /^uring-apart 0 exchange 4095 1048575: \S.*: \S/);
 });

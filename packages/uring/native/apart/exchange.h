@@ -3,7 +3,8 @@
 /**
  * Switches the device-mapper node MAJOR:MINOR to its table in waiting, in one system call, which freezes the file
  * system on the node, waits for what is on its way, exchanges the tables and resumes. What the kernel refuses is
- * taken back: the table in waiting is dropped, and the node continues with its old one.
+ * taken back: that table is dropped, and the node continues with its old one. A table that another program has loaded
+ * meanwhile stays, and a node that is suspended then is that program's to resume.
  *
  * It stays in memory meanwhile: where it may not, nothing is done; but for `may_page`, a node that is led back.
  *

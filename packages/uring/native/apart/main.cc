@@ -1,5 +1,6 @@
 // The program behind src/apart-process.ts, which says what it is for.
 //
+//   uring-apart PARENT serve-locked          the same as serve, and stays in memory as far as it may
 //   uring-apart PARENT serve                 makes one call after the other, as its input asks for them:
 //     command PATH OP HEX                    an IORING_OP_URING_CMD with up to 80 bytes
 //     fsync PATH
@@ -12,6 +13,9 @@
 //     read PATH AT BYTES                     read(2) from some byte on
 //     loops PATH...                          LOOP_GET_STATUS64 of each
 //     holes PATH MS                          holes.h says what it prints
+//     dm-table MAJOR MINOR live|waiting      mapper.h says what these three do
+//     dm-clear MAJOR MINOR TABLE
+//     dm-resume MAJOR MINOR
 //
 // Those that take the process along, into another namespace or with children, are all that it does:
 //
@@ -34,7 +38,7 @@
 // "DEVICE MODE" of the file, and for each extent "PHYSICAL LENGTH FLAGS"; "stat" with
 // "DEVICE INODE MODE SPECIAL", the path without symbolic links, and "end"; "loops" with a line for each:
 // "DEVICE INODE SPECIAL" of what is behind the loop device, and its own SPECIAL, or a negative errno; "read"
-// with the SPECIAL of what was read, and the bytes in hexadecimal.
+// with the SPECIAL of what was read, and the bytes in hexadecimal; "dm-table" with the table.
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/fiemap.h>
@@ -59,6 +63,7 @@
 #include "exchange.h"
 #include "file.h"
 #include "holes.h"
+#include "mapper.h"
 #include "mounts.h"
 #include "sync.h"
 
@@ -240,11 +245,25 @@ bool ReadRequest(std::vector<std::string>& words) {
   return true;
 }
 
+/** Of the device mapper. @returns as Call() */
+int64_t CallMapper(const std::vector<std::string>& words, std::string& lines) {
+  if (words.size() < 3) return -EINVAL;
+  const dev_t node = NodeOf(words[1].c_str(), words[2].c_str());
+  const Mapper mapper;
+  if (words[0] == "dm-table" && words.size() == 4) {
+    return mapper.Table(node, words[3] == "waiting", lines);
+  }
+  if (words[0] == "dm-clear" && words.size() == 4) return mapper.Clear(node, words[3]);
+  if (words[0] == "dm-resume" && words.size() == 3) return mapper.Resume(node);
+  return -EINVAL;
+}
+
 /** Makes a call. @returns its answer, or a negative errno */
 int64_t Call(const std::vector<std::string>& words, std::string& lines) {
   const size_t count = words.size();
   const std::string verb = count == 0 ? "" : words[0];
   if (verb == "loops") return Loops(words, lines);
+  if (verb.starts_with("dm-")) return CallMapper(words, lines);
   if (count < 2) return -EINVAL;
   const char* path = words[1].c_str();
   if (verb == "command" && count == 4) return Command(path, words[2].c_str(), words[3]);
@@ -285,7 +304,8 @@ int main(int count, char** words) {
     return Exchange(words[3], words[4], verb == "return");
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (!LivesWith(words[1])) return EXIT_FAILURE;
-  if (verb == "serve") {
+  if (verb == "serve-locked") StayInMemory();
+  if (verb == "serve" || verb == "serve-locked") {
     Serve(words[1]);
     return EXIT_SUCCESS;
   }
