@@ -40,6 +40,7 @@ const IDLE: StatusResponse = {
   reactors: [],
   trackers: [],
   waiting: [],
+  untracked: [],
   snapshots: [],
   nbd_listeners: [],
 };
@@ -107,7 +108,9 @@ test("what only a person can put right has an alert", () => {
   const wanted = driverMetrics(IDLE)
     .map(({ name }: MetricFamily) => name)
     .filter((name) =>
-      /_(failed|hung_stores|waiting|waiting_fronts|live|stalled_seconds)$/.test(name),
+      /_(failed|hung_stores|waiting|waiting_fronts|untracked_volumes|live|stalled_seconds)$/.test(
+        name,
+      ),
     );
   assert.ok(wanted.length >= 6);
   for (const name of wanted) assert.ok(asked.has(name), name);

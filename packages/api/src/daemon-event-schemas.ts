@@ -90,6 +90,11 @@ export const DAEMON_EVENTS = [
     node: is.text,
     why: is.textOrNull,
   }),
+  kind("untracked", "error", "A volume cannot be attached again yet: nothing tracks it.", {
+    device: is.text,
+    node: is.text,
+    why,
+  }),
   kind(
     "generation_began",
     "warning",

@@ -174,7 +174,7 @@ function families<Of>(rows: readonly Row<Of>[], objects: readonly Labelled<Of>[]
 }
 
 /** What there is one of, whatever is tracked. */
-function daemonFamilies({ daemon, waiting }: StatusResponse): MetricFamily[] {
+function daemonFamilies({ daemon, waiting, untracked }: StatusResponse): MetricFamily[] {
   const { version, kernel } = daemon;
   return [
     {
@@ -188,6 +188,12 @@ function daemonFamilies({ daemon, waiting }: StatusResponse): MetricFamily[] {
       help: "Fronts of an earlier daemon that cannot be resumed yet: their users wait.",
       type: "gauge",
       samples: [{ value: waiting.length }],
+    },
+    {
+      name: "blksnap_untracked_volumes",
+      help: "Volumes of a live attach that are not tracked until they can be attached again.",
+      type: "gauge",
+      samples: [{ value: untracked.length }],
     },
     {
       name: "blksnap_configuration_failed",

@@ -199,6 +199,14 @@ export const waitingFront = record({
   why: is.text,
 });
 
+/** A volume that was attached live until its node got another table; it is attached again as soon as it can be. */
+export const untrackedVolume = record({
+  device: { ...is.text, description: "the name that it was attached by" },
+  node: { ...is.text, description: "/dev/mapper/NAME of its node" },
+  since: { ...is.wallTime, description: "when it was detached" },
+  why: { ...is.textOrNull, description: "of the last attempt; null until one has failed" },
+});
+
 export const statusResponse = record({
   daemon: record({
     version: is.text,
@@ -213,6 +221,11 @@ export const statusResponse = record({
   reactors: list(reactorStatus),
   trackers: list(trackerStatus),
   waiting: list(waitingFront),
+  untracked: {
+    ...list(untrackedVolume),
+    description:
+      "volumes of a live attach that are to be attached again; until then nothing tracks them",
+  },
   snapshots: list(snapshotStatus),
   nbd_listeners: {
     ...list(nbdListener),

@@ -16,7 +16,8 @@ const io = {
 function statusOf(device: string, durations: TrackerStatus["durations"]): StatusResponse {
   const tracker = { device, durations, io, splice: null, persistence: {}, cbt: {} };
   const configuration = { mistakes: [], missing: [] };
-  const all = { daemon: { configuration }, reactors: [], waiting: [], snapshots: [] };
+  const none = { reactors: [], waiting: [], untracked: [], snapshots: [] };
+  const all = { daemon: { configuration }, ...none };
   return { ...all, trackers: [tracker] } as unknown as StatusResponse;
 }
 

@@ -117,6 +117,20 @@ test("a front that waits for its device is an error", async () => {
   assert.match(out, line);
 });
 
+test("a volume that cannot be attached again is a warning", async () => {
+  install(report(FINE));
+  const volume = {
+    device: "/dev/vg/a",
+    node: "/dev/mapper/vg-a",
+    since: "2026-01-02T03:04:05.000Z",
+  };
+  harness.driver.untracked = [{ ...volume, why: "LVM changes the volume group vg" }];
+  const { out } = await harness.run("doctor");
+  harness.driver.untracked = [];
+  const line = "devices: /dev/vg/a is not tracked since 2026-01-02T03:04:05.000Z; LVM changes";
+  assert.match(out, line);
+});
+
 test("a configuration that is not followed is a warning", async () => {
   install(report(FINE));
   const mistakes = ["/c:2: there is no key 'x' here. See blksnap.toml(5)."];

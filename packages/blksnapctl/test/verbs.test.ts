@@ -201,6 +201,23 @@ test("status names fronts that are not served yet", async () => {
   harness.driver.waiting = [];
 });
 
+test("status names volumes that are not tracked until they can be attached again", async () => {
+  const volume = {
+    device: "/dev/vg/a",
+    node: "/dev/mapper/vg-a",
+    since: "2026-01-02T03:04:05.000Z",
+  };
+  const why = "its users write more than reaches it in 10000 ms";
+  harness.driver.untracked = [{ ...volume, why }];
+  const text =
+    "\n! /dev/vg/a is NOT tracked since 2026-01-02T03:04:05.000Z, as its node got another table; ";
+  assert.match(await harness.ok("status"), `${text}it is tried again: ${why}\n`);
+  assert.equal(JSON.parse(await harness.ok("status", "--json")).untracked, [{ ...volume, why }]);
+  harness.driver.untracked = [{ ...volume, why: null }];
+  assert.match(await harness.ok("status"), `${text}it is attached again just now\n`);
+  harness.driver.untracked = [];
+});
+
 test("status names what is wrong with the configuration, and what of it is not attached", async () => {
   const device = {
     device: "/dev/vg/a",

@@ -119,6 +119,17 @@ test("the next daemon tells what it serves again, what waits, and what is lost",
   assert.equal(kinds(next, facts({ ...next, waiting: otherwise })), ["front_waiting"]);
 });
 
+test("a volume that cannot be attached again is told once for each reason", () => {
+  const before = device();
+  const untracked = { "/dev/a": { node: "/dev/mapper/a", why: "LVM is at work" } };
+  const away = facts({ untracked });
+  assert.equal(kinds(before, away), ["untracked", "detached"]);
+  assert.equal(kinds(away, away), []);
+  const otherwise = { "/dev/a": { node: "/dev/mapper/a", why: "its users write too much" } };
+  assert.equal(kinds(away, facts({ untracked: otherwise })), ["untracked"]);
+  assert.equal(kinds(away, facts({ devices: before.devices })), ["attached"]);
+});
+
 test("a snapshot is created, taken, destroyed", () => {
   const created = facts({ snapshots: { [ID]: snapshot({ isTaken: false }) } });
   const taken = facts({ snapshots: { [ID]: snapshot({ isPersistent: true }) } });

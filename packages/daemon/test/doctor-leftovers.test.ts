@@ -22,6 +22,7 @@ import {
   checkFreezes,
   checkLinks,
   checkStateFiles,
+  checkSuspended,
   heldNodes,
   lastingUsers,
   recordsFrom,
@@ -212,6 +213,44 @@ test("files of the state directory that are nobody's are removed, unless a daemo
   for (const name of stale) assert.not(existsSync(join(path, name)), name);
   for (const name of kept) assert.ok(existsSync(join(path, name)), name);
   rmSync(path, { recursive: true });
+});
+
+test("what the next daemon is to attach again is not stale", () => {
+  const path = mkdtempSync(join(tmpdir(), "blksnap-state-"));
+  const state = new StateDirectory(path);
+  state.writeRecord("return-254:3", { device: "/dev/vg/data" });
+  state.close();
+  const records = recordsFrom(readRecords(path, ""));
+  const given = surroundings({ host: new HostFiles(), records });
+  const findings = checkStateFiles(given, path, (work) => work());
+  assert.equal(
+    findings.map(({ what }) => what),
+    [`${path} has no stale file`],
+  );
+  rmSync(path, { recursive: true });
+});
+
+test("a node that an exchange has left suspended is told, and no other", () => {
+  const state = "/run/blksnap/state";
+  mkdirSync(join(root, state), { recursive: true });
+  for (const [number, isSuspended] of [
+    ["254:3", "1"],
+    ["254:4", "0"],
+  ]) {
+    writeFileSync(join(root, state, `exchange-${number}`), "");
+    const folder = join(root, `sys/dev/block/${number}/dm`);
+    mkdirSync(folder, { recursive: true });
+    writeFileSync(join(folder, "suspended"), `${isSuspended}\n`);
+    writeFileSync(join(folder, "name"), `vg-${number}\n`);
+  }
+  const alone = checkSuspended(surroundings(), state);
+  assert.equal(
+    alone.map(({ state: is, what }) => [is, what]),
+    [["error", "vg-254:3 is suspended, and an exchange of its tables has not ended"]],
+  );
+  assert.match(alone[0]?.hint ?? "", "Start the daemon");
+  const served = checkSuspended(surroundings({ daemon: DAEMON }), state);
+  assert.match(served[0]?.hint ?? "", "The daemon resumes it");
 });
 
 test("a freeze guard without its daemon, and a take cut short, are told", () => {

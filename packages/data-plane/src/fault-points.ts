@@ -97,6 +97,7 @@ export const LIVE_FAULT_POINTS = [
   "live.return-prepared",
   "live.returned",
   "live.clone-removed",
+  "live.follow-detached",
 ] as const;
 
 export type FaultPoint = (typeof FAULT_POINTS)[number];

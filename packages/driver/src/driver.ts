@@ -154,7 +154,7 @@ export class Driver implements DriverControl {
    */
   async leave(): Promise<void> {
     this.#late.stop();
-    this.#trackers.stopWatch();
+    this.#trackers.stopWatch(true);
     const { locks } = this.#operations;
     locks.close();
     await Promise.race([locks.idle(), sleep(LEAVE_PATIENCE_MS, undefined, { ref: false })]);
@@ -191,7 +191,7 @@ export class Driver implements DriverControl {
   async stop(closing = false, onEnded?: () => void): Promise<readonly string[]> {
     this.#late.stop();
     this.#mounts.stop();
-    this.#trackers.stopWatch();
+    this.#trackers.stopWatch(false);
     const left = await endAll({
       registry: this.#registry,
       locks: this.#operations.locks,
@@ -409,6 +409,7 @@ export class Driver implements DriverControl {
       devices: this.#devices,
       trackers: this.#registry.trackers.values(),
       waiting: this.#late.waiting,
+      away: this.#trackers.away,
       snapshots: this.#registry.snapshots.values(),
       snapshotOf: (tracker) => this.#registry.snapshotOf(tracker),
       exports: this.nbd,

@@ -30,6 +30,7 @@ import type { NbdExports } from "./nbd-exports.js";
 import type { WaitingFront } from "./recovery/late-recovery.js";
 import { hasLost, type Member } from "./snapshot/member.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
+import type { Away } from "./tracker/live-returns.js";
 import type { Tracker } from "./tracker/tracker.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
@@ -109,6 +110,7 @@ export interface StatusSource {
   readonly devices: DeviceReader;
   readonly trackers: Iterable<Tracker>;
   readonly waiting: readonly WaitingFront[];
+  readonly away: readonly Away[];
   readonly snapshots: Iterable<Snapshot>;
   readonly snapshotOf: (tracker: Tracker) => Snapshot | undefined;
   readonly exports: NbdExports;
@@ -323,6 +325,12 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
     waiting: source.waiting.map(({ record, why }) => ({
       device: record.device,
       front: source.nameOf(record.front),
+      why,
+    })),
+    untracked: source.away.map(({ device, splice, since, why }) => ({
+      device,
+      node: splice.path,
+      since,
       why,
     })),
     snapshots: await Promise.all(

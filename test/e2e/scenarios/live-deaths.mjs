@@ -2,13 +2,13 @@
  * Live attach, and daemons that die in the middle of it, are stopped, or need what is attached. A run takes a
  * fifth of the deaths, by its seed; POINTS=. has all of them.
  */
-import { mkdirSync, readdirSync, readlinkSync } from "node:fs";
+import { mkdirSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { LIVE_FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
 import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
-import { linear } from "../lib/device-mapper.mjs";
+import { linear, mapped, sectorsOf } from "../lib/device-mapper.mjs";
 import { ramDisks } from "../lib/disks.mjs";
 import { Faults } from "../lib/faults.mjs";
 import { checkFileSystem } from "../lib/file-systems.mjs";
@@ -37,6 +37,12 @@ const DEATHS = [
   ...["detach.front-synced", "detach.record-removed"].map((point) => ["detach", point]),
 ];
 
+/** Steps of a node that has grown, and is attached again: the next daemon does so. */
+const FOLLOWS = [
+  ...["detach.record-removed", "live.clone-removed", "live.follow-detached", "live.cloned"],
+  ...["attach.recorded", "attach.front-live", "live.prepared", "live.spliced"],
+];
+
 function deathsOfThisRun() {
   if (POINTS !== undefined) return DEATHS.filter(([, point]) => new RegExp(POINTS).test(point));
   const part = random.below(PARTS);
@@ -48,8 +54,9 @@ const deaths = deathsOfThisRun();
 test(
   `the daemon killed at ${deaths.length} of ${DEATHS.length} steps, under a writer`,
   async (t) => {
+    const known = [...DEATHS.map(([, name]) => name), ...FOLLOWS];
     assert.equal(
-      LIVE_FAULT_POINTS.filter((point) => !DEATHS.some(([, name]) => name === point)),
+      LIVE_FAULT_POINTS.filter((point) => !known.includes(point)),
       [],
     );
     note(`SEED=${SEED}`);
@@ -84,7 +91,49 @@ test(
   LONG,
 );
 
+const SECTORS_PER_MIB = MIB / 512;
+
+test("the daemon killed while it attaches a node again that has grown", async (t) => {
+  const all = FOLLOWS.filter((point) => new RegExp(POINTS ?? ".").test(point));
+  const points = POINTS === undefined ? [random.pick(all)] : all;
+  note(`SEED=${SEED}: ${points.join(", ")}`);
+  const faults = new Faults(t);
+  t.daemon = await Daemon.startFor(t, { args: ["--supervise"], env: faults.environment });
+  const [disk] = await ramDisks(t, 1, 32 * MIB);
+  let sectors = (await sectorsOf(disk)) / 2;
+  const tableNow = () => `0 ${sectors} linear ${disk} 0`;
+  const { path: node, load } = await mapped(t, [tableNow()]);
+  const before = nodes();
+  await t.client.attach(node, { kind: "live" });
+  for (const point of points) {
+    const pid = await servingPid(t);
+    const { generation_id: first } = await t.client.cbtInfo(node);
+    await faults.arm(point);
+    sectors += SECTORS_PER_MIB;
+    await load([tableNow()]);
+    await faults.met();
+    await successor(t, pid);
+    await until("it is tracked again", async () => {
+      const { trackers, untracked } = await t.client.status();
+      const [{ cbt, splice, capacity_bytes } = {}] = trackers;
+      // At no time is it forgotten.
+      assert.is(trackers.length + untracked.length > 0, true, point);
+      if (splice?.state !== "on" || capacity_bytes !== sectors * 512) return false;
+      assert.not.equal(cbt.generation_id, first, point);
+      return untracked.length === 0;
+    });
+  }
+  assert.equal(returns(), []);
+  await t.client.detach(node);
+  assert.equal([(await tableOf(node)).trim().split(" ")[1], nodes()], [`${sectors}`, before]);
+  await t.daemon.stop();
+});
+
 const STATE = "/run/blksnap/state";
+
+function returns() {
+  return readdirSync(STATE).filter((name) => name.startsWith("return-"));
+}
 
 function exchanges() {
   return readdirSync(STATE).filter((name) => name.startsWith("exchange-"));
@@ -164,7 +213,18 @@ test("a stop of the daemon takes the front out, a kept one finds it again", asyn
   await until("the writer continues", () => checker.rounds > rounds);
   await t.daemon.stop();
   assert.equal([await tableOf(node), nodes()], before);
+
+  // As an exchange leaves it whose program is killed between the kernel's refusal and the resume.
+  const number = (await identityOf(node)).split(" ")[0].split(":").slice(-2).join(":");
+  writeFileSync(`${STATE}/exchange-${number}`, "");
+  await run(["dmsetup", "suspend", node]);
+  await Daemon.startFor(t, { name: "after" });
+  const waiting = checker.rounds;
+  await until("the writer continues", () => checker.rounds > waiting);
+  assert.match(await run(["dmsetup", "info", node]), /^State: +ACTIVE$/m);
+  assert.equal([await tableOf(node), exchanges()], [before[0], []]);
   await checker.stop();
+  await t.daemon.stop();
 });
 
 test("a device that the daemon writes to is not attached live", async (t) => {

@@ -50,6 +50,7 @@ export class FakeDriver implements DriverControl {
   };
   /** Fronts that it shows as not served yet. */
   waiting: StatusResponse["waiting"] = [];
+  untracked: StatusResponse["untracked"] = [];
   /** Where it shows that NBD clients are received by TCP. */
   nbdListeners: StatusResponse["nbd_listeners"] = [];
   /** How it stands to its configuration. */
@@ -90,6 +91,7 @@ export class FakeDriver implements DriverControl {
       reactors: [{ index: 0, devices: this.#trackers.size, stalled_ms: 0, stalls: 0 }],
       trackers: [...this.#trackers.values()].map((tracker) => tracker.status()),
       waiting: this.waiting,
+      untracked: this.untracked,
       snapshots: [...this.snapshots.values()].map(snapshotStatus),
       nbd_listeners: this.nbdListeners,
     };

@@ -51,6 +51,7 @@ async function askDaemon(client: BlksnapClient, onDisk: string): Promise<DoctorC
       ...trouble,
     })),
     ...waitingChecks(status),
+    ...untrackedChecks(status),
     ...deviceChecks(status),
   ];
 }
@@ -85,6 +86,16 @@ function waitingChecks({ waiting }: StatusResponse): DoctorCheck[] {
     what: `${front} of ${device} is not served yet`,
     why: `its users wait: ${why}`,
     hint: "It resumes when its device and the kernel let it",
+  }));
+}
+
+function untrackedChecks({ untracked }: StatusResponse): DoctorCheck[] {
+  return untracked.map(({ device, since, why }) => ({
+    check: "devices",
+    state: "warning",
+    what: `${device} is not tracked since ${since}`,
+    why: why ?? "its node got another table, and it is attached again just now",
+    hint: "It is attached again as soon as it can be; blksnapctl detach gives it up",
   }));
 }
 

@@ -34,6 +34,10 @@ export async function status(context: Context, given: Given): Promise<void> {
   for (const { device, front, why } of found.waiting) {
     print(`${front} of ${device} is not served yet, and its users wait: ${why}\n`);
   }
+  for (const { device, since, why } of found.untracked) {
+    const yet = why === null ? "it is attached again just now" : `it is tried again: ${why}`;
+    print(`! ${device} is NOT tracked since ${since}, as its node got another table; ${yet}\n`);
+  }
   if (found.trackers.length > 0) print(`\n${trackerTable(found, exact)}`);
   const snapshots = found.snapshots.toSorted((a, b) => a.created_at.localeCompare(b.created_at));
   for (const snapshot of snapshots) print(`\n${snapshotText(snapshot, exact, context)}`);

@@ -258,6 +258,8 @@ export function checkStateFiles(
 function isStale(name: string, { trackers, snapshots, damaged }: Records): boolean {
   const record = recordOf(name);
   if (record === undefined) return isUnfinishedRecord(name);
+  // The copy of one that the next daemon looks at.
+  if (StateFile.returnRecord.idsIn(record) !== undefined) return false;
   // A map of a damaged record belongs to it all the same.
   const onRecord = [
     ...trackers.map(({ id }) => StateFile.trackerRecord.name(id)),

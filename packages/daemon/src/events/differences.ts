@@ -96,6 +96,10 @@ function* deviceEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
     if (before.waiting[device]?.why === why) continue;
     yield { event: "front_waiting", device, front, why };
   }
+  for (const [device, { node, why }] of Object.entries(now.untracked ?? {})) {
+    if (before.untracked?.[device]?.why === why) continue;
+    yield { event: "untracked", device, node, why };
+  }
   const gone = [...went, ...without(before.waiting, now.waiting)];
   for (const [device, { front }] of gone) {
     const isThere = Object.hasOwn(now.devices, device) || Object.hasOwn(now.waiting, device);

@@ -49,6 +49,8 @@ export interface Facts {
   readonly devices: Readonly<Record<string, DeviceFacts>>;
   /** Fronts that are not served yet, by device. */
   readonly waiting: Readonly<Record<string, { readonly front: string; readonly why: string }>>;
+  /** Volumes that are to be attached again, by device, and why they are not. Daemons before did not know of these. */
+  readonly untracked?: Readonly<Record<string, { readonly node: string; readonly why: string }>>;
   readonly snapshots: Readonly<Record<string, SnapshotFacts>>;
   /** Numbers of reactors that do not turn, and their devices. */
   readonly stalled: Readonly<Record<string, readonly string[]>>;
@@ -108,7 +110,7 @@ function snapshotFacts(snapshot: Snapshot): SnapshotFacts {
 }
 
 export function factsOf({ daemon, ...status }: StatusResponse, life: string): Facts {
-  const { trackers, waiting, snapshots, reactors } = status;
+  const { trackers, waiting, untracked, snapshots, reactors } = status;
   const { mistakes, missing } = daemon.configuration;
   const on = (index: number) =>
     trackers.filter(({ reactor }) => reactor === index).map(({ device }) => device);
@@ -118,6 +120,10 @@ export function factsOf({ daemon, ...status }: StatusResponse, life: string): Fa
     life,
     devices: Object.fromEntries(trackers.map((one) => [one.device, deviceFacts(one)])),
     waiting: Object.fromEntries(waiting.map(({ device, front, why }) => [device, { front, why }])),
+    untracked: Object.fromEntries(
+      // The first attempt is under way, and seldom fails.
+      untracked.flatMap(({ device, node, why }) => (why === null ? [] : [[device, { node, why }]])),
+    ),
     snapshots: Object.fromEntries(snapshots.map((one) => [one.id, snapshotFacts(one)])),
     stalled: Object.fromEntries(stalled.map(({ index }) => [index, on(index)])),
     mistakes,

@@ -15,7 +15,8 @@ import { identityOf } from "../system/path-target.js";
 import { type AttachWay, LiveAttach, splicedOf } from "../tracker/live-attach.js";
 import { LiveClones } from "../tracker/live-clones.js";
 import { withWaysOn } from "../tracker/live-errors.js";
-import { type FollowSteps, LiveFollow, type NewGeneration } from "../tracker/live-follow.js";
+import { type FollowSteps, LiveFollow, type Verdict } from "../tracker/live-follow.js";
+import { type Away, LiveReturns, type NewGeneration } from "../tracker/live-returns.js";
 import {
   assertNotOurs,
   assertNotUsedPastUs,
@@ -46,6 +47,7 @@ export class TrackerOperations {
   readonly #registry: Registry;
   readonly #logger: Logger;
   readonly #live: LiveAttach;
+  readonly #returns: LiveReturns;
   #watch: SpliceWatch | undefined;
   #follow: LiveFollow | undefined;
   #nextId: number;
@@ -61,6 +63,7 @@ export class TrackerOperations {
     this.#registry = registry;
     this.#logger = context.logger;
     this.#live = live;
+    this.#returns = new LiveReturns(context, () => registry.trackers.values());
     this.#nextId = lastId + 1;
   }
 
@@ -83,6 +86,7 @@ export class TrackerOperations {
       this.#registry.addTracker(attached);
       return attached;
     });
+    this.#returns.endOf(tracker);
     faultPoint("attach.linked");
     const { state: persistence } = tracker.persistence;
     const live = tracker.splice?.path;
@@ -154,7 +158,9 @@ export class TrackerOperations {
     untilChange: UntilChange,
   ): Promise<void> {
     if (this.#context.frontend.kind !== "ublk") return;
-    const follow = new LiveFollow(this.#context, this.#live.dm, this.#followSteps(locks));
+    const left = this.#returns.load();
+    const steps = this.#followSteps(locks);
+    const follow = new LiveFollow(this.#context, this.#live.dm, this.#returns, steps);
     this.#follow = follow;
     this.#watch = new SpliceWatch(
       () => this.#registry.trackers.values(),
@@ -173,7 +179,29 @@ export class TrackerOperations {
     await this.#live.recover(trackers, this.#hasSnapshot, (tracker) => this.detach(tracker, {}));
     await this.#live.clones.removeOrphans(this.#registry.liveNodes);
     this.#watch.begin();
+    this.#goOnFollowing(follow, left);
     void this.checkOwnPlaces();
+  }
+
+  /** @param left of the daemon before */
+  #goOnFollowing(follow: LiveFollow, left: readonly Away[]): void {
+    for (const away of left) {
+      const { device, reason, splice } = away;
+      if (!this.#returns.isWanted(away)) continue;
+      if (!this.#returns.isUntracked(splice)) {
+        // It was attached after all, or is looked at as one that is tracked.
+        this.#returns.end(splice.node.number);
+        continue;
+      }
+      const text = "not tracked: the daemon before was to attach it again, and this one does";
+      this.#logger.error({ device, reason }, text);
+      void follow.followAway(away);
+    }
+  }
+
+  /** Volumes that are not tracked, and are to be again. */
+  get away(): readonly Away[] {
+    return this.#returns.untracked;
   }
 
   /** The same for one whose front is served again later than all others. */
@@ -194,14 +222,22 @@ export class TrackerOperations {
 
   #followSteps(locks: OperationLocks): FollowSteps {
     const { trackers } = this.#registry;
+    const alone = (
+      device: string,
+      lock: string,
+      isDue: () => boolean,
+      operation: () => Promise<Verdict>,
+    ) => {
+      const what = `the return of ${device}`;
+      return locks.run([lock], { what }, async () => (isDue() ? operation() : "done"));
+    };
     return {
-      alone: (tracker, operation, isDetached) => {
-        const what = `the return of ${tracker.device}`;
-        const lock = deviceLock(tracker);
-        const isFree = () => ![...trackers.values()].some((one) => deviceLock(one) === lock);
-        const isOurs = () => (isDetached ? isFree() : trackers.get(tracker.id) === tracker);
-        return locks.run([lock], { what }, async () => (isOurs() ? operation() : "done"));
+      alone: (tracker, operation) => {
+        const isDue = () => trackers.get(tracker.id) === tracker;
+        return alone(tracker.device, deviceLock(tracker), isDue, operation);
       },
+      aloneAway: ({ device, splice }, operation) =>
+        alone(device, deviceLock(splice), () => this.#returns.isUntracked(splice), operation),
       isInSnapshot: this.#hasSnapshot,
       pathOf: ({ device, splice }) => this.#pathOf(device, splice),
       sync: (tracker) => this.#live.syncNode(tracker),
@@ -240,9 +276,11 @@ export class TrackerOperations {
     if (splice !== undefined) await this.#live.assertMayLeave(splicedOf(tracker, splice));
   }
 
-  stopWatch(): void {
+  /** @param keeps what is left to do is the next daemon's; else nothing is left to do */
+  stopWatch(keeps: boolean): void {
     this.#watch?.stop();
     this.#follow?.stop();
+    if (!keeps) this.#returns.close();
   }
 
   /** For the end of this daemon. See LiveExchange.end(). */
@@ -293,10 +331,18 @@ export class TrackerOperations {
 
   /** @throws ControlError NOT_ATTACHED, DEVICE_IN_SNAPSHOT, FRONT_IN_USE, ... */
   async detachAt(path: string, options: DetachOptions): Promise<DetachResponse> {
+    const away = await this.#returns.at(path);
+    if (away !== undefined) return this.#giveUp(away);
     const tracker = await this.#registry.tracker(path);
     this.#registry.assertInNoSnapshot(tracker);
     await this.detach(tracker, options);
     return { device: tracker.device, front: tracker.front.path };
+  }
+
+  #giveUp({ device, front, splice }: Away): DetachResponse {
+    this.#returns.end(splice.node.number);
+    this.#logger.warn({ device }, "it was to be attached again, and is given up");
+    return { device, front };
   }
 
   /** @param isFollowed it is attached again then, in the same turn */

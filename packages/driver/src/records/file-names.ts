@@ -60,6 +60,8 @@ export const StateFile = {
   eventsFacts: "events-facts.json",
   /** Of the daemon's program: which hooks of a take are begun, and to be ended. */
   hooksBegun: "hooks.json",
+  /** Record: a node, "major:minor", that is detached and to be attached again. */
+  returnRecord: new FileKind("return-", [`${NUMBER}:${NUMBER}`]) as FileKind<[node: string]>,
   /** Locked while the tables of a device-mapper node, "major:minor", may be exchanged. */
   exchange: new FileKind("exchange-", [`${NUMBER}:${NUMBER}`]) as FileKind<[node: string]>,
 } as const;

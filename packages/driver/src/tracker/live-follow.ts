@@ -6,44 +6,46 @@
  *   lost ─▶ in a snapshot, or being changed ─▶ looked at again
  *     │
  *     ├──▶ leads to other data ─▶ stays as it is, until it is detached
- *     └──▶ leads to the same   ─▶ detached, attached ─▶ done
- *                                            └─ fails ─▶ tried again, until the node is gone
+ *     └──▶ leads to the same   ─▶ on record, detached, attached ─▶ done
+ *                                      └─ fails ─▶ tried again, until the node is gone, or it is given up
  * ```
+ *
+ * A daemon that finds such a record goes on with the attach.
  */
 import { setTimeout as sleep } from "node:timers/promises";
+import { faultPoint } from "@blksnap/data-plane";
+import { messageOf } from "@blksnap/errors";
 import type { DeviceMapper, MappedNode } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
 import { FOLLOW_INTERVAL_MS, FOLLOW_SPACING_MS } from "../time-limits.js";
+import type { Away, LiveReturns, NewGeneration } from "./live-returns.js";
 import type { Tracker } from "./tracker.js";
 
 /** Different failures of one device in the log. */
 const SAID_MAX = 100;
 
-/** Why a new generation begins. */
-export type NewGeneration = "capacity_changed" | "interrupted";
-
 /** What is done with a tracker whose node leads elsewhere. Each throws where it fails. */
 export interface FollowSteps {
-  /**
-   * Runs alone among the operations on the device, and not at all where it is not tracked any more, or
-   * `isDetached`, is tracked again.
-   */
-  alone(tracker: Tracker, operation: () => Promise<Verdict>, isDetached: boolean): Promise<Verdict>;
+  /** Runs alone among the operations on the device; where it is not tracked any more it is done. */
+  alone(tracker: Tracker, operation: () => Promise<Verdict>): Promise<Verdict>;
+  /** The same for one that is away; where it is tracked again it is done. */
+  aloneAway(away: Away, operation: () => Promise<Verdict>): Promise<Verdict>;
   isInSnapshot(tracker: Tracker): boolean;
   /** By which its node can be attached; undefined where there is no such path yet. */
-  pathOf(tracker: Tracker): Promise<string | undefined>;
+  pathOf(one: Pick<Tracker, "device" | "splice">): Promise<string | undefined>;
   /** So that the attach freezes its users for a moment only. */
   sync(tracker: Tracker): Promise<void>;
   detach(tracker: Tracker): Promise<void>;
   attach(path: string, reason: NewGeneration): Promise<void>;
 }
 
-type Verdict = "done" | "later" | "never";
+export type Verdict = "done" | "later" | "never";
 
 interface Followed {
-  readonly tracker: Tracker;
-  /** Of the attach that is left to do: it is detached. */
-  reason: NewGeneration | undefined;
+  readonly tracker: Tracker | undefined;
+  readonly device: string;
+  /** Detached, with its attach left to do. */
+  away: Away | undefined;
   /** Since it was looked at without one. */
   failures: number;
   /** Each failure once. */
@@ -53,6 +55,7 @@ interface Followed {
 export class LiveFollow {
   readonly #logger: DriverContext["logger"];
   readonly #dm: DeviceMapper;
+  readonly #returns: LiveReturns;
   readonly #steps: FollowSteps;
   readonly #intervalMs: number;
   readonly #stopping = new AbortController();
@@ -62,11 +65,13 @@ export class LiveFollow {
   constructor(
     { logger }: Pick<DriverContext, "logger">,
     dm: DeviceMapper,
+    returns: LiveReturns,
     steps: FollowSteps,
     intervalMs: number = FOLLOW_INTERVAL_MS,
   ) {
     this.#logger = logger;
     this.#dm = dm;
+    this.#returns = returns;
     this.#steps = steps;
     this.#intervalMs = intervalMs;
   }
@@ -76,9 +81,19 @@ export class LiveFollow {
   }
 
   /** Ends when the tracker is tracked again, is gone, or stays as it is. Whatever fails is tried again. */
-  async follow(tracker: Tracker): Promise<void> {
+  follow(tracker: Tracker): Promise<void> {
+    const { device } = tracker;
+    return this.#run({ tracker, device, away: undefined, failures: 0, said: new Set() });
+  }
+
+  /** The same for one that an earlier daemon has detached. */
+  followAway(away: Away): Promise<void> {
+    const { device } = away;
+    return this.#run({ tracker: undefined, device, away, failures: 0, said: new Set() });
+  }
+
+  async #run(one: Followed): Promise<void> {
     const { signal } = this.#stopping;
-    const one: Followed = { tracker, reason: undefined, failures: 0, said: new Set() };
     while (!signal.aborted) {
       if ((await this.#turn(one)) !== "later") return;
       const pauseMs = Math.min(this.#intervalMs * 2 ** one.failures, FOLLOW_SPACING_MS);
@@ -87,10 +102,8 @@ export class LiveFollow {
   }
 
   async #turn(one: Followed): Promise<Verdict> {
-    const { tracker, reason } = one;
-    const operation = () => (reason === undefined ? this.#try(one) : this.#attach(one, reason));
     try {
-      const verdict = await this.#steps.alone(tracker, operation, reason !== undefined);
+      const verdict = await this.#step(one);
       one.failures = 0;
       return verdict;
     } catch (error) {
@@ -100,21 +113,32 @@ export class LiveFollow {
     }
   }
 
-  #say({ tracker, reason, said }: Followed, error: unknown): void {
-    const { device } = tracker;
-    const text =
-      reason === undefined
-        ? "it cannot be tracked again yet"
-        : "it is detached and NOT tracked, which status does not show, until it can be attached again";
-    const { message } = error as Error;
-    const key = `${text}: ${message}`;
-    if (said.has(key) || said.size === SAID_MAX) return;
-    said.add(key);
-    this.#logger.error({ device, err: error }, `${text} (${message}); trying again`);
+  async #step(one: Followed): Promise<Verdict> {
+    const { tracker, away } = one;
+    if (away !== undefined) {
+      const verdict = await this.#steps.aloneAway(away, () => this.#attach(away));
+      // Also where somebody else has attached it.
+      if (verdict !== "later" && this.#returns.isWanted(away)) this.#returns.end(numberOf(away));
+      return verdict;
+    }
+    if (tracker === undefined) return "done";
+    return this.#steps.alone(tracker, () => this.#try(one, tracker));
   }
 
-  async #try(one: Followed): Promise<Verdict> {
-    const { tracker } = one;
+  #say({ device, away, said }: Followed, error: unknown): void {
+    const why = messageOf(error);
+    if (away !== undefined) this.#returns.noteFailure(away, why);
+    const text =
+      away === undefined
+        ? "it cannot be tracked again yet"
+        : "it is detached and NOT tracked until it can be attached again";
+    const key = `${text}: ${why}`;
+    if (said.has(key) || said.size === SAID_MAX) return;
+    said.add(key);
+    this.#logger.error({ device, err: error }, `${text} (${why}); trying again`);
+  }
+
+  async #try(one: Followed, tracker: Tracker): Promise<Verdict> {
     const { splice } = tracker;
     if (splice?.state !== "lost") return "done";
     // A detach that did not end is not to be undone.
@@ -130,24 +154,34 @@ export class LiveFollow {
     await this.#steps.sync(tracker);
     // Once more, as the sync takes its time: the attach would fail.
     if (await this.#isBeingChanged(number, node)) return "later";
-    const reason = growth === "grown" ? "capacity_changed" : "interrupted";
-    await this.#steps.detach(tracker).catch((error: unknown) => {
-      if (!tracker.hasEnded) throw error;
+    const away = this.#returns.begin({
+      device: tracker.device,
+      splice,
+      front: tracker.front.path,
+      reason: growth === "grown" ? "capacity_changed" : "interrupted",
     });
-    one.reason = reason;
+    await this.#steps.detach(tracker).catch((error: unknown) => {
+      if (tracker.hasEnded) return;
+      this.#returns.end(number);
+      throw error;
+    });
+    faultPoint("live.follow-detached");
+    one.away = away;
     this.#last.set(number, performance.now());
-    return this.#attach(one, reason);
+    const verdict = await this.#attach(away);
+    this.#returns.end(number);
+    return verdict;
   }
 
   /** What is detached already. */
-  async #attach({ tracker }: Followed, reason: NewGeneration): Promise<Verdict> {
-    const { device, splice } = tracker;
-    const node = splice?.present();
-    if (node === undefined) {
+  async #attach(away: Away): Promise<Verdict> {
+    const { device, splice, reason } = away;
+    if (!this.#returns.isWanted(away)) return "done";
+    if (splice.present() === undefined) {
       this.#logger.error({ device }, "it is not tracked any more: its node is gone");
       return "never";
     }
-    const path = await this.#steps.pathOf(tracker);
+    const path = await this.#steps.pathOf(away);
     if (path === undefined) throw new Error("its node has no path");
     await this.#steps.attach(path, reason);
     this.#logger.warn({ device, reason }, "its node has another table: a new generation begins");
@@ -172,4 +206,8 @@ export class LiveFollow {
         () => true,
       );
   }
+}
+
+function numberOf({ splice }: Away): string {
+  return splice.node.number;
 }

@@ -62,6 +62,24 @@ test("what may be an export of this daemon is no original, where fronts are expo
   assert.match(await refused("ublk"), /what else uses it/);
 });
 
+/** State of a daemon before: records by name. */
+function stateWith(records: Record<string, unknown> = {}) {
+  return {
+    path: "/state",
+    records,
+    readRecords: (prefix: string) =>
+      Object.entries(records)
+        .filter(([name]) => name.startsWith(prefix))
+        .map(([name, value]) => ({ name, value })),
+    writeRecord: (name: string, value: unknown) => {
+      records[name] = value;
+    },
+    removeRecord: (name: string) => {
+      delete records[name];
+    },
+  };
+}
+
 /** Ends with the first turn of a volume that was lost, and is called `vg-archive` from that turn on. */
 async function renamed(paths: Readonly<Record<string, string>>) {
   const splice = new Splice(NODE);
@@ -91,7 +109,7 @@ async function renamed(paths: Readonly<Record<string, string>>) {
       growthOf: async () => "same",
     },
   };
-  const places = { state: { path: "/state" }, persistent: { path: "/persistent" } };
+  const places = { state: stateWith(), persistent: { path: "/persistent" } };
   const logger = { error: () => undefined, warn: () => undefined };
   const context = { ...places, blockDevices: { lookAt }, frontend: { kind: "ublk" }, logger };
   const operations = new TrackerOperations(context as never, registry, 1, live as never);
@@ -115,7 +133,7 @@ async function renamed(paths: Readonly<Record<string, string>>) {
     const never = () => new Promise(() => undefined);
     void operations.recoverLive(events as never, { run } as never, never);
   });
-  return { verdict: await verdict.finally(() => operations.stopWatch()), done };
+  return { verdict: await verdict.finally(() => operations.stopWatch(true)), done };
 }
 
 test("a volume that was renamed when it got another table is tracked again by its new name", async () => {
@@ -145,7 +163,7 @@ function losses(ids: readonly number[]) {
     ownDeviceBeneath: async () => undefined,
     addTracker: (tracker: ReturnType<typeof lost>) => trackers.set(tracker.id, tracker),
   };
-  const places = { state: { path: "/state" }, persistent: { path: "/persistent" } };
+  const places = { state: stateWith(), persistent: { path: "/persistent" } };
   const context = { ...places, frontend: { kind: "ublk" }, logger: { error: () => undefined } };
   const live = {
     recover: async () => void told.push("recovered"),
@@ -166,7 +184,7 @@ test("what was lost while no daemon served is told before the daemon is ready", 
   await begin();
   // An image is read meanwhile; of the other device it is to be seen first whether it is attached.
   assert.equal(told, ["/dev/vg/1 lost", "recovered", "/dev/vg/2 lost"]);
-  operations.stopWatch();
+  operations.stopWatch(true);
 });
 
 test("one that is served late is settled before it is looked at, and no other is looked at", async () => {
@@ -175,7 +193,87 @@ test("one that is served late is settled before it is looked at, and no other is
   trackers.set(3, lost(3));
   await operations.addLate(lost(4) as never);
   assert.equal(told, ["recovered", "settled", "/dev/vg/4 lost"]);
-  operations.stopWatch();
+  operations.stopWatch(true);
+});
+
+/** A daemon that finds what the one before has detached. */
+function afterFollow(isTracked: boolean) {
+  const away = { device: "/dev/vg/data", live: NODE, front: "/dev/ublkb3", since: "then" };
+  const state = stateWith({ "return-254:3": { ...away, reason: "capacity_changed" } });
+  const lookAt = async (path: string) => {
+    if (path !== "/dev/vg/data") throw Object.assign(new Error(path), { code: "ENOENT" });
+    return { identity: "block:254:3" };
+  };
+  const registry = new Registry({ lookAt } as never);
+  registry.ownDeviceBeneath = async () => undefined;
+  const tracker = { id: 1, device: "/dev/vg/data", identity: "block:254:7" };
+  const splice = Object.assign(new Splice(NODE), { state: "on", leadsTo: () => true });
+  const attached = { ...tracker, splice, isGone: false, front: { id: 0, path: "/dev/ublkb0" } };
+  if (isTracked) registry.trackers.set(1, attached as never);
+  const said: string[] = [];
+  const say = (_: unknown, text: string) => void said.push(text);
+  const logger = { error: say, warn: say, info: say };
+  const places = { state, persistent: { path: "/persistent" } };
+  const context = { ...places, blockDevices: { lookAt }, frontend: { kind: "ublk" }, logger };
+  const live = {
+    wanted: async (path: string) => void (await lookAt(path)),
+    recover: async () => undefined,
+    clones: { removeOrphans: async () => undefined },
+    dm: {},
+  };
+  const operations = new TrackerOperations(context as never, registry, 1, live as never);
+  const tried: string[] = [];
+  /** Its turn does not come. */
+  const run = (names: string[]) => {
+    tried.push(...names);
+    return new Promise(() => undefined);
+  };
+  const never = () => new Promise(() => undefined);
+  const events = { onSpliceLost: () => undefined };
+  const begin = () => operations.recoverLive(events as never, { run } as never, never);
+  return { operations, begin, tried, said, state };
+}
+
+test("what the daemon before has detached is listed before this one is ready, and tried", async () => {
+  const { operations, begin, tried, said } = afterFollow(false);
+  await begin();
+  const [away] = operations.away;
+  assert.equal([away?.device, away?.why, away?.since], ["/dev/vg/data", null, "then"]);
+  assert.equal(tried, ["device block:254:3"]);
+  assert.match(said[0] ?? "", /^not tracked: the daemon before/);
+  operations.stopWatch(true);
+});
+
+test("one that it has attached after all is neither listed nor on record", async () => {
+  const { operations, begin, tried, state, said } = afterFollow(true);
+  await begin();
+  assert.equal([operations.away, tried, state.records, said], [[], [], {}, []]);
+  operations.stopWatch(true);
+});
+
+test("a detach gives up what is to be attached again, and nothing of another node", async () => {
+  for (const isThere of [true, false]) {
+    const { operations, begin, state } = afterFollow(false);
+    await begin();
+    Object.assign(operations.away[0]?.splice ?? {}, {
+      present: () => (isThere ? NODE : undefined),
+    });
+    const answer = await operations.detachAt("/dev/vg/data", {}).catch(({ code }) => code);
+    if (isThere) {
+      assert.equal(answer, { device: "/dev/vg/data", front: "/dev/ublkb3" });
+      assert.equal([operations.away, state.records], [[], {}]);
+    } else assert.is(answer, "NOT_ATTACHED", "another node has the number");
+    operations.stopWatch(true);
+  }
+});
+
+test("an orderly end leaves nothing for the next daemon to attach, an upgrade does", async () => {
+  for (const keeps of [true, false]) {
+    const { operations, begin, state } = afterFollow(false);
+    await begin();
+    operations.stopWatch(keeps);
+    assert.is(Object.keys(state.records).length, Number(keeps));
+  }
 });
 
 test.run();

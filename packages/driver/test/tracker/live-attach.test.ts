@@ -126,7 +126,11 @@ test("clones of ours without a tracker are removed, unless they are the only way
   await live.clones.removeOrphans([NODE]);
   assert.equal(dm.asked, ["remove 254:5", "remove 254:6"]);
   dm.asked.length = 0;
-  dm.same = false;
+  dm.growth = "grown";
+  await live.clones.removeOrphans([NODE]);
+  assert.equal(dm.asked, ["remove 254:5", "remove 254:6"], "the node leads to all of it");
+  dm.asked.length = 0;
+  dm.growth = undefined;
   await live.clones.removeOrphans([NODE]);
   assert.equal(dm.asked, ["remove 254:6"], "the node leads elsewhere");
 });
@@ -166,7 +170,7 @@ test("a clone that an earlier detach has left makes room for the next one", asyn
   for (const isSame of [true, false]) {
     const { dm, live, state } = world();
     const uuid = `blksnap-${state.owner.toString(16).padStart(8, "0")}-${NODE.number}`;
-    dm.same = isSame;
+    dm.growth = isSame ? "same" : undefined;
     dm.present = [NODE, { number: "254:5", name: "vg-data-blksnap", uuid }];
     const made = await live.clones.make(WANTED, []).then(
       ({ node }) => node.clone,

@@ -1,8 +1,13 @@
 /** Nodes that another program gave another table, over a device mapper that answers what the test says. */
+import { mkdtempSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { type DeviceMapper, Splice } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { StateDirectory } from "../../dist/records/state-directory.js";
 import { LiveFollow } from "../../dist/tracker/live-follow.js";
+import { LiveReturns } from "../../dist/tracker/live-returns.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
 
 /** The pauses of a daemon keep no process alive. */
@@ -47,15 +52,26 @@ function world() {
     },
     growthOf: async () => is.growth,
   };
+  const state = new StateDirectory(mkdtempSync(join(tmpdir(), "follow-")));
+  const logger = { warn: () => undefined, error: (_: unknown, text: string) => said.push(text) };
+  const returns = new LiveReturns({ state, logger } as never);
+  /** What the daemon that comes next would find. */
+  const onRecord = () => new LiveReturns({ state, logger } as never).load();
+  const countLook = () => {
+    if (++looks > 3) follow.stop();
+  };
   const follow: LiveFollow = new LiveFollow(
-    {
-      logger: { warn: () => undefined, error: (_: unknown, text: string) => said.push(text) },
-    } as never,
+    { logger } as never,
     dm as unknown as DeviceMapper,
+    returns,
     {
-      alone: async (_, operation, isDetached) => {
-        if (++looks > 3) follow.stop();
-        return isDetached && is.tracked ? "done" : operation();
+      alone: async (_, operation) => {
+        countLook();
+        return operation();
+      },
+      aloneAway: async (_, operation) => {
+        countLook();
+        return is.tracked ? "done" : operation();
       },
       isInSnapshot: () => is.snapshot,
       pathOf: async () => is.path,
@@ -65,7 +81,7 @@ function world() {
       },
       detach: async () => {
         step("detach");
-        done.push("detach");
+        done.push(`detach${onRecord().length === 1 ? "" : " without a record"}`);
         is.onDetach();
       },
       attach: async (path, reason) => {
@@ -75,8 +91,8 @@ function world() {
     },
     0,
   );
-  const tracker = { device: "/dev/vg/data", splice } as Tracker;
-  return { is, splice, done, said, follow, tracker, looks: () => looks };
+  const tracker = { device: "/dev/vg/data", splice, front: { path: "/dev/ublkb3" } } as Tracker;
+  return { is, splice, done, said, follow, tracker, returns, onRecord, looks: () => looks };
 }
 
 test("a node that has grown, or has its table anew, is attached again, and the reason said", async () => {
@@ -156,7 +172,7 @@ test("an attach that fails after the detach is tried again, under the node's nam
   assert.equal(done, ["detach", "attach /dev/vg/renamed: capacity_changed"]);
   assert.is(looks(), 3);
   assert.is(said.length, 1);
-  assert.match(said[0] ?? "", /NOT tracked, .* \(attach fails\); trying again/);
+  assert.match(said[0] ?? "", /NOT tracked until .* \(attach fails\); trying again/);
 });
 
 test("it is not attached again where somebody has done it, or the node is gone", async () => {
@@ -184,6 +200,100 @@ test("a front that has ended in a detach that failed is attached again all the s
   Object.assign(tracker, { hasEnded: true });
   await follow.follow(tracker);
   assert.equal(done, ["attach /dev/vg/data: capacity_changed"]);
+});
+
+test("one that is detached is on record and listed until it is tracked, with why it is not", async () => {
+  const { follow, tracker, is, returns, onRecord } = world();
+  is.failing.attach = 9;
+  await follow.follow(tracker);
+  for (const [{ device, front, reason, splice }] of [returns.all, onRecord()]) {
+    assert.equal([device, front, reason], ["/dev/vg/data", "/dev/ublkb3", "capacity_changed"]);
+    assert.equal(splice.node, NODE);
+  }
+  assert.equal([returns.all[0].why, onRecord()[0].why], ["attach fails", null]);
+  assert.is(returns.all[0].since, onRecord()[0].since);
+
+  for (const change of ["tracked", "attached", "gone"] as const) {
+    const after = world();
+    after.is.failing.attach = 1;
+    after.is.tracked = change === "tracked";
+    if (change === "gone") after.is.onDetach = () => queueMicrotask(() => (after.is.gone = true));
+    await after.follow.follow(after.tracker);
+    assert.equal([after.returns.all, after.onRecord()], [[], []], change);
+  }
+});
+
+test("the next daemon goes on with what the one before had detached, for the same reason", async () => {
+  const before = world();
+  before.is.failing.attach = 9;
+  before.is.growth = "same";
+  await before.follow.follow(before.tracker);
+  const [record] = before.onRecord();
+
+  const { follow, done, returns, is, looks } = world();
+  is.failing.attach = 1;
+  const away = { ...record, splice: Object.assign(record.splice, { present: () => NODE }) };
+  returns.begin(away);
+  await follow.followAway(returns.all[0]);
+  assert.equal([done, looks()], [["attach /dev/vg/data: interrupted"], 2]);
+  assert.equal(returns.all, []);
+});
+
+test("one that was given up is not attached, and one whose record cannot be written is not detached", async () => {
+  const { follow, tracker, is, returns, done, onRecord } = world();
+  is.failing.attach = 1;
+  is.onSync = () => {
+    is.path = "/dev/vg/given-up";
+  };
+  const attempts: string[] = [];
+  Object.defineProperty(is.failing, "attach", {
+    get: () => {
+      attempts.push("attach");
+      returns.end(NODE.number);
+      return 1;
+    },
+    set: () => undefined,
+  });
+  await follow.follow(tracker);
+  assert.equal([attempts.length, done, onRecord()], [1, ["detach"], []]);
+
+  const full = world();
+  full.returns.begin = () => {
+    throw new Error("no room for the record");
+  };
+  await full.follow.follow(full.tracker);
+  assert.equal([full.done, full.returns.all], [[], []]);
+  assert.match(full.said[0] ?? "", /cannot be tracked again yet \(no room/);
+});
+
+test("an attach of another device meanwhile leaves its record alone", async () => {
+  const { follow, tracker, returns, done, is } = world();
+  const other = new Splice({ ...NODE, number: "254:4" });
+  is.onDetach = () => returns.endOf({ splice: other } as Tracker);
+  await follow.follow(tracker);
+  assert.equal(done, ["detach", "attach /dev/vg/data: capacity_changed"]);
+  returns.begin({
+    device: "/dev/vg/data",
+    splice: tracker.splice as Splice,
+    front: "",
+    reason: "interrupted",
+  });
+  returns.endOf(tracker);
+  assert.equal(returns.all, []);
+});
+
+test("a detach that fails leaves no record, and an orderly end none either", async () => {
+  const { follow, tracker, is, onRecord, returns } = world();
+  is.failing.detach = 9;
+  await follow.follow(tracker);
+  assert.equal([onRecord(), returns.all], [[], []]);
+
+  const ended = world();
+  ended.is.failing.attach = 9;
+  await ended.follow.follow(ended.tracker);
+  assert.is(ended.onRecord().length, 1);
+  ended.returns.close();
+  assert.equal([ended.onRecord(), ended.returns.all], [[], []]);
 });
 
 test.run();
