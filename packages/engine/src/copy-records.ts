@@ -4,6 +4,8 @@
  *     map | records                                    | place 0 | place 1 | ...
  *           state | first block | blocks | chunk          old data of one copy each
  *
+ * The state of a record that is set comes from its other words: they are whole, or the map is refused.
+ *
  * A record that is set says: the old data of these blocks is in the place, from its beginning, and the original may
  * have been written. Those of them that are saved, or lost, need it no more. A new process writes the others to
  * their slot before anything relies on them.
@@ -17,9 +19,20 @@ import type { Geometry } from "./geometry.js";
 const RECORD_WORDS = 4;
 const RECORD_BYTES = RECORD_WORDS * 4;
 const PAGE_BYTES = 4096;
-/** Nothing that a page of zeroes, or a flipped bit of it, is taken for. */
+/** State of a record of a copy of nothing. */
 const SET = 0x436f7079;
 const Word = { STATE: 0, FIRST_BLOCK: 1, BLOCKS: 2, CHUNK: 3 } as const;
+/** Odd: no other number in one of the words leads to the same state. */
+const OF_FIRST_BLOCK = 0x9e3779b1;
+const OF_BLOCKS = 0x85ebca6b;
+const OF_CHUNK = 0xc2b2ae35;
+
+/** The state of a record that is set, never 0: it fits no other blocks, so a flipped bit of either is seen. */
+function stateOf(chunk: number, firstBlock: number, blocks: number): number {
+  const first = Math.imul(firstBlock, OF_FIRST_BLOCK);
+  const state = SET ^ first ^ Math.imul(blocks, OF_BLOCKS) ^ Math.imul(chunk, OF_CHUNK);
+  return state === 0 ? SET : state;
+}
 
 /** How many copies have a place at most, and how long each of them is: a multiple of a page. */
 export interface CopyPlaces {
@@ -65,7 +78,20 @@ export class CopyRecords {
   }
 
   isSet(place: number): boolean {
-    return this.words[place * RECORD_WORDS + Word.STATE] === SET;
+    return this.words[place * RECORD_WORDS + Word.STATE] !== 0;
+  }
+
+  /** False: it is set, and its words do not belong together. */
+  isSound(place: number): boolean {
+    if (!this.isSet(place)) return true;
+    const at = place * RECORD_WORDS;
+    const { words } = this;
+    const expected = stateOf(
+      words[at + Word.CHUNK],
+      words[at + Word.FIRST_BLOCK],
+      words[at + Word.BLOCKS],
+    );
+    return words[at + Word.STATE] === expected;
   }
 
   chunkOf(place: number): number {
@@ -87,7 +113,7 @@ export class CopyRecords {
     this.words[at + Word.FIRST_BLOCK] = start;
     this.words[at + Word.BLOCKS] = end - start;
     this.words[at + Word.CHUNK] = chunk;
-    Atomics.store(this.words, at + Word.STATE, SET);
+    Atomics.store(this.words, at + Word.STATE, stateOf(chunk, start, end - start));
   }
 
   /** The blocks are all saved or lost. */
@@ -116,6 +142,7 @@ export function damageOfRecords(map: RecordedMap): string | undefined {
   if (records === undefined) return undefined;
   for (let place = 0; place < records.count; place++) {
     if (!records.isSet(place)) continue;
+    if (!records.isSound(place)) return `the copy in place ${place} has damaged words`;
     const chunk = records.chunkOf(place);
     const start = records.firstBlockOf(place);
     const end = records.endBlockOf(place);

@@ -346,21 +346,31 @@ test("a map with places is another version, and what cannot be in its records is
   const record = new Int32Array(mapBuffer, DiffAreaMap.byteLength(host.geometry), 4);
   const damage = () => damageOfRecords(DiffAreaMap.open(mapBuffer));
   assert.is(damage(), undefined);
-  for (const [word, value] of [
-    [1, -1],
-    [1, 16],
-    [2, 0],
-    [2, 5],
-    [3, -1],
-    [3, 4],
-  ] as const) {
-    const right = record[word]!;
+  const [state, first, count, chunk] = record;
+  for (const [word, value] of [...record].entries()) {
+    record[word] = value + 1;
+    assert.match(damage()!, /damaged words/);
     record[word] = value;
-    assert.match(damage()!, /lies nowhere/);
-    record[word] = right;
   }
-  record[3] = 1;
+  const records = DiffAreaMap.open(mapBuffer).copyRecords!;
+  for (const [wrongChunk, start, end] of [
+    [chunk, -1, 1],
+    [chunk, 16, 17],
+    [chunk, first, first],
+    [chunk, first, first! + 5],
+    [-1, first, first! + 1],
+    [4, first, first! + 1],
+  ] as [number, number, number][]) {
+    records.clear(0);
+    records.set(0, wrongChunk, start, end);
+    assert.match(damage()!, /lies nowhere/);
+  }
+  records.clear(0);
+  records.set(0, 1, first!, first! + count!);
   assert.match(damage()!, /no slot/);
+  records.clear(0);
+  records.set(0, chunk!, first!, first! + count!);
+  assert.is(record[0], state);
   words[11] = 0;
   assert.throws(
     () => DiffAreaMap.open(mapBuffer),

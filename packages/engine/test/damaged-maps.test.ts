@@ -3,7 +3,9 @@ import {
   AreaState,
   BlockState,
   CbtMap,
+  type CopyPlaces,
   DiffAreaMap,
+  damageOfRecords,
   EngineError,
   type TrackerGeometry,
 } from "@blksnap/engine";
@@ -120,9 +122,9 @@ const GEOMETRY: TrackerGeometry = {
 };
 
 /** Two chunks with old data, one with a lost block, one released by the reader. */
-function areaBuffer(): ArrayBuffer {
-  const buffer = new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY));
-  const map = DiffAreaMap.create(buffer, GEOMETRY);
+function areaBuffer(places?: CopyPlaces): ArrayBuffer {
+  const buffer = new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY, places));
+  const map = DiffAreaMap.create(buffer, GEOMETRY, undefined, true, places);
   map.setState(AreaState.ACTIVE);
   map.setSlot(0, 7);
   map.setSaved(0, 3, 9);
@@ -139,7 +141,7 @@ function inspect(buffer: ArrayBuffer): number[] | undefined {
   return unlessRefused(() => {
     const map = DiffAreaMap.open(buffer);
     if (!map.geometry.equals(GEOMETRY) || map.state !== AreaState.ACTIVE) return undefined;
-    if (damageIn(map) !== undefined) return undefined;
+    if ((damageIn(map) ?? damageOfRecords(map)) !== undefined) return undefined;
     return usedSlots(map).map(([slot]) => slot);
   });
 }
@@ -176,6 +178,53 @@ test("an area map with damaged entries is refused, or leads to no slot that ther
   // The sign of its slot; old data without a slot, in chunk 1.
   assert.is(refusedBits(entriesAt + 3), 1);
   assert.is(refusedBits(entriesAt + entryBytes + 8), 8);
+});
+
+const PLACES: CopyPlaces = { count: 3, placeBytes: 16_384 };
+const RECORD_BYTES = 16;
+
+/** As areaBuffer(), with a copy whose blocks are saved in part, one that has ended, and a place that was never used. */
+function buffersOfCopies(): { buffer: ArrayBuffer; recordsAt: number } {
+  const buffer = areaBuffer(PLACES);
+  const records = DiffAreaMap.open(buffer).copyRecords!;
+  records.set(0, 0, 7, 11);
+  records.set(1, 2, 4, 8);
+  records.clear(1);
+  return { buffer, recordsAt: records.offsetBytes };
+}
+
+test("an area map whose header has damaged places is refused", () => {
+  const { buffer } = buffersOfCopies();
+  assert.equal(inspect(buffer), [7, 9]);
+  const VERSION_BYTES = [4, 8] as const;
+  const PLACES_BYTES = [40, 48] as const;
+  for (const [first, end] of [VERSION_BYTES, PLACES_BYTES]) {
+    forEachFlip(buffer, first, end, (damaged, where) => {
+      assert.is(inspect(damaged), undefined, where);
+    });
+  }
+});
+
+test("a copy that was under way is what it was, or its map is refused", () => {
+  const { buffer, recordsAt } = buffersOfCopies();
+  const refused: number[] = [];
+  forEachFlip(buffer, recordsAt, recordsAt + PLACES.count * RECORD_BYTES, (damaged, where) => {
+    const at = Number(/\d+/.exec(where)?.[0]) - recordsAt;
+    if (inspect(damaged) === undefined) {
+      refused.push(at);
+      return;
+    }
+    const records = DiffAreaMap.open(damaged).copyRecords!;
+    const set = [0, 1, 2].filter((place) => records.isSet(place));
+    assert.equal(set, [0], where);
+    assert.equal([records.chunkOf(0), records.firstBlockOf(0), records.endBlockOf(0)], [0, 7, 11]);
+  });
+  // Each bit of the copy that is under way, and of each other place the one word that says whether there is one.
+  const expected = [...Array(RECORD_BYTES).keys(), 16, 17, 18, 19, 32, 33, 34, 35];
+  assert.equal(
+    refused,
+    expected.flatMap((at) => Array(8).fill(at)),
+  );
 });
 
 test("every state of a block can be read in a map with flipped bits", () => {
