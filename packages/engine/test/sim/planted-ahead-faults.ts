@@ -17,7 +17,7 @@ function reaching(reach: (core: Inside, chunk: number, end: number, most: number
 const faults: PlantedFault[] = [
   {
     name: "a copy goes ahead over blocks that others are copying",
-    seed: 2,
+    seed: 45,
     engine: reaching((core, chunk, end, most) => core.area.map.nextSaved(chunk, end, most)),
   },
   {
@@ -44,7 +44,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "what a failed copy had ahead is lost",
-    seed: 2,
+    seed: 3,
     engine: ({ copyPath, core }) => {
       const { takeBack } = copyPath;
       copyPath.takeBack = (copy: number) => {
@@ -56,7 +56,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "a write is refused, or loses its blocks, because what was copied ahead of it failed",
-    seed: 22,
+    seed: 33,
     engine: ({ copyPath, core }) => {
       const { onDone } = copyPath;
       copyPath.onDone = (copy: number, result: number, fault: number) => {
@@ -78,7 +78,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "a failed copy is taken back to what its write needs, and counts as saved ahead",
-    seed: 2,
+    seed: 3,
     engine: ({ copyPath, core }) => {
       const { takeBack } = copyPath;
       copyPath.takeBack = (copy: number) => {

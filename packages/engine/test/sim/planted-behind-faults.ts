@@ -45,6 +45,7 @@ function clearRecord(core: Inside, copy: number): void {
 const faults: PlantedFault[] = [
   {
     name: "the record is set when the original has been written",
+    seed: 14,
     engine: (engine) => {
       atBegin(clearRecord)(engine);
       atAnswer(setRecord)(engine);
@@ -52,10 +53,12 @@ const faults: PlantedFault[] = [
   },
   {
     name: "the record is cleared when the original has been written, and its slot has not",
+    seed: 8,
     engine: atAnswer(clearRecord),
   },
   {
     name: "the saved bits are set when the slot begins to be written",
+    seed: 14,
     engine: atBegin((core, copy) => {
       const { chunk, rangeStart, rangeEnd } = core.copies;
       core.area.map.setSaved(chunk[copy], rangeStart[copy], rangeEnd[copy]);
@@ -63,18 +66,21 @@ const faults: PlantedFault[] = [
   },
   {
     name: "a read of the image takes a clear bit for old data while a copy goes behind",
+    seed: 27,
     engine: ({ imagePath }) => {
       imagePath.reader.isBehind = () => false;
     },
   },
   {
     name: "a process does not go on with the copies that were left",
+    seed: 4,
     engine: ({ core }) => {
       core.behind.resume = () => undefined;
     },
   },
   {
     name: "a process clears the records that were left, and saves nothing",
+    seed: 12,
     engine: ({ core }) => {
       core.behind.resume = () => {
         const records = recordsOf(core);
@@ -84,12 +90,14 @@ const faults: PlantedFault[] = [
   },
   {
     name: "a tag begins a copy while its place has one that was left",
+    seed: 10,
     engine: ({ core }) => {
       core.behind.leftOf = () => -1;
     },
   },
   {
     name: "a copy that goes behind and fails is read again from the original",
+    seed: 26,
     engine: ({ copyPath, core }) => {
       const tryAgain: Method = copyPath.tryAgain.bind(copyPath);
       copyPath.tryAgain = (copy: number) => {
@@ -100,6 +108,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "a copy that goes behind and is late loses nothing",
+    seed: 2,
     engine: ({ copyPath, core }) => {
       const giveUp: Method = copyPath.giveUp.bind(copyPath);
       copyPath.giveUp = (copy: number) => {
@@ -109,6 +118,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "a copy that goes behind and fails counts as saved",
+    seed: 3,
     engine: ({ copyPath, core }) => {
       const { onDone } = copyPath;
       copyPath.onDone = (copy: number, result: number, fault: number) => {
@@ -159,6 +169,7 @@ const faults: PlantedFault[] = [
   },
   {
     name: "copies go behind under every overflow policy",
+    seed: 14,
     hasFirstWrites: false,
     engine: ({ core }) => {
       core.behind.mayHavePlace = (tag: number, copy: number) => {

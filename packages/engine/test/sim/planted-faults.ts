@@ -41,7 +41,7 @@ const cow: PlantedFault[] = [
   },
   {
     name: "a block that another request copies is copied again instead of waited for",
-    seed: 2,
+    seed: 3,
     engine: ({ copyPath }) => {
       copyPath.freeEnd = (_chunk: number, _start: number, end: number) => end;
     },
@@ -220,7 +220,7 @@ const image: PlantedFault[] = [
   },
   {
     name: "only the first stretch saved meanwhile is read again",
-    seed: 2,
+    seed: 8,
     engine: ({ imagePath, core }) => {
       const reread: Method = imagePath.reader.reread.bind(imagePath.reader);
       imagePath.reader.reread = (run: number) => core.runs.kind[run] === 0 && reread(run);
@@ -251,7 +251,7 @@ const image: PlantedFault[] = [
   },
   {
     name: "a failed direct write counts as saved",
-    seed: 2,
+    seed: 7,
     engine: ({ imagePath, core }) => {
       const done: Method = imagePath.onRunDone.bind(imagePath);
       imagePath.onRunDone = (run: number, result: number) => {
@@ -273,14 +273,14 @@ const image: PlantedFault[] = [
   },
   {
     name: "a chunk is released while a run works on it",
-    seed: 4,
+    seed: 6,
     engine: ({ core }) => {
       core.runs.isBusy = () => false;
     },
   },
   {
     name: "only the first chunk of a run is looked at again",
-    seed: 2,
+    seed: 6,
     engine: ({ core, imagePath }) => {
       const { rereadFrom }: Record<string, Method> = imagePath.reader;
       imagePath.reader.rereadFrom = (run: number, chunk: number, ...rest: number[]) =>

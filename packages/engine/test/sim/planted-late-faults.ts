@@ -53,7 +53,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "a store answers with the first of several late ones",
-    seed: 23,
+    seed: 39,
     global: () =>
       replace(DiffArea.prototype, "noteAnswered", () => {
         return function (this: Inside, slot) {
@@ -67,7 +67,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "a store that answers is never used again",
-    seed: 5,
+    seed: 9,
     global: () =>
       replace(DiffArea.prototype, "noteAnswered", (original) => {
         return function (this: Inside, slot) {
@@ -88,7 +88,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "the blocks of a late copy are taken as saved",
-    seed: 104,
+    seed: 163,
     engine: ({ copyPath, core }) => {
       copyPath.giveUp = (copy: number) => {
         const { chunk, blockStart, rangeEnd } = core.copies;
@@ -116,7 +116,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "only the first block of a late copy is lost",
-    seed: 26,
+    seed: 49,
     engine: ({ copyPath, core }) => {
       const { giveUp } = copyPath;
       copyPath.giveUp = (copy: number) => {
@@ -160,7 +160,7 @@ export const LATE_FAULTS: PlantedFault[] = [
   },
   {
     name: "late I/O of an earlier area counts for this one",
-    seed: 5,
+    seed: 7,
     engine: ({ copyPath, imagePath }) => {
       copyPath.orphan = () => undefined;
       imagePath.orphan = () => undefined;

@@ -27,7 +27,7 @@ export function memoryFaults(anyMap: DiffAreaMap): PlantedFault[] {
     },
     {
       name: "what waits for memory is not woken by a denial",
-      seed: 11,
+      seed: 13,
       engine: (engine) => {
         const answered: Method = engine.onSlotsAnswered.bind(engine);
         engine.onSlotsAnswered = (granted: number) => granted && answered(granted);
@@ -35,7 +35,7 @@ export function memoryFaults(anyMap: DiffAreaMap): PlantedFault[] {
     },
     {
       name: "blocks of a lost slice are not counted",
-      seed: 60,
+      seed: 126,
       global: () =>
         replace(
           slices,
