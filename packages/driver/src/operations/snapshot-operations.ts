@@ -240,7 +240,9 @@ export class SnapshotOperations {
   async #forget(snapshot: Snapshot): Promise<void> {
     const { events, persistence } = snapshot;
     events.close();
-    await persistence.unlessHung("its record is not removed from the medium yet", async () => {
+    const text =
+      "its record is not removed from the medium yet: a power cut before that would bring it back, with wrong images";
+    await persistence.unlessHung(text, async () => {
       await persistence.forget();
       snapshot.forget();
     });

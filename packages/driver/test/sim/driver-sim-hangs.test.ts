@@ -16,6 +16,7 @@ test("hangs: what needs no medium that hangs continues", async () => {
   assert.ok(totals.operations > 9000, `${totals.operations} operations`);
   for (const whats of [
     ...[["original-hang"], ["store-hang"], ["files-hang"], ["long-hang"], ["losses"], ["outlived"]],
+    ["cut-after-files"],
     ["detached-in-hang", "destroyed-in-hang"],
     ["stop-in-hang", "upgrade-in-hang"],
   ]) {

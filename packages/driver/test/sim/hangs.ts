@@ -34,6 +34,8 @@ const LONG_STEP_MAX_MS = 5_000;
 const OPERATION_MS = 60_000;
 const STATUS_ONE_IN = 8;
 const DEATH_ONE_IN = 6;
+/** Of those of the disk that journals are on: the power goes before it answers, or as soon as it may after that. */
+const CUT_ONE_IN = 2;
 /** I/O of a process that has died is answered within this. */
 const OUTLIVES_MAX_MS = 200;
 const HANGS: IoFault = { hangs: true };
@@ -49,6 +51,8 @@ export class Hang {
   readonly #oneIn: number;
   /** The driver dies before the medium answers. */
   readonly #isDeath: boolean;
+  /** The power goes. */
+  readonly #isCut: boolean;
   readonly #isLong: boolean;
 
   constructor(sim: Simulation, medium: Medium, device: Device | undefined) {
@@ -57,6 +61,8 @@ export class Hang {
     this.#device = device;
     this.#oneIn = 1 + sim.random.below(2);
     this.#isDeath = sim.random.oneIn(DEATH_ONE_IN);
+    const isFiles = medium === sim.machine.disksFs.medium;
+    this.#isCut = isFiles && sim.random.oneIn(CUT_ONE_IN);
     this.#isLong = sim.random.oneIn(LONG_ONE_IN);
     if (this.#isLong) sim.count("long-hang");
     const longestMs = this.#isLong ? LONG_MAX_MS : HANG_MAX_MS;
@@ -112,6 +118,9 @@ export class Hang {
       if (machine.nowMs - sinceMs > patienceMs) throw new Violation(`${what} waits for a medium`);
     }
     if (machine.nowMs < this.#untilMs) return false;
+    const { media } = this.#sim;
+    if (this.#isCut) media.cutSoon();
+    if (this.#isCut && media.mayPowerGo) return false;
     if (this.#isDeath) this.#sim.die();
     return !this.#isDeath;
   }

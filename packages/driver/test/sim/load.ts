@@ -18,6 +18,30 @@ const life = await import("./life.js");
 export const { startDriver } = life;
 export const { FAULT_POINTS } = await import("../../../data-plane/dist/fault-points.js");
 
+const { LastingRemoval } = await import("../../dist/records/lasting-removal.js");
+const { begin } = LastingRemoval.prototype;
+let removals: Set<object> = new Set();
+LastingRemoval.prototype.begin = function (remove): ReturnType<typeof begin> {
+  const removing = begin.call(this, remove);
+  const its = removals;
+  its.add(removing);
+  removing.done.then(
+    () => its.delete(removing),
+    () => undefined,
+  );
+  return removing;
+};
+
+/** Removals that a life of the driver tries until they are done: so many of what nobody may believe are on record. */
+export function removalsUnderWay(): number {
+  return removals.size;
+}
+
+/** Another life begins: it looks at what there is. */
+export function forgetRemovals(): void {
+  removals = new Set();
+}
+
 /** First words of the fault points that an operation comes to. */
 export function stepsOf(operation: string): readonly string[] {
   return operation === "stop" ? ["detach", "destroy", "suspend"] : [operation];

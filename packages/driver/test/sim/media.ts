@@ -9,6 +9,7 @@ import type { Io, Medium } from "@blksnap/sim-kernel";
 import type { DriverOptions } from "../../dist/index.js";
 import type { Device } from "./device.js";
 import { HANG_OPTIONS, Hang, LATE } from "./hangs.js";
+import { forgetRemovals, removalsUnderWay } from "./load.js";
 import { EIO } from "./losses.js";
 import { BLOCK_STORE, KEPT_STORE } from "./settings.js";
 import type { SimOptions, Simulation } from "./simulation.js";
@@ -17,6 +18,9 @@ import { SECTOR_BYTES } from "./volume.js";
 const BEGIN_ONE_IN = 50;
 const STEPS_MAX = 40;
 const FAILS_ONE_IN = 3;
+/** What the driver's log says of what a power cut would bring back. */
+const STILL_THERE = "its record is not removed from the medium yet";
+const NOT_TOLD = "that tracking ends is not on record";
 
 /** A piece of I/O that has failed. */
 interface Failure {
@@ -35,8 +39,11 @@ export class Media {
   readonly #hangs: boolean;
   #medium: Medium | undefined;
   #hang: Hang | undefined;
+  #isFiles = false;
   #stepsLeft = 0;
-  #mayPowerGo = true;
+  #isBelieved = false;
+  #isUntold = false;
+  #cutsSoon = false;
   #failures: Failure[] = [];
 
   constructor(sim: Simulation, { hasFailures = false, hasHangs = false }: SimOptions) {
@@ -60,16 +67,33 @@ export class Media {
   }
 
   /**
-   * False where the disk of the journals has hung, so that writes may have continued without them: what is on record of
-   * them has to go before the power does, which the driver's log asks for as something fatal.
+   * False where the disk of the journals has something that is no more true, and a power cut would bring back: a map or
+   * images whose journals have failed, a snapshot that was destroyed, a front that has gone. The driver says so in its log,
+   * and tries again until it is done; the next life puts on record what is true.
    */
   get mayPowerGo(): boolean {
-    return this.#mayPowerGo;
+    if (this.#isBelieved && removalsUnderWay() === 0) this.#isBelieved = false;
+    return !(this.#isBelieved || this.#isUntold);
+  }
+
+  /** All that was written can be written back first. */
+  get mayReboot(): boolean {
+    return this.mayPowerGo && !(this.isFailing && this.#isFiles);
+  }
+
+  /** A line of the driver's log. */
+  onLog(line: string): void {
+    if (line.startsWith("fatal") || line.includes(STILL_THERE)) {
+      this.#sim.count("believed");
+      this.#isBelieved = true;
+    }
+    if (line.includes(NOT_TOLD)) this.#isUntold = true;
   }
 
   /** Another life serves: it has put on record what is true. */
   recovered(): void {
-    if (!this.isFailing) this.#mayPowerGo = true;
+    this.#isBelieved = false;
+    this.#isUntold = false;
   }
 
   /** Operations may be asked for. */
@@ -87,8 +111,18 @@ export class Media {
     return this.#failures.length > 0 || this.#hang !== undefined;
   }
 
+  /** The power goes as soon as it may. */
+  cutSoon(): void {
+    this.#cutsSoon = true;
+  }
+
   /** @param isQuiet no operation is under way */
   step(isQuiet: boolean): void {
+    if (this.#cutsSoon && this.mayPowerGo) {
+      this.#cutsSoon = false;
+      this.#sim.cutPower();
+      return;
+    }
     if (this.#hang !== undefined) {
       if (this.#hang.step()) this.end();
       return;
@@ -112,10 +146,14 @@ export class Media {
     this.#sim.tell("media are well again");
   }
 
-  /** The driver has died. */
-  afterDeath(): void {
+  /** The driver has died. @param isPowerGone with the machine */
+  afterDeath(isPowerGone: boolean): void {
     const hang = this.#hang;
-    if (hang === undefined || this.#sim.random.oneIn(4)) {
+    this.#cutsSoon = false;
+    this.#isUntold = !this.mayPowerGo;
+    forgetRemovals();
+    if (isPowerGone && this.#isFiles) this.#sim.count("cut-after-files");
+    if (hang === undefined || isPowerGone || this.#sim.random.oneIn(4)) {
       this.end();
       return;
     }
@@ -148,6 +186,7 @@ export class Media {
     this.#stepsLeft = 1 + random.below(STEPS_MAX);
     const device = devices[random.below(devices.length + 2)];
     const isFiles = device === undefined && random.oneIn(2);
+    this.#isFiles = isFiles;
     const store = isFiles ? machine.disksFs.medium : this.#sim.storeDisk.medium;
     this.#medium = device?.disk.medium ?? store;
     const whose = device === undefined ? (isFiles ? "files" : "store") : "original";
@@ -163,7 +202,6 @@ export class Media {
     for (const one of devices) if (isFiles) one.mayBeUnkept();
     if (this.#hangs) {
       this.#hang = new Hang(this.#sim, this.#medium, device);
-      if (isFiles) this.#mayPowerGo = false;
       return;
     }
     this.#sim.tell(`${this.#medium.name} fails`);

@@ -6,6 +6,7 @@ const { CopyPath } = await import("../../../engine/dist/copy-path.js");
 const { ImagePath } = await import("../../../engine/dist/image-path.js");
 const { JournalIo } = await import("../../../data-plane/dist/journal-io.js");
 const { MediumWork } = await import("../../dist/records/medium-work.js");
+const { TrackerPersistence } = await import("../../dist/records/tracker-persistence.js");
 const { Registry } = await import("../../dist/registry.js");
 const { syncAll } = await import("../../dist/snapshot/sync-all.js");
 
@@ -26,7 +27,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "a read of an image waits for ever for its store",
-    seed: 15,
+    seed: 34,
     plant: omitted(ImagePath.prototype, "expire", always),
   },
   {
@@ -44,7 +45,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "what a map has is told only when its original has been synced",
-    seed: 8,
+    seed: 9,
     plant: () =>
       replace(Registry.prototype, "intact", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -53,5 +54,10 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
           return tracker;
         };
       }),
+  },
+  {
+    what: "writes continue without a journal that the next daemon believes",
+    seed: 63,
+    plant: omitted(TrackerPersistence.prototype, "fail", always, Promise.resolve()),
   },
 ];

@@ -106,6 +106,8 @@ export class Simulation {
   cuts = 0;
   /** Orderly ends. */
   stops = 0;
+  /** When the driver's present life had recovered. */
+  servesSinceMs = 0;
   readonly #options: SimOptions;
   readonly #limitMs: number;
   readonly io: UserIo;
@@ -253,10 +255,7 @@ export class Simulation {
     const { deathOneIn = 60 } = this.#options;
     if (deathOneIn === 0 || !this.random.oneIn(deathOneIn)) return;
     if (this.random.below(12) === 0 && this.media.mayPowerGo) {
-      this.#isPowerGone = true;
-      this.cuts++;
-      this.#isDead = true;
-      this.machine.cut();
+      this.cutPower();
       return;
     }
     if (this.random.below(4) === 0) {
@@ -310,13 +309,20 @@ export class Simulation {
     this.machine.kill();
   }
 
+  cutPower(): void {
+    this.#isPowerGone = true;
+    this.cuts++;
+    this.ended();
+    this.machine.cut();
+  }
+
   /** Another life of the driver begins. */
   ended(): void {
     this.#isDead = true;
   }
 
   async #afterDeath(): Promise<void> {
-    this.media.afterDeath();
+    this.media.afterDeath(this.#isPowerGone);
     this.hangApi.forget();
     for (const { onDeath } of this.pending) onDeath();
     this.pending.clear();
@@ -355,11 +361,15 @@ export class Simulation {
       this.tell(`life ${this.lives}`);
       try {
         const { freezing } = this.fileSystems;
-        const tell = this.tell.bind(this);
+        const tell = (line: string): void => {
+          this.media.onLog(line);
+          this.tell(line);
+        };
         const starting = startDriver(this.machine, tell, freezing, this.media.driverOptions);
         this.driver = (await this.machine.run(starting, this.#limitMs)) as Driver;
         await reconcile(this);
         this.media.recovered();
+        this.servesSinceMs = this.machine.nowMs;
         return;
       } catch (error) {
         if (!this.#isDead) throw error;

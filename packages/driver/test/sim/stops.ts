@@ -78,7 +78,7 @@ export class Stops {
 
   async #stop(): Promise<void> {
     const { devices, machine, media, random } = this.#sim;
-    const isLast = random.below(2) === 0 && media.mayPowerGo;
+    const isLast = random.below(2) === 0 && media.mayReboot;
     const left = await this.#sim.call(
       "stop",
       () => this.#sim.driver.stop(isLast),

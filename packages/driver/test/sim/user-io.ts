@@ -55,10 +55,11 @@ export class UserIo {
     }
   }
 
-  /** @throws Violation where one takes longer than those of its device may */
+  /** @throws Violation where one takes longer than those of its device may, but for the time in which nobody served */
   assertServed(limitMs: (device: Device) => number): void {
+    const { machine, servesSinceMs } = this.#sim;
     for (const { what, sinceMs, target } of this.#requests) {
-      const waitedMs = this.#sim.machine.nowMs - sinceMs;
+      const waitedMs = machine.nowMs - Math.max(sinceMs, servesSinceMs);
       const device = isImage(target) ? target.device : (target as Device);
       if (waitedMs > limitMs(device)) throw new Violation(`${what} waits for a medium that hangs`);
     }
