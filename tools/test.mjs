@@ -73,7 +73,7 @@ const COMPACTION = {
   env: { AREA_COMPACTION_COMMITS: "1000000", AREA_COMPACTION_SEEDS: "60" },
   counts: true,
 };
-/** "npm test" has two in five of them. */
+/** "npm test" has one in five of them. */
 const HOSTILE = {
   name: "ten thousand hostile requests",
   command: ["npm", "--workspace=@blksnap/api-server", "test", "--", "control-fuzz"],

@@ -11,11 +11,11 @@ import { type Hostile, hostileRequest } from "./hostile-requests.js";
 import { exchange, parseAnswers, type RawAnswer } from "./raw-exchange.js";
 import { plainRoutes, templates } from "./request-templates.js";
 
-const REQUESTS = Number(process.env["HOSTILE_REQUESTS"] ?? 4000);
+const REQUESTS = Number(process.env["HOSTILE_REQUESTS"] ?? 2000);
 const WARM_UP_REQUESTS = 1500;
 const AT_ONCE = 16;
 const FAILURES_SHOWN = 20;
-/** What a leak comes to of 400 bytes for each of ten thousand requests, or of 1000 for each of the usual number. */
+/** What a leak comes to of 400 bytes for each of ten thousand requests, or of 2000 for each of the usual number. */
 const HEAP_GROWTH_MAX_BYTES = 4_000_000;
 
 function checkAnswer(answer: RawAnswer, hostile: Hostile): void {
