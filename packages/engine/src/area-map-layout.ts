@@ -13,7 +13,8 @@
 //     ...    holes: one bit per block of each chunk, same words as `saved`   padded to 4096
 //     ...    places of copies, if the header says how many: see copy-records.ts
 //
-// Version 1 has no id, and is read as well. Version 7 has places of copies: older programs do not read it.
+// Version 1 has no id, and is read as well. Versions 7 and 8 have places of copies: programs from before each do not
+// read it. In version 8 their records say whether they are whole.
 //
 // A block is in one of four states:
 //

@@ -21,7 +21,13 @@ import type { Geometry } from "./geometry.js";
 
 /** No flipped bit makes it of another version. Those with places of copies may have lost slices, too. */
 export const VERSION_WITH_LOST_SLICES = 4;
-export const VERSION_WITH_PLACES = 7;
+export const VERSION_WITH_PLACES = 8;
+/** As that, with records that do not say whether they are whole: see copy-records.ts. */
+export const VERSION_WITH_PLAIN_PLACES = 7;
+
+export function hasPlaces(version: number): boolean {
+  return version === VERSION_WITH_PLACES || version === VERSION_WITH_PLAIN_PLACES;
+}
 
 export class AreaMapSlices {
   private readonly words: Int32Array;
@@ -75,7 +81,7 @@ export class AreaMapSlices {
 
   setLost(slice: number): void {
     assert(!this.isHere(slice), "a slice is lost that has memory");
-    if (this.words[MapWord.VERSION] !== VERSION_WITH_PLACES) {
+    if (!hasPlaces(this.words[MapWord.VERSION])) {
       Atomics.store(this.words, MapWord.VERSION, VERSION_WITH_LOST_SLICES);
     }
     this.words[MapWord.LOST_SLICES]++;
@@ -94,8 +100,7 @@ export class AreaMapSlices {
       if (told !== 0) words[PAGE_WORDS + slice] = -1;
     }
     const version = words[MapWord.VERSION];
-    const isKnown =
-      told === 0 || version === VERSION_WITH_LOST_SLICES || version === VERSION_WITH_PLACES;
+    const isKnown = told === 0 || version === VERSION_WITH_LOST_SLICES || hasPlaces(version);
     if (!isKnown || (found !== told && found + 1 !== told)) {
       throw new EngineError("MAP_FORMAT", `area map: ${told} slices are lost, and ${found} marked`);
     }

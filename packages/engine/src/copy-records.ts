@@ -4,7 +4,8 @@
  *     map | records                                    | place 0 | place 1 | ...
  *           state | first block | blocks | chunk          old data of one copy each
  *
- * The state of a record that is set comes from its other words: they are whole, or the map is refused.
+ * The state of a record that is set comes from its other words: they are whole, or the map is refused. In a map of
+ * version 7 it is the same for all, and stays so: the programs before read no other.
  *
  * A record that is set says: the old data of these blocks is in the place, from its beginning, and the original may
  * have been written. Those of them that are saved, or lost, need it no more. A new process writes the others to
@@ -19,7 +20,7 @@ import type { Geometry } from "./geometry.js";
 const RECORD_WORDS = 4;
 const RECORD_BYTES = RECORD_WORDS * 4;
 const PAGE_BYTES = 4096;
-/** State of a record of a copy of nothing. */
+/** State of a record of a copy of nothing; of any in a map of version 7. */
 const SET = 0x436f7079;
 const Word = { STATE: 0, FIRST_BLOCK: 1, BLOCKS: 2, CHUNK: 3 } as const;
 /** Odd: no other number in one of the words leads to the same state. */
@@ -58,13 +59,18 @@ export class CopyRecords {
   readonly offsetBytes: number;
   readonly placesOffsetBytes: number;
   private readonly words: Int32Array;
+  private readonly isPlain: boolean;
   /** Its memory is not that of its tag any more. */
   private readonly retired: Uint8Array;
 
-  /** @param offsetBytes where the records begin in `buffer` */
-  constructor(buffer: ArrayBufferLike, offsetBytes: number, places: CopyPlaces) {
+  /**
+   * @param offsetBytes where the records begin in `buffer`
+   * @param isPlain the map is of version 7
+   */
+  constructor(buffer: ArrayBufferLike, offsetBytes: number, places: CopyPlaces, isPlain: boolean) {
     this.count = places.count;
     this.placeBytes = places.placeBytes;
+    this.isPlain = isPlain;
     this.offsetBytes = offsetBytes;
     this.placesOffsetBytes = offsetBytes + recordsBytes(places);
     this.words = new Int32Array(buffer, offsetBytes, places.count * RECORD_WORDS);
@@ -78,12 +84,13 @@ export class CopyRecords {
   }
 
   isSet(place: number): boolean {
-    return this.words[place * RECORD_WORDS + Word.STATE] !== 0;
+    const state = this.words[place * RECORD_WORDS + Word.STATE];
+    return this.isPlain ? state === SET : state !== 0;
   }
 
   /** False: it is set, and its words do not belong together. */
   isSound(place: number): boolean {
-    if (!this.isSet(place)) return true;
+    if (this.isPlain || !this.isSet(place)) return true;
     const at = place * RECORD_WORDS;
     const { words } = this;
     const expected = stateOf(
@@ -113,7 +120,8 @@ export class CopyRecords {
     this.words[at + Word.FIRST_BLOCK] = start;
     this.words[at + Word.BLOCKS] = end - start;
     this.words[at + Word.CHUNK] = chunk;
-    Atomics.store(this.words, at + Word.STATE, stateOf(chunk, start, end - start));
+    const state = this.isPlain ? SET : stateOf(chunk, start, end - start);
+    Atomics.store(this.words, at + Word.STATE, state);
   }
 
   /** The blocks are all saved or lost. */

@@ -12,7 +12,13 @@ import {
   PAGE_WORDS,
   regionsOf,
 } from "./area-map-layout.js";
-import { AreaMapSlices, VERSION_WITH_LOST_SLICES, VERSION_WITH_PLACES } from "./area-map-slices.js";
+import {
+  AreaMapSlices,
+  hasPlaces,
+  VERSION_WITH_LOST_SLICES,
+  VERSION_WITH_PLACES,
+  VERSION_WITH_PLAIN_PLACES,
+} from "./area-map-slices.js";
 import { assert } from "./assert.js";
 import { bitAt, clearBits, findBit, setBits } from "./bits.js";
 import { BlockState } from "./constants.js";
@@ -28,6 +34,7 @@ const VERSIONS: readonly number[] = [
   VERSION_WITHOUT_ID,
   VERSION,
   VERSION_WITH_LOST_SLICES,
+  VERSION_WITH_PLAIN_PLACES,
   VERSION_WITH_PLACES,
 ];
 const AREA_ID_BYTES = 16;
@@ -45,7 +52,7 @@ function writeId(buffer: ArrayBufferLike, id: Uint8Array): void {
 
 /** Other versions may have anything there. */
 function placesIn(words: Int32Array): CopyPlaces {
-  if (words[MapWord.VERSION] !== VERSION_WITH_PLACES) return NO_PLACES;
+  if (!hasPlaces(words[MapWord.VERSION])) return NO_PLACES;
   return { count: words[MapWord.PLACES], placeBytes: words[MapWord.PLACE_BYTES] };
 }
 
@@ -146,7 +153,9 @@ export class DiffAreaMap {
     this.wordsPerChunk = geometry.wordsPerChunk;
     this.slices = new AreaMapSlices(this.words, geometry, isWhole);
     const places = placesIn(this.words);
-    if (places.count > 0) this.copyRecords = new CopyRecords(buffer, total, places);
+    if (places.count === 0) return;
+    const isPlain = this.words[MapWord.VERSION] === VERSION_WITH_PLAIN_PLACES;
+    this.copyRecords = new CopyRecords(buffer, total, places, isPlain);
   }
 
   /** The area's id, 16 bytes; undefined in a map of version 1. */

@@ -340,7 +340,7 @@ test("a map with places is another version, and what cannot be in its records is
   const [host] = underWay();
   const { mapBuffer } = host;
   const words = new Int32Array(mapBuffer);
-  assert.is(words[1], 7);
+  assert.is(words[1], 8);
   const places = { count: 8, placeBytes: PLACE_BYTES };
   assert.is(mapBuffer.byteLength, DiffAreaMap.byteLength(host.geometry, places));
   const record = new Int32Array(mapBuffer, DiffAreaMap.byteLength(host.geometry), 4);
@@ -376,6 +376,25 @@ test("a map with places is another version, and what cannot be in its records is
     () => DiffAreaMap.open(mapBuffer),
     (error: EngineError) => error.code === "MAP_GEOMETRY",
   );
+});
+
+test("a record of a program from before they say whether they are whole is read, and the next one is as that reads it", () => {
+  const [dead, before] = underWay();
+  dead.answer("original");
+  const words = new Int32Array(dead.mapBuffer);
+  const record = new Int32Array(dead.mapBuffer, DiffAreaMap.byteLength(dead.geometry), 4);
+  const [VERSION_BEFORE, STATE_BEFORE] = [7, 0x436f7079];
+  words[1] = VERSION_BEFORE;
+  record[0] = STATE_BEFORE;
+  assert.is(damageOfRecords(DiffAreaMap.open(dead.mapBuffer)), undefined);
+  const host = dead.nextLife();
+  assert.is(kinds(host), "copyWrite");
+  host.run();
+  assert.equal(imageOf(host), before);
+  host.front(0, WRITE, 8 * BLOCK, BLOCK, 200);
+  host.answer("copyRead");
+  const now = new Int32Array(host.mapBuffer, DiffAreaMap.byteLength(host.geometry), 4);
+  assert.is(now[0], STATE_BEFORE);
 });
 
 test.run();
