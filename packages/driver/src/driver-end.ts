@@ -97,14 +97,26 @@ interface LiveTrackers {
   /** Changes nothing. @throws where a detach can be expected to fail */
   assertMayLeave(tracker: Tracker): Promise<void>;
   detach(tracker: Tracker, options: DetachOptions): Promise<void>;
+  /** See LiveFollow.hold(). */
+  holdReturns(isHeld: boolean): void;
 }
 
 /**
  * Detaches what is attached live, with its snapshots: all, or where one of them may not leave, none. Answers, in
- * words, what stays.
+ * words, what stays. Nothing comes back by itself from then on, unless all stay.
  * @param eachAlone whether the others leave without one that stays
  */
 export async function endLive(
+  ...[registry, locks, snapshots, trackers, eachAlone = false]: Parameters<typeof leaveLive>
+): Promise<string[]> {
+  trackers.holdReturns(true);
+  const stays = await leaveLive(registry, locks, snapshots, trackers, eachAlone);
+  // The daemon continues then, but not while the system goes down.
+  if (stays.length > 0 && !eachAlone) trackers.holdReturns(false);
+  return stays;
+}
+
+async function leaveLive(
   registry: Ends["registry"],
   locks: OperationLocks,
   snapshots: { destroy(snapshot: Snapshot): Promise<void> },

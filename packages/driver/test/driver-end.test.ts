@@ -135,28 +135,34 @@ async function endLiveOf(
     of.trackers.delete(id);
     of.done.push(`device ${id}`);
   };
-  return endLive({ ...of, snapshotOf }, of.locks, { destroy }, { assertMayLeave, detach }, alone);
+  const held: boolean[] = [];
+  const holdReturns = (isHeld: boolean) => void held.push(isHeld);
+  const trackers = { assertMayLeave, detach, holdReturns };
+  const stays = await endLive({ ...of, snapshotOf }, of.locks, { destroy }, trackers, alone);
+  return { stays, held };
 }
 
 test("where one live device may not leave, all stay as they were, with their snapshots", async () => {
   const refusing = house();
-  assert.equal(await endLiveOf(refusing, [3]), ["3 may not leave"]);
+  assert.equal(await endLiveOf(refusing, [3]), { stays: ["3 may not leave"], held: [true, false] });
   assert.equal([refusing.done, refusing.trackers.size], [[], 3]);
   const free = house();
-  assert.equal(await endLiveOf(free, []), []);
+  assert.equal(await endLiveOf(free, []), { stays: [], held: [true] });
   assert.equal(free.done, ["snapshot s", "device 1", "device 2", "device 3"]);
 });
 
 test("one that fails to leave all the same keeps those after it, and what has gone is named", async () => {
   const found = house();
-  const failures = await endLiveOf(found, [0, 2]);
-  assert.equal(failures, ["2 does not leave (detached before that: /dev/1)"]);
+  const { stays, held } = await endLiveOf(found, [0, 2]);
+  assert.equal(stays, ["2 does not leave (detached before that: /dev/1)"]);
+  assert.equal(held, [true, false]);
   assert.equal([...found.trackers.keys()], [2, 3]);
 });
 
-test("while the system goes down each leaves that can", async () => {
+test("while the system goes down each leaves that can, and none comes back", async () => {
   const found = house();
-  assert.equal(await endLiveOf(found, [3, 2], true), ["2 does not leave"]);
+  const { stays, held } = await endLiveOf(found, [3, 2], true);
+  assert.equal([stays, held], [["2 does not leave"], [true]]);
   assert.equal([...found.trackers.keys()], [2]);
 });
 

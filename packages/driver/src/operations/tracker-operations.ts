@@ -283,6 +283,10 @@ export class TrackerOperations {
     if (!keeps) this.#returns.close();
   }
 
+  holdReturns(isHeld: boolean): void {
+    this.#follow?.hold(isHeld);
+  }
+
   /** For the end of this daemon. See LiveExchange.end(). */
   suspendedNodes(): Promise<readonly string[]> {
     return this.#live.suspendedNodes();
@@ -335,6 +339,8 @@ export class TrackerOperations {
     if (away !== undefined) return this.#giveUp(away);
     const tracker = await this.#registry.tracker(path);
     this.#registry.assertInNoSnapshot(tracker);
+    // What was away, and is served again late, may be on record still.
+    this.#returns.endOf(tracker);
     await this.detach(tracker, options);
     return { device: tracker.device, front: tracker.front.path };
   }

@@ -61,6 +61,7 @@ export class LiveFollow {
   readonly #stopping = new AbortController();
   /** By number of the node: when it was attached again. */
   readonly #last = new Map<string, number>();
+  #isHeld = false;
 
   constructor(
     { logger }: Pick<DriverContext, "logger">,
@@ -78,6 +79,15 @@ export class LiveFollow {
 
   stop(): void {
     this.#stopping.abort();
+  }
+
+  /** While this daemon may be about to end nothing is attached again: it would have to leave at once, or would stay. */
+  hold(isHeld: boolean): void {
+    this.#isHeld = isHeld;
+  }
+
+  get #isOver(): boolean {
+    return this.#isHeld || this.#stopping.signal.aborted;
   }
 
   /** Ends when the tracker is tracked again, is gone, or stays as it is. Whatever fails is tried again. */
@@ -146,14 +156,15 @@ export class LiveFollow {
     const { number, clone } = splice.node;
     const node = splice.present();
     if (node === undefined) return "never";
-    if (this.#steps.isInSnapshot(tracker) || this.#wasJustFollowed(number)) return "later";
+    if (this.#isOver || this.#steps.isInSnapshot(tracker)) return "later";
+    if (this.#wasJustFollowed(number)) return "later";
     if (await this.#isBeingChanged(number, node)) return "later";
     const growth = await this.#dm.growthOf(number, clone);
     if (growth === undefined) return "never";
     if ((await this.#steps.pathOf(tracker)) === undefined) return "later";
     await this.#steps.sync(tracker);
     // Once more, as the sync takes its time: the attach would fail.
-    if (await this.#isBeingChanged(number, node)) return "later";
+    if ((await this.#isBeingChanged(number, node)) || this.#isOver) return "later";
     const away = this.#returns.begin({
       device: tracker.device,
       splice,
@@ -169,7 +180,7 @@ export class LiveFollow {
     one.away = away;
     this.#last.set(number, performance.now());
     const verdict = await this.#attach(away);
-    this.#returns.end(number);
+    if (verdict !== "later") this.#returns.end(number);
     return verdict;
   }
 
@@ -177,6 +188,7 @@ export class LiveFollow {
   async #attach(away: Away): Promise<Verdict> {
     const { device, splice, reason } = away;
     if (!this.#returns.isWanted(away)) return "done";
+    if (this.#isOver) return "later";
     if (splice.present() === undefined) {
       this.#logger.error({ device }, "it is not tracked any more: its node is gone");
       return "never";

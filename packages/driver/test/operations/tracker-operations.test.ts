@@ -218,7 +218,9 @@ function afterFollow(isTracked: boolean) {
   const live = {
     wanted: async (path: string) => void (await lookAt(path)),
     recover: async () => undefined,
-    clones: { removeOrphans: async () => undefined },
+    settle: async () => undefined,
+    takeOut: async () => undefined,
+    clones: { removeOrphans: async () => undefined, remove: async () => undefined },
     dm: {},
   };
   const operations = new TrackerOperations(context as never, registry, 1, live as never);
@@ -231,7 +233,7 @@ function afterFollow(isTracked: boolean) {
   const never = () => new Promise(() => undefined);
   const events = { onSpliceLost: () => undefined };
   const begin = () => operations.recoverLive(events as never, { run } as never, never);
-  return { operations, begin, tried, said, state };
+  return { operations, begin, tried, said, state, registry, attached };
 }
 
 test("what the daemon before has detached is listed before this one is ready, and tried", async () => {
@@ -248,6 +250,18 @@ test("one that it has attached after all is neither listed nor on record", async
   const { operations, begin, tried, state, said } = afterFollow(true);
   await begin();
   assert.equal([operations.away, tried, state.records, said], [[], [], {}, []]);
+  operations.stopWatch(true);
+});
+
+test("one that is served again late, and is detached then, does not come back", async () => {
+  const { operations, begin, state, registry, attached } = afterFollow(false);
+  await begin();
+  await operations.addLate(attached as never);
+  const hasIdentity = () => true;
+  const detach = async () => void Object.assign(attached, { hasEnded: true });
+  Object.assign(attached, { hasIdentity, detach });
+  await operations.detachAt("/dev/vg/data", {});
+  assert.equal([registry.trackers.size, operations.away, state.records], [0, [], {}]);
   operations.stopWatch(true);
 });
 

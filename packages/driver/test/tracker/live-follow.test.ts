@@ -266,6 +266,35 @@ test("one that was given up is not attached, and one whose record cannot be writ
   assert.match(full.said[0] ?? "", /cannot be tracked again yet \(no room/);
 });
 
+test("while a daemon may be about to end nothing is attached again, and afterwards it is", async () => {
+  const began = world();
+  began.follow.hold(true);
+  began.is.failing.sync = 9;
+  await began.follow.follow(began.tracker);
+  assert.equal([began.done, began.said, began.onRecord()], [[], [], []]);
+  const late = world();
+  late.is.onSync = () => late.follow.hold(true);
+  await late.follow.follow(late.tracker);
+  assert.equal([late.done, late.onRecord()], [[], []]);
+
+  for (const end of ["held", "stopped"] as const) {
+    const { follow, tracker, is, done, onRecord, looks } = world();
+    is.onDetach = () => (end === "held" ? follow.hold(true) : follow.stop());
+    await follow.follow(tracker);
+    assert.equal([done, looks()], [["detach"], end === "held" ? 4 : 1]);
+    // For the next daemon, unless this one ends all that there is.
+    assert.is(onRecord().length, 1);
+  }
+  const { follow, tracker, is, done, onRecord } = world();
+  is.onDetach = () => {
+    follow.hold(true);
+    setImmediate(() => follow.hold(false));
+  };
+  await follow.follow(tracker);
+  assert.equal(done, ["detach", "attach /dev/vg/data: capacity_changed"]);
+  assert.equal(onRecord(), []);
+});
+
 test("an attach of another device meanwhile leaves its record alone", async () => {
   const { follow, tracker, returns, done, is } = world();
   const other = new Splice({ ...NODE, number: "254:4" });
