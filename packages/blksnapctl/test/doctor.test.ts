@@ -129,6 +129,9 @@ test("a volume that cannot be attached again is a warning", async () => {
   harness.driver.untracked = [];
   const line = "devices: /dev/vg/a is not tracked since 2026-01-02T03:04:05.000Z; LVM changes";
   assert.match(out, line);
+  harness.driver.untracked = undefined as never;
+  assert.not.match((await harness.run("doctor")).out, "not tracked");
+  harness.driver.untracked = [];
 });
 
 test("a configuration that is not followed is a warning", async () => {

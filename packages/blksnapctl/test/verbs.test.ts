@@ -215,6 +215,8 @@ test("status names volumes that are not tracked until they can be attached again
   assert.equal(JSON.parse(await harness.ok("status", "--json")).untracked, [{ ...volume, why }]);
   harness.driver.untracked = [{ ...volume, why: null }];
   assert.match(await harness.ok("status"), `${text}it is attached again just now\n`);
+  harness.driver.untracked = undefined as never;
+  assert.not.match(await harness.ok("status"), "NOT tracked");
   harness.driver.untracked = [];
 });
 

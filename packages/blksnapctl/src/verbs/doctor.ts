@@ -90,7 +90,8 @@ function waitingChecks({ waiting }: StatusResponse): DoctorCheck[] {
 }
 
 function untrackedChecks({ untracked }: StatusResponse): DoctorCheck[] {
-  return untracked.map(({ device, since, why }) => ({
+  // A daemon of an earlier version does not tell.
+  return (untracked ?? []).map(({ device, since, why }) => ({
     check: "devices",
     state: "warning",
     what: `${device} is not tracked since ${since}`,

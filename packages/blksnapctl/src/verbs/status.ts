@@ -34,7 +34,8 @@ export async function status(context: Context, given: Given): Promise<void> {
   for (const { device, front, why } of found.waiting) {
     print(`${front} of ${device} is not served yet, and its users wait: ${why}\n`);
   }
-  for (const { device, since, why } of found.untracked) {
+  // A daemon of an earlier version does not tell.
+  for (const { device, since, why } of found.untracked ?? []) {
     const yet = why === null ? "it is attached again just now" : `it is tried again: ${why}`;
     print(`! ${device} is NOT tracked since ${since}, as its node got another table; ${yet}\n`);
   }
