@@ -17,6 +17,8 @@ export interface MetricsServerOptions {
   readonly group: string;
   /** The text, as Prometheus reads it; what it throws is answered by name. */
   readonly text: () => Promise<string>;
+  /** Told of what goes wrong once it listens, as with connections that cannot be accepted. */
+  readonly onError: (error: Error) => void;
 }
 
 export interface MetricsServer {
@@ -48,7 +50,7 @@ export const METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
 /** @throws ControlError ALREADY_RUNNING, SOCKET_FAILED; an error of listen(2) */
 export async function startMetricsServer(options: MetricsServerOptions): Promise<MetricsServer> {
-  const { socketPath, group, text } = options;
+  const { socketPath, group, text, onError } = options;
   const server = createServer({ requestTimeout: REQUEST_TIMEOUT_MS }, (request, response) => {
     void answer(request, response, text);
   });
@@ -59,7 +61,11 @@ export async function startMetricsServer(options: MetricsServerOptions): Promise
     (path) =>
       new Promise<void>((done, fail) => {
         server.once("error", fail);
-        server.listen(path, done);
+        server.listen(path, () => {
+          server.off("error", fail);
+          server.on("error", onError);
+          done();
+        });
       }),
   ).catch((error: unknown) => {
     server.close();

@@ -259,7 +259,8 @@ async function metricsServer(
   try {
     // It would take the place of the control socket.
     if (socketPath === options.socketPath) throw new Error("that is the control socket");
-    return await startMetricsServer({ socketPath, group, text });
+    const onError = (error: Error) => options.logger.warn({ err: error }, "metrics have an error");
+    return await startMetricsServer({ socketPath, group, text, onError });
   } catch (error) {
     options.logger.error({ err: error, socketPath }, "no metrics on a socket of their own");
     return undefined;
@@ -320,6 +321,8 @@ export async function startControlServer(options: ControlServerOptions): Promise
       ...(code === undefined ? {} : { errnoName: code }),
     });
   });
+  // Of a connection that cannot be accepted, as for want of memory. With nobody who hears of it the process would end.
+  app.server.on("error", (error) => log.warn({ err: error }, "the control API has an error"));
   return {
     socketPath,
     serve: (driverControl) => {

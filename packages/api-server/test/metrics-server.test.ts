@@ -1,5 +1,6 @@
 import { existsSync, statSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
+import { Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -53,6 +54,31 @@ test("a group may read them where it exists", async () => {
   const { mode, uid, gid } = statSync(metricsSocketPath);
   assert.equal([mode & 0o777, uid, gid], [0o660, 0, 1]);
   assert.is(statSync(socketPath).mode & 0o777, 0o600);
+  await server.close();
+});
+
+test("a connection that cannot be accepted ends neither server", async () => {
+  const servers: Server[] = [];
+  const { listen } = Server.prototype;
+  Server.prototype.listen = function (this: Server, ...words: unknown[]): Server {
+    servers.push(this);
+    return Reflect.apply(listen, this, words);
+  } as typeof listen;
+  const { socketPath, metricsSocketPath } = paths();
+  const server = await startControlServer({
+    ...{ socketPath, metricsSocketPath },
+    logger: silentLogger(),
+    control: new FakeDriver(),
+  }).finally(() => {
+    Server.prototype.listen = listen;
+  });
+  assert.is(servers.length, 2);
+  for (const one of servers) {
+    // As Node tells of accept(2). Where nobody hears it, it is thrown.
+    for (let time = 0; time < 2; time++) one.emit("error", new Error("accept ENOMEM"));
+  }
+  assert.is((await ask(socketPath, "/v1/status")).status, 200);
+  assert.is((await ask(metricsSocketPath, "/metrics")).status, 200);
   await server.close();
 });
 
