@@ -262,6 +262,27 @@ test("a hook that cannot be started is a failed one", async () => {
   assert.match((await failure(driver().snapshotTake(id))).message, /exit status 12[67]/);
 });
 
+test("what no process can be started for fails the hook alone, before the take and after it", async () => {
+  noting("10-a");
+  noting("20-b");
+  // More than a command line may have.
+  const devices = [`/dev/${"x".repeat(300_000)}`];
+  fake.devices.set(devices[0]!, 2 ** 20);
+  const other = await fake.snapshotCreate({ devices, stores: ["/var/tmp"], limitBytes: 2 ** 27 });
+  const { code, message } = await failure(driver().snapshotTake(other.id));
+  assert.is(code, "HOOK_FAILED");
+  assert.match(message, /10-a before the take: it cannot be started: .*E2BIG/);
+  const begun = { id: other.id, devices, names: ["10-a", "20-b"] };
+  writeFileSync(join(dir, "begun"), JSON.stringify(begun));
+  told.length = 0;
+  await hooks().finishEarlier();
+  assert.equal(
+    told.map((event) => event.event),
+    ["hook_failed", "hook_failed"],
+  );
+  assert.not(existsSync(join(dir, "begun")));
+});
+
 test("takes with hooks come one after another", async () => {
   noting("10-a");
   const options = { devices: [], stores: ["/var/tmp"], limitBytes: 2 ** 27 };

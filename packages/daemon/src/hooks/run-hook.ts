@@ -43,9 +43,30 @@ export async function runHook(hook: Hook, call: HookCall, limitMs: number): Prom
   };
   if (hook.distrust !== undefined) return ended(hook.distrust);
   if (limitMs <= 0) return ended("the hooks before it have used up all time");
-  const { phase, id, devices, result } = call;
-  const words = ["-c", START, hook.path, phase, "take", id, ...devices];
-  const child = spawn("/bin/sh", words, {
+  let child: ChildProcess;
+  try {
+    child = started(hook, call);
+  } catch (error) {
+    // As for want of memory, or with too many devices for a command line.
+    return ended(`it cannot be started: ${(error as Error).message}`);
+  }
+  const output = outputOf(child);
+  const end = endOf(child);
+  const first = await Promise.race([end, after(limitMs)]);
+  if (first !== undefined) return ended(first === "" ? undefined : first, output());
+  const seconds = Math.round(limitMs / 100) / 10;
+  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+    killGroup(child, signal);
+    if ((await Promise.race([end, after(KILL_PATIENCE_MS)])) !== undefined) break;
+  }
+  // Also what it has left in the background: it is as late.
+  killGroup(child, "SIGKILL");
+  return ended(`it took longer than ${seconds} s and was killed`, output());
+}
+
+/** @throws the error of fork(2) or execve(2), where Node does not tell it as an event */
+function started({ path }: Hook, { phase, id, devices, result }: HookCall): ChildProcess {
+  return spawn("/bin/sh", ["-c", START, path, phase, "take", id, ...devices], {
     cwd: "/",
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
@@ -60,18 +81,6 @@ export async function runHook(hook: Hook, call: HookCall, limitMs: number): Prom
       BLKSNAP_RESULT: result,
     },
   });
-  const output = outputOf(child);
-  const end = endOf(child);
-  const first = await Promise.race([end, after(limitMs)]);
-  if (first !== undefined) return ended(first === "" ? undefined : first, output());
-  const seconds = Math.round(limitMs / 100) / 10;
-  for (const signal of ["SIGTERM", "SIGKILL"] as const) {
-    killGroup(child, signal);
-    if ((await Promise.race([end, after(KILL_PATIENCE_MS)])) !== undefined) break;
-  }
-  // Also what it has left in the background: it is as late.
-  killGroup(child, "SIGKILL");
-  return ended(`it took longer than ${seconds} s and was killed`, output());
 }
 
 /** Of the process alone: what it has left in the background may keep its output open. "" where all went well. */
