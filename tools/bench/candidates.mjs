@@ -19,7 +19,7 @@ let driver;
 let isStateDiskMade = false;
 
 function startDriver(options = {}) {
-  return Driver.start({ logger: pino({ level: "error" }), zeroCopy: "auto", ...options });
+  return Driver.start({ logger: pino({ level: "error" }), ...options });
 }
 
 /** Makes the disks; answers what of the machine a candidate may use. */

@@ -147,7 +147,7 @@ export const SETTINGS = {
     option: "zero-copy",
     type: "choice",
     choices: ["auto", "off"],
-    default: "off",
+    default: "auto",
     help:
       "auto: reads and writes of fronts pass their users' pages on uncopied, where kernel and device can; off: " +
       "new fronts copy",
