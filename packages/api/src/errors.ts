@@ -214,7 +214,7 @@ const localErrors = {
   ALREADY_RUNNING: failed(
     "EADDRINUSE",
     409,
-    "Stop the running daemon first, or give this one a --state-dir and a --socket of its own",
+    "Stop it first, or give this one its own --state-dir and --socket",
   ),
   CONFIG_CHECK_FAILED: failed("EIO", 500, "Install blksnapd beside blksnapctl, or into the PATH"),
   MOUNT_FAILED: failed("EINVAL", 500, "Nothing is mounted or unmounted by it; see dmesg"),
