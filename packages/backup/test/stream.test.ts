@@ -12,6 +12,7 @@ import {
 import { PassThrough, Readable } from "node:stream";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { CHUNK_BYTES } from "../dist/chunks.js";
 import { exportRaw } from "../dist/export-raw.js";
 import { exportStream, type StreamExportOptions } from "../dist/export-stream.js";
 import { recordPathOf } from "../dist/raw-record.js";
@@ -92,6 +93,15 @@ test("a full stream and an increment make a copy, each equal to the device", asy
   assert.is(kind, "incremental");
   assert.equal(parent, { changes_number: 1, taken_at: null });
   assert.is(changes_number, 2);
+  await assertSame(machine.path("copy"), machine.content);
+  machine.remove();
+});
+
+test("parts that are read into memory of others have their own bytes", async () => {
+  const PARTS_IN_FLIGHT_MAX = 12;
+  const machine = new FakeMachine((PARTS_IN_FLIGHT_MAX + 2) * CHUNK_BYTES);
+  machine.write(0, randomBytes(machine.content.length));
+  await restored(machine, await sent(machine));
   await assertSame(machine.path("copy"), machine.content);
   machine.remove();
 });
