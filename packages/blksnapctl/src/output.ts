@@ -19,8 +19,8 @@ export function watchOutput(): void {
 }
 
 const ESCAPE = "\x1b";
-/** Behind that, of colours and bold letters, which are ours and do no harm. */
-const LETTERING = /^\[[0-9;]*m/;
+/** Behind that, of bold letters, which are ours. Of others one hides what follows, and colours may do the same. */
+const LETTERING = /^\[[01]m/;
 
 /**
  * Text for a terminal: what it would take for a command to it is shown in its place. Names of devices, hosts and files
@@ -29,7 +29,7 @@ const LETTERING = /^\[[0-9;]*m/;
 export function visible(text: string): string {
   return text.replace(/\p{Cc}/gu, (one, at: number) => {
     const isMeant = one === "\n" || one === "\t";
-    if (isMeant || (one === ESCAPE && LETTERING.test(text.slice(at + 1, at + 16)))) return one;
+    if (isMeant || (one === ESCAPE && LETTERING.test(text.slice(at + 1, at + 4)))) return one;
     return `\\x${one.charCodeAt(0).toString(16).padStart(2, "0")}`;
   });
 }
@@ -62,7 +62,7 @@ export function namedError(error: unknown): BlksnapClientError {
  */
 export function errorLine(error: BlksnapClientError, verb: string | undefined): string {
   const why = visible(error.message.replace(/\s*\n\s*/g, " ")).replace(/\.$/, "");
-  const hint = error.hint.replace(/\.$/, "");
+  const hint = visible(error.hint).replace(/\.$/, "");
   const end = hint.endsWith("?") ? "" : ".";
   const name = error.code === "USAGE" ? "" : ` [${error.code}]`;
   return `blksnapctl: ${verb === undefined ? "" : `${verb}: `}${why}. ${hint}${end}${name}\n`;

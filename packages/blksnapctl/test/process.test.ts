@@ -72,7 +72,7 @@ test("a terminal gets a picture and bold titles, unless NO_COLOR is set", async 
 
 test("a terminal gets no commands by the names of others, and scripts get names as they are", async () => {
   const harness = await startHarness();
-  const evil = "/dev/a\x1b]0;gone\x07\u009b2J\x1b[2K\x1b[7mé";
+  const evil = "/dev/a\x1b]0;gone\x07\u009b2J\x1b[2K\x1b[8m\x1b[1mé";
   harness.driver.devices.set(evil, 2 ** 20);
   await harness.driver.attach(evil);
   async function shown(columns: number | undefined, ...words: string[]): Promise<string> {
@@ -90,7 +90,7 @@ test("a terminal gets no commands by the names of others, and scripts get names 
     });
     return text;
   }
-  const told = "/dev/a\\x1b]0;gone\\x07\\x9b2J\\x1b[2K\x1b[7mé";
+  const told = "/dev/a\\x1b]0;gone\\x07\\x9b2J\\x1b[2K\\x1b[8m\x1b[1mé";
   assert.match(await shown(80, "status"), told);
   assert.match(await shown(undefined, "status"), evil);
   assert.match(await shown(undefined, "snapshot_info", "-d", `${evil}x`), `${told}x`);
