@@ -1,4 +1,7 @@
-/** Parts of a device that a thread sums, and writes to a file where that is wanted: many with one message. */
+/**
+ * How parts of a device are written to a file, by a thread that sums them as well, many with one message, or with promises
+ * (target-file.ts): what goes past the page cache, and what becomes of a write that is refused or ends early.
+ */
 import { writeSync } from "node:fs";
 import { errnoNameOf } from "@blksnap/errors";
 import { type BlockWindow, sumsOf } from "./sums.js";
@@ -11,7 +14,7 @@ const DIRECT_MIN_BYTES = 2 ** 18;
  * At a time, where it is not direct. For more, file systems with large folios take memory in such pieces as the kernel has
  * given back to a hypervisor: a write of 4 MiB took a virtual machine three times what four of 1 MiB do.
  */
-export const WRITE_BYTES_MAX: number = 2 ** 20;
+const WRITE_BYTES_MAX = 2 ** 20;
 
 export interface PartFiles {
   readonly fd: number;
@@ -57,32 +60,53 @@ export function canBeDirect({ byteOffset, length }: Uint8Array, offsetBytes: num
   );
 }
 
-/** The file system has it for other memory or places only, or not at all. */
-export function isNotDirect(error: unknown): boolean {
-  return ["EINVAL", "EOPNOTSUPP"].includes(errnoNameOf(error));
+export interface OneWrite {
+  readonly isDirect: boolean;
+  readonly data: Uint8Array;
+  readonly offsetBytes: number;
 }
 
-/** Answers how many bytes of it were written, in order. */
-function writeDirect(fd: number, data: Uint8Array, offsetBytes: number): number {
+/**
+ * The writes of a part, one after the other. Each is answered with how many bytes of it were written.
+ * @returns how many bytes of the part went through the page cache
+ */
+export function* writesOf(
+  data: Uint8Array,
+  offsetBytes: number,
+  hasDirect: boolean,
+): Generator<OneWrite, number, number> {
+  // What is missing at its end has a reason, which the other way tells.
+  const isDirect = hasDirect && canBeDirect(data, offsetBytes);
+  const direct = isDirect ? yield { isDirect, data, offsetBytes } : 0;
+  for (let done = direct; done < data.length; ) {
+    const some = data.subarray(done, done + WRITE_BYTES_MAX);
+    done += yield { isDirect: false, data: some, offsetBytes: offsetBytes + done };
+  }
+  return data.length - direct;
+}
+
+/** What is written of a write that has failed: none, where the file system only has not got this way of it. @throws error */
+export function writtenDespite(error: unknown, { isDirect }: OneWrite): number {
+  // It has it for other memory or places, or not at all.
+  if (isDirect && ["EINVAL", "EOPNOTSUPP"].includes(errnoNameOf(error))) return 0;
+  throw error;
+}
+
+function writeOne({ fd, directFd }: PartFiles, one: OneWrite): number {
+  const { isDirect, data, offsetBytes } = one;
   try {
-    return writeSync(fd, data, 0, data.length, offsetBytes);
+    return writeSync(isDirect ? directFd! : fd, data, 0, data.length, offsetBytes);
   } catch (error) {
-    if (isNotDirect(error)) return 0;
-    throw error;
+    return writtenDespite(error, one);
   }
 }
 
 /** Answers how many bytes of it went through the page cache. */
-function writePart({ fd, directFd }: PartFiles, data: Uint8Array, offsetBytes: number): number {
-  const isDirect = directFd !== undefined && canBeDirect(data, offsetBytes);
-  // What is missing at its end has a reason, which the other way tells.
-  const direct = isDirect ? writeDirect(directFd, data, offsetBytes) : 0;
-  let done = direct;
-  while (done < data.length) {
-    const bytes = Math.min(data.length - done, WRITE_BYTES_MAX);
-    done += writeSync(fd, data, done, bytes, offsetBytes + done);
-  }
-  return done - direct;
+function writePart(files: PartFiles, data: Uint8Array, offsetBytes: number): number {
+  const writes = writesOf(data, offsetBytes, files.directFd !== undefined);
+  let next = writes.next();
+  while (next.done !== true) next = writes.next(writeOne(files, next.value));
+  return next.value;
 }
 
 /** Parts of zeros are not written. */

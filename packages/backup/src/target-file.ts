@@ -1,20 +1,31 @@
 /** An open file or block device that is written: what is large past the page cache, where that can be. */
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { canBeDirect, isNotDirect, type PartFiles, WRITE_BYTES_MAX } from "./part-writes.js";
+import { type OneWrite, type PartFiles, writesOf, writtenDespite } from "./part-writes.js";
 
 /** So much in the page cache is sent to the medium while more is read: a disk that writes need not wait for the end. */
 const WRITEBACK_BYTES = 2 ** 25;
 
+type Write = (one: OneWrite) => Promise<number>;
+
+async function writeTo(file: FileHandle, { data, offsetBytes }: OneWrite): Promise<number> {
+  return (await file.write(data, 0, data.length, offsetBytes)).bytesWritten;
+}
+
+/** Answers what `writes` does. */
+async function writeAll(writes: ReturnType<typeof writesOf>, write: Write): Promise<number> {
+  let next = writes.next();
+  while (next.done !== true) next = writes.next(await write(next.value));
+  return next.value;
+}
+
+/** Through the page cache. */
 export async function putAll(
   file: FileHandle,
   data: Uint8Array,
   offsetBytes: number,
 ): Promise<void> {
-  for (let done = 0; done < data.length; ) {
-    const rest = Math.min(data.length - done, WRITE_BYTES_MAX);
-    done += (await file.write(data, done, rest, offsetBytes + done)).bytesWritten;
-  }
+  await writeAll(writesOf(data, offsetBytes, false), (one) => writeTo(file, one));
 }
 
 /** The same file again, for what goes past the page cache. Undefined where it cannot. */
@@ -28,7 +39,7 @@ export class TargetFile {
   #direct: FileHandle | undefined;
   readonly #isDevice: boolean;
   /** Of a file: the kernel lets one write at a time to it, and threads that wait for that spin. */
-  #lastWrite: Promise<void> = Promise.resolve();
+  #lastWrite: Promise<unknown> = Promise.resolve();
   #cachedBytes = 0;
   #writeback: Promise<void> | undefined;
   /** Of what went to the medium meanwhile: the kernel tells it once, and not at the end again. */
@@ -68,11 +79,8 @@ export class TargetFile {
 
   /** @throws the error of write(2), and as wrote() */
   async write(data: Uint8Array, offsetBytes: number): Promise<void> {
-    const doneBytes = await this.#putDirect(data, offsetBytes);
-    if (doneBytes < data.length) {
-      await this.#putCached(data.subarray(doneBytes), offsetBytes + doneBytes);
-    }
-    this.wrote(data.length - doneBytes);
+    const writes = writesOf(data, offsetBytes, this.#direct !== undefined);
+    this.wrote(await writeAll(writes, (one) => this.#write(one)));
   }
 
   /**
@@ -103,21 +111,18 @@ export class TargetFile {
     await direct?.close();
   }
 
-  /** Answers how many bytes of it were written, in order: none where it cannot. */
-  async #putDirect(data: Uint8Array, offsetBytes: number): Promise<number> {
-    if (this.#direct === undefined || !canBeDirect(data, offsetBytes)) return 0;
+  async #write(one: OneWrite): Promise<number> {
+    if (!one.isDirect) return await this.#inTurn(() => writeTo(this.handle, one));
     try {
-      return (await this.#direct.write(data, 0, data.length, offsetBytes)).bytesWritten;
+      return await writeTo(this.#direct!, one);
     } catch (error) {
-      if (isNotDirect(error)) return 0;
-      throw error;
+      return writtenDespite(error, one);
     }
   }
 
-  async #putCached(data: Uint8Array, offsetBytes: number): Promise<void> {
-    const put = (): Promise<void> => putAll(this.handle, data, offsetBytes);
-    const written = this.#isDevice ? put() : this.#lastWrite.then(put);
+  async #inTurn(write: () => Promise<number>): Promise<number> {
+    const written = this.#isDevice ? write() : this.#lastWrite.then(write);
     this.#lastWrite = written.catch(() => undefined);
-    await written;
+    return await written;
   }
 }
