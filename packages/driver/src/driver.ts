@@ -377,10 +377,10 @@ export class Driver implements DriverControl {
       lost: ({ id }) => this.#registry.snapshots.delete(id),
       progressed: () => this.#reactorEvents.retry(),
     });
-    const { trackers, snapshots, waiting, lastTracker, endsRecorded } = recovered;
+    const { trackers, snapshots, lastTracker } = recovered;
     const { locks } = this.#operations;
     const onLate = (tracker: Tracker) => this.#trackers.addLate(tracker);
-    this.#late = new LateRecovery(this.#context, waiting, locks, onLate, endsRecorded);
+    this.#late = new LateRecovery(this.#context, recovered, locks, onLate);
     this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
     this.#reactorEvents.begin();

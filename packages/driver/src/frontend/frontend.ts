@@ -124,6 +124,8 @@ export interface Frontend {
   ): Promise<{ readonly id: number; readonly queueDepth: number } | undefined>;
   /** Whether a front on record has gone, with no user left that could wait for it; then nothing is left of it. */
   isFrontGone(id: number | null): Promise<boolean>;
+  /** Numbers of fronts with users that may wait, but for these. */
+  otherFronts(known: ReadonlySet<number>): Promise<number[]>;
   /** Removes an image; not where the number is a front's by now, or another program's. */
   removeImage(id: number): Promise<void>;
   /** Removes what earlier daemons have left, but for these numbers. */

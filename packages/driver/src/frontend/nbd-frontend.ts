@@ -70,6 +70,10 @@ export class NbdFrontend implements Frontend {
     return false;
   }
 
+  async otherFronts(): Promise<number[]> {
+    return [];
+  }
+
   async removeImage(): Promise<void> {}
 
   async removeOrphans(): Promise<void> {}

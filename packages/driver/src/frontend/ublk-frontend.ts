@@ -88,6 +88,13 @@ export class UblkFrontend implements Frontend {
     return true;
   }
 
+  async otherFronts(known: ReadonlySet<number>): Promise<number[]> {
+    const devices = await ownDevices(this.#control, this.#owner);
+    const fronts = devices.filter(({ serverFlags }) => serverFlags === DeviceMark.FRONT);
+    const ids = fronts.flatMap(({ id, state }) => (state === UblkState.DEAD ? [] : [id]));
+    return ids.filter((id) => !known.has(id));
+  }
+
   async removeImage(id: number): Promise<void> {
     try {
       const info = await this.#control.deviceInfo(id);

@@ -44,6 +44,7 @@ import { discard, rollBack } from "./discard.js";
 import { forgetIfGone, type WaitingFront } from "./late-recovery.js";
 import { removeUnclaimedFiles } from "./remove-unclaimed-files.js";
 import { type Found, goOn, lookThroughAll, type Resuming } from "./resume.js";
+import { UnknownFronts } from "./unknown-fronts.js";
 
 /** Told of what is there again as soon as it is, so that its notices are answered meanwhile. */
 export interface RecoveryListener {
@@ -61,6 +62,8 @@ export interface Recovered {
   readonly snapshots: Snapshot[];
   /** Trackers whose fronts could not be resumed yet; their users wait. */
   readonly waiting: WaitingFront[];
+  /** Fronts that no record tells of. */
+  readonly unknown: UnknownFronts;
   /** Largest tracker number on record, usable or not; 0 without any. */
   readonly lastTracker: number;
   /** See Restored. */
@@ -114,7 +117,8 @@ export async function recoverAfterCrash(
   await Promise.all(fronts.values());
   const kept = await keptTrackers(trackerRecords, fronts, waiting);
   // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
-  const restoring = afterReboot(context, records, trackerRecords, kept);
+  const unknown = await UnknownFronts.find(context.frontend, trackerRecords);
+  const restoring = afterReboot(context, records, trackerRecords, kept, unknown);
   const { pending, snapshots: restoredRecords, endsRecorded } = await restoring;
   const again = await lookThroughAll(context, restoredRecords, geometries);
   let earlier: Promise<unknown> = Promise.resolve();
@@ -137,7 +141,8 @@ export async function recoverAfterCrash(
   const removed = removeUnclaimedFiles(context.state, snapshots);
   if (removed.length > 0)
     context.logger.info({ removed }, "files of an interrupted operation removed");
-  return { trackers, snapshots, waiting, lastTracker: largestNumber(context), endsRecorded };
+  const lastTracker = largestNumber(context);
+  return { trackers, snapshots, waiting, unknown, lastTracker, endsRecorded };
 }
 
 function journalsOf(records: readonly SnapshotRecord[], uuid: string): string[] {
@@ -231,6 +236,7 @@ async function afterReboot(
   snapshots: readonly SnapshotRecord[],
   found: readonly TrackerRecord[],
   trackers: readonly TrackerRecord[],
+  unknown: UnknownFronts,
 ): Promise<Restored> {
   const numbers = new Map<string, number>();
   const used = found.map(({ id }) => id);
@@ -251,7 +257,8 @@ async function afterReboot(
     trackers: new Set(trackers.map(({ uuid = "" }) => uuid)),
     numbers,
     lastNumber: Math.max(largestNumber(context), ...used),
-    isBoot: found.length === 0,
+    unknownFronts: unknown.names,
+    isBoot: found.length === 0 && unknown.names.length === 0,
   };
   try {
     return await restoreAfterReboot(context, known);

@@ -67,6 +67,8 @@ export interface Known {
   /** Numbers of trackers that come back, by uuid: snapshots that came back before have them. */
   readonly numbers: ReadonlyMap<string, number>;
   readonly lastNumber: number;
+  /** Names of fronts that no record tells of: each may be that of any tracker. */
+  readonly unknownFronts: readonly string[];
   /** There were no trackers: nothing waits for a front. */
   readonly isBoot: boolean;
 }
@@ -95,12 +97,10 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
   await forgetGivenUp(context, found, known);
   let number = known.lastNumber;
-  const pending = records
-    .filter(({ attached, uuid }) => attached && !known.trackers.has(uuid))
-    .map((record) => {
-      const id = known.numbers.get(record.uuid) ?? ++number;
-      return { id, record, journals: journalsOf(record.uuid, found) };
-    });
+  const pending = wantedOf(context, records, known).map((record) => {
+    const id = known.numbers.get(record.uuid) ?? ++number;
+    return { id, record, journals: journalsOf(record.uuid, found) };
+  });
   // Where there are fronts, they must not wait.
   if (known.isBoot) {
     const wanted = found.filter(({ snapshot }) => !known.snapshots.has(snapshot.id));
@@ -114,7 +114,7 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
       for (const { journal } of record.members)
         journals.add(KeptFile.areaJournal.name(journal ?? ""));
     }
-    if (known.snapshots.has(id)) continue;
+    if (known.snapshots.has(id) || known.unknownFronts.length > 0) continue;
     const restored = await restoreSnapshot(context, record, pending);
     // On record before any of its devices is: a crash from here on is one like any other.
     context.state.writeRecord(StateFile.snapshotRecord.name(id), restored);
@@ -123,6 +123,22 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   // A record that cannot be read now may name some of them.
   if (kept.every(({ problem }) => problem === undefined)) await removeOrphans(context, journals);
   return { pending, snapshots, endsRecorded };
+}
+
+/** Trackers that are to be attached again; none while one of them may be that of a front with users. */
+function wantedOf(
+  { logger }: DriverContext,
+  records: readonly PersistentTrackerRecord[],
+  { trackers, unknownFronts }: Known,
+): PersistentTrackerRecord[] {
+  const wanted = records.filter(({ attached, uuid }) => attached && !trackers.has(uuid));
+  if (unknownFronts.length === 0) return wanted;
+  const names = unknownFronts.join(", ");
+  for (const { device } of wanted) {
+    const text = `${device} is not attached again: it may be the original of ${names}`;
+    logger.error({ device, fronts: unknownFronts }, text);
+  }
+  return [];
 }
 
 /**

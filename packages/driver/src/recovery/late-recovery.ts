@@ -21,6 +21,7 @@ import {
 } from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
 import { recordEnds } from "./record-ends.js";
+import type { UnknownFronts } from "./unknown-fronts.js";
 
 /**
  * Forgets a tracker whose front is gone, or has ended: no user can miss it. Answers false where its
@@ -48,6 +49,14 @@ export interface WaitingFront {
   readonly kept: readonly AreaId[];
 }
 
+/** What recovery at the start has not served. */
+export interface NotServed {
+  readonly waiting: readonly WaitingFront[];
+  readonly unknown?: UnknownFronts;
+  /** Whether the medium has it of all trackers that have ended without that. */
+  readonly endsRecorded?: boolean;
+}
+
 export class LateRecovery {
   readonly #context: DriverContext;
   readonly #waiting: Map<number, WaitingFront>;
@@ -57,20 +66,18 @@ export class LateRecovery {
   #trying = false;
   /** See recordEnds(). */
   #endsRecorded: boolean;
+  readonly #unknown: UnknownFronts | undefined;
 
-  /**
-   * @param onRecovered told of each tracker that is there again, in its turn among other operations
-   * @param endsRecorded whether the medium has it of all trackers that have ended without that
-   */
+  /** @param onRecovered told of each tracker that is there again, in its turn among other operations */
   constructor(
     context: DriverContext,
-    waiting: readonly WaitingFront[],
+    { waiting, unknown, endsRecorded = true }: NotServed,
     locks: OperationLocks,
     onRecovered: (tracker: Tracker) => void | Promise<void>,
-    endsRecorded = true,
     intervalMs: number = LATE_RECOVERY_INTERVAL_MS,
   ) {
     this.#context = context;
+    this.#unknown = unknown;
     this.#waiting = new Map(waiting.map((front) => [front.record.id, front]));
     this.#locks = locks;
     this.#onRecovered = onRecovered;
@@ -90,10 +97,10 @@ export class LateRecovery {
     this.#waiting.clear();
   }
 
-  /** @throws ControlError DEVICE_BUSY when a front of this device still waits */
+  /** @throws ControlError DEVICE_BUSY when a front of this device still waits, or one that may be its own */
   async assertNotWaiting(path: string): Promise<void> {
     const record = await this.#waitingOf(path);
-    if (record === undefined) return;
+    if (record === undefined) return this.#unknown?.assertNone(path);
     const { frontend } = this.#context;
     const name = frontend.nameOf(record.front);
     throw new ControlError("DEVICE_BUSY", `the front ${name} of ${path} still waits`, {

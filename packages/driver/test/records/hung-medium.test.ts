@@ -39,6 +39,7 @@ const KNOWN = {
   trackers: new Set<string>(),
   numbers: new Map<string, number>(),
   lastNumber: 0,
+  unknownFronts: [] as string[],
   isBoot: true,
 };
 let folder: string;

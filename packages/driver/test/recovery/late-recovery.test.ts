@@ -62,10 +62,9 @@ function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
   const none = () => assert.unreachable("nothing can continue here");
   const late = new LateRecovery(
     context as never,
-    [{ record, why: "at the start", kept: [] }],
+    { waiting: [{ record, why: "at the start", kept: [] }] },
     locks(),
     none,
-    true,
     1,
   );
   return { late, asked, deleted };
@@ -97,7 +96,7 @@ test("the name of attach counts only where it leads to nothing else by now", asy
     const waiting = [{ record: { ...record, device }, why: "", kept: [] }];
     const { blockDevices } = machinePorts();
     const context = { blockDevices, frontend: { nameOf: () => "/dev/ublkb7" } };
-    const late = new LateRecovery(context as never, waiting, locks(), () => undefined);
+    const late = new LateRecovery(context as never, { waiting }, locks(), () => undefined);
     const answer = await late.assertNotWaiting(path).then(() => "", String);
     late.stop();
     return answer;
@@ -155,7 +154,7 @@ test("an export that waits is given up by its name where its path leads to what 
     persistent: { inUse: new Set() },
   };
   const waiting = [{ record: { ...record, device, identity: "file:1:1" }, why: "", kept: [] }];
-  const late = new LateRecovery(context as never, waiting, locks(), () => undefined);
+  const late = new LateRecovery(context as never, { waiting }, locks(), () => undefined);
   const refused = (code: "DEVICE_BUSY" | "NOT_ATTACHED") => async () => {
     throw new ControlError(code, "it is not detached");
   };
@@ -196,7 +195,7 @@ test("an export that is just returning when it is to be given up by its name is 
     persistent: { inUse: new Set() },
   };
   const waiting = [{ record: { ...record, device, identity: "file:1:1" }, why: "", kept: [] }];
-  const late = new LateRecovery(context as never, waiting, locks(), quiet, true, 1);
+  const late = new LateRecovery(context as never, { waiting }, locks(), quiet, 1);
   try {
     await until(() => isBegun);
     let isTracked = false;
@@ -243,7 +242,7 @@ test("what follows a return holds up its own device, not the other fronts", asyn
       told.push(id);
       return id === 7 ? new Promise(() => undefined) : Promise.reject(new Error("it broke"));
     };
-    const late = new LateRecovery(context as never, waiting, own, onRecovered, true, 1);
+    const late = new LateRecovery(context as never, { waiting }, own, onRecovered, 1);
     await until(() => own.running.length === 1 && late.waiting.length === 0);
     assert.equal(told, [7, 8, 9], "each once, though it failed");
     const lost = [7, 8, 9].map((id) => ({ kept: [`area ${id}`] }));

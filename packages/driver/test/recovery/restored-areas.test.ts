@@ -24,6 +24,7 @@ const KNOWN = {
   trackers: new Set([ANOTHER]),
   numbers: new Map<string, number>(),
   lastNumber: 6,
+  unknownFronts: [] as string[],
   isBoot: false,
 };
 

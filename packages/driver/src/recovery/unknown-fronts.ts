@@ -1,0 +1,47 @@
+/**
+ * Fronts with users of which no record that can be used tells: it is damaged, or another version's, or /run was lost. Any
+ * device may be their original. A second front of that one would have its users write beside those of the first, and a
+ * program that can read the record would resume the first one, whose map misses those writes.
+ */
+import { ControlError } from "@blksnap/api";
+import type { Frontend } from "../frontend/frontend.js";
+import type { TrackerRecord } from "../records/records.js";
+
+type FrontLook = Pick<Frontend, "otherFronts" | "isFrontGone" | "nameOf">;
+
+export class UnknownFronts {
+  readonly #frontend: FrontLook;
+  /** None comes to them later. */
+  readonly #numbers: Set<number>;
+
+  constructor(frontend: FrontLook, numbers: readonly number[]) {
+    this.#frontend = frontend;
+    this.#numbers = new Set(numbers);
+  }
+
+  /** Before anything new is served. @param records that can be used, of trackers that are served or not */
+  static async find(
+    frontend: FrontLook,
+    records: readonly Pick<TrackerRecord, "front">[],
+  ): Promise<UnknownFronts> {
+    const known = new Set(records.flatMap(({ front }) => front ?? []));
+    return new UnknownFronts(frontend, await frontend.otherFronts(known));
+  }
+
+  get names(): readonly string[] {
+    return [...this.#numbers].map((number) => this.#frontend.nameOf(number));
+  }
+
+  /** @param path of a device that is to be attached @throws ControlError DEVICE_BUSY while there are any */
+  async assertNone(path: string): Promise<void> {
+    for (const number of this.#numbers) {
+      if (await this.#frontend.isFrontGone(number)) this.#numbers.delete(number);
+    }
+    if (this.#numbers.size === 0) return;
+    const names = this.names.join(", ");
+    const what = `${path} may be the original of ${names}, which no record that can be used tells of`;
+    const hint =
+      "Start the version of blksnapd that wrote it; or give the front up: unmount it, then blksnapctl doctor --fix";
+    throw new ControlError("DEVICE_BUSY", what, { hint });
+  }
+}

@@ -1,0 +1,73 @@
+/** A front whose record cannot be used, as a newer program's: no device gets a second one that may be its own. */
+import fs from "node:fs";
+import { join } from "node:path";
+import type { ControlError } from "@blksnap/api";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { DISK_BYTES, STATE_DIRECTORY } from "./settings.js";
+import { DEVICE, type World, within } from "./tracking-world.js";
+
+const OTHER = "/dev/sdb";
+
+/** Also of copies. @returns as they were, by path */
+function trackerRecords(): Map<string, string> {
+  const names = fs.readdirSync(STATE_DIRECTORY).filter((name) => /^tracker-.*record/.test(name));
+  const paths = names.map((name) => join(STATE_DIRECTORY, name));
+  return new Map(paths.map((path) => [path, fs.readFileSync(path, "utf8")]));
+}
+
+/** A daemon that served the device dies; the one that follows reads no record of its version. */
+async function followedByOlder(world: World): Promise<Map<string, string>> {
+  world.machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
+  await world.attach();
+  const records = trackerRecords();
+  for (const [path, text] of records) {
+    fs.writeFileSync(path, text.replace(/^blksnap-record [0-9]+/, "blksnap-record 9"));
+  }
+  await another(world);
+  return records;
+}
+
+async function another(world: World): Promise<void> {
+  world.kill();
+  await world.machine.settle();
+  await world.start();
+}
+
+async function refusal(world: World, device: string): Promise<ControlError> {
+  const attaching = world.driver.attach(device).then(
+    () => assert.unreachable(`${device} has been attached`),
+    (error: unknown) => error,
+  );
+  return (await world.run(attaching)) as ControlError;
+}
+
+test("nothing is attached while a front waits that no record tells of, and it continues with who knows it", () =>
+  within(async (world) => {
+    const records = await followedByOlder(world);
+    assert.equal((await world.run(world.driver.status())).trackers, []);
+    const [front] = world.machine.ublk.devices.keys();
+    for (const device of [DEVICE, OTHER]) {
+      const { code, message } = await refusal(world, device);
+      assert.is(code, "DEVICE_BUSY");
+      assert.match(message, `${device} may be the original of /dev/ublkb${front}`);
+    }
+    assert.equal([...world.machine.ublk.devices.keys()], [front]);
+    for (const [path, text] of records) fs.writeFileSync(path, text);
+    await another(world);
+    await world.assertServes();
+    assert.equal([...world.machine.ublk.devices.keys()], [front]);
+    await world.run(world.driver.attach(OTHER));
+  }));
+
+test("once it is given up, devices are attached as ever", () =>
+  within(async (world) => {
+    await followedByOlder(world);
+    await world.deleteFront();
+    await world.run(world.driver.attach(OTHER));
+    await world.attach();
+    const { trackers } = await world.run(world.driver.status());
+    assert.equal(trackers.map(({ device }) => device).sort(), [DEVICE, OTHER]);
+  }));
+
+test.run();
