@@ -367,7 +367,7 @@ export class Driver implements DriverControl {
       ring: this.#ring,
       exports: this.nbd,
     });
-    const { addTracker } = this.#registry;
+    const { addTracker, trackers: watched } = this.#registry;
     const recovered = await recoverAfterCrash(this.#context, {
       tracker: (tracker) => {
         addTracker(tracker);
@@ -378,13 +378,13 @@ export class Driver implements DriverControl {
       progressed: () => this.#reactorEvents.retry(),
     });
     const { trackers, snapshots, lastTracker } = recovered;
+    this.#registry.unknown = recovered.unknown;
     const { locks } = this.#operations;
     const onLate = (tracker: Tracker) => this.#trackers.addLate(tracker);
     this.#late = new LateRecovery(this.#context, recovered, locks, onLate);
     this.#trackers = new TrackerOperations(this.#context, this.#registry, lastTracker);
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
     this.#reactorEvents.begin();
-    const { trackers: watched } = this.#registry;
     this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));
     await this.#trackers.recoverLive(this.#reactorEvents, locks, nodeChanges(this.#ring));
     this.#handover = readHandover(this.#context.state);

@@ -19,6 +19,7 @@ import {
 import { Serial } from "@blksnap/uring";
 import type { BlockDeviceFacts } from "./ports.js";
 import type { TrackerRecord } from "./records/records.js";
+import type { UnknownFronts } from "./recovery/unknown-fronts.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import { identityOf } from "./system/path-target.js";
 import { assertNoOverlap, bothNames, type TrackedPath } from "./tracker/overlap.js";
@@ -54,6 +55,8 @@ export class Registry {
   readonly #unserved: () => readonly UnservedFront[];
   readonly trackers: Map<number, Tracker> = new Map();
   readonly snapshots: Map<string, Snapshot> = new Map();
+  /** Fronts that may be those of any device: known after recovery, before anything is attached on request. */
+  unknown: UnknownFronts | undefined;
 
   readonly #onAdded: (tracker: Tracker) => void;
 
@@ -145,12 +148,13 @@ export class Registry {
   /**
    * Attaches a device while others are attached beside it: each is checked against those that are there,
    * and those that are under way.
-   * @throws ControlError DEVICE_IS_OURS, DEVICE_OVERLAPS
+   * @throws ControlError DEVICE_IS_OURS, DEVICE_OVERLAPS, DEVICE_BUSY
    */
   async claimed<Value>(
     path: string,
     attach: (claim: AttachClaim) => Promise<Value>,
   ): Promise<Value> {
+    await this.unknown?.assertNone(path);
     const claim = await this.#claiming.run(async () => {
       await this.assertNoImage(path);
       await this.assertDisjoint(path);

@@ -114,7 +114,7 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
       for (const { journal } of record.members)
         journals.add(KeptFile.areaJournal.name(journal ?? ""));
     }
-    if (known.snapshots.has(id) || known.unknownFronts.length > 0) continue;
+    if (known.snapshots.has(id)) continue;
     const restored = await restoreSnapshot(context, record, pending);
     // On record before any of its devices is: a crash from here on is one like any other.
     context.state.writeRecord(StateFile.snapshotRecord.name(id), restored);

@@ -21,7 +21,6 @@ import {
 } from "../time-limits.js";
 import { Tracker } from "../tracker/tracker.js";
 import { recordEnds } from "./record-ends.js";
-import type { UnknownFronts } from "./unknown-fronts.js";
 
 /**
  * Forgets a tracker whose front is gone, or has ended: no user can miss it. Answers false where its
@@ -52,7 +51,6 @@ export interface WaitingFront {
 /** What recovery at the start has not served. */
 export interface NotServed {
   readonly waiting: readonly WaitingFront[];
-  readonly unknown?: UnknownFronts;
   /** Whether the medium has it of all trackers that have ended without that. */
   readonly endsRecorded?: boolean;
 }
@@ -66,18 +64,16 @@ export class LateRecovery {
   #trying = false;
   /** See recordEnds(). */
   #endsRecorded: boolean;
-  readonly #unknown: UnknownFronts | undefined;
 
   /** @param onRecovered told of each tracker that is there again, in its turn among other operations */
   constructor(
     context: DriverContext,
-    { waiting, unknown, endsRecorded = true }: NotServed,
+    { waiting, endsRecorded = true }: NotServed,
     locks: OperationLocks,
     onRecovered: (tracker: Tracker) => void | Promise<void>,
     intervalMs: number = LATE_RECOVERY_INTERVAL_MS,
   ) {
     this.#context = context;
-    this.#unknown = unknown;
     this.#waiting = new Map(waiting.map((front) => [front.record.id, front]));
     this.#locks = locks;
     this.#onRecovered = onRecovered;
@@ -97,10 +93,10 @@ export class LateRecovery {
     this.#waiting.clear();
   }
 
-  /** @throws ControlError DEVICE_BUSY when a front of this device still waits, or one that may be its own */
+  /** @throws ControlError DEVICE_BUSY when a front of this device still waits */
   async assertNotWaiting(path: string): Promise<void> {
     const record = await this.#waitingOf(path);
-    if (record === undefined) return this.#unknown?.assertNone(path);
+    if (record === undefined) return;
     const { frontend } = this.#context;
     const name = frontend.nameOf(record.front);
     throw new ControlError("DEVICE_BUSY", `the front ${name} of ${path} still waits`, {

@@ -10,8 +10,8 @@ import { DEVICE, type World, within } from "./tracking-world.js";
 const OTHER = "/dev/sdb";
 
 /** Also of copies. @returns as they were, by path */
-function trackerRecords(): Map<string, string> {
-  const names = fs.readdirSync(STATE_DIRECTORY).filter((name) => /^tracker-.*record/.test(name));
+function recordsOf(kind: RegExp): Map<string, string> {
+  const names = fs.readdirSync(STATE_DIRECTORY).filter((name) => kind.test(name));
   const paths = names.map((name) => join(STATE_DIRECTORY, name));
   return new Map(paths.map((path) => [path, fs.readFileSync(path, "utf8")]));
 }
@@ -20,7 +20,11 @@ function trackerRecords(): Map<string, string> {
 async function followedByOlder(world: World): Promise<Map<string, string>> {
   world.machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
   await world.attach();
-  const records = trackerRecords();
+  return unreadable(world, /^tracker-.*record/);
+}
+
+async function unreadable(world: World, kind: RegExp): Promise<Map<string, string>> {
+  const records = recordsOf(kind);
   for (const [path, text] of records) {
     fs.writeFileSync(path, text.replace(/^blksnap-record [0-9]+/, "blksnap-record 9"));
   }
@@ -52,6 +56,9 @@ test("nothing is attached while a front waits that no record tells of, and it co
       assert.is(code, "DEVICE_BUSY");
       assert.match(message, `${device} may be the original of /dev/ublkb${front}`);
     }
+    const options = { devices: [OTHER], stores: ["/var/tmp"], limitBytes: 2 ** 22 };
+    const created = await world.run(world.driver.snapshotCreate(options).then(() => "", String));
+    assert.match(created, "may be the original");
     assert.equal([...world.machine.ublk.devices.keys()], [front]);
     for (const [path, text] of records) fs.writeFileSync(path, text);
     await another(world);
@@ -68,6 +75,40 @@ test("once it is given up, devices are attached as ever", () =>
     await world.attach();
     const { trackers } = await world.run(world.driver.status());
     assert.equal(trackers.map(({ device }) => device).sort(), [DEVICE, OTHER]);
+  }));
+
+/** Of the persistent snapshot, after a power cut: what was written meanwhile is in no copy. */
+async function assertNoImage(world: World): Promise<void> {
+  await world.write();
+  await world.reboot();
+  await world.assertServes();
+  for (const { id } of await world.run(world.driver.snapshotCollect())) {
+    const { devices } = await world.run(world.driver.snapshotStatus(id));
+    assert.equal(
+      devices.map(({ image }) => image).filter((image) => image !== null),
+      [],
+    );
+  }
+}
+
+test("a persistent snapshot is not resumed past what was written once the front was given up", () =>
+  within(async (world) => {
+    await world.attach();
+    await world.take(true);
+    await unreadable(world, /record/);
+    await world.deleteFront();
+    await world.attach();
+    await assertNoImage(world);
+  }));
+
+test("nor past what was written through a front that was served beside the one without a record", () =>
+  within(async (world) => {
+    world.machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
+    await world.run(world.driver.attach(OTHER));
+    await world.attach();
+    await world.take(true);
+    await unreadable(world, /^(tracker-1|snapshot-.*)[.]record/);
+    await assertNoImage(world);
   }));
 
 test.run();
