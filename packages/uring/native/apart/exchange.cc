@@ -44,6 +44,8 @@ int Failed(const char* what, int64_t status) {
 
 int Exchange(const char* major, const char* minor, bool may_page) {
   prctl(PR_SET_NAME, "apart:exchange");
+  // Before memory is locked, as a child that is given up shares it; and before anything is looked at, as it takes a while.
+  WriteBack(minor);
   const int64_t locked = StayInMemory();
   if (locked < 0 && !may_page) return Failed("mlockall (needs CAP_IPC_LOCK or LimitMEMLOCK=infinity)", locked);
   const dev_t node = NodeOf(major, minor);
@@ -55,7 +57,6 @@ int Exchange(const char* major, const char* minor, bool may_page) {
   }
   // Without one the call would only resume.
   if (table.empty()) return Failed("its table in waiting", -ENOENT);
-  WriteBack(minor);
   const int64_t began_us = NowUs();
   const int64_t status = mapper.Exchange(node);
   if (status == 0) {

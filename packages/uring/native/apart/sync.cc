@@ -36,8 +36,8 @@ int64_t Sync(int64_t limit_ms, const std::vector<const char*>& paths, std::strin
     const pid_t child = fork();
     if (child == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
-      // One that is given up is not to hold a lock of its parent's.
-      close_range(STDERR_FILENO + 1, ~0U, 0);
+      // One that is given up is not to hold a lock of its parent's, nor a pipe whose reader waits for its end.
+      close_range(0, ~0U, 0);
       _exit(SyncOne(path));
     }
     children.push_back(child);
