@@ -90,9 +90,7 @@ export class UblkFrontend implements Frontend {
 
   async otherFronts(known: ReadonlySet<number>): Promise<number[]> {
     const devices = await ownDevices(this.#control, this.#owner);
-    const fronts = devices.filter(({ serverFlags }) => serverFlags === DeviceMark.FRONT);
-    const ids = fronts.flatMap(({ id, state }) => (state === UblkState.DEAD ? [] : [id]));
-    return ids.filter((id) => !known.has(id));
+    return devices.filter((one) => hasUsers(one) && !known.has(one.id)).map(({ id }) => id);
   }
 
   async removeImage(id: number): Promise<void> {
@@ -110,10 +108,11 @@ export class UblkFrontend implements Frontend {
    * have their readers wait for ever.
    */
   async removeOrphans(known: ReadonlySet<number>): Promise<void> {
-    for (const { id, state, serverFlags } of await ownDevices(this.#control, this.#owner)) {
+    for (const info of await ownDevices(this.#control, this.#owner)) {
+      const { id, state } = info;
       if (known.has(id) || state === UblkState.LIVE) continue;
       const device = this.nameOf(id);
-      if (state !== UblkState.DEAD && serverFlags === DeviceMark.FRONT) {
+      if (hasUsers(info)) {
         const text = `the front ${device} has no record that can be used: its users wait`;
         this.#logger.error({ device }, text);
         continue;
@@ -148,6 +147,11 @@ export class UblkFrontend implements Frontend {
   makePartitions({ path }: ServedDevice): Promise<void> {
     return makePartitions(path, this.#logger);
   }
+}
+
+/** A front that has not ended: its users wait where nothing serves it. */
+function hasUsers({ serverFlags, state }: UblkDeviceInfo): boolean {
+  return serverFlags === DeviceMark.FRONT && state !== UblkState.DEAD;
 }
 
 function serveOptions({
