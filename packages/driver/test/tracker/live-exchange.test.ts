@@ -92,12 +92,18 @@ test("what an exchange has left is resumed by the next daemon, and its mark remo
   assert.equal([other.dm.asked, other.hasMark()], [[], false], "it was not suspended");
 });
 
-test("a mark stays where the next daemon cannot resume the node either", async () => {
+/** A daemon has found a node that an exchange has left suspended, and cannot resume it. */
+async function suspended(): Promise<ReturnType<typeof world>> {
   const one = world();
   writeFileSync(one.mark, "");
   one.dm.isSuspended = true;
   one.dm.failing = "resume";
   await recover(one);
+  return one;
+}
+
+test("a mark stays where the next daemon cannot resume the node either", async () => {
+  const one = await suspended();
   assert.ok(one.hasMark());
   one.dm.failing = "";
   await until(() => !one.hasMark());
@@ -105,11 +111,7 @@ test("a mark stays where the next daemon cannot resume the node either", async (
 });
 
 test("an orderly end waits for a node that is suspended, and names one that stays so", async () => {
-  const one = world();
-  writeFileSync(one.mark, "");
-  one.dm.isSuspended = true;
-  one.dm.failing = "resume";
-  await recover(one);
+  const one = await suspended();
   const [left, ...more] = await one.exchanges.end(0);
   assert.match(left ?? "", /^the node vg-data may stay suspended, and its users wait.*runbook/);
   assert.equal([more, one.hasMark()], [[], true]);
