@@ -147,10 +147,11 @@ export async function exportDevice(context: Context, given: Given): Promise<void
     throw usageError(`to: ${quoted(target)} is no folder`, "USAGE", hint);
   }
   const signal = context.untilInterrupted();
-  const isUntracked = given.has("raw") ? checkUntracked(client, target) : Promise.resolve();
-  isUntracked.catch(() => undefined);
+  // Beside the other check, whose failure is told first.
+  const checked = given.has("raw") ? checkUntracked(client, target) : Promise.resolve();
+  checked.catch(() => undefined);
   await checkApart(client, target, options.device);
-  await isUntracked;
+  await checked;
   if (given.has("raw")) {
     const raw = { ...options, signal, target, record: recordPath };
     tellDone(context, await exportRaw(raw));
