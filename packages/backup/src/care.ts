@@ -2,6 +2,7 @@
 import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES, chunkLength } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
+import { chainKeys } from "./host.js";
 import { inFlight } from "./in-flight.js";
 import type { Manifest } from "./manifest.js";
 import { Meter, type OnProgress } from "./progress.js";
@@ -133,7 +134,7 @@ export function isOfFuture({ taken_at }: Manifest, nowMs: number = Date.now()): 
 }
 
 /**
- * Points that the rules keep, of each device for itself; times are in UTC. Those of the future stay besides: one that
+ * Points that the rules keep, of each device of each host for itself; times are in UTC. Those of the future stay besides: one that
  * counted would take the place of the newest for years.
  * @param nowMs of Unix time
  */
@@ -143,10 +144,11 @@ export function keptPoints(
   nowMs: number = Date.now(),
 ): readonly Manifest[] {
   const chains = new Map<string, Manifest[]>();
+  const keyOf = chainKeys(points);
   const ofFuture = new Set(points.filter((point) => isOfFuture(point, nowMs)));
   for (const point of points) {
     if (ofFuture.has(point)) continue;
-    const chain = `${point.host}\n${point.device}`;
+    const chain = keyOf(point);
     chains.set(chain, [...(chains.get(chain) ?? []), point]);
   }
   const kept = new Set([...chains.values()].flatMap((chain) => [...keptOf(chain, keep)]));

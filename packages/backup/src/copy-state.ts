@@ -1,5 +1,6 @@
 /** The state of a raw copy: what it can be brought up to date from, and what is remembered while it is. */
 import { BackupError } from "./errors.js";
+import { hostText, isSameHost } from "./host.js";
 import type { AsOf } from "./plan.js";
 import {
   type EarlierRecord,
@@ -30,10 +31,14 @@ function isBefore(now: AsOf, cut: NonNullable<RawRecord["updating_to"]>): boolea
   return now.changes_number < cut.changes_number || !(nowMs >= cutMs);
 }
 
-function checkSameDevice(target: string, known: Pick<AsOf, "host" | "device">, now: AsOf): void {
-  if (known.host === now.host && known.device === now.device) return;
+function checkSameDevice(
+  target: string,
+  known: Pick<AsOf, "host" | "machine_id" | "device">,
+  now: AsOf,
+): void {
+  if (isSameHost(known, now) && known.device === now.device) return;
   // Unlike a point in a store, it would be gone.
-  const text = `${target} is a copy of ${known.device} of ${known.host}`;
+  const text = `${target} is a copy of ${known.device} of ${hostText(known)}`;
   throw new BackupError("TARGET_EXISTS", text, { hint: RECORD_HINT });
 }
 

@@ -1,11 +1,11 @@
 /** Exports a device as a qcow2 file, in full or as an overlay of what changed since the one before. */
 import { randomUUID } from "node:crypto";
-import { hostname } from "node:os";
 import { join } from "node:path";
 import { BackupError } from "./errors.js";
 import { emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
 import { realFiles } from "./files.js";
+import { type HostIdentity, hostOf, isSameHost } from "./host.js";
 import { withTargetLock } from "./lock.js";
 import { copyParts } from "./part-copy.js";
 import { bytesOf, partsOf } from "./parts.js";
@@ -41,11 +41,11 @@ export interface Qcow2Export extends RawExport {
 
 async function planQcow2(
   { client, wanted, folder }: Qcow2ExportOptions,
-  host: string,
+  host: HostIdentity,
   snapshot: TakenSnapshot,
 ): Promise<Plan<Qcow2Point>> {
   const points = await qcow2Points(folder);
-  const own = points.filter((one) => one.host === host && one.device === snapshot.device);
+  const own = points.filter((one) => isSameHost(one, host) && one.device === snapshot.device);
   const plan = await planExport(client, wanted, own, host, snapshot);
   if (plan.kind === "full") return plan;
   const reason = await breakOfChain(folder, plan.base, points);
@@ -86,7 +86,8 @@ async function writeFile(
 }
 
 async function copy(snapshot: TakenSnapshot, options: Qcow2ExportOptions): Promise<Qcow2Export> {
-  const { folder, host = hostname(), open = openImage } = options;
+  const { folder, open = openImage } = options;
+  const host = hostOf(options);
   const now = asOf(snapshot, host);
   const plan = await planQcow2(options, host, snapshot);
   const name = pointName(now.taken_at, randomUUID());
@@ -100,7 +101,7 @@ async function copy(snapshot: TakenSnapshot, options: Qcow2ExportOptions): Promi
     await snapshot.check();
     const backing = plan.kind === "full" ? null : plan.base.name;
     await publishPoint(folder, { ...now, name, backing, sums: sums?.record() });
-    const { host: _, ...told } = now;
+    const { host: _, machine_id: __, ...told } = now;
     return { kind: plan.kind, ...told, read_bytes, path };
   } catch (error) {
     await removeLeft(folder).catch(() => undefined);

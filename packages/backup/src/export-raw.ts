@@ -1,9 +1,9 @@
 /** Exports a device into a file or block device that becomes the same, byte for byte. */
-import { hostname } from "node:os";
 import type { ByteRange } from "@blksnap/api";
 import { copyState, rememberBegun, rememberDone } from "./copy-state.js";
 import { BackupError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
+import { hostOf } from "./host.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
 import { copyParts } from "./part-copy.js";
@@ -48,7 +48,8 @@ async function copy(
   options: RawExportOptions,
   record: string | undefined,
 ): Promise<RawExport> {
-  const { client, wanted, target, host = hostname(), open = openImage } = options;
+  const { client, wanted, target, open = openImage } = options;
+  const host = hostOf(options);
   const { capacityBytes } = snapshot;
   const now = asOf(snapshot, host);
   const { base: known, why } = await copyState(target, record, now);
@@ -80,7 +81,7 @@ async function copy(
       await image.close();
       snapshot.release();
       await to.finish((seal) => rememberDone(record, { ...now, target, seal }, sums));
-      const { host: _, ...told } = now;
+      const { host: _, machine_id: __, ...told } = now;
       return { kind: plan.kind, ...told, read_bytes };
     } finally {
       await to.close();

@@ -1,6 +1,5 @@
 /** Exports a device into a store: what is new goes there as chunks, then a manifest names all of them. */
 import { randomUUID } from "node:crypto";
-import { hostname } from "node:os";
 import type { DiffRange } from "@blksnap/api";
 import { ChunkPool } from "./chunk-pool.js";
 import {
@@ -14,6 +13,7 @@ import {
   piecesByChunk,
 } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
+import { type HostIdentity, type HostOptions, hostOf, isSameHost } from "./host.js";
 import { inFlight } from "./in-flight.js";
 import { type Manifest, RANGES_MAX } from "./manifest.js";
 import type { HostRemembers } from "./own-snapshot.js";
@@ -28,15 +28,13 @@ import type { StoreLock } from "./store-lock.js";
 /** Of each chunk that is in flight. */
 const PIECES_IN_FLIGHT = 8;
 
-export interface ExportOptions extends SnapshotOptions, HostRemembers {
+export interface ExportOptions extends SnapshotOptions, HostRemembers, HostOptions {
   readonly wanted: Wanted;
   readonly onProgress?: OnProgress | undefined;
   /** Told what will be read, before it is. */
   readonly onPlan?: ((plan: ExportPlan) => void) | undefined;
   /** Default: the image's block device. */
   readonly open?: ((image: string, exported: string | null) => Promise<ImageReader>) | undefined;
-  /** Default: the name of this one. */
-  readonly host?: string | undefined;
   /** Of a raw or qcow2 copy: less than this to read, and no thread begins for it. Default: 256 MiB. */
   readonly threadsMinBytes?: number | undefined;
 }
@@ -78,7 +76,7 @@ class StoreExport {
     this.#options = options;
   }
 
-  async run(plan: Plan<Manifest>, host: string, lock: StoreLock): Promise<Manifest> {
+  async run(plan: Plan<Manifest>, host: HostIdentity, lock: StoreLock): Promise<Manifest> {
     const { capacityBytes } = this.#snapshot;
     const chunks: (string | null)[] =
       plan.kind === "full"
@@ -200,13 +198,17 @@ class StoreExport {
     return undefined;
   }
 
-  #manifest(plan: Plan<Manifest>, host: string, chunks: readonly (string | null)[]): Manifest {
+  #manifest(
+    plan: Plan<Manifest>,
+    host: HostIdentity,
+    chunks: readonly (string | null)[],
+  ): Manifest {
     const { device, takenAt, capacityBytes, generationId, changesNumber } = this.#snapshot;
     const isListed = plan.kind === "incremental" && plan.ranges.length <= RANGES_MAX;
     return {
       id: randomUUID(),
       taken_at: takenAt,
-      host,
+      ...host,
       device,
       capacity_bytes: capacityBytes,
       chunk_bytes: CHUNK_BYTES,
@@ -228,13 +230,14 @@ async function copyInto(
   snapshot: TakenSnapshot,
   options: ExportOptions,
 ): Promise<Manifest> {
-  const { client, wanted, host = hostname(), open = openImage } = options;
+  const { client, wanted, open = openImage } = options;
+  const host = hostOf(options);
   if (snapshot.capacityBytes > CAPACITY_MAX_BYTES) {
     const why = `${snapshot.device} is larger than 16 TiB, which a manifest can name`;
     throw new BackupError("DEVICE_TOO_LARGE", why, { hint: "Export it with --raw" });
   }
   const points = await store.points(({ why }) => options.onNote?.(`${why}; it is passed over`));
-  const ofHost = points.filter((point) => point.host === host);
+  const ofHost = points.filter((point) => isSameHost(point, host));
   const states = ofHost.filter((point) => point.device === snapshot.device);
   const plan = await planExport(client, wanted, states, host, snapshot);
   const same = states.find(
@@ -263,7 +266,8 @@ async function copyInto(
  * @throws BackupError BACKUP_BUSY, BACKUP_CHAIN_BROKEN, TARGET_FULL, ...
  */
 export async function exportToStore(store: BackupStore, options: ExportOptions): Promise<Manifest> {
-  const { client, device, host = hostname() } = options;
+  const { client, device } = options;
+  const host = hostOf(options);
   const { device: original } = await client.snapshotInfo(device);
   const lock = await store.lockChain(host, original);
   try {

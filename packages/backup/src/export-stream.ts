@@ -1,11 +1,11 @@
 /** Exports a device as a stream, which `restoreStream` makes a raw copy of, here or elsewhere. */
 import { randomUUID } from "node:crypto";
-import { hostname } from "node:os";
 import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
 import { emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
+import { hostOf } from "./host.js";
 import { inOrder } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
@@ -149,7 +149,7 @@ async function planStream(
   const isAsked = wanted.kind === "since" && sent?.changes_number !== wanted.number;
   const asked = isAsked ? { ...now, changes_number: wanted.number } : undefined;
   const states = [asked ?? sent].filter((state) => state !== undefined);
-  const plan = await planExport(client, wanted, states, now.host, snapshot);
+  const plan = await planExport(client, wanted, states, now, snapshot);
   if (plan.kind === "full") return { plan, parent: null };
   const { changes_number, taken_at } = plan.base;
   return { plan, parent: { changes_number, taken_at: asked === undefined ? taken_at : null } };
@@ -187,9 +187,9 @@ async function sendParts(
 }
 
 async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Promise<StreamExport> {
-  const { host = hostname(), open = openImage, record, sink, signal } = options;
+  const { open = openImage, record, sink, signal } = options;
   const { capacityBytes } = snapshot;
-  const now = asOf(snapshot, host);
+  const now = asOf(snapshot, hostOf(options));
   const sent = record === undefined ? undefined : await readSent(record);
   const { plan, parent } = await planStream(options, now, sent, snapshot);
   const image = await open(snapshot.image, snapshot.exported);
@@ -208,7 +208,7 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
     await snapshot.check();
     await writer.end();
     if (record !== undefined) await writeSent(record, now);
-    const { host: _, ...told } = now;
+    const { host: _, machine_id: __, ...told } = now;
     return { kind, ...told, read_bytes, sent_bytes: writer.sentBytes };
   } catch (error) {
     await writer.fail(error);

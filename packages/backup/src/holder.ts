@@ -4,6 +4,7 @@ import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
 import { readBootIdSync } from "@blksnap/linux-block";
 import { BackupError } from "./errors.js";
+import { ownMachine } from "./host.js";
 
 export interface Holder {
   readonly token: string;
@@ -49,12 +50,10 @@ function ownNamespace(): string {
   }
 }
 
-const MACHINE = "/etc/machine-id";
-
 export function holderNow(what: string): Holder {
   const { pid } = process;
   const boot = ownBoot();
-  const machine = readOr(MACHINE, "");
+  const machine = ownMachine();
   const place = { host: hostname(), machine, boot, namespace: ownNamespace() };
   return { token: randomUUID(), ...place, pid, began: beganOf(pid), what };
 }
@@ -71,7 +70,7 @@ export function parseHolder(text: string): Holder | undefined {
 /** Whether the process lives, as far as that can be known here: of another host it cannot. */
 export function lifeOf(holder: Holder): "alive" | "gone" | "unknown" {
   const { host, machine, boot, namespace, pid, began } = holder;
-  if (host !== hostname() || machine !== readOr(MACHINE, "")) return "unknown";
+  if (host !== hostname() || machine !== ownMachine()) return "unknown";
   // Containers without an identity may have one name on two machines.
   if (boot !== ownBoot()) return machine === "" ? "unknown" : "gone";
   if (namespace !== ownNamespace()) return "unknown";

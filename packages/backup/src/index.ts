@@ -26,7 +26,7 @@ export type { Manifest } from "./manifest.js";
 export type { ObjectEntry, Objects } from "./objects.js";
 export { checkApart, checkOpenApart, checkUntracked } from "./place.js";
 export type { Wanted } from "./plan.js";
-export { checkMeant, checkReadable, findPoint, type PointWish } from "./points.js";
+export { checkMeant, checkReadable, findPoint, isMeant, type PointWish } from "./points.js";
 export type { OnProgress, Progress } from "./progress.js";
 export { type TargetKind, targetKind } from "./raw-target.js";
 export { type Restored, type RestoreOptions, restore } from "./restore.js";

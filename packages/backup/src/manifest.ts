@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import type { DiffRange } from "@blksnap/api";
 import { CAPACITY_MAX_BYTES, CHUNK_BYTES, chunkCount } from "./chunks.js";
 import { BackupError } from "./errors.js";
+import type { HostIdentity } from "./host.js";
 
 const FORMAT = "blksnap-backup";
 const VERSION = 1;
@@ -11,11 +12,10 @@ const HASH = /^[0-9a-f]{64}$/;
 export const RANGES_MAX = 65_536;
 
 /** As it is in the file, but for format, version and checksum. */
-export interface Manifest {
+export interface Manifest extends HostIdentity {
   readonly id: string;
   /** When the snapshot was taken. */
   readonly taken_at: string;
-  readonly host: string;
   /** Path of the original. */
   readonly device: string;
   readonly capacity_bytes: number;
@@ -57,6 +57,7 @@ function hasFields(fields: Fields): boolean {
   const { capacity_bytes: capacity } = fields as { capacity_bytes: number };
   return (
     texts.every((text) => typeof text === "string") &&
+    ["string", "undefined"].includes(typeof fields["machine_id"]) &&
     numbers.every((number) => Number.isSafeInteger(number)) &&
     (kind === "full" || kind === "incremental") &&
     (ranges === null || Array.isArray(ranges)) &&

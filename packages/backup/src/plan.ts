@@ -1,6 +1,7 @@
 /** What an export has to read: all, or what changed since a point that the target has. */
 import type { DiffRange } from "@blksnap/api";
 import { BackupError } from "./errors.js";
+import { type HostIdentity, hostText, isSameHost } from "./host.js";
 import type { BackupClient, TakenSnapshot } from "./snapshot.js";
 
 /** Whether a target is brought up to date from a number, from what is there, or written anew. */
@@ -10,8 +11,7 @@ export type Wanted =
   | { readonly kind: "since"; readonly number: number };
 
 /** As of when a target has the device. */
-export interface AsOf {
-  readonly host: string;
+export interface AsOf extends HostIdentity {
   readonly device: string;
   readonly capacity_bytes: number;
   readonly generation_id: string;
@@ -20,10 +20,10 @@ export interface AsOf {
 }
 
 /** As of when a target has the device that is exported from this snapshot. */
-export function asOf(snapshot: TakenSnapshot, host: string): AsOf {
+export function asOf(snapshot: TakenSnapshot, host: HostIdentity): AsOf {
   const { device, capacityBytes, generationId, changesNumber, takenAt } = snapshot;
   return {
-    ...{ host, device, capacity_bytes: capacityBytes, generation_id: generationId },
+    ...{ ...host, device, capacity_bytes: capacityBytes, generation_id: generationId },
     ...{ changes_number: changesNumber, taken_at: takenAt },
   };
 }
@@ -47,9 +47,9 @@ function broken(why: string): BackupError {
 }
 
 /** Why nothing can continue this state; undefined where it can. */
-function breakOf(base: AsOf, host: string, now: TakenSnapshot): string | undefined {
-  const at = `${base.device} of ${base.host}`;
-  if (base.host !== host || base.device !== now.device) {
+function breakOf(base: AsOf, host: HostIdentity, now: TakenSnapshot): string | undefined {
+  const at = `${base.device} of ${hostText(base)}`;
+  if (!isSameHost(base, host) || base.device !== now.device) {
     return `the target has another device, ${at}`;
   }
   if (base.generation_id !== now.generationId) {
@@ -88,7 +88,7 @@ function newestOf<Base extends AsOf>(
 function baseFor<Base extends AsOf>(
   wanted: Exclude<Wanted, { kind: "full" }>,
   states: readonly Base[],
-  host: string,
+  host: HostIdentity,
   now: TakenSnapshot,
 ): { readonly base: Base } | { readonly why: string } {
   const newest = newestOf(states, now);
@@ -104,7 +104,7 @@ function baseFor<Base extends AsOf>(
 
 function judged<Base extends AsOf>(
   base: Base,
-  host: string,
+  host: HostIdentity,
   now: TakenSnapshot,
 ): { readonly base: Base } | { readonly why: string } {
   const why = breakOf(base, host, now);
@@ -119,7 +119,7 @@ export async function planExport<Base extends AsOf>(
   client: BackupClient,
   wanted: Wanted,
   states: readonly Base[],
-  host: string,
+  host: HostIdentity,
   now: TakenSnapshot,
 ): Promise<Plan<Base>> {
   if (wanted.kind === "full") return { kind: "full", reason: null };

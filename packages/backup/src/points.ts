@@ -1,6 +1,7 @@
 /** Finds the point that a user means. */
 import { basename } from "node:path";
 import { BackupError } from "./errors.js";
+import { chainKeys, hostText, isHostNamed } from "./host.js";
 import type { Manifest } from "./manifest.js";
 import type { DamagedPoint } from "./store.js";
 
@@ -11,6 +12,7 @@ export interface PointWish {
   readonly at?: string | undefined;
   /** Only of this original. */
   readonly device?: string | undefined;
+  /** Only of this host: its name, or the beginning of its machine id. */
   readonly host?: string | undefined;
 }
 
@@ -65,27 +67,38 @@ function idIn(path: string): string {
   return name.slice(name.indexOf("-") + 1);
 }
 
+/** Whether it is of the device and the host that are wished for. */
+export function isMeant(
+  point: Pick<Manifest, "device" | "host" | "machine_id">,
+  { device, host }: PointWish,
+): boolean {
+  if (device !== undefined && point.device !== device) return false;
+  return host === undefined || isHostNamed(point, host);
+}
+
 /** @throws BackupError BACKUP_NOT_FOUND */
-export function findPoint<Point extends Pick<Manifest, "id" | "device" | "host" | "taken_at">>(
-  points: readonly Point[],
-  { at, device, host }: PointWish,
-): Point {
+export function findPoint<
+  Point extends Pick<Manifest, "id" | "device" | "host" | "machine_id" | "taken_at">,
+>(points: readonly Point[], wish: PointWish): Point {
+  const { at, device, host } = wish;
   const none = (why: string, hint?: string): BackupError =>
     new BackupError("BACKUP_NOT_FOUND", why, hint === undefined ? {} : { hint });
-  const some = points.filter(
-    (point) =>
-      (device === undefined || point.device === device) &&
-      (host === undefined || point.host === host),
-  );
-  if (some.length === 0) throw none(`there is no point of ${device ?? "any device"}`);
+  const some = points.filter((point) => isMeant(point, wish));
+  if (some.length === 0) {
+    const of = host === undefined ? "" : ` of ${host}`;
+    throw none(`there is no point of ${device ?? "any device"}${of}`);
+  }
   const byId =
     at !== undefined && at.length >= ID_MIN ? some.filter(({ id }) => id.startsWith(at)) : [];
   if (byId.length === 1) return byId[0]!;
   if (byId.length > 1) throw none(`several points begin with ${at}`, "Give more of its id");
-  const chains = new Set(some.map((point) => `${point.device} of ${point.host}`));
+  const keyOf = chainKeys(some);
+  const chains = new Map(
+    some.map((point) => [keyOf(point), `${point.device} of ${hostText(point)}`]),
+  );
   if (chains.size > 1) {
-    const hint = "Say which with --device, or give the id of a point with --at";
-    throw none(`there are points of ${[...chains].join(", ")}`, hint);
+    const hint = "Say which with --device and --host, or give the id of a point with --at";
+    throw none(`there are points of ${[...chains.values()].sort().join(", ")}`, hint);
   }
   if (at === undefined) return some.at(-1)!;
   const atMs = timeIn(at);

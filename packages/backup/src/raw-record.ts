@@ -32,7 +32,7 @@ export function recordPathOf(target: string): string {
 }
 
 /** Of an earlier version: it tells what the target is a copy of, and not whether others have written to it. */
-export type EarlierRecord = Pick<AsOf, "host" | "device"> & {
+export type EarlierRecord = Pick<AsOf, "host" | "machine_id" | "device"> & {
   readonly target?: undefined;
   readonly seal: undefined;
 };
@@ -50,8 +50,8 @@ export async function readRecord(
   if (text === undefined) return undefined;
   const { version, fields } = parseRecord(KIND, text, path);
   if (version === KIND.version) return fields as unknown as RawRecord;
-  const { host, device } = fields as unknown as AsOf;
-  return { host, device, seal: undefined };
+  const { host, machine_id, device } = fields as unknown as AsOf;
+  return { host, machine_id, device, seal: undefined };
 }
 
 export async function writeRecord(

@@ -18,6 +18,7 @@ import type { ChunkPool } from "./chunk-pool.js";
 import { BackupError } from "./errors.js";
 import { type Files, realFiles } from "./files.js";
 import { FolderObjects } from "./folder-objects.js";
+import type { HostIdentity } from "./host.js";
 import { inFlight, inOrder } from "./in-flight.js";
 import { type Manifest, manifestText, parseManifest } from "./manifest.js";
 import type { Objects } from "./objects.js";
@@ -150,14 +151,14 @@ export class BackupStore {
   }
 
   /** For an export of a device. @throws BackupError BACKUP_BUSY */
-  lockChain(host: string, device: string): Promise<StoreLock> {
+  lockChain(host: HostIdentity, device: string): Promise<StoreLock> {
     const isCleaning = (other: string): boolean => other === CLEANING;
     const what = `an export of ${device}`;
     return StoreLock.take(this.#objects, chainName(host, device), what, isCleaning);
   }
 
   /** Where the snapshot of an export is remembered while there is one. */
-  ownSnapshot(host: string, device: string): Remembered {
+  ownSnapshot(host: HostIdentity, device: string): Remembered {
     return rememberedInStore(this.#objects, `locks/${chainName(host, device)}.snapshot`);
   }
 
@@ -275,8 +276,11 @@ function wrongName(path: string, { id, taken_at }: Manifest): BackupError {
   return new BackupError("BACKUP_DAMAGED", why);
 }
 
-function chainName(host: string, device: string): string {
-  return createHash("sha256").update(`${host}\n${device}`).digest("hex").slice(0, 32);
+function chainName({ host, machine_id = "" }: HostIdentity, device: string): string {
+  return createHash("sha256")
+    .update(`${host}\n${device}\n${machine_id}`)
+    .digest("hex")
+    .slice(0, 32);
 }
 
 function nameOf({ taken_at, id }: Manifest): string {

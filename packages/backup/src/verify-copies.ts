@@ -13,7 +13,7 @@ import { abortedError, BackupError, targetError } from "./errors.js";
 import { realFiles } from "./files.js";
 import { inFlight } from "./in-flight.js";
 import { bytesOf, partsOf } from "./parts.js";
-import { findPoint, type PointWish } from "./points.js";
+import { findPoint, isMeant, type PointWish } from "./points.js";
 import { Meter } from "./progress.js";
 import { breakOfChain, type Qcow2Point, qcow2Points } from "./qcow2-points.js";
 import { OpenQcow2, qemuImg } from "./qemu.js";
@@ -261,13 +261,13 @@ async function verifyPoint(
  */
 export async function verifyQcow2(given: VerifyQcow2Options): Promise<CopiesVerified> {
   const folder = await targetAt(given.folder);
-  const { at, device, host } = given;
+  const { at } = given;
   // A program that is missing is no damage.
   await qemuImg(folder, "--version");
   const all = await qcow2Points(folder);
   const named = all.map((point) => ({ ...point, id: point.name }));
-  const some = named.filter((point) => device === undefined || point.device === device);
-  const points = at === undefined ? some : [findPoint(named, { at, device, host })];
+  const some = named.filter((point) => isMeant(point, given));
+  const points = at === undefined ? some : [findPoint(named, given)];
   const notes: string[] = [];
   const damaged: CopyDamage[] = [];
   let checkedBytes = 0;

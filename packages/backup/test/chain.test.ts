@@ -9,11 +9,14 @@ import type { BackupError } from "../dist/errors.js";
 import { exportRaw } from "../dist/export-raw.js";
 import { type ExportOptions, exportToStore } from "../dist/export-store.js";
 import { realFiles } from "../dist/files.js";
+import { hostOf } from "../dist/host.js";
 import { restore } from "../dist/restore.js";
 import { openImage } from "../dist/source.js";
 import { BackupStore } from "../dist/store.js";
 import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
 import { endHolders } from "./faulty-files.js";
+
+const HERE = hostOf({ host: "here" });
 
 const CAPACITY_BYTES = 4 * MIB;
 
@@ -337,12 +340,12 @@ test("an interrupt ends it, and destroys the snapshot", () =>
 
 test("two exports of a device at once: the second is refused by name; those of others run", () =>
   withStore(async (machine, store) => {
-    const lock = await store.lockChain("here", machine.device);
+    const lock = await store.lockChain(HERE, machine.device);
     const error = await failureOf(exportToStore(store, optionsOf(machine)));
     assert.is(error.code, "BACKUP_BUSY");
     assert.match(error.message, `an export of ${machine.device} by process ${process.pid}`);
     assert.is((await failureOf(store.lockAll("a gc"))).code, "BACKUP_BUSY");
-    await (await store.lockChain("here", "/dev/other")).release();
+    await (await store.lockChain(HERE, "/dev/other")).release();
     await lock.release();
     const cleaning = await store.lockAll("a gc");
     const late = await failureOf(exportToStore(store, optionsOf(machine)));
@@ -353,26 +356,26 @@ test("two exports of a device at once: the second is refused by name; those of o
 
 test("the lock of a process that has ended is taken over; of another host it holds", () =>
   withStore(async (machine, store) => {
-    await store.lockChain("here", machine.device);
+    await store.lockChain(HERE, machine.device);
     await endHolders(store.path);
-    const lock = await store.lockChain("here", machine.device);
+    const lock = await store.lockChain(HERE, machine.device);
     const holder = JSON.parse(readFileSync(lock.path, "utf8")) as object;
     writeFileSync(lock.path, JSON.stringify({ ...holder, host: "elsewhere", began: "0" }));
-    const error = await failureOf(store.lockChain("here", machine.device));
+    const error = await failureOf(store.lockChain(HERE, machine.device));
     assert.is(error.code, "BACKUP_BUSY");
     assert.match(error.message, "elsewhere");
     assert.is((await failureOf(lock.check())).code, "BACKUP_BUSY");
     // Another host of the same name, as two of "localhost" that share a store.
     writeFileSync(lock.path, JSON.stringify({ ...holder, machine: "other", boot: "other" }));
-    assert.is((await failureOf(store.lockChain("here", machine.device))).code, "BACKUP_BUSY");
+    assert.is((await failureOf(store.lockChain(HERE, machine.device))).code, "BACKUP_BUSY");
     // Another container of this host, in which that number is another process's, or none's.
     writeFileSync(lock.path, JSON.stringify({ ...holder, namespace: "other", began: "0" }));
-    assert.is((await failureOf(store.lockChain("here", machine.device))).code, "BACKUP_BUSY");
+    assert.is((await failureOf(store.lockChain(HERE, machine.device))).code, "BACKUP_BUSY");
     // This one, before it was started again.
     writeFileSync(lock.path, JSON.stringify({ ...holder, boot: "other" }));
-    await (await store.lockChain("here", machine.device)).release();
+    await (await store.lockChain(HERE, machine.device)).release();
     await realFiles.remove(lock.path);
-    await (await store.lockChain("here", machine.device)).release();
+    await (await store.lockChain(HERE, machine.device)).release();
   }));
 
 test.run();

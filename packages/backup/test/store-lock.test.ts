@@ -8,10 +8,13 @@ import * as assert from "uvu/assert";
 import { collectGarbage, verify } from "../dist/care.js";
 import { type ExportOptions, exportToStore } from "../dist/export-store.js";
 import { FolderObjects } from "../dist/folder-objects.js";
+import { hostOf } from "../dist/host.js";
 import type { Objects } from "../dist/objects.js";
 import { openS3 } from "../dist/s3-objects.js";
 import { BackupStore } from "../dist/store.js";
 import { FakeMachine, failureOf, MIB } from "./fake-machine.js";
+
+const HERE = hostOf({ host: "here" });
 
 const MINUTE_MS = 60_000;
 const NOWHERE = { host: "elsewhere", machine: "other", boot: "other" };
@@ -77,7 +80,7 @@ test("of many that begin at once for one device, one goes on", () =>
   inEachPlace(async ({ objects, locks }) => {
     const store = await BackupStore.openOrCreate(objects);
     for (let round = 0; round < 5; round++) {
-      const attempts = Array.from({ length: 4 }, () => store.lockChain("here", "/dev/a"));
+      const attempts = Array.from({ length: 4 }, () => store.lockChain(HERE, "/dev/a"));
       const settled = await Promise.allSettled(attempts);
       const taken = settled.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
       assert.is(taken.length, 1);
@@ -99,7 +102,7 @@ test("however slowly the others give up, one goes on", () =>
     };
     const store = await BackupStore.open(slow);
     for (let round = 0; round < 3; round++) {
-      const attempts = Array.from({ length: 3 }, () => store.lockChain("here", "/dev/a"));
+      const attempts = Array.from({ length: 3 }, () => store.lockChain(HERE, "/dev/a"));
       const settled = await Promise.allSettled(attempts);
       const taken = settled.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
       assert.is(taken.length, 1);
@@ -112,15 +115,15 @@ test("an export and a gc that begin at once never both go on", () =>
   inEachPlace(async ({ objects }) => {
     const store = await BackupStore.openOrCreate(objects);
     for (let round = 0; round < 5; round++) {
-      const attempts = [store.lockChain("here", "/dev/a"), store.lockAll("a gc")];
+      const attempts = [store.lockChain(HERE, "/dev/a"), store.lockAll("a gc")];
       const settled = await Promise.allSettled(attempts);
       const taken = settled.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
       assert.is(taken.length, 1);
       await taken[0]!.release();
     }
     const [one, other] = [
-      await store.lockChain("here", "/dev/a"),
-      await store.lockChain("here", "/dev/b"),
+      await store.lockChain(HERE, "/dev/a"),
+      await store.lockChain(HERE, "/dev/b"),
     ];
     assert.is((await failureOf(store.lockAll("a gc"))).code, "BACKUP_BUSY");
     await Promise.all([one.release(), other.release()]);
@@ -129,7 +132,7 @@ test("an export and a gc that begin at once never both go on", () =>
 test("a lock of another host counts for half an hour by the clock of the store", () =>
   inEachPlace(async ({ objects, toElsewhere, locks }) => {
     const store = await BackupStore.openOrCreate(objects);
-    const lost = await store.lockChain("here", "/dev/a");
+    const lost = await store.lockChain(HERE, "/dev/a");
     toElsewhere(29);
     const error = await failureOf(store.lockAll("a gc"));
     assert.is(error.code, "BACKUP_BUSY");

@@ -20,6 +20,10 @@ const from = {
   required: true,
 };
 const ofDevice = { short: "d", describe: "only of this original", value: "DEVICE" };
+const ofHost = {
+  describe: "only of this host: its name, or the beginning of its machine id as --json has it",
+  value: "HOST",
+};
 const at = {
   describe: "beginning of a point's id, or a time: the newest point that is not later",
   value: "POINT",
@@ -112,6 +116,7 @@ export const backupVerbs: readonly Verb[] = [
       },
       at,
       device: ofDevice,
+      host: ofHost,
       delta: { describe: "compare with what is there, and write only what differs" },
       record: {
         describe:
@@ -133,7 +138,7 @@ export const backupVerbs: readonly Verb[] = [
   {
     name: "list",
     describe: "List the points in time that a folder of backups has",
-    options: { from, device: ofDevice, bytes, ...storeOptions },
+    options: { from, device: ofDevice, host: ofHost, bytes, ...storeOptions },
     examples: [["blksnapctl list --from backups", "the oldest first"]],
     load: async () => (await backups()).list,
   },
@@ -152,6 +157,7 @@ export const backupVerbs: readonly Verb[] = [
       },
       at,
       device: ofDevice,
+      host: ofHost,
       record: {
         describe:
           "of a raw copy: file that remembers what it is; default: beside a file, none for a block device",
@@ -165,7 +171,7 @@ export const backupVerbs: readonly Verb[] = [
   {
     name: "prune",
     describe:
-      "Remove points in time but for those that a rule keeps, of each device for itself. Of each hour, " +
+      "Remove points in time but for those that a rule keeps, of each device of a host for itself. Of each hour, " +
       "day and week (in UTC) the newest counts. gc then frees the room",
     options: {
       from,

@@ -1,6 +1,6 @@
 /** What is done with exports: restore, list, prune, gc. None of them needs a daemon, and none writes what one tracks. */
 import type { Readable } from "node:stream";
-import type { BackupStore, DamagedPoint, Manifest } from "@blksnap/backup";
+import type { BackupStore, DamagedPoint, Manifest, PointWish } from "@blksnap/backup";
 import { openBackups } from "../backup-place.js";
 import { formatTable } from "../table.js";
 import { teller } from "../transfer.js";
@@ -12,26 +12,23 @@ import type { Context, Given } from "../verb.js";
 const KEPT_MAX = 100_000;
 const RULES = ["last", "hourly", "daily", "weekly"] as const;
 
-export interface Wish {
-  readonly at?: string;
-  readonly device?: string;
-}
-
-export function wishOf(given: Given): Wish {
-  const [at, device] = [given.one("at"), given.one("device")];
+export function wishOf(given: Given): PointWish {
+  const [at, device, host] = [given.one("at"), given.one("device"), given.one("host")];
   return {
     ...(at === undefined ? {} : { at: parsePoint(at) }),
     ...(device === undefined ? {} : { device: parsePath(device, "device") }),
+    ...(host === undefined ? {} : { host }),
   };
 }
 
 export async function pointsOf(
   store: BackupStore,
-  { device }: Wish,
+  wish: PointWish,
   onDamage: (damage: DamagedPoint) => void,
 ): Promise<readonly Manifest[]> {
   const points = await store.points(onDamage);
-  return device === undefined ? points : points.filter((point) => point.device === device);
+  const { isMeant } = await import("@blksnap/backup");
+  return points.filter((point) => isMeant(point, wish));
 }
 
 /** A point without its chunks and ranges. */
@@ -55,7 +52,7 @@ export function streamInput({ streams }: Context): Readable {
 
 async function restoreInput(context: Context, given: Given): Promise<void> {
   const { json, print, printJson } = context;
-  checkNoChoice(given, "a stream", "at", "device", "delta", "endpoint", "region");
+  checkNoChoice(given, "a stream", "at", "device", "host", "delta", "endpoint", "region");
   const target = parsePath(given.need("to"), "to");
   const text = given.one("record");
   const record = text === undefined ? undefined : parsePath(text, "record");

@@ -13,7 +13,7 @@ const DAMAGE_SHOWN_MAX = 20;
 
 async function verifyInput(context: Context, given: Given): Promise<void> {
   const { json, print, printJson } = context;
-  checkNoChoice(given, "a stream", "at", "device", "endpoint", "region", "record");
+  checkNoChoice(given, "a stream", "at", "device", "host", "endpoint", "region", "record");
   const input = streamInput(context);
   const { verifyStream } = await import("@blksnap/backup");
   const [signal, onProgress] = [context.untilInterrupted(), teller(context, "verify")];
@@ -78,7 +78,7 @@ function tellCopies({ json, print, printJson, warn }: Context, found: CopiesVeri
 }
 
 async function verifyCopy(context: Context, given: Given, target: string): Promise<void> {
-  checkNoChoice(given, "a raw copy", "at", "device");
+  checkNoChoice(given, "a raw copy", "at", "device", "host");
   const text = given.one("record");
   const record = text === undefined ? undefined : parsePath(text, "record");
   const signal = context.untilInterrupted();

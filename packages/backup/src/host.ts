@@ -1,0 +1,83 @@
+/** Which host a backup is of. */
+import { createHmac } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
+
+/** Hosts that share a store may have one name, as clones of a machine and "localhost" have. */
+export interface HostIdentity {
+  readonly host: string;
+  /** Absent where the host has none, and in what earlier programs wrote. */
+  readonly machine_id?: string | undefined;
+}
+
+export interface HostOptions {
+  /** Default: the name of this one. */
+  readonly host?: string | undefined;
+  /** Default: made from that of this one; none where it has none. */
+  readonly machineId?: string | undefined;
+}
+
+const MACHINE_ID = /^[0-9a-f]{32}$/;
+/** Keys the hash: the same for all programs that name hosts in backups. */
+const APPLICATION = "blksnap-backup";
+/** Fewer letters of a machine id may be those of several. */
+const MACHINE_ID_MIN = 4;
+
+/** machine-id(5) of this host; "" where there is none, as in a container. */
+export function ownMachine(): string {
+  try {
+    return readFileSync("/etc/machine-id", "utf8").trim();
+  } catch {
+    return "";
+  }
+}
+
+/** What others may know of a machine's id: by machine-id(5) it is confidential, and only a keyed hash of it is told. */
+export function toldMachineId(machine: string): string | undefined {
+  if (!MACHINE_ID.test(machine)) return undefined;
+  return createHmac("sha256", machine).update(APPLICATION).digest("hex").slice(0, 32);
+}
+
+export function hostOf({ host = hostname(), machineId }: HostOptions): HostIdentity {
+  return { host, machine_id: machineId ?? toldMachineId(ownMachine()) };
+}
+
+/** As far as both are known. */
+export function isSameHost(one: HostIdentity, other: HostIdentity): boolean {
+  if (one.host !== other.host) return false;
+  const [machine, otherMachine] = [one.machine_id, other.machine_id];
+  return machine === undefined || otherMachine === undefined || machine === otherMachine;
+}
+
+/** Whether a user means this host: by its name, or by the beginning of its machine id. */
+export function isHostNamed({ host, machine_id }: HostIdentity, name: string): boolean {
+  if (host === name) return true;
+  return name.length >= MACHINE_ID_MIN && machine_id?.startsWith(name) === true;
+}
+
+/** For messages. */
+export function hostText({ host, machine_id }: HostIdentity): string {
+  return machine_id === undefined ? host : `${host} (machine ${machine_id.slice(0, 8)})`;
+}
+
+/**
+ * Tells which points are of one device of one host: those have the same key. What an earlier program wrote has no machine
+ * id, and is of the only machine that has this host's name, if there is only one.
+ */
+export function chainKeys<Point extends HostIdentity & { readonly device: string }>(
+  points: readonly Point[],
+): (point: Point) => string {
+  const named = ({ host, device }: Point): string => `${host}\n${device}`;
+  const machines = new Map<string, Set<string>>();
+  for (const point of points) {
+    if (point.machine_id === undefined) continue;
+    const known = machines.get(named(point)) ?? new Set();
+    machines.set(named(point), known.add(point.machine_id));
+  }
+  return (point) => {
+    const name = named(point);
+    const known = machines.get(name);
+    const only = known?.size === 1 ? [...known][0] : undefined;
+    return `${name}\n${point.machine_id ?? only ?? ""}`;
+  };
+}

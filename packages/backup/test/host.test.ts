@@ -1,0 +1,90 @@
+/** Hosts that share a store and have one name. */
+import { randomBytes } from "node:crypto";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { keptPoints } from "../dist/care.js";
+import { exportRaw } from "../dist/export-raw.js";
+import { type ExportOptions, exportToStore } from "../dist/export-store.js";
+import { chainKeys, hostOf, isHostNamed, isSameHost, toldMachineId } from "../dist/host.js";
+import { findPoint } from "../dist/points.js";
+import { restore } from "../dist/restore.js";
+import { BackupStore } from "../dist/store.js";
+import { assertSame, FakeMachine, failureOf, MIB, NOW_MS } from "./fake-machine.js";
+
+const [ONE, OTHER] = ["1".repeat(32), "2".repeat(32)];
+
+function optionsOf({ client, device }: FakeMachine, machineId: string): ExportOptions {
+  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB };
+  return { ...own, host: "localhost", machineId, wanted: { kind: "auto" } };
+}
+
+test("a machine's id is told as a hash of it, and what is none is not told", () => {
+  const told = toldMachineId("0123456789abcdef0123456789abcdef");
+  assert.match(told ?? "", /^[0-9a-f]{32}$/);
+  assert.is.not(told, "0123456789abcdef0123456789abcdef");
+  assert.is.not(told, toldMachineId("1123456789abcdef0123456789abcdef"));
+  for (const none of ["", "uninitialized", "0123"]) assert.is(toldMachineId(none), undefined);
+});
+
+test("hosts are the same by name and machine, as far as both are known", () => {
+  const [one, other] = [
+    hostOf({ host: "a", machineId: ONE }),
+    hostOf({ host: "a", machineId: OTHER }),
+  ];
+  assert.ok(isSameHost(one, one));
+  assert.ok(!isSameHost(one, other));
+  assert.ok(isSameHost(one, { host: "a" }));
+  assert.ok(!isSameHost(one, { host: "b" }));
+  assert.ok(isHostNamed(one, "a") && isHostNamed(one, "11111") && !isHostNamed(one, "222222"));
+  assert.ok(!isHostNamed(one, "1"), "too short to be of one machine");
+});
+
+test("points without a machine's id are of the only machine of that name", () => {
+  const at = (machine_id?: string): { host: string; device: string; machine_id?: string } => ({
+    ...{ host: "a", device: "/dev/a" },
+    ...(machine_id === undefined ? {} : { machine_id }),
+  });
+  const before = chainKeys([at(), at(ONE)]);
+  assert.is(before(at()), before(at(ONE)));
+  const both = chainKeys([at(), at(ONE), at(OTHER)]);
+  assert.is(new Set([both(at()), both(at(ONE)), both(at(OTHER))]).size, 3);
+});
+
+test("two machines of one name have chains of their own in a store", async () => {
+  const [one, other] = [new FakeMachine(8 * MIB), new FakeMachine(8 * MIB)];
+  const store = await BackupStore.openOrCreate(one.path("store"));
+  one.write(0, randomBytes(MIB));
+  other.write(0, randomBytes(MIB));
+  await exportToStore(store, optionsOf(one, ONE));
+  await exportToStore(store, optionsOf(other, OTHER));
+  one.write(MIB, randomBytes(MIB));
+  const { kind } = await exportToStore(store, optionsOf(one, ONE));
+  assert.is(kind, "incremental", "the other's point is no reason to begin anew");
+  const points = await store.points();
+  assert.is(points.length, 3);
+  const kept = keptPoints(points, { last: 1 }, NOW_MS);
+  assert.is(kept.length, 2, "the newest one of each machine stays");
+  const ambiguous = await failureOf((async () => findPoint(points, {}))());
+  assert.is(ambiguous.code, "BACKUP_NOT_FOUND");
+  assert.match(
+    ambiguous.message,
+    /localhost \(machine 11111111\), .*localhost \(machine 22222222\)/,
+  );
+  const point = findPoint(points, { host: OTHER.slice(0, 8) });
+  assert.is(point.machine_id, OTHER);
+  const target = other.path("restored.img");
+  await restore({ store, point, target, isDelta: false });
+  await assertSame(target, other.content);
+});
+
+test("a raw copy of one machine is not written over with that of another of its name", async () => {
+  const [one, other] = [new FakeMachine(8 * MIB), new FakeMachine(8 * MIB)];
+  one.write(0, randomBytes(MIB));
+  const target = one.path("copy.img");
+  await exportRaw({ ...optionsOf(one, ONE), target });
+  const { code, message } = await failureOf(exportRaw({ ...optionsOf(other, OTHER), target }));
+  assert.is(code, "TARGET_EXISTS");
+  assert.match(message, /of localhost \(machine 11111111\)/);
+});
+
+test.run();
