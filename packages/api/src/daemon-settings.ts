@@ -27,8 +27,8 @@ export const DAEMON_SETTINGS = {
     type: "flag",
     commandLineOnly: true,
     help:
-      "print what is wrong with the configuration as JSON and end; for people there is blksnapctl " +
-      "config check",
+      "print the configuration's mistakes as JSON and end; blksnapctl config check prints them " +
+      "for people",
   },
   socket: {
     option: "socket",
@@ -41,44 +41,48 @@ export const DAEMON_SETTINGS = {
     type: "path",
     defaultText: "none",
     help:
-      "where only /metrics can be read besides, by root and the group blksnap-metrics; the control " +
-      "socket has it too",
+      "extra socket that serves only /metrics, to root and the group blksnap-metrics; the " +
+      "control socket serves it, too",
   },
   nbdListen: {
     option: "nbd-listen",
     type: "address",
     defaultText: "none",
     help:
-      "receive NBD clients at this TCP address besides nbd.sock, as 192.0.2.1:10809 or [2001:db8::1]:10809; with " +
-      "--nbd-tls-certs, or --nbd-insecure",
+      "accept NBD clients at this TCP address besides nbd.sock, such as 192.0.2.1:10809 or " +
+      "[2001:db8::1]:10809; with --nbd-tls-certs, or --nbd-insecure",
   },
   nbdCertificates: {
     option: "nbd-tls-certs",
     type: "path",
     defaultText: "none",
     help:
-      "folder with ca-cert.pem, server-cert.pem and server-key.pem for --nbd-listen, as QEMU and nbdkit have them; " +
-      "clients need a certificate that ca-cert.pem has signed",
+      "folder with ca-cert.pem, server-cert.pem and server-key.pem for --nbd-listen, named as " +
+      "for QEMU and nbdkit; clients need a certificate that ca-cert.pem has signed",
   },
   nbdAnyClient: {
     option: "nbd-any-client",
     type: "flag",
     default: false,
-    help: "ask NBD clients at --nbd-listen for no certificate: each that can connect can read all",
+    help:
+      "accept NBD clients at --nbd-listen without a certificate: any that can connect can read " +
+      "all exports",
   },
   nbdWritable: {
     option: "nbd-writable",
     type: "flag",
     default: false,
-    help: "let NBD clients at --nbd-listen write to what is writable at nbd.sock; else all is read-only",
+    help:
+      "let NBD clients at --nbd-listen write to exports that are writable at nbd.sock; otherwise " +
+      "all are read-only",
   },
   nbdInsecure: {
     option: "nbd-insecure",
     type: "flag",
     default: false,
     help:
-      "receive NBD clients at --nbd-listen without TLS, which has to be an address of loopback: every " +
-      "user of this machine can read all",
+      "accept NBD clients at --nbd-listen without TLS; the address must be loopback: every user " +
+      "of this machine can read all exports",
   },
   hooksDirectory: {
     option: "hooks-dir",
@@ -92,7 +96,9 @@ export const DAEMON_SETTINGS = {
     least: 1,
     most: 600_000,
     default: 30_000,
-    help: "bound of all hooks before a take, and of all after it; one that runs then is killed",
+    help:
+      "time limit of all hooks before a take, and of all after it; a hook still running then is " +
+      "killed",
   },
   logLevel: {
     option: "log-level",
@@ -105,35 +111,35 @@ export const DAEMON_SETTINGS = {
     type: "flag",
     commandLineOnly: true,
     help:
-      "said by a service that is stopped after all that could write to the devices: a stop while " +
-      "systemd takes the system down is the end of all writes",
+      "set by a service that stops after everything that could write to the devices: a stop " +
+      "during system shutdown is then the end of all writes",
   },
   keep: {
     option: "keep",
     type: "flag",
     help:
-      "end at once on SIGTERM and leave fronts and images to the next daemon: who uses them waits " +
-      "until it is started, and sees no error",
+      "end at once on SIGTERM and leave fronts and images to the next daemon: their users wait " +
+      "until it is started, and see no error",
   },
   doctor: {
     option: "doctor",
     type: "flag",
     commandLineOnly: true,
-    help: "print what is wrong on this host as JSON and end; for people there is blksnapctl doctor",
+    help: "print this host's problems as JSON and end; blksnapctl doctor prints them for people",
   },
   fix: {
     option: "fix",
     type: "flag",
     commandLineOnly: true,
-    help: "with --doctor: remove what is ours and left over",
+    help: "with --doctor: remove leftovers of blksnap",
   },
   installUnits: {
     option: "install-units",
     type: "flag",
     commandLineOnly: true,
     help:
-      "write systemd's units, the generator for fstab, udev rules and what tmpfiles.d is to keep, where npm has " +
-      "installed the programs; as root",
+      "write systemd units, the generator for fstab, udev rules and tmpfiles.d for programs that " +
+      "npm has installed; as root",
   },
   uninstallUnits: {
     option: "uninstall-units",

@@ -92,8 +92,8 @@ export const SETTINGS = {
     commandLineOnly: true,
     default: "ublk",
     help:
-      "how users come to fronts and images. ublk: as block devices. nbd: as NBD exports that they write to, " +
-      "without the ublk driver, also as a user who is not root",
+      "how users reach fronts and images. ublk: as block devices. nbd: as NBD exports, without " +
+      "the ublk driver, also for users who are not root",
   },
   stateDirectory: {
     option: "state-dir",
@@ -149,8 +149,8 @@ export const SETTINGS = {
     choices: ["auto", "off"],
     default: "auto",
     help:
-      "auto: reads and writes of fronts pass their users' pages on uncopied, where kernel and device can; off: " +
-      "new fronts copy",
+      "auto: fronts pass on their users' pages without a copy, if kernel and device support " +
+      "that; off: new fronts copy",
   },
   /** The module's diff_storage_minimum. */
   portionBytes: {
@@ -159,7 +159,7 @@ export const SETTINGS = {
     least: 2 ** 19,
     most: 2 ** 46,
     default: 2 ** 30,
-    help: "portion by which diff storages grow",
+    help: "step by which diff storages grow",
   },
   freezeTimeoutMs: {
     option: "freeze-timeout",
@@ -167,7 +167,7 @@ export const SETTINGS = {
     least: 1,
     most: HOUR_MS,
     default: 10_000,
-    help: "bound of freezing file systems at take",
+    help: "time limit for freezing file systems at take",
   },
   ioTimeoutMs: {
     option: "io-timeout",
@@ -184,9 +184,9 @@ export const SETTINGS = {
     type: "flag",
     default: false,
     help:
-      "continue with persistent trackers over reboots and power cuts also where nothing proves that " +
-      "nobody wrote meanwhile. Only for machines on which no rescue disk, no other machine and no " +
-      "boot without blksnapd writes to the devices",
+      "continue persistent trackers over reboots and power cuts even if nothing proves that " +
+      "there were no other writes. Only for machines on which no rescue disk, no other machine " +
+      "and no boot without blksnapd writes to the devices",
   },
 } as const satisfies SettingTable;
 
@@ -214,7 +214,7 @@ export const PARAMETERS = {
     least: 1,
     most: 2 ** 30,
     default: 2_097_152,
-    help: "blocks wanted at most in a CBT map",
+    help: "largest number of blocks wanted in a CBT map",
   },
   chunkMinimumShift: {
     option: "chunk-minimum-shift",
@@ -238,7 +238,7 @@ export const PARAMETERS = {
     least: 0,
     most: 64,
     default: 40,
-    help: "log2 of the chunks wanted at most per device",
+    help: "log2 of the largest number of chunks wanted per device",
   },
 } as const satisfies SettingTable;
 
