@@ -176,7 +176,7 @@ export const SETTINGS = {
     most: HOUR_MS,
     default: 10_000,
     help:
-      "in what time a store, or the disk of --persistent-dir, has to answer before writers continue " +
+      "time that a store, or the disk of --persistent-dir, has to answer before writers continue " +
       `without it, 100 to ${HOUR_MS}`,
   },
   trustReboots: {
