@@ -21,13 +21,13 @@ const USAGE = `Usage: npm test [-- --uml]
        npm run test:all [-- --rest [--sampled]]
 
 "npm test" is lint, the unit tests and simulations of every package, and the end-to-end tests that stand
-for the others. "npm run test:all" adds the other ones, with torture, fault points and the newest kernel, the
-power cuts, and what proves a release: installs of tarballs and the Debian package, arm64, a dry run.
+for the others. "npm run test:all" adds the remaining scenarios, with torture, fault points and the newest kernel,
+the power cuts, and the proof of a release: installs of tarballs and the Debian package, arm64, a dry run.
 
   --all      everything
   --rest     only what "npm test" leaves out
-  --sampled  of the end-to-end scenarios and power cuts a part, other ones in each run, where unit tests
-             or simulations prove the same (test/e2e/COVERAGE.md)
+  --sampled  only a part of the end-to-end scenarios and power cuts, different in each run, where unit
+             tests or simulations prove the same (test/e2e/COVERAGE.md)
   --uml      without --all and --rest: the end-to-end tests on User Mode Linux, at native speed, if you
              have built that (tools/vm/README.md)
   --help`;

@@ -1,4 +1,4 @@
-/** Routes that end the daemon, for good or for its successor. */
+/** Routes that stop the daemon, or replace it by a successor. */
 import { type DaemonStopRequest, daemonSchemas as schemas } from "@blksnap/api";
 import { answers, type RouteContext } from "./route-context.js";
 

@@ -1,6 +1,6 @@
 /**
- * Metrics on a socket of their own: who may use the control socket has root's power over block devices, and
- * who only watches needs none of it.
+ * Metrics on a separate socket: a user of the control socket has root's power over block devices, which monitoring does
+ * not need.
  */
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { answerFor } from "@blksnap/api";

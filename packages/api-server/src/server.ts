@@ -48,8 +48,8 @@ const CLOSE_GRACE_MS = 10_000;
 export interface ControlServerOptions {
   readonly socketPath: string;
   /**
-   * The descriptor of a socket that somebody else has made there, and that outlives this server, as a service manager
-   * does; absent: the server makes its own.
+   * The descriptor of a socket that another program, such as a service manager, has created there, and that outlives
+   * this server; absent: the server creates its own.
    */
   readonly listenFd?: number;
   readonly logger: Logger;
@@ -321,7 +321,8 @@ export async function startControlServer(options: ControlServerOptions): Promise
       ...(code === undefined ? {} : { errnoName: code }),
     });
   });
-  // Of a connection that cannot be accepted, as for want of memory. With nobody who hears of it the process would end.
+  // For a connection that cannot be accepted, such as for lack of memory. Without a listener this error would end the
+  // process.
   app.server.on("error", (error) => log.warn({ err: error }, "the control API has an error"));
   return {
     socketPath,

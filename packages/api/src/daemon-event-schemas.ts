@@ -1,6 +1,6 @@
 /**
- * What is told of the whole daemon: DAEMON_EVENTS lists the kinds, each with how much it matters. Code that makes
- * them or puts them into words has a table by kind, so one that is missing there does not build.
+ * Events of the whole daemon: DAEMON_EVENTS lists the kinds, each with its severity. Code that creates them or puts
+ * them into words has a table by kind, so one that is missing there does not build.
  */
 import type { JSONSchema } from "json-schema-to-ts";
 import { list, record, recordWithOptional } from "./build.js";

@@ -1,4 +1,4 @@
-/** What a daemon can be told that is no matter of the driver, as in setting-table.ts. */
+/** The daemon's settings that do not concern the driver, as in setting-table.ts. */
 import type { SettingTable } from "./setting-table.js";
 import { DEFAULT_SOCKET_PATH } from "./socket-path.js";
 

@@ -1,6 +1,6 @@
 /**
- * What is told of a snapshot while it lives: EVENTS lists the kinds. Code that makes them or puts them into
- * words has a table by kind, so one that is missing there does not build.
+ * Events of a snapshot: EVENTS lists the kinds. Code that creates them or puts them into words has a table by kind, so
+ * one that is missing there does not build.
  */
 import { list, record, recordWithOptional } from "./build.js";
 import * as is from "./scalars.js";

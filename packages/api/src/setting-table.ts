@@ -1,6 +1,6 @@
 /**
- * What a daemon can be told, each thing once: its name in the code and on blksnapd's command line, what
- * values it takes, its default and what it means. Types, defaults, checks, help and README follow.
+ * The daemon's settings, each defined once: its name in the code and on blksnapd's command line, its values, its
+ * default and its meaning. Types, defaults, checks, help and README follow from it.
  */
 interface Described {
   /** On the command line of blksnapd, without dashes. */

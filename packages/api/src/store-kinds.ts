@@ -1,6 +1,6 @@
 /**
- * What old data can be put on, as users name and see it. How each kind is opened is in the
- * table of `@blksnap/diff-storage`, and a kind of that one which is missing here does not build.
+ * The kinds of stores, as users name and see them. The table of `@blksnap/diff-storage` says how each kind is opened; a
+ * kind of that table that is missing here does not build.
  */
 
 interface StoreKindEntry {

@@ -1,6 +1,6 @@
 /** How long something took, on a machine that may sleep, and whose clock may be set. */
 
-/** By a clock that goes on while the machine sleeps, and by one that cannot be set. */
+/** By a clock that runs while the machine sleeps, and by one that cannot be set. */
 export interface Moment {
   readonly wallMs: number;
   readonly upMs: number;

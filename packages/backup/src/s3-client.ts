@@ -210,7 +210,7 @@ export class S3Client {
     }
   }
 
-  /** Of a failure that goes on: each request has its own, and one line is enough for all. */
+  /** Reports a failure that continues: each request has its own, and one line is enough for all. */
   #tell({ text }: Failure, what: string, attempt: number): void {
     const toldMs = performance.now();
     if (attempt < TOLD_FROM || toldMs - this.#toldMs < TOLD_AGAIN_MS) return;

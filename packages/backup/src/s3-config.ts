@@ -55,7 +55,7 @@ function wrong(why: string, hint: string): BackupError {
   return new BackupError("USAGE", why, { hint });
 }
 
-/** The names that a URL has. It is not repeated in errors: somebody may have put a secret into it. */
+/** The names that a URL has. Errors never print the URL: it may contain a secret. */
 function placeOf(url: string): { readonly bucket: string; readonly prefix: string } {
   const hint =
     "Give s3://BUCKET/PREFIX; credentials come from the environment or ~/.aws/credentials";

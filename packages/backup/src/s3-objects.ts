@@ -9,7 +9,7 @@ import { elementsIn, textIn } from "./s3-xml.js";
 export interface S3Options extends S3Place {
   /** When aborted, requests are not sent again, and waited for only shortly. */
   readonly signal?: AbortSignal | undefined;
-  /** Told of failures that go on while their requests are sent again. */
+  /** Called with failures that continue while their requests are retried. */
   readonly onNote?: ((text: string) => void) | undefined;
   /** For tests. */
   readonly limits?: Partial<S3Limits> | undefined;

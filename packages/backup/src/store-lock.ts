@@ -101,7 +101,7 @@ export class StoreLock {
     return lock;
   }
 
-  /** Before what cannot be undone: fails where somebody has removed the lock, or may have. */
+  /** Call it before anything that cannot be undone: it fails if the lock was removed, or may have been. */
   async check(): Promise<void> {
     this.checkTime();
     const data = await this.#objects.get(this.#key);

@@ -51,7 +51,7 @@ export async function openBackups(
   checkBucketOptions(given, text);
   const scheme = SCHEME.exec(text)?.[1];
   if (scheme !== undefined && !isBucket(text)) {
-    // The rest is not repeated: somebody may have put a secret into it.
+    // Never print the rest: it may contain a secret.
     const hint =
       "Give a folder, or s3://BUCKET/PREFIX with the --endpoint of a server that speaks S3";
     throw usageError(`${option}: ${scheme}:// is no place for backups`, "USAGE", hint);

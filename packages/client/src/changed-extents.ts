@@ -1,6 +1,6 @@
 /**
- * What changed on a device, extent by extent: sorted, disjoint, and of one take. A stream of millions that breaks off,
- * because the daemon is upgraded, continues at the offset that it had come to.
+ * What changed on a device, extent by extent: sorted, disjoint, and of one take. An interrupted stream, such as by an
+ * upgrade of the daemon, continues at the offset that it had reached.
  */
 import type { DiffHead, DiffRange } from "@blksnap/api";
 import { BlksnapClientError, errorFromAnswer } from "./client-error.js";

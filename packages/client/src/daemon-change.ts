@@ -1,4 +1,4 @@
-/** Waiting until another daemon answers, or none does any more. */
+/** Waits until another daemon answers, or none does any more. */
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { DaemonUpgradeResponse } from "@blksnap/api";

@@ -1,4 +1,4 @@
-/** A stream that continues where it broke off, with the daemon that serves next. */
+/** A stream that resumes after an interruption, with the next daemon. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { isInBetween } from "./daemon-change.js";
 

@@ -1,4 +1,4 @@
-/** What can be told of errors that other code has thrown: Node, a callback. */
+/** Describes errors that other code has thrown: Node, a callback. */
 import { errnoName, errnoNumber } from "./errno.js";
 
 /** Name of the errno that an error carries, such as "ENOSPC"; "EIO" when it carries none. */

@@ -1,7 +1,7 @@
 /**
- * The kernel's errnos, `include/uapi/asm-generic/errno-base.h` and `errno.h`: one name for each number.
- * Tables that are read by their names have two for some (EAGAIN and EWOULDBLOCK, EOPNOTSUPP and
- * ENOTSUP), and lack others (ENOTBLK); what is decided by such a name depends on who fed it.
+ * The kernel's errnos, `include/uapi/asm-generic/errno-base.h` and `errno.h`: one name for each number. Other tables
+ * have two names for some numbers (EAGAIN and EWOULDBLOCK, EOPNOTSUPP and ENOTSUP), and lack others (ENOTBLK); a
+ * decision by such a name depends on the table it came from.
  */
 
 /** Names from number 1 on; `-` where the kernel has none. */

@@ -1,5 +1,5 @@
 /**
- * A queue whose events outlive the process: a ring in memory, and a file from which the next process has it again.
+ * A queue whose events outlive the process: a ring in memory, and a file from which the next process restores it.
  *
  * ```
  *   {"log":"5f0c…"}                    whose numbers these are
@@ -7,8 +7,8 @@
  *   …                                  appended, one write each; rewritten when it is twice the ring
  * ```
  *
- * A number means one event of one log. Where an event may have been read by somebody and is not in the file, the log
- * gets another name, so that a reader who continues learns that it missed some rather than skip them unawares.
+ * A number means one event of one log. If a reader may have seen an event that is not in the file, the log gets another
+ * name, so that a reader that continues learns that it missed events instead of skipping them unnoticed.
  */
 import { randomBytes } from "node:crypto";
 import {

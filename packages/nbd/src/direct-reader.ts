@@ -1,13 +1,13 @@
 /**
- * Reads from a socket without its stream: what is large goes to where it is wanted, and is copied nowhere. A stream makes
- * a buffer for each 64 KiB, joins them, and has them copied: half of what a client's process took for a GiB.
+ * Reads from a socket without its stream: large payloads go directly to their target, without a copy. A stream makes a
+ * buffer for each 64 KiB, joins them, and copies them: half of a client's CPU time for a GiB.
  */
 import { connect, type NetConnectOpts, type Socket } from "node:net";
 import { type ByteReader, lostConnection } from "./socket-reader.js";
 
 /** Heads of replies, and what came with them. */
 const STAGE_BYTES = 65_536;
-/** One is given to the socket while the others have what nobody has asked for yet. */
+/** The socket has one while the others hold data that no caller has requested yet. */
 const STAGES = 3;
 /** Of less than this, what follows it is read with it. */
 const DIRECT_MIN_BYTES = 32_768;
@@ -73,7 +73,7 @@ export class DirectReader implements ByteReader {
   /** Called again without a read in between where a socket has tried another address: that has the same. */
   #next(): Uint8Array {
     const wanted = this.#wanted;
-    // Where somebody waits, nothing is staged.
+    // While a caller waits, nothing is staged.
     if (this.#given === undefined && wanted !== undefined) {
       const left = wanted.target.subarray(wanted.have);
       this.#isTarget = left.length >= DIRECT_MIN_BYTES;
@@ -90,7 +90,7 @@ export class DirectReader implements ByteReader {
     const wanted = this.#wanted;
     if (this.#isTarget) {
       this.#isTarget = false;
-      // Where the read was given up meanwhile, nobody waits for more.
+      // If the read was given up meanwhile, no caller waits for more.
       if (wanted === undefined) return false;
       wanted.have += bytes;
       this.#endIfFull(wanted);

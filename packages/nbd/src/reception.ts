@@ -102,7 +102,7 @@ export class Reception<Export extends ExportDescription> {
         told = 0;
         this.#begin(result);
       } else if (result !== -ECANCELED && result !== -EINTR && result !== -ECONNABORTED) {
-        // It may go on for long, as where there are too many open files: once is enough.
+        // It may last long, such as with too many open files: report it once.
         if (result !== told)
           onError(new Error(`a connection cannot be accepted: ${errnoName(result)}`));
         await sleep(RETRY_MS, undefined, { signal, ref: false }).catch(() => undefined);

@@ -240,9 +240,9 @@ function blockParams(fd: number, rdev: number, readOnly: boolean): DeviceParams 
 }
 
 /**
- * How a device wants memory aligned, where it takes pages that may change while they are written, as those of a page
- * cache may. Where it keeps checksums or parities (`stable_writes`) it does not: nobody tells the owners of pages that
- * come through a front. What has no queue (btrfs, which keeps checksums, NFS) is not asked.
+ * The memory alignment that a device needs, if it accepts pages that may change while they are written, such as those
+ * of a page cache. A device with checksums or parities (`stable_writes`) does not: the owners of pages that pass
+ * through a front do not learn of it. Files without a queue (btrfs, which has checksums, NFS) do not qualify.
  */
 function pageAlignmentBytes(number: string): number | undefined {
   const attribute = (name: string): number => Number(queueAttribute(number, name) ?? Number.NaN);

@@ -1,15 +1,15 @@
 /**
- * Requests that io_uring itself could not carry out: no memory for them (-ENOMEM, -EAGAIN), or no thread
- * (-ECANCELED). The file or device behind has said nothing, and an error would have a file system give its disk up,
- * or a snapshot its blocks. They are tried again until it is time that somebody hears of it.
+ * Requests that io_uring itself could not carry out: no memory for them (-ENOMEM, -EAGAIN), or no thread (-ECANCELED).
+ * The file or device has not failed, and an error would make a file system give up its disk, or a snapshot its blocks.
+ * So they are retried for a bounded time, and only then fail.
  *
  * ```
  *   submitted ─▶ one of those ─▶ waits ─▶ all that wait are submitted again
  *                    └──── for TRIES_MS by now: that is its answer
  * ```
  *
- * Requests of a series follow from each other, and somebody waits for all of them: a copy that has failed is made
- * again block by block. Where one of them has been given up those that begin later are tried once, until one is answered.
+ * Requests of a series follow from each other, and one caller waits for all of them: a failed copy is repeated block by
+ * block. After one of them was given up, later ones are tried once, until one is answered.
  */
 import { isRingShort, type Reactor, type Timer } from "@blksnap/uring";
 

@@ -101,14 +101,14 @@ export class Reactor {
   readonly #own: MappedMemory;
   readonly #counter: Uint32Array;
   readonly #heartbeat: Int32Array;
-  /** The time of a turn in which somebody has asked for it, in microseconds. */
+  /** The time of the present turn, if a caller has asked for it, in microseconds. */
   readonly #turnUs = new Float64Array(1);
   #stampedTurn = -1;
   readonly #timespecs: BigInt64Array;
   readonly #timers: (Timer | null)[] = [];
   readonly #freeFiles: number[] = [];
   readonly #freeBuffers: number[] = [];
-  /** What gives back the places that were taken in the present attempt(). */
+  /** Callbacks that free what the present attempt() has registered. */
   #taken: (() => void)[] | undefined;
   #stopped = false;
   #processEnds = false;
@@ -304,8 +304,8 @@ export class Reactor {
   }
 
   /**
-   * Puts the time of this turn into a typed array, in microseconds of a clock that never goes back. It is read once in a
-   * turn, and only where somebody asks.
+   * Puts the time of this turn into a typed array, in microseconds of a clock that never goes back. The clock is read
+   * at most once in a turn.
    */
   stampUs(into: Float64Array, index: number): void {
     if (this.#stampedTurn !== this.#heartbeat[0]) {

@@ -41,8 +41,8 @@ export function tryLockFile(fd: number, type: number = LockType.WRITE): boolean 
 }
 
 /**
- * flock(2), exclusively: a lock of its own kind, which tryLockFile() neither sees nor holds up. It ends with the last
- * duplicate of the descriptor. Answers false when somebody else holds it.
+ * flock(2), exclusively: another kind of lock, which tryLockFile() neither sees nor blocks. It ends with the last
+ * duplicate of the descriptor. Returns false if another process holds it.
  */
 export function tryFlock(fd: number): boolean {
   const status = native.lockWholeFile(fd);

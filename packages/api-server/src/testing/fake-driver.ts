@@ -1,6 +1,6 @@
 /**
- * A driver that only keeps books: devices by name, no ublk, no data. With it the control server, the
- * client and the command line are tested without root, and can be tried out anywhere.
+ * A fake driver that keeps state only in memory: devices by name, no ublk, no data. With it tests run the control
+ * server, the client and the command line without root, and anyone can try them anywhere.
  */
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";

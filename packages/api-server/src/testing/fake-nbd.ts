@@ -1,4 +1,4 @@
-/** Keeps books of TCP addresses, and listens at none. */
+/** Remembers TCP addresses, and listens at none. */
 import {
   ControlError,
   type NbdControl,

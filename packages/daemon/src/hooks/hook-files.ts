@@ -22,8 +22,8 @@ export interface Hook {
 }
 
 /**
- * None where there is no folder. Files that are not executable are no hooks; what cannot be looked at may be one, and is
- * not passed over: nobody would hear that a database was not brought to rest.
+ * None if there is no folder. Files that are not executable are no hooks. A file that cannot be examined may be one,
+ * and is not skipped: a database would silently stay unquiesced.
  * @throws the error of readdir(2)
  */
 export async function hooksIn(directory: string): Promise<Hook[]> {

@@ -1,10 +1,10 @@
 /**
- * Whether systemd takes the system down; and whether to the firmware. It does not where it starts anew under
- * the same kernel (soft-reboot), nor in a container, whose host continues; and that is not sure where another
- * kernel is loaded that may be started instead (kexec), a boot that no counter of the machine counts.
+ * Whether systemd shuts the system down, and whether to the firmware. It does not reach the firmware in a soft-reboot,
+ * which keeps the kernel, nor in a container, whose host continues. It is uncertain if another kernel is loaded that
+ * may be started instead (kexec), a boot that no counter of the machine counts.
  *
- * When all units have stopped, systemd starts systemd-shutdown as process 1 in its place, which answers nobody; its
- * first word says what comes then.
+ * When all units have stopped, systemd replaces itself, process 1, by systemd-shutdown, which answers no queries; its
+ * first argument says what follows.
  *
  * Facts: systemd.special(7), systemd-shutdown(8), /run/systemd/container in "Container Interface" of systemd.io.
  */

@@ -1,4 +1,4 @@
-/** Where a device is that was in use in an earlier boot: at the name that it had, or at another one. */
+/** Finds a device that was in use in an earlier boot, under its old name or another one. */
 import { deviceKey } from "../device-number.js";
 import { entriesOf } from "../sysfs-text.js";
 import { compareIdentity, type DeviceIdentity, readBlockIdentity } from "./device-identity.js";

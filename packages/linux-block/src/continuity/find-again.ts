@@ -1,6 +1,6 @@
 /**
- * A device or file that was in use in this boot, found by what it is: the name that it had is a label, and may be
- * gone (a volume that was renamed), or lead elsewhere (a link of udev that turned to another device).
+ * Finds a device or file that was in use in this boot by its identity: its old name is only a label, and may be gone (a
+ * renamed volume), or lead elsewhere (a udev link that now means another device).
  */
 import { execFile } from "node:child_process";
 import { dirname } from "node:path";

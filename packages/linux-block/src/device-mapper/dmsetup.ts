@@ -1,6 +1,6 @@
 /**
- * The program dmsetup, which speaks with the kernel's device mapper, in a session of its own: what it has
- * begun it finishes, whatever becomes of the process that started it.
+ * The program dmsetup, which talks to the kernel's device mapper, in its own session: it finishes what it has begun
+ * even if the process that started it dies.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";

@@ -118,7 +118,7 @@ async function locked(
   }
 }
 
-/** Undefined where somebody else has it; an error where that cannot be found out. */
+/** Undefined if another process has it; an error if that cannot be determined. */
 function lockedNow(path: string, tryFlock: TryFlock): number | Error | undefined {
   let fd: number | undefined;
   try {

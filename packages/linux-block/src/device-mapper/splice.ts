@@ -144,7 +144,7 @@ export class DeviceMapper {
   ): Promise<Result> {
     return withGroupLock(node, this.#ports.tryFlock, async () => {
       const found = this.node(node.number);
-      // The lock is that of the group's old name, which keeps nobody away.
+      // The lock has the group's old name, so it excludes no other program.
       if (found?.uuid === node.uuid && volumeGroupOf(found) !== volumeGroupOf(node)) {
         const what = `${node.name} has come to be ${found.name}, of another volume group`;
         throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: try again`);

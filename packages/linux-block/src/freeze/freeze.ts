@@ -57,7 +57,7 @@ export interface FreezeOptions {
   readonly system: FreezeSystem;
 }
 
-/** Guards that were left to a freeze or thaw that hangs: what they hold is not frozen for good. */
+/** Guards whose freeze or thaw hangs: they still thaw their file systems when it returns. */
 const unfinished = new Set<FreezeGuard>();
 
 /**

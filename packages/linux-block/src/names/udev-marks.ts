@@ -1,6 +1,6 @@
 /**
- * Files by which udev rules tell what kind a device is of: the kernel says nothing of the kind, and the first
- * event comes before rules could ask any daemon.
+ * Files that tell udev rules the kind of a device: the kernel does not know it, and the first event arrives before
+ * rules could ask a daemon.
  */
 import { existsSync, mkdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

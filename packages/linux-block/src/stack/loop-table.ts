@@ -1,6 +1,6 @@
 /**
- * What is behind loop devices, as the kernel says it: the name that sysfs has may be gone, or another
- * file's by now.
+ * The files behind loop devices, as the kernel reports them: the name in sysfs may be gone, or name another file by
+ * now.
  *
  * ```
  *   sysfs: names, disk sequence numbers ──the same as before──▶ what is known

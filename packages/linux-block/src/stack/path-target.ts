@@ -1,5 +1,5 @@
 /**
- * What paths lead to that users name, found without this process waiting for it.
+ * Resolves users' paths without this process waiting for them.
  *
  * A path can lie on a file system that does not answer: of a server that is away, or above a device that this
  * process serves. Its main thread must not wait there, because its devices wait for it, nor any other thread,
