@@ -10,6 +10,8 @@ export type LinuxBlockErrorCode =
   | "NODE_NOT_CLONABLE"
   /** The device mapper has refused. */
   | "DEVICE_MAPPER_FAILED"
+  /** An exchange of tables that the kernel was not asked for: a suspension of the node is another program's. */
+  | "EXCHANGE_NOT_BEGUN"
   /** What a path lies on does not answer. */
   | "DEVICE_FAILED"
   /** A file system that has to be frozen is not. */

@@ -161,6 +161,26 @@ test("an exchange that the kernel refuses leaves the node as it was, and not sus
   assert.equal([await tableOf(node), nodes()], before);
 });
 
+test("an exchange does not end a suspension that another program has begun", async (t) => {
+  const [disk, other] = await ramDisks(t, 2, 16 * MIB);
+  const sectors = await sectorsOf(disk);
+  const { path: node, suspend, resume } = await mapped(t, [`0 ${sectors} linear ${disk} 0`]);
+  const before = [await tableOf(node), nodes()];
+  const number = (await identityOf(node)).split(" ")[0].split(":").slice(-2);
+  await run(["dmsetup", "load", node], { input: `0 ${sectors} linear ${other} 0` });
+  await suspend();
+  for (const verb of ["exchange", "return"]) {
+    const { status, stderr } = await attempt([apartProgram, "0", verb, ...number]);
+    assert.equal([status, stderr.split(":")[0]], [2, "another program has suspended it"]);
+  }
+  const info = await run(["dmsetup", "info", node]);
+  assert.match(info, /^State: +SUSPENDED$/m);
+  assert.match(info, /^Tables present: +LIVE & INACTIVE$/m);
+  await run(["dmsetup", "clear", node]);
+  await resume();
+  assert.equal([await tableOf(node), nodes()], before);
+});
+
 test("what resumes a node makes no table of another program live, and drops none", async (t) => {
   const [disk, other] = await ramDisks(t, 2, 16 * MIB);
   const sectors = await sectorsOf(disk);

@@ -15,7 +15,7 @@ import { closeSync, existsSync, openSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { messageOf } from "@blksnap/errors";
-import type { DeviceMapper, MappedNode, Splice } from "@blksnap/linux-block";
+import type { DeviceMapper, LinuxBlockError, MappedNode, Splice } from "@blksnap/linux-block";
 import { tryLockFile } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
@@ -56,21 +56,24 @@ export class LiveExchange {
     }
     const name = StateFile.exchange.name(number);
     const fd = openSync(this.#pathOf(name), "a", 0o600);
-    let isDone = false;
+    /** Whether the node may be suspended by it. */
+    let isLeft = true;
     try {
       if (!tryLockFile(fd)) throw new Error("an earlier exchange of its tables has not ended");
       const how = what === "return" ? "return" : "exchange";
       const tookUs = await this.#dm.exchange(number, fd, how).catch(async (error: unknown) => {
-        await this.#endRefused({ device, splice });
+        isLeft = (error as Partial<LinuxBlockError>).code !== "EXCHANGE_NOT_BEGUN";
+        if (isLeft) await this.#endRefused({ device, splice });
+        else await this.dropWaiting({ device, splice });
         throw error;
       });
-      isDone = true;
+      isLeft = false;
       const withoutIoMs = Math.ceil(tookUs / 100) / 10;
       this.#context.logger.info({ device, what, withoutIoMs }, "its node leads elsewhere");
     } finally {
       closeSync(fd);
-      // Who suspends it after an exchange resumes it, too.
-      const node = isDone ? undefined : this.#dm.node(number);
+      // Who suspends it after an exchange, or before it could begin, resumes it, too.
+      const node = isLeft ? this.#dm.node(number) : undefined;
       if (!this.#isSettled(name, node)) void this.#resumeLater(name, number, splice);
     }
   }

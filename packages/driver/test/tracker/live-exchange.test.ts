@@ -3,6 +3,7 @@ import { closeSync, existsSync, openSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ETIMEDOUT } from "@blksnap/errors";
+import { LinuxBlockError } from "@blksnap/linux-block";
 import { tryLockFile } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -156,6 +157,22 @@ test("a node that another program suspends before the exchange stays so", async 
     assert.ok(dm.isSuspended);
     assert.not(dm.asked.includes("exchange") || dm.asked.includes(RESUME) || hasMark());
     assert.equal([dm.leadsTo, dm.waiting], [before, undefined]);
+  }
+});
+
+test("a node that another program suspends while its exchange is about to begin stays so", async () => {
+  for (const what of ["splice", "return"]) {
+    const { dm, live, tracker, hasMark } = world();
+    if (what === "return") await live.splice(tracker);
+    const before = dm.leadsTo;
+    dm.exchange = async () => {
+      dm.isSuspended = true;
+      throw new LinuxBlockError("EXCHANGE_NOT_BEGUN", "another program has suspended it");
+    };
+    const work = what === "splice" ? live.splice(tracker) : live.takeOut(tracker);
+    assert.is(await codeOf(work), "SPLICE_FAILED");
+    assert.equal([dm.isSuspended, dm.asked.includes(RESUME), hasMark()], [true, false, false]);
+    assert.equal([dm.leadsTo, dm.waiting], [before, undefined], "what was to be live is dropped");
   }
 });
 

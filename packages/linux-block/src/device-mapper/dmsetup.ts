@@ -5,7 +5,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { basename } from "node:path";
-import { LinuxBlockError } from "../errors.js";
+import { LinuxBlockError, type LinuxBlockErrorCode } from "../errors.js";
 
 export interface DmsetupOptions {
   /** For its standard input: a table. */
@@ -16,9 +16,11 @@ export interface DmsetupOptions {
   readonly program?: string;
   /** A descriptor that lives for as long as the program does. */
   readonly heldFd?: number;
+  /** Codes of the error for exit statuses that say more than that it failed. */
+  readonly codes?: Readonly<Record<number, LinuxBlockErrorCode>>;
 }
 
-/** Answers what it printed. @throws LinuxBlockError DEVICE_MAPPER_FAILED, with what it said */
+/** Answers what it printed. @throws LinuxBlockError DEVICE_MAPPER_FAILED, or as `codes` says, with what it said */
 export type RunDmsetup = (words: readonly string[], options?: DmsetupOptions) => Promise<string>;
 
 const TIMEOUT_MS = 10_000;
@@ -29,7 +31,7 @@ const UDEV_CONTROL = "/run/udev/control";
 const FOLDERS = ":/usr/sbin:/sbin:/usr/bin:/bin";
 
 export const runDmsetup: RunDmsetup = async (words, options = {}) => {
-  const { input = "", timeoutMs = TIMEOUT_MS, program = "dmsetup", heldFd } = options;
+  const { input = "", timeoutMs = TIMEOUT_MS, program = "dmsetup", heldFd, codes = {} } = options;
   const child = spawn(program, words, {
     detached: true,
     env: { ...programEnvironment(), ...udevSetting() },
@@ -48,7 +50,8 @@ export const runDmsetup: RunDmsetup = async (words, options = {}) => {
   const why = status instanceof Error ? status.message : `exit status ${status}`;
   const text = said.stderr.trim().replaceAll("\n", "; ");
   const what = `${basename(program)} ${words.join(" ")}: ${text === "" ? why : text}`;
-  throw new LinuxBlockError("DEVICE_MAPPER_FAILED", what);
+  const code = status instanceof Error ? undefined : codes[status];
+  throw new LinuxBlockError(code ?? "DEVICE_MAPPER_FAILED", what);
 };
 
 export function programEnvironment(): NodeJS.ProcessEnv {

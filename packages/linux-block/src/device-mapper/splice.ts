@@ -40,6 +40,8 @@ const NAME_MAX = 127;
  * killed in a freeze ends after it, and may have made the exchange all the same.
  */
 const EXCHANGE_LIMIT_MS = 20_000;
+/** Of its program: native/apart/exchange.h. */
+const EXCHANGE_CODES = { 2: "EXCHANGE_NOT_BEGUN" } as const;
 
 /** What is only asked of the kernel: it answers at once, unless the machine is out of memory. */
 const CALL_LIMIT_MS = 10_000;
@@ -200,14 +202,20 @@ export class DeviceMapper {
    * @param heldFd lives until nothing happens to the node any more
    * @param what an exchange is refused where its program may not stay in memory, a return is not
    * @returns for how many microseconds: users waited for no longer
-   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: it continues with its old table
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: it continues with its old table; EXCHANGE_NOT_BEGUN: it is as it was,
+   * perhaps suspended by another program, and the table still waits
    */
   async exchange(
     number: string,
     heldFd?: number,
     what: "exchange" | "return" = "exchange",
   ): Promise<number> {
-    const options: DmsetupOptions = { program: this.#ports.program, timeoutMs: EXCHANGE_LIMIT_MS };
+    const { program } = this.#ports;
+    const options: DmsetupOptions = {
+      program,
+      timeoutMs: EXCHANGE_LIMIT_MS,
+      codes: EXCHANGE_CODES,
+    };
     const held = heldFd === undefined ? {} : { heldFd };
     const said = await this.#run(["0", what, ...number.split(":")], { ...options, ...held });
     return Number(said);

@@ -35,9 +35,9 @@ void WriteBack(const char* minor) {
   }
 }
 
-int Failed(const char* what, int64_t status) {
+int Failed(int how, const char* what, int64_t status) {
   std::fprintf(stderr, "%s: %s\n", what, std::strerror(static_cast<int>(-status)));
-  return EXIT_FAILURE;
+  return how;
 }
 
 }  // namespace
@@ -47,16 +47,21 @@ int Exchange(const char* major, const char* minor, bool may_page) {
   // Before memory is locked, as a child that is given up shares it; and before anything is looked at, as it takes a while.
   WriteBack(minor);
   const int64_t locked = StayInMemory();
-  if (locked < 0 && !may_page) return Failed("mlockall (needs CAP_IPC_LOCK or LimitMEMLOCK=infinity)", locked);
+  if (locked < 0 && !may_page) {
+    return Failed(kNotBegun, "mlockall (needs CAP_IPC_LOCK or LimitMEMLOCK=infinity)", locked);
+  }
   const dev_t node = NodeOf(major, minor);
   const Mapper mapper;
-  if (mapper.status() < 0) return Failed("/dev/mapper/control", mapper.status());
+  if (mapper.status() < 0) return Failed(kNotBegun, "/dev/mapper/control", mapper.status());
   std::string table;
-  if (const int64_t status = mapper.Table(node, true, table); status < 0) {
-    return Failed("its table in waiting", status);
+  bool suspended = false;
+  if (const int64_t status = mapper.Table(node, true, table, &suspended); status < 0) {
+    return Failed(kNotBegun, "its table in waiting", status);
   }
+  // The call would end a suspension that another program has begun since it was looked at, while memory was written back.
+  if (suspended) return Failed(kNotBegun, "another program has suspended it", -EBUSY);
   // Without one the call would only resume.
-  if (table.empty()) return Failed("its table in waiting", -ENOENT);
+  if (table.empty()) return Failed(kNotBegun, "its table in waiting", -ENOENT);
   const int64_t began_us = NowUs();
   const int64_t status = mapper.Exchange(node);
   if (status == 0) {
@@ -67,5 +72,5 @@ int Exchange(const char* major, const char* minor, bool may_page) {
   // resumes the node, too: it is neither dropped nor made live.
   mapper.Clear(node, table);
   mapper.Resume(node);
-  return Failed("the exchange of tables", status);
+  return Failed(EXIT_FAILURE, "the exchange of tables", status);
 }

@@ -64,7 +64,7 @@ void AppendTargets(const std::vector<char>& answer, std::string& lines) {
 
 Mapper::Mapper() : control_(kControl, O_RDWR) {}
 
-int64_t Mapper::Table(dev_t node, bool waiting, std::string& lines) const {
+int64_t Mapper::Table(dev_t node, bool waiting, std::string& lines, bool* suspended) const {
   if (control_ < 0) return control_;
   for (size_t bytes = kTableBytes; bytes <= kTableBytesMax; bytes *= 4) {
     std::vector<char> answer(bytes);
@@ -77,6 +77,7 @@ int64_t Mapper::Table(dev_t node, bool waiting, std::string& lines) const {
     std::memcpy(&words, answer.data(), sizeof words);
     if ((words.flags & DM_BUFFER_FULL_FLAG) != 0) continue;
     AppendTargets(answer, lines);
+    if (suspended != nullptr) *suspended = (words.flags & DM_SUSPEND_FLAG) != 0;
     return 0;
   }
   return -EFBIG;

@@ -21,8 +21,9 @@ class Mapper {
   /**
    * A line for each target, as `dmsetup table` prints it; of types that may bear keys or states (all but linear, striped and
    * thin) without what follows the type. Empty where there is none.
+   * @param suspended told, in the same look, whether the node is suspended
    */
-  int64_t Table(dev_t node, bool waiting, std::string& lines) const;
+  int64_t Table(dev_t node, bool waiting, std::string& lines, bool* suspended = nullptr) const;
 
   /** DM_DEV_SUSPEND without its flag: makes a table in waiting the live one, and resumes. */
   int64_t Exchange(dev_t node) const;
