@@ -178,7 +178,8 @@ async function startServer(
     return server;
   } catch (error) {
     const inUse = await driver.devicesInUse();
-    if (inUse.length === 0) await driver.stop();
+    // Nobody has asked for an end: what is away stays the next daemon's.
+    if (inUse.length === 0) await driver.stop(false, undefined, true);
     throw error;
   }
 }

@@ -187,11 +187,12 @@ export class Driver implements DriverControl {
    * end: that is left to the next daemon, and the process has to end at once.
    * @param closing the system goes down, and no program is left that could write to the devices
    * @param onEnded called when all has ended, and before the state directory is another daemon's
+   * @param keepsAway volumes that are to be attached again stay on record: nobody has asked for this end
    */
-  async stop(closing = false, onEnded?: () => void): Promise<readonly string[]> {
+  async stop(closing = false, onEnded?: () => void, keepsAway = false): Promise<readonly string[]> {
     this.#late.stop();
     this.#mounts.stop();
-    this.#trackers.stopWatch(false);
+    this.#trackers.stopWatch(keepsAway);
     const left = await endAll({
       registry: this.#registry,
       locks: this.#operations.locks,
