@@ -94,6 +94,7 @@ export const DAEMON_EVENTS = [
     device: is.text,
     node: is.text,
     why,
+    given_up: { ...is.flag, description: "it is attached again by users alone" },
   }),
   kind(
     "generation_began",

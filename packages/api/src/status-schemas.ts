@@ -199,12 +199,19 @@ export const waitingFront = record({
   why: is.text,
 });
 
-/** A volume that was attached live until its node got another table; it is attached again as soon as it can be. */
+/**
+ * A volume that was attached live until its node got another table; it is attached again as soon as it can be, unless it is
+ * given up.
+ */
 export const untrackedVolume = record({
   device: { ...is.text, description: "the name that it was attached by" },
   node: { ...is.text, description: "/dev/mapper/NAME of its node" },
   since: { ...is.wallTime, description: "when it was detached" },
   why: { ...is.textOrNull, description: "of the last attempt; null until one has failed" },
+  given_up: {
+    ...is.flag,
+    description: "daemon after daemon has ended while attaching it: only users attach it again",
+  },
 });
 
 export const statusResponse = record({

@@ -45,8 +45,8 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
   renamed: ({ device, name_before }) => `${name_before} is called ${device} now`,
   splice_lost: ({ node, front, why }) =>
     `${node} does not lead to ${front} any more, writes are missed${because(why)}`,
-  untracked: ({ device, why }) =>
-    `${device} is not tracked, and cannot be attached again yet: ${why}`,
+  untracked: ({ device, why, given_up }) =>
+    `${device} is not tracked, and ${given_up ? "is NOT attached again by itself" : "cannot be attached again yet"}: ${why}`,
   generation_began: ({ device, generation_reason, why }) =>
     `change tracking of ${device} began anew (${generation_reason})${because(why)}`,
   persistence_failed: ({ device, why }) =>

@@ -123,9 +123,15 @@ test("a volume that cannot be attached again is a warning", async () => {
     device: "/dev/vg/a",
     node: "/dev/mapper/vg-a",
     since: "2026-01-02T03:04:05.000Z",
+    given_up: false,
   };
   harness.driver.untracked = [{ ...volume, why: "LVM changes the volume group vg" }];
   const { out } = await harness.run("doctor");
+  const why = "3 daemons have ended while attaching it";
+  harness.driver.untracked = [{ ...volume, why, given_up: true }];
+  const { out: givenUp } = await harness.run("doctor");
+  assert.match(givenUp, new RegExp(`^error +devices: /dev/vg/a is not tracked .*; ${why}`, "m"));
+  assert.match(givenUp, "NOT attached again by itself: blksnapctl attach --device /dev/vg/a");
   harness.driver.untracked = [];
   const line = "devices: /dev/vg/a is not tracked since 2026-01-02T03:04:05.000Z; LVM changes";
   assert.match(out, line);

@@ -206,6 +206,7 @@ test("status names volumes that are not tracked until they can be attached again
     device: "/dev/vg/a",
     node: "/dev/mapper/vg-a",
     since: "2026-01-02T03:04:05.000Z",
+    given_up: false,
   };
   const why = "its users write more than reaches it in 10000 ms";
   harness.driver.untracked = [{ ...volume, why }];
@@ -213,6 +214,8 @@ test("status names volumes that are not tracked until they can be attached again
     "\n! /dev/vg/a is NOT tracked since 2026-01-02T03:04:05.000Z, as its node got another table; ";
   assert.match(await harness.ok("status"), `${text}it is tried again: ${why}\n`);
   assert.equal(JSON.parse(await harness.ok("status", "--json")).untracked, [{ ...volume, why }]);
+  harness.driver.untracked = [{ ...volume, why, given_up: true }];
+  assert.match(await harness.ok("status"), `${text}it is NOT tried again by itself: ${why}\n`);
   harness.driver.untracked = [{ ...volume, why: null }];
   assert.match(await harness.ok("status"), `${text}it is attached again just now\n`);
   harness.driver.untracked = undefined as never;

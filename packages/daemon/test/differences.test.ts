@@ -121,12 +121,20 @@ test("the next daemon tells what it serves again, what waits, and what is lost",
 
 test("a volume that cannot be attached again is told once for each reason", () => {
   const before = device();
-  const untracked = { "/dev/a": { node: "/dev/mapper/a", why: "LVM is at work" } };
+  const untracked = {
+    "/dev/a": { node: "/dev/mapper/a", why: "LVM is at work", isGivenUp: false },
+  };
   const away = facts({ untracked });
   assert.equal(kinds(before, away), ["untracked", "detached"]);
   assert.equal(kinds(away, away), []);
-  const otherwise = { "/dev/a": { node: "/dev/mapper/a", why: "its users write too much" } };
-  assert.equal(kinds(away, facts({ untracked: otherwise })), ["untracked"]);
+  const why = "3 daemons have ended while attaching it";
+  const otherwise = { "/dev/a": { node: "/dev/mapper/a", why, isGivenUp: true } };
+  const [told, ...more] = differences(away, facts({ untracked: otherwise }), 0);
+  assert.equal(more, []);
+  assert.equal(told, {
+    ...{ event: "untracked", device: "/dev/a", node: "/dev/mapper/a" },
+    ...{ why, given_up: true },
+  });
   assert.equal(kinds(away, facts({ devices: before.devices })), ["attached"]);
 });
 

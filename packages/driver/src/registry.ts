@@ -22,6 +22,7 @@ import type { TrackerRecord } from "./records/records.js";
 import type { UnknownFronts } from "./recovery/unknown-fronts.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import { identityOf } from "./system/path-target.js";
+import type { LiveReturns } from "./tracker/live-returns.js";
 import { assertNoOverlap, bothNames, type TrackedPath } from "./tracker/overlap.js";
 import { assertSpliced } from "./tracker/splice-watch.js";
 import type { Tracker } from "./tracker/tracker.js";
@@ -57,6 +58,8 @@ export class Registry {
   readonly snapshots: Map<string, Snapshot> = new Map();
   /** Fronts that may be those of any device: known after recovery, before anything is attached on request. */
   unknown: UnknownFronts | undefined;
+  /** Volumes that are to be attached again. */
+  away: Pick<LiveReturns, "named"> | undefined;
 
   readonly #onAdded: (tracker: Tracker) => void;
 
@@ -138,10 +141,11 @@ export class Registry {
       const known = tracker?.splice?.identity ?? tracker?.identity;
       return known ?? (await identityOf(path, this.#blockDevices.lookAt));
     } catch (error) {
-      // The original of a front that waits may be away.
+      // The original of a front that waits may be away, and a volume that is may be called otherwise by now.
       const others = this.#others().find(({ device }) => device === resolve(path));
-      if (others === undefined) throw error;
-      return others.identity;
+      const known = others?.identity ?? this.away?.named(path)?.splice.identity;
+      if (known === undefined) throw error;
+      return known;
     }
   }
 

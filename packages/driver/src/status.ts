@@ -30,7 +30,7 @@ import type { NbdExports } from "./nbd-exports.js";
 import type { WaitingFront } from "./recovery/late-recovery.js";
 import { hasLost, type Member } from "./snapshot/member.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
-import type { Away } from "./tracker/live-returns.js";
+import { type Away, isGivenUp } from "./tracker/live-returns.js";
 import type { Tracker } from "./tracker/tracker.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
 
@@ -327,11 +327,12 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       front: source.nameOf(record.front),
       why,
     })),
-    untracked: source.away.map(({ device, splice, since, why }) => ({
-      device,
-      node: splice.path,
-      since,
-      why,
+    untracked: source.away.map((away) => ({
+      device: away.device,
+      node: away.splice.path,
+      since: away.since,
+      why: away.why,
+      given_up: isGivenUp(away),
     })),
     snapshots: await Promise.all(
       snapshots.map((snapshot) => snapshotStatus(source.devices, snapshot, source.exports)),

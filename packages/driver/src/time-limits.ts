@@ -73,6 +73,8 @@ export const NO_LIMIT_MS: number = 2 ** 31 - 1;
 export const FOLLOW_INTERVAL_MS = 1_000;
 /** From one time that a node was tracked again to the next: its users stand still each time. */
 export const FOLLOW_SPACING_MS = 60_000;
+/** Before a node is attached with which a daemon has ended, and six times that after two: others are served meanwhile. */
+export const FOLLOW_AFTER_END_MS = 10_000;
 
 // ---- writes without room for their old data ----
 

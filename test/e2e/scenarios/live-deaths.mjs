@@ -3,9 +3,10 @@
  * fifth of the deaths, by its seed; POINTS=. has all of them.
  */
 import { mkdirSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import * as assert from "uvu/assert";
 import { LIVE_FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
+import { encodeRecord } from "../../../packages/driver/dist/records/record-format.js";
 import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { linear, mapped, sectorsOf } from "../lib/device-mapper.mjs";
@@ -130,6 +131,53 @@ test("the daemon killed while it attaches a node again that has grown", async (t
 });
 
 const STATE = "/run/blksnap/state";
+
+/** Of a node, so that it is known when it is called otherwise. */
+const UUID = "E2E-away";
+
+/** As a daemon has left it that ended before it had attached the node again. */
+async function leaveAway(node, unended) {
+  const number = (await identityOf(node)).split(" ")[0].split(":").slice(-2).join(":");
+  const live = { number, name: basename(node), uuid: UUID, clone: "254:1048575" };
+  const since = new Date().toISOString();
+  const record = {
+    device: node,
+    live,
+    front: "/dev/ublkb9",
+    reason: "interrupted",
+    since,
+    unended,
+  };
+  mkdirSync(STATE, { recursive: true, mode: 0o700 });
+  writeFileSync(`${STATE}/return-${number}.record`, encodeRecord(record));
+}
+
+test("a volume that no daemon has lived to attach is named until users act, also by its old name", async (t) => {
+  const [disk] = await ramDisks(t, 1, 32 * MIB);
+  const { path: node } = await mapped(t, [`0 ${await sectorsOf(disk)} linear ${disk} 0`]);
+  await run(["dmsetup", "rename", node, "--setuuid", UUID]);
+  await leaveAway(node, 3);
+  // Nobody has asked for the end of one that cannot be reached.
+  const unreachable = new Daemon({ socketPath: "/proc/none", name: "unreachable" });
+  assert.is.not((await unreachable.ended()).status, 0);
+  assert.is(returns().length > 0, true);
+  t.daemon = await Daemon.startFor(t);
+  const [{ device, why, given_up }, ...more] = (await t.client.status()).untracked;
+  assert.equal([device, given_up, more], [node, true, []]);
+  assert.match(why, "3 daemons have ended while attaching it");
+  const { front } = await t.client.attach(node, { kind: "live" });
+  assert.equal([(await t.client.status()).untracked, returns()], [[], []]);
+  await t.client.detach(front);
+  await t.daemon.stop();
+
+  await leaveAway(node, 3);
+  t.daemon = await Daemon.startFor(t, { name: "next" });
+  await run(["dmsetup", "rename", node, "renamed"]);
+  assert.is((await t.client.detach(node)).device, node);
+  assert.equal([(await t.client.status()).untracked, returns()], [[], []]);
+  await run(["dmsetup", "rename", "renamed", basename(node)]);
+  await t.daemon.stop();
+});
 
 function returns() {
   return readdirSync(STATE).filter((name) => name.startsWith("return-"));

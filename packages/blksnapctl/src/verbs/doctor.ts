@@ -91,12 +91,14 @@ function waitingChecks({ waiting }: StatusResponse): DoctorCheck[] {
 
 function untrackedChecks({ untracked }: StatusResponse): DoctorCheck[] {
   // A daemon of an earlier version does not tell.
-  return (untracked ?? []).map(({ device, since, why }) => ({
+  return (untracked ?? []).map(({ device, since, why, given_up }) => ({
     check: "devices",
-    state: "warning",
+    state: given_up ? "error" : "warning",
     what: `${device} is not tracked since ${since}`,
     why: why ?? "its node got another table, and it is attached again just now",
-    hint: "It is attached again as soon as it can be; blksnapctl detach gives it up",
+    hint: given_up
+      ? `It is NOT attached again by itself: blksnapctl attach --device ${device} when the cause is mended, or detach`
+      : "It is attached again as soon as it can be; blksnapctl detach gives it up",
   }));
 }
 

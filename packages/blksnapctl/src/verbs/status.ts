@@ -35,8 +35,9 @@ export async function status(context: Context, given: Given): Promise<void> {
     print(`${front} of ${device} is not served yet, and its users wait: ${why}\n`);
   }
   // A daemon of an earlier version does not tell.
-  for (const { device, since, why } of found.untracked ?? []) {
-    const yet = why === null ? "it is attached again just now" : `it is tried again: ${why}`;
+  for (const { device, since, why, given_up } of found.untracked ?? []) {
+    const tried = given_up ? "NOT tried again by itself" : "tried again";
+    const yet = why === null ? "it is attached again just now" : `it is ${tried}: ${why}`;
     print(`! ${device} is NOT tracked since ${since}, as its node got another table; ${yet}\n`);
   }
   if (found.trackers.length > 0) print(`\n${trackerTable(found, exact)}`);

@@ -96,9 +96,9 @@ function* deviceEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
     if (before.waiting[device]?.why === why) continue;
     yield { event: "front_waiting", device, front, why };
   }
-  for (const [device, { node, why }] of Object.entries(now.untracked ?? {})) {
+  for (const [device, { node, why, isGivenUp }] of Object.entries(now.untracked ?? {})) {
     if (before.untracked?.[device]?.why === why) continue;
-    yield { event: "untracked", device, node, why };
+    yield { event: "untracked", device, node, why, given_up: isGivenUp };
   }
   const gone = [...went, ...without(before.waiting, now.waiting)];
   for (const [device, { front }] of gone) {

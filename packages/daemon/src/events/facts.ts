@@ -43,6 +43,12 @@ export interface SnapshotFacts {
   readonly counters: Readonly<Record<string, Readonly<Record<Counted, Told>>>>;
 }
 
+export interface UntrackedFacts {
+  readonly node: string;
+  readonly why: string;
+  readonly isGivenUp: boolean;
+}
+
 export interface Facts {
   /** Of the daemon that knew them, another one for each; empty where there was none. A pid may come again. */
   readonly life: string;
@@ -50,7 +56,7 @@ export interface Facts {
   /** Fronts that are not served yet, by device. */
   readonly waiting: Readonly<Record<string, { readonly front: string; readonly why: string }>>;
   /** Volumes that are to be attached again, by device, and why they are not. Daemons before did not know of these. */
-  readonly untracked?: Readonly<Record<string, { readonly node: string; readonly why: string }>>;
+  readonly untracked?: Readonly<Record<string, UntrackedFacts>>;
   readonly snapshots: Readonly<Record<string, SnapshotFacts>>;
   /** Numbers of reactors that do not turn, and their devices. */
   readonly stalled: Readonly<Record<string, readonly string[]>>;
@@ -122,7 +128,9 @@ export function factsOf({ daemon, ...status }: StatusResponse, life: string): Fa
     waiting: Object.fromEntries(waiting.map(({ device, front, why }) => [device, { front, why }])),
     untracked: Object.fromEntries(
       // The first attempt is under way, and seldom fails.
-      untracked.flatMap(({ device, node, why }) => (why === null ? [] : [[device, { node, why }]])),
+      untracked.flatMap(({ device, node, why, given_up: isGivenUp }) =>
+        why === null ? [] : [[device, { node, why, isGivenUp }]],
+      ),
     ),
     snapshots: Object.fromEntries(snapshots.map((one) => [one.id, snapshotFacts(one)])),
     stalled: Object.fromEntries(stalled.map(({ index }) => [index, on(index)])),

@@ -9,6 +9,7 @@ import type { Logger } from "pino";
 import type { DriverContext } from "../context.js";
 import { deviceLock } from "../driver-end.js";
 import type { ReactorEvents } from "../reactor-events.js";
+import type { NewGeneration } from "../records/return-records.js";
 import type { AttachClaim, Registry } from "../registry.js";
 import { named } from "../system/errors.js";
 import { identityOf } from "../system/path-target.js";
@@ -16,7 +17,7 @@ import { type AttachWay, LiveAttach, splicedOf } from "../tracker/live-attach.js
 import { LiveClones } from "../tracker/live-clones.js";
 import { withWaysOn } from "../tracker/live-errors.js";
 import { type FollowSteps, LiveFollow, type Verdict } from "../tracker/live-follow.js";
-import { type Away, LiveReturns, type NewGeneration } from "../tracker/live-returns.js";
+import { type Away, LiveReturns } from "../tracker/live-returns.js";
 import {
   assertNotOurs,
   assertNotUsedPastUs,
@@ -64,6 +65,7 @@ export class TrackerOperations {
     this.#logger = context.logger;
     this.#live = live;
     this.#returns = new LiveReturns(context, () => registry.trackers.values());
+    registry.away = this.#returns;
     this.#nextId = lastId + 1;
   }
 
@@ -176,27 +178,11 @@ export class TrackerOperations {
     // Their images are read already. Of others it is decided first whether they are attached at all.
     this.#watch.look(this.#hasSnapshot);
     const trackers = [...this.#registry.trackers.values()];
-    await this.#live.recover(trackers, this.#hasSnapshot, (tracker) => this.detach(tracker, {}));
+    await this.#live.recover(trackers, this.#hasSnapshot, this.#end);
     await this.#live.clones.removeOrphans(this.#registry.liveNodes);
     this.#watch.begin();
-    this.#goOnFollowing(follow, left);
+    follow.goOn(left);
     void this.checkOwnPlaces();
-  }
-
-  /** @param left of the daemon before */
-  #goOnFollowing(follow: LiveFollow, left: readonly Away[]): void {
-    for (const away of left) {
-      const { device, reason, splice } = away;
-      if (!this.#returns.isWanted(away)) continue;
-      if (!this.#returns.isUntracked(splice)) {
-        // It was attached after all, or is looked at as one that is tracked.
-        this.#returns.end(splice.node.number);
-        continue;
-      }
-      const text = "not tracked: the daemon before was to attach it again, and this one does";
-      this.#logger.error({ device, reason }, text);
-      void follow.followAway(away);
-    }
   }
 
   /** Volumes that are not tracked, and are to be again. */
@@ -207,10 +193,17 @@ export class TrackerOperations {
   /** The same for one whose front is served again later than all others. */
   async addLate(tracker: Tracker): Promise<void> {
     this.#registry.addTracker(tracker);
-    const end = (one: Tracker) => this.detach(one, {});
-    if (tracker.splice !== undefined) await this.#live.settle([tracker], this.#hasSnapshot, end);
+    if (tracker.splice !== undefined) {
+      await this.#live.settle([tracker], this.#hasSnapshot, this.#end);
+    }
     this.#watch?.look((one) => one === tracker);
   }
+
+  /** Answers whether it is attached again by itself: the daemon before was about to do that. */
+  readonly #end = async (tracker: Tracker): Promise<boolean> => {
+    await this.detach(tracker, {});
+    return this.#returns.isFollowed(tracker);
+  };
 
   readonly #hasSnapshot = (tracker: Tracker): boolean =>
     this.#registry.snapshotOf(tracker) !== undefined;

@@ -263,12 +263,13 @@ export class LiveAttach {
 
   /**
    * After an earlier daemon: waits for exchanges that are still under way, and ends what it has left half done.
-   * @param end takes back an attach that did not get to its splice, or a detach that is past it
+   * @param end takes back an attach that did not get to its splice, or a detach that is past it; answers whether the
+   * device is attached again by itself
    */
   async recover(
     trackers: readonly Tracker[],
     hasSnapshot: (tracker: Tracker) => boolean,
-    end: (tracker: Tracker) => Promise<void>,
+    end: (tracker: Tracker) => Promise<boolean>,
   ): Promise<void> {
     await this.#exchanges.fence(trackers.flatMap(({ splice }) => splice ?? []));
     await this.settle(trackers, hasSnapshot, end);
@@ -278,7 +279,7 @@ export class LiveAttach {
   async settle(
     trackers: readonly Tracker[],
     hasSnapshot: (tracker: Tracker) => boolean,
-    end: (tracker: Tracker) => Promise<void>,
+    end: (tracker: Tracker) => Promise<boolean>,
   ): Promise<void> {
     for (const tracker of trackers) {
       const { splice, device } = tracker;
@@ -300,8 +301,9 @@ export class LiveAttach {
         const growth = isThere ? await this.dm.growthOf(number, clone) : undefined;
         if (growth === "grown" && isMade !== false) continue;
         if (growth === "same" && isMade === true) continue;
-        await end(tracker);
-        const text = "detached, as its node does not lead to its front: attach it again";
+        const isFollowed = await end(tracker);
+        const then = isFollowed ? "it is attached again by itself" : "attach it again";
+        const text = `detached, as its node does not lead to its front: ${then}`;
         this.#context.logger.error({ device, node: splice.path }, text);
       } catch (error) {
         this.#context.logger.error({ device, err: error }, "its live attach is not settled");

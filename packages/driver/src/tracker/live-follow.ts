@@ -10,19 +10,22 @@
  *                                      └─ fails ─▶ tried again, until the node is gone, or it is given up
  * ```
  *
- * A daemon that finds such a record goes on with the attach.
+ * A daemon that finds such a record goes on with the attach, unless too many have ended with it (live-returns.ts).
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { faultPoint } from "@blksnap/data-plane";
 import { messageOf } from "@blksnap/errors";
 import type { DeviceMapper, MappedNode } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
-import { FOLLOW_INTERVAL_MS, FOLLOW_SPACING_MS } from "../time-limits.js";
-import type { Away, LiveReturns, NewGeneration } from "./live-returns.js";
+import type { NewGeneration } from "../records/return-records.js";
+import { FOLLOW_AFTER_END_MS, FOLLOW_INTERVAL_MS, FOLLOW_SPACING_MS } from "../time-limits.js";
+import { type Away, isGivenUp, type LiveReturns, returnText } from "./live-returns.js";
 import type { Tracker } from "./tracker.js";
 
 /** Different failures of one device in the log. */
 const SAID_MAX = 100;
+/** Of the pause, with each daemon that has ended in an attempt. */
+const AFTER_END_GROWTH = 6;
 
 /** What is done with a tracker whose node leads elsewhere. Each throws where it fails. */
 export interface FollowSteps {
@@ -37,6 +40,13 @@ export interface FollowSteps {
   sync(tracker: Tracker): Promise<void>;
   detach(tracker: Tracker): Promise<void>;
   attach(path: string, reason: NewGeneration): Promise<void>;
+}
+
+/** For tests. */
+interface FollowPauses {
+  readonly intervalMs?: number;
+  /** After one daemon that has ended in an attempt. */
+  readonly afterEndMs?: number;
 }
 
 export type Verdict = "done" | "later" | "never";
@@ -58,6 +68,7 @@ export class LiveFollow {
   readonly #returns: LiveReturns;
   readonly #steps: FollowSteps;
   readonly #intervalMs: number;
+  readonly #afterEndMs: number;
   readonly #stopping = new AbortController();
   /** By number of the node: when it was attached again. */
   readonly #last = new Map<string, number>();
@@ -68,13 +79,14 @@ export class LiveFollow {
     dm: DeviceMapper,
     returns: LiveReturns,
     steps: FollowSteps,
-    intervalMs: number = FOLLOW_INTERVAL_MS,
+    { intervalMs = FOLLOW_INTERVAL_MS, afterEndMs = FOLLOW_AFTER_END_MS }: FollowPauses = {},
   ) {
     this.#logger = logger;
     this.#dm = dm;
     this.#returns = returns;
     this.#steps = steps;
     this.#intervalMs = intervalMs;
+    this.#afterEndMs = afterEndMs;
   }
 
   stop(): void {
@@ -96,9 +108,26 @@ export class LiveFollow {
     return this.#run({ tracker, device, away: undefined, failures: 0, said: new Set() });
   }
 
-  /** The same for one that an earlier daemon has detached. */
-  followAway(away: Away): Promise<void> {
-    const { device } = away;
+  /** @param left what the daemon before was to attach again */
+  goOn(left: readonly Away[]): void {
+    for (const away of left) {
+      const { device, reason, splice } = away;
+      if (!this.#returns.isWanted(away)) continue;
+      if (!this.#returns.isUntracked(splice)) {
+        // It was attached after all, or is looked at as one that is tracked.
+        this.#returns.end(splice.node.number);
+        continue;
+      }
+      this.#logger.error({ device, reason }, returnText(away));
+      void this.followAway(away);
+    }
+  }
+
+  /** As follow(), of one that an earlier daemon has detached: the later, the more daemons have ended with it. */
+  async followAway(away: Away): Promise<void> {
+    const { device, unended, splice } = away;
+    if (isGivenUp(away) && splice.present() !== undefined) return;
+    if (unended > 0) await this.#pause(this.#afterEndMs * AFTER_END_GROWTH ** (unended - 1));
     return this.#run({ tracker: undefined, device, away, failures: 0, said: new Set() });
   }
 
@@ -106,15 +135,23 @@ export class LiveFollow {
     const { signal } = this.#stopping;
     while (!signal.aborted) {
       if ((await this.#turn(one)) !== "later") return;
-      const pauseMs = Math.min(this.#intervalMs * 2 ** one.failures, FOLLOW_SPACING_MS);
-      await sleep(pauseMs, undefined, { ref: false, signal }).catch(() => undefined);
+      await this.#pause(Math.min(this.#intervalMs * 2 ** one.failures, FOLLOW_SPACING_MS));
     }
+  }
+
+  async #pause(pauseMs: number): Promise<void> {
+    const { signal } = this.#stopping;
+    await sleep(pauseMs, undefined, { ref: false, signal }).catch(() => undefined);
   }
 
   async #turn(one: Followed): Promise<Verdict> {
     try {
       const verdict = await this.#step(one);
       one.failures = 0;
+      const { away } = one;
+      // Also where somebody else has attached it.
+      const isOver = verdict !== "later" && away !== undefined && this.#returns.isWanted(away);
+      if (isOver) this.#returns.end(away.splice.node.number);
       return verdict;
     } catch (error) {
       if (!this.#stopping.signal.aborted) this.#say(one, error);
@@ -125,12 +162,7 @@ export class LiveFollow {
 
   async #step(one: Followed): Promise<Verdict> {
     const { tracker, away } = one;
-    if (away !== undefined) {
-      const verdict = await this.#steps.aloneAway(away, () => this.#attach(away));
-      // Also where somebody else has attached it.
-      if (verdict !== "later" && this.#returns.isWanted(away)) this.#returns.end(numberOf(away));
-      return verdict;
-    }
+    if (away !== undefined) return this.#steps.aloneAway(away, () => this.#attach(away));
     if (tracker === undefined) return "done";
     return this.#steps.alone(tracker, () => this.#try(one, tracker));
   }
@@ -179,9 +211,7 @@ export class LiveFollow {
     faultPoint("live.follow-detached");
     one.away = away;
     this.#last.set(number, performance.now());
-    const verdict = await this.#attach(away);
-    if (verdict !== "later") this.#returns.end(number);
-    return verdict;
+    return this.#attach(away);
   }
 
   /** What is detached already. */
@@ -195,7 +225,7 @@ export class LiveFollow {
     }
     const path = await this.#steps.pathOf(away);
     if (path === undefined) throw new Error("its node has no path");
-    await this.#steps.attach(path, reason);
+    await this.#returns.counted(away, () => this.#steps.attach(path, reason));
     this.#logger.warn({ device, reason }, "its node has another table: a new generation begins");
     return "done";
   }
@@ -218,8 +248,4 @@ export class LiveFollow {
         () => true,
       );
   }
-}
-
-function numberOf({ splice }: Away): string {
-  return splice.node.number;
 }

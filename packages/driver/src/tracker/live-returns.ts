@@ -1,19 +1,23 @@
 /**
  * Volumes that are away: detached because another program gave their node another table, and to be attached again. Each is
- * on record from before its detach until it is tracked again, is given up, or its node is gone: a daemon that is killed
- * in between leaves it to the next one.
+ * on record from before its detach until it is tracked again, users give it up, or its node is gone: a daemon that is
+ * killed in between leaves it to the next one.
+ *
+ * An attach that kills its daemon would kill each next one, and take the service of other volumes with it. So attempts are
+ * on record from their begin to their end, and those that no daemon has seen the end of are counted: each has the next one
+ * wait for longer, and after three the volume stays as it is, listed, until users attach it or give it up.
  */
 import { resolve } from "node:path";
-import { type LiveNode, Splice } from "@blksnap/linux-block";
+import { Splice } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
 import { deviceLock } from "../driver-end.js";
 import { StateFile } from "../records/file-names.js";
-import { usableRecords } from "../records/usable-records.js";
+import { type AwayRecord, type NewGeneration, readReturns } from "../records/return-records.js";
 import { identityOf } from "../system/path-target.js";
 import type { Tracker } from "./tracker.js";
 
-/** Why a new generation begins. */
-export type NewGeneration = "capacity_changed" | "interrupted";
+/** Attempts that may end with their daemon. */
+const UNENDED_MAX = 3;
 
 /** A volume that is to be attached again. */
 export interface Away {
@@ -28,14 +32,13 @@ export interface Away {
   readonly since: string;
   /** Of the last attempt; null where none has failed yet. */
   readonly why: string | null;
+  /** Attempts that have ended with their daemon. */
+  readonly unended: number;
 }
 
-interface AwayRecord {
-  readonly device: string;
-  readonly live: LiveNode;
-  readonly front: string;
-  readonly reason: NewGeneration;
-  readonly since: string;
+/** Whether it is attached by users alone from now on. */
+export function isGivenUp({ unended }: Pick<Away, "unended">): boolean {
+  return unended >= UNENDED_MAX;
 }
 
 type Context = Pick<DriverContext, "state" | "logger" | "blockDevices">;
@@ -70,25 +73,51 @@ export class LiveReturns {
 
   /** What an earlier daemon did not come to. */
   load(): readonly Away[] {
-    const { state, logger } = this.#context;
-    const found = state.readRecords(StateFile.returnRecord.prefix);
-    for (const record of usableRecords<AwayRecord>(found, logger)) {
-      const splice = new Splice(record.live);
-      this.#all.set(splice.node.number, { ...record, splice, why: null });
+    for (const record of readReturns(this.#context)) {
+      const { unended = 0, live, ...rest } = record;
+      const splice = new Splice(live);
+      this.#all.set(live.number, { ...rest, splice, unended, why: whyUnended(unended) });
     }
     return this.all;
   }
 
   /** Before it is detached. @throws ControlError OUT_OF_MEMORY: it is not to be detached then */
-  begin(one: Omit<Away, "since" | "why">): Away {
-    const away = { ...one, since: new Date().toISOString(), why: null };
-    const { device, front, reason, since, splice } = away;
-    const record: AwayRecord = { device, live: splice.node, front, reason, since };
-    const { number } = splice.node;
-    if (!this.#isClosed)
-      this.#context.state.writeRecord(StateFile.returnRecord.name(number), record);
-    this.#all.set(number, away);
+  begin(one: Omit<Away, "since" | "why" | "unended">): Away {
+    const away = { ...one, since: new Date().toISOString(), why: null, unended: 0 };
+    this.#write(away, 0);
+    this.#all.set(away.splice.node.number, away);
     return away;
+  }
+
+  /**
+   * On record while it lasts: the next daemon counts one that it finds there.
+   * @param attempt to attach it; whether it fails or not, this daemon sees its end
+   * @throws ControlError OUT_OF_MEMORY: it is not tried then; as `attempt`
+   */
+  async counted(away: Away, attempt: () => Promise<void>): Promise<void> {
+    const { unended } = away;
+    this.#write(away, unended + 1);
+    try {
+      await attempt();
+    } catch (error) {
+      if (this.isWanted(away)) this.#uncount(away);
+      throw error;
+    }
+  }
+
+  #uncount(away: Away): void {
+    try {
+      this.#write(away, away.unended);
+    } catch (error) {
+      const text = "an attempt that has failed stays on record: the next daemon counts it";
+      this.#context.logger.error({ device: away.device, err: error }, text);
+    }
+  }
+
+  #write({ device, front, reason, since, splice }: Away, unended: number): void {
+    const record: AwayRecord = { device, live: splice.node, front, reason, since, unended };
+    const name = StateFile.returnRecord.name(splice.node.number);
+    if (!this.#isClosed) this.#context.state.writeRecord(name, record);
   }
 
   /** Whether it is still to be attached. */
@@ -113,20 +142,37 @@ export class LiveReturns {
 
   /** Of a device that is tracked again; its lock is held. */
   endOf(tracker: Tracker): void {
-    const lock = deviceLock(tracker);
-    for (const { splice } of this.all) {
-      if (deviceLock(splice) === lock) this.end(splice.node.number);
-    }
+    const away = this.#of(tracker);
+    if (away !== undefined) this.end(away.splice.node.number);
   }
 
-  /** The one that a path means, or meant at its attach where nothing is there; undefined for what is tracked. */
+  /** Whether a device is attached by itself when it is tracked no more. */
+  isFollowed(tracker: Tracker): boolean {
+    const away = this.#of(tracker);
+    return away !== undefined && !isGivenUp(away);
+  }
+
+  #of(tracker: Tracker): Away | undefined {
+    const lock = deviceLock(tracker);
+    return this.all.find(({ splice }) => deviceLock(splice) === lock);
+  }
+
+  /** The one that a path means, or meant before its node was renamed; undefined for what is tracked. */
   async at(path: string): Promise<Away | undefined> {
     if (this.#all.size === 0) return undefined;
     const { lookAt } = this.#context.blockDevices;
     const identity = await identityOf(path, lookAt).catch(() => undefined);
-    return this.untracked.find(({ device, splice }) =>
-      identity === undefined ? device === resolve(path) : splice.hasIdentity(identity),
-    );
+    if (identity === undefined) return this.named(path);
+    return this.untracked.find(({ splice }) => splice.hasIdentity(identity));
+  }
+
+  /** The one that had this path, or has its uuid in it as udev's links have; nothing is there now. */
+  named(path: string): Away | undefined {
+    const name = resolve(path);
+    return this.untracked.find(({ device, splice: { node } }) => {
+      const links = [`/dev/mapper/${node.name}`, `/dev/disk/by-id/dm-uuid-${node.uuid}`];
+      return name === device || links.includes(name);
+    });
   }
 
   /** Nothing is to be attached any more, by the next daemon neither: all that is tracked is about to be detached. */
@@ -134,4 +180,19 @@ export class LiveReturns {
     this.#isClosed = true;
     for (const number of this.#all.keys()) this.end(number);
   }
+}
+
+/** For the log of a daemon that has found it. */
+export function returnText(away: Away): string {
+  if (isGivenUp(away)) {
+    return `not tracked, and NOT attached again by itself: ${away.why}; attach it, or detach it`;
+  }
+  const text = "not tracked: the daemon before was to attach it again, and this one does";
+  return away.why === null ? text : `${text} after a while: ${away.why}`;
+}
+
+function whyUnended(unended: number): string | null {
+  if (unended === 0) return null;
+  const many = unended === 1 ? "a daemon has" : `${unended} daemons have`;
+  return `${many} ended while attaching it`;
 }

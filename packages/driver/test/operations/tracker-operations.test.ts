@@ -281,6 +281,19 @@ test("a detach gives up what is to be attached again, and nothing of another nod
   }
 });
 
+test("what is to be attached again is known by the names that it had before its node was renamed", async () => {
+  const { operations, begin, registry, state } = afterFollow(false);
+  await begin();
+  const by = (path: string) => registry.identity(path).catch(({ code }) => code);
+  for (const path of ["/dev/mapper/vg-data", "/dev/disk/by-id/dm-uuid-LVM-x"]) {
+    assert.is(await by(path), "block:254:3", path);
+  }
+  assert.is(await by("/dev/vg/none"), "DEVICE_NOT_FOUND");
+  const answer = await operations.detachAt("/dev/mapper/vg-data", {});
+  assert.equal([answer.device, operations.away, state.records], ["/dev/vg/data", [], {}]);
+  operations.stopWatch(true);
+});
+
 test("an orderly end leaves nothing for the next daemon to attach, an upgrade does", async () => {
   for (const keeps of [true, false]) {
     const { operations, begin, state } = afterFollow(false);

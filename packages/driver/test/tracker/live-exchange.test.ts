@@ -10,7 +10,7 @@ import * as assert from "uvu/assert";
 import { codeOf, FRONT, NODE, world as newWorld } from "./live-world.js";
 
 const RESUME = `resume ${NODE.number}`;
-const nobody = async () => undefined;
+const nobody = async () => false;
 
 function world() {
   const made = newWorld();

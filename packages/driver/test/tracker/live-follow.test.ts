@@ -89,7 +89,7 @@ function world() {
         done.push(`attach ${path}: ${reason}`);
       },
     },
-    0,
+    { intervalMs: 0, afterEndMs: 0 },
   );
   const tracker = { device: "/dev/vg/data", splice, front: { path: "/dev/ublkb3" } } as Tracker;
   return { is, splice, done, said, follow, tracker, returns, onRecord, looks: () => looks };
@@ -237,6 +237,22 @@ test("the next daemon goes on with what the one before had detached, for the sam
   await follow.followAway(returns.all[0]);
   assert.equal([done, looks()], [["attach /dev/vg/data: interrupted"], 2]);
   assert.equal(returns.all, []);
+});
+
+test("one with which daemon after daemon has ended is not attached, and forgotten when it is gone", async () => {
+  for (const [unended, isGone, attached] of [
+    [2, false, 1],
+    [3, false, 0],
+    [3, true, 0],
+  ] as const) {
+    const { follow, done, returns, is, splice } = world();
+    is.gone = isGone;
+    const one = { device: "/dev/vg/data", splice, front: "/dev/ublkb3", unended };
+    returns.begin({ ...one, reason: "interrupted" });
+    await follow.followAway({ ...returns.all[0]!, unended });
+    assert.is(done.length, attached, `${unended}`);
+    assert.is(returns.all.length, unended === 3 && !isGone ? 1 : 0);
+  }
 });
 
 test("one that was given up is not attached, and one whose record cannot be written is not detached", async () => {

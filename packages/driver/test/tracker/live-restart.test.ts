@@ -6,12 +6,12 @@ import type { LiveAttach } from "../../dist/tracker/live-attach.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
 import { codeOf, type FakeMapper, FRONT, NODE, world } from "./live-world.js";
 
-const nobody = async () => undefined;
+const nobody = async () => false;
 
 test("after a daemon's death an attach without its splice is taken back, others continue", async () => {
   const { dm, live, tracker } = world();
   const ended: Tracker[] = [];
-  const end = async (one: Tracker) => void ended.push(one);
+  const end = async (one: Tracker) => ended.push(one) === 0;
   dm.waiting = FRONT;
   await live.recover([tracker], () => false, end);
   assert.equal([ended.length, dm.waiting], [1, undefined]);
@@ -33,6 +33,7 @@ async function isEndedAfterRestart(
     tracker: Tracker & { splice: Splice },
     dm: FakeMapper,
   ) => Promise<void>,
+  isFollowed = false,
 ): Promise<boolean> {
   const { dm, live, tracker, errors } = world();
   await before(live, tracker, dm);
@@ -42,9 +43,13 @@ async function isEndedAfterRestart(
   await live.settle(
     [tracker],
     () => false,
-    async (one) => void ended.push(one),
+    async (one) => {
+      ended.push(one);
+      return isFollowed;
+    },
   );
-  const text = "detached, as its node does not lead to its front: attach it again";
+  const then = isFollowed ? "it is attached again by itself" : "attach it again";
+  const text = `detached, as its node does not lead to its front: ${then}`;
   assert.equal(errors, ended.length === 0 ? [] : [text]);
   return ended.length === 1;
 }
@@ -54,6 +59,7 @@ test("a node that leads elsewhere after a restart is detached aloud, one that ha
   for (const growth of ["grown", undefined] as const) {
     assert.is(await isEndedAfterRestart(growth, nothing), growth === undefined);
   }
+  assert.ok(await isEndedAfterRestart(undefined, nothing, true), "the one before was to attach it");
 });
 
 test("one whose detach had begun is not followed, though it has grown since", async () => {
