@@ -1,5 +1,5 @@
 /**
- * `base:allocation` of fronts and images, from the holes that the original had when somebody looked:
+ * `base:allocation` of fronts and images, from the holes that the original had when they were queried:
  *
  * ```
  *   take ──▶ the original is looked at ──▶ the request
@@ -9,8 +9,9 @@
  *                       it reads as zero: a hole
  * ```
  *
- * An image knows by its diff area: what is not saved there has not been written to since the take. A front knows by
- * its CBT map: what was written to since has the number of then, or a later one. All else counts as data.
+ * For an image, the diff area tells: blocks that are not saved there were not written since the take. For a front,
+ * the CBT map tells: blocks written since have the number of that time, or a later one. Everything else counts as
+ * data.
  */
 import { BlockState, type CbtMap, type DiffAreaMap } from "@blksnap/engine";
 import { AllocationFlag, allData, BASE_ALLOCATION, type MetaContext } from "@blksnap/nbd";

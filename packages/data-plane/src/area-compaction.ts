@@ -1,6 +1,6 @@
 /**
- * Puts all that an area's map has into the log of its journal's successor, part by part. The parts say how
- * things are when their commit is sealed; what is committed between them is there anyway.
+ * Writes the whole map of an area into the log of its journal's successor, part by part. Each part gives the state
+ * when its commit is sealed; commits in between are in the log anyway.
  */
 import type { DiffAreaMap } from "@blksnap/engine";
 import type { JournalWriter } from "@blksnap/journal";

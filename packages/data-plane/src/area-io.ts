@@ -8,18 +8,18 @@
  *   run    READ original | READ slot ─▶ buffer of the image tag ─▶ WRITE slot
  * ```
  *
- * A copy that may go behind its write (CopyMode) is read alone: its slot is written when the engine knows of that, which
- * writes the original in the same call.
+ * A copy that may go behind its write (CopyMode) first only reads: its slot is written when the engine knows that the
+ * read has ended, and issues the write of the original in the same call.
  *
- * Both completions of a copy are awaited before its id is given back, so that no late one can meet a
- * new copy of the same id. A short transfer breaks the link and counts as failed. Where the kernel took
- * only the read (Ring.reserve), the write follows alone when the read is in.
+ * A copy's id is freed only after both completions, so that no late one can meet a new copy with the same id. A short
+ * transfer breaks the link and counts as failed. If the kernel accepted only the read (Ring.reserve), the write
+ * follows when the read has ended.
  *
- * What io_uring had no memory or thread for is tried again, as requests of a front are: of a copy that has been
- * read, only the write.
+ * I/O for which io_uring had no memory or thread is retried, as for requests of a front; after a copy's read, only
+ * its write.
  *
- * What a store does not answer in time the engine gives up; here its buffer is taken from its tag, and
- * close() leaves memory and files as they are until the answer has come.
+ * The engine gives up I/O that a store does not answer in time; here the tag loses that buffer, and close() keeps
+ * memory and files until the answer arrives.
  */
 import { slotIndex, slotStore } from "@blksnap/diff-storage";
 import {

@@ -1,4 +1,4 @@
-/** Errors on their way from a reactor's thread: what they are, their code and their errno come along. */
+/** Carries errors from a reactor's thread, with their class, code and errno. */
 import { EngineError, type EngineErrorCode } from "@blksnap/engine";
 import { UblkError, type UblkErrorCode } from "@blksnap/ublk";
 

@@ -1,8 +1,7 @@
 /**
- * Who decides about a request that carries descriptors when it is late. They travel as numbers, and the
- * number of a closed one may be that of another file by the time that a busy reactor comes to it. So
- * a request is either taken by the reactor, which then looks at its descriptors in that turn and never
- * after, or withdrawn by the main thread, which may then close them.
+ * Decides who owns a late request that carries descriptors. They travel as numbers, and by the time that a busy
+ * reactor handles it, the number of a closed one may mean another file. So either the reactor takes the request, and
+ * uses its descriptors only in that turn, or the main thread withdraws it, and may then close them.
  *
  * ```
  *   OPEN ──▶ TAKEN       by the reactor

@@ -1,5 +1,5 @@
 /**
- * How a journal's commit goes on the medium, and whether it is submitted once more.
+ * The outcome of a journal's commit, and whether it is submitted again.
  *
  * ```
  *   the kernel took only a part of a chain ──▶ at once, ATTEMPTS_MAX times; then
@@ -7,7 +7,7 @@
  *   the medium has failed ───────────────────▶ never: a sync that has failed says nothing the next time
  * ```
  *
- * A link that is broken cancels what comes behind it: the cause is among the results of the same chain.
+ * A broken link cancels the entries after it: the cause is among the results of the same chain.
  */
 import { ECANCELED, EIO, ENOMEM } from "@blksnap/errors";
 import { TRIES_MAX } from "@blksnap/ublk";

@@ -172,7 +172,7 @@ export class QueueEnd {
     this.#isEnded = false;
   }
 
-  /** The last command has come back. */
+  /** The last command has completed. */
   end(): void {
     this.#isEnded = true;
     const told = this.#onEnd;

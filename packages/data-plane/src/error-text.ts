@@ -1,4 +1,4 @@
-/** An exception for a log line: with its stack, where it has one. */
+/** An exception as text for a log line, with its stack if it has one. */
 export function errorText(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }

@@ -1,7 +1,6 @@
 /**
- * Buffers of requests whose I/O may be answered late. A request has one buffer at a time, its place. One
- * that something late still uses is taken from its request, which gets another, and stays mapped
- * until the answer has come.
+ * Buffers of requests whose I/O may be answered late. A request has one buffer at a time, its place. If late I/O
+ * still uses the buffer, the request gets another, and the buffer stays mapped until the answer arrives.
  *
  * ```
  *   place 3 ──▶ buffer 3      replace(3)      place 3 ──▶ spare 17

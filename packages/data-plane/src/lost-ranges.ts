@@ -1,6 +1,6 @@
 /**
- * The first lost ranges of a device's area, for its caller: found in slices, and kept until something is lost
- * or written over. How much is lost in all is counted as it happens.
+ * The first lost ranges of a device's area, for callers: found in slices, and cached until something is lost or
+ * overwritten. The total of lost blocks is counted as it changes.
  */
 import { type DiffAreaMap, LostRangeScan } from "@blksnap/engine";
 import type { LostRange } from "./messages.js";

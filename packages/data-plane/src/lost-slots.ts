@@ -1,4 +1,4 @@
-/** What another program has cut off a store: lost from now on, and found in slices. */
+/** Blocks in a part of a store that another program has truncated: lost from now on, and found in slices. */
 import { makeSlot } from "@blksnap/diff-storage";
 import type { TrackerEngine } from "@blksnap/engine";
 import type { LoseSlotsRequest } from "./messages.js";

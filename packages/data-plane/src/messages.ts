@@ -233,7 +233,7 @@ export interface ServeNbdRequest {
   readonly readOnly: boolean;
   /** Of the original: of an image's, as they were after its take. Null where nothing is known of them. */
   readonly holes: KnownHoles | null;
-  /** What has come behind the handshake. */
+  /** Bytes that arrived after the handshake. */
   readonly received: Uint8Array;
 }
 

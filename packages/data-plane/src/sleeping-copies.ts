@@ -1,6 +1,6 @@
 /**
- * Copies of an area whose stores are not open yet, after a recovery: reads of the front, and writes that
- * need no copy, do not wait for them.
+ * Holds copies of an area whose stores are not open yet, after a recovery: reads of the front, and writes that need
+ * no copy, do not wait for them.
  */
 import { CopyFault, type TrackerEngine } from "@blksnap/engine";
 

@@ -1,6 +1,5 @@
 /**
- * Long work on a reactor, in slices: one per turn of its loop, with all that has come meanwhile between
- * them.
+ * Long work on a reactor, in slices: one per turn of its loop, so that other work runs in between.
  */
 import { prepareNop, type Reactor } from "@blksnap/uring";
 

@@ -1,4 +1,4 @@
-/** The stores that a journal's commits tell of: what was written there is synced before the commit is. */
+/** The stores that a journal's commits refer to: their data is synced before the commit is. */
 import { assert, FsyncFlag, prepareFsync, type Reactor, SqeFlag } from "@blksnap/uring";
 
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;

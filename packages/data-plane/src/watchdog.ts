@@ -1,5 +1,5 @@
 /**
- * Sees from the main thread whether the reactors' loops continue.
+ * Checks from the main thread whether the reactors' loops continue.
  *
  * ```
  *   check, every 250 ms    turned since the last check   all is well

@@ -1,4 +1,4 @@
-/** Writes to an original that are held at a take: for how long at most, and who waits for those in flight. */
+/** Holds writes to an original at a take, for a bounded time, and tells when those in flight have ended. */
 import type { TrackerEngine } from "@blksnap/engine";
 import { assert, type Reactor, type Timer } from "@blksnap/uring";
 

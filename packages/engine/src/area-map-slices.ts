@@ -1,6 +1,5 @@
 /**
- * Which slices of an area's map have memory, and which are lost because it could not be had: see
- * area-map-layout.ts.
+ * Which slices of an area's map have memory, and which are lost because none was available: see area-map-layout.ts.
  *
  * Order of stores, for kills in between: the version, the number of lost slices, the slice's bit, its word of
  * the touched bits. Nothing that was to be saved there has been changed before the last one.

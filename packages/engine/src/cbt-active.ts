@@ -1,6 +1,6 @@
 /**
- * The active number of a CBT map, and what proves that it is not damaged: a number below the one that
- * was meant would have changes counted as old.
+ * The active number of a CBT map, and the proof that it is undamaged: a number that is too low would make changes
+ * count as old.
  */
 import { CbtWord } from "./cbt-layout.js";
 

@@ -1,10 +1,10 @@
 /**
- * All that a changed-block map has, for another medium: header, write map, read map, one after the other.
+ * The whole content of a changed-block map, for another medium: header, write map, read map, one after the other.
  *
- * It is read part by part, in order, beside the owner, which may mark meanwhile but not switch or reset:
- * that is found out. What it marks is in the checkpoint, or is to be marked again after restore().
- * read[b] is stored before write[b], so a reader that copies all of the write map first misses no frozen
- * value: what is marked after write[b] was copied has saved just that.
+ * It is read part by part, in order, while the owner may mark, but not switch or reset: the reader detects that. A
+ * mark made meanwhile is in the checkpoint, or has to be repeated after restore(). read[b] is stored before write[b],
+ * so a reader that copies the whole write map first misses no frozen value: a mark made after write[b] was copied has
+ * saved exactly that value.
  */
 import { CBT_HEADER_BYTES, CbtWord } from "./cbt-layout.js";
 import { EngineError } from "./errors.js";

@@ -1,7 +1,6 @@
 /**
- * How often a reader of a map looks again that another thread is about to reset: without a pause at first, as most of
- * it is a matter of microseconds; then standing still in between, as that thread may have no processor, or wait for
- * memory.
+ * How often a reader retries while another thread resets the map: without a pause at first, because a reset mostly
+ * takes microseconds; then with pauses, because that thread may have no processor, or wait for memory.
  */
 const AT_ONCE = 16;
 const PAUSES = 250;

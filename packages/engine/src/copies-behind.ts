@@ -5,11 +5,11 @@
  *     APART ──read──▶ BEHIND: recorded ─▶ slot is written ─▶ saved bits ─▶ record cleared ─┐
  *                        └──────────────▶ original is written ─────────────────────────────┴▶ the request ends
  *
- * From the record on the original may have been written. So a clear bit proves nothing where such a copy is under
- * way: reads of the image wait for it. What fails is written again from the place; nothing is read again.
+ * From the record on the original may have been written. So a clear bit proves nothing while such a copy is in
+ * flight: reads of the image wait for it. A failed copy is written again from the place; nothing is read again.
  *
- * Only where the snapshot is what gives way: a write that has gone down cannot be refused. And only the last copy of
- * a request, with all its blocks behind it saved or lost.
+ * Only for snapshots that break when space is short: an issued write cannot be refused. And only for the last copy of
+ * a request, when all its other blocks are saved or lost.
  *
  * A process that ends leaves records. The next one begins with these copies; a tag of the front begins no other
  * while its place has one.

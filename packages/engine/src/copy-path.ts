@@ -9,8 +9,8 @@
  *                 |                              saved | lost (owner: front) | the owner's error
  *                 +--failed, one block or no space: lost, or the owner's error
  *
- * Bits are set here and nowhere before the answer: what a set bit promises is in the slot. A copy that goes behind
- * its write (copies-behind.ts) is written again from its place where another is read again.
+ * Bits are set only here, after the answer: the old data of a set bit is in the slot. A failed copy that goes behind
+ * its write (copies-behind.ts) is written again from its place; any other is read again.
  *
  * Ahead of a write that continues a sequence its copy takes what follows in the same slot along, for one I/O in
  * place of one for each block. It needs no slot that was not needed without it, and it is a favour: where it
@@ -124,7 +124,7 @@ export class CopyPath {
     return copy;
   }
 
-  /** The copy has come so far. */
+  /** The copy has reached this stage. */
   onStage(copy: number, stage: number): void {
     const { copies } = this.core;
     copies.stage[copy] = stage;
@@ -292,7 +292,9 @@ export class CopyPath {
     counters[Stat.COPIED_BYTES] += copies.lengthBytes[copy];
   }
 
-  /** True if a write is not to go on without its copy. One whose copy goes behind has gone. */
+  /**
+   * True if a write must not continue without its copy. A write whose copy goes behind it has been issued already.
+   */
   private mayRefuse(copy: number): boolean {
     const { area, copies } = this.core;
     const isBehind = copies.mode[copy] === CopyMode.BEHIND;

@@ -53,8 +53,8 @@ export class DiffArea {
   /** Set by the engine. */
   listener: AreaListener | null = null;
   /**
-   * Whether copies may go behind their writes (see copies-behind.ts): if the map has places for them, and never where
-   * a write can be refused for want of room.
+   * Whether copies may go behind their writes (see copies-behind.ts): if the map has places for them, and never if a
+   * write can be refused for lack of space.
    */
   readonly copiesBehind: boolean;
   private readonly lowWaterSlotsFirst: number;
@@ -179,7 +179,7 @@ export class DiffArea {
     this.memory.forgetDenial(slice);
   }
 
-  /** An answer has come. If half of what was left is used by then, the next one may be too late. */
+  /** Slots have arrived. If half of the rest is used by then, the next grant may be too late. */
   private followRate(): void {
     if (this.slots.freeCount > this.lowWaterSlots >> 1) return;
     this.wantedSlots = Math.min(this.wantedSlots * 2, this.wantedSlotsMax);

@@ -1,11 +1,10 @@
 /**
- * Discards that a snapshot is in the way of.
+ * Discards that a snapshot delays.
  *
- * A discard is a hint: "this data is no longer needed". While the snapshot needs it, copying it for
- * the sake of a hint would be the wrong way round. So such a discard is kept back as a whole:
- * answered at once, not copied, not issued, not a change. When no snapshot is there any more, what
- * is kept is sent down, a slice at a time; blocks beside each other go together, whichever request discarded
- * them.
+ * A discard is a hint: "this data is no longer needed". While the snapshot needs the data, copying it for a hint
+ * would be a waste. So such a discard is kept back as a whole: answered at once, not copied, not issued, not a
+ * change. When no snapshot is left, the kept discards are issued, a slice at a time; adjacent blocks go together,
+ * whichever request discarded them.
  *
  *     DISCARD, some block unsaved --> kept -- write issued to it --> forgotten
  *                                      |

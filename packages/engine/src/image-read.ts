@@ -4,14 +4,14 @@
  *     blocks   | unsaved   | saved in slot | unsaved | lost |
  *     runs     | original  | slot          | original| EIO  |
  *
- * What is unsaved at the end of a chunk and at the start of the next one lies side by side in the original: one
- * run reads it. Slots lie anywhere, so what is saved has a run for each chunk.
+ * Unsaved blocks at the end of a chunk and at the start of the next one are adjacent in the original: one run reads
+ * them. Slots lie anywhere, so saved blocks need a run for each chunk.
  *
- * A run that was read from the original proves itself afterwards: a write to the original is issued
- * only after the block's saved bit is set, so a bit that is still clear once the read has ended means
- * that what was read is old. Blocks whose bit was set meanwhile are read again from the slot, through
- * the same run, one stretch after the other. Where a copy goes behind its write (copies-behind.ts) a clear
- * bit proves nothing: from there on the request is read again, when that copy has ended.
+ * A run that was read from the original is validated afterwards: a write to the original is issued only after the
+ * block's saved bit is set, so a bit that is still clear when the read has ended means that the data is old. Blocks
+ * whose bit was set meanwhile are read again from the slot, through the same run, one stretch after the other. Where
+ * a copy goes behind its write (copies-behind.ts) a clear bit proves nothing: from there on the request is read
+ * again, when that copy has ended.
  */
 import { BlockState, CopyMode, EIO, RunKind } from "./constants.js";
 import { type EngineCore, Stop } from "./core.js";

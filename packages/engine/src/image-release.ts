@@ -1,11 +1,10 @@
 /**
  * Discards of the image: the reader says that it is done with a range.
  *
- * Whole chunks of the range give their slot back and are copied no more; they read as zero from then
- * on, and can be written again. Chunks that something is in flight on, and the parts of chunks at both
- * ends of the range, stay as they are: a discard may always do less. So do chunks
- * whose store hangs, and those of which the map can record nothing.
- * The CBT map does not change, because being done with a range says nothing about the original.
+ * Whole chunks of the range free their slot and are no longer copied; they read as zero from then on, and can be
+ * written again. Chunks with I/O in flight, and partial chunks at both ends of the range, stay as they are: a discard
+ * may always do less. So do chunks whose store hangs, and those for which the map has no memory. The CBT map does not
+ * change, because being done with a range says nothing about the original.
  */
 import { type EngineCore, Stop } from "./core.js";
 import { NO_SLOT } from "./diff-area-map.js";

@@ -1,5 +1,5 @@
 /**
- * What becomes of one I/O between a slot and the original or a buffer, and its bound in time.
+ * The life of one I/O between a slot and the original or a buffer, and its time limit.
  *
  *     LIVE ──answer──────────────────────────────────> FREE
  *       └──bound passed──> LATE ──answer──────────────> FREE     the store has answered

@@ -273,8 +273,8 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * Looks for chunks whose slots are gone, for about so many units of work (chunks, and blocks that are
-   * lost). True: there are more. What was not scanned yet counts as lost all the same. Cold.
+   * Looks for chunks whose slots are gone, for about so many units of work (chunks, and blocks that are lost).
+   * Returns true if there are more. Chunks not scanned yet count as lost already. Cold.
    */
   findLost(unitsMax: number): boolean {
     const { core } = this;
