@@ -1,4 +1,4 @@
-/** The note that a daemon leaves for the next one when it ends and its devices stay. */
+/** The note that a daemon leaves for its successor when it ends and its devices stay. */
 import { readBootIdSync } from "@blksnap/linux-block";
 import { StateFile } from "./records/file-names.js";
 import type { StateDirectory } from "./records/state-directory.js";

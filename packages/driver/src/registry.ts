@@ -1,4 +1,4 @@
-/** The trackers and snapshots that there are, and how they are found. */
+/** All trackers and snapshots, and how to find them. */
 import { resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
 import type { AreaId } from "@blksnap/data-plane";

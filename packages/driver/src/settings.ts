@@ -1,4 +1,4 @@
-/** What a driver is started with; what users may set is in SETTINGS of @blksnap/api. */
+/** A driver's start options; those that users may set are in SETTINGS of @blksnap/api. */
 import {
   defaultsOf,
   SETTINGS,

@@ -1,5 +1,5 @@
 /**
- * How users come to fronts and images. All above and beneath it is the same for both kinds:
+ * How users reach fronts and images. Everything above and below is the same for both kinds:
  *
  * ```
  *           trackers, snapshots, recovery
@@ -81,7 +81,7 @@ export interface Served extends Serving {
   readonly maxIoBytes: number;
 }
 
-/** What goes on record of a device before any user can come. */
+/** What the record of a device has before any user can reach it. */
 export interface NumberedDevice {
   /** Its number; null where it has none. */
   readonly id: number | null;

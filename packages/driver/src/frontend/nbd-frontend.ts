@@ -1,6 +1,6 @@
 /**
- * Fronts and images as exports over NBD. Nothing of them outlives the process but what is on record: clients of a
- * daemon that has died connect to the next one, which makes the exports again under their names.
+ * Fronts and images as exports over NBD. Only their records outlive the process: clients of a daemon that has died
+ * connect to the next one, which creates the exports again under their names.
  */
 import { fsync } from "node:fs";
 import { promisify } from "node:util";
@@ -54,7 +54,7 @@ export class NbdFrontend implements Frontend {
     try {
       await startQueue({ exported: params, queueDepth, maxIoBytes });
     } catch (error) {
-      // The reactor may serve it all the same: it needs its descriptors until it has ended.
+      // The reactor may serve it anyway, and then needs its descriptors until the queue has ended.
       if (served.doubtOf(error) === "served") await served.queueEnded();
       throw error;
     }

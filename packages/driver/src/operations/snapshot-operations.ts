@@ -227,7 +227,7 @@ export class SnapshotOperations {
     } catch (error) {
       await snapshot.closeStorage();
       snapshot.enterBestEffort("destroying");
-      // It may still come to be on the medium.
+      // It may still reach the medium.
       await this.#forget(snapshot);
       throw error;
     }

@@ -1,5 +1,5 @@
 /**
- * Whether what a tracker keeps on the medium is kept, and may be written.
+ * Whether a tracker's state is kept on the medium, and may be written.
  *
  * ```
  *   kept ──▶ left ──▶ closed

@@ -1,6 +1,6 @@
 /**
- * Removing what no daemon may believe any more. A medium that fails is tried again until it is done: until then a power
- * cut would bring back what is not true.
+ * Removes files that no daemon may trust any more. If the medium fails, it retries until it succeeds: until then a
+ * power cut would bring back stale state.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { REMOVAL_INTERVAL_MS } from "../time-limits.js";

@@ -1,4 +1,4 @@
-/** What is on its way to the medium for one record. Until it has ended nothing begins with the record anew. */
+/** Work on the medium in flight for one record. Nothing else begins with the record until it has ended. */
 import { bounded } from "@blksnap/uring";
 import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
 

@@ -1,4 +1,4 @@
-/** A changed-block map, made again from its journal. */
+/** A changed-block map, rebuilt from its journal. */
 import { CbtReplay } from "@blksnap/data-plane";
 import { CbtMap } from "@blksnap/engine";
 

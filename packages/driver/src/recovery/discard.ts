@@ -1,4 +1,4 @@
-/** After a crash: removing what a snapshot has left that was interrupted, or is lost. */
+/** After a crash: removes the leftovers of a snapshot that was interrupted, or is lost. */
 
 import { join } from "node:path";
 import { faultPoint } from "@blksnap/data-plane";

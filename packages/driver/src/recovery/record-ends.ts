@@ -68,7 +68,8 @@ async function recordEnd(
       return false;
     }
     const { tracking } = found;
-    // Where it was mounted to the end, as beneath a tracker that could not be kept, its writes are in no journal.
+    // If it was mounted to the end, such as below a tracker whose map could not be kept, its writes are in no
+    // journal.
     const content = { ...tracking.content, proof: undefined };
     await persistent.writeRecord(name, {
       ...found,

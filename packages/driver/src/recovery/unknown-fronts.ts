@@ -1,7 +1,7 @@
 /**
- * Fronts with users of which no record that can be used tells: it is damaged, or another version's, or /run was lost. Any
- * device may be their original. A second front of that one would have its users write beside those of the first, and a
- * program that can read the record would resume the first one, whose map misses those writes.
+ * Fronts with users but without a usable record: it is damaged, or of another version, or /run was lost. Any device
+ * may be their original. If that got a second front, its users would write past the first one, and a program that can
+ * read the record would resume the first one, whose map misses those writes.
  */
 import { ControlError } from "@blksnap/api";
 import type { Frontend } from "../frontend/frontend.js";

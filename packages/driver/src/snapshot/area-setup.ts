@@ -1,4 +1,4 @@
-/** How a reactor is to use the storage of a snapshot for one of its devices. */
+/** How a reactor uses the storage of a snapshot for one of its devices. */
 import type { OverflowPolicy } from "@blksnap/api";
 import type { AreaId, MapFileRef, SleepingArea } from "@blksnap/data-plane";
 import { overflowSetup } from "./overflow.js";

@@ -1,4 +1,4 @@
-/** An image that ends, and not because its snapshot does. */
+/** An image that ends before its snapshot does. */
 import { ENODEV } from "@blksnap/errors";
 import type { Logger } from "pino";
 import { links } from "../system/device-names.js";

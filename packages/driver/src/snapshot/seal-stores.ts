@@ -1,4 +1,4 @@
-/** How the stores of a snapshot are left when nothing writes to them any more: see Seal. */
+/** Records the state of a snapshot's stores when nothing writes to them any more: see Seal. */
 import { fsync } from "node:fs";
 import { promisify } from "node:util";
 import type { Store } from "@blksnap/diff-storage";

@@ -1,5 +1,5 @@
 /**
- * Where stores on record are by now: by what they are, as their names may lead elsewhere. Old data must
+ * Where recorded stores are now, found by their identity, because their names may lead elsewhere. Old data must
  * neither be read from another disk, nor be written to it.
  */
 import { basename, dirname, join } from "node:path";

@@ -1,4 +1,4 @@
-/** Has files on their media, all at once and in bounded time. */
+/** Syncs files to their media, concurrently and in bounded time. */
 import { fdatasync } from "node:fs";
 import { promisify } from "node:util";
 import { ETIMEDOUT } from "@blksnap/errors";

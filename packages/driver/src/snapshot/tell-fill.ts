@@ -1,4 +1,4 @@
-/** Says how far the first growth of a snapshot's stores is, as it can make a create take long. */
+/** Reports the progress of the first growth of a snapshot's stores, which can make a create take long. */
 import type { SnapshotCreateProgress } from "@blksnap/api";
 import type { Logger } from "pino";
 import type { StoreRecord } from "../records/records.js";

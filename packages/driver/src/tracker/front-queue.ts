@@ -1,4 +1,4 @@
-/** How a tracker's reactor is told to serve its front. */
+/** Tells a tracker's reactor to serve its front. */
 
 import type { AreaId, SleepingArea } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";

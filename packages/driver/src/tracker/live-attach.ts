@@ -335,7 +335,7 @@ export function splicedOf(tracker: Tracker, splice: Splice): Spliced {
   };
 }
 
-/** @throws ControlError FRONT_IN_USE: somebody writes to it past its node */
+/** @throws ControlError FRONT_IN_USE: another program uses it, not through its node */
 async function assertOnlyItsNode({ front, splice }: Spliced): Promise<void> {
   const holder = `used by dm-${splice.node.number.split(":")[1]}`;
   for (let looks = FRONT_LOOKS; ; looks--) {

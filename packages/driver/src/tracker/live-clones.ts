@@ -116,8 +116,8 @@ export class LiveClones {
   }
 
   /**
-   * Unless the node that it was made of leads elsewhere by now: then it is the only way to its data. The kernel
-   * removes none that somebody has open.
+   * Removes it unless its node leads elsewhere by now: then the clone is the only way to its data. The kernel removes
+   * no node that is open.
    */
   async #removeOrphan({ number, name, uuid }: MappedNode): Promise<void> {
     const of = uuid.slice(this.#uuidPrefix.length);

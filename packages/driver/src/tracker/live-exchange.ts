@@ -1,6 +1,6 @@
 /**
- * The exchange of a node's tables, and what is left where one is refused: the kernel keeps the node suspended then,
- * its users wait, and the program that asked may have been killed before it could resume it.
+ * The exchange of a node's tables, and the repair after a refused one: then the kernel keeps the node suspended, its
+ * users wait, and the program that asked may have been killed before it could resume it.
  *
  * ```
  *   mark, locked ─▶ exchange ─┬─▶ done    ─▶ mark removed
@@ -9,7 +9,7 @@
  * ```
  *
  * The mark is a file in the state directory. Its lock lives as long as the program, and the file for as long as the
- * node may be suspended by it: a daemon that finds it goes on where the one before has ended.
+ * node may be suspended by it: a daemon that finds it continues where its predecessor ended.
  */
 import { closeSync, existsSync, openSync } from "node:fs";
 import { join } from "node:path";
@@ -112,8 +112,8 @@ export class LiveExchange {
   }
 
   /**
-   * Before this daemon ends, and nobody resumes them any more: waits a while for nodes that may be suspended. Answers, in
-   * words, which stay so; their marks stay for the next daemon.
+   * Waits a while for nodes that may be suspended, because no process resumes them after this daemon's end. Returns a
+   * text for each that stays suspended; their marks stay for the next daemon.
    */
   async end(patienceMs: number = RESUME_PATIENCE_MS): Promise<readonly string[]> {
     const deadlineMs = performance.now() + patienceMs;

@@ -149,7 +149,7 @@ export class LiveFollow {
       const verdict = await this.#step(one);
       one.failures = 0;
       const { away } = one;
-      // Also where somebody else has attached it.
+      // Also if another caller has attached it.
       const isOver = verdict !== "later" && away !== undefined && this.#returns.isWanted(away);
       if (isOver) this.#returns.end(away.splice.node.number);
       return verdict;

@@ -1,4 +1,4 @@
-/** The original of a tracker on record, opened again wherever it is by now. */
+/** The original of a recorded tracker, opened again wherever it is now. */
 import { closeSync } from "node:fs";
 import { ControlError } from "@blksnap/api";
 import {

@@ -1,6 +1,6 @@
 /**
- * Where the daemon writes by itself must not be the bytes of a device that it serves: what it writes would
- * wait for itself, or change what users have there.
+ * The daemon's own files must not lie on a device that it serves: its writes would wait for themselves, or change
+ * users' data.
  */
 
 import { fstatSync, readFileSync, readlinkSync } from "node:fs";

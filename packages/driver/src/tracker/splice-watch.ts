@@ -1,6 +1,6 @@
 /**
- * Notices that a node does not lead to its front any more: another program has loaded another table (`lvextend`,
- * `dmsetup reload`), or removed it. What is written from then on passes the front by.
+ * Notices that a node no longer leads to its front: another program has loaded another table (`lvextend`, `dmsetup
+ * reload`), or removed it. Writes from then on bypass the front.
  */
 import { closeSync, openSync } from "node:fs";
 import { ControlError } from "@blksnap/api";
