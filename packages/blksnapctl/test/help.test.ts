@@ -260,11 +260,11 @@ test("completion knows devices, snapshots and values, and survives half a line",
 });
 
 /** Whether this machine's shell takes the script, and what it then offers. */
-function shellOffers(script: string): string[] {
+function shellOffers(script: string, answer = `'${process.execPath}' '${program}' "$@"`): string[] {
   const text = `${script}
 COMP_WORDS=(blksnapctl daemon up); COMP_CWORD=2
 _blksnapctl; printf '%s\\n' "\${COMPREPLY[@]}"`;
-  const blksnapctl = `blksnapctl() { '${process.execPath}' '${program}' "$@"; }`;
+  const blksnapctl = `blksnapctl() { ${answer}; }`;
   const { stdout, stderr } = spawnSync("bash", ["-c", `${blksnapctl}\n${text}`], {
     encoding: "utf8",
   });
@@ -273,7 +273,10 @@ _blksnapctl; printf '%s\\n' "\${COMPREPLY[@]}"`;
 }
 
 test("completion prints a script for the shell that is named, or in use", async () => {
-  assert.equal(shellOffers(await harness.ok("completion", "bash")), ["upgrade"]);
+  const bash = await harness.ok("completion", "bash");
+  assert.equal(shellOffers(bash), ["upgrade"]);
+  assert.equal(shellOffers(bash, "printf '/dev/*\\n/dev/a b\\n'"), ["/dev/*", "/dev/a b"]);
+  assert.equal(shellOffers(bash, "true"), [""], "the shell offers files");
   assert.match(await harness.ok("completion", "zsh"), /^#compdef blksnapctl$/m);
   assert.match(await harness.ok("completion", "fish"), /^complete -c blksnapctl /m);
   const unknown = await harness.run("completion", "tcsh");

@@ -7,8 +7,7 @@ import type { Context, Given } from "../verb.js";
 const SCRIPTS: Readonly<Record<string, string>> = {
   bash: `# source <(blksnapctl completion bash), or a file in /etc/bash_completion.d
 _blksnapctl() {
-  local IFS=$'\\n'
-  COMPREPLY=($(blksnapctl --complete "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null))
+  mapfile -t COMPREPLY < <(blksnapctl --complete "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
 }
 complete -o default -F _blksnapctl blksnapctl
 `,
