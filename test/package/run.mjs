@@ -179,8 +179,11 @@ async function testPrograms(root) {
   });
 }
 
-/** Runs a maintainer script in which blksnapctl answers as told; answers its status and what it said. */
-function script(root, name, args, { status = 0, says = "" }) {
+/**
+ * Runs a maintainer script in which blksnapctl answers as told; answers its status, what it said and what it called.
+ * @param active units that systemd runs; without it there is no systemd
+ */
+function script(root, name, args, { status = 0, says = "", active }) {
   const bin = join(root, "stubs");
   mkdirSync(bin, { recursive: true });
   writeFileSync(join(bin, "said"), says);
@@ -189,8 +192,15 @@ function script(root, name, args, { status = 0, says = "" }) {
   const stub = `#!/bin/sh\necho "$@" >> ${called}\ncat ${bin}/said >&2\nexit ${status}\n`;
   writeFileSync(join(bin, "blksnapctl"), stub);
   chmodSync(join(bin, "blksnapctl"), 0o755);
+  const isActive = `case " ${active?.join(" ")} " in *" $3 "*) exit 0 ;; esac; exit 3`;
+  const asked = `if [ "$2" = is-active ]; then ${isActive}; fi`;
+  writeFileSync(join(bin, "systemctl"), `#!/bin/sh\n${asked}\necho "$2 $3" >> ${called}\n`);
+  chmodSync(join(bin, "systemctl"), 0o755);
   const env = { PATH: `${bin}:/usr/sbin:/usr/bin:/sbin:/bin` };
-  const ended = spawnSync("sh", [join(root, "control", name), ...args], { encoding: "utf8", env });
+  const systemd = active === undefined ? join(bin, "none") : bin;
+  const text = readFileSync(join(root, "control", name), "utf8");
+  const words = ["-c", text.replaceAll("/run/systemd/system", systemd), name, ...args];
+  const ended = spawnSync("sh", words, { encoding: "utf8", env });
   const calls = existsSync(called) ? readFileSync(called, "utf8").trim() : "";
   return { status: ended.status, said: ended.stderr, calls };
 }
@@ -205,6 +215,19 @@ async function testScripts(root) {
       assert.match(refused.said, /\/dev\/ublkb0 \(\/dev\/vg\/a\), mounted at \/srv/);
       assert.equal(refused.calls, "daemon stop");
     }
+  });
+  await test("a removal that is refused leaves the socket as it was", () => {
+    const [service, socket] = ["blksnapd.service", "blksnapd.socket"];
+    const says = "blksnapctl: daemon: in use: /dev/ublkb0. [DAEMON_IN_USE]";
+    const calls = (active, answer) =>
+      script(root, "prerm", ["remove"], { ...answer, active }).calls;
+    const refused = { status: 1, says };
+    assert.equal(calls([service, socket], refused), "daemon stop");
+    const again = ["stop blksnapd.socket", "daemon stop", "start blksnapd.socket"];
+    assert.equal(calls([socket], refused), again.join("\n"));
+    assert.equal(calls([], refused), "daemon stop");
+    assert.equal(calls([socket], {}), again.slice(0, 2).join("\n"));
+    assert.equal(calls([service, socket], {}), ["daemon stop", ...again.slice(0, 2)].join("\n"));
   });
   await test("removal ends the daemon; where none runs, and nothing waits, it continues", () => {
     assert.equal(script(root, "prerm", ["remove"], {}).status, 0);
