@@ -3,7 +3,7 @@
  * each line has its priority in front, as sd-daemon(3) describes: the journal takes it off, and `journalctl -p err` finds
  * what went wrong. The JSON behind it is the same as elsewhere.
  */
-import { fstatSync, writeSync } from "node:fs";
+import { constants, fstatSync, openSync, writeSync } from "node:fs";
 import { errnoNameOf } from "@blksnap/errors";
 import { type DestinationStream, type Logger, pino } from "pino";
 
@@ -16,7 +16,7 @@ const PRIORITIES: readonly (readonly [level: number, prefix: string])[] = [
   [30, "<6>"],
 ];
 const DEBUG = "<7>";
-const ERROR = "<3>";
+const ERROR = 50;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 /** What pino calls, with the level of the line at hand where metadata are asked for. */
@@ -83,6 +83,19 @@ class LineWriter {
   }
 }
 
+/**
+ * A descriptor of the same pipe that does not block, whatever those want who have the other: a reader that has stopped
+ * reading stops no thread of ours. A socket, as the journal's, cannot be opened again; what cannot be is written to as it is.
+ */
+function unblocked(fd: number): number {
+  try {
+    if (!fstatSync(fd).isFIFO()) return fd;
+    return openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_NONBLOCK);
+  } catch {
+    return fd;
+  }
+}
+
 /** Whether what is written to `fd` goes to the journal: $JOURNAL_STREAM of systemd.exec(5). */
 export function isJournal(fd: number = STDERR, environment: Environment = process.env): boolean {
   const stream = environment["JOURNAL_STREAM"];
@@ -99,8 +112,10 @@ function prefixOf(level: number): string {
   return PRIORITIES.find(([from]) => level >= from)?.[1] ?? DEBUG;
 }
 
+let complaints: LineWriter | undefined;
+
 export function logTo(fd: number, level: string, withPriorities: boolean): Logger {
-  const writer = new LineWriter(fd, withPriorities);
+  const writer = new LineWriter(unblocked(fd), withPriorities);
   const stream: LeveledStream = {
     [pino.symbols.needsMetadataGsym]: true,
     lastLevel: 0,
@@ -115,5 +130,6 @@ export function stderrLog(level: string): Logger {
 
 /** For people who start blksnapd: a line, as programs say it, of something that failed. */
 export function complain(text: string): void {
-  console.error(`${isJournal() ? ERROR : ""}blksnapd: ${text}`);
+  complaints ??= new LineWriter(unblocked(STDERR), isJournal());
+  complaints.write(`blksnapd: ${text}\n`, ERROR);
 }

@@ -113,6 +113,27 @@ test("a log that cannot be written ends nothing, and what is missing is told whe
   rmSync(folder, { recursive: true });
 });
 
+test("a pipe that blocks, and that nobody reads, stops nothing", () => {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-log-"));
+  const path = join(folder, "fifo");
+  assert.is(spawnSync("mkfifo", [path]).status, 0);
+  const reader = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  const bytes = Buffer.alloc(2 ** 20);
+  // As a shell gives it to its child, and with its own end, as of a test that hangs.
+  const text = `
+    const { logTo } = await import(${JSON.stringify(new URL("../dist/log.js", import.meta.url).href)});
+    const logger = logTo(2, "info", false);
+    for (let line = 0; line < 200; line++) logger.info("f".repeat(1000));
+    console.log("all said");`;
+  const line = `exec "$0" --input-type=module --eval "$1" 2> ${path}`;
+  const ended = spawnSync("sh", ["-c", line, process.execPath, text], { timeout: 60_000 });
+  assert.is(ended.stdout.toString(), "all said\n");
+  const said = bytes.toString("utf8", 0, readSync(reader, bytes)).split("\n");
+  assert.ok(said.length > 10 && said.length < 200, "what there was room for");
+  closeSync(reader);
+  rmSync(folder, { recursive: true });
+});
+
 test("the journal is what systemd has opened, and no pipe or file that a child of a service has in its place", () => {
   written((fd) => {
     assert.ok(isJournal(fd, { JOURNAL_STREAM: journalStream(fd) }));
