@@ -16,8 +16,10 @@ import {
 import type { MappedMemory } from "@blksnap/uring";
 import type { AreaSetup, MapFileRef } from "./messages.js";
 
-/** What is registered for a tag at most: copies of random writes are no longer. */
+/** What is registered for a tag, where it has no place: copies of most random writes are no longer. */
 export const NEAR_BYTES = 16_384;
+/** As long is a place where memory is plentiful, and else as what is registered without: see LONG_SHARE. */
+const LONG_PLACE_BYTES = 65_536;
 
 /**
  * They take such a part of what is free at most, and only where as much as this is free of all: maps get memory as they
@@ -25,6 +27,8 @@ export const NEAR_BYTES = 16_384;
  */
 const FREE_SHARE = 1 / 4;
 const FREE_MIN = 1 / 2;
+/** Long ones are less urgent: many devices have room for short ones first. */
+const LONG_SHARE = 1 / 64;
 
 /** Where the places of a map are: in its own mapping, so that the map is not mapped twice. */
 export interface PlacesOfMap extends CopyPlaces {
@@ -42,11 +46,25 @@ export interface PlacesOfMap extends CopyPlaces {
 export function placesFor(
   { front, geometry }: Pick<TrackerEngine, "front" | "geometry">,
   frontWindowBytes: number,
-  { overflow, journal }: Pick<AreaSetup, "overflow" | "journal">,
+  { overflow, journal, map }: Pick<AreaSetup, "overflow" | "journal" | "map">,
 ): CopyPlaces | undefined {
   if (overflow.policy !== OverflowPolicy.BREAK_SNAPSHOT || journal !== undefined) return undefined;
-  const placeBytes = Math.min(NEAR_BYTES, frontWindowBytes);
-  return geometry.blockBytes > placeBytes ? undefined : { count: front.depth, placeBytes };
+  const long = { count: front.depth, placeBytes: Math.min(LONG_PLACE_BYTES, frontWindowBytes) };
+  const short = { count: front.depth, placeBytes: Math.min(NEAR_BYTES, frontWindowBytes) };
+  const places = isRoomFor(long, map.fd, LONG_SHARE) ? long : short;
+  return geometry.blockBytes > places.placeBytes ? undefined : places;
+}
+
+/** Whether they take no more than `share` of what the file's file system has free, and that is enough of all. */
+function isRoomFor(places: CopyPlaces, fd: number, share: number): boolean {
+  try {
+    const { blocks, bavail, bsize } = statfsSync(`/proc/self/fd/${fd}`);
+    // A tmpfs without a limit has no blocks at all.
+    if (blocks === 0) return true;
+    return bavail >= blocks * FREE_MIN && copyPlacesBytes(places) <= bavail * bsize * share;
+  } catch {
+    return false;
+  }
 }
 
 /**
@@ -61,12 +79,8 @@ export function growForPlaces(
   const mapBytes = DiffAreaMap.byteLength(geometry);
   const grown = { fd, lengthBytes: mapBytes + copyPlacesBytes(places) };
   if (lengthBytes !== mapBytes || grown.lengthBytes > 2 ** 32) return undefined;
+  if (!isRoomFor(places, fd, FREE_SHARE)) return undefined;
   try {
-    const { blocks, bavail, bsize } = statfsSync(`/proc/self/fd/${fd}`);
-    // A tmpfs without a limit has no blocks at all.
-    const isScarce =
-      bavail < blocks * FREE_MIN || copyPlacesBytes(places) > bavail * bsize * FREE_SHARE;
-    if (blocks > 0 && isScarce) return undefined;
     ftruncateSync(fd, grown.lengthBytes);
     return grown;
   } catch {

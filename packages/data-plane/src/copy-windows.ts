@@ -1,8 +1,8 @@
 /**
  * The memory that copies go through. The kernel need not look up and pin what the ring knows, for the read and once
- * more for the write. That memory stays pinned, so each tag has only as much of it as random writes need;
- * longer copies take a window that is shared (long-windows.ts), and go through plain memory, which comes to
- * be when it is touched, where all of these are taken.
+ * more for the write. That memory stays pinned, so each tag has only as much of it as random writes need, or as its
+ * place in the map has; longer copies take a window that is shared (long-windows.ts), and go through plain memory,
+ * which comes to be when it is touched, where all of these are taken.
  *
  * ```
  *   registered   | near 0 | near 1 | … | image 0 | image 1 | …     copies that end within NEAR_BYTES

@@ -249,8 +249,19 @@ test("a long first write is a linked pair for each chunk, and the write", () => 
   assert.is((entries - 1) / twoLong.length, 2 + copies * 2);
   assert.is(lookups, 0);
   assertWork(world, world.front, twoLong, { entries: 2, enters: 2 });
-  const oneCopy = [write(2 * MIB, 16 * BLOCK_BYTES)];
-  assertWork(world, world.front, oneCopy, { entries: 4, clockReads: 2 });
+  assert.is(world.copiesBehind, 0);
+  world.close();
+});
+
+test("a first write of up to 64 KiB goes beside its copy, a longer one after it, with as many entries", () => {
+  const world = new World();
+  const oneCopy = (chunk: number, blocks: number) => [
+    write(chunk * CHUNK_BYTES, blocks * BLOCK_BYTES),
+  ];
+  assertWork(world, world.front, oneCopy(8, 16), { entries: 4, clockReads: 2 });
+  assert.is(world.copiesBehind, 1);
+  assertWork(world, world.front, oneCopy(10, 17), { entries: 4, clockReads: 2 });
+  assert.is(world.copiesBehind, 1);
   world.close();
 });
 
