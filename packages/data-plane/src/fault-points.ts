@@ -60,6 +60,7 @@ export const FAULT_POINTS = [
   "growth.begun",
   "growth.allocated",
 
+  "destroy.withdrawn",
   "destroy.begun",
   "destroy.area-dropped",
   "destroy.image-stopped",

@@ -162,8 +162,10 @@ export class SnapshotOperations {
     }
   }
 
-  /** Where it fails it can be tried again. */
+  /** Where it fails it can be tried again. @throws ControlError PERSISTENT_STATE_UNUSABLE: nothing has ended */
   async destroy(snapshot: Snapshot): Promise<void> {
+    await withdraw(snapshot);
+    faultPoint("destroy.withdrawn");
     snapshot.enterBestEffort("destroying");
     faultPoint("destroy.begun");
     // Readers that wait for events are told at once, however long the rest takes.
@@ -240,9 +242,10 @@ export class SnapshotOperations {
   async #forget(snapshot: Snapshot): Promise<void> {
     const { events, persistence } = snapshot;
     events.close();
-    const text =
-      "its record is not removed from the medium yet: a power cut before that would bring it back, with wrong images";
-    await persistence.unlessHung(text, async () => {
+    const text = "its record is not removed from the medium yet";
+    const danger = "a power cut before that would bring it back, with wrong images";
+    const whole = persistence.mayComeBack ? `${text}: ${danger}` : text;
+    await persistence.unlessHung(whole, async () => {
       await persistence.forget();
       snapshot.forget();
     });
@@ -317,6 +320,18 @@ export class SnapshotOperations {
       throw new ControlError("STORE_INVALID", what, { hint: "Give a disk without zones" });
     }
     await this.#assertDistinct(stores);
+  }
+}
+
+/** @throws ControlError PERSISTENT_STATE_UNUSABLE */
+async function withdraw({ id, persistence }: Snapshot): Promise<void> {
+  try {
+    await persistence.withdraw();
+  } catch (error) {
+    const what = `snapshot ${id} is not destroyed, as that cannot be put on record: ${(error as Error).message}`;
+    const hint =
+      "It continues as before; destroy it again when that disk answers. A power cut before that may end it, too";
+    throw new ControlError("PERSISTENT_STATE_UNUSABLE", what, { cause: error, hint });
   }
 }
 

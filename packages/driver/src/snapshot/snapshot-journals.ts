@@ -40,6 +40,10 @@ export class SnapshotPersistence {
   readonly #id: string;
   #isOn: boolean;
   #last: PersistentSnapshotRecord | undefined;
+  /** The medium may say that it was taken: a boot from there would show its images. */
+  #mayBeTaken: boolean;
+  /** That it was taken is not written any more. */
+  #isWithdrawn = false;
   #written: Promise<void> = Promise.resolve();
   #givenUp: Promise<void> | undefined;
   /** Ends when forget() has: who destroys what was given up waits for the same removal. */
@@ -50,12 +54,18 @@ export class SnapshotPersistence {
     this.#context = context;
     this.#id = id;
     this.#isOn = isOn;
+    this.#mayBeTaken = isOn;
     this.#removal = new LastingRemoval(context.persistent);
   }
 
   /** False for a snapshot that ends with the machine's power, also because its medium failed. */
   get isOn(): boolean {
     return this.#isOn;
+  }
+
+  /** After a power cut a boot from the medium may show its images, whatever has become of them. */
+  get mayComeBack(): boolean {
+    return this.#mayBeTaken || this.#context.persistent.forgetting.has(this.#id);
   }
 
   /** Its part of the snapshot's record. */
@@ -71,28 +81,70 @@ export class SnapshotPersistence {
       snapshot,
       members: members.map(keptMember),
     };
-    this.#write(record);
+    this.#last = record;
+    if (snapshot.state !== "taken") this.#isWithdrawn = false;
+    if (!this.#isWithdrawn) this.#write(record);
   }
 
   #write(record: PersistentSnapshotRecord): void {
     const { snapshot } = record;
-    this.#last = record;
     const name = KeptFile.snapshotRecord.name(snapshot.id);
-    const earlier = this.#written.catch(() => undefined);
-    this.#written = earlier.then(() => this.#context.persistent.writeRecord(name, record));
-    // Callers that wait for it are told; others continue, and the next change tries again.
-    this.#written.catch((error: unknown) => {
-      this.#context.logger.error({ snapshot: snapshot.id, err: error }, "record is not written");
-    });
+    const isTaken = snapshot.state === "taken";
+    if (isTaken) this.#mayBeTaken = true;
+    this.#queue(async () => {
+      const { persistent } = this.#context;
+      try {
+        await persistent.writeRecord(name, record);
+      } catch (error) {
+        if (!this.#isWithdrawn) throw error;
+        // A full disk has no room for another one.
+        await persistent.removeRecord(name);
+      }
+    }, isTaken);
   }
 
-  /** Ends when all changes so far are on the medium. @throws ControlError PERSISTENT_STATE_UNUSABLE */
-  async saved(): Promise<void> {
-    const written = this.#written;
+  /** What is done after all that was asked for before. */
+  #queue(work: () => Promise<void>, isTaken: boolean): void {
+    const written = this.#written.catch(() => undefined).then(work);
+    this.#written = written;
+    written.then(
+      () => {
+        if (!isTaken && this.#written === written) this.#mayBeTaken = false;
+      },
+      // Callers that wait for it are told; others continue, and the next change tries again.
+      (err: unknown) => {
+        this.#context.logger.error({ snapshot: this.#id, err }, "record is not written");
+      },
+    );
+  }
+
+  /**
+   * Ends when all changes so far are on the medium. What comes late comes in this order all the same: an older record
+   * must not replace a newer one.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE
+   */
+  saved(): Promise<void> {
+    return this.#context.persistent.inTime(this.#written);
+  }
+
+  /**
+   * Before copies end: a boot from the medium would show images that miss what is written from then on. Ends when the
+   * medium does not say any more that the snapshot was taken, or says it anyway, as its journals have failed: see giveUp().
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium fails, or does not answer; then all is as before
+   */
+  async withdraw(): Promise<void> {
+    const last = this.#last;
+    if (!this.#isOn || !this.#mayBeTaken || last === undefined) return;
+    const { snapshot } = last;
+    this.#isWithdrawn = snapshot.state === "taken";
+    const state = this.#isWithdrawn ? "destroying" : snapshot.state;
+    this.#write({ ...last, snapshot: { ...snapshot, state } });
     try {
-      await this.#context.persistent.inTime(written);
+      await this.saved();
     } catch (error) {
-      if (this.#written === written) this.#written = Promise.resolve();
+      this.#isWithdrawn = false;
+      if (!this.#isOn) return;
+      if (this.#last !== undefined) this.#write(this.#last);
       throw error;
     }
   }
@@ -139,6 +191,7 @@ export class SnapshotPersistence {
     this.#forgotten = this.#removal.run(async () => {
       await this.#written.catch(() => undefined);
       if (this.#last !== undefined) await forgetSnapshot(this.#context.persistent, this.#last);
+      this.#mayBeTaken = false;
     });
     return this.#forgotten;
   }

@@ -237,11 +237,11 @@ export class Snapshot {
   }
 
   /**
-   * Goes back to "created" or on to "destroying", which a lack of room for the record must not stop.
+   * Goes back to "taking" or "created", or on to "destroying", which a lack of room for the record must not stop.
    * What the next daemon then finds on record comes to the same: a take that did not end, or a
    * snapshot without its maps. Images that it names may be other devices by then (discard.ts).
    */
-  enterBestEffort(state: "created" | "destroying"): void {
+  enterBestEffort(state: "created" | "taking" | "destroying"): void {
     this.#state = state;
     this.saveIfPossible();
   }

@@ -82,6 +82,9 @@ export async function takeSnapshot(
  */
 export async function undoTake(context: DriverContext, snapshot: Snapshot): Promise<void> {
   const members = [...snapshot.members.values()];
+  // Its images are told to nobody.
+  if (snapshot.state === "taken") snapshot.enterBestEffort("taking");
+  await snapshot.persistence.withdraw();
   try {
     await closeMembers(context, members);
   } catch (error) {

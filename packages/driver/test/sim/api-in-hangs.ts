@@ -140,6 +140,7 @@ export class HangApi {
     const { driver, media, snapshots } = this.#sim;
     snapshot.isInHand = true;
     snapshot.isGone = "unknown";
+    snapshot.mayBeUnkept = true;
     for (const image of snapshot.images.values()) {
       image.user?.close();
       image.user = undefined;
@@ -155,8 +156,32 @@ export class HangApi {
     } catch (error) {
       if (!mayFail) throw error;
       this.#failed(error);
-      this.#snapshots.add(snapshot);
+      if (!(await this.#isWhole(snapshot))) this.#snapshots.add(snapshot);
     }
+  }
+
+  /** What could not be put on record has not begun: its images are there as before. */
+  async #isWhole(snapshot: SimSnapshot): Promise<boolean> {
+    const { driver, machine } = this.#sim;
+    const { snapshots } = await this.#sim.call(
+      "status",
+      () => driver.status(),
+      () => undefined,
+    );
+    const found = snapshots.find(({ id }) => id === snapshot.id);
+    if (found?.taken !== true) return false;
+    for (const image of snapshot.images.values()) {
+      const { path } = image.device;
+      const its = found.devices.find(({ device }) => device === path);
+      if (its === undefined || its.image !== image.path) {
+        throw new Violation(`the image of ${path} has changed, and nothing was destroyed`);
+      }
+      if (image.path !== undefined) image.user = machine.user(image.path);
+    }
+    snapshot.isInHand = false;
+    snapshot.isGone = "no";
+    this.#sim.count("not-destroyed");
+    return true;
   }
 
   /** @throws what is none of the API's errors */

@@ -330,6 +330,8 @@ export class Api {
       () => driver.snapshotDestroy(snapshot.id as string),
       () => {
         snapshot.isGone = "unknown";
+        // The medium may say so already.
+        snapshot.mayBeUnkept = true;
       },
     );
     snapshots.splice(snapshots.indexOf(snapshot), 1);

@@ -10,7 +10,7 @@ import { PLANTED_HANGS } from "./planted-hangs.js";
 import { runSeeds } from "./seeds.js";
 
 test("hangs: what needs no medium that hangs continues", async () => {
-  const totals = await runSeeds(4, STEPS, { deathOneIn: 240, hasHangs: true });
+  const totals = await runSeeds(6, STEPS, { deathOneIn: 240, hasHangs: true });
   if (totals === undefined) return;
   // What did not happen was not tested.
   assert.ok(totals.operations > 9000, `${totals.operations} operations`);

@@ -19,7 +19,7 @@ const BEGIN_ONE_IN = 50;
 const STEPS_MAX = 40;
 const FAILS_ONE_IN = 3;
 /** What the driver's log says of what a power cut would bring back. */
-const STILL_THERE = "its record is not removed from the medium yet";
+const STILL_THERE = "a power cut before that would bring it back";
 const NOT_TOLD = "that tracking ends is not on record";
 
 /** A piece of I/O that has failed. */

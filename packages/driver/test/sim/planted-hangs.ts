@@ -17,17 +17,17 @@ const SYNC_TIMEOUT_MS = 60_000;
 export const PLANTED_HANGS: readonly PlantedFault[] = [
   {
     what: "a write waits for ever for its old data to be saved",
-    seed: 25,
+    seed: 26,
     plant: omitted(CopyPath.prototype, "expire", always),
   },
   {
     what: "what was not saved in time is not told of as lost",
-    seed: 4,
+    seed: 9,
     plant: omitted(CopyPath.prototype, "giveUp" as never, always),
   },
   {
     what: "a read of an image waits for ever for its store",
-    seed: 34,
+    seed: 41,
     plant: omitted(ImagePath.prototype, "expire", always),
   },
   {
@@ -57,7 +57,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "writes continue without a journal that the next daemon believes",
-    seed: 63,
+    seed: 66,
     plant: omitted(TrackerPersistence.prototype, "fail", always, Promise.resolve()),
   },
 ];

@@ -10,7 +10,7 @@ import { DISK_BYTES } from "./settings.js";
 
 export const DEVICE = "/dev/sda";
 const LIMIT_BYTES = 2 ** 22;
-const WRITTEN_AT = 65536;
+export const WRITTEN_AT = 65536;
 
 /** What a backup program has of the device: generation and number. */
 export interface Backup {

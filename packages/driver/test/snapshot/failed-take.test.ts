@@ -339,4 +339,19 @@ test("a map whose file cannot be removed is closed once", async () => {
   assert.equal(closes().sort(), ["close map 1", "close map 2"]);
 });
 
+test("a take that the medium may say to be complete is undone only when it says that no more", async () => {
+  const { asked, assertUndone, snapshot, take, undo } = await toBeTaken((type, device, area) => {
+    if (type === "switch") device.loss = { errorCode: -5, area };
+  });
+  const persistence = snapshot.persistence as { withdraw: () => Promise<void> };
+  persistence.withdraw = () => Promise.reject(new Error("the medium does not answer"));
+  await take();
+  assert.equal(asked, TAKING, "copies continue");
+  assert.is(snapshot.state, "taking");
+  persistence.withdraw = async () => undefined;
+  await undo();
+  assert.equal(asked, [...TAKING, ...CLOSING]);
+  await assertUndone();
+});
+
 test.run();

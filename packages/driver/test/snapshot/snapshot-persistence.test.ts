@@ -41,7 +41,7 @@ function world({ failures = 0, refusals = 0, hangs = false } = {}) {
     "its-id",
     true,
   );
-  return { persistence, steps, written };
+  return { persistence, persistent, steps, written };
 }
 
 const member = {
@@ -137,5 +137,85 @@ test("a medium that does not answer ends neither a wait for it nor the snapshot'
   const failing = persistence.unlessHung("not done", () => Promise.reject(new Error("EIO")));
   assert.is((await failing.catch((cause) => cause)).message, "EIO");
 });
+
+const stateOf = ({ snapshot }: PersistentSnapshotRecord) => snapshot.state;
+
+test("withdrawn: the medium says so before copies end, and says nothing else after it", async () => {
+  const { persistence, written } = world();
+  persistence.save(record, []);
+  await persistence.withdraw();
+  assert.equal(written.map(stateOf), ["taken", "destroying"]);
+  // An event, while members are closed.
+  persistence.save(record, []);
+  persistence.save({ ...record, state: "destroying" }, []);
+  await persistence.saved();
+  assert.equal(written.map(stateOf), ["taken", "destroying", "destroying"]);
+  // A take that is undone is written again when it is taken again.
+  persistence.save({ ...record, state: "created" }, []);
+  persistence.save(record, []);
+  await persistence.saved();
+  assert.is(written.map(stateOf).at(-1), "taken");
+});
+
+test("withdrawn: what was never taken needs no medium", async () => {
+  const { persistence, written } = world();
+  persistence.save({ ...record, state: "created" }, []);
+  await persistence.saved();
+  await persistence.withdraw();
+  assert.equal(written.map(stateOf), ["created"]);
+});
+
+test("withdrawn: a disk without room for another record loses the one that there is", async () => {
+  const { persistence, steps } = world({ failures: 2 });
+  persistence.save(record, []);
+  await persistence.saved().catch(() => undefined);
+  await persistence.withdraw();
+  assert.equal(steps, ["record removed"]);
+  const failing = world({ failures: 2, refusals: 1 });
+  failing.persistence.save(record, []);
+  await failing.persistence.saved().catch(() => undefined);
+  const why = await failing.persistence.withdraw().catch(({ message }: Error) => message);
+  assert.is(why, "read-only");
+  await failing.persistence.saved();
+  assert.equal(failing.written.map(stateOf), ["taken"], "it is as before");
+});
+
+test("withdrawn: a medium that does not answer is told in the order of what happened", async () => {
+  const { persistence, written, answer } = lateWorld();
+  persistence.save(record, []);
+  const withdrawing = persistence.withdraw().catch(({ code }: { code: string }) => code);
+  persistence.save({ ...record, takenAt: "later" }, []);
+  assert.is(await withdrawing, "PERSISTENT_STATE_UNUSABLE");
+  assert.ok(persistence.mayComeBack);
+  answer();
+  await persistence.withdraw();
+  assert.equal(written.map(stateOf), ["taken", "destroying", "taken", "destroying"]);
+  assert.is(written[2]!.snapshot.takenAt, "later");
+  assert.not.ok(persistence.mayComeBack);
+});
+
+/** A medium that answers nothing until it is told to. */
+function lateWorld() {
+  const all = world();
+  let answer: () => void = () => undefined;
+  const answered = new Promise<void>((resolve) => {
+    answer = resolve;
+  });
+  let isLate = true;
+  const { writeRecord, inTime } = all.persistent;
+  all.persistent.writeRecord = async (name, value) => {
+    await answered;
+    return writeRecord(name, value);
+  };
+  all.persistent.inTime = (work) =>
+    isLate ? new PersistentDirectory("/medium", 1, 1).inTime(work) : inTime(work);
+  return {
+    ...all,
+    answer: () => {
+      isLate = false;
+      answer();
+    },
+  };
+}
 
 test.run();

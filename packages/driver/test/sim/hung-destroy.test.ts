@@ -1,0 +1,94 @@
+/**
+ * A persistent snapshot is to be destroyed while the disk of its journals does not answer. A power cut would bring it
+ * back from there: as long as it can, copies continue.
+ */
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { HANG_OPTIONS } from "./hangs.js";
+import { DISK_BYTES } from "./settings.js";
+import { type World, WRITTEN_AT, within } from "./tracking-world.js";
+
+const BLOCK_BYTES = 4096;
+/** On a disk of its own. */
+const STORE = "/dev/mapper/store";
+
+async function takeOf(world: World): Promise<string> {
+  world.machine.addDisk("sds", { sizeBytes: 2 * DISK_BYTES });
+  nameStore(world);
+  await world.attach();
+  return world.take(true, STORE);
+}
+
+function nameStore({ machine }: World): void {
+  machine.files.symlink("/dev/sds", STORE);
+}
+
+async function cutPower(world: World): Promise<void> {
+  world.machine.cut();
+  answerAgain(world);
+  await world.machine.settle();
+  nameStore(world);
+  await world.start();
+}
+
+function hang({ machine }: World): void {
+  machine.disksFs.medium.fault = () => ({ hangs: true });
+  machine.disksFs.medium.callHangs = () => true;
+}
+
+function answerAgain({ machine }: World): void {
+  machine.disksFs.medium.fault = undefined;
+  machine.disksFs.medium.callHangs = undefined;
+  machine.disksFs.medium.release();
+}
+
+/** The first byte of what the image of the only snapshot has where users write; undefined without one. */
+async function imageByte(world: World): Promise<number | undefined> {
+  const { snapshots } = await world.run(world.driver.status());
+  const image = snapshots[0]?.devices[0]?.image;
+  if (typeof image !== "string") return undefined;
+  const user = world.machine.user(image);
+  const bytes = await world.run(user.read(WRITTEN_AT, BLOCK_BYTES));
+  user.close();
+  return bytes[0];
+}
+
+function destroy(world: World, id: string): Promise<string> {
+  const destroying = world.driver.snapshotDestroy(id).then(
+    () => "destroyed",
+    ({ code }: { code: string }) => code,
+  );
+  return world.run(destroying);
+}
+
+test("it is refused, and all is as before", () =>
+  within(async (world) => {
+    const id = await takeOf(world);
+    hang(world);
+    assert.is(await destroy(world, id), "PERSISTENT_STATE_UNUSABLE");
+    answerAgain(world);
+    await world.write();
+    assert.is(await imageByte(world), 0, "copies continue");
+    await cutPower(world);
+    assert.is(await imageByte(world), 0);
+    assert.is(await destroy(world, id), "destroyed");
+    await cutPower(world);
+    assert.is(await imageByte(world), undefined);
+  }, HANG_OPTIONS));
+
+for (const when of ["at once", "when it is asked for again"]) {
+  test(`the power goes before it answers, ${when}: the image that comes back is right`, () =>
+    within(async (world) => {
+      const id = await takeOf(world);
+      hang(world);
+      let ended = await destroy(world, id);
+      if (when !== "at once") ended = await destroy(world, id);
+      // What is written without copies would be in the image.
+      if (ended === "destroyed") await world.write();
+      await cutPower(world);
+      assert.ok([0, undefined].includes(await imageByte(world)), "a wrong image");
+      assert.is(ended, "PERSISTENT_STATE_UNUSABLE");
+    }, HANG_OPTIONS));
+}
+
+test.run();
