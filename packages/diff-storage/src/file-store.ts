@@ -1,5 +1,6 @@
 import { close as closeFd, fstat, ftruncate, type Stats } from "node:fs";
-import { type FileHandle, statfs, unlink } from "node:fs/promises";
+import { type FileHandle, open, rename, statfs, unlink } from "node:fs/promises";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import { type DeviceNumber, deviceNumber } from "@blksnap/linux-block";
 import { assert, DiffStorageError } from "./errors.js";
@@ -138,6 +139,21 @@ export class FileStore implements Store {
     const info = await statfs(this.path);
     // A file system that counts nothing (0 blocks in all) says nothing about free ones either.
     return info.blocks === 0 ? undefined : info.bavail * info.bsize;
+  }
+
+  async rename(fileName: string, onRenamed: () => void): Promise<void> {
+    const before = this.#removePath;
+    if (before === undefined) throw new Error(`${this.path} has no file with a name of ours`);
+    const after = join(this.path, fileName);
+    await rename(before, after);
+    this.#removePath = after;
+    onRenamed();
+    const directory = await open(this.path);
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
   }
 
   async close(keepNamedFile: boolean): Promise<void> {

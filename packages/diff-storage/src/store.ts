@@ -47,6 +47,12 @@ export interface Store {
   /** Bytes the file system could still give; undefined where that says nothing. */
   availableBytes(): Promise<number | undefined>;
   /**
+   * Gives a file that was created for this store another name in its directory. It is on the medium when this ends.
+   * @param onRenamed called when it has the name, and the medium may not
+   * @throws the error of rename(2) or fsync(2); Error of any other store
+   */
+  rename?(fileName: string, onRenamed: () => void): Promise<void>;
+  /**
    * Closes the descriptor. A file created for this store under a name is removed unless
    * `keepNamedFile`; a file that existed before stays as it is.
    */

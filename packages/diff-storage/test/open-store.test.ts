@@ -182,6 +182,21 @@ test("direct I/O is used where its alignment is no stricter than the caller's", 
     assert.equal(await open(BASE), [false, 1], "unknown alignment is taken to be a page");
   }));
 
+test("a file with a name of ours gets another one, and is removed by that", () =>
+  withDirectory(async (directory) => {
+    const store = await openStore(directory, { ...BASE, fileName: "before" });
+    const told: string[][] = [];
+    await store.rename?.("after", () => told.push(readdirSync(directory)));
+    assert.equal(told, [["after"]]);
+    await checkReadsBack(store);
+    await store.close(false);
+    assert.equal(readdirSync(directory), []);
+    const unnamed = await openStore(directory, BASE);
+    const why = await unnamed.rename?.("after", () => undefined).catch(String);
+    assert.match(String(why), /no file/);
+    await unnamed.close(false);
+  }));
+
 test("a smaller alignment that comes later ends direct I/O, where it is too small", () =>
   withDirectory(async (directory) => {
     const ended: number[] = [];

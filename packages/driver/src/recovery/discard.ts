@@ -10,6 +10,7 @@ import type { Removing } from "../records/lasting-removal.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import type { SnapshotRecord } from "../records/records.js";
 import { forgetForGood } from "../records/snapshot-records.js";
+import { storeFiles } from "../snapshot/hidden-store.js";
 import { isWithoutPath } from "../snapshot/store-record.js";
 import { FORGETTING_PATIENCE_MS } from "../time-limits.js";
 
@@ -57,14 +58,15 @@ async function removeAll(
   all: readonly SnapshotRecord[],
 ): Promise<void> {
   await removeTraces(context, record, all);
-  for (const { path, fileName } of record.stores) {
-    if (fileName === undefined) continue;
+  for (const [index, { path }] of record.stores.entries()) {
     const directory = isWithoutPath(path) ? context.state.path : path;
-    const status = await unlinkInHelper(join(directory, fileName), FORGETTING_PATIENCE_MS);
-    // Else it was never made, or is gone with its file system.
-    if (status === -ETIMEDOUT) {
+    for (const fileName of storeFiles(record.id, record.stores, index)) {
+      const status = await unlinkInHelper(join(directory, fileName), FORGETTING_PATIENCE_MS);
+      // Else it was never made, or is gone with its file system.
+      if (status !== -ETIMEDOUT) continue;
       const text = `${directory} does not answer: ${fileName} stays there`;
       context.logger.warn({ snapshot: record.id }, text);
+      break;
     }
   }
   faultPoint("recover.discarded");

@@ -49,10 +49,17 @@ export class SnapshotPersistence {
   /** Ends when forget() has: who destroys what was given up waits for the same removal. */
   #forgotten: Promise<void> = Promise.resolve();
   readonly #removal: LastingRemoval;
+  readonly #hide: () => Promise<void>;
 
-  constructor(context: DriverContext, id: string, isOn: boolean) {
+  /** @param hide makes sure that a boot from the medium finds no store of it; see hidden-store.ts */
+  constructor(
+    context: DriverContext,
+    { id, persistent: isOn = false }: Pick<SnapshotRecord, "id" | "persistent">,
+    hide: () => Promise<void>,
+  ) {
     this.#context = context;
     this.#id = id;
+    this.#hide = hide;
     this.#isOn = isOn;
     this.#mayBeTaken = isOn;
     this.#removal = new LastingRemoval(context.persistent);
@@ -277,13 +284,29 @@ export class SnapshotPersistence {
     const { persistent } = this.#context;
     const removing = this.forget();
     removing.catch(() => undefined);
+    const patienceMs = persistent.giveUpTimeoutMs / 2;
+    const notRemoved = () => this.#removal.problem ?? noAnswer();
     try {
-      const notRemoved = () => this.#removal.problem ?? noAnswer();
-      await bounded(removing, persistent.giveUpTimeoutMs, notRemoved);
+      await bounded(removing, patienceMs, notRemoved).catch(() =>
+        bounded(this.#hidden(removing), patienceMs, notRemoved),
+      );
       logger.error({ snapshot }, text);
     } catch (error) {
       const danger = "its record cannot be removed: after a power cut its images would be wrong";
       logger.fatal({ snapshot, err: error }, `${text}, and ${danger}. That is tried again`);
     }
+  }
+
+  /** Ends when a boot from the medium does not bring it back, whether its record is there or not. */
+  async #hidden(removing: Promise<void>): Promise<void> {
+    const hiding = this.#hide();
+    hiding.then(
+      () => {
+        this.#mayBeTaken = false;
+      },
+      (err: unknown) =>
+        this.#context.logger.error({ snapshot: this.#id, err }, "its stores stay where they were"),
+    );
+    await Promise.any([removing, hiding]);
   }
 }

@@ -37,6 +37,7 @@ import { GATHER_TIMEOUT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { LEGACY_SLOT_BYTES, sleepingArea } from "./area-setup.js";
 import { corrupted, SnapshotEvents } from "./events.js";
+import { hideStore } from "./hidden-store.js";
 import { HungStores } from "./hung-stores.js";
 import type { Member, MemberArea } from "./member.js";
 import { memberRecord } from "./member-record.js";
@@ -97,7 +98,8 @@ export class Snapshot {
     this.stores = record.stores;
     this.#alignmentBytes = record.alignmentBytes;
     this.#state = record.state;
-    this.persistence = new SnapshotPersistence(context, record.id, record.persistent ?? false);
+    const hide = () => hideStore(context.storeSystem, this);
+    this.persistence = new SnapshotPersistence(context, record, hide);
     this.cuts = new StoreCuts({ ...context, snapshot: record.id, members: this.members });
     this.events = new SnapshotEvents(record, () => this.saveIfPossible());
   }

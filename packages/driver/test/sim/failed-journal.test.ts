@@ -171,4 +171,37 @@ for (const isDestroyed of [true, false]) {
     }, HANG_OPTIONS));
 }
 
+test("a snapshot that was given up has no store any more for the record that the medium keeps", () =>
+  within(async (world) => {
+    await world.attach();
+    const id = await world.take(true);
+    const { disksFs, files } = world.machine;
+    const unlink = files.unlink.bind(files);
+    files.unlink = (path) => {
+      if (path.startsWith("/var/lib/blksnap/"))
+        throw Object.assign(new Error("EIO: i/o error"), { code: "EIO", errno: -5 });
+      unlink(path);
+    };
+    disksFs.medium.fault = ({ isDurable }) => (isDurable ? { errno: 5 } : undefined);
+    await world.write();
+    disksFs.medium.fault = undefined;
+    assert.is(await world.imageByte(), 0);
+    // The next daemon has the store by its new name.
+    world.kill();
+    await world.machine.settle();
+    await world.start();
+    const { snapshots } = await world.run(world.driver.status());
+    assert.equal(
+      snapshots.map((one) => [one.id, one.persistent]),
+      [[id, false]],
+    );
+    assert.is(await world.imageByte(), 0);
+    world.machine.cut();
+    files.unlink = unlink;
+    await world.machine.settle();
+    await world.start();
+    assert.is(await world.imageByte(), undefined);
+    assert.equal(files.readdir("/var/tmp"), [], "what was its store is removed");
+  }, HANG_OPTIONS));
+
 test.run();

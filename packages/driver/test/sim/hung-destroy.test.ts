@@ -6,9 +6,8 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { HANG_OPTIONS } from "./hangs.js";
 import { DISK_BYTES } from "./settings.js";
-import { type World, WRITTEN_AT, within } from "./tracking-world.js";
+import { type World, within } from "./tracking-world.js";
 
-const BLOCK_BYTES = 4096;
 /** On a disk of its own. */
 const STORE = "/dev/mapper/store";
 
@@ -42,17 +41,6 @@ function answerAgain({ machine }: World): void {
   machine.disksFs.medium.release();
 }
 
-/** The first byte of what the image of the only snapshot has where users write; undefined without one. */
-async function imageByte(world: World): Promise<number | undefined> {
-  const { snapshots } = await world.run(world.driver.status());
-  const image = snapshots[0]?.devices[0]?.image;
-  if (typeof image !== "string") return undefined;
-  const user = world.machine.user(image);
-  const bytes = await world.run(user.read(WRITTEN_AT, BLOCK_BYTES));
-  user.close();
-  return bytes[0];
-}
-
 function destroy(world: World, id: string): Promise<string> {
   const destroying = world.driver.snapshotDestroy(id).then(
     () => "destroyed",
@@ -68,12 +56,12 @@ test("it is refused, and all is as before", () =>
     assert.is(await destroy(world, id), "PERSISTENT_STATE_UNUSABLE");
     answerAgain(world);
     await world.write();
-    assert.is(await imageByte(world), 0, "copies continue");
+    assert.is(await world.imageByte(), 0, "copies continue");
     await cutPower(world);
-    assert.is(await imageByte(world), 0);
+    assert.is(await world.imageByte(), 0);
     assert.is(await destroy(world, id), "destroyed");
     await cutPower(world);
-    assert.is(await imageByte(world), undefined);
+    assert.is(await world.imageByte(), undefined);
   }, HANG_OPTIONS));
 
 for (const when of ["at once", "when it is asked for again"]) {
@@ -86,7 +74,7 @@ for (const when of ["at once", "when it is asked for again"]) {
       // What is written without copies would be in the image.
       if (ended === "destroyed") await world.write();
       await cutPower(world);
-      assert.ok([0, undefined].includes(await imageByte(world)), "a wrong image");
+      assert.ok([0, undefined].includes(await world.imageByte()), "a wrong image");
       assert.is(ended, "PERSISTENT_STATE_UNUSABLE");
     }, HANG_OPTIONS));
 }

@@ -10,7 +10,8 @@ import { DISK_BYTES } from "./settings.js";
 
 export const DEVICE = "/dev/sda";
 const LIMIT_BYTES = 2 ** 22;
-export const WRITTEN_AT = 65536;
+const WRITTEN_AT = 65536;
+const WRITTEN_BYTES = 4096;
 
 /** What a backup program has of the device: generation and number. */
 export interface Backup {
@@ -103,8 +104,19 @@ export class World {
   async write(): Promise<void> {
     const tracker = this.#isUp ? (await this.run(this.driver.status())).trackers[0] : undefined;
     const user = this.machine.user(tracker?.front_live === true ? tracker.front : DEVICE);
-    await this.machine.run(user.write(WRITTEN_AT, new Uint8Array(4096).fill(7), true));
+    await this.machine.run(user.write(WRITTEN_AT, new Uint8Array(WRITTEN_BYTES).fill(7), true));
     user.close();
+  }
+
+  /** The first byte of what the image of the only snapshot has where users write; undefined without one. */
+  async imageByte(): Promise<number | undefined> {
+    const { snapshots } = await this.run(this.driver.status());
+    const image = snapshots[0]?.devices[0]?.image;
+    if (typeof image !== "string") return undefined;
+    const user = this.machine.user(image);
+    const bytes = await this.run(user.read(WRITTEN_AT, WRITTEN_BYTES));
+    user.close();
+    return bytes[0];
   }
 
   /** Who would write now does not wait for a front. */

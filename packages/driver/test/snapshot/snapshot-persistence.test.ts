@@ -9,7 +9,7 @@ import { SnapshotPersistence } from "../../dist/snapshot/snapshot-journals.js";
 const record = { id: "a", state: "taken", members: [] } as unknown as SnapshotRecord;
 
 /** A medium whose next writes fail as told, and reactors that say what is asked of them. */
-function world({ failures = 0, refusals = 0, hangs = false } = {}) {
+function world({ failures = 0, refusals = 0, hangs = false, isHidden = false } = {}) {
   const steps: string[] = [];
   const written: PersistentSnapshotRecord[] = [];
   const never = new Promise<never>(() => undefined);
@@ -38,8 +38,11 @@ function world({ failures = 0, refusals = 0, hangs = false } = {}) {
   const logger = { error: () => undefined, fatal: () => undefined };
   const persistence = new SnapshotPersistence(
     { persistent, reactors, logger } as never,
-    "its-id",
-    true,
+    { id: "its-id", persistent: true },
+    async () => {
+      if (!isHidden) throw new Error("it has no store with a name of ours");
+      steps.push("store hidden");
+    },
   );
   return { persistence, persistent, steps, written };
 }
@@ -136,6 +139,18 @@ test("a medium that does not answer ends neither a wait for it nor the snapshot'
   await persistence.suspend([]);
   const failing = persistence.unlessHung("not done", () => Promise.reject(new Error("EIO")));
   assert.is((await failing.catch((cause) => cause)).message, "EIO");
+});
+
+test("given up: where the record stays, writes continue as soon as a store is hidden", async () => {
+  const { persistence, persistent, steps } = world({ isHidden: true });
+  persistence.save(record, [member]);
+  await persistence.saved();
+  persistent.giveUpTimeoutMs = 20;
+  persistent.removeRecord = () => new Promise(() => undefined);
+  assert.ok(persistence.mayComeBack);
+  await persistence.giveUp([member], "a commit was not answered");
+  assert.equal(steps, ["written", "store hidden", "dropAreaJournal"]);
+  assert.not.ok(persistence.mayComeBack);
 });
 
 const stateOf = ({ snapshot }: PersistentSnapshotRecord) => snapshot.state;

@@ -1,0 +1,54 @@
+/**
+ * A store under another name than the record on the medium has: a boot from there then finds it gone, and the snapshot
+ * with it, in place of images that miss what was not recorded. The store can be on a disk that answers where the one of
+ * the record does not.
+ */
+import { join } from "node:path";
+import type { Store, StoreSystem } from "@blksnap/diff-storage";
+import { StateFile } from "../records/file-names.js";
+import type { StoreRecord } from "../records/records.js";
+import type { Snapshot } from "./snapshot.js";
+import { isWithoutPath } from "./store-record.js";
+
+/** The names that the file of a store may have; none where it is the user's own, or a device. */
+export function storeFiles(
+  snapshot: string,
+  stores: readonly StoreRecord[],
+  index: number,
+): string[] {
+  const { path, fileName } = stores[index] as StoreRecord;
+  if (fileName === undefined) return [];
+  if (isWithoutPath(path)) return [fileName];
+  return [fileName, hiddenName(snapshot, stores, index)];
+}
+
+/** Of no store of the snapshot. */
+function hiddenName(snapshot: string, stores: readonly StoreRecord[], index: number): string {
+  return StateFile.store.name(snapshot, stores.length + index);
+}
+
+/**
+ * Gives one of the stores another name. A snapshot without one of its stores is lost. It is on record here before it is on
+ * the store's medium: this daemon may die.
+ * @throws Error where none of them has a name of ours, or the medium fails
+ */
+export async function hideStore(
+  system: Pick<StoreSystem, "assertAnswers">,
+  snapshot: Pick<Snapshot, "id" | "stores" | "saveIfPossible"> & {
+    readonly storage: { readonly stores: readonly Store[] };
+  },
+): Promise<void> {
+  const { id, stores: records, storage } = snapshot;
+  const index = records.findIndex((_, at) => storeFiles(id, records, at).length > 1);
+  const [record, store] = [records[index], storage.stores[index]];
+  if (record === undefined || store?.rename === undefined) {
+    throw new Error("no store of it is a file in a directory");
+  }
+  // A disk that does not answer would keep a thread.
+  await system.assertAnswers?.(join(record.path, record.fileName ?? ""));
+  const fileName = hiddenName(id, records, index);
+  await store.rename(fileName, () => {
+    snapshot.stores = records.with(index, { ...record, fileName });
+    snapshot.saveIfPossible();
+  });
+}

@@ -1,0 +1,60 @@
+import type { Store } from "@blksnap/diff-storage";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import type { StoreRecord } from "../../dist/records/records.js";
+import { hideStore, storeFiles } from "../../dist/snapshot/hidden-store.js";
+import { storeRecord } from "../../dist/snapshot/store-record.js";
+
+const SNAPSHOT = "cc10a0c0-0d4c-4f5c-8f3e-0f6e0f0f0001";
+const FILE = storeRecord("memory:", SNAPSHOT, 1).fileName as string;
+const RECORDS: StoreRecord[] = [
+  { path: "/dev/mapper/store" },
+  { path: "/var/tmp", fileName: FILE },
+  { path: "/srv", fileName: `${FILE}-other` },
+];
+
+function snapshotOf(steps: string[], stores: readonly StoreRecord[] = RECORDS) {
+  const rename = async (fileName: string, onRenamed: () => void): Promise<void> => {
+    onRenamed();
+    steps.push(`${fileName} is on the medium`);
+  };
+  return {
+    id: SNAPSHOT,
+    stores,
+    storage: { stores: stores.map(() => ({ rename })) as unknown as Store[] },
+    saveIfPossible: () => void steps.push("on record here"),
+  };
+}
+
+test("the first store with a name of ours gets another one, which is removed with it", async () => {
+  const steps: string[] = [];
+  const snapshot = snapshotOf(steps);
+  await hideStore({}, snapshot);
+  const records = snapshot.stores;
+  const after = records[1]!.fileName as string;
+  assert.equal(steps, ["on record here", `${after} is on the medium`]);
+  assert.equal([records[0], records[2]], [RECORDS[0], RECORDS[2]]);
+  // By the record of the medium as well as by that of the next daemon.
+  for (const known of [RECORDS, records]) assert.ok(storeFiles(SNAPSHOT, known, 1).includes(after));
+  assert.ok(storeFiles(SNAPSHOT, RECORDS, 1).includes(FILE));
+  assert.not(storeFiles(SNAPSHOT, RECORDS, 2).includes(after));
+  assert.equal(storeFiles(SNAPSHOT, RECORDS, 0), []);
+});
+
+test("a disk that does not answer is not asked, and a device keeps its name", async () => {
+  const steps: string[] = [];
+  const asked: string[] = [];
+  const assertAnswers = async (path: string): Promise<void> => {
+    asked.push(path);
+    throw new Error("no answer");
+  };
+  const why = ({ message }: Error): string => message;
+  const hung = hideStore({ assertAnswers }, snapshotOf(steps));
+  assert.is(await hung.catch(why), "no answer");
+  assert.equal(asked, [`/var/tmp/${FILE}`]);
+  const devices = hideStore({}, snapshotOf(steps, RECORDS.slice(0, 1)));
+  assert.match(String(await devices.catch(why)), /no store of it is a file/);
+  assert.equal(steps, []);
+});
+
+test.run();
