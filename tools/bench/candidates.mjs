@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { Driver } from "@blksnap/driver";
 import { fileTarget, UblkDevice } from "@blksnap/ublk";
 import { pino } from "pino";
-import { command, makeDisks, nullDisk, removeDisks } from "./disks.mjs";
+import { command, lastingName, makeDisks, nullDisk, removeDisks } from "./disks.mjs";
 import { PEERS, withoutZeroCopy } from "./peers.mjs";
 
 const MIB = 2 ** 20;
@@ -69,14 +69,15 @@ function emptyStore() {
   command("dd", "if=/dev/zero", `of=${bench.store}`, "bs=1M", "count=1", "oflag=direct");
 }
 
-async function frontWithSnapshot() {
+/** @param options of attach; a persistent front has a persistent snapshot */
+async function takeAt(of, options) {
   emptyStore();
   const { disk, store, diskBytes } = bench;
-  const of = await trackerDriver();
-  const { front: path } = await of.attach(disk);
-  const options = { devices: [disk], stores: [store], limitBytes: diskBytes };
+  const { front: path } = await of.attach(disk, options);
+  const stores = [lastingName(store, bench.folder)];
+  const wish = { devices: [disk], stores, limitBytes: diskBytes, ...options };
   const take = async () => {
-    const { id } = await of.snapshotCreate(options);
+    const { id } = await of.snapshotCreate(wish);
     await of.snapshotTake(id);
     return id;
   };
@@ -96,34 +97,59 @@ async function frontWithSnapshot() {
     const { changed_bytes: changedBytes } = await of.diff(disk, since);
     return { copiedBytes, changedBytes };
   };
-  const end = async () => {
-    await destroy();
-    await of.detach(disk);
-  };
-  return { path, imagePath: image, next, end };
+  return { path, imagePath: image, next, destroy };
 }
 
-/** A driver of its own: its state lies on a slow disk. */
+async function frontWithSnapshot() {
+  const of = await trackerDriver();
+  const { destroy, ...taken } = await takeAt(of, {});
+  const end = async () => {
+    await destroy();
+    await of.detach(bench.disk);
+  };
+  return { ...taken, end };
+}
+
+/** Its state lies on a slow disk. */
+async function stateDiskDriver() {
+  const mount = join(bench.folder, "state");
+  if (!isStateDiskMade) {
+    const latencyUs = STATE_LATENCY_US;
+    const state = await nullDisk("bench-state", { sizeBytes: STATE_DISK_BYTES, latencyUs });
+    command("mkfs.ext4", "-q", state);
+    mkdirSync(mount);
+    command("mount", state, mount);
+    isStateDiskMade = true;
+  }
+  await driver?.stop();
+  driver = undefined;
+  driver = await startDriver({ persistentDirectory: join(mount, "blksnap") });
+  return driver;
+}
+
+async function endStateDiskDriver() {
+  await driver.detach(bench.disk, { forget: true });
+  await driver.stop();
+  driver = undefined;
+}
+
 function frontWithStateDisk(options) {
   return async () => {
-    const mount = join(bench.folder, "state");
-    if (!isStateDiskMade) {
-      const latencyUs = STATE_LATENCY_US;
-      const state = await nullDisk("bench-state", { sizeBytes: STATE_DISK_BYTES, latencyUs });
-      command("mkfs.ext4", "-q", state);
-      mkdirSync(mount);
-      command("mount", state, mount);
-      isStateDiskMade = true;
-    }
-    await driver?.stop();
-    driver = undefined;
-    const of = await startDriver({ persistentDirectory: join(mount, "blksnap") });
+    const of = await stateDiskDriver();
     const { front: path } = await of.attach(bench.disk, options);
+    return { path, end: endStateDiskDriver };
+  };
+}
+
+function snapshotWithStateDisk(options) {
+  return async () => {
+    const of = await stateDiskDriver();
+    const { destroy, ...taken } = await takeAt(of, options);
     const end = async () => {
-      await of.detach(bench.disk, { forget: true });
-      await of.stop();
+      await destroy();
+      await endStateDiskDriver();
     };
-    return { path, end };
+    return { ...taken, end };
   };
 }
 
@@ -141,6 +167,8 @@ const CANDIDATES = {
   "front, snapshot": { make: frontWithSnapshot },
   "front, state disk": { make: frontWithStateDisk({}) },
   "persistent front": { make: frontWithStateDisk({ persistent: true }) },
+  "snapshot, state disk": { make: snapshotWithStateDisk({}) },
+  "persistent snapshot": { make: snapshotWithStateDisk({ persistent: true }) },
 };
 
 /** Why the candidate cannot be measured on this machine, or undefined. */

@@ -6,7 +6,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { Driver } from "@blksnap/driver";
 import { pino } from "pino";
-import { command } from "./disks.mjs";
+import { command, lastingName } from "./disks.mjs";
 import { fioIops } from "./fio.mjs";
 
 const KIB = 1024;
@@ -91,7 +91,8 @@ async function recover({ devices, state }) {
 async function firstWrites({ disk, store, journalDisk, state, persistent, isPersistent }) {
   const driver = await start({ state, persistent });
   const { front } = await driver.attach(disk, { persistent: isPersistent });
-  const options = { devices: [disk], stores: [store], limitBytes: GIB, persistent: isPersistent };
+  const stores = [lastingName(store, state)];
+  const options = { devices: [disk], stores, limitBytes: GIB, persistent: isPersistent };
   const { id } = await driver.snapshotCreate(options);
   await driver.snapshotTake(id);
   const load = { rw: "randwrite", blockBytes: 4096, depth: 32, sizeBytes: 64 * MIB };

@@ -1,6 +1,7 @@
 // The disks that everything is measured on: one to be written, one for old data, of a kind that is chosen.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, rmdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const MIB = 2 ** 20;
@@ -63,6 +64,13 @@ export async function makeDisks(kind, sizeBytes) {
   command("modprobe", "brd", "rd_nr=2", `rd_size=${sizeBytes / 1024}`, "max_part=0");
   isBrdLoaded = true;
   return { disk: "/dev/ram0", store: "/dev/ram1" };
+}
+
+/** A name that persistent snapshots take for one that is the same disk's after a reboot. It goes with the folder. */
+export function lastingName(path, folder) {
+  const name = join(folder, "store");
+  if (!existsSync(name)) symlinkSync(path, name);
+  return name;
 }
 
 export function removeDisks() {

@@ -100,6 +100,18 @@ function persistent(loads) {
   return { candidates: PERSISTENT, reference: PERSISTENT[0], loads };
 }
 
+const PERSISTENT_SNAPSHOT = ["snapshot, state disk", "persistent snapshot"];
+
+/** Blocks of the tracker's map are recorded by the same writes. */
+function underPersistent(depth) {
+  const dense = { rw: "randwrite", ...once4K, depth };
+  const loads = [
+    { name: `first write to a block, 4 KiB random, QD ${depth}`, ...dense },
+    { name: `write again, 4 KiB random, QD ${depth}`, ...dense },
+  ];
+  return { candidates: PERSISTENT_SNAPSHOT, reference: PERSISTENT_SNAPSHOT[0], loads };
+}
+
 function recorded(depth) {
   return { name: `recorded blocks, 4 KiB random write, QD ${depth}`, rw: "randwrite", depth };
 }
@@ -164,7 +176,7 @@ export const SERIES = {
     ],
   },
   persistent: {
-    title: "a persistent tracker against one that is not; its state lies on a disk of 100 µs",
+    title: "persistent trackers and snapshots against others; state lies on a disk of 100 µs",
     groups: [
       persistent([
         {
@@ -178,6 +190,8 @@ export const SERIES = {
       ]),
       firstRecord(1),
       firstRecord(32),
+      underPersistent(1),
+      underPersistent(32),
     ],
   },
   cpu: {
