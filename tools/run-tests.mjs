@@ -1,22 +1,29 @@
 /**
- * Compiles a package's tests and runs every test file in a process of its own.
+ * Compiles a package's tests and runs them, a batch of files in a process (test-batch.mjs).
  *
  * uvu leaves three holes that would let a broken suite look green: a file that forgets `test.run()`
  * passes with no test run, a hanging test hangs for ever, and a native crash takes all files with
- * it. So each file gets its own process, a time limit, and must report at least one test.
+ * it. So each batch gets its own process and a time limit, and each file must report at least one test.
  *
- * Files run one after the other; where slots are served (slots.mjs), as many beside each other as there are.
+ * A start of node with a package's code takes a third of a second of a processor, most files less than that. So
+ * those that touch nothing of the process they are in share one; each of the others has its own.
+ *
+ * Batches run one after the other; where slots are served (slots.mjs), as many beside each other as there are.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { acquireSlot, COMPILED_VARIABLE, SLOTS_VARIABLE } from "./slots.mjs";
 
-const FILE_TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 900_000);
+/** Of a batch. */
+const TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 900_000);
 const LEFT_TIME_LIMIT_MS = 60_000;
-/** What a file takes is told from here on: all of them make the time of "npm test". */
+/** Before the name of a file whose report follows. */
+const HEADER = "── file ";
+/** What a batch takes is told from here on: all of them make the time of "npm test". */
 const TOLD_FROM_S = 10;
 const require = createRequire(import.meta.url);
 const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
@@ -41,10 +48,11 @@ async function compile() {
   if (run.status !== 0) process.exit(run.status ?? 1);
 }
 
-function runFile(file) {
+function runBatch(names) {
   const startedMs = Date.now();
+  const paths = names.map((name) => join(testDist, name));
   return new Promise((done) => {
-    const child = spawn(process.execPath, ["--expose-gc", file], {
+    const child = spawn(process.execPath, ["--expose-gc", BATCH, HEADER, ...paths], {
       stdio: ["ignore", "pipe", "pipe"],
       env: plainEnvironment,
     });
@@ -53,7 +61,7 @@ function runFile(file) {
     const timer = setTimeout(() => {
       timedOut = true;
       child.kill("SIGKILL");
-    }, FILE_TIME_LIMIT_MS);
+    }, TIME_LIMIT_MS);
     child.stdout.on("data", (chunk) => (output += chunk));
     child.stderr.on("data", (chunk) => (output += chunk));
     // A process that a test has left behind may hold the pipes for ever.
@@ -75,72 +83,111 @@ function runFile(file) {
   });
 }
 
-function verdict({ output, status, signal, timedOut, isLeft }) {
+/** Of a whole batch; undefined where each file's report tells all. */
+function problemOf({ status, signal, timedOut, isLeft }) {
+  if (timedOut) return `no end within ${TIME_LIMIT_MS} ms`;
+  if (signal !== null) return `ended by ${signal}`;
+  if (status !== 0) return `exit status ${status}`;
+  return isLeft ? "it left a process behind that holds its output" : undefined;
+}
+
+/** What one file has reported. */
+function verdict(report) {
   const count = (name) =>
-    [...output.matchAll(new RegExp(`^\\s*${name}:\\s+(\\d+)`, "gm"))].reduce(
+    [...report.matchAll(new RegExp(`^\\s*${name}:\\s+(\\d+)`, "gm"))].reduce(
       (sum, match) => sum + Number(match[1]),
       0,
     );
   const total = count("Total");
   const passed = count("Passed");
   const skipped = count("Skipped");
+  const failed = total - passed;
   let problem = "";
-  if (timedOut) problem = `no end within ${FILE_TIME_LIMIT_MS} ms`;
-  else if (signal !== null) problem = `ended by ${signal}`;
-  else if (status !== 0) problem = `exit status ${status}`;
-  else if (total === 0) problem = "no test ran (is test.run() missing?)";
-  else if (isLeft) problem = "it left a process behind that holds its output";
-  else if (passed + skipped < total) problem = `${total - passed - skipped} failed`;
-  if (skipped > 0 && process.env.CI) problem ||= `${skipped} skipped where CI is set`;
+  if (total === 0) problem = "no test ran (is test.run() missing, or has another file ended it?)";
+  else if (failed > 0) problem = `${failed} failed`;
+  else if (skipped > 0 && process.env.CI) problem = `${skipped} skipped where CI is set`;
   return { total, passed, skipped, problem };
 }
 
 /** What takes long, as a rule: such files begin first, so that none is left to run alone at the end. */
 const LONG = /\bsim|-sim\/|planted|fuzz|kills|supervisor/;
 
+/** A file with one of these words has a process of its own: it asks for what all in a process have in common, or changes it. */
+const OWN = /\bprocess\b|\bglobalThis\b|\bgc\b|\bperformance\b|worker_threads|node:v8/;
+/** Few enough that processors are busy to the end, and that what a crash takes with it is soon run again. */
+const BATCH_FILES = 8;
+const BATCH = fileURLToPath(new URL("test-batch.mjs", import.meta.url));
+
 function testFiles() {
-  const names = readdirSync(testDist, { recursive: true })
-    .filter((name) => name.endsWith(".test.js"))
-    // The compiler leaves there what a test that was moved or renamed had been compiled to.
-    .filter((name) => existsSync(join(packageDir, "test", name.replace(/js$/, "ts"))))
-    .filter((name) => only.length === 0 || only.some((part) => name.includes(part)))
-    .sort();
-  return [...names.filter((name) => LONG.test(name)), ...names.filter((name) => !LONG.test(name))];
+  return (
+    readdirSync(testDist, { recursive: true })
+      .filter((name) => name.endsWith(".test.js"))
+      // The compiler leaves there what a test that was moved or renamed had been compiled to.
+      .filter((name) => existsSync(join(packageDir, "test", name.replace(/js$/, "ts"))))
+      .filter((name) => only.length === 0 || only.some((part) => name.includes(part)))
+      .sort()
+  );
+}
+
+function batches() {
+  const names = testFiles();
+  const long = names.filter((name) => LONG.test(name));
+  const others = names.filter((name) => !LONG.test(name));
+  const isOwn = (name) => OWN.test(readFileSync(join(testDist, name), "utf8"));
+  const shared = others.filter((name) => !isOwn(name));
+  const count = Math.ceil(shared.length / BATCH_FILES);
+  const together = Array.from({ length: count }, (_, index) =>
+    shared.filter((__, at) => at % count === index),
+  );
+  const alone = [...long, ...others.filter(isOwn)].map((name) => [name]);
+  return [...alone, ...together];
 }
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
 
-function tell(name, result) {
-  const { total, passed, skipped, problem } = verdict(result);
+function tellFile(name, report, time) {
+  const { total, passed, skipped, problem } = verdict(report);
   totals.passed += passed;
   totals.skipped += skipped;
   if (problem !== "") {
-    totals.failed += Math.max(1, total - passed - skipped);
-    console.error(`${result.output}\n✗ ${name}: ${problem}`);
+    totals.failed += Math.max(1, total - passed);
+    console.error(`${report}\n✗ ${name}: ${problem}`);
     return;
   }
-  const note = skipped > 0 ? `, ${skipped} SKIPPED:\n${result.output}` : "";
-  const time = result.tookS < TOLD_FROM_S ? "" : ` in ${result.tookS} s`;
+  const note = skipped > 0 ? `, ${skipped} SKIPPED:\n${report}` : "";
   console.log(`✓ ${name}: ${passed} passed${time}${note}`);
 }
 
-async function runFiles(names) {
-  for (let name = names.shift(); name !== undefined; name = names.shift()) {
+function tell(names, result) {
+  const time = result.tookS < TOLD_FROM_S ? "" : ` in ${result.tookS} s`;
+  const failedBefore = totals.failed;
+  const [, ...reports] = result.output.split(HEADER);
+  for (const [index, name] of names.entries()) tellFile(name, reports[index] ?? "", time);
+  const problem = problemOf(result);
+  // Failed tests make an exit status, too.
+  const isTold = totals.failed > failedBefore && result.status === 1;
+  if (problem === undefined || isTold) return;
+  totals.failed += 1;
+  console.error(`${result.output}\n✗ ${names.join(", ")}: ${problem}`);
+}
+
+async function runBatches(queue) {
+  for (let names = queue.shift(); names !== undefined; names = queue.shift()) {
     const release = await acquireSlot(slots);
-    tell(name, await runFile(join(testDist, name)));
+    tell(names, await runBatch(names));
     release();
   }
 }
 
 if (isCompiled === undefined) await compile();
 const testDist = resolve(packageDir, "test-dist");
-const files = testFiles();
-if (files.length === 0) {
+const queue = batches();
+if (queue.length === 0) {
   console.error(`run-tests: no test file in ${testDist}`);
   process.exit(1);
 }
 const atOnce = slots === undefined ? 1 : availableParallelism();
-await Promise.all(Array.from({ length: atOnce }, () => runFiles(files)));
+await Promise.all(Array.from({ length: atOnce }, () => runBatches(queue)));
 const { passed, failed, skipped } = totals;
 console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
 process.exit(failed === 0 ? 0 : 1);
