@@ -23,6 +23,8 @@ const TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 900_000);
 const LEFT_TIME_LIMIT_MS = 60_000;
 /** Before the name of a file whose report follows. */
 const HEADER = "── file ";
+/** What a test wants to have said though it passes. */
+const NOTE = /(?<=^(?:• )?)note: .*$/gm;
 /** What a batch takes is told from here on: all of them make the time of "npm test". */
 const TOLD_FROM_S = 10;
 const require = createRequire(import.meta.url);
@@ -156,6 +158,7 @@ function tellFile(name, report, time) {
   }
   const note = skipped > 0 ? `, ${skipped} SKIPPED:\n${report}` : "";
   console.log(`✓ ${name}: ${passed} passed${time}${note}`);
+  for (const [line] of report.matchAll(NOTE)) console.log(`  ${line}`);
 }
 
 function tell(names, result) {

@@ -38,6 +38,8 @@ export function testThatFinds(
           if (found === undefined) continue;
           assert.match(found, expected);
           console.log(`seed ${seed}: ${what}: ${found.split("\n")[0]}`);
+          if (tried > 0)
+            console.log(`note: ${tried} simulations fewer with "seed: ${seed}" for: ${what}`);
           return;
         }
         assert.unreachable(`not found: ${what}`);

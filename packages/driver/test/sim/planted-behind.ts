@@ -68,7 +68,7 @@ function atBegin(act: (inside: EngineInside, copy: number) => void): () => void 
 export const PLANTED_BEHIND: readonly PlantedFault[] = [
   {
     what: "old data is on record when the original has been written",
-    seed: 5,
+    seed: 7,
     plant: () => {
       const takeOut = [atBegin(clearRecord), atAnswer(setRecord)];
       return () => {
@@ -92,7 +92,7 @@ export const PLANTED_BEHIND: readonly PlantedFault[] = [
   },
   {
     what: "an image is read while its old data is on its way, and nobody waits for that",
-    seed: 4,
+    seed: 5,
     plant: () => replace(ImageReader.prototype, "isBehind" as never, () => (() => false) as never),
   },
   {

@@ -72,6 +72,7 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
   },
   {
     what: "an image loses blocks where the write was to fail",
+    seed: 3,
     plant: otherPolicy(() => ({ policy: OverflowPolicy.BREAK_SNAPSHOT })),
   },
   {
@@ -81,7 +82,7 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
   },
   {
     what: "a write that is blocked waits for ever",
-    seed: 39,
+    seed: 40,
     plant: otherPolicy(() => ({ ticksMax: 2 ** 30 })),
   },
   {

@@ -168,7 +168,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "ranges that are marked reach no map",
-    seed: 26,
+    seed: 29,
     plant: omitted(Tracker.prototype, "markDirty", always as never, Promise.resolve()),
   },
   {
@@ -216,7 +216,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "no record of a persistent map says that its front is gone",
-    seed: 24,
+    seed: 35,
     deathOneIn: 30,
     plant: () =>
       replace(PersistentDirectory.prototype, "writeRecord", (original) => {
