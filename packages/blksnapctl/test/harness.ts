@@ -1,6 +1,6 @@
 /**
  * Runs `blksnapctl` against a fake daemon: as a process, or all of it but the program's start within this one. A start costs a
- * tenth of a second of a processor, and there are hundreds; the examples of help run each verb as the program.
+ * tenth of a second of a processor, and there are hundreds; examples of help that need a shell run the program.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
