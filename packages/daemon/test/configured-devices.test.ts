@@ -130,6 +130,33 @@ test("a device that appears in time is attached, as it is configured", async () 
   assert.equal([all.waited, all.missing, settled(), at(ERROR)], [[], [], 1, []]);
 });
 
+test("one that was given up while nothing could be attached is attached when that is over, others are not", async () => {
+  const { all, asked, surroundings } = attaching(
+    {
+      "/dev/vg/a": [...repeated("DEVICE_BUSY", 11), undefined],
+      "/dev/vg/b": ["DEVICE_ZONED"],
+    },
+    [configured("/dev/vg/a", 1), configured("/dev/vg/b", 2)],
+  );
+  Object.assign(surroundings, { isHeld: () => true });
+  await all.attach();
+  assert.equal(all.missing.map(({ device, waited_for }) => [device, waited_for]).sort(), [
+    ["/dev/vg/a", false],
+    ["/dev/vg/b", false],
+  ]);
+  asked.length = 0;
+  await all.attachHeld();
+  assert.is(asked.at(-1), "/dev/vg/a true");
+  assert.not(asked.some((one) => one.startsWith("/dev/vg/b")));
+  assert.equal(
+    all.missing.map(({ device }) => device),
+    ["/dev/vg/b"],
+  );
+  asked.length = 0;
+  await all.attachHeld();
+  assert.equal(asked, [], "once");
+});
+
 test("what passes while a machine starts is waited for, each reason said once", async () => {
   const { all, asked, at } = attaching(
     {

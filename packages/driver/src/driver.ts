@@ -47,6 +47,7 @@ import { attachAnswer, TrackerOperations } from "./operations/tracker-operations
 import { type DriverPorts, machinePorts } from "./ports.js";
 import { ReactorEvents } from "./reactor-events.js";
 import { recoverAfterCrash } from "./recovery/after-crash.js";
+import { HeldBack } from "./recovery/held-back.js";
 import { LateRecovery } from "./recovery/late-recovery.js";
 import { Registry, snapshotNotFound } from "./registry.js";
 import { type DriverOptions, type DriverSettings, settingsOf } from "./settings.js";
@@ -82,6 +83,8 @@ export class Driver implements DriverControl {
   #trackers!: TrackerOperations;
   #snapshots!: SnapshotOperations;
   #late!: LateRecovery;
+  /** What holds back all attaches: a front that no record tells of. */
+  held!: HeldBack;
   #mounts!: MountWatch;
   readonly #registry: Registry;
   readonly #operations: Operations;
@@ -154,22 +157,17 @@ export class Driver implements DriverControl {
    */
   async leave(): Promise<void> {
     this.#late.stop();
+    this.held.stop();
     this.#trackers.stopWatch(true);
     const { locks } = this.#operations;
     locks.close();
     await Promise.race([locks.idle(), sleep(LEAVE_PATIENCE_MS, undefined, { ref: false })]);
     const running = locks.running.map(({ what }) => what);
     if (running.length > 0) {
-      this.#logger.error(
-        { running },
-        "these have not ended: the next daemon finishes or undoes them",
-      );
+      const text = "these have not ended: the next daemon finishes or undoes them";
+      this.#logger.error({ running }, text);
     }
-    try {
-      writeHandover(this.#context.state);
-    } catch (error) {
-      this.#logger.warn({ err: error }, "the next daemon will not know of the pause");
-    }
+    writeHandover(this.#context.state, this.#logger);
   }
 
   /**
@@ -191,6 +189,7 @@ export class Driver implements DriverControl {
    */
   async stop(closing = false, onEnded?: () => void, keepsAway = false): Promise<readonly string[]> {
     this.#late.stop();
+    this.held.stop();
     this.#mounts.stop();
     this.#trackers.stopWatch(keepsAway);
     const left = await endAll({
@@ -243,9 +242,8 @@ export class Driver implements DriverControl {
 
   detach(device: string, options: DetachRequestOptions = {}): Promise<DetachResponse> {
     const detach = () => this.#trackers.detachAt(device, options);
-    return this.#operations.onDevices("detach of", [device], () =>
-      this.#late.giveUpOr(device, detach),
-    );
+    const end = () => this.#late.giveUpOr(device, detach);
+    return this.#operations.onDevices("detach of", [device], end);
   }
 
   async cbtInfo(device: string): Promise<CbtInfo> {
@@ -253,8 +251,7 @@ export class Driver implements DriverControl {
   }
 
   async readCbtMap(device: string, firstBlock: number, count: number): Promise<Uint8Array> {
-    const { cbt } = await this.#registry.intact(device);
-    return readMap(cbt, firstBlock, count);
+    return readMap((await this.#registry.intact(device)).cbt, firstBlock, count);
   }
 
   async markDirty(device: string, ranges: readonly ByteRange[]): Promise<MarkDirtyResponse> {
@@ -388,6 +385,9 @@ export class Driver implements DriverControl {
     this.#reactorEvents.begin();
     this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));
     await this.#trackers.recoverLive(this.#reactorEvents, locks, nodeChanges(this.#ring));
+    this.held = new HeldBack(recovered.unknown);
+    const attach = (device: string) => this.attach(device, { persistent: true });
+    void this.held.attachAll(recovered.heldBack, attach, this.#logger);
     this.#handover = readHandover(this.#context.state);
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;

@@ -1,5 +1,6 @@
 /** The note that a daemon leaves for its successor when it ends and its devices stay. */
 import { readBootIdSync } from "@blksnap/linux-block";
+import type { Logger } from "pino";
 import { StateFile } from "./records/file-names.js";
 import type { StateDirectory } from "./records/state-directory.js";
 import { DAEMON_VERSION } from "./version.js";
@@ -19,15 +20,19 @@ export interface Handover {
   readonly pauseMs: number;
 }
 
-/** Written last: what comes after it is the pause. */
-export function writeHandover(state: StateDirectory): void {
+/** Written last: what comes after it is the pause. It can be done without. */
+export function writeHandover(state: StateDirectory, logger: Pick<Logger, "warn">): void {
   const record: HandoverRecord = {
     pid: process.pid,
     version: DAEMON_VERSION,
     leftAtNs: String(process.hrtime.bigint()),
     bootId: readBootIdSync(),
   };
-  state.writeRecord(StateFile.handover, record);
+  try {
+    state.writeRecord(StateFile.handover, record);
+  } catch (error) {
+    logger.warn({ err: error }, "the next daemon will not know of the pause");
+  }
 }
 
 /** Reads the note and takes it away; null where the last daemon has left none: it was killed. */

@@ -43,6 +43,8 @@ export interface AttachSurroundings {
   readonly signal: AbortSignal;
   /** Told of each device that is attached, or given up. */
   readonly onSettled?: () => void;
+  /** Whether no device can be attached at all now: one that is busy then is tried again when that is over. */
+  readonly isHeld?: () => boolean;
   readonly nowMs?: () => number;
   readonly untilLookAgain?: (signal: AbortSignal) => Promise<unknown>;
 }
@@ -80,6 +82,7 @@ export class ConfiguredDevices {
   readonly #surroundings: AttachSurroundings;
   readonly #waited: Set<WaitedFor>;
   readonly #missing = new Map<string, Missing>();
+  #held: WaitedFor[] = [];
 
   constructor(devices: readonly WaitedFor[], surroundings: AttachSurroundings) {
     this.#waited = new Set(devices);
@@ -99,6 +102,15 @@ export class ConfiguredDevices {
   /** Ends when each is attached, or was waited for in vain, or failed; that is logged, and no error. */
   async attach(): Promise<void> {
     await Promise.all(this.waited.map((one) => this.#attachOne(one)));
+  }
+
+  /** Those that were given up while none could be attached. Ends as attach() does. */
+  async attachHeld(): Promise<void> {
+    const { nowMs = bootClockMs } = this.#surroundings;
+    const held = this.#held.map((one) => ({ ...one, untilMs: nowMs() + PASSING_WAIT_MS }));
+    this.#held = [];
+    for (const one of held) this.#waited.add(one);
+    await Promise.all(held.map((one) => this.#attachOne(one)));
   }
 
   async #attachOne(one: WaitedFor): Promise<void> {
@@ -147,6 +159,7 @@ export class ConfiguredDevices {
 
   #giveUp(one: WaitedFor, code: string | null, why: string, waitedMs: number | undefined): void {
     const { device, from } = one.configured;
+    if (code === "DEVICE_BUSY" && this.#surroundings.isHeld?.() === true) this.#held.push(one);
     const waited = waitedMs === undefined ? "" : ` after ${Math.round(waitedMs / 1000)} s`;
     this.#missing.set(device, { device, from, waited_for: false, code, why });
     const text = `a device of the configuration is not attached${waited}: ${why}`;

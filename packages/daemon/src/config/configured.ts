@@ -10,6 +10,8 @@ import { ServedFile } from "./served.js";
 /** The part of the driver that is asked here. */
 interface Attaches {
   attach(device: string, options: AttachRequestOptions): Promise<AttachResponse>;
+  /** Whether no device can be attached now, and until one can. */
+  readonly held: { readonly isHolding: boolean; readonly over: Promise<boolean> };
 }
 
 export class Configured {
@@ -46,9 +48,17 @@ export class Configured {
       logger: this.#logger,
       signal: this.#ended.signal,
       onSettled: () => this.#keep(),
+      isHeld: () => driver.held.isHolding,
     });
     this.#keep();
     await this.#devices.attach();
+    void this.#attachHeld(driver);
+  }
+
+  /** Nothing of the boot waits for these. */
+  async #attachHeld(driver: Attaches): Promise<void> {
+    if (!driver.held.isHolding || !(await driver.held.over)) return;
+    await this.#devices?.attachHeld();
   }
 
   /** The daemon is about to end. @param isHandOver the next one is about to start, and continues */

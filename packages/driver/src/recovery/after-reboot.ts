@@ -49,6 +49,8 @@ export interface PendingTracker {
 
 export interface Restored {
   readonly pending: PendingTracker[];
+  /** Devices that are to be attached once no front is unknown any more. */
+  readonly heldBack: readonly string[];
   /** False where it is to be tried again: see recordEnds(). */
   readonly endsRecorded: boolean;
   /** Snapshots to be resumed; their areas' maps are in the state directory. */
@@ -74,7 +76,7 @@ export interface Known {
 }
 
 /** What a medium that cannot be used gives back. */
-export const NOTHING: Restored = { pending: [], snapshots: [], endsRecorded: false };
+export const NOTHING: Restored = { pending: [], heldBack: [], snapshots: [], endsRecorded: false };
 
 /**
  * Looks up what is on the medium and not in the state directory. Each thing that may not answer has a
@@ -97,7 +99,8 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
   await forgetGivenUp(context, found, known);
   let number = known.lastNumber;
-  const pending = wantedOf(context, records, known).map((record) => {
+  const { wanted: trackers, heldBack } = wantedOf(context, records, known);
+  const pending = trackers.map((record) => {
     const id = known.numbers.get(record.uuid) ?? ++number;
     return { id, record, journals: journalsOf(record.uuid, found) };
   });
@@ -122,7 +125,7 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   }
   // A record that cannot be read now may name some of them.
   if (kept.every(({ problem }) => problem === undefined)) await removeOrphans(context, journals);
-  return { pending, snapshots, endsRecorded };
+  return { pending, heldBack, snapshots, endsRecorded };
 }
 
 /** Trackers that are to be attached again; none while one of them may be that of a front with users. */
@@ -130,15 +133,15 @@ function wantedOf(
   { logger }: DriverContext,
   records: readonly PersistentTrackerRecord[],
   { trackers, unknownFronts }: Known,
-): PersistentTrackerRecord[] {
+): { wanted: PersistentTrackerRecord[]; heldBack: string[] } {
   const wanted = records.filter(({ attached, uuid }) => attached && !trackers.has(uuid));
-  if (unknownFronts.length === 0) return wanted;
+  if (unknownFronts.length === 0) return { wanted, heldBack: [] };
   const names = unknownFronts.join(", ");
   for (const { device } of wanted) {
-    const text = `${device} is not attached again: it may be the original of ${names}`;
+    const text = `${device} is not attached again yet: it may be the original of ${names}`;
     logger.error({ device, fronts: unknownFronts }, text);
   }
-  return [];
+  return { wanted: [], heldBack: wanted.map(({ device }) => device) };
 }
 
 /**

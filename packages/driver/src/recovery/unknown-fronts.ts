@@ -32,12 +32,16 @@ export class UnknownFronts {
     return [...this.#numbers].map((number) => this.#frontend.nameOf(number));
   }
 
-  /** @param path of a device that is to be attached @throws ControlError DEVICE_BUSY while there are any */
-  async assertNone(path: string): Promise<void> {
+  async areNone(): Promise<boolean> {
     for (const number of this.#numbers) {
       if (await this.#frontend.isFrontGone(number)) this.#numbers.delete(number);
     }
-    if (this.#numbers.size === 0) return;
+    return this.#numbers.size === 0;
+  }
+
+  /** @param path of a device that is to be attached @throws ControlError DEVICE_BUSY while there are any */
+  async assertNone(path: string): Promise<void> {
+    if (await this.areNone()) return;
     const names = this.names.join(", ");
     const what = `${path} may be the original of ${names}, which no record that can be used tells of`;
     const hint =

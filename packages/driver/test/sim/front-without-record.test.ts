@@ -77,6 +77,24 @@ test("once it is given up, devices are attached as ever", () =>
     assert.equal(trackers.map(({ device }) => device).sort(), [DEVICE, OTHER]);
   }));
 
+test("once it is given up, a persistent tracker that it held back comes back by itself", () =>
+  within(async (world) => {
+    world.machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
+    await world.run(world.driver.attach(OTHER, { persistent: true }));
+    await world.attach();
+    await unreadable(world, /^tracker-1[.]record/);
+    const tracked = async () => {
+      const { trackers } = await world.run(world.driver.status());
+      return trackers.map(({ device }) => device).sort();
+    };
+    assert.equal([await tracked(), world.driver.held.isHolding], [[DEVICE], true]);
+    // That of the other one, which was attached first.
+    await world.deleteFront();
+    assert.ok(await world.run(world.driver.held.over));
+    while ((await tracked()).length < 2) await world.machine.sleep(1000);
+    assert.equal([await tracked(), world.driver.held.isHolding], [[DEVICE, OTHER], false]);
+  }));
+
 /** Of the persistent snapshot, after a power cut: what was written meanwhile is in no copy. */
 async function assertNoImage(world: World): Promise<void> {
   await world.write();
