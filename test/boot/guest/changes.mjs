@@ -197,7 +197,7 @@ async function ended(change, why) {
   const attach = () => ctl("attach", "--live", "--device", "/dev/st/short");
   attach();
   const id = ctl(
-    ...["snapshot_create", "--device", "/dev/st/short", "--file", "/var/tmp", "--limit", "1G"],
+    ...["snapshot_create", "--device", "/dev/st/short", "--file", "/var/tmp", "--limit", "512M"],
   ).trim();
   const [, image] = /^image=(\S+)$/m.exec(ctl("snapshot_take", "--id", id));
   change();

@@ -50,7 +50,7 @@ export const FULL = {
       ctl("attach", "--live", "--device", "/dev/st/thin");
       const { generation_id: before } = json("cbtinfo", "--device", "/dev/st/thin");
       const taken = ctl(
-        ...["snapshot_create", "--device", "/dev/st/thin", "--file", "/var/tmp", "--limit", "1G"],
+        ...["snapshot_create", "--device", "/dev/st/thin", "--file", "/var/tmp", "--limit", "512M"],
       ).trim();
       const [, image] = /^image=(\S+)$/m.exec(ctl("snapshot_take", "--id", taken));
       const frozen = sumOf(image);

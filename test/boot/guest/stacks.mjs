@@ -298,7 +298,7 @@ class Used {
       "--file",
       "/var/tmp",
       "--limit",
-      "1G",
+      "512M",
     ).trim();
     const [, image] = /^image=(\S+)$/m.exec(ctl("snapshot_take", "--id", id));
     this.#write("stamped");
