@@ -1,6 +1,6 @@
 /**
  * How long what is slow anyway takes, of one tracked device, in histograms: copies of old data, for which first writes
- * wait, and takes. Requests that pass through read no clock.
+ * wait, and takes. Requests that pass through read no clock. If the clock is slow, not every copy reads it.
  */
 import type { Reactor } from "@blksnap/uring";
 
@@ -25,7 +25,7 @@ export interface DurationCounts {
 
 /** Since attach. */
 export interface DeviceDurations {
-  /** Old data, from the need for it until it is in the store and on record, or has failed. */
+  /** Old data, from the need for it until it is in the store and on record, or has failed; of the copies that were timed. */
   readonly copy: DurationCounts;
   /** Writes stood for so long, at each take. */
   readonly takeStall: DurationCounts;
@@ -33,6 +33,26 @@ export interface DeviceDurations {
 
 const NONE: DurationCounts = { buckets: new Array<number>(BUCKETS).fill(0), sumUs: 0 };
 export const NO_DURATIONS: DeviceDurations = { copy: NONE, takeStall: NONE };
+
+/**
+ * Reading the clock takes 0.1 µs. If the kernel has none that can be read without a system call or an exit (User Mode
+ * Linux, a virtual machine with an untrusted TSC), two readings are a quarter of a first write.
+ */
+const SLOW_CLOCK_US = 4;
+const CLOCK_TRIALS = 16;
+/** With a slow clock, one copy of so many is timed. A prime, because a chunk has a power of two of blocks. */
+const SLOW_CLOCK_STRIDE = 13;
+
+/** One copy of how many is timed on this machine. */
+export function clockStride(nowMs: () => number = () => performance.now()): number {
+  // The least counts: a thread that was interrupted says nothing about the clock.
+  let leastMs = Number.POSITIVE_INFINITY;
+  for (let trial = 0; trial < CLOCK_TRIALS; trial++) {
+    const fromMs = nowMs();
+    leastMs = Math.min(leastMs, nowMs() - fromMs);
+  }
+  return leastMs * 1000 < SLOW_CLOCK_US ? 1 : SLOW_CLOCK_STRIDE;
+}
 
 /** Counts without allocating. */
 export class Durations {
@@ -52,24 +72,41 @@ export class Durations {
   }
 }
 
+/** In place of the time at which a copy began that is not timed. */
+const UNTIMED = -1;
+
 /** Of the copies of one device, by their numbers. */
 export class CopyDurations extends Durations {
   readonly #clock: Pick<Reactor, "stampUs">;
+  readonly #stride: number;
   readonly #beganUs: Float64Array;
   readonly #nowUs = new Float64Array(1);
+  /** Copies that begin before the next one that is timed. */
+  #untimedLeft = 0;
 
-  /** @param copiesMax how many can be under way */
-  constructor(clock: Pick<Reactor, "stampUs">, copiesMax: number) {
+  /**
+   * @param copiesMax how many can be under way
+   * @param stride one copy of so many is timed, the first one among them: clockStride()
+   */
+  constructor(clock: Pick<Reactor, "stampUs">, copiesMax: number, stride: number) {
     super();
     this.#clock = clock;
+    this.#stride = stride;
     this.#beganUs = new Float64Array(copiesMax);
   }
 
   begin(copy: number): void {
+    if (this.#untimedLeft > 0) {
+      this.#untimedLeft--;
+      this.#beganUs[copy] = UNTIMED;
+      return;
+    }
+    this.#untimedLeft = this.#stride - 1;
     this.#clock.stampUs(this.#beganUs, copy);
   }
 
   end(copy: number): void {
+    if (this.#beganUs[copy] === UNTIMED) return;
     this.#clock.stampUs(this.#nowUs, 0);
     this.add(this.#nowUs[0] - this.#beganUs[copy]);
   }

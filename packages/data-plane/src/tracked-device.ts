@@ -20,7 +20,7 @@ import { IoCounter, type TrackedDeviceCounters } from "./counters.js";
 import { type AreaHost, DeviceArea } from "./device-area.js";
 import { makeQueue, QueueEnd, type ServedQueue, startQueue } from "./device-queue.js";
 import { frontTarget } from "./device-targets.js";
-import { CopyDurations, Durations } from "./durations.js";
+import { CopyDurations, clockStride, Durations } from "./durations.js";
 import { errorText } from "./error-text.js";
 import { faultPoint } from "./fault-points.js";
 import { type IoTicker, LATE_TICKS } from "./io-ticker.js";
@@ -101,7 +101,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       forgetsDiscards: request.forgetsDiscards ?? false,
       cbt: this.#cbt,
     });
-    this.#copyDurations = new CopyDurations(reactor, this.engine.copies.size);
+    this.#copyDurations = new CopyDurations(reactor, this.engine.copies.size, clockStride());
     this.#hold = new WriteHold(reactor, this.engine);
     this.gate = request.journal && this.#openJournal(request.journal, ioTicker);
     this.#frontQueue = this.#makeQueue(request.queue, memory);

@@ -41,7 +41,7 @@ export function areaIo({ frontDepth = 1, originalIndex = 0, engine, ...own }: Ow
     ...own,
     ticker,
     engine: engine as TrackerEngine,
-    copyDurations: new CopyDurations(own.reactor, frontDepth),
+    copyDurations: new CopyDurations(own.reactor, frontDepth, 1),
     originalIndex,
     frontDepth,
     imageDepth: 1,

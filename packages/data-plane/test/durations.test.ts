@@ -1,11 +1,13 @@
 /** Times go into the bucket that Prometheus would count them in, from the beginning of the same copy. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { CopyDurations, DURATION_BOUNDS_US, Durations } from "../dist/durations.js";
+import { CopyDurations, clockStride, DURATION_BOUNDS_US, Durations } from "../dist/durations.js";
 
 class Clock {
   us = 1e9;
+  reads = 0;
   stampUs(into: Float64Array, index: number): void {
+    this.reads++;
     into[index] = this.us;
   }
 }
@@ -33,7 +35,7 @@ test("each time is in the first bucket whose end is not below it, and in the sum
 
 test("copies that are under way at the same time are told apart by their numbers", () => {
   const clock = new Clock();
-  const durations = new CopyDurations(clock, 2);
+  const durations = new CopyDurations(clock, 2, 1);
   durations.begin(0);
   clock.us += 100;
   durations.begin(1);
@@ -54,6 +56,34 @@ test("copies that are under way at the same time are told apart by their numbers
       1080,
     ],
   );
+});
+
+test("with a slow clock, one copy of a stride is timed from its beginning to its end", () => {
+  const clock = new Clock();
+  const durations = new CopyDurations(clock, 2, 3);
+  for (let number = 0; number < 7; number++) {
+    durations.begin(1);
+    // An untimed copy beside it takes the place of one that was timed.
+    if (number === 3) durations.begin(0);
+    clock.us += 100 + number;
+    durations.end(1);
+    if (number === 3) durations.end(0);
+  }
+  const { buckets, sumUs } = durations.snapshot();
+  assert.equal([filled(buckets), sumUs, clock.reads], [[[2, 3]], 100 + 103 + 105, 6]);
+});
+
+test("a clock is slow if its quickest reading is, and not because a thread had to wait", () => {
+  const clockOf = (readMs: (read: number) => number) => {
+    let [ms, reads] = [0, 0];
+    return () => {
+      ms += readMs(reads++);
+      return ms;
+    };
+  };
+  assert.is(clockStride(clockOf(() => 0.0001)), 1);
+  assert.is(clockStride(clockOf((read) => (read % 8 === 1 ? 0.0001 : 10))), 1);
+  assert.ok(clockStride(clockOf(() => 0.012)) > 1);
 });
 
 test.run();
