@@ -46,6 +46,7 @@ Without a name: all but ${Object.keys(HERE).join(", ")}.
   --rounds N        each candidate so many times, in turn with the others (default 3)
   --seconds N       how long a load without an end of its own runs (default 2)
   --only PATTERN    only candidates that match the regular expression, and those of reference
+  --loads PATTERN   only loads that match the regular expression
   --reference NAME  ratios to this candidate, where a series has it
   --disk KIND       ${Object.keys(DISK_KINDS).join(", ")} (default ram)
   --host            on this machine instead of in a VM: needs ublk and root, takes /dev/ram0 and 1
@@ -72,6 +73,7 @@ function options() {
         rounds: { ...text, default: "3" },
         seconds: { ...text, default: "2" },
         only: text,
+        loads: text,
         reference: text,
         disk: { ...text, default: "ram" },
         host: flag,
@@ -124,6 +126,7 @@ const plan = {
   rounds: count(values, "rounds"),
   runtimeS: count(values, "seconds"),
   only: values.only,
+  loads: values.loads,
   reference: values.reference,
   kind: values.disk,
 };
@@ -142,6 +145,7 @@ if (plan.names.length > 0) {
   const words = [...plan.names, "--rounds", String(plan.rounds)];
   words.push("--seconds", String(plan.runtimeS), "--disk", plan.kind);
   if (plan.only !== undefined) words.push("--only", plan.only);
+  if (plan.loads !== undefined) words.push("--loads", plan.loads);
   if (plan.reference !== undefined) words.push("--reference", plan.reference);
   results = values.host ? await measureBlock({ ...plan, onRound: save }) : await measureInVm(words);
 }

@@ -6,16 +6,22 @@ import { fioIops } from "./fio.mjs";
 import { number } from "./report.mjs";
 import { FILLED_BYTES, SERIES, SPARSE_BYTES } from "./series.mjs";
 
-/** The group with the candidates that are asked for, and its sizes as the disk bears them. */
-function chosen(group, { only, reference, kind }) {
+/** A load that is to be warm runs so long before it is measured. */
+const WARM_UP_S = 1;
+
+/** The group with the candidates and loads that are asked for, and its sizes as the disk bears them. */
+function chosen(group, { only, loads: wanted, reference, kind }) {
   const of = group.candidates.includes(reference) ? reference : group.reference;
   const pattern = new RegExp(only ?? "");
   const candidates = group.candidates.filter((name) => name === of || pattern.test(name));
   const { share } = DISK_KINDS[kind];
-  const loads = group.loads.map((load) => ({
-    ...load,
-    sizeBytes: load.isTimed === true ? load.sizeBytes : (load.sizeBytes ?? 0) * share,
-  }));
+  const isWanted = new RegExp(wanted ?? "");
+  const loads = group.loads
+    .filter(({ name }) => isWanted.test(name))
+    .map((load) => ({
+      ...load,
+      sizeBytes: load.isTimed === true ? load.sizeBytes : (load.sizeBytes ?? 0) * share,
+    }));
   return { ...group, candidates, reference: of, loads };
 }
 
@@ -47,6 +53,7 @@ async function measureLoads(group, candidate, runtimeS, note) {
   try {
     for (const load of group.loads) {
       const device = load.isOfImage === true ? made.image : made.self;
+      if (load.isWarm === true) await fioIops(device, { ...load, runtimeS: WARM_UP_S });
       const reached = await fioIops(device, { ...load, runtimeS });
       note(load.name, reached[group.value ?? "iops"]);
     }
@@ -87,10 +94,11 @@ function resultsOf(groups, values, about) {
  * @param onRound is called with the results of the rounds so far
  */
 export async function measureBlock(plan) {
-  const { names, rounds, runtimeS, only, reference, kind, onRound } = plan;
+  const { names, rounds, runtimeS, only, loads: pattern, reference, kind, onRound } = plan;
   const wanted = names
     .flatMap((series) => SERIES[series].groups.map((group) => ({ series, ...group })))
-    .map((group) => chosen(group, { only, reference, kind }));
+    .map((group) => chosen(group, { only, loads: pattern, reference, kind }))
+    .filter(({ loads }) => loads.length > 0);
   const { present: groups, leftOut } = await presentOnly(wanted);
   const values = groups.map(({ loads }) => loads.map(() => ({})));
   let results;
