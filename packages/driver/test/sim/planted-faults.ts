@@ -135,6 +135,7 @@ const AHEAD_BLOCKS = 4;
 /** Found only where users write in sequence. */
 export const AHEAD_FAULT: PlantedFault = {
   what: "a copy goes ahead over blocks that are saved",
+  seed: 3,
   plant: () =>
     replace(CopyPath.prototype, "aheadEnd" as never, (original) => {
       return function (this: unknown, ...words: never[]): unknown {
