@@ -386,8 +386,6 @@ export class Driver implements DriverControl {
     this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));
     await this.#trackers.recoverLive(this.#reactorEvents, locks, nodeChanges(this.#ring));
     this.held = new HeldBack(recovered.unknown);
-    const attach = (device: string) => this.attach(device, { persistent: true });
-    void this.held.attachAll(recovered.heldBack, attach, this.#logger);
     this.#handover = readHandover(this.#context.state);
     if (trackers.length === 0) return;
     const recoveryMs = Date.now() - takenOverMs;

@@ -64,8 +64,6 @@ export interface Recovered {
   readonly waiting: WaitingFront[];
   /** Fronts that no record tells of. */
   readonly unknown: UnknownFronts;
-  /** See Restored. */
-  readonly heldBack: readonly string[];
   /** Largest tracker number on record, usable or not; 0 without any. */
   readonly lastTracker: number;
   /** See Restored. */
@@ -121,7 +119,7 @@ export async function recoverAfterCrash(
   // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
   const unknown = await UnknownFronts.find(context.frontend, trackerRecords);
   const restoring = afterReboot(context, records, trackerRecords, kept, unknown);
-  const { pending, heldBack, snapshots: restoredRecords, endsRecorded } = await restoring;
+  const { pending, snapshots: restoredRecords, endsRecorded } = await restoring;
   const again = await lookThroughAll(context, restoredRecords, geometries);
   let earlier: Promise<unknown> = Promise.resolve();
   for (const one of pending) {
@@ -144,7 +142,7 @@ export async function recoverAfterCrash(
   if (removed.length > 0)
     context.logger.info({ removed }, "files of an interrupted operation removed");
   const lastTracker = largestNumber(context);
-  return { trackers, snapshots, waiting, unknown, heldBack, lastTracker, endsRecorded };
+  return { trackers, snapshots, waiting, unknown, lastTracker, endsRecorded };
 }
 
 function journalsOf(records: readonly SnapshotRecord[], uuid: string): string[] {

@@ -49,8 +49,6 @@ export interface PendingTracker {
 
 export interface Restored {
   readonly pending: PendingTracker[];
-  /** Devices that are to be attached once no front is unknown any more. */
-  readonly heldBack: readonly string[];
   /** False where it is to be tried again: see recordEnds(). */
   readonly endsRecorded: boolean;
   /** Snapshots to be resumed; their areas' maps are in the state directory. */
@@ -76,7 +74,7 @@ export interface Known {
 }
 
 /** What a medium that cannot be used gives back. */
-export const NOTHING: Restored = { pending: [], heldBack: [], snapshots: [], endsRecorded: false };
+export const NOTHING: Restored = { pending: [], snapshots: [], endsRecorded: false };
 
 /**
  * Looks up what is on the medium and not in the state directory. Each thing that may not answer has a
@@ -99,8 +97,7 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
   await forgetGivenUp(context, found, known);
   let number = known.lastNumber;
-  const { wanted: trackers, heldBack } = wantedOf(context, records, known);
-  const pending = trackers.map((record) => {
+  const pending = wantedOf(context, records, known).map((record) => {
     const id = known.numbers.get(record.uuid) ?? ++number;
     return { id, record, journals: journalsOf(record.uuid, found) };
   });
@@ -125,7 +122,7 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   }
   // A record that cannot be read now may name some of them.
   if (kept.every(({ problem }) => problem === undefined)) await removeOrphans(context, journals);
-  return { pending, heldBack, snapshots, endsRecorded };
+  return { pending, snapshots, endsRecorded };
 }
 
 /** Trackers that are to be attached again; none while one of them may be that of a front with users. */
@@ -133,15 +130,19 @@ function wantedOf(
   { logger }: DriverContext,
   records: readonly PersistentTrackerRecord[],
   { trackers, unknownFronts }: Known,
-): { wanted: PersistentTrackerRecord[]; heldBack: string[] } {
+): PersistentTrackerRecord[] {
   const wanted = records.filter(({ attached, uuid }) => attached && !trackers.has(uuid));
-  if (unknownFronts.length === 0) return { wanted, heldBack: [] };
+  if (unknownFronts.length === 0) return wanted;
   const names = unknownFronts.join(", ");
   for (const { device } of wanted) {
-    const text = `${device} is not attached again yet: it may be the original of ${names}`;
+    const what = `${device} is not attached again: it may be the original of ${names}`;
+    // The daemon does not do it by itself: by then the name may lead to another disk.
+    const then =
+      "restart the daemon, or use `blksnapctl attach --persistent` with the name that it has by then";
+    const text = `${what}; once that front is given up, ${then}`;
     logger.error({ device, fronts: unknownFronts }, text);
   }
-  return { wanted: [], heldBack: wanted.map(({ device }) => device) };
+  return [];
 }
 
 /**

@@ -1,9 +1,9 @@
 /**
- * While there is a front of which no record tells, nothing is attached (unknown-fronts.ts). Once users have given it up,
- * persistent trackers that were to be attached at the start come back by themselves.
+ * While there is a front of which no record tells, nothing is attached (unknown-fronts.ts). This tells when users have
+ * given it up: what the configuration names is attached then. Persistent trackers are not: the name on their record may
+ * lead to another disk by then.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { DriverContext } from "../context.js";
 import { LATE_RECOVERY_INTERVAL_MS } from "../time-limits.js";
 import type { UnknownFronts } from "./unknown-fronts.js";
 
@@ -30,21 +30,6 @@ export class HeldBack {
 
   stop(): void {
     this.#stopping.abort();
-  }
-
-  /** @param attach what users would call. What fails is in the log */
-  async attachAll(
-    devices: readonly string[],
-    attach: (device: string) => Promise<unknown>,
-    logger: DriverContext["logger"],
-  ): Promise<void> {
-    if (devices.length === 0 || !(await this.over)) return;
-    for (const device of devices) {
-      await attach(device).then(
-        () => logger.warn({ device }, "attached again: the front that held it back is given up"),
-        (error: unknown) => logger.error({ device, err: error }, "it is not attached again"),
-      );
-    }
   }
 
   async #untilNone(): Promise<boolean> {
