@@ -17,6 +17,8 @@ export function shapeOf(
     copiesMax: random.pick([1, 2, 3, 16]),
     runsMax: random.pick([1, 2, 3, 16]),
     windowBlocks: random.pick([1, 2, 5, 20]),
+    placeBlocks: 3,
+    writeBlocks: 3,
     sequenceEvery: 0,
     isCold: false,
     overflow: random.pick(Object.values(OverflowPolicy)),
@@ -36,6 +38,12 @@ export function withFirstWrites<Shape extends ReturnType<typeof shapeOf>>(shape:
   return { ...shape, chunkShift, overflow, windowBlocks: 5, copiesMax: 16, isCold: true };
 }
 
+/** The same with writes and copies as long as the longest places. */
+export function withLongCopies<Shape extends ReturnType<typeof shapeOf>>(shape: Shape): Shape {
+  const chunkShift = Math.max(shape.chunkShift, shape.blockShift + 5);
+  return { ...shape, chunkShift, windowBlocks: 20, placeBlocks: 16, writeBlocks: 17 };
+}
+
 /** A range of sectors: mostly short, mostly in a small hot part, often cut across blocks. */
 export function rangeOf(random: Random, device: SimDevice, op: number): [number, number] {
   const { length } = device.disk;
@@ -48,7 +56,7 @@ export function rangeOf(random: Random, device: SimDevice, op: number): [number,
   const atEnd = random.oneIn(8);
   let first = atEnd ? length - 1 - random.below(Math.min(hot, length)) : random.below(hot);
   const long = op === RequestOp.WRITE || op === RequestOp.READ ? 12 : 2;
-  let count = random.between(1, device.blockSectors * 3);
+  let count = random.between(1, device.blockSectors * device.shape.writeBlocks);
   if (random.oneIn(long)) count = random.between(1, device.chunkSectors * 3);
   if (random.oneIn(2)) {
     first -= first % device.blockSectors;

@@ -5,9 +5,6 @@ import { FRONT_DEPTH } from "./front-state.js";
 import type { SimDevice } from "./sim-device.js";
 import { require } from "./violation.js";
 
-/** Longer copies go before their write. */
-const PLACE_BLOCKS = 3;
-
 export interface SimMaps {
   readonly cbt: ArrayBuffer;
   readonly area: ArrayBuffer | undefined;
@@ -25,7 +22,7 @@ export function putBackMaps({ cbtBuffer, areaBuffer }: SimDevice, { cbt, area }:
 /** The places are the front's copy windows, which outlive the process here. */
 function placesOf({ geometry, shape }: SimDevice): CopyPlaces {
   if (!shape.hasPlaces) return NO_PLACES;
-  return { count: FRONT_DEPTH, placeBytes: PLACE_BLOCKS * geometry.blockBytes };
+  return { count: FRONT_DEPTH, placeBytes: shape.placeBlocks * geometry.blockBytes };
 }
 
 /** A new map for an area. */

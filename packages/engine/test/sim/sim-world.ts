@@ -25,6 +25,10 @@ export interface SimShape {
   copiesMax: number;
   runsMax: number;
   windowBlocks: number;
+  /** Longer copies go before their write. */
+  placeBlocks: number;
+  /** Of most writes, at most. */
+  writeBlocks: number;
   /** OverflowPolicy of all areas. */
   overflow: number;
   /** Maps have no memory at first. */

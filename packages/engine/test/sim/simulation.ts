@@ -5,7 +5,7 @@ import { audit } from "./audit.js";
 import { Failures } from "./failures.js";
 import { FrontState } from "./front-state.js";
 import { Random } from "./random.js";
-import { rangeOf, shapeOf, withFirstWrites, withSequences } from "./shape.js";
+import { rangeOf, shapeOf, withFirstWrites, withLongCopies, withSequences } from "./shape.js";
 import { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
 import { copyMaps, putBackMaps, type SimMaps } from "./sim-maps.js";
@@ -24,6 +24,8 @@ export interface SimOptions {
   hasSequences?: boolean | undefined;
   /** Users write most where nothing is saved yet, and processes die while copies go behind their writes. */
   hasFirstWrites?: boolean | undefined;
+  /** With first writes: of up to 16 blocks. */
+  hasLongCopies?: boolean | undefined;
   /** Changes each engine right after it was made: where a test plants a fault. */
   sabotage?: (engine: TrackerEngine) => void;
   /** Told what happens, for a trace. */
@@ -63,7 +65,8 @@ export class Simulation implements SimWorld {
     const any = shapeOf(this.random);
     this.hasFirstWrites = options.hasFirstWrites ?? false;
     this.diesOneIn = options.seed % 2 === 0 ? 60 : 1000;
-    const first = this.hasFirstWrites ? withFirstWrites(any) : any;
+    const short = this.hasFirstWrites ? withFirstWrites(any) : any;
+    const first = options.hasLongCopies === true ? withLongCopies(short) : short;
     const { chunks, ...shape } = this.hasSequences ? withSequences(any) : first;
     const chunkSectors = 2 ** shape.chunkShift / 512;
     this.store = new SimStore(chunkSectors);
