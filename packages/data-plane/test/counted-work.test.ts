@@ -32,11 +32,8 @@ const QUEUE = { queueDepth: 1, maxIoBytes: MIB };
 
 /** How often anything here has read the clock. */
 let clockReads = 0;
-const { now } = performance;
-performance.now = () => {
-  clockReads++;
-  return now.call(performance);
-};
+// Of a clock that costs nothing: with a dear one not all copies are timed.
+performance.now = () => clockReads++ * 0.0001;
 
 /** A tracked device in a snapshot, with its image, over files in memory. */
 class World {
