@@ -72,29 +72,31 @@ export class AreaMapFile implements CompletionHandler {
 
   /**
    * A new map in a file that has memory as far as firstMapBytes() says.
-   * @param places that it is to have, where there is memory for them
+   * @param places that it is to have: the first that there is memory for
    */
   static create(
     reactor: Reactor,
     file: MapFileRef,
     geometry: Geometry,
     id: AreaId,
-    places?: CopyPlaces,
+    places: readonly CopyPlaces[] = [],
   ): AreaMapFile {
     const make = (memory: MappedMemory, its?: CopyPlaces) =>
       DiffAreaMap.create(memory.buffer, geometry, uuidBytes(id), isWholeMap(geometry), its);
-    const grown = places && growForPlaces(file, geometry, places);
-    if (grown === undefined) return reactor.attempt(() => new AreaMapFile(reactor, file, make));
-    const makeWith = (memory: MappedMemory) => {
-      takePlaces(memory, geometry, places as CopyPlaces);
-      return make(memory, places);
-    };
-    try {
-      return reactor.attempt(() => new AreaMapFile(reactor, grown, makeWith));
-    } catch {
-      ftruncateSync(file.fd, file.lengthBytes);
-      return reactor.attempt(() => new AreaMapFile(reactor, file, make));
+    for (const its of places) {
+      const grown = growForPlaces(file, geometry, its);
+      if (grown === undefined) continue;
+      const makeWith = (memory: MappedMemory) => {
+        takePlaces(memory, geometry, its);
+        return make(memory, its);
+      };
+      try {
+        return reactor.attempt(() => new AreaMapFile(reactor, grown, makeWith));
+      } catch {
+        ftruncateSync(file.fd, file.lengthBytes);
+      }
     }
+    return reactor.attempt(() => new AreaMapFile(reactor, file, make));
   }
 
   /** One that an earlier process has left. */

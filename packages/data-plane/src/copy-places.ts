@@ -27,8 +27,13 @@ const LONG_PLACE_BYTES = 65_536;
  */
 const FREE_SHARE = 1 / 4;
 const FREE_MIN = 1 / 2;
-/** Long ones are less urgent: many devices have room for short ones first. */
+/**
+ * Long ones are less urgent: while most is free, and so that they leave room for the short ones of many devices. A reactor
+ * gets their memory in one turn, so a front of many tags has none.
+ */
 const LONG_SHARE = 1 / 64;
+const LONG_FREE_MIN = 7 / 8;
+const LONG_MAX_BYTES = 4 * 2 ** 20;
 
 /** Where the places of a map are: in its own mapping, so that the map is not mapped twice. */
 export interface PlacesOfMap extends CopyPlaces {
@@ -40,28 +45,30 @@ export interface PlacesOfMap extends CopyPlaces {
 }
 
 /**
- * Those that a new area is to have: none where its writers, not its snapshot, give way, nor with a journal, nor where a
- * block finds no room in one.
+ * Those that a new area may have, the first that there is memory for: none where its writers, not its snapshot, give way,
+ * nor with a journal, nor where a block finds no room in one.
  */
 export function placesFor(
   { front, geometry }: Pick<TrackerEngine, "front" | "geometry">,
   frontWindowBytes: number,
   { overflow, journal, map }: Pick<AreaSetup, "overflow" | "journal" | "map">,
-): CopyPlaces | undefined {
-  if (overflow.policy !== OverflowPolicy.BREAK_SNAPSHOT || journal !== undefined) return undefined;
+): readonly CopyPlaces[] {
+  if (overflow.policy !== OverflowPolicy.BREAK_SNAPSHOT || journal !== undefined) return [];
   const long = { count: front.depth, placeBytes: Math.min(LONG_PLACE_BYTES, frontWindowBytes) };
   const short = { count: front.depth, placeBytes: Math.min(NEAR_BYTES, frontWindowBytes) };
-  const places = isRoomFor(long, map.fd, LONG_SHARE) ? long : short;
-  return geometry.blockBytes > places.placeBytes ? undefined : places;
+  const isFew = front.depth * LONG_PLACE_BYTES <= LONG_MAX_BYTES;
+  const isLong = isFew && isRoomFor(long, map.fd, LONG_SHARE, LONG_FREE_MIN);
+  const lengths = isLong ? [long, short] : [short];
+  return lengths.filter(({ placeBytes }) => geometry.blockBytes <= placeBytes);
 }
 
-/** Whether they take no more than `share` of what the file's file system has free, and that is enough of all. */
-function isRoomFor(places: CopyPlaces, fd: number, share: number): boolean {
+/** Whether they take no more than `share` of what the file's file system has free, and that is `freeMin` of all. */
+function isRoomFor(places: CopyPlaces, fd: number, share: number, freeMin: number): boolean {
   try {
     const { blocks, bavail, bsize } = statfsSync(`/proc/self/fd/${fd}`);
     // A tmpfs without a limit has no blocks at all.
     if (blocks === 0) return true;
-    return bavail >= blocks * FREE_MIN && copyPlacesBytes(places) <= bavail * bsize * share;
+    return bavail >= blocks * freeMin && copyPlacesBytes(places) <= bavail * bsize * share;
   } catch {
     return false;
   }
@@ -79,7 +86,7 @@ export function growForPlaces(
   const mapBytes = DiffAreaMap.byteLength(geometry);
   const grown = { fd, lengthBytes: mapBytes + copyPlacesBytes(places) };
   if (lengthBytes !== mapBytes || grown.lengthBytes > 2 ** 32) return undefined;
-  if (!isRoomFor(places, fd, FREE_SHARE)) return undefined;
+  if (!isRoomFor(places, fd, FREE_SHARE, FREE_MIN)) return undefined;
   try {
     ftruncateSync(fd, grown.lengthBytes);
     return grown;

@@ -42,6 +42,8 @@ export class CopyWindows {
   readonly #reactor: Reactor;
   readonly #copies: TrackerEngine["copies"];
   readonly #nearBytes: number;
+  /** Tags that have a near window. */
+  readonly #nearTags: number;
   readonly #isImageNear: boolean;
   readonly #registered: MappedMemory;
   readonly #plain: MappedMemory;
@@ -72,7 +74,9 @@ export class CopyWindows {
     // A map of a daemon whose front had more tags may have more places.
     const frontDepth = Math.max(options.frontDepth, places?.count ?? 0);
     const placeCount = places?.count ?? 0;
-    const nearBytes = (frontDepth - placeCount) * this.#nearBytes;
+    // What is behind long places would be as long: more than is worth being registered.
+    this.#nearTags = this.#nearBytes > NEAR_BYTES ? placeCount : frontDepth;
+    const nearBytes = (this.#nearTags - placeCount) * this.#nearBytes;
     const farBytes = frontDepth * frontWindowBytes;
     const imageBytes = imageDepth * imageWindowBytes;
     this.#isImageNear = imageWindowBytes <= NEAR_BYTES;
@@ -92,7 +96,7 @@ export class CopyWindows {
         onIdle: options.onIdle,
       });
     this.#near = new IoBuffers({
-      places: frontDepth,
+      places: this.#nearTags,
       ids: engine.copies.size,
       lengthBytes: this.#nearBytes,
       address: (tag) => this.#nearAddress(tag),
@@ -221,9 +225,9 @@ export class CopyWindows {
   }
 
   #frontOf(copy: number): IoBuffers {
-    const { bufferOffsetBytes, lengthBytes } = this.#copies;
-    const isNear = bufferOffsetBytes[copy] + lengthBytes[copy] <= this.#nearBytes;
-    return isNear ? this.#near : this.#far;
+    const { bufferOffsetBytes, bufferTag, lengthBytes } = this.#copies;
+    const isShort = bufferOffsetBytes[copy] + lengthBytes[copy] <= this.#nearBytes;
+    return isShort && bufferTag[copy] < this.#nearTags ? this.#near : this.#far;
   }
 
   /**

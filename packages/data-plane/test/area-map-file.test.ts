@@ -1,108 +1,16 @@
 /** Memory for the map of a diff area: taken slice by slice, from a real file. */
-import { closeSync, fstatSync, ftruncateSync, readFileSync, writeSync } from "node:fs";
-import { createRequire, syncBuiltinESMExports } from "node:module";
-import { MessageChannel } from "node:worker_threads";
-import { DiffArea, DiffAreaMap, firstMapBytes, Geometry } from "@blksnap/engine";
+import { readFileSync } from "node:fs";
+import { firstMapBytes } from "@blksnap/engine";
 import { ECANCELED, ENOMEM, ETIMEDOUT } from "@blksnap/errors";
-import { createMemoryFile, Reactor } from "@blksnap/uring";
-import { native } from "@blksnap/uring/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { AreaMapFile } from "../dist/area-map-file.js";
 import { LATE_TICKS } from "../dist/io-ticker.js";
+import { Bench, GIB } from "./area-map-bench.js";
 
-const GIB = 2 ** 30;
-const SECTOR = 512;
-const AREA = "12345678-1234-4321-8765-123456789abc";
 /** Entries of 16 bytes and 8 bytes of hole bits for each of 8192 chunks. */
 const SLICE_BYTES = 8192 * 24;
 /** Of the second slice. */
 const CHUNK = 8192;
-
-function geometryOf(capacityBytes: number): Geometry {
-  return new Geometry({ capacityBytes, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 });
-}
-
-class Bench {
-  readonly errors: unknown[] = [];
-  readonly reactor: Reactor;
-  readonly fd: number;
-  readonly lengthBytes: number;
-  readonly file: AreaMapFile;
-  readonly area: DiffArea;
-  readonly #port = new MessageChannel();
-  /** In place of the ring's first results. */
-  readonly refusals: number[] = [];
-  readonly timers: { readonly delayMs: number; callback: () => void }[] = [];
-  answers = 0;
-
-  constructor(capacityBytes: number, reactor?: Reactor) {
-    const geometry = geometryOf(capacityBytes);
-    this.reactor = reactor ?? this.#makeReactor();
-    this.lengthBytes = DiffAreaMap.byteLength(geometry);
-    this.fd = createMemoryFile("map");
-    writeSync(this.fd, new Uint8Array(firstMapBytes(geometry)));
-    ftruncateSync(this.fd, this.lengthBytes);
-    this.file = AreaMapFile.create(this.reactor, this, geometry, AREA);
-    this.area = new DiffArea(this.file.map);
-    this.area.listener = {
-      onSlotsAnswered: () => this.answers++,
-      onTick: () => undefined,
-    };
-  }
-
-  #makeReactor(): Reactor {
-    const reactor = new Reactor({
-      wakeFd: native.eventFd(0, 0o2000000),
-      port: this.#port.port2,
-      onMessage: () => undefined,
-      onError: (error) => this.errors.push(error),
-    });
-    const addHandler = reactor.addHandler.bind(reactor);
-    reactor.addHandler = (handler) =>
-      addHandler({
-        onCompletion: (data, result, flags) =>
-          handler.onCompletion(data, this.refusals.shift() ?? result, flags),
-      });
-    reactor.setTimer = (delayMs, callback) => {
-      const timer = { delayMs, callback };
-      this.timers.push(timer);
-      return timer;
-    };
-    reactor.cancelTimer = (timer) => {
-      this.timers.splice(this.timers.indexOf(timer as never), 1);
-    };
-    return reactor;
-  }
-
-  /** Lets the time pass that is waited for. */
-  pass(): void {
-    for (const { callback } of this.timers.splice(0)) callback();
-  }
-
-  get allocatedBytes(): number {
-    return fstatSync(this.fd).blocks * SECTOR;
-  }
-
-  ask(slice: number): void {
-    assert.ok(this.area.memory.mayAsk(slice));
-    this.file.allocate(slice, this.area);
-  }
-
-  /** Serves until the area has its next answer. */
-  awaitAnswer(): void {
-    const before = this.answers;
-    while (this.answers === before) this.reactor.turn();
-  }
-
-  end(): void {
-    this.reactor.stop();
-    this.reactor.run();
-    closeSync(this.fd);
-    this.#port.port1.close();
-    assert.equal(this.errors, []);
-  }
-}
 
 test("a slice gets memory, and no more than it needs; what is recorded stays", () => {
   const bench = new Bench(64 * GIB);
@@ -307,94 +215,6 @@ test("a small map has its memory from the beginning", () => {
   bench.file.map.setSlot(7, 1);
   bench.file.close();
   bench.end();
-});
-
-const MADV_POPULATE_WRITE = 23;
-const PLACES = { count: 3, placeBytes: 16_384 };
-/** Makes a map that is to have places; tells how often a file was mapped, and of what is mapped still. */
-function withPlaces(
-  code: (file: AreaMapFile, fd: number, mapped: { count: number; now: number }) => void,
-): void {
-  const bench = new Bench(GIB);
-  const geometry = geometryOf(GIB);
-  const fd = createMemoryFile("map");
-  ftruncateSync(fd, bench.lengthBytes);
-  const { mapFile, unmap } = native;
-  const mapped = { count: 0, now: 0 };
-  native.mapFile = (...words) => {
-    mapped.count++;
-    mapped.now++;
-    return mapFile(...words);
-  };
-  native.unmap = (...words) => {
-    mapped.now--;
-    return unmap(...words);
-  };
-  try {
-    const map = { fd, lengthBytes: bench.lengthBytes };
-    code(AreaMapFile.create(bench.reactor, map, geometry, AREA, PLACES), fd, mapped);
-  } finally {
-    Object.assign(native, { mapFile, unmap });
-  }
-  closeSync(fd);
-  bench.file.close();
-  bench.end();
-}
-
-test("a map with places is mapped once, and stays as long as its places are in use", () => {
-  withPlaces((file, fd, mapped) => {
-    const { places } = file;
-    assert.is(places?.count, PLACES.count);
-    const end = (places?.offsetBytes ?? 0) + PLACES.count * PLACES.placeBytes;
-    assert.is(fstatSync(fd).size, end);
-    assert.ok(fstatSync(fd).blocks * SECTOR >= PLACES.count * PLACES.placeBytes);
-    places?.hold();
-    file.close();
-    assert.equal(mapped, { count: 1, now: 1 });
-    places?.letGo();
-    assert.equal(mapped, { count: 1, now: 0 });
-  });
-});
-
-test("without memory for places a map does without", () => {
-  const { advise } = native;
-  native.advise = (...words) => (words[3] === MADV_POPULATE_WRITE ? -ENOMEM : advise(...words));
-  try {
-    withPlaces((file, fd, mapped) => {
-      assert.is(file.places, undefined);
-      const { copyRecords } = DiffAreaMap.open(readFileSync(fd).buffer.slice(0) as ArrayBuffer);
-      assert.is(copyRecords, undefined, "nor does the next process look for them");
-      file.close();
-      assert.equal(mapped, { count: 2, now: 0 });
-    });
-  } finally {
-    native.advise = advise;
-  }
-});
-
-test("places leave three quarters of what is free, and half of all, to maps that grow", () => {
-  const fs = createRequire(import.meta.url)("node:fs");
-  const { statfsSync } = fs;
-  const hasPlaces = (blocks: number, bavail: number): boolean => {
-    fs.statfsSync = () => ({ bsize: 4096, blocks, bavail });
-    syncBuiltinESMExports();
-    let places: object | undefined;
-    withPlaces((file) => {
-      ({ places } = file);
-      file.close();
-    });
-    return places !== undefined;
-  };
-  try {
-    assert.is(hasPlaces(100, 4 * 13), true, "a page, and four for each place");
-    assert.is(hasPlaces(100, 4 * 13 - 1), false);
-    assert.is(hasPlaces(1000, 500), true);
-    assert.is(hasPlaces(1000, 499), false);
-    assert.is(hasPlaces(0, 0), true, "there is no limit");
-  } finally {
-    Object.assign(fs, { statfsSync });
-    syncBuiltinESMExports();
-  }
 });
 
 test.run();

@@ -309,4 +309,39 @@ test("near windows of a map with places are in its file, until something is late
   world.close();
 });
 
+test("a tag beyond the places of a map has a registered window, unless that would be a long one", () => {
+  for (const [blocks, isRegistered] of [
+    [4, true],
+    [16, false],
+  ] as const) {
+    const world = new World(ALL_BUFFERS);
+    const lengths: number[] = [];
+    const addBuffer = world.reactor.addBuffer.bind(world.reactor);
+    world.reactor.addBuffer = (address, lengthBytes) => {
+      lengths.push(lengthBytes);
+      return addBuffer(address, lengthBytes);
+    };
+    const placeBytes = blocks * BLOCK_BYTES;
+    const memory = MappedMemory.anonymous(placeBytes);
+    const uses = { hold: () => undefined, letGo: () => undefined };
+    const windows = world.makeWindows({ memory, count: 1, placeBytes, offsetBytes: 0, ...uses });
+    const { bufferOwner, bufferTag, lengthBytes } = world.copies;
+    for (const tag of [0, 1]) {
+      bufferOwner[tag] = FRONT;
+      bufferTag[tag] = tag;
+      lengthBytes[tag] = BLOCK_BYTES;
+      windows.begin(tag);
+      windows.bytesOf(tag).fill(tag + 1);
+    }
+    assert.is.not(windows.bufferIndexOf(0), NOT_REGISTERED);
+    // It goes through one of the long windows, which all areas share, where it has none of its own.
+    assert.is(lengths.includes(LONG_WINDOW_BYTES), !isRegistered);
+    for (const tag of [0, 1]) windows.end(tag);
+    windows.close();
+    windows.unmap();
+    memory.unmap();
+    world.close();
+  }
+});
+
 test.run();
