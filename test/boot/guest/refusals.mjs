@@ -176,17 +176,17 @@ export const REFUSED = {
       volume("below", "--size", "64M", "st");
       const sectors = run("blockdev", "--getsz", "/dev/st/below").trim();
       const table = `0 ${sectors} linear /dev/st/below 0`;
-      run("dmsetup", "create", "above", "--table", table);
+      run("dmsetup", "create", "upper", "--table", table);
       run("udevadm", "settle");
-      ctl("attach", "--live", "--device", "/dev/mapper/above");
-      assert.match(ctl("attach", "--live", "--device", "/dev/mapper/above"), /^live=/m);
-      assert.match(refusalOf("/dev/st/below", "--live"), /above/);
+      ctl("attach", "--live", "--device", "/dev/mapper/upper");
+      assert.match(ctl("attach", "--live", "--device", "/dev/mapper/upper"), /^live=/m);
+      assert.match(refusalOf("/dev/st/below", "--live"), /upper/);
       assert.equal(json("status").trackers.length, 1);
-      ctl("detach", "--device", "/dev/mapper/above");
+      ctl("detach", "--device", "/dev/mapper/upper");
       ctl("attach", "--live", "--device", "/dev/st/below");
-      assert.match(refusalOf("/dev/mapper/above", "--live"), /below/);
+      assert.match(refusalOf("/dev/mapper/upper", "--live"), /below/);
       ctl("detach", "--device", "/dev/st/below");
-      run("dmsetup", "remove", "--retry", "above");
+      run("dmsetup", "remove", "--retry", "upper");
       run("lvremove", "--yes", "st/below");
     },
   },
