@@ -166,6 +166,7 @@ export class Driver implements DriverControl {
     if (running.length > 0) {
       const text = "these have not ended: the next daemon finishes or undoes them";
       this.#logger.error({ running }, text);
+      this.#trackers.uncountReturns();
     }
     writeHandover(this.#context.state, this.#logger);
   }

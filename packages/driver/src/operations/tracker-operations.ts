@@ -276,6 +276,11 @@ export class TrackerOperations {
     if (!keeps) this.#returns.close();
   }
 
+  /** Before a daemon leaves with attaches under way. See LiveReturns.uncountUnderWay(). */
+  uncountReturns(): void {
+    this.#returns.uncountUnderWay();
+  }
+
   holdReturns(isHeld: boolean): void {
     this.#follow?.hold(isHeld);
   }

@@ -5,7 +5,8 @@
  *
  * An attach that kills its daemon would kill each next one, and take the service of other volumes with it. So attempts are
  * on record from their begin to their end, and those that no daemon has seen the end of are counted: each has the next one
- * wait for longer, and after three the volume stays as it is, listed, until users attach it or give it up.
+ * wait for longer, and after three the volume stays as it is, listed, until users attach it or give it up. A daemon that has
+ * seen some attempts fail, and lives, shows that they do not kill: those before were other ends, and count no more.
  */
 import { resolve } from "node:path";
 import { Splice } from "@blksnap/linux-block";
@@ -18,6 +19,8 @@ import type { Tracker } from "./tracker.js";
 
 /** Attempts that may end with their daemon. */
 const UNENDED_MAX = 3;
+/** Failures that a daemon sees, and survives; after a single one, as while LVM is at work, the next may still kill. */
+const SURVIVED_ENOUGH = 3;
 
 /** A volume that is to be attached again. */
 export interface Away {
@@ -47,6 +50,9 @@ export class LiveReturns {
   readonly #context: Context;
   /** By number of the node. */
   readonly #all = new Map<string, Away>();
+  /** By number of the node: failures that this daemon has seen since its begin. */
+  readonly #survived = new Map<string, number>();
+  readonly #underWay = new Set<Away>();
   #isClosed = false;
 
   readonly #trackers: () => Iterable<Tracker>;
@@ -95,19 +101,44 @@ export class LiveReturns {
    * @throws ControlError OUT_OF_MEMORY: it is not tried then; as `attempt`
    */
   async counted(away: Away, attempt: () => Promise<void>): Promise<void> {
-    const { unended } = away;
-    this.#write(away, unended + 1);
+    this.#write(away, this.#latest(away).unended + 1);
+    this.#underWay.add(away);
     try {
       await attempt();
     } catch (error) {
-      if (this.isWanted(away)) this.#uncount(away);
+      if (this.isWanted(away)) {
+        this.#noteSurvived(away);
+        this.#uncount(away);
+      }
       throw error;
+    } finally {
+      this.#underWay.delete(away);
     }
+  }
+
+  /** This daemon ends as it was told to, whatever it is at: those attempts do not end it. */
+  uncountUnderWay(): void {
+    for (const away of this.#underWay) {
+      if (this.isWanted(away)) this.#uncount(away);
+    }
+  }
+
+  /** As it is known by now. */
+  #latest(away: Away): Away {
+    return this.#all.get(away.splice.node.number) ?? away;
+  }
+
+  #noteSurvived(away: Away): void {
+    const { number } = away.splice.node;
+    const survived = (this.#survived.get(number) ?? 0) + 1;
+    this.#survived.set(number, survived);
+    if (survived < SURVIVED_ENOUGH) return;
+    this.#all.set(number, { ...this.#latest(away), unended: 0 });
   }
 
   #uncount(away: Away): void {
     try {
-      this.#write(away, away.unended);
+      this.#write(away, this.#latest(away).unended);
     } catch (error) {
       const text = "an attempt that has failed stays on record: the next daemon counts it";
       this.#context.logger.error({ device: away.device, err: error }, text);
@@ -126,11 +157,12 @@ export class LiveReturns {
   }
 
   noteFailure(one: Away, why: string): void {
-    if (this.isWanted(one)) this.#all.set(one.splice.node.number, { ...one, why });
+    if (this.isWanted(one)) this.#all.set(one.splice.node.number, { ...this.#latest(one), why });
   }
 
   /** It is tracked again, or is not wanted any more. @param number of the node */
   end(number: string): void {
+    this.#survived.delete(number);
     if (!this.#all.delete(number)) return;
     try {
       this.#context.state.removeRecord(StateFile.returnRecord.name(number));

@@ -68,6 +68,43 @@ test("an attempt of which the daemon sees the end is not counted, and does not m
   assert.equal([failure, life().all[0]?.unended], ["LVM is at work", 1]);
 });
 
+test("a daemon that sees three fail makes up for those that have ended before: they were other ends", async () => {
+  const { life, begun } = world();
+  const first = begun();
+  void first.counted(first.all[0]!, never);
+  const second = life();
+  void second.counted(second.all[0]!, never);
+  const returns = life();
+  const [away] = returns.all;
+  const counts: (number | undefined)[] = [];
+  for (let attempt = 0; attempt < 3; attempt++) {
+    await returns.counted(away!, () => Promise.reject(new Error("it fails"))).catch(() => {});
+    // With what was known of it at first, as who follows it has.
+    returns.noteFailure(away!, "it fails");
+    counts.push(life().all[0]?.unended);
+  }
+  assert.equal([counts, returns.all[0]?.unended], [[2, 2, 0], 0]);
+  void returns.counted(away!, never);
+  assert.is(life().all[0]?.unended, 1);
+});
+
+test("an attempt that is under way when its daemon is told to leave is not counted", async () => {
+  const { life, begun } = world();
+  begun();
+  for (let restart = 0; restart < 3; restart++) {
+    const returns = life();
+    void returns.counted(returns.all[0]!, never);
+    assert.is(life().all[0]?.unended, 1);
+    returns.uncountUnderWay();
+    assert.is(life().all[0]?.unended, 0);
+  }
+  const returns = life();
+  void returns.counted(returns.all[0]!, never);
+  returns.end(NODE.number);
+  returns.uncountUnderWay();
+  assert.equal(life().all, [], "what was given up stays so");
+});
+
 test("what is given up while it is attached does not come back on record", async () => {
   const { life, begun } = world();
   const returns = begun();
