@@ -17,6 +17,7 @@ const PRIORITIES: readonly (readonly [level: number, prefix: string])[] = [
 ];
 const DEBUG = "<7>";
 const ERROR = 50;
+const FATAL = 60;
 
 type Environment = Readonly<Record<string, string | undefined>>;
 /** What pino calls, with the level of the line at hand where metadata are asked for. */
@@ -25,33 +26,53 @@ interface LeveledStream extends DestinationStream {
   lastLevel: number;
 }
 
-/** A pipe that does not block, and is full: its reader has so many pauses of so long. */
-const FULL_PAUSES = 10;
+/** For a line, where the pipe is full. */
+const FULL_WAIT_MS = 100;
+/** For all lines that must not be lost, until the reader takes something: then they are dropped as others. */
+const URGENT_WAIT_MS = 1000;
 const FULL_PAUSE_MS = 10;
 const WARN = 40;
 const NEVER = new Int32Array(new SharedArrayBuffer(4));
 
+function pauseThread(): void {
+  Atomics.wait(NEVER, 0, 0, FULL_PAUSE_MS);
+}
+
 /**
  * Writes each line at once, so that nothing is lost when the process ends. What cannot be written, as where the disk of the
  * log is full, is dropped, and counted in the next line that can: no daemon ends with its log, nor do its devices wait.
+ * What a daemon ends with is urgent: the reader is given time for it, also where it has stood still.
  */
-class LineWriter {
+export class LineWriter {
   readonly #fd: number;
   readonly #withPriorities: boolean;
   #lost = 0;
   #why = "";
   /** A line has no end. */
   #isTorn = false;
+  #urgentWaitMs = URGENT_WAIT_MS;
+  readonly #pause: () => void;
 
-  constructor(fd: number, withPriorities: boolean) {
+  constructor(fd: number, withPriorities: boolean, pause: () => void = pauseThread) {
+    this.#pause = pause;
     this.#fd = fd;
     this.#withPriorities = withPriorities;
   }
 
-  write(line: string, level: number): void {
-    const isTold = this.#lost === 0 || this.#put(this.#lossLine(), WARN);
-    if (isTold) this.#lost = 0;
-    if (!isTold || !this.#put(line, level)) this.#lost++;
+  write(line: string, level: number, isUrgent: boolean = level >= FATAL): void {
+    if (!this.#tellLost(isUrgent) || !this.#put(line, level, isUrgent)) this.#lost++;
+  }
+
+  /** Nothing comes any more: the number of lines that are missing is told now, or never. */
+  end(): void {
+    this.#tellLost(true);
+  }
+
+  /** Answers whether none is untold. */
+  #tellLost(isUrgent: boolean): boolean {
+    if (this.#lost > 0 && !this.#put(this.#lossLine(), WARN, isUrgent)) return false;
+    this.#lost = 0;
+    return true;
   }
 
   #lossLine(): string {
@@ -60,18 +81,22 @@ class LineWriter {
   }
 
   /** Answers whether all of it is written. */
-  #put(line: string, level: number): boolean {
+  #put(line: string, level: number, isUrgent: boolean): boolean {
     const begin = this.#isTorn ? "\n" : "";
     const bytes = Buffer.from(`${begin}${this.#withPriorities ? prefixOf(level) : ""}${line}`);
     let at = 0;
     for (let pauses = 0; at < bytes.length; ) {
       try {
         at += writeSync(this.#fd, bytes, at);
+        this.#urgentWaitMs = URGENT_WAIT_MS;
       } catch (error) {
         this.#why = errnoNameOf(error);
-        // Once it has stood still, nothing waits for it any more.
-        if (this.#why === "EAGAIN" && this.#lost === 0 && pauses++ < FULL_PAUSES) {
-          Atomics.wait(NEVER, 0, 0, FULL_PAUSE_MS);
+        if (
+          this.#why === "EAGAIN" &&
+          pauses++ < FULL_WAIT_MS / FULL_PAUSE_MS &&
+          this.#mayPause(isUrgent)
+        ) {
+          this.#pause();
           continue;
         }
         this.#isTorn ||= at > 0;
@@ -79,6 +104,14 @@ class LineWriter {
       }
     }
     this.#isTorn = false;
+    return true;
+  }
+
+  /** Once the reader has stood still, only what is urgent waits for it. */
+  #mayPause(isUrgent: boolean): boolean {
+    if (!isUrgent) return this.#lost === 0;
+    if (this.#urgentWaitMs <= 0) return false;
+    this.#urgentWaitMs -= FULL_PAUSE_MS;
     return true;
   }
 }
@@ -112,10 +145,27 @@ function prefixOf(level: number): string {
   return PRIORITIES.find(([from]) => level >= from)?.[1] ?? DEBUG;
 }
 
-let complaints: LineWriter | undefined;
+/** One for all: what follows a torn line must know that it is torn. */
+let stderrLines: LineWriter | undefined;
+
+function stderrWriter(): LineWriter {
+  if (stderrLines === undefined) {
+    stderrLines = new LineWriter(unblocked(STDERR), isJournal());
+    process.once("exit", endLog);
+  }
+  return stderrLines;
+}
+
+/** Before the process ends in a way that tells nobody. */
+export function endLog(): void {
+  stderrLines?.end();
+}
 
 export function logTo(fd: number, level: string, withPriorities: boolean): Logger {
-  const writer = new LineWriter(unblocked(fd), withPriorities);
+  return loggerOf(new LineWriter(unblocked(fd), withPriorities), level);
+}
+
+function loggerOf(writer: LineWriter, level: string): Logger {
   const stream: LeveledStream = {
     [pino.symbols.needsMetadataGsym]: true,
     lastLevel: 0,
@@ -125,11 +175,10 @@ export function logTo(fd: number, level: string, withPriorities: boolean): Logge
 }
 
 export function stderrLog(level: string): Logger {
-  return logTo(STDERR, level, isJournal());
+  return loggerOf(stderrWriter(), level);
 }
 
 /** For people who start blksnapd: a line, as programs say it, of something that failed. */
 export function complain(text: string): void {
-  complaints ??= new LineWriter(unblocked(STDERR), isJournal());
-  complaints.write(`blksnapd: ${text}\n`, ERROR);
+  stderrWriter().write(`blksnapd: ${text}\n`, ERROR, true);
 }

@@ -1,4 +1,5 @@
 import { endProcess } from "@blksnap/uring";
+import { endLog } from "./log.js";
 
 /**
  * Ends the process with a status and leaves its devices to the next one, as a kill would: all threads end
@@ -7,5 +8,6 @@ import { endProcess } from "@blksnap/uring";
  * lets another one continue.
  */
 export function endAtOnce(status: number): never {
+  endLog();
   return endProcess(status);
 }

@@ -16,7 +16,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { isJournal, logTo } from "../dist/log.js";
+import { isJournal, LineWriter, logTo } from "../dist/log.js";
 
 const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
 
@@ -132,6 +132,79 @@ test("a pipe that blocks, and that nobody reads, stops nothing", () => {
   assert.ok(said.length > 10 && said.length < 200, "what there was room for");
   closeSync(reader);
   rmSync(folder, { recursive: true });
+});
+
+/** A pipe that does not block. @returns its descriptor, and what takes all that is in it */
+function pipe(body: (fd: number, taken: () => string, path: string) => void): void {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-log-"));
+  const path = join(folder, "fifo");
+  assert.is(spawnSync("mkfifo", [path]).status, 0);
+  const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  const bytes = Buffer.alloc(2 ** 20);
+  body(fd, () => bytes.toString("utf8", 0, readSync(fd, bytes)), path);
+  closeSync(fd);
+  rmSync(folder, { recursive: true });
+}
+
+const MISSING = /^\{.*"lines":[0-9]+,"msg":"lines of this log are missing: EAGAIN"\}$/;
+const LINE = `${"f".repeat(1000)}\n`;
+
+test("a reader that has stood still gets time for what is urgent, and for nothing else", () => {
+  pipe((fd, taken) => {
+    let pauses = 0;
+    let takesAt = Number.POSITIVE_INFINITY;
+    const writer = new LineWriter(fd, false, () => {
+      if (++pauses === takesAt) taken();
+    });
+    const pausesOf = (write: () => void): number => {
+      pauses = 0;
+      write();
+      return pauses;
+    };
+    const ordinary = () => writer.write(LINE, 30);
+    for (let line = 0; line < 200; line++) ordinary();
+    assert.is(pausesOf(ordinary), 0);
+    takesAt = 7;
+    assert.is(
+      pausesOf(() => writer.write("the end\n", 60)),
+      7,
+    );
+    const lines = taken().trimEnd().split("\n");
+    // What was torn has no end.
+    assert.match(lines.at(-2) ?? "", MISSING);
+    assert.is(lines.at(-1), "the end");
+    takesAt = Number.POSITIVE_INFINITY;
+    for (let line = 0; line < 200; line++) ordinary();
+    const all = pausesOf(() => {
+      for (let line = 0; line < 50; line++) writer.write("a complaint\n", 50, true);
+    });
+    assert.is(all, 100, "a reader that never comes is given up");
+    taken();
+    writer.end();
+    assert.match(taken().trimEnd().split("\n").at(-1) ?? "", MISSING);
+  });
+});
+
+test("at the end of the process, however it ends, the number of missing lines is told, and a complaint has its own line", () => {
+  const module = (name: string) => JSON.stringify(new URL(`../dist/${name}`, import.meta.url).href);
+  for (const end of ["", "process.exit(0)", "endAtOnce(0)", 'complain("why")']) {
+    const text = `
+      const { openSync, readSync } = await import("node:fs");
+      const { complain, stderrLog } = await import(${module("log.js")});
+      const { endAtOnce } = await import(${module("process-end.js")});
+      const logger = stderrLog("info");
+      for (let line = 0; line < 200; line++) logger.info("f".repeat(10_000));
+      readSync(openSync(process.argv[1], "r"), Buffer.alloc(2 ** 20));
+      ${end}`;
+    pipe((_, taken, path) => {
+      const line = `exec "$0" --input-type=module --eval "$1" ${path} 2> ${path}`;
+      const ended = spawnSync("sh", ["-c", line, process.execPath, text], { timeout: 60_000 });
+      assert.is(ended.status, 0, end);
+      const lines = taken().trimEnd().split("\n");
+      if (end.startsWith("complain")) assert.is(lines.pop(), "blksnapd: why");
+      assert.match(lines.at(-1) ?? "", MISSING, end);
+    });
+  }
 });
 
 test("the journal is what systemd has opened, and no pipe or file that a child of a service has in its place", () => {
