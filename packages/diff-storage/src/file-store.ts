@@ -55,6 +55,7 @@ export class FileStore implements Store {
   #removePath: string | undefined;
   #system: StoreSystem;
   #countsSpace: boolean | undefined;
+  #renaming: Promise<void> | undefined;
   #closed = false;
 
   constructor(parts: FileStoreParts) {
@@ -142,12 +143,12 @@ export class FileStore implements Store {
   }
 
   async rename(fileName: string, onRenamed: () => void): Promise<void> {
-    const before = this.#removePath;
-    if (before === undefined) throw new Error(`${this.path} has no file with a name of ours`);
-    const after = join(this.path, fileName);
-    await rename(before, after);
-    this.#removePath = after;
-    onRenamed();
+    if (this.#removePath === undefined || this.#closed) {
+      throw new Error(`${this.path} has no file with a name of ours`);
+    }
+    this.#renaming = this.#rename(this.#removePath, join(this.path, fileName));
+    await this.#renaming;
+    if (!this.#closed) onRenamed();
     const directory = await open(this.path);
     try {
       await directory.sync();
@@ -156,9 +157,16 @@ export class FileStore implements Store {
     }
   }
 
+  async #rename(before: string, after: string): Promise<void> {
+    await rename(before, after);
+    this.#removePath = after;
+  }
+
   async close(keepNamedFile: boolean): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    // Else the file would stay under the name that it is about to get.
+    await this.#renaming?.catch(() => undefined);
     if (this.#removePath !== undefined && !keepNamedFile) {
       await unlink(this.#removePath).catch(() => undefined);
     }

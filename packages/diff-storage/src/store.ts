@@ -48,7 +48,7 @@ export interface Store {
   availableBytes(): Promise<number | undefined>;
   /**
    * Gives a file that was created for this store another name in its directory. It is on the medium when this ends.
-   * @param onRenamed called when it has the name, and the medium may not
+   * @param onRenamed called when it has the name, and the medium may not; not once the store is closed
    * @throws the error of rename(2) or fsync(2); Error of any other store
    */
   rename?(fileName: string, onRenamed: () => void): Promise<void>;

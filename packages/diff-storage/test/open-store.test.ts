@@ -197,6 +197,19 @@ test("a file with a name of ours gets another one, and is removed by that", () =
     await unnamed.close(false);
   }));
 
+test("a file that is about to get another name is removed all the same, and nobody is told of the name", () =>
+  withDirectory(async (directory) => {
+    const store = await openStore(directory, { ...BASE, fileName: "before" });
+    let isTold = false;
+    const renaming = store.rename?.("after", () => {
+      isTold = true;
+    });
+    await store.close(false);
+    assert.equal(readdirSync(directory), []);
+    await renaming;
+    assert.not.ok(isTold);
+  }));
+
 test("a smaller alignment that comes later ends direct I/O, where it is too small", () =>
   withDirectory(async (directory) => {
     const ended: number[] = [];
