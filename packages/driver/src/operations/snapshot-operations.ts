@@ -24,7 +24,7 @@ import { completePolicy } from "../snapshot/overflow.js";
 import { sealStores } from "../snapshot/seal-stores.js";
 import { Snapshot } from "../snapshot/snapshot.js";
 import { isWithoutPath } from "../snapshot/store-record.js";
-import { closeMembers, takeSnapshot, undoTake } from "../snapshot/take.js";
+import { closeMembers, forgetJournal, takeSnapshot, undoTake } from "../snapshot/take.js";
 import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
 import { ownPlaces } from "../tracker/own-places.js";
 import { assertSpliced } from "../tracker/splice-watch.js";
@@ -173,7 +173,7 @@ export class SnapshotOperations {
     const members = [...snapshot.members.values()];
     await closeMembers(this.#context, members);
     faultPoint("destroy.members-closed");
-    for (const member of members) await snapshot.persistence.removeJournal(member);
+    for (const member of members) await forgetJournal(this.#context, snapshot, member);
     await snapshot.closeStorage();
     faultPoint("destroy.stores-closed");
     await this.#forget(snapshot);
@@ -186,6 +186,8 @@ export class SnapshotOperations {
    * devices; so nothing is written that it would have to know of.
    */
   async suspend(snapshot: Snapshot): Promise<void> {
+    // What could not be written long ago may be by now.
+    snapshot.saveIfPossible();
     await snapshot.persistence.saved();
     const members = [...snapshot.members.values()];
     // A daemon that finds this half done makes images again, and has to miss none.
@@ -324,9 +326,9 @@ export class SnapshotOperations {
 }
 
 /** @throws ControlError PERSISTENT_STATE_UNUSABLE */
-async function withdraw({ id, persistence }: Snapshot): Promise<void> {
+async function withdraw({ id, persistence, members }: Snapshot): Promise<void> {
   try {
-    await persistence.withdraw();
+    await persistence.withdraw([...members.values()]);
   } catch (error) {
     const what = `snapshot ${id} is not destroyed, as that cannot be put on record: ${(error as Error).message}`;
     const hint =

@@ -44,6 +44,7 @@ export class SnapshotPersistence {
   #mayBeTaken: boolean;
   /** That it was taken is not written any more. */
   #isWithdrawn = false;
+  #isWithdrawing = false;
   #written: Promise<void> = Promise.resolve();
   #givenUp: Promise<void> | undefined;
   /** Ends when forget() has: who destroys what was given up waits for the same removal. */
@@ -93,7 +94,8 @@ export class SnapshotPersistence {
     if (!this.#isWithdrawn) this.#write(record);
   }
 
-  #write(record: PersistentSnapshotRecord): void {
+  /** @param isWithdrawal for as long as it is waited for, no record is as good as this one */
+  #write(record: PersistentSnapshotRecord, isWithdrawal = false): void {
     const { snapshot } = record;
     const name = KeptFile.snapshotRecord.name(snapshot.id);
     const isTaken = snapshot.state === "taken";
@@ -103,7 +105,7 @@ export class SnapshotPersistence {
       try {
         await persistent.writeRecord(name, record);
       } catch (error) {
-        if (!this.#isWithdrawn) throw error;
+        if (!isWithdrawal || !this.#isWithdrawing) throw error;
         // A full disk has no room for another one.
         await persistent.removeRecord(name);
       }
@@ -136,24 +138,43 @@ export class SnapshotPersistence {
 
   /**
    * Before copies end: a boot from the medium would show images that miss what is written from then on. Ends when the
-   * medium does not say any more that the snapshot was taken, or says it anyway, as its journals have failed: see giveUp().
-   * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium fails, or does not answer; then all is as before
+   * medium does not say any more that the snapshot was taken, or says it anyway, as the snapshot is given up: see giveUp().
+   * @param leaving members of a snapshot that is to end: it is given up where the medium answers that it fails, as the
+   *   next first write would do it
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium does not answer, or fails; then all is as before
    */
-  async withdraw(): Promise<void> {
+  async withdraw(leaving?: readonly Member[]): Promise<void> {
     const last = this.#last;
-    if (!this.#isOn || !this.#mayBeTaken || last === undefined) return;
+    if (!this.#isOn) return this.#givenUp;
+    if (!this.#mayBeTaken || last === undefined) return;
     const { snapshot } = last;
     this.#isWithdrawn = snapshot.state === "taken";
     const state = this.#isWithdrawn ? "destroying" : snapshot.state;
-    this.#write({ ...last, snapshot: { ...snapshot, state } });
+    this.#isWithdrawing = true;
+    this.#write({ ...last, snapshot: { ...snapshot, state } }, true);
+    let failure: Error | undefined;
     try {
-      await this.saved();
+      failure = await this.#failure();
+      if (failure === undefined) return;
+      if (leaving === undefined) throw failure;
     } catch (error) {
       this.#isWithdrawn = false;
-      if (!this.#isOn) return;
+      if (!this.#isOn) return this.#givenUp;
       if (this.#last !== undefined) this.#write(this.#last);
       throw error;
+    } finally {
+      this.#isWithdrawing = false;
     }
+    await this.giveUp(leaving, `its end could not be put on record: ${failure.message}`);
+  }
+
+  /** As saved(), but answers what the medium has said. @throws ControlError PERSISTENT_STATE_UNUSABLE: it says nothing */
+  #failure(): Promise<Error | undefined> {
+    const answer = this.#written.then(
+      () => undefined,
+      (error: Error) => error,
+    );
+    return this.#context.persistent.inTime(answer);
   }
 
   /**

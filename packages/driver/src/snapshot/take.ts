@@ -97,8 +97,8 @@ export async function undoTake(context: DriverContext, snapshot: Snapshot): Prom
   snapshot.undoTake();
 }
 
-/** No record names it from here on: what the medium does not remove now the next daemon removes. */
-async function forgetJournal(
+/** No record brings it back from here on: what the medium does not remove now the next daemon removes. */
+export async function forgetJournal(
   { logger }: DriverContext,
   { id, persistence }: Snapshot,
   member: Member,
@@ -106,7 +106,7 @@ async function forgetJournal(
   try {
     await persistence.removeJournal(member);
   } catch (error) {
-    const text = "the journal of a take that failed stays until the next start";
+    const text = "the journal of a diff area may stay until the next start";
     logger.warn({ snapshot: id, err: error }, text);
   }
 }

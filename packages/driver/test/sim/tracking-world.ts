@@ -47,9 +47,13 @@ export class World {
     await this.run(this.driver.attach(DEVICE, { persistent: true }));
   }
 
-  async take(persistent = false, store = "/var/tmp"): Promise<string> {
+  async create(persistent = false, store = "/var/tmp"): Promise<string> {
     const options = { devices: [DEVICE], stores: [store], limitBytes: LIMIT_BYTES, persistent };
-    const { id } = await this.run(this.driver.snapshotCreate(options));
+    return (await this.run(this.driver.snapshotCreate(options))).id;
+  }
+
+  async take(persistent = false, store?: string): Promise<string> {
+    const id = await this.create(persistent, store);
     await this.run(this.driver.snapshotTake(id));
     return id;
   }

@@ -186,19 +186,52 @@ test("withdrawn: a disk without room for another record loses the one that there
   await persistence.saved().catch(() => undefined);
   await persistence.withdraw();
   assert.equal(steps, ["record removed"]);
-  const failing = world({ failures: 2, refusals: 1 });
-  failing.persistence.save(record, []);
-  await failing.persistence.saved().catch(() => undefined);
-  const why = await failing.persistence.withdraw().catch(({ message }: Error) => message);
+});
+
+test("withdrawn: so does a take that is undone", async () => {
+  const { persistence, persistent, steps } = world();
+  persistence.save({ ...record, state: "taking" }, []);
+  await persistence.saved();
+  persistent.writeRecord = () => Promise.reject(new Error("no space"));
+  persistence.save(record, []);
+  await persistence.saved().catch(() => undefined);
+  persistence.save({ ...record, state: "taking" }, []);
+  await persistence.withdraw();
+  assert.equal(steps, ["written", "record removed"]);
+  assert.not.ok(persistence.mayComeBack);
+});
+
+test("withdrawn: a medium that answers with errors ends what makes it persistent, but not for a take", async () => {
+  const ofTake = world({ failures: 2, refusals: 1 });
+  ofTake.persistence.save(record, []);
+  await ofTake.persistence.saved().catch(() => undefined);
+  const why = await ofTake.persistence.withdraw().catch(({ message }: Error) => message);
   assert.is(why, "read-only");
-  await failing.persistence.saved();
-  assert.equal(failing.written.map(stateOf), ["taken"], "it is as before");
+  await ofTake.persistence.saved();
+  assert.equal(ofTake.written.map(stateOf), ["taken"], "it is as before");
+
+  const { persistence, persistent, steps } = world({ failures: 2, refusals: 2, isHidden: true });
+  persistence.save(record, [member]);
+  await persistence.saved().catch(() => undefined);
+  persistent.giveUpTimeoutMs = 20;
+  await persistence.withdraw([member]);
+  assert.equal(steps, ["store hidden", "dropAreaJournal"]);
+  assert.not.ok(persistence.isOn);
+});
+
+test("withdrawn: what is being given up ends no sooner than its record", async () => {
+  const { persistence, steps } = world();
+  persistence.save(record, [member]);
+  const givingUp = persistence.giveUp([member], "a commit was not answered");
+  await persistence.withdraw([member]);
+  assert.ok(steps.includes("record removed"), steps.join(", "));
+  await givingUp;
 });
 
 test("withdrawn: a medium that does not answer is told in the order of what happened", async () => {
   const { persistence, written, answer } = lateWorld();
   persistence.save(record, []);
-  const withdrawing = persistence.withdraw().catch(({ code }: { code: string }) => code);
+  const withdrawing = persistence.withdraw([]).catch(({ code }: { code: string }) => code);
   persistence.save({ ...record, takenAt: "later" }, []);
   assert.is(await withdrawing, "PERSISTENT_STATE_UNUSABLE");
   assert.ok(persistence.mayComeBack);

@@ -1,0 +1,104 @@
+/**
+ * A persistent snapshot is to end while the disk of its journals answers with errors: that holds nobody up, and what it
+ * said once is no reason to fail when it works again.
+ */
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { HANG_OPTIONS } from "./hangs.js";
+import { faults } from "./load.js";
+import { DISK_BYTES } from "./settings.js";
+import { type World, within } from "./tracking-world.js";
+
+/** An errno of Linux. */
+const EROFS = 30;
+const ENOSPC = 28;
+
+/** The disk of the journals takes no writes and removes nothing. @returns ends that */
+function makeReadOnly({ machine }: World): () => void {
+  const { disksFs, files } = machine;
+  const unlink = files.unlink.bind(files);
+  files.unlink = (path) => {
+    if (path.startsWith("/var/lib/blksnap/"))
+      throw Object.assign(new Error("EROFS: read-only file system"), { code: "EROFS", errno: -30 });
+    unlink(path);
+  };
+  disksFs.medium.fault = ({ kind, isDurable }) =>
+    isDurable || kind === "sync" ? { errno: EROFS } : undefined;
+  return () => {
+    files.unlink = unlink;
+    disksFs.medium.fault = undefined;
+  };
+}
+
+/** @returns the snapshot, whose take fails as soon as it has images */
+async function failTake(world: World, fail: () => void): Promise<string> {
+  const id = await world.create(true);
+  faults.onPoint = (point) => {
+    if (point === "take.image-linked") fail();
+  };
+  assert.is(await codeOf(world, world.driver.snapshotTake(id)), "PERSISTENT_STATE_UNUSABLE");
+  faults.onPoint = () => undefined;
+  return id;
+}
+
+function codeOf(world: World, work: Promise<unknown>): Promise<string> {
+  return world.run(
+    work.then(
+      () => "done",
+      ({ code }: { code: string }) => code,
+    ),
+  );
+}
+
+test("a read-only disk, and nobody writes: the snapshot is destroyed, and no boot brings it back", () =>
+  within(async (world) => {
+    await world.attach();
+    const id = await world.take(true);
+    const heal = makeReadOnly(world);
+    await world.run(world.driver.snapshotDestroy(id));
+    assert.equal((await world.run(world.driver.status())).snapshots, []);
+    await world.write();
+    world.machine.cut();
+    heal();
+    await world.machine.settle();
+    await world.start();
+    assert.is(await world.imageByte(), undefined);
+  }, HANG_OPTIONS));
+
+test("a disk without room for the record of a take loses the one that there is, and the take is undone", () =>
+  within(async (world) => {
+    await world.attach();
+    const { disksFs, files } = world.machine;
+    const id = await failTake(world, () => {
+      disksFs.medium.fault = ({ kind, isDurable }) =>
+        kind === "write" && !isDurable ? { errno: ENOSPC } : undefined;
+    });
+    const kept = files
+      .readdir("/var/lib/blksnap")
+      .filter((name) => /^area-|^snapshot-.*\.record$/.test(name));
+    assert.equal(kept, []);
+    disksFs.medium.fault = undefined;
+    await world.run(world.driver.snapshotTake(id));
+    await world.write();
+    await world.reboot();
+    assert.is(await world.imageByte(), 0);
+  }, HANG_OPTIONS));
+
+test("a disk that works again: the daemon stops, whatever failed there before", () =>
+  within(async (world) => {
+    await world.attach();
+    const other = "/dev/sdb";
+    world.machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
+    await world.run(world.driver.attach(other, { persistent: true }));
+    const id = await world.create(true);
+    const heal = makeReadOnly(world);
+    assert.is(
+      await codeOf(world, world.driver.snapshotAdd(id, other)),
+      "PERSISTENT_STATE_UNUSABLE",
+    );
+    await world.machine.sleep(1000);
+    heal();
+    assert.equal(await world.run(world.driver.stop()), []);
+  }, HANG_OPTIONS));
+
+test.run();
