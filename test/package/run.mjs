@@ -182,8 +182,9 @@ async function testPrograms(root) {
 /**
  * Runs a maintainer script in which blksnapctl answers as told; answers its status, what it said and what it called.
  * @param active units that systemd runs; without it there is no systemd
+ * @param service the state of the service among those, as systemd calls it
  */
-function script(root, name, args, { status = 0, says = "", active }) {
+function script(root, name, args, { status = 0, says = "", active, service = "active" }) {
   const bin = join(root, "stubs");
   mkdirSync(bin, { recursive: true });
   writeFileSync(join(bin, "said"), says);
@@ -192,8 +193,11 @@ function script(root, name, args, { status = 0, says = "", active }) {
   const stub = `#!/bin/sh\necho "$@" >> ${called}\ncat ${bin}/said >&2\nexit ${status}\n`;
   writeFileSync(join(bin, "blksnapctl"), stub);
   chmodSync(join(bin, "blksnapctl"), 0o755);
-  const isActive = `case " ${active?.join(" ")} " in *" $3 "*) exit 0 ;; esac; exit 3`;
-  const asked = `if [ "$2" = is-active ]; then ${isActive}; fi`;
+  const ofService = `echo ${service}; [ ${service} = active ] && exit 0; exit 3`;
+  const ofUnit = `case $unit in *.service) ${ofService} ;; esac; echo active; exit 0`;
+  const known = `case " ${active?.join(" ")} " in *" $unit "*) ${ofUnit} ;; esac`;
+  const unit = 'for unit in "$@"; do :; done';
+  const asked = `case "$*" in *is-active*) ${unit}; ${known}; echo inactive; exit 3 ;; esac`;
   writeFileSync(join(bin, "systemctl"), `#!/bin/sh\n${asked}\necho "$2 $3" >> ${called}\n`);
   chmodSync(join(bin, "systemctl"), 0o755);
   const env = { PATH: `${bin}:/usr/sbin:/usr/bin:/sbin:/bin` };
@@ -226,6 +230,9 @@ async function testScripts(root) {
     const again = ["stop blksnapd.socket", "daemon stop", "start blksnapd.socket"];
     assert.equal(calls([socket], refused), again.join("\n"));
     assert.equal(calls([], refused), "daemon stop");
+    // It starts: there is a daemon to be asked, and its socket stays as it is.
+    const starting = { ...refused, service: "activating" };
+    assert.equal(calls([service, socket], starting), "daemon stop");
     assert.equal(calls([socket], {}), again.slice(0, 2).join("\n"));
     assert.equal(calls([service, socket], {}), ["daemon stop", ...again.slice(0, 2)].join("\n"));
   });
