@@ -5,10 +5,15 @@
  */
 import { join } from "node:path";
 import type { Store, StoreSystem } from "@blksnap/diff-storage";
+import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
-import type { StoreRecord } from "../records/records.js";
+import type { SnapshotRecord, StoreRecord } from "../records/records.js";
 import type { Snapshot } from "./snapshot.js";
 import { isWithoutPath } from "./store-record.js";
+
+type HidingContext = {
+  readonly storeSystem: Pick<StoreSystem, "assertAnswers">;
+} & Pick<DriverContext, "state" | "logger">;
 
 /** The names that the file of a store may have; none where it is the user's own, or a device. */
 export function storeFiles(
@@ -33,8 +38,8 @@ function hiddenName(snapshot: string, stores: readonly StoreRecord[], index: num
  * @throws Error where none of them has a name of ours, or the medium fails
  */
 export async function hideStore(
-  system: Pick<StoreSystem, "assertAnswers">,
-  snapshot: Pick<Snapshot, "id" | "stores" | "saveIfPossible"> & {
+  context: HidingContext,
+  snapshot: Pick<Snapshot, "id" | "stores"> & {
     readonly storage: { readonly stores: readonly Store[] };
   },
 ): Promise<void> {
@@ -45,10 +50,26 @@ export async function hideStore(
     throw new Error("no store of it is a file in a directory");
   }
   // A disk that does not answer would keep a thread.
-  await system.assertAnswers?.(join(record.path, record.fileName ?? ""));
+  await context.storeSystem.assertAnswers?.(join(record.path, record.fileName ?? ""));
   const fileName = hiddenName(id, records, index);
   await store.rename(fileName, () => {
     snapshot.stores = records.with(index, { ...record, fileName });
-    snapshot.saveIfPossible();
+    recordStores(context, snapshot);
   });
+}
+
+/** Nothing else of the record changes: while its members are added again, it has more of them than the snapshot. */
+function recordStores(
+  { state, logger }: HidingContext,
+  { id, stores }: Pick<Snapshot, "id" | "stores">,
+): void {
+  const name = StateFile.snapshotRecord.name(id);
+  try {
+    for (const found of state.readRecords(name)) {
+      if (found.problem !== undefined) continue;
+      state.writeRecord(name, { ...(found.value as SnapshotRecord), stores });
+    }
+  } catch (error) {
+    logger.warn({ snapshot: id, err: error }, "the new name of its store is not on record");
+  }
 }

@@ -98,7 +98,7 @@ export class Snapshot {
     this.stores = record.stores;
     this.#alignmentBytes = record.alignmentBytes;
     this.#state = record.state;
-    const hide = () => hideStore(context.storeSystem, this);
+    const hide = () => hideStore(context, this);
     this.persistence = new SnapshotPersistence(context, record, hide);
     this.cuts = new StoreCuts({ ...context, snapshot: record.id, members: this.members });
     this.events = new SnapshotEvents(record, () => this.saveIfPossible());

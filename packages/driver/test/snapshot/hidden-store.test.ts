@@ -22,15 +22,31 @@ function snapshotOf(steps: string[], stores: readonly StoreRecord[] = RECORDS) {
     id: SNAPSHOT,
     stores,
     storage: { stores: stores.map(() => ({ rename })) as unknown as Store[] },
-    saveIfPossible: () => void steps.push("on record here"),
   };
+}
+
+function contextOf(steps: string[], assertAnswers?: (path: string) => Promise<void>) {
+  const name = `snapshot-${SNAPSHOT}`;
+  const record = { id: SNAPSHOT, stores: RECORDS, members: ["one that is not added again yet"] };
+  const records = [{ name, value: record }];
+  const state = {
+    readRecords: (prefix: string) => records.filter((found) => found.name === prefix),
+    writeRecord: (_name: string, value: typeof record) => {
+      records[0] = { name, value };
+      steps.push("on record here");
+    },
+  };
+  return { records, state, storeSystem: { ...(assertAnswers && { assertAnswers }) } };
 }
 
 test("the first store with a name of ours gets another one, which is removed with it", async () => {
   const steps: string[] = [];
   const snapshot = snapshotOf(steps);
-  await hideStore({}, snapshot);
+  const context = contextOf(steps);
+  const before = context.records[0]?.value;
+  await hideStore(context as never, snapshot);
   const records = snapshot.stores;
+  assert.equal(context.records[0]?.value, { ...before, stores: records });
   const after = records[1]!.fileName as string;
   assert.equal(steps, ["on record here", `${after} is on the medium`]);
   assert.equal([records[0], records[2]], [RECORDS[0], RECORDS[2]]);
@@ -49,10 +65,10 @@ test("a disk that does not answer is not asked, and a device keeps its name", as
     throw new Error("no answer");
   };
   const why = ({ message }: Error): string => message;
-  const hung = hideStore({ assertAnswers }, snapshotOf(steps));
+  const hung = hideStore(contextOf(steps, assertAnswers) as never, snapshotOf(steps));
   assert.is(await hung.catch(why), "no answer");
   assert.equal(asked, [`/var/tmp/${FILE}`]);
-  const devices = hideStore({}, snapshotOf(steps, RECORDS.slice(0, 1)));
+  const devices = hideStore(contextOf(steps) as never, snapshotOf(steps, RECORDS.slice(0, 1)));
   assert.match(String(await devices.catch(why)), /no store of it is a file/);
   assert.equal(steps, []);
 });
