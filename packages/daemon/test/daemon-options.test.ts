@@ -1,6 +1,7 @@
 /** Each option of blksnapd that its help shows, given in each wrong way. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import fs, { readFileSync } from "node:fs";
+import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
 import { pino } from "pino";
 import { test } from "uvu";
@@ -30,13 +31,19 @@ const wrongValues: Readonly<Record<string, readonly string[]>> = {
 /** Runs the program, which must refuse; answers the line that it wrote. */
 async function refused(args: string[]): Promise<string> {
   const lines: string[] = [];
-  const { error } = console;
-  console.error = (line: string) => void lines.push(line);
+  const { writeSync } = fs;
+  // What it complains of goes past the console.
+  fs.writeSync = (_: number, bytes: unknown) => {
+    lines.push(String(bytes).trimEnd());
+    return (bytes as Uint8Array).length;
+  };
+  syncBuiltinESMExports();
   try {
     await run(args);
     assert.is(process.exitCode, 2, args.join(" ").slice(0, 100));
   } finally {
-    console.error = error;
+    fs.writeSync = writeSync;
+    syncBuiltinESMExports();
     process.exitCode = 0;
   }
   assert.is(lines.length, 1);
