@@ -76,6 +76,16 @@ export function parsePoint(text: string): string {
   throw usageError(`at: ${quoted(text)} is no point`, "USAGE", hint);
 }
 
+/** As long as Linux has them (HOST_NAME_MAX), of what their rules allow, and "_". */
+const HOST = /^[0-9A-Za-z_][0-9A-Za-z_.-]{0,63}$/;
+
+/** The name of a host, or the beginning of its machine id. */
+export function parseHost(text: string): string {
+  if (HOST.test(text)) return text;
+  const hint = "Give a name that list shows, or the beginning of a machine_id of list --json";
+  throw usageError(`host: ${quoted(text)} is no host`, "USAGE", hint);
+}
+
 const WAIT_DEFAULT_S = 60;
 const WAIT_MAX_S = 86_400;
 

@@ -41,6 +41,7 @@ const samplesOf: Readonly<Record<string, Samples>> = {
   PATH: path,
   UUID: { good: UUID, wrong: notIds },
   POINT: { good: "2038-01-01T06:00Z", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },
+  HOST: { good: "db-1.example.org", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },
   NUMBER: { good: "1", wrong: [...notNumbers, "99999999999999999"] },
   "[LOG:]NUMBER": {
     good: "01234567:8",

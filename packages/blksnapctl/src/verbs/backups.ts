@@ -6,7 +6,7 @@ import { formatTable } from "../table.js";
 import { teller } from "../transfer.js";
 import { formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
-import { parseNumber, parsePath, parsePoint, STANDARD_STREAM } from "../values.js";
+import { parseHost, parseNumber, parsePath, parsePoint, STANDARD_STREAM } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
 const KEPT_MAX = 100_000;
@@ -17,7 +17,7 @@ export function wishOf(given: Given): PointWish {
   return {
     ...(at === undefined ? {} : { at: parsePoint(at) }),
     ...(device === undefined ? {} : { device: parsePath(device, "device") }),
-    ...(host === undefined ? {} : { host }),
+    ...(host === undefined ? {} : { host: parseHost(host) }),
   };
 }
 
