@@ -331,8 +331,9 @@ async function withdraw({ id, persistence, members }: Snapshot): Promise<void> {
     await persistence.withdraw([...members.values()]);
   } catch (error) {
     const what = `snapshot ${id} is not destroyed, as that cannot be put on record: ${(error as Error).message}`;
-    const hint =
-      "It continues as before; destroy it again when that disk answers. A power cut before that may end it, too";
+    const hint = persistence.isOn
+      ? "It continues as before; destroy it again when that disk answers. A power cut before that may end it, too"
+      : "It continues, but a power cut before its record can be removed brings it back, with wrong images. Destroy it again to end it all the same";
     throw new ControlError("PERSISTENT_STATE_UNUSABLE", what, { cause: error, hint });
   }
 }

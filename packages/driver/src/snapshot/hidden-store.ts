@@ -52,13 +52,19 @@ export async function hideStore(
   // A disk that does not answer would keep a thread.
   await context.storeSystem.assertAnswers?.(join(record.path, record.fileName ?? ""));
   const fileName = hiddenName(id, records, index);
+  // A rename to it would do nothing, and a boot from the medium may know that name.
+  if (record.fileName === fileName)
+    throw new Error(`${record.path} has it under that name already`);
   await store.rename(fileName, () => {
     snapshot.stores = records.with(index, { ...record, fileName });
     recordStores(context, snapshot);
   });
 }
 
-/** Nothing else of the record changes: while its members are added again, it has more of them than the snapshot. */
+/**
+ * Nothing else of the record changes: while its members are added again, it has more of them than the snapshot. The next
+ * daemon must not make it persistent again: the store has no further name.
+ */
 function recordStores(
   { state, logger }: HidingContext,
   { id, stores }: Pick<Snapshot, "id" | "stores">,
@@ -67,7 +73,8 @@ function recordStores(
   try {
     for (const found of state.readRecords(name)) {
       if (found.problem !== undefined) continue;
-      state.writeRecord(name, { ...(found.value as SnapshotRecord), stores });
+      const record = { ...(found.value as SnapshotRecord), stores, persistent: false };
+      state.writeRecord(name, record);
     }
   } catch (error) {
     logger.warn({ snapshot: id, err: error }, "the new name of its store is not on record");

@@ -40,6 +40,8 @@ export class SnapshotPersistence {
   readonly #id: string;
   #isOn: boolean;
   #last: PersistentSnapshotRecord | undefined;
+  /** What an earlier daemon has kept, as long as nothing is written in its place. */
+  readonly #found: PersistentSnapshotRecord;
   /** The medium may say that it was taken: a boot from there would show its images. */
   #mayBeTaken: boolean;
   /** That it was taken is not written any more. */
@@ -53,13 +55,12 @@ export class SnapshotPersistence {
   readonly #hide: () => Promise<void>;
 
   /** @param hide makes sure that a boot from the medium finds no store of it; see hidden-store.ts */
-  constructor(
-    context: DriverContext,
-    { id, persistent: isOn = false }: Pick<SnapshotRecord, "id" | "persistent">,
-    hide: () => Promise<void>,
-  ) {
+  constructor(context: DriverContext, record: SnapshotRecord, hide: () => Promise<void>) {
+    const { id, persistent: isOn = false, members, ...rest } = record;
     this.#context = context;
     this.#id = id;
+    const journals = members.map(({ journal = null }) => ({ tracker: "", journal, lost: true }));
+    this.#found = { snapshot: { ...rest, id }, members: journals };
     this.#hide = hide;
     this.#isOn = isOn;
     this.#mayBeTaken = isOn;
@@ -138,10 +139,11 @@ export class SnapshotPersistence {
 
   /**
    * Before copies end: a boot from the medium would show images that miss what is written from then on. Ends when the
-   * medium does not say any more that the snapshot was taken, or says it anyway, as the snapshot is given up: see giveUp().
+   * medium does not say any more that the snapshot was taken, or that was told before, as the snapshot is given up.
    * @param leaving members of a snapshot that is to end: it is given up where the medium answers that it fails, as the
    *   next first write would do it
-   * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium does not answer, or fails; then all is as before
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium does not answer, or fails. Then all is as before, but for
+   *   what is given up; of that, a further call does not fail
    */
   async withdraw(leaving?: readonly Member[]): Promise<void> {
     const last = this.#last;
@@ -166,6 +168,7 @@ export class SnapshotPersistence {
       this.#isWithdrawing = false;
     }
     await this.giveUp(leaving, `its end could not be put on record: ${failure.message}`);
+    if (this.#mayBeTaken) throw failure;
   }
 
   /** As saved(), but answers what the medium has said. @throws ControlError PERSISTENT_STATE_UNUSABLE: it says nothing */
@@ -218,7 +221,7 @@ export class SnapshotPersistence {
     this.#isOn = false;
     this.#forgotten = this.#removal.run(async () => {
       await this.#written.catch(() => undefined);
-      if (this.#last !== undefined) await forgetSnapshot(this.#context.persistent, this.#last);
+      await forgetSnapshot(this.#context.persistent, this.#last ?? this.#found);
       this.#mayBeTaken = false;
     });
     return this.#forgotten;

@@ -15,6 +15,7 @@ function world(withdraw: () => Promise<void>) {
     closeStorage: step("stores closed"),
     forget: step("forgotten"),
     persistence: {
+      isOn: true,
       withdraw,
       mayComeBack: false,
       forget: async () => undefined,

@@ -50,11 +50,13 @@ function codeOf(world: World, work: Promise<unknown>): Promise<string> {
   );
 }
 
-test("a read-only disk, and nobody writes: the snapshot is destroyed, and no boot brings it back", () =>
+test("a read-only disk, and nobody writes: that the snapshot may come back is said, and then it is destroyed", () =>
   within(async (world) => {
     await world.attach();
     const id = await world.take(true);
     const heal = makeReadOnly(world);
+    assert.is(await codeOf(world, world.driver.snapshotDestroy(id)), "PERSISTENT_STATE_UNUSABLE");
+    assert.is(await world.imageByte(), 0);
     await world.run(world.driver.snapshotDestroy(id));
     assert.equal((await world.run(world.driver.status())).snapshots, []);
     await world.write();

@@ -27,7 +27,10 @@ function snapshotOf(steps: string[], stores: readonly StoreRecord[] = RECORDS) {
 
 function contextOf(steps: string[], assertAnswers?: (path: string) => Promise<void>) {
   const name = `snapshot-${SNAPSHOT}`;
-  const record = { id: SNAPSHOT, stores: RECORDS, members: ["one that is not added again yet"] };
+  const record = {
+    ...{ id: SNAPSHOT, stores: RECORDS, persistent: true },
+    members: ["one that is not added again yet"],
+  };
   const records = [{ name, value: record }];
   const state = {
     readRecords: (prefix: string) => records.filter((found) => found.name === prefix),
@@ -46,7 +49,7 @@ test("the first store with a name of ours gets another one, which is removed wit
   const before = context.records[0]?.value;
   await hideStore(context as never, snapshot);
   const records = snapshot.stores;
-  assert.equal(context.records[0]?.value, { ...before, stores: records });
+  assert.equal(context.records[0]?.value, { ...before, stores: records, persistent: false });
   const after = records[1]!.fileName as string;
   assert.equal(steps, ["on record here", `${after} is on the medium`]);
   assert.equal([records[0], records[2]], [RECORDS[0], RECORDS[2]]);
@@ -55,6 +58,11 @@ test("the first store with a name of ours gets another one, which is removed wit
   assert.ok(storeFiles(SNAPSHOT, RECORDS, 1).includes(FILE));
   assert.not(storeFiles(SNAPSHOT, RECORDS, 2).includes(after));
   assert.equal(storeFiles(SNAPSHOT, RECORDS, 0), []);
+  const again = hideStore(context as never, snapshot).then(
+    () => "hidden",
+    ({ message }: Error) => message,
+  );
+  assert.match(await again, /under that name already/);
 });
 
 test("a disk that does not answer is not asked, and a device keeps its name", async () => {

@@ -1,7 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
-import type { SnapshotRecord } from "../../dist/records/records.js";
+import type { MemberRecord, SnapshotRecord } from "../../dist/records/records.js";
 import type { PersistentSnapshotRecord } from "../../dist/records/snapshot-records.js";
 import type { Member } from "../../dist/snapshot/member.js";
 import { SnapshotPersistence } from "../../dist/snapshot/snapshot-journals.js";
@@ -9,7 +9,13 @@ import { SnapshotPersistence } from "../../dist/snapshot/snapshot-journals.js";
 const record = { id: "a", state: "taken", members: [] } as unknown as SnapshotRecord;
 
 /** A medium whose next writes fail as told, and reactors that say what is asked of them. */
-function world({ failures = 0, refusals = 0, hangs = false, isHidden = false } = {}) {
+function world({
+  failures = 0,
+  refusals = 0,
+  hangs = false,
+  isHidden = false,
+  kept = [] as readonly Partial<MemberRecord>[],
+} = {}) {
   const steps: string[] = [];
   const written: PersistentSnapshotRecord[] = [];
   const never = new Promise<never>(() => undefined);
@@ -38,7 +44,7 @@ function world({ failures = 0, refusals = 0, hangs = false, isHidden = false } =
   const logger = { error: () => undefined, fatal: () => undefined };
   const persistence = new SnapshotPersistence(
     { persistent, reactors, logger } as never,
-    { id: "its-id", persistent: true },
+    { id: "its-id", persistent: true, members: kept } as unknown as SnapshotRecord,
     async () => {
       if (!isHidden) throw new Error("it has no store with a name of ours");
       steps.push("store hidden");
@@ -217,6 +223,26 @@ test("withdrawn: a medium that answers with errors ends what makes it persistent
   await persistence.withdraw([member]);
   assert.equal(steps, ["store hidden", "dropAreaJournal"]);
   assert.not.ok(persistence.isOn);
+});
+
+test("withdrawn: where nothing keeps it from coming back that is told once, and ends it the next time", async () => {
+  const { persistence, persistent, steps } = world({ failures: 2, refusals: 9 });
+  persistence.save(record, [member]);
+  await persistence.saved().catch(() => undefined);
+  persistent.giveUpTimeoutMs = 20;
+  const why = await persistence.withdraw([member]).catch(({ message }: Error) => message);
+  assert.is(why, "read-only");
+  assert.ok(persistence.mayComeBack);
+  assert.not.ok(persistence.isOn);
+  await persistence.withdraw([member]);
+  assert.equal(steps, ["dropAreaJournal"]);
+});
+
+test("journals that fail before anything was written here: what an earlier daemon has kept is removed", async () => {
+  const { persistence, steps } = world({ kept: [{ journal: "its-journal" }, {}] });
+  await persistence.giveUp([member], "a commit was not answered");
+  assert.equal(steps, ["record removed", "file removed", "dropAreaJournal"]);
+  assert.not.ok(persistence.mayComeBack);
 });
 
 test("withdrawn: what is being given up ends no sooner than its record", async () => {
