@@ -71,16 +71,18 @@ function breakOf(base: AsOf, host: HostIdentity, now: TakenSnapshot): string | u
 }
 
 /**
- * One of another generation that is later than now is of a clock that was wrong, and not the newest; else all that follow
- * it would be full ones, for years. In the same generation the numbers tell.
+ * Of the same generation, where there is one: the numbers tell. One of another that is later than now is of a clock that
+ * was wrong, and not the newest; else all that follow it would be full ones, for years.
  */
 function newestOf<Base extends AsOf>(
   states: readonly Base[],
   now: TakenSnapshot,
 ): Base | undefined {
+  // Another machine of that name may have newer ones, from a program that told hosts apart by name only.
+  const own = states.findLast((state) => state.generation_id === now.generationId);
+  if (own !== undefined) return own;
   const nowMs = Date.parse(now.takenAt);
-  const isOfFuture = (state: Base): boolean =>
-    state.generation_id !== now.generationId && Date.parse(state.taken_at) > nowMs;
+  const isOfFuture = (state: Base): boolean => Date.parse(state.taken_at) > nowMs;
   return states.findLast((state) => !isOfFuture(state)) ?? states.at(-1);
 }
 

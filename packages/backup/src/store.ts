@@ -152,14 +152,25 @@ export class BackupStore {
 
   /** For an export of a device. @throws BackupError BACKUP_BUSY */
   lockChain(host: HostIdentity, device: string): Promise<StoreLock> {
-    const isCleaning = (other: string): boolean => other === CLEANING;
+    const earlier = earlierName(host, device);
+    const excludes = (other: string): boolean => other === CLEANING || other === earlier;
     const what = `an export of ${device}`;
-    return StoreLock.take(this.#objects, chainName(host, device), what, isCleaning);
+    return StoreLock.take(this.#objects, chainName(host, device), what, excludes);
   }
 
   /** Where the snapshot of an export is remembered while there is one. */
   ownSnapshot(host: HostIdentity, device: string): Remembered {
-    return rememberedInStore(this.#objects, `locks/${chainName(host, device)}.snapshot`);
+    const [own, earlier] = [chainName(host, device), earlierName(host, device)].map((name) =>
+      rememberedInStore(this.#objects, `locks/${name}.snapshot`),
+    ) as [Remembered, Remembered];
+    return {
+      get: async () => (await own.get()) ?? (await earlier.get()),
+      set: own.set,
+      clear: async () => {
+        await own.clear();
+        await earlier.clear();
+      },
+    };
   }
 
   /** For what removes: nothing else writes meanwhile. @throws BackupError BACKUP_BUSY */
@@ -281,6 +292,11 @@ function chainName({ host, machine_id = "" }: HostIdentity, device: string): str
     .update(`${host}\n${device}\n${machine_id}`)
     .digest("hex")
     .slice(0, 32);
+}
+
+/** As programs have it that know hosts by name only: what a killed one has left, and one that runs meanwhile. */
+function earlierName({ host }: HostIdentity, device: string): string {
+  return createHash("sha256").update(`${host}\n${device}`).digest("hex").slice(0, 32);
 }
 
 function nameOf({ taken_at, id }: Manifest): string {

@@ -1,5 +1,5 @@
-import { randomBytes } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createHash, randomBytes } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { BlksnapClientError } from "@blksnap/client";
@@ -309,24 +309,33 @@ test("what another export has made and not taken yet is not to be destroyed by w
     assert.is(machine.destroyed, 0);
   }));
 
-test("the snapshot that a killed export has left is destroyed by the next one, not read again", () =>
-  withStore(async (machine, store) => {
-    const notes: string[] = [];
-    const killed = {
-      ...machine.client,
-      snapshotDestroy: () => Promise.reject(new Error("a planted kill")),
-    };
-    const onNote = (text: string) => notes.push(text);
-    const first = await exportToStore(store, optionsOf(machine, { client: killed, onNote }));
-    assert.match(notes.join(), "a planted kill");
-    assert.is.not(machine.snapshotId, null);
-    const next = await exportToStore(store, optionsOf(machine));
-    assert.is.not(next.id, first.id);
-    assert.is(next.changes_number, 2);
-    assert.is(machine.destroyed, 2);
-    assert.is(machine.snapshotId, null);
-    assert.equal(readdirSync(join(store.path, "locks")), []);
-  }));
+for (const isEarlier of [false, true]) {
+  const by = isEarlier ? "by a program that tells hosts apart by name, " : "";
+  test(`the snapshot that a killed export has left, ${by}is destroyed by the next one, not read again`, () =>
+    withStore(async (machine, store) => {
+      const notes: string[] = [];
+      const killed = {
+        ...machine.client,
+        snapshotDestroy: () => Promise.reject(new Error("a planted kill")),
+      };
+      const onNote = (text: string) => notes.push(text);
+      const first = await exportToStore(store, optionsOf(machine, { client: killed, onNote }));
+      assert.match(notes.join(), "a planted kill");
+      assert.is.not(machine.snapshotId, null);
+      if (isEarlier) {
+        const locks = join(store.path, "locks");
+        const name = createHash("sha256").update(`here\n${machine.device}`).digest("hex");
+        const [left] = readdirSync(locks);
+        renameSync(join(locks, left as string), join(locks, `${name.slice(0, 32)}.snapshot`));
+      }
+      const next = await exportToStore(store, optionsOf(machine));
+      assert.is.not(next.id, first.id);
+      assert.is(next.changes_number, 2);
+      assert.is(machine.destroyed, 2);
+      assert.is(machine.snapshotId, null);
+      assert.equal(readdirSync(join(store.path, "locks")), []);
+    }));
+}
 
 test("an interrupt ends it, and destroys the snapshot", () =>
   withStore(async (machine, store) => {

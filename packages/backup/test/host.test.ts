@@ -1,13 +1,15 @@
 /** Hosts that share a store and have one name. */
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { keptPoints } from "../dist/care.js";
 import { exportRaw } from "../dist/export-raw.js";
 import { type ExportOptions, exportToStore } from "../dist/export-store.js";
 import { chainKeys, hostOf, isHostNamed, isSameHost, toldMachineId } from "../dist/host.js";
+import { planExport } from "../dist/plan.js";
 import { findPoint } from "../dist/points.js";
 import { restore } from "../dist/restore.js";
+import type { BackupClient, TakenSnapshot } from "../dist/snapshot.js";
 import { BackupStore } from "../dist/store.js";
 import { assertSame, FakeMachine, failureOf, MIB, NOW_MS } from "./fake-machine.js";
 
@@ -85,6 +87,22 @@ test("a raw copy of one machine is not written over with that of another of its 
   const { code, message } = await failureOf(exportRaw({ ...optionsOf(other, OTHER), target }));
   assert.is(code, "TARGET_EXISTS");
   assert.match(message, /of localhost \(machine 11111111\)/);
+});
+
+test("a newer point of a machine of that name, by a program that knew no machines, is no reason to begin anew", async () => {
+  const machine = new FakeMachine(8 * MIB);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  await exportToStore(store, optionsOf(machine, ONE));
+  const [own] = await store.points();
+  const { machine_id: _, ...unknown } = own!;
+  const newer = new Date(Date.parse(own!.taken_at) + 1000).toISOString();
+  const others = { ...unknown, id: randomUUID(), generation_id: "another", taken_at: newer };
+  const host = { host: "localhost", machine_id: ONE };
+  const now = { device: machine.device, generationId: own!.generation_id, changesNumber: 2 };
+  const taken = { ...now, capacityBytes: own!.capacity_bytes, takenAt: newer } as TakenSnapshot;
+  const client = { async *changedExtents() {} } as unknown as BackupClient;
+  const plan = await planExport(client, { kind: "auto" }, [own!, others], host, taken);
+  assert.is(plan.kind === "incremental" && plan.base.id, own!.id);
 });
 
 test.run();
