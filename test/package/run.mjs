@@ -233,6 +233,9 @@ async function testScripts(root) {
     // It starts: there is a daemon to be asked, and its socket stays as it is.
     const starting = { ...refused, service: "activating" };
     assert.equal(calls([service, socket], starting), "daemon stop");
+    // One that fails again and again never answers: systemd's socket, with nobody behind it, refuses no removal.
+    const failing = { status: 1, says: "no answer [TIMEOUT]", service: "activating" };
+    assert.equal(calls([service, socket], failing), ["daemon stop", ...again].join("\n"));
     assert.equal(calls([socket], {}), again.slice(0, 2).join("\n"));
     assert.equal(calls([service, socket], {}), ["daemon stop", ...again.slice(0, 2)].join("\n"));
   });

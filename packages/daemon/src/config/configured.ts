@@ -57,7 +57,8 @@ export class Configured {
 
   /** Nothing of the boot waits for these. */
   async #attachHeld(driver: Attaches): Promise<void> {
-    if (!driver.held.isHolding || !(await driver.held.over)) return;
+    // It may have ended while others were waited for.
+    if (!(await driver.held.over)) return;
     await this.#devices?.attachHeld();
   }
 
