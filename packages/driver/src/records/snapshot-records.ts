@@ -25,13 +25,19 @@ export interface PersistentSnapshotRecord {
   readonly members: readonly PersistentMember[];
 }
 
+/** What names all that is kept of a snapshot: its record, here or on the medium. */
+export interface KeptNames {
+  readonly snapshot: Pick<SnapshotRecord, "id">;
+  readonly members: readonly { readonly journal?: string | null | undefined }[];
+}
+
 /** Removes all that is kept of a snapshot. */
 export async function forgetSnapshot(
   directory: PersistentDirectory,
-  { snapshot, members }: PersistentSnapshotRecord,
+  { snapshot, members }: KeptNames,
 ): Promise<void> {
   await directory.removeRecord(KeptFile.snapshotRecord.name(snapshot.id));
-  for (const { journal } of members) {
+  for (const { journal = null } of members) {
     if (journal !== null) await directory.removeFile(KeptFile.areaJournal.name(journal));
   }
 }
@@ -40,10 +46,7 @@ export async function forgetSnapshot(
  * As forgetSnapshot(), of one that must not come back: a medium that fails is tried again until it is done. Another
  * daemon's directory is left alone.
  */
-export function forgetForGood(
-  directory: PersistentDirectory,
-  record: PersistentSnapshotRecord,
-): Removing {
+export function forgetForGood(directory: PersistentDirectory, record: KeptNames): Removing {
   const { id } = record.snapshot;
   const before = directory.forgetting.get(id);
   if (before !== undefined) return before;

@@ -90,11 +90,7 @@ export async function forgetPersistent(
   record: SnapshotRecord,
 ): Promise<Removing | undefined> {
   if (record.persistent !== true) return undefined;
-  const members = record.members.map(({ journal = null }) => ({
-    tracker: "",
-    journal,
-    lost: true,
-  }));
+  const { members } = record;
   const forgetting = forgetForGood(context.persistent, { snapshot: record, members });
   const { tried, done } = forgetting;
   try {

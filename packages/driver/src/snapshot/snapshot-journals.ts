@@ -15,6 +15,7 @@ import { noAnswer, unusable } from "../records/persistent-directory.js";
 import type { SnapshotRecord } from "../records/records.js";
 import {
   forgetSnapshot,
+  type KeptNames,
   type PersistentMember,
   type PersistentSnapshotRecord,
 } from "../records/snapshot-records.js";
@@ -41,7 +42,7 @@ export class SnapshotPersistence {
   #isOn: boolean;
   #last: PersistentSnapshotRecord | undefined;
   /** What an earlier daemon has kept, as long as nothing is written in its place. */
-  readonly #found: PersistentSnapshotRecord;
+  readonly #found: KeptNames;
   /** The medium may say that it was taken: a boot from there would show its images. */
   #mayBeTaken: boolean;
   /** That it was taken is not written any more. */
@@ -56,11 +57,10 @@ export class SnapshotPersistence {
 
   /** @param hide makes sure that a boot from the medium finds no store of it; see hidden-store.ts */
   constructor(context: DriverContext, record: SnapshotRecord, hide: () => Promise<void>) {
-    const { id, persistent: isOn = false, members, ...rest } = record;
+    const { id, persistent: isOn = false, members } = record;
     this.#context = context;
     this.#id = id;
-    const journals = members.map(({ journal = null }) => ({ tracker: "", journal, lost: true }));
-    this.#found = { snapshot: { ...rest, id }, members: journals };
+    this.#found = { snapshot: { id }, members };
     this.#hide = hide;
     this.#isOn = isOn;
     this.#mayBeTaken = isOn;

@@ -98,6 +98,15 @@ async function failCommits(world: World): Promise<void> {
   );
 }
 
+/** The snapshot is there, and the only one, and does not outlive the machine's power. */
+async function assertNotKept(world: World, id: string): Promise<void> {
+  const { snapshots } = await world.run(world.driver.status());
+  assert.equal(
+    snapshots.map((one) => [one.id, one.persistent]),
+    [[id, false]],
+  );
+}
+
 /** The medium removes no record of a snapshot. @returns ends that */
 function refuseRemovals({ machine }: World): () => void {
   const { files } = machine;
@@ -123,11 +132,7 @@ test("a snapshot that was given up goes as soon as the medium lets it, and no la
     answerAgain(world);
     await world.machine.settle();
     await world.start();
-    const { snapshots } = await world.run(world.driver.status());
-    assert.equal(
-      snapshots.map((one) => [one.id, one.persistent]),
-      [[id, false]],
-    );
+    await assertNotKept(world, id);
     allowRemovals();
     await world.machine.sleep(FORGOTTEN_MS);
     await world.reboot();
@@ -190,11 +195,7 @@ test("a snapshot that was given up has no store any more for the record that the
     world.kill();
     await world.machine.settle();
     await world.start();
-    const { snapshots } = await world.run(world.driver.status());
-    assert.equal(
-      snapshots.map((one) => [one.id, one.persistent]),
-      [[id, false]],
-    );
+    await assertNotKept(world, id);
     assert.is(await world.imageByte(), 0);
     world.machine.cut();
     files.unlink = unlink;
