@@ -9,7 +9,7 @@ import { type HostIdentity, hostOf, isSameHost } from "./host.js";
 import { withTargetLock } from "./lock.js";
 import { copyParts } from "./part-copy.js";
 import { bytesOf, partsOf } from "./parts.js";
-import { asOf, type Plan, planExport } from "./plan.js";
+import { asOf, type Plan, planExport, withoutHost } from "./plan.js";
 import {
   breakOfChain,
   INCOMPLETE_SUFFIX,
@@ -101,8 +101,7 @@ async function copy(snapshot: TakenSnapshot, options: Qcow2ExportOptions): Promi
     await snapshot.check();
     const backing = plan.kind === "full" ? null : plan.base.name;
     await publishPoint(folder, { ...now, name, backing, sums: sums?.record() });
-    const { host: _, machine_id: __, ...told } = now;
-    return { kind: plan.kind, ...told, read_bytes, path };
+    return { kind: plan.kind, ...withoutHost(now), read_bytes, path };
   } catch (error) {
     await removeLeft(folder).catch(() => undefined);
     throw error;

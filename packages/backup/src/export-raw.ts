@@ -8,7 +8,7 @@ import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
 import { copyParts } from "./part-copy.js";
 import { bytesOf, partsOf } from "./parts.js";
-import { asOf, planExport } from "./plan.js";
+import { asOf, planExport, withoutHost } from "./plan.js";
 import { recordPathOf } from "./raw-record.js";
 import { RawTarget, targetAt, targetKind } from "./raw-target.js";
 import { rememberedInFile } from "./remembered.js";
@@ -81,8 +81,7 @@ async function copy(
       await image.close();
       snapshot.release();
       await to.finish((seal) => rememberDone(record, { ...now, target, seal }, sums));
-      const { host: _, machine_id: __, ...told } = now;
-      return { kind: plan.kind, ...told, read_bytes };
+      return { kind: plan.kind, ...withoutHost(now), read_bytes };
     } finally {
       await to.close();
     }

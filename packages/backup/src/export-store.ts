@@ -227,11 +227,11 @@ class StoreExport {
 async function copyInto(
   store: BackupStore,
   lock: StoreLock,
+  host: HostIdentity,
   snapshot: TakenSnapshot,
   options: ExportOptions,
 ): Promise<Manifest> {
   const { client, wanted, open = openImage } = options;
-  const host = hostOf(options);
   if (snapshot.capacityBytes > CAPACITY_MAX_BYTES) {
     const why = `${snapshot.device} is larger than 16 TiB, which a manifest can name`;
     throw new BackupError("DEVICE_TOO_LARGE", why, { hint: "Export it with --raw" });
@@ -272,7 +272,7 @@ export async function exportToStore(store: BackupStore, options: ExportOptions):
   const lock = await store.lockChain(host, original);
   try {
     const own = { ...options, ownSnapshot: store.ownSnapshot(host, original) };
-    return await withSnapshot(own, (snapshot) => copyInto(store, lock, snapshot, options));
+    return await withSnapshot(own, (snapshot) => copyInto(store, lock, host, snapshot, options));
   } finally {
     await lock.release();
   }

@@ -10,7 +10,7 @@ import { inOrder } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
 import { bytesOf, type Part, partsOf } from "./parts.js";
-import { type AsOf, asOf, type Plan, planExport } from "./plan.js";
+import { type AsOf, asOf, type Plan, planExport, withoutHost } from "./plan.js";
 import { Meter } from "./progress.js";
 import { targetAt } from "./raw-target.js";
 import { rememberedInFile } from "./remembered.js";
@@ -208,8 +208,7 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
     await snapshot.check();
     await writer.end();
     if (record !== undefined) await writeSent(record, now);
-    const { host: _, machine_id: __, ...told } = now;
-    return { kind, ...told, read_bytes, sent_bytes: writer.sentBytes };
+    return { kind, ...withoutHost(now), read_bytes, sent_bytes: writer.sentBytes };
   } catch (error) {
     await writer.fail(error);
     throw error;

@@ -28,6 +28,15 @@ export function asOf(snapshot: TakenSnapshot, host: HostIdentity): AsOf {
   };
 }
 
+/** What an export tells its caller, who knows the host. */
+export function withoutHost({
+  host: _,
+  machine_id: __,
+  ...told
+}: AsOf): Omit<AsOf, keyof HostIdentity> {
+  return told;
+}
+
 export type Plan<Base extends AsOf> =
   | { readonly kind: "full"; readonly reason: string | null }
   | { readonly kind: "incremental"; readonly base: Base; readonly ranges: readonly DiffRange[] };

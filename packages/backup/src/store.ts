@@ -288,15 +288,16 @@ function wrongName(path: string, { id, taken_at }: Manifest): BackupError {
 }
 
 function chainName({ host, machine_id = "" }: HostIdentity, device: string): string {
-  return createHash("sha256")
-    .update(`${host}\n${device}\n${machine_id}`)
-    .digest("hex")
-    .slice(0, 32);
+  return nameHash(`${host}\n${device}\n${machine_id}`);
 }
 
 /** As programs have it that know hosts by name only: what a killed one has left, and one that runs meanwhile. */
 function earlierName({ host }: HostIdentity, device: string): string {
-  return createHash("sha256").update(`${host}\n${device}`).digest("hex").slice(0, 32);
+  return nameHash(`${host}\n${device}`);
+}
+
+function nameHash(text: string): string {
+  return createHash("sha256").update(text).digest("hex").slice(0, 32);
 }
 
 function nameOf({ taken_at, id }: Manifest): string {
