@@ -13,10 +13,9 @@
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { availableParallelism } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { acquireSlot, COMPILED_VARIABLE, SLOTS_VARIABLE } from "./slots.mjs";
+import { acquireSlot, COMPILED_VARIABLE, SLOT_COUNT, SLOTS_VARIABLE } from "./slots.mjs";
 
 /** Of a batch. */
 const TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 900_000);
@@ -189,7 +188,7 @@ if (queue.length === 0) {
   console.error(`run-tests: no test file in ${testDist}`);
   process.exit(1);
 }
-const atOnce = slots === undefined ? 1 : availableParallelism();
+const atOnce = slots === undefined ? 1 : SLOT_COUNT;
 await Promise.all(Array.from({ length: atOnce }, () => runBatches(queue)));
 const { passed, failed, skipped } = totals;
 console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);

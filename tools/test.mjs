@@ -1,9 +1,8 @@
 /**
  * The tests, in two halves: see USAGE.
  *
- * Steps of the first half run beside each other, one for each processor: an emulated guest keeps one busy for minutes, as
- * do lint, and each test file of a package. They share slots (slots.mjs), so that none is idle while there is anything
- * left to run. The second half is one step after the other, as most have many machines or files of their own.
+ * Steps of the first half run beside each other and share slots (slots.mjs), so that no processor is idle while anything
+ * is left to run: an emulated guest keeps one busy for minutes, as do lint, and each test file of a package. The second half is one step after the other, as most have many machines or files of their own.
  *
  * Ends with one line "N passed, N failed, N skipped" over everything that ran.
  */
@@ -15,7 +14,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { vmsAtOnce } from "../test/e2e/machines.mjs";
 import { GROUPS } from "../test/e2e/plan.mjs";
-import { acquireSlot, COMPILED_VARIABLE, openSlots, SLOTS_VARIABLE } from "./slots.mjs";
+import { acquireSlot, COMPILED_VARIABLE, openSlots, SLOT_COUNT, SLOTS_VARIABLE } from "./slots.mjs";
 
 const USAGE = `Usage: npm test [-- --uml]
        npm run test:all [-- --rest [--sampled]]
@@ -229,7 +228,7 @@ async function runUnits(path) {
 
 /** Lint first, whose answer is wanted soon; then the guests, which take longest; at last what comes in small pieces. */
 async function runFirst(isUml) {
-  const slots = await openSlots(availableParallelism());
+  const slots = await openSlots(SLOT_COUNT);
   const lanes = Array.from({ length: Math.min(MACHINES.length, vmsAtOnce()) }, () => []);
   for (const [index, machine] of MACHINES.entries()) {
     const command = isUml ? [...machine.command, "--uml"] : machine.command;
