@@ -6,7 +6,7 @@ import { chainKeys } from "./host.js";
 import { inFlight } from "./in-flight.js";
 import type { Manifest } from "./manifest.js";
 import { Meter, type OnProgress } from "./progress.js";
-import type { BackupStore } from "./store.js";
+import type { BackupStore, DamagedPoint } from "./store.js";
 
 export interface CareOptions {
   /** Told what is not as it should be, and ends nothing. */
@@ -137,14 +137,16 @@ export function isOfFuture({ taken_at }: Manifest, nowMs: number = Date.now()): 
  * Points that the rules keep, of each device of each host for itself; times are in UTC. Those of the future stay besides: one that
  * counted would take the place of the newest for years.
  * @param nowMs of Unix time
+ * @param isAll false: some points cannot be read. No more are removed than if they could
  */
 export function keptPoints(
   points: readonly Manifest[],
   keep: Keep,
   nowMs: number = Date.now(),
+  isAll = true,
 ): readonly Manifest[] {
   const chains = new Map<string, Manifest[]>();
-  const keyOf = chainKeys(points);
+  const keyOf = chainKeys(points, isAll);
   const ofFuture = new Set(points.filter((point) => isOfFuture(point, nowMs)));
   for (const point of points) {
     if (ofFuture.has(point)) continue;
@@ -161,9 +163,25 @@ export interface PruneOptions extends CareOptions {
 }
 
 /**
- * Removes the points that the rules do not keep; gc frees their chunks. Any point can go: none needs another.
+ * All points of a store that nothing else writes, and what is no point. Of those a later version has written nothing is known, not even
+ * whether they need others.
+ * @throws BackupError BACKUP_VERSION
+ */
+async function pointsAlone(
+  store: BackupStore,
+): Promise<{ readonly points: readonly Manifest[]; readonly damaged: readonly DamagedPoint[] }> {
+  const damaged: DamagedPoint[] = [];
+  const points = await store.points((one) => damaged.push(one), true);
+  const later = damaged.find(({ code }) => code === "BACKUP_VERSION");
+  if (later !== undefined) throw new BackupError("BACKUP_VERSION", later.why);
+  return { points, damaged };
+}
+
+/**
+ * Removes the points that the rules do not keep; gc frees their chunks. Any point can go: none needs another. A manifest
+ * that is no point stays, and no rule counts it: so no more goes than if it were one.
  * @returns those that are removed, or would be
- * @throws BackupError BACKUP_BUSY, USAGE, ABORTED
+ * @throws BackupError BACKUP_BUSY, BACKUP_VERSION, USAGE, ABORTED
  */
 export async function prune(
   store: BackupStore,
@@ -177,8 +195,10 @@ export async function prune(
   }
   const lock = await store.lockAll("a prune");
   try {
-    const points = await store.points();
-    const kept = new Set(keptPoints(points, keep, nowMs).map(({ id }) => id));
+    const { points, damaged } = await pointsAlone(store);
+    for (const { why } of damaged) onNote?.(`${why}; it stays, and no rule counts it`);
+    const isAll = damaged.length === 0;
+    const kept = new Set(keptPoints(points, keep, nowMs, isAll).map(({ id }) => id));
     for (const point of points) {
       if (!isOfFuture(point, nowMs)) continue;
       const { id, device, taken_at } = point;
@@ -204,19 +224,36 @@ export interface Collected {
   readonly kept_chunks: number;
 }
 
+/** All that have to stay whose chunks do. @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
+async function manifestsAlone(
+  store: BackupStore,
+  onNote: CareOptions["onNote"],
+): Promise<readonly Manifest[]> {
+  const { points, damaged } = await pointsAlone(store);
+  const unknown = damaged.filter(({ misnamed }) => misnamed === undefined);
+  if (unknown.length > 0) {
+    const all = unknown.map(({ why }) => why).join("; ");
+    const why = `${all}. Which chunks it needs is not known: nothing is freed`;
+    const hint = `Bring it back from a copy, or move it out of ${store.path}: its point is lost then`;
+    throw new BackupError("BACKUP_DAMAGED", why, { hint });
+  }
+  for (const { why } of damaged) onNote?.(`${why}; what it needs stays`);
+  return [...points, ...damaged.flatMap(({ misnamed }) => misnamed ?? [])];
+}
+
 /**
- * Removes chunks that no point needs, and what killed exports have left. A manifest that cannot be read ends it:
- * what it needs is not known.
- * @throws BackupError BACKUP_BUSY, BACKUP_DAMAGED
+ * Removes chunks that no point needs, and what killed exports have left. A manifest that cannot be read ends it: any host's chunks
+ * may be what it needs. Those of one that only has a wrong name stay.
+ * @throws BackupError BACKUP_BUSY, BACKUP_DAMAGED, BACKUP_VERSION
  */
 export async function collectGarbage(
   store: BackupStore,
-  { signal }: CareOptions = {},
+  { signal, onNote }: CareOptions = {},
 ): Promise<Collected> {
   const lock = await store.lockAll("a gc");
   try {
     const needed = new Set<string>();
-    for (const { chunks } of await store.points()) {
+    for (const { chunks } of await manifestsAlone(store, onNote)) {
       for (const hash of chunks) if (hash !== null) needed.add(hash);
     }
     // A point that a power cut brings back would miss its chunks.

@@ -63,9 +63,11 @@ export function hostText({ host, machine_id }: HostIdentity): string {
 /**
  * Tells which points are of one device of one host: those have the same key. What an earlier program wrote has no machine
  * id, and is of the only machine that has this host's name, if there is only one.
+ * @param isAll false: there are points besides, of machines that are not known; then it is of none of them
  */
 export function chainKeys<Point extends HostIdentity & { readonly device: string }>(
   points: readonly Point[],
+  isAll = true,
 ): (point: Point) => string {
   const named = ({ host, device }: Point): string => `${host}\n${device}`;
   const machines = new Map<string, Set<string>>();
@@ -77,7 +79,7 @@ export function chainKeys<Point extends HostIdentity & { readonly device: string
   return (point) => {
     const name = named(point);
     const known = machines.get(name);
-    const only = known?.size === 1 ? [...known][0] : undefined;
+    const only = isAll && known?.size === 1 ? [...known][0] : undefined;
     return `${name}\n${point.machine_id ?? only ?? ""}`;
   };
 }

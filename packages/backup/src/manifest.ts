@@ -46,6 +46,11 @@ export function manifestText(manifest: Manifest): string {
   return `${JSON.stringify({ ...fields, sha256: checksumOf(fields) })}\n`;
 }
 
+/** Whether it begins as manifestText() does: a file of others does not. */
+export function looksLikeManifest(text: string): boolean {
+  return text.startsWith(`{"format":"${FORMAT}",`);
+}
+
 function damaged(path: string, why: string): BackupError {
   return new BackupError("BACKUP_DAMAGED", `the manifest ${path} is damaged: ${why}`);
 }

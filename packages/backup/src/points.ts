@@ -1,7 +1,7 @@
 /** Finds the point that a user means. */
 import { basename } from "node:path";
 import { BackupError } from "./errors.js";
-import { chainKeys, hostText, isHostNamed } from "./host.js";
+import { chainKeys, hostText, isHostNamed, isSameHost } from "./host.js";
 import type { Manifest } from "./manifest.js";
 import type { DamagedPoint } from "./store.js";
 
@@ -37,12 +37,18 @@ export function checkMeant(
   if (at !== undefined && at.length >= ID_MIN && found.id.startsWith(at)) return;
   const fromMs = Math.floor(Date.parse(found.taken_at) / 1000) * 1000;
   const untilMs = at === undefined ? Number.POSITIVE_INFINITY : timeIn(at);
-  for (const { takenAt, why } of damaged) {
+  for (const { takenAt, why, misnamed } of damaged) {
+    if (misnamed !== undefined && !mayBeMeant(misnamed, found)) continue;
     const ms = Date.parse(takenAt);
     if (ms < fromMs || ms > untilMs) continue;
     const hint = `Give the id of the point that is meant: --at ${found.id.slice(0, 8)} is readable`;
     throw new BackupError("BACKUP_DAMAGED", `${why}; it may be the point that is meant`, { hint });
   }
+}
+
+/** It is another point of the same device. */
+function mayBeMeant(one: Manifest, found: Manifest): boolean {
+  return one.id !== found.id && one.device === found.device && isSameHost(one, found);
 }
 
 /**

@@ -13,6 +13,7 @@
  * then are found again by the next export, or removed by gc.
  */
 import { createHash } from "node:crypto";
+import type { ErrorName } from "@blksnap/api";
 import { errnoNameOf } from "@blksnap/errors";
 import type { ChunkPool } from "./chunk-pool.js";
 import { BackupError } from "./errors.js";
@@ -20,7 +21,7 @@ import { type Files, realFiles } from "./files.js";
 import { FolderObjects } from "./folder-objects.js";
 import type { HostIdentity } from "./host.js";
 import { inFlight, inOrder } from "./in-flight.js";
-import { type Manifest, manifestText, parseManifest } from "./manifest.js";
+import { looksLikeManifest, type Manifest, manifestText, parseManifest } from "./manifest.js";
 import type { Objects } from "./objects.js";
 import { type Remembered, rememberedInStore } from "./remembered.js";
 import { StoreLock } from "./store-lock.js";
@@ -30,6 +31,8 @@ const MARK_TEXT = `${JSON.stringify({ format: "blksnap-backup-store", version: 1
 const CLEANING = "cleaning";
 const POINTS = "points/";
 const POINT = /^[0-9TZ]+-[0-9a-f-]{36}\.json$/;
+/** Files there that may be manifests under other names. */
+const OTHER_POINT = /\.json/;
 /** Of read(2): that file is lost. Others, as of a network, are of the whole store. */
 const MEDIUM_ERRORS: readonly string[] = ["EIO", "EUCLEAN", "EBADMSG"];
 const CHUNK = /\/([0-9a-f]{64})\.zst$/;
@@ -39,12 +42,15 @@ export type StoredChunk =
   | { readonly state: "whole"; readonly data: Uint8Array<ArrayBuffer> }
   | { readonly state: "missing" | "damaged"; readonly why: string };
 
-/** A manifest that cannot be read: its device is unknown. */
+/** A manifest that is no point: it cannot be read, or its file has another name than it gives itself. */
 export interface DamagedPoint {
   readonly path: string;
-  /** As its file's name has it, to the second; empty where that has none. */
+  /** As its file's name has it, to the second, where it cannot be read; empty where that has none. */
   readonly takenAt: string;
   readonly why: string;
+  readonly code: ErrorName;
+  /** What it says, where only the name of its file is wrong; else what it needs, and of which device, is unknown. */
+  readonly misnamed?: Manifest | undefined;
 }
 
 export class BackupStore {
@@ -116,38 +122,64 @@ export class BackupStore {
 
   /**
    * All points, the oldest first.
-   * @param onDamage is told of each manifest that cannot be read, and the others are answered. Without it that fails, and
-   * so does one that is listed and not there: none is removed while a prune or gc has the store for itself.
+   * @param onDamage is told of each manifest that is no point, and the others are answered. Without it that fails.
+   * @param isAlone a prune or gc has the store for itself: one that is listed and not there was not removed meanwhile
    * @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION
    */
-  async points(onDamage?: (damage: DamagedPoint) => void): Promise<readonly Manifest[]> {
+  async points(
+    onDamage?: (damage: DamagedPoint) => void,
+    isAlone: boolean = onDamage === undefined,
+  ): Promise<readonly Manifest[]> {
     const found: Manifest[] = [];
     // Points have most hashes in common: of each there is one string.
     const hashes = new Map<string, string>();
     const names: string[] = [];
     for await (const { key } of this.#objects.list(POINTS)) {
       const name = key.slice(POINTS.length);
-      if (POINT.test(name)) names.push(name);
+      if (OTHER_POINT.test(name)) names.push(name);
     }
-    const read = async (name: string) => ({ name, text: await this.#objects.get(POINTS + name) });
+    const read = async (name: string) => ({ name, text: await this.#manifestText(name) });
     await inOrder(names, this.#objects.depth, read, async ({ name, text }) => {
       const path = this.#objects.pathOf(POINTS + name);
-      if (text === undefined) {
-        // A prune may be under way.
-        if (onDamage !== undefined) return;
-        throw new BackupError("BACKUP_DAMAGED", `${path} is listed, and cannot be read`);
-      }
+      let misnamed: Manifest | undefined;
       try {
-        const manifest = parseManifest(text.toString(), path);
+        if (text instanceof BackupError) throw text;
+        if (text === undefined) {
+          if (!isAlone) return;
+          throw new BackupError("BACKUP_DAMAGED", `${path} is listed, and cannot be read`);
+        }
+        if (!POINT.test(name) && !looksLikeManifest(text)) return;
+        const manifest = withShared(parseManifest(text, path), hashes);
         // What is removed by the name that it gives itself must be this one: others may write the store, too.
-        if (nameOf(manifest) !== name) throw wrongName(path, manifest);
-        found.push(withShared(manifest, hashes));
+        if (nameOf(manifest) === name) found.push(manifest);
+        else {
+          misnamed = manifest;
+          throw wrongName(path, manifest);
+        }
       } catch (error) {
         if (onDamage === undefined || !(error instanceof BackupError)) throw error;
-        onDamage({ path, takenAt: timeOf(name), why: error.message });
+        const { message: why, code } = error;
+        onDamage({ path, takenAt: misnamed?.taken_at ?? timeOf(name), why, code, misnamed });
       }
     });
     return found.sort((one, other) => (one.taken_at < other.taken_at ? -1 : 1));
+  }
+
+  /** Undefined where it is not there, and an error where the medium does not give it back: others are not lost by that. */
+  async #manifestText(name: string): Promise<string | BackupError | undefined> {
+    const path = this.#objects.pathOf(POINTS + name);
+    const found = await this.#getOrFault(POINTS + name);
+    if (!(found instanceof Error)) return found?.toString();
+    const why = `the manifest ${path} is damaged: ${found.message}`;
+    return new BackupError("BACKUP_DAMAGED", why, { cause: found });
+  }
+
+  /** As get(); an error of the medium is answered. */
+  #getOrFault(key: string): Promise<Buffer | Error | undefined> {
+    return this.#objects.get(key).catch((error: unknown) => {
+      if (MEDIUM_ERRORS.includes(errnoNameOf((error as Error).cause))) return error as Error;
+      throw error;
+    });
   }
 
   /** For an export of a device. @throws BackupError BACKUP_BUSY */
@@ -198,10 +230,7 @@ export class BackupStore {
   /** Reads and checks a chunk. */
   async readChunk(hash: string, lengthBytes: number, pool: ChunkPool): Promise<StoredChunk> {
     const path = this.#objects.pathOf(chunkKey(hash));
-    const packed = await this.#objects.get(chunkKey(hash)).catch((error: unknown) => {
-      if (MEDIUM_ERRORS.includes(errnoNameOf((error as Error).cause))) return error as Error;
-      throw error;
-    });
+    const packed = await this.#getOrFault(chunkKey(hash));
     if (packed instanceof Error) return { state: "damaged", why: packed.message };
     if (packed === undefined) return { state: "missing", why: `${path} is missing` };
     const { data, hash: found, fault } = await pool.unpack(packed, lengthBytes);
@@ -282,8 +311,9 @@ function timeOf(name: string): string {
   return `${year}-${month}-${day}T${hour}:${minute}:${second}Z`;
 }
 
-function wrongName(path: string, { id, taken_at }: Manifest): BackupError {
-  const why = `the manifest ${path} is of point ${id} of ${taken_at}, whose file has another name`;
+function wrongName(path: string, manifest: Manifest): BackupError {
+  const { id, taken_at } = manifest;
+  const why = `the manifest ${path} is of point ${id} of ${taken_at}, whose file is ${nameOf(manifest)}`;
   return new BackupError("BACKUP_DAMAGED", why);
 }
 

@@ -146,10 +146,10 @@ export async function prunePoints(context: Context, given: Given): Promise<void>
 }
 
 export async function gc(context: Context, given: Given): Promise<void> {
-  const { json, print, printJson } = context;
+  const { json, print, printJson, warn: onNote } = context;
   const signal = context.untilInterrupted();
   const store = await openBackups(context, given, "from", false, signal);
-  const done = await (await import("@blksnap/backup")).collectGarbage(store, { signal });
+  const done = await (await import("@blksnap/backup")).collectGarbage(store, { signal, onNote });
   if (json) return printJson(done);
   const freed = formatBytes(done.freed_bytes, false);
   print(`freed ${freed} of ${done.removed_chunks} chunks; ${done.kept_chunks} are needed\n`);

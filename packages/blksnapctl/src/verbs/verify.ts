@@ -43,7 +43,7 @@ async function verifyStore(context: Context, given: Given): Promise<void> {
   if (!json) print(manifests.map((why) => `${why}\n`).join(""));
   if (damaged.length === 0 && unread.length > 0) {
     const hint =
-      "Remove the named manifests: prune and gc need that; other points stay as they are";
+      "Give a wrongly named one its name again, and move others out of the folder, whose points are lost: gc needs that";
     throw new BlksnapClientError("BACKUP_DAMAGED", `${unread.length} manifests are damaged`, {
       hint,
     });
