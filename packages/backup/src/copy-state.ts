@@ -1,6 +1,6 @@
 /** The state of a raw copy: what it can be brought up to date from, and what is remembered while it is. */
 import { BackupError } from "./errors.js";
-import { hostText, isSameHost } from "./host.js";
+import { hostText, isOtherMachine, isSameHost } from "./host.js";
 import type { AsOf } from "./plan.js";
 import {
   type EarlierRecord,
@@ -33,13 +33,21 @@ function isBefore(now: AsOf, cut: NonNullable<RawRecord["updating_to"]>): boolea
 
 function checkSameDevice(
   target: string,
+  record: string,
   known: Pick<AsOf, "host" | "machine_id" | "device">,
   now: AsOf,
 ): void {
-  if (isSameHost(known, now) && known.device === now.device) return;
+  const isSameDevice = known.device === now.device;
+  if (isSameHost(known, now) && isSameDevice) return;
   // Unlike a point in a store, it would be gone.
-  const text = `${target} is a copy of ${known.device} of ${hostText(known)}`;
-  throw new BackupError("TARGET_EXISTS", text, { hint: RECORD_HINT });
+  const is = `${target} is a copy of ${known.device} of ${hostText(known)}`;
+  if (!isOtherMachine(known, now) || !isSameDevice) {
+    throw new BackupError("TARGET_EXISTS", is, { hint: RECORD_HINT });
+  }
+  const hint =
+    `Name another target. If it is this machine, and /etc/machine-id is new at each boot: remove ${target} and ` +
+    `${record}, and boot with systemd.machine_id=ID, which lasts`;
+  throw new BackupError("TARGET_EXISTS", `${is}, and this is ${hostText(now)}`, { hint });
 }
 
 /**
@@ -77,7 +85,7 @@ export async function copyState(
     return { base: undefined, why: undefined };
   }
   if (kind === "missing") return { base: undefined, why: `${target} is gone` };
-  checkSameDevice(target, known, now);
+  checkSameDevice(target, record, known, now);
   if (!isOfThisVersion(known)) {
     await checkOwn(target, record, known);
     return { base: undefined, why: "its record is of an earlier version" };

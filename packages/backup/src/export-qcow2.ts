@@ -5,7 +5,7 @@ import { BackupError } from "./errors.js";
 import { emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
 import { realFiles } from "./files.js";
-import { type HostIdentity, hostOf, isSameHost } from "./host.js";
+import { type HostIdentity, hostOf, isSameHost, otherMachineNote } from "./host.js";
 import { withTargetLock } from "./lock.js";
 import { copyParts } from "./part-copy.js";
 import { bytesOf, partsOf } from "./parts.js";
@@ -40,11 +40,13 @@ export interface Qcow2Export extends RawExport {
 }
 
 async function planQcow2(
-  { client, wanted, folder }: Qcow2ExportOptions,
+  { client, wanted, folder, onNote }: Qcow2ExportOptions,
   host: HostIdentity,
   snapshot: TakenSnapshot,
 ): Promise<Plan<Qcow2Point>> {
   const points = await qcow2Points(folder);
+  const otherMachine = otherMachineNote(points, host, snapshot.device);
+  if (otherMachine !== undefined && wanted.kind !== "full") onNote?.(otherMachine);
   const own = points.filter((one) => isSameHost(one, host) && one.device === snapshot.device);
   const plan = await planExport(client, wanted, own, host, snapshot);
   if (plan.kind === "full") return plan;

@@ -13,7 +13,13 @@ import {
   piecesByChunk,
 } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
-import { type HostIdentity, type HostOptions, hostOf, isSameHost } from "./host.js";
+import {
+  type HostIdentity,
+  type HostOptions,
+  hostOf,
+  isSameHost,
+  otherMachineNote,
+} from "./host.js";
 import { inFlight } from "./in-flight.js";
 import { type Manifest, RANGES_MAX } from "./manifest.js";
 import type { HostRemembers } from "./own-snapshot.js";
@@ -237,6 +243,8 @@ async function copyInto(
     throw new BackupError("DEVICE_TOO_LARGE", why, { hint: "Export it with --raw" });
   }
   const points = await store.points(({ why }) => options.onNote?.(`${why}; it is passed over`));
+  const otherMachine = otherMachineNote(points, host, snapshot.device);
+  if (otherMachine !== undefined && wanted.kind !== "full") options.onNote?.(otherMachine);
   const ofHost = points.filter((point) => isSameHost(point, host));
   const states = ofHost.filter((point) => point.device === snapshot.device);
   const plan = await planExport(client, wanted, states, host, snapshot);

@@ -49,6 +49,26 @@ export function isSameHost(one: HostIdentity, other: HostIdentity): boolean {
   return machine === undefined || otherMachine === undefined || machine === otherMachine;
 }
 
+/** Of one name, and two machines: clones, or one whose id is new at each boot. */
+export function isOtherMachine(one: HostIdentity, other: HostIdentity): boolean {
+  return one.host === other.host && !isSameHost(one, other);
+}
+
+/** Why nothing there continues for this device, where there are backups of a machine of its name. */
+export function otherMachineNote(
+  states: readonly (HostIdentity & { readonly device: string })[],
+  host: HostIdentity,
+  device: string,
+): string | undefined {
+  const ofDevice = states.filter((state) => state.device === device);
+  const other = ofDevice.findLast((state) => isOtherMachine(state, host));
+  if (other === undefined || ofDevice.some((state) => isSameHost(state, host))) return undefined;
+  return (
+    `the backups of ${device} there are of ${hostText(other)}, and this is ${hostText(host)}. ` +
+    "If /etc/machine-id is new at each boot, boot with systemd.machine_id=ID, which lasts"
+  );
+}
+
 /** Whether a user means this host: by its name, or by the beginning of its machine id. */
 export function isHostNamed({ host, machine_id }: HostIdentity, name: string): boolean {
   if (host === name) return true;

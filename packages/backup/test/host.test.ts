@@ -58,10 +58,19 @@ test("two machines of one name have chains of their own in a store", async () =>
   one.write(0, randomBytes(MIB));
   other.write(0, randomBytes(MIB));
   await exportToStore(store, optionsOf(one, ONE));
-  await exportToStore(store, optionsOf(other, OTHER));
+  const notes: string[] = [];
+  const onNote = (text: string) => notes.push(text);
+  await exportToStore(store, { ...optionsOf(other, OTHER), onNote });
+  assert.match(
+    notes.join(),
+    "are of localhost (machine 11111111), and this is localhost (machine 2",
+  );
+  assert.match(notes.join(), "boot with systemd.machine_id=ID");
+  notes.length = 0;
   one.write(MIB, randomBytes(MIB));
-  const { kind } = await exportToStore(store, optionsOf(one, ONE));
+  const { kind } = await exportToStore(store, { ...optionsOf(one, ONE), onNote });
   assert.is(kind, "incremental", "the other's point is no reason to begin anew");
+  assert.equal(notes, []);
   const points = await store.points();
   assert.is(points.length, 3);
   const kept = keptPoints(points, { last: 1 }, NOW_MS);
@@ -84,9 +93,14 @@ test("a raw copy of one machine is not written over with that of another of its 
   one.write(0, randomBytes(MIB));
   const target = one.path("copy.img");
   await exportRaw({ ...optionsOf(one, ONE), target });
-  const { code, message } = await failureOf(exportRaw({ ...optionsOf(other, OTHER), target }));
-  assert.is(code, "TARGET_EXISTS");
-  assert.match(message, /of localhost \(machine 11111111\)/);
+  const refused = await failureOf(exportRaw({ ...optionsOf(other, OTHER), target }));
+  assert.is(refused.code, "TARGET_EXISTS");
+  assert.match(refused.message, /of localhost \(machine 11111111\), and this is .*22222222\)/);
+  const { hint } = refused as unknown as { hint: string };
+  assert.match(
+    hint,
+    `remove ${target} and ${target}.blksnap.json, and boot with systemd.machine_id`,
+  );
 });
 
 test("a newer point of a machine of that name, by a program that knew no machines, is no reason to begin anew", async () => {
