@@ -29,6 +29,7 @@ export interface AreaIoOptions {
 
 export interface AreaJournalSetup {
   readonly setup: JournalSetup;
+  readonly syncFds: readonly number[];
   readonly onFault: (errno: number) => void;
   readonly onLow: (need: LogNeed) => void;
 }

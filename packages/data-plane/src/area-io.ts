@@ -300,7 +300,6 @@ export class AreaIo {
       ...journal,
       reactor: this.#reactor,
       ticker: this.#options.ticker,
-      storeFds: this.#options.storeFds,
       copiesMax: copies.size,
       runsMax: runs.size,
       onCopied: (copy) => this.#copyDone(copy),

@@ -24,8 +24,8 @@ export interface AreaJournalOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
   readonly ticker: IoTicker;
-  /** By the store's number; see slotStore(). */
-  readonly storeFds: readonly number[];
+  /** What each store is synced by, by its number; see slotStore(). */
+  readonly syncFds: readonly number[];
   readonly copiesMax: number;
   readonly runsMax: number;
   /** A copy is on the medium. */
@@ -66,7 +66,7 @@ export class AreaJournal {
       ticker: options.ticker,
       entriesMax: waitersMax + RELEASE_ENTRIES,
       prefixEntriesMax: COMPACTION_ENTRIES,
-      syncFirst: options.storeFds,
+      syncFirst: options.syncFds,
       onCommitted: () => this.#committed(),
       onFault: options.onFault,
       onLow: options.onLow,

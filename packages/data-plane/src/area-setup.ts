@@ -34,11 +34,12 @@ interface IoHost {
 
 export function openIo(
   { ioBase, tracker, reactor, notify }: IoHost,
-  { id: area, storeFds, slotBytes, journal: setup }: WakingArea,
+  { id: area, storeFds, syncFds = storeFds, slotBytes, journal: setup }: WakingArea,
   { places }: AreaMapFile,
 ): AreaIo {
   const journal: AreaJournalSetup | undefined = setup && {
     setup,
+    syncFds,
     onFault: (errno) => notify({ notice: "areaJournalFault", tracker, area, errno }),
     onLow: (need) => notify({ notice: "areaJournalLow", tracker, area, need }),
   };

@@ -73,6 +73,11 @@ export interface AreaSetup {
   readonly overflow: OverflowSetup;
   /** Of a persistent snapshot. */
   readonly journal?: JournalSetup;
+  /**
+   * What that journal syncs the stores by: the area's own open files of them. That cached data could not be written
+   * the kernel tells each open file once, whoever syncs by it.
+   */
+  readonly syncFds?: readonly number[];
   /** Of an area that an earlier daemon has left. */
   readonly figures?: AreaFigures;
 }
@@ -81,7 +86,7 @@ export interface AreaSetup {
  * The area of a snapshot that is held already, before its stores are open: what needs a copy waits for
  * "wakeArea" or "dropArea".
  */
-export type SleepingArea = Omit<AreaSetup, "storeFds" | "extents" | "journal">;
+export type SleepingArea = Omit<AreaSetup, "storeFds" | "extents" | "journal" | "syncFds">;
 /** Its slots it has asked for. */
 export type WakingArea = Omit<AreaSetup, "extents">;
 

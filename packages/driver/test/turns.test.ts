@@ -283,7 +283,7 @@ test("reactor: an area's journal is compacted", () => {
     reactor: kernel.asReactor(),
     setup: { ...place, id: [...ID], nextSequence: 1, nextCommit: 1 },
     ticker: { start: () => undefined } as never,
-    storeFds: [],
+    syncFds: [],
     copiesMax: 8,
     runsMax: 8,
     onCopied: () => undefined,

@@ -198,6 +198,11 @@ export class Link extends Node {
 
 export class RegularFile extends Node {
   readonly content: CachedBytes;
+  /** How often its pages could not be written back, and whether a sync was told of the last time. */
+  #failures = 0;
+  #isTold = true;
+  /** How many of them each open file was told of. */
+  readonly #told = new Map<OpenFile, number>();
 
   constructor(fs: FileSystem, permissions: number, random: Random) {
     super(fs, Mode.FILE | permissions);
@@ -208,6 +213,28 @@ export class RegularFile extends Node {
     return this.content.sizeBytes;
   }
 
+  override open(open: OpenFile): void {
+    this.#told.set(open, this.#isTold ? this.#failures : this.#failures - 1);
+  }
+
+  override close(open: OpenFile): void {
+    this.#told.delete(open);
+  }
+
+  /** As Linux since 4.13: the next sync of each open file is told of it, and no further one. */
+  failWriteback(): void {
+    this.content.failWriteback();
+    this.#failures++;
+    this.#isTold = false;
+  }
+
+  #synced(open: OpenFile, result: number): number {
+    if (result < 0 || this.#told.get(open) === this.#failures) return result;
+    this.#told.set(open, this.#failures);
+    this.#isTold = true;
+    return -Errno.EIO;
+  }
+
   override start(io: Io, open: OpenFile, owner: IoOwner | undefined): number {
     const alignment = open.isDirect ? 512 : 1;
     const isTransfer = io.kind === "read" || io.kind === "write";
@@ -216,7 +243,10 @@ export class RegularFile extends Node {
     }
     const grows = io.kind === "write" || io.kind === "allocate";
     if (grows && io.offsetBytes + io.lengthBytes > this.fs.capacityBytes) return -Errno.ENOSPC;
-    this.fs.medium.submit(io, this.content, owner);
+    if (io.kind === "sync") {
+      const done = (result: number): void => io.done(this.#synced(open, result));
+      this.fs.medium.submit(new Io("sync", 0, 0, undefined, false, done), this.content, owner);
+    } else this.fs.medium.submit(io, this.content, owner);
     return 0;
   }
 

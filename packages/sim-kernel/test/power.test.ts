@@ -10,7 +10,7 @@ import {
   writeSync,
 } from "node:fs";
 import { open, rename } from "node:fs/promises";
-import { SimMachine } from "@blksnap/sim-kernel";
+import { type RegularFile, SimMachine } from "@blksnap/sim-kernel";
 import { createMemoryFile, MappedMemory, tryLockFile } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -199,6 +199,31 @@ test("a file in memory ends with its last descriptor", async () => {
       closeSync(other);
       assert.throws(() => fstatSync(other), /EBADF/);
     });
+  });
+});
+
+test("what cannot be written back is told once to each open file, and a cut takes it back", async () => {
+  const told = (work: Promise<void>): Promise<string> => work.then(() => "synced", String);
+  await withMachines(20, async (machine) => {
+    await machine.run(
+      machine.start(async () => {
+        writeFileSync("/var/lib/file", OLD);
+        await syncFolder("/var/lib");
+        const [one, other] = [await open("/var/lib/file", "r+"), await open("/var/lib/file")];
+        await one.sync();
+        await one.write(NEW.slice(0, OLD.length), 0);
+        const file = machine.tree.node("/var/lib/file", "open") as RegularFile;
+        file.failWriteback();
+        for (const handle of [one, other]) assert.match(await told(handle.sync()), "EIO");
+        for (const handle of [one, other]) assert.is(await told(handle.sync()), "synced");
+        assert.is(readFileSync("/var/lib/file", "utf8"), NEW.slice(0, OLD.length));
+        const late = await open("/var/lib/file");
+        assert.is(await told(late.sync()), "synced");
+      }),
+    );
+    machine.cut();
+    await machine.settle();
+    machine.start(() => assert.is(readFileSync("/var/lib/file", "utf8"), OLD));
   });
 });
 

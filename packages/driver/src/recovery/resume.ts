@@ -24,6 +24,7 @@ import { AreaJournalFile } from "../records/area-journal-file.js";
 import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../records/records.js";
 import { forgetAreaForGood } from "../records/snapshot-records.js";
+import { withAreaSyncs } from "../snapshot/area-syncs.js";
 import { type FoundArea, lookThrough } from "../snapshot/look-through.js";
 import {
   closeMember,
@@ -272,10 +273,13 @@ async function wake(
   if (typeof journal === "string" && !snapshot.persistence.isOn) {
     await snapshot.persistence.giveUp([member], "it is persistent no more");
   }
-  const setup = snapshot.persistence.isOn ? member.journal : undefined;
-  const waking = snapshot.wakingArea(sleeping, setup);
-  const request = { type: "wakeArea", tracker: tracker.id, area: waking } as const;
-  await context.reactors.request(tracker.reactor, request);
+  const kept = snapshot.persistence.isOn ? member.journal : undefined;
+  await withAreaSyncs(snapshot.storage.stores, kept, async (syncs) => {
+    // It may have been given up meanwhile.
+    const waking = snapshot.wakingArea(sleeping, snapshot.persistence.isOn ? syncs : undefined);
+    const request = { type: "wakeArea", tracker: tracker.id, area: waking } as const;
+    await context.reactors.request(tracker.reactor, request);
+  });
 }
 
 /** A journal with what the map has: nothing relied on what the dead daemon's says beyond that. */

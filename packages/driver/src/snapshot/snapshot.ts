@@ -30,12 +30,12 @@ import {
 } from "@blksnap/diff-storage";
 import { errnoName } from "@blksnap/errors";
 import type { DriverContext } from "../context.js";
-import type { AreaJournalFile } from "../records/area-journal-file.js";
 import { StateFile } from "../records/file-names.js";
 import type { SnapshotRecord, StoreRecord } from "../records/records.js";
 import { GATHER_TIMEOUT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { LEGACY_SLOT_BYTES, sleepingArea } from "./area-setup.js";
+import type { AreaSyncs } from "./area-syncs.js";
 import { corrupted, SnapshotEvents } from "./events.js";
 import { hideStore } from "./hidden-store.js";
 import { HungStores } from "./hung-stores.js";
@@ -284,12 +284,8 @@ export class Snapshot {
   }
 
   /** How a reactor is to use the storage for one device, with slots to begin with. */
-  async areaSetup(
-    its: MemberArea,
-    memberCount: number,
-    journal?: AreaJournalFile,
-  ): Promise<AreaSetup> {
-    const area = this.wakingArea(this.sleepingArea(its, memberCount), journal);
+  async areaSetup(its: MemberArea, memberCount: number, syncs?: AreaSyncs): Promise<AreaSetup> {
+    const area = this.wakingArea(this.sleepingArea(its, memberCount), syncs);
     const extent = await this.storage.allocateExtentWhenReady(area.wantedSlots);
     if (extent !== "full") this.#lend(extent);
     return { ...area, extents: extent === "full" ? [] : [extent.firstSlot, extent.count] };
@@ -301,9 +297,8 @@ export class Snapshot {
     return area;
   }
 
-  wakingArea(area: SleepingArea, journal?: AreaJournalFile): WakingArea {
-    const storeFds = this.storage.stores.map(({ fd }) => fd);
-    return { ...area, storeFds, ...(journal && { journal: journal.setup }) };
+  wakingArea(area: SleepingArea, syncs?: AreaSyncs): WakingArea {
+    return { ...area, storeFds: this.storage.stores.map(({ fd }) => fd), ...syncs };
   }
 
   /** A reactor's device needs slots: answers it when there are some, or will be none for now. */

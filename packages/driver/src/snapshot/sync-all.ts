@@ -1,8 +1,7 @@
 /** Syncs files to their media, concurrently and in bounded time. */
-import { fdatasync } from "node:fs";
-import { promisify } from "node:util";
 import { ETIMEDOUT } from "@blksnap/errors";
 import { bounded } from "@blksnap/uring";
+import { openAgain } from "../system/open-again.js";
 
 /** As fdatasync(2). */
 type Sync = (fd: number) => Promise<void>;
@@ -12,7 +11,15 @@ export interface SyncedFile {
   readonly fd: number;
 }
 
-const syncFile: Sync = promisify(fdatasync);
+/** Who flushes the same device through its front must be told of what could not be written, too. */
+const syncFile: Sync = async (fd) => {
+  const again = await openAgain(fd);
+  try {
+    await again.datasync();
+  } finally {
+    await again.close();
+  }
+};
 /** Each keeps a thread, of the few that all calls on files share: one that hangs is not asked a second time. */
 const unanswered = new WeakSet<SyncedFile>();
 
@@ -27,7 +34,7 @@ async function syncOne(file: SyncedFile, sync: Sync): Promise<void> {
 
 /**
  * One that does not answer may be synced later: its descriptor can be closed meanwhile. Until then it fails at once.
- * @throws the error of fdatasync(2); Error ETIMEDOUT
+ * @throws the error of open(2) or fdatasync(2); Error ETIMEDOUT
  */
 export async function syncAll(
   files: readonly SyncedFile[],

@@ -26,6 +26,7 @@ import { assertFront } from "../tracker/front-state.js";
 import { assertSpliced } from "../tracker/splice-watch.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { NO_LOSS } from "../tracker/tracker-record.js";
+import { withAreaSyncs } from "./area-syncs.js";
 import { closeMember, hasLost, type Member, openImage } from "./member.js";
 import type { Snapshot } from "./snapshot.js";
 import { syncAll } from "./sync-all.js";
@@ -165,14 +166,13 @@ async function prepareArea(
   if (snapshot.persistence.isOn) {
     member.journal = await AreaJournalFile.createInTime(context.persistent, id);
   }
-  const area = await snapshot.areaSetup(its, snapshot.members.size, member.journal);
-  if (area.extents.length === 0) {
-    throw new ControlError("STORE_FULL", "the diff storage has no room for the first slots");
-  }
-  await context.reactors.request(tracker.reactor, {
-    type: "prepareArea",
-    tracker: tracker.id,
-    area,
+  await withAreaSyncs(snapshot.storage.stores, member.journal, async (syncs) => {
+    const area = await snapshot.areaSetup(its, snapshot.members.size, syncs);
+    if (area.extents.length === 0) {
+      throw new ControlError("STORE_FULL", "the diff storage has no room for the first slots");
+    }
+    const request = { type: "prepareArea", tracker: tracker.id, area } as const;
+    await context.reactors.request(tracker.reactor, request);
   });
   faultPoint("take.area-prepared");
 }

@@ -115,7 +115,7 @@ export class AreaSim {
         nextCommit: 1,
       },
       ticker: { start: () => undefined } as never,
-      storeFds: this.#stores.map(({ fd }) => fd),
+      syncFds: this.#stores.map(({ fd }) => fd),
       copiesMax: COPIES,
       runsMax: RUNS,
       onCopied: (copy) => this.#saved(this.#copies, copy),

@@ -153,7 +153,7 @@ test("a commit of an area syncs the stores that it tells of, and no other", () =
     reactor: kernel.asReactor(),
     setup: { ...place, id: [...ID], nextSequence: 1, nextCommit: 1 },
     ticker: { start: () => undefined } as never,
-    storeFds: stores.map(({ fd }) => fd),
+    syncFds: stores.map(({ fd }) => fd),
     copiesMax: DEPTH,
     runsMax: DEPTH,
     onCopied: () => copied++,

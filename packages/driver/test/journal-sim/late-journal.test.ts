@@ -192,7 +192,7 @@ function areaJournal() {
       nextCommit: 1,
     },
     ticker: { start: () => undefined } as never,
-    storeFds: [store.fd],
+    syncFds: [store.fd],
     copiesMax: 4,
     runsMax: 4,
     onCopied: (copy) => copied.push(copy),

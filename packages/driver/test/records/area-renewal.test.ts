@@ -78,7 +78,7 @@ class Area {
       reactor: this.kernel.asReactor(),
       setup: file.setup,
       ticker: { start: () => undefined } as never,
-      storeFds: [STORE_FD],
+      syncFds: [STORE_FD],
       copiesMax: 32,
       runsMax: 32,
       onCopied: () => this.#onCopied(),

@@ -1,0 +1,53 @@
+/** Open files of the stores for one area: what its journal syncs them by. */
+import type { FileHandle } from "node:fs/promises";
+import type { JournalSetup } from "@blksnap/data-plane";
+import { DiffStorageError, type Store } from "@blksnap/diff-storage";
+import { bounded } from "@blksnap/uring";
+import type { AreaJournalFile } from "../records/area-journal-file.js";
+import { openAgain } from "../system/open-again.js";
+import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
+
+/** What a reactor needs for the journal of an area. */
+export interface AreaSyncs {
+  readonly journal: JournalSetup;
+  readonly syncFds: readonly number[];
+}
+
+/**
+ * Opens the stores once more, while a reactor is told of an area: its ring keeps them open from then on.
+ * @param tell is given nothing where the area has no journal
+ * @throws DiffStorageError STORE_TIMEOUT; the error of open(2); as `tell` does
+ */
+export async function withAreaSyncs<Told>(
+  stores: readonly Pick<Store, "fd" | "path">[],
+  journal: AreaJournalFile | undefined,
+  tell: (syncs?: AreaSyncs) => Promise<Told>,
+): Promise<Told> {
+  if (journal === undefined) return tell();
+  const opening = opened(stores);
+  const files = await bounded(opening, STORE_OPEN_TIMEOUT_MS, () => {
+    opening.then(close).catch(() => undefined);
+    const paths = stores.map(({ path }) => path).join(", ");
+    return new DiffStorageError("STORE_TIMEOUT", `no answer of ${paths}`);
+  });
+  try {
+    return await tell({ journal: journal.setup, syncFds: files.map(({ fd }) => fd) });
+  } finally {
+    await close(files);
+  }
+}
+
+async function opened(stores: readonly Pick<Store, "fd">[]): Promise<FileHandle[]> {
+  const files: FileHandle[] = [];
+  try {
+    for (const { fd } of stores) files.push(await openAgain(fd));
+    return files;
+  } catch (error) {
+    await close(files);
+    throw error;
+  }
+}
+
+async function close(files: readonly FileHandle[]): Promise<void> {
+  for (const file of files) await file.close();
+}

@@ -1,0 +1,100 @@
+/**
+ * What is cached of a file cannot be written back. Each open file is told of that once, by its next sync: all that sync the
+ * same file have to hear of it, or one believes that data is on the medium that is not.
+ */
+import { constants } from "node:fs";
+import { RegularFile } from "@blksnap/sim-kernel";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { HANG_OPTIONS } from "./hangs.js";
+import { DISK_BYTES } from "./settings.js";
+import { DEVICE, type World, within } from "./tracking-world.js";
+
+const DEVICES = [DEVICE, "/dev/sdb"];
+const STORE = "/var/tmp";
+const BYTES = 4096;
+const [OLD, NEW] = [5, 9];
+const SYNC_MS = 40;
+
+/** Everybody's first bytes. */
+function write({ machine }: World, path: string, byte: number): Promise<unknown> {
+  const user = machine.user(path);
+  return user.write(0, new Uint8Array(BYTES).fill(byte), true).finally(() => user.close());
+}
+
+/** The store's file system has no direct I/O: all that is written there is cached. */
+function withoutDirectIo({ machine: { files } }: World): void {
+  const open = files.open.bind(files);
+  files.open = (path, how = "r", ...rest) => {
+    if (path.startsWith(STORE) && typeof how === "number" && (how & constants.O_DIRECT) !== 0)
+      throw Object.assign(new Error("EINVAL"), { code: "EINVAL", errno: -22 });
+    return open(path, how, ...rest);
+  };
+}
+
+function fileAt({ machine: { tree } }: World, path: string): RegularFile {
+  const node = tree.node(path, "open");
+  assert.instance(node, RegularFile);
+  return node as RegularFile;
+}
+
+test("a store's write error ends the persistence of all members before a write goes on", () =>
+  within(async (world) => {
+    const { machine } = world;
+    machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
+    withoutDirectIo(world);
+    for (const device of DEVICES) {
+      await world.run(world.driver.attach(device, { persistent: true }));
+    }
+    const { trackers } = await world.run(world.driver.status());
+    const fronts = trackers.map(({ front }) => front);
+    for (const front of fronts) await world.run(write(world, front, OLD));
+    const options = { devices: DEVICES, stores: [STORE], limitBytes: 2 ** 22, persistent: true };
+    const { id } = await world.run(world.driver.snapshotCreate(options));
+    await world.run(world.driver.snapshotTake(id));
+
+    const { medium } = machine.disksFs;
+    medium.fault = ({ kind }) => (kind === "sync" ? { delayMs: SYNC_MS } : undefined);
+    // No record goes in time.
+    medium.callHangs = (call) => call === "unlink";
+    const writes = fronts.map((front) => write(world, front, NEW));
+    await machine.sleep(SYNC_MS / 2);
+    const [store] = machine.files.readdir(STORE);
+    fileAt(world, `${STORE}/${store}`).failWriteback();
+    // Whoever is first: the other one's journal may not be written yet.
+    await world.run(Promise.race(writes));
+    machine.cut();
+    medium.fault = undefined;
+    medium.callHangs = undefined;
+    await machine.settle();
+    await world.start();
+    const status = await world.run(world.driver.status());
+    for (const { image } of status.snapshots.flatMap(({ devices }) => devices)) {
+      if (typeof image !== "string") continue;
+      const user = machine.user(image);
+      const bytes = await world.run(user.read(0, BYTES));
+      user.close();
+      assert.is(bytes[0], OLD, `the first byte of ${image}`);
+    }
+  }, HANG_OPTIONS));
+
+test("an original's write error that a take meets is told to who flushes its front", () =>
+  within(async (world) => {
+    const { machine } = world;
+    const path = "/mnt/original";
+    machine.files.writeFile(path, new Uint8Array(DISK_BYTES), "w", 0o600);
+    await world.run(world.driver.attach(path, { persistent: true }));
+    const options = { devices: [path], stores: [STORE], limitBytes: 2 ** 22, persistent: true };
+    const { id } = await world.run(world.driver.snapshotCreate(options));
+    const { trackers } = await world.run(world.driver.status());
+    const user = machine.user(trackers[0]?.front as string);
+    await world.run(user.write(0, new Uint8Array(BYTES).fill(NEW), false));
+    fileAt(world, path).failWriteback();
+    const told = (work: Promise<unknown>) => world.run(work.then(String, String));
+    assert.match(await told(world.driver.snapshotTake(id)), "could not be synced");
+    assert.match(await told(user.flush()), "EIO");
+    assert.is(await told(user.flush()), "undefined");
+    user.close();
+  }));
+
+test.run();
