@@ -1,7 +1,8 @@
 /**
  * What keeps a snapshot through a stop and through a power cut: a copy of its record on the medium, and a
- * journal per diff area, which the reactors write. The record follows each change in order; a caller
- * that must know that it is there waits for saved().
+ * journal per diff area, which the reactors write. The record follows the changes; a caller
+ * that must know that it is there waits for saved(). While the medium does not answer two records wait, whatever
+ * happens: the one that it was asked to write, and the newest.
  */
 
 import type { AdoptReply, AreaId, LogNeed, MirrorReply, ReactorRequest } from "@blksnap/data-plane";
@@ -34,6 +35,11 @@ function keptMember(member: Member): PersistentMember {
   return hasLost(member) ? { ...its, lost: !isKept, errorCode } : { ...its, lost: false };
 }
 
+interface NextRecord {
+  readonly record: PersistentSnapshotRecord;
+  readonly isWithdrawal: boolean;
+}
+
 export class SnapshotPersistence {
   /** Set at the daemon's end: from then on nothing writes to the stores. */
   storeSeals: SnapshotRecord["storeSeals"];
@@ -49,6 +55,9 @@ export class SnapshotPersistence {
   #isWithdrawn = false;
   #isWithdrawing = false;
   #written: Promise<void> = Promise.resolve();
+  #isWriting = false;
+  /** Not begun: the newest record takes the place of others, however long the medium does not answer. */
+  #next: NextRecord | undefined;
   #givenUp: Promise<void> | undefined;
   /** Ends when forget() has: who destroys what was given up waits for the same removal. */
   #forgotten: Promise<void> = Promise.resolve();
@@ -97,35 +106,51 @@ export class SnapshotPersistence {
 
   /** @param isWithdrawal for as long as it is waited for, no record is as good as this one */
   #write(record: PersistentSnapshotRecord, isWithdrawal = false): void {
-    const { snapshot } = record;
-    const name = KeptFile.snapshotRecord.name(snapshot.id);
-    const isTaken = snapshot.state === "taken";
-    if (isTaken) this.#mayBeTaken = true;
-    this.#queue(async () => {
-      const { persistent } = this.#context;
-      try {
-        await persistent.writeRecord(name, record);
-      } catch (error) {
-        if (!isWithdrawal || !this.#isWithdrawing) throw error;
-        // A full disk has no room for another one.
-        await persistent.removeRecord(name);
-      }
-    }, isTaken);
+    if (record.snapshot.state === "taken") this.#mayBeTaken = true;
+    const before = this.#next;
+    this.#next = { record, isWithdrawal: isWithdrawal || before?.isWithdrawal === true };
+    if (before === undefined) this.#queue();
   }
 
-  /** What is done after all that was asked for before. */
-  #queue(work: () => Promise<void>, isTaken: boolean): void {
-    const written = this.#written.catch(() => undefined).then(work);
+  /** Writes the next record, at once or after what the medium has not answered yet. */
+  #queue(): void {
+    let isTaken = false;
+    const begin = (): Promise<void> => {
+      const { record, isWithdrawal } = this.#next as NextRecord;
+      this.#next = undefined;
+      isTaken = record.snapshot.state === "taken";
+      return this.#put(record, isWithdrawal);
+    };
+    const written = this.#isWriting ? this.#written.catch(() => undefined).then(begin) : begin();
     this.#written = written;
+    this.#isWriting = true;
+    const ended = (): boolean => {
+      const isLast = this.#written === written;
+      if (isLast) this.#isWriting = false;
+      return isLast;
+    };
     written.then(
       () => {
-        if (!isTaken && this.#written === written) this.#mayBeTaken = false;
+        if (ended() && !isTaken) this.#mayBeTaken = false;
       },
       // Callers that wait for it are told; others continue, and the next change tries again.
       (err: unknown) => {
+        ended();
         this.#context.logger.error({ snapshot: this.#id, err }, "record is not written");
       },
     );
+  }
+
+  async #put(record: PersistentSnapshotRecord, isWithdrawal: boolean): Promise<void> {
+    const { persistent } = this.#context;
+    const name = KeptFile.snapshotRecord.name(record.snapshot.id);
+    try {
+      await persistent.writeRecord(name, record);
+    } catch (error) {
+      if (!isWithdrawal || !this.#isWithdrawing) throw error;
+      // A full disk has no room for another one.
+      await persistent.removeRecord(name);
+    }
   }
 
   /**

@@ -263,9 +263,23 @@ test("withdrawn: a medium that does not answer is told in the order of what happ
   assert.ok(persistence.mayComeBack);
   answer();
   await persistence.withdraw();
-  assert.equal(written.map(stateOf), ["taken", "destroying", "taken", "destroying"]);
-  assert.is(written[2]!.snapshot.takenAt, "later");
+  assert.equal(written.map(stateOf), ["taken", "destroying"]);
+  assert.is(written[1]!.snapshot.takenAt, "later");
   assert.not.ok(persistence.mayComeBack);
+});
+
+test("while the medium does not answer the newest record waits for it, and no other", async () => {
+  const { persistence, written, answer } = lateWorld();
+  for (let change = 0; change < 1000; change++) {
+    persistence.save({ ...record, takenAt: `change ${change}` }, []);
+    if (change === 0) await Promise.resolve();
+  }
+  answer();
+  await persistence.saved();
+  assert.equal(
+    written.map(({ snapshot }) => snapshot.takenAt),
+    ["change 0", "change 999"],
+  );
 });
 
 /** A medium that answers nothing until it is told to. */
