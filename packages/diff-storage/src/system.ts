@@ -33,6 +33,11 @@ export interface StoreSystem {
    * this process until it does. What else is wrong with it is said when it is opened.
    */
   assertAnswers?(path: string): Promise<void>;
+  /**
+   * Writes whole blocks, which are on the medium when it ends. One that hangs keeps no thread; absent where that cannot be
+   * done.
+   */
+  writeSynced?(fd: number, offsetBytes: number, bytes: Uint8Array): Promise<void>;
   /** Takes O_DIRECT off an open file; absent where that cannot be done. */
   endDirectIo?(fd: number): Awaitable<void>;
   /** What direct I/O needs here; undefined when the kernel cannot say. */

@@ -21,6 +21,8 @@ export const REMOVAL_INTERVAL_MS = 1_000;
 export const JOURNAL_CLOSE_TIMEOUT_MS = 10_000;
 /** For a store's path to be opened: a network file system that is busy takes seconds. */
 export const STORE_OPEN_TIMEOUT_MS = 10_000;
+/** For a store to take or lose the mark of a persistent snapshot; what comes later is not relied on. */
+export const STORE_MARK_TIMEOUT_MS = 10_000;
 /** For asking whether a device is in use: opening one that hangs can hang. */
 export const CLAIM_TIMEOUT_MS = 10_000;
 /** For the holes of an original to be found; clients that come later are told of them. */

@@ -38,6 +38,13 @@ export interface StoreRecord {
   readonly marks?: DeviceMarks;
 }
 
+/** What stands in a slot as long as the snapshot is persistent; see store-mark.ts. */
+export interface StoreMark {
+  readonly slot: number;
+  /** Null: no mark is there, or none that is to be relied on. */
+  readonly value: string | null;
+}
+
 export interface MemberRecord {
   readonly tracker: number;
   /** Its diff area; null before take, absent in records of older daemons: see areaIdOf(). */
@@ -78,5 +85,7 @@ export interface SnapshotRecord extends EventsRecord {
    * them. Not in `stores`, as an older daemon keeps what it does not know of there.
    */
   readonly storeSeals?: readonly (Seal | null)[];
+  /** Of a persistent snapshot without a store whose name is ours. */
+  readonly storeMark?: StoreMark;
   readonly members: readonly MemberRecord[];
 }

@@ -35,6 +35,7 @@ import {
   recoverImage,
 } from "../snapshot/member.js";
 import { Snapshot } from "../snapshot/snapshot.js";
+import { assertMarked } from "../snapshot/store-mark.js";
 import {
   FORGETTING_PATIENCE_MS,
   JOURNAL_RENEWAL_PATIENCE_MS,
@@ -65,7 +66,7 @@ export interface Resumed {
   readonly members: ReadonlyMap<number, ResumedMember>;
   /** Trackers whose areas were given up: their images are lost, and those of others are not. */
   readonly givenUp: ReadonlySet<number>;
-  /** Slots that the maps name. */
+  /** Slots that the maps name, and that of its mark. */
   readonly slots: readonly number[];
 }
 
@@ -136,6 +137,7 @@ async function findAreas(
       if (givenUp.has(member.tracker)) context.state.closeMap(area.map);
     }
     const slots = looks.flatMap((look) => look?.used ?? []);
+    if (record.storeMark !== undefined) slots.push(record.storeMark.slot);
     return { record, snapshot, members, givenUp, slots };
   } catch (error) {
     context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
@@ -197,7 +199,10 @@ async function openStores(
     const text = `the stores did not answer in ${STORES_PATIENCE_MS} ms: ${paths}`;
     return new DiffStorageError("STORE_TIMEOUT", text);
   };
-  const onOpened = (stores: readonly Store[]) => beginWithSealed(context, snapshot, record, stores);
+  const onOpened = async (stores: readonly Store[]) => {
+    await assertMarked(record, stores);
+    await beginWithSealed(context, snapshot, record, stores);
+  };
   const open = () => snapshot.openStorage(slots, { onOpened });
   await openStoresFenced(() => bounded(open(), STORES_PATIENCE_MS, late));
   faultPoint("recover.stores-opened");

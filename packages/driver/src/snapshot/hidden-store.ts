@@ -7,13 +7,19 @@ import { join } from "node:path";
 import type { Store, StoreSystem } from "@blksnap/diff-storage";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
-import type { SnapshotRecord, StoreRecord } from "../records/records.js";
+import type { SnapshotRecord, StoreMark, StoreRecord } from "../records/records.js";
 import type { Snapshot } from "./snapshot.js";
+import { removeMark } from "./store-mark.js";
 import { isWithoutPath } from "./store-record.js";
 
 type HidingContext = {
-  readonly storeSystem: Pick<StoreSystem, "assertAnswers">;
+  readonly storeSystem: Pick<StoreSystem, "assertAnswers" | "writeSynced">;
 } & Pick<DriverContext, "state" | "logger">;
+
+type Hidden = Pick<Snapshot, "id" | "stores" | "slotBytes"> & {
+  storeMark?: StoreMark | undefined;
+  readonly storage: { readonly stores: readonly Store[] };
+};
 
 /** The names that the file of a store may have; none where it is the user's own, or a device. */
 export function storeFiles(
@@ -32,18 +38,23 @@ function hiddenName(snapshot: string, stores: readonly StoreRecord[], index: num
   return StateFile.store.name(snapshot, stores.length + index);
 }
 
+/** Whether one of its stores is a file of ours in a directory. */
+export function canRename({ id, stores }: Pick<Snapshot, "id" | "stores">): boolean {
+  return stores.some((_, index) => storeFiles(id, stores, index).length > 1);
+}
+
 /**
- * Gives one of the stores another name. A snapshot without one of its stores is lost. It is on record here before it is on
- * the store's medium: this daemon may die.
- * @throws Error where none of them has a name of ours, or the medium fails
+ * Gives one of the stores another name, or takes the mark out of one that has no name of ours. A snapshot without one of
+ * its stores, or without its mark, is lost. It is on record here before it is on the store's medium: this daemon may die.
+ * @throws Error where neither is possible, or the medium fails
  */
-export async function hideStore(
-  context: HidingContext,
-  snapshot: Pick<Snapshot, "id" | "stores"> & {
-    readonly storage: { readonly stores: readonly Store[] };
-  },
-): Promise<void> {
+export async function hideStore(context: HidingContext, snapshot: Hidden): Promise<void> {
   const { id, stores: records, storage } = snapshot;
+  if (!canRename(snapshot)) {
+    recordStores(context, snapshot);
+    await removeMark(context, snapshot);
+    return;
+  }
   const index = records.findIndex((_, at) => storeFiles(id, records, at).length > 1);
   const [record, store] = [records[index], storage.stores[index]];
   if (record === undefined || store?.rename === undefined) {

@@ -31,7 +31,7 @@ import {
 import { errnoName } from "@blksnap/errors";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
-import type { SnapshotRecord, StoreRecord } from "../records/records.js";
+import type { SnapshotRecord, StoreMark, StoreRecord } from "../records/records.js";
 import { GATHER_TIMEOUT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { LEGACY_SLOT_BYTES, sleepingArea } from "./area-setup.js";
@@ -60,6 +60,7 @@ export class Snapshot {
   readonly events: SnapshotEvents;
   readonly members: Map<number, Member> = new Map();
   stores: readonly StoreRecord[];
+  storeMark: StoreMark | undefined;
   takenAt: string | null;
   stallUs: number | null;
   readonly readOnlyImages: boolean;
@@ -96,6 +97,7 @@ export class Snapshot {
     this.slotBytes = record.slotBytes ?? LEGACY_SLOT_BYTES;
     this.onOverflow = completePolicy(record.onOverflow);
     this.stores = record.stores;
+    this.storeMark = record.storeMark;
     this.#alignmentBytes = record.alignmentBytes;
     this.#state = record.state;
     const hide = () => hideStore(context, this);
@@ -222,6 +224,7 @@ export class Snapshot {
       readOnlyImages: this.readOnlyImages,
       fileSystems: this.fileSystems,
       stores: this.stores,
+      ...(this.storeMark && { storeMark: this.storeMark }),
       members: [...this.members.values()].map((one) => memberRecord(one, this.persistence.isOn)),
       ...this.events.record,
     };

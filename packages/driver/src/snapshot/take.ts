@@ -27,8 +27,10 @@ import { assertSpliced } from "../tracker/splice-watch.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { NO_LOSS } from "../tracker/tracker-record.js";
 import { withAreaSyncs } from "./area-syncs.js";
+import { canRename } from "./hidden-store.js";
 import { closeMember, hasLost, type Member, openImage } from "./member.js";
 import type { Snapshot } from "./snapshot.js";
+import { markStore } from "./store-mark.js";
 import { syncAll } from "./sync-all.js";
 
 /** Takes the snapshot. @throws ControlError; then the snapshot is "created" as before */
@@ -47,6 +49,7 @@ export async function takeSnapshot(
   faultPoint("take.begun");
   try {
     for (const member of members) await prepareArea(context, snapshot, member);
+    if (snapshot.persistence.isOn && !canRename(snapshot)) await markStore(context, snapshot);
     snapshot.save();
     faultPoint("take.areas-recorded");
     snapshot.stallUs = await context.freezes.run(() => switchAll(context, snapshot, options));

@@ -1,14 +1,20 @@
 import { faultPoint } from "@blksnap/data-plane";
 import type { StoreSystem } from "@blksnap/diff-storage";
-import { ETIMEDOUT, errnoName } from "@blksnap/errors";
+import { EIO, ETIMEDOUT, errnoName } from "@blksnap/errors";
 import {
   createMemoryFile,
   directIoAlignment,
   endDirectIo,
+  high32,
   ioctl,
+  low32,
+  MappedMemory,
   openInHelper,
   type PromiseRing,
   prepareFallocate,
+  prepareWrite,
+  RwFlag,
+  SqeFlag,
   tryLockFile,
 } from "@blksnap/uring";
 import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
@@ -51,6 +57,32 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
     async assertAnswers(path) {
       const status = await openInHelper(path, STORE_OPEN_TIMEOUT_MS);
       if (status === -ETIMEDOUT) throw failure(status, `no answer in ${STORE_OPEN_TIMEOUT_MS} ms`);
+    },
+    async writeSynced(fd, offsetBytes, bytes) {
+      const memory = MappedMemory.anonymous(bytes.length);
+      new Uint8Array(memory.buffer).set(bytes);
+      const { address } = memory;
+      const status = await ring.submit(
+        (target, low, high) =>
+          prepareWrite(
+            target,
+            fd,
+            low32(address),
+            high32(address),
+            bytes.length,
+            low32(offsetBytes),
+            high32(offsetBytes),
+            RwFlag.DSYNC,
+            low,
+            high,
+            SqeFlag.ASYNC,
+          ),
+        memory,
+      );
+      memory.unmap();
+      if (status !== bytes.length) {
+        throw failure(status < 0 ? status : -EIO, `write of ${bytes.length} bytes`);
+      }
     },
     statDirectIo: directIoAlignment,
     endDirectIo,

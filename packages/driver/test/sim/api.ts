@@ -3,7 +3,7 @@ import type { Device, Image, SimSnapshot, TakeNumber } from "./device.js";
 import { assertOneInstant } from "./instant.js";
 import { assertEvents, noteLosses } from "./losses.js";
 import { chooseRoom } from "./room.js";
-import { BLOCK_STORE, DISK_BYTES, DISK_SECTORS, KEPT_STORE } from "./settings.js";
+import { BLOCK_STORE, DISK_BYTES, DISK_SECTORS, isOnDisk, KEPT_STORE } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 
@@ -159,9 +159,9 @@ export class Api {
   }
 
   async #create(devices: Device[]): Promise<void> {
-    const { driver, random, snapshots, hasFirstWrites } = this.#sim;
+    const { driver, random, snapshots, hasFirstWrites, keptStore } = this.#sim;
     const isPersistent = !hasFirstWrites && this.#mayPersist(devices) && random.below(2) === 0;
-    const store = isPersistent ? KEPT_STORE : (STORES[random.below(STORES.length)] as string);
+    const store = isPersistent ? keptStore : (STORES[random.below(STORES.length)] as string);
     const before = devices.map(({ attached }) => attached);
     const room = chooseRoom(this.#sim);
     const snapshot: SimSnapshot = {
@@ -184,7 +184,7 @@ export class Api {
       device.isInHand = true;
       if (isPersistent && device.attached === "no") device.persistent = "unknown";
     }
-    if (store === BLOCK_STORE && snapshots.some(({ store: its }) => its === store)) return put();
+    if (isOnDisk(store) && snapshots.some(({ store: its }) => isOnDisk(its))) return put();
     snapshot.store = store;
     snapshots.push(snapshot);
     const paths = devices.map(({ path }) => path);

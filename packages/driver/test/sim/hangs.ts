@@ -9,7 +9,7 @@ import { constants } from "node:os";
 import type { IoFault, IoKind, Medium } from "@blksnap/sim-kernel";
 import type { DriverOptions } from "../../dist/index.js";
 import type { Device } from "./device.js";
-import { BLOCK_STORE, KEPT_STORE } from "./settings.js";
+import { isOnDisk, KEPT_STORE } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 
@@ -88,7 +88,7 @@ export class Hang {
     const { disksFs } = this.#sim.machine;
     const isFiles = this.#medium === disksFs.medium;
     if (isFiles && devices.some(({ persistent }) => persistent !== "no")) return true;
-    if (store !== undefined && store === (isFiles ? KEPT_STORE : BLOCK_STORE)) {
+    if (isFiles ? store === KEPT_STORE : isOnDisk(store)) {
       return isFiles || this.#device === undefined;
     }
     return devices.some((device) => device === this.#device);

@@ -8,7 +8,7 @@ import {
   type Freezing,
   machinePorts,
 } from "../../dist/index.js";
-import { driverOptions } from "./settings.js";
+import { driverOptions, linkStore } from "./settings.js";
 
 /** Nobody has a file system on the fronts: users write to the devices themselves. */
 const nothingToFreeze: Freezing = () => ({
@@ -34,6 +34,7 @@ export function startDriver(
   more: Partial<DriverOptions> = {},
 ): Promise<Driver> {
   const options = { ...driverOptions(log), ...more };
+  linkStore(machine);
   return machine.start(() => Driver.start(options, simulatedPorts(machine, freezing)));
 }
 

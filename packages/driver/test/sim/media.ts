@@ -11,7 +11,7 @@ import type { Device } from "./device.js";
 import { HANG_OPTIONS, Hang, LATE } from "./hangs.js";
 import { forgetRemovals, removalsUnderWay } from "./load.js";
 import { EIO } from "./losses.js";
-import { BLOCK_STORE, KEPT_STORE } from "./settings.js";
+import { isOnDisk, KEPT_STORE } from "./settings.js";
 import type { SimOptions, Simulation } from "./simulation.js";
 import { SECTOR_BYTES } from "./volume.js";
 
@@ -191,13 +191,14 @@ export class Media {
     this.#medium = device?.disk.medium ?? store;
     const whose = device === undefined ? (isFiles ? "files" : "store") : "original";
     this.#sim.count(`${whose}-${this.#hangs ? "hang" : "failure"}`);
-    const path = isFiles ? KEPT_STORE : BLOCK_STORE;
     for (const snapshot of snapshots) {
-      const isHit =
-        device === undefined ? snapshot.store === path : snapshot.devices.includes(device);
+      const { store } = snapshot;
+      const isOnIt = isFiles ? store === KEPT_STORE : isOnDisk(store);
+      const isHit = device === undefined ? isOnIt : snapshot.devices.includes(device);
       const errnos = this.#hangs ? (device === undefined ? LATE : []) : [EIO];
       for (const errno of errnos) if (isHit) snapshot.mayLose.add(errno);
-      if (isFiles) snapshot.mayBeUnkept = true;
+      // A journal needs its store as well as its own disk.
+      if (isFiles || (device === undefined && isOnIt)) snapshot.mayBeUnkept = true;
     }
     for (const one of devices) if (isFiles) one.mayBeUnkept();
     if (this.#hangs) {

@@ -1,4 +1,5 @@
-import type { MachineOptions } from "@blksnap/sim-kernel";
+import { dirname } from "node:path";
+import type { MachineOptions, SimMachine } from "@blksnap/sim-kernel";
 import type { DriverOptions } from "../../dist/index.js";
 
 export const DISK_BYTES = 2 ** 20;
@@ -10,6 +11,8 @@ export const SLOW_STORE_US: readonly [number, number] = [500, 4000];
 /** Stores: a folder of the disk that journals are on, and a disk. */
 export const KEPT_STORE = "/var/tmp";
 export const BLOCK_STORE = "/dev/sds";
+/** That disk under a name that it keeps, as persistent snapshots need it. */
+export const LINKED_STORE = "/dev/disk/by-id/sds";
 export const STATE_DIRECTORY = "/run/blksnap/state";
 
 /** UBLK_F_* of Linux 7.0, which has zero copy. */
@@ -18,6 +21,22 @@ const UBLK_FEATURES = 0xffff;
 /** Half of the seeds have a kernel with zero copy, which cannot be had for some requests. */
 export function kernelOf(seed: number): MachineOptions {
   return seed % 2 === 0 ? { seed } : { seed, ublkFeatures: UBLK_FEATURES, pagesRefusedOneIn: 12 };
+}
+
+/** Of persistent snapshots: one seed in four has them on the disk. */
+export function keptStoreOf(seed: number): string {
+  return seed % 4 === 1 ? LINKED_STORE : KEPT_STORE;
+}
+
+/** As udev does it at each boot. */
+export function linkStore({ files }: SimMachine): void {
+  if (files.exists(LINKED_STORE) || !files.exists(BLOCK_STORE)) return;
+  files.mkdir(dirname(LINKED_STORE), true);
+  files.symlink(BLOCK_STORE, LINKED_STORE);
+}
+
+export function isOnDisk(store: string | undefined): boolean {
+  return store === BLOCK_STORE || store === LINKED_STORE;
 }
 
 const nothing = (): void => undefined;

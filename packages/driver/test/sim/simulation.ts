@@ -19,7 +19,7 @@ import type { Driver } from "./life.js";
 import { FAULT_POINTS, faults, startDriver, stepsOf } from "./load.js";
 import { Media } from "./media.js";
 import { reconcile } from "./reconcile.js";
-import { DISK_BYTES, kernelOf, SLOW_STORE_US } from "./settings.js";
+import { DISK_BYTES, keptStoreOf, kernelOf, SLOW_STORE_US } from "./settings.js";
 import { Stops } from "./stops.js";
 import { Strangers } from "./strangers.js";
 import { UserIo } from "./user-io.js";
@@ -82,6 +82,7 @@ export class Simulation {
   readonly hasSequences: boolean;
   readonly hasFirstWrites: boolean;
   readonly hasFailures: boolean;
+  readonly keptStore: string;
   readonly storeDisk: SimDisk;
   readonly devices: Device[] = [];
   readonly snapshots: SimSnapshot[] = [];
@@ -126,6 +127,7 @@ export class Simulation {
     this.hasFailures = options.hasFailures ?? false;
     this.random = new Random(options.seed ^ 0x51b);
     const { seed } = options;
+    this.keptStore = keptStoreOf(seed);
     this.machine = new SimMachine({ ...kernelOf(seed), onTrace: (line) => this.tell(line) });
     for (let index = 0; index < DEVICES; index++) {
       const name = `sd${"abc"[index]}`;
