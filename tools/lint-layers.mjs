@@ -57,7 +57,7 @@ const ALLOWED = {
     "errors",
   ],
   client: ["api", "errors"],
-  backup: ["client", "nbd", "linux-block", "api", "errors"],
+  backup: ["client", "nbd", "ublk", "uring", "linux-block", "api", "errors"],
   blksnapctl: ["backup", "client", "linux-block", "api", "errors"],
 };
 

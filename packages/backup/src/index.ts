@@ -26,6 +26,7 @@ export type { Manifest } from "./manifest.js";
 export type { ObjectEntry, Objects } from "./objects.js";
 export { checkApart, checkOpenApart, checkUntracked } from "./place.js";
 export type { Wanted } from "./plan.js";
+export type { PointServer, PointServerOptions } from "./point-server.js";
 export { checkMeant, checkReadable, findPoint, isMeant, type PointWish } from "./points.js";
 export type { OnProgress, Progress } from "./progress.js";
 export { type TargetKind, targetKind } from "./raw-target.js";
@@ -37,6 +38,7 @@ export {
   verifyStream,
 } from "./restore-stream.js";
 export { openS3, type S3Options } from "./s3-objects.js";
+export { servePoint } from "./serve-point.js";
 export type { BackupClient } from "./snapshot.js";
 export { type ImageReader, openImage } from "./source.js";
 export { BackupStore, type DamagedPoint } from "./store.js";

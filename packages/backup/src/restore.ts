@@ -6,18 +6,15 @@ import { CHUNK_BYTES, chunkLength } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
 import { inFlight } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
-import type { Manifest } from "./manifest.js";
+import { pointChunk, type StoredPoint } from "./point-chunk.js";
 import { Meter, type OnProgress } from "./progress.js";
 import { readRecord, recordPathOf } from "./raw-record.js";
 import { isComplete, RawTarget, targetAt, targetKind } from "./raw-target.js";
-import type { BackupStore } from "./store.js";
 
 /** Blocks that differ are written, in runs of these. */
 const BLOCK_BYTES = 4096;
 
-export interface RestoreOptions {
-  readonly store: BackupStore;
-  readonly point: Manifest;
+export interface RestoreOptions extends StoredPoint {
   readonly target: string;
   /** Compares with what is there, and writes only what differs. */
   readonly isDelta?: boolean | undefined;
@@ -109,13 +106,13 @@ class Restoring {
     if (hash === null && this.#target.isBlank) return;
     const isHead = offsetBytes < this.#target.headBytes;
     if (this.#options.isDelta !== true || isHead) {
-      return this.#write(await this.#content(index, hash, lengthBytes), offsetBytes);
+      return this.#write(await pointChunk(this.#options, index, this.#pool), offsetBytes);
     }
     const there = new Uint8Array(lengthBytes);
     await this.#target.read(there, offsetBytes);
     const { data: found, hash: hashThere } = await this.#pool.digest(there);
     if (hashThere === hash) return;
-    const wanted = await this.#content(index, hash, lengthBytes);
+    const wanted = await pointChunk(this.#options, index, this.#pool);
     for (const { startBytes, endBytes } of differences(wanted, found)) {
       await this.#write(wanted.subarray(startBytes, endBytes), offsetBytes + startBytes);
     }
@@ -124,21 +121,6 @@ class Restoring {
   async #write(data: Uint8Array, offsetBytes: number): Promise<void> {
     await this.#target.write(data, offsetBytes);
     this.#writtenBytes += data.length;
-  }
-
-  async #content(index: number, hash: string | null, lengthBytes: number): Promise<Uint8Array> {
-    if (hash === null) return new Uint8Array(lengthBytes);
-    const { store, point } = this.#options;
-    const found = await store.readChunk(hash, lengthBytes, this.#pool);
-    if (found.state === "whole") return found.data;
-    if (found.state === "missing" && (await store.stillThere([point])).length === 0) {
-      const why = `point ${point.id} of ${point.device} was removed meanwhile`;
-      const hint = "A prune and a gc have done that: restore another point";
-      throw new BackupError("BACKUP_NOT_FOUND", why, { hint });
-    }
-    const where = `bytes ${index * CHUNK_BYTES} to ${index * CHUNK_BYTES + lengthBytes}`;
-    const why = `${found.why}, which point ${point.id} has at ${where} of ${point.device}`;
-    throw new BackupError("BACKUP_DAMAGED", why);
   }
 }
 

@@ -105,14 +105,20 @@ export const backupVerbs: readonly Verb[] = [
     name: "restore",
     describe:
       "Write a point in time to a file or block device, each part checked; or what a stream has: all of " +
-      "it, or what changed since the copy that is there. Until all is there the target does not look complete",
+      "it, or what changed since the copy that is there. Until all is there the target does not look complete. " +
+      "With --nbd, show a point to NBD clients without restoring it",
     options: {
       from: fromAny,
       to: {
         short: "t",
-        describe: "file, or a block device that nothing uses",
+        describe: "file, or a block device that nothing uses; required unless --nbd is given",
         value: "PATH",
-        required: true,
+      },
+      nbd: {
+        describe:
+          "in place of --to: serve the point at this unix socket, read-only, until interrupted, and " +
+          "print its address",
+        value: "SOCKET",
       },
       at,
       device: ofDevice,
@@ -133,7 +139,7 @@ export const backupVerbs: readonly Verb[] = [
         "an earlier one",
       ],
     ],
-    load: async () => (await backups()).restorePoint,
+    load: async () => (await import("./verbs/restore.js")).restorePoint,
   },
   {
     name: "list",

@@ -72,6 +72,24 @@ test("export, list, restore, verify, prune and gc, one after the other", async (
   assert.match(await harness.ok("gc", "--from", backups), /^freed /);
 });
 
+test("restore --nbd serves a point until it is interrupted", async () => {
+  const [backups, socket] = [inFolder("backups"), inFolder("point.sock")];
+  await harness.ok("export", "-d", DEVICE, "--to", backups);
+  const browsing = harness.start("restore", "--from", backups, "--nbd", socket);
+  await eventually("it serves", () => browsing.out().includes("\n"));
+  const uri = browsing.out().trim();
+  assert.match(uri, new RegExp(`^nbd\\+unix:///[0-9a-f-]{36}\\?socket=${socket}$`));
+  const copy = inFolder("copied");
+  execFileSync("nbdcopy", [uri, copy]);
+  assert.ok((await readFile(copy)).equals(content));
+  browsing.child.kill("SIGINT");
+  const { status, err } = await browsing.outcome;
+  assert.equal([status, err], [0, ""]);
+  for (const words of [["--to", copy, "--nbd", socket], ["--nbd", socket, "--delta"], []]) {
+    assert.is((await harness.run("restore", "--from", backups, ...words)).status, 2);
+  }
+});
+
 test("a raw copy, and its error where the file is another's", async () => {
   const target = inFolder("copy");
   await harness.ok("export", "-d", DEVICE, "--to", target, "--raw");

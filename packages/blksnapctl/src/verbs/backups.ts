@@ -1,12 +1,11 @@
-/** What is done with exports: restore, list, prune, gc. None of them needs a daemon, and none writes what one tracks. */
+/** What is done with exports: list, prune, gc. None of them needs a daemon, and none writes what one tracks. */
 import type { Readable } from "node:stream";
 import type { BackupStore, DamagedPoint, Manifest, PointWish } from "@blksnap/backup";
 import { openBackups } from "../backup-place.js";
 import { formatTable } from "../table.js";
-import { teller } from "../transfer.js";
 import { formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
-import { parseHost, parseNumber, parsePath, parsePoint, STANDARD_STREAM } from "../values.js";
+import { parseHost, parseNumber, parsePath, parsePoint } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
 const KEPT_MAX = 100_000;
@@ -32,7 +31,7 @@ export async function pointsOf(
 }
 
 /** A point without its chunks and ranges. */
-function summaryOf({ chunks: _, ranges: __, ...summary }: Manifest): object {
+export function summaryOf({ chunks: _, ranges: __, ...summary }: Manifest): object {
   return summary;
 }
 
@@ -48,54 +47,6 @@ export function streamInput({ streams }: Context): Readable {
   if (!streams.isInTerminal) return streams.input();
   const hint = "Give it a stream: blksnapctl export ... --to - | blksnapctl ... --from -";
   throw usageError("from: standard input is a terminal", "USAGE", hint);
-}
-
-async function restoreInput(context: Context, given: Given): Promise<void> {
-  const { json, print, printJson } = context;
-  checkNoChoice(given, "a stream", "at", "device", "host", "delta", "endpoint", "region");
-  const target = parsePath(given.need("to"), "to");
-  const text = given.one("record");
-  const record = text === undefined ? undefined : parsePath(text, "record");
-  const input = streamInput(context);
-  const { checkUntracked, restoreStream } = await import("@blksnap/backup");
-  await checkUntracked(context.client, target);
-  const [signal, onProgress] = [context.untilInterrupted(), teller(context, "restore")];
-  const done = await restoreStream({ input, target, record, signal, onProgress });
-  if (json) return printJson({ event: "done", ...done });
-  const written = formatBytes(done.written_bytes, false);
-  const { kind, device, taken_at } = done;
-  print(`restored: ${device} of ${taken_at} (${kind}), ${written} written to ${target}\n`);
-}
-
-export async function restorePoint(context: Context, given: Given): Promise<void> {
-  if (given.need("from") === STANDARD_STREAM) return await restoreInput(context, given);
-  if (given.has("record")) {
-    throw usageError("record: it is of streams", "USAGE", "Leave --record out");
-  }
-  const { json, print, printJson } = context;
-  const target = parsePath(given.need("to"), "to");
-  const wish = wishOf(given);
-  const signal = context.untilInterrupted();
-  const store = await openBackups(context, given, "from", false, signal);
-  const { checkMeant, checkReadable, checkUntracked, findPoint, isOfFuture, restore } =
-    await import("@blksnap/backup");
-  await checkUntracked(context.client, target);
-  const unread: DamagedPoint[] = [];
-  const points = await store.points((one) => unread.push(one));
-  checkReadable(unread, points, wish);
-  const point = findPoint(points, wish);
-  checkMeant(unread, point, wish);
-  for (const { why } of unread) context.warn(`${why}; it is passed over`);
-  if (isOfFuture(point)) {
-    const when = `was taken at ${point.taken_at}, which is still to come`;
-    context.warn(`point ${point.id} ${when}: it may not be the newest one. See list`);
-  }
-  const onProgress = teller(context, "restore");
-  const isDelta = given.has("delta");
-  const done = await restore({ store, point, target, isDelta, signal, onProgress });
-  if (json) return printJson({ event: "done", ...summaryOf(point), ...done });
-  const written = formatBytes(done.written_bytes, false);
-  print(`restored: ${point.device} of ${point.taken_at}, ${written} written to ${target}\n`);
 }
 
 export async function list(context: Context, given: Given): Promise<void> {
