@@ -1,4 +1,4 @@
-import { CutWatch } from "./cut-watch.js";
+import { CutWatch, type LossOfStore } from "./cut-watch.js";
 import { assert, checkInteger, DiffStorageError } from "./errors.js";
 import type { DiffStorageEvent } from "./events.js";
 import { Growth } from "./growth.js";
@@ -41,8 +41,8 @@ export interface SlotAllocatorOptions {
   readonly clock?: Clock;
   /** Receives the events; must not throw. */
   readonly onEvent?: (event: DiffStorageEvent) => void;
-  /** Another program has cut off a store's file: what is in its slots from this one on is gone. */
-  readonly onCut?: (storeIndex: number, firstSlotIndex: number) => void;
+  /** What is in a store's slots from this one on is gone: another program has cut off its file, for example. */
+  readonly onCut?: (storeIndex: number, firstSlotIndex: number, why: LossOfStore) => void;
   /** Told of the first portion step by step: bytes that are ready, that are to be, and what grows. */
   readonly onFill?: (readyBytes: number, wantedBytes: number, storeIndex: number) => void;
 }
@@ -65,7 +65,7 @@ export class SlotAllocator {
   #limitSlots: number;
   #targetSlots: number;
   readonly #cutWatch: CutWatch;
-  readonly #onCut: (storeIndex: number, firstSlotIndex: number) => void;
+  readonly #onCut: NonNullable<SlotAllocatorOptions["onCut"]>;
   #listeners = new Set<() => void>();
   #notifying = false;
   #started = false;
@@ -106,7 +106,7 @@ export class SlotAllocator {
     const shared = { spaces: this.#spaces, clock: this.#clock, emit, changed };
     const limit = this.#limitSlots;
     this.#onCut = options.onCut ?? (() => undefined);
-    this.#cutWatch = new CutWatch({ ...shared, onCut: (space) => this.#cutOff(space) });
+    this.#cutWatch = new CutWatch({ ...shared, onCut: (space, why) => this.#cutOff(space, why) });
     const bytesOf = (slots: number): number => slots * this.slotBytes;
     this.#growth = new Growth({
       ...shared,
@@ -147,7 +147,7 @@ export class SlotAllocator {
     }
     for (const space of cut) {
       const firstSlotIndex = Math.floor(space.store.openedBytes / this.slotBytes);
-      this.#onCut(space.storeIndex, firstSlotIndex);
+      this.#onCut(space.storeIndex, firstSlotIndex, "cut");
     }
   }
 
@@ -295,11 +295,11 @@ export class SlotAllocator {
 
   /**
    * Where it was cut off is not known any more: copies that were written meanwhile have made the file longer
-   * again. So all that is in it counts as gone, and nothing new is put there.
+   * again; nor which data could not be written back. So all that is in it counts as gone, and nothing new is put there.
    */
-  #cutOff(space: StoreSpace): void {
+  #cutOff(space: StoreSpace, why: LossOfStore): void {
     space.retire();
-    this.#onCut(space.storeIndex, 0);
+    this.#onCut(space.storeIndex, 0, why);
     this.#check();
     this.#changed();
   }

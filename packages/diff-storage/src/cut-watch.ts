@@ -3,11 +3,14 @@ import type { Clock } from "./system.js";
 
 const INTERVAL_MS = 1_000;
 
+/** By another program, or by the store's medium. */
+export type LossOfStore = "cut" | "unwritten";
+
 export interface CutWatchOptions {
   readonly spaces: readonly StoreSpace[];
   readonly clock: Clock;
-  /** A file was truncated: what was stored beyond its end is lost. */
-  readonly onCut: (space: StoreSpace) => void;
+  /** What was stored there is lost: a file was truncated, or its cached data could not be written back. */
+  readonly onCut: (space: StoreSpace, why: LossOfStore) => void;
 }
 
 /**
@@ -18,6 +21,9 @@ export interface CutWatchOptions {
  * A file that was cut off and made longer again between two looks has its length, but no space: what was
  * preallocated stays allocated until this daemon punches it out. The space that the file system needs for its own
  * notes of the file counts as well, so a few KiB less at the end can stay unseen.
+ *
+ * Where writes go through a cache, what could not be written back is found there until its memory is needed, and then
+ * the store has what was there before. Nobody is told of it who does not ask, so that is asked, too.
  */
 export class CutWatch {
   readonly #options: CutWatchOptions;
@@ -64,6 +70,9 @@ export class CutWatch {
   }
 
   async #look(space: StoreSpace): Promise<void> {
+    // Of a slot that is free by now, perhaps.
+    const isUnwritten = (await space.store.hasLostWrites?.()) === true && space.usedSlots > 0;
+    if (isUnwritten && !this.#stopped) this.#options.onCut(space, "unwritten");
     const { storeIndex: index, slotBytes, moves } = space;
     // What a growth that is under way adds can be taken back.
     const ownBytes = space.endSlots * slotBytes;
@@ -78,6 +87,6 @@ export class CutWatch {
     const wasWhole = this.#whole[index] ?? neededBytes === 0;
     const isHollow = wasWhole && !isWhole;
     this.#whole[index] = isJudged ? isWhole : wasWhole;
-    if (present.sizeBytes < floor || isHollow) this.#options.onCut(space);
+    if (present.sizeBytes < floor || isHollow) this.#options.onCut(space, "cut");
   }
 }

@@ -14,6 +14,9 @@ const closeDescriptor = promisify(closeFd);
 
 /** Unit of `st_blocks`, whatever the file system's own is. */
 const STAT_BLOCK_BYTES = 512;
+/** It takes direct I/O of files with checksums, and answers it from its cache. */
+const BTRFS = 0x9123_683e;
+
 /**
  * File systems (magic numbers of statfs) that count what was preallocated from then on until it is given back. Others
  * count later, or what is left after compression (ZFS, bcachefs), or as their server thinks (NFS).
@@ -21,7 +24,7 @@ const STAT_BLOCK_BYTES = 512;
 const COUNTING_FILE_SYSTEMS: ReadonlySet<number> = new Set([
   0xef53, // ext4
   0x5846_5342, // XFS
-  0x9123_683e, // Btrfs
+  BTRFS,
   0x0102_1994, // tmpfs
 ]);
 
@@ -54,7 +57,7 @@ export class FileStore implements Store {
   #handle: FileHandle | number;
   #removePath: string | undefined;
   #system: StoreSystem;
-  #countsSpace: boolean | undefined;
+  #fileSystem: number | undefined;
   #renaming: Promise<void> | undefined;
   #closed = false;
 
@@ -121,17 +124,25 @@ export class FileStore implements Store {
   async presence(): Promise<StorePresence | undefined> {
     if (!this.named || isDevice(this.kind)) return undefined;
     const { size, blocks } = await fstatFd(this.fd);
-    this.#countsSpace ??= await this.#knowsWhetherCounting();
-    const allocatedBytes = this.#countsSpace ? blocks * STAT_BLOCK_BYTES : undefined;
+    const isCounting = COUNTING_FILE_SYSTEMS.has(await this.#typeOfFileSystem());
+    const allocatedBytes = isCounting ? blocks * STAT_BLOCK_BYTES : undefined;
     return { sizeBytes: size, allocatedBytes };
   }
 
-  /** By the descriptor: the name can be removed, or lead elsewhere by now. Undefined where it is not told. */
-  async #knowsWhetherCounting(): Promise<boolean | undefined> {
+  async hasLostWrites(): Promise<boolean> {
+    if (this.#system.hasLostWrites === undefined) return false;
+    // Others who read a file meanwhile can make direct I/O look as if something had been lost.
+    if (this.directIo && (await this.#typeOfFileSystem()) !== BTRFS) return false;
+    return this.#system.hasLostWrites(this.fd);
+  }
+
+  /** By the descriptor: the name can be removed, or lead elsewhere by now. -1 where it is not told. */
+  async #typeOfFileSystem(): Promise<number> {
     try {
-      return COUNTING_FILE_SYSTEMS.has((await statfs(`/proc/self/fd/${this.fd}`)).type);
+      this.#fileSystem ??= (await statfs(`/proc/self/fd/${this.fd}`)).type;
+      return this.#fileSystem;
     } catch {
-      return undefined;
+      return -1;
     }
   }
 

@@ -99,6 +99,8 @@ export class DiffStorage {
         stores.push(await openStore(spec.path, storeOptions(spec, options)));
       }
       await options.onOpened?.(stores);
+      // What a file has lost before is no old data; the next look would be told of it.
+      if (!recovering) for (const store of stores) await store.hasLostWrites?.();
       const onEvent = (event: DiffStorageEvent): void => void events?.push(event);
       allocator = new SlotAllocator(stores, { ...options, onEvent });
       if (options.recoverSlots !== undefined) allocator.reserveForRecovery(options.recoverSlots);

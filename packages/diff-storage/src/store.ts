@@ -44,6 +44,8 @@ export interface Store {
   punch(offsetBytes: number, lengthBytes: number): Promise<void>;
   /** What is there of a file at this moment; undefined for what no other program can cut off. */
   presence?(): Promise<StorePresence | undefined>;
+  /** Whether data that was written there may be gone, since it was asked last; absent where that cannot be known. */
+  hasLostWrites?(): Promise<boolean>;
   /** Bytes the file system could still give; undefined where that says nothing. */
   availableBytes(): Promise<number | undefined>;
   /**

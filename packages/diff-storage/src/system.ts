@@ -38,6 +38,11 @@ export interface StoreSystem {
    * done.
    */
   writeSynced?(fd: number, offsetBytes: number, bytes: Uint8Array): Promise<void>;
+  /**
+   * Whether cached data of an open file could not be written back since it was asked last. It waits for no medium; absent
+   * where the kernel is not asked.
+   */
+  hasLostWrites?(fd: number): Promise<boolean>;
   /** Takes O_DIRECT off an open file; absent where that cannot be done. */
   endDirectIo?(fd: number): Awaitable<void>;
   /** What direct I/O needs here; undefined when the kernel cannot say. */

@@ -7,7 +7,7 @@ const SECTOR_BYTES = 512;
 const NOTHING = new Uint8Array(0);
 /** Each write may bring some earlier one to the medium: a cache is written back some time. */
 const WRITEBACK_ONE_IN = 24;
-/** How a power cut takes a page back as a whole. */
+/** How a page is taken back as a whole. */
 const LOSE = 2;
 
 /**
@@ -23,8 +23,6 @@ export class CachedBytes {
   #sizeBytes: number;
   #durableSizeBytes: number;
   readonly #old = new Map<number, Uint8Array>();
-  /** The same of pages that could not be written back: nothing tries that again before they are written anew. */
-  readonly #lost = new Map<number, Uint8Array>();
   /** Nothing of it survives a cut: no old contents are kept. */
   readonly #isVolatile: boolean;
   readonly #random: Random;
@@ -85,9 +83,9 @@ export class CachedBytes {
     this.#durableSizeBytes = this.#sizeBytes;
   }
 
-  /** What was written and not flushed cannot be written back: reads find it, and a power cut takes it back. */
+  /** What was written and not flushed cannot be written back, and its memory is needed: it is as it was before. */
   failWriteback(): void {
-    for (const [page, old] of this.#old) this.#lost.set(page, old);
+    for (const [page, old] of this.#old) this.#cutPage(page, old, LOSE);
     this.#old.clear();
   }
 
@@ -106,9 +104,7 @@ export class CachedBytes {
     // Often all of it, or nothing.
     const all = this.#random.below(6);
     for (const [page, old] of this.#old) this.#cutPage(page, old, all);
-    for (const [page, old] of this.#lost) this.#cutPage(page, old, LOSE);
     this.#old.clear();
-    this.#lost.clear();
     if (this.#durableSizeBytes !== this.#sizeBytes && this.#random.oneIn(2)) {
       this.resize(this.#durableSizeBytes);
       this.#old.clear();
@@ -144,12 +140,6 @@ export class CachedBytes {
     const last = Math.floor((end - 1) / PAGE_BYTES);
     for (let page = Math.floor(offsetBytes / PAGE_BYTES); page <= last; page++) {
       if (this.#old.has(page)) continue;
-      const lost = this.#lost.get(page);
-      if (lost !== undefined) {
-        this.#lost.delete(page);
-        this.#old.set(page, lost);
-        continue;
-      }
       const start = page * PAGE_BYTES;
       const isNew = start >= sizeBefore;
       this.#old.set(page, isNew ? NOTHING : this.#slice(start, start + PAGE_BYTES));

@@ -221,15 +221,16 @@ export class RegularFile extends Node {
     this.#told.delete(open);
   }
 
-  /** As Linux since 4.13: the next sync of each open file is told of it, and no further one. */
+  /** As Linux since 4.13: each open file is told of it once, by its next sync or when it asks. */
   failWriteback(): void {
     this.content.failWriteback();
     this.#failures++;
     this.#isTold = false;
   }
 
-  #synced(open: OpenFile, result: number): number {
-    if (result < 0 || this.#told.get(open) === this.#failures) return result;
+  /** @returns what the open file was not told yet: 0, or a negative errno */
+  takeError(open: OpenFile): number {
+    if (this.#told.get(open) === this.#failures) return 0;
     this.#told.set(open, this.#failures);
     this.#isTold = true;
     return -Errno.EIO;
@@ -244,7 +245,7 @@ export class RegularFile extends Node {
     const grows = io.kind === "write" || io.kind === "allocate";
     if (grows && io.offsetBytes + io.lengthBytes > this.fs.capacityBytes) return -Errno.ENOSPC;
     if (io.kind === "sync") {
-      const done = (result: number): void => io.done(this.#synced(open, result));
+      const done = (result: number): void => io.done(result < 0 ? result : this.takeError(open));
       this.fs.medium.submit(new Io("sync", 0, 0, undefined, false, done), this.content, owner);
     } else this.fs.medium.submit(io, this.content, owner);
     return 0;

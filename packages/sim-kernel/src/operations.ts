@@ -3,7 +3,7 @@ import { FallocateMode, Opcode, RwFlag, SqeFlag } from "@blksnap/uring";
 import { Errno } from "./errno.js";
 import { Io, type IoKind } from "./medium.js";
 import type { Memory } from "./memory.js";
-import { CharacterDevice, EventCounter, type UringCommand } from "./nodes.js";
+import { CharacterDevice, EventCounter, RegularFile, type UringCommand } from "./nodes.js";
 import type { OpenFile, SimProcess } from "./process.js";
 import type { RequestPages } from "./request-pages.js";
 import type { Scheduler } from "./scheduler.js";
@@ -123,6 +123,12 @@ export class Operations {
         return this.#transfer(operation, "write", process, done);
       case Opcode.FSYNC:
         return this.#io(operation, "sync", 0, 0, process, done);
+      case Opcode.SYNC_FILE_RANGE: {
+        const open = this.#fileOf(operation, process);
+        if (open === undefined) return -Errno.EBADF;
+        done(open.node instanceof RegularFile ? open.node.takeError(open) : 0);
+        return 0;
+      }
       case Opcode.FALLOCATE:
         return this.#allocate(operation, process, done);
       case Opcode.URING_CMD:

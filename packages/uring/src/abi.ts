@@ -20,6 +20,7 @@ export const Opcode = {
   READ_FIXED: 4,
   WRITE_FIXED: 5,
   POLL_ADD: 6,
+  SYNC_FILE_RANGE: 8,
   SENDMSG: 9,
   TIMEOUT: 11,
   ACCEPT: 13,
@@ -63,6 +64,9 @@ export const EnterFlag = { GETEVENTS: 1, REGISTERED_RING: 0x10 } as const;
 export const SqRingFlag = { CQ_OVERFLOW: 2 } as const;
 
 export const FsyncFlag = { DATASYNC: 1 } as const;
+
+/** `sync_range_flags` (`include/uapi/linux/fs.h`). */
+export const SyncRangeFlag = { WAIT_BEFORE: 1 } as const;
 
 /** `rw_flags` of reads and writes. */
 export const RwFlag = { DSYNC: 2 } as const;

@@ -5,11 +5,13 @@
  * allocates. `userLow` and `userHigh` come back with the completion. `sqeFlags` are `SqeFlag` bits.
  * `fd` is a descriptor, or with SqeFlag.FIXED_FILE the index of a registered file.
  */
-import { Opcode } from "./abi.js";
+import { Opcode, SyncRangeFlag } from "./abi.js";
 import type { Ring } from "./ring.js";
 
 const SOCK_CLOEXEC = 0o2000000;
 const SHUT_RDWR = 2;
+/** Of an offset of 2 EiB. */
+const BEYOND_FILES_HIGH = 0x2000_0000;
 
 function prepare(
   ring: Ring,
@@ -186,6 +188,23 @@ export function prepareFsync(
   sqeFlags: number,
 ): void {
   prepare(ring, Opcode.FSYNC, fd, 0, 0, 0, 0, 0, fsyncFlags, 0, userLow, userHigh, sqeFlags);
+}
+
+/**
+ * Whether cached data of an open file could not be written back since it was asked last, by this or by a sync: ends with
+ * the error, or 0. It writes nothing, and waits for nothing.
+ */
+export function prepareWritebackError(
+  ring: Ring,
+  fd: number,
+  userLow: number,
+  userHigh: number,
+  sqeFlags: number,
+): void {
+  const { SYNC_FILE_RANGE: op } = Opcode;
+  const flags = SyncRangeFlag.WAIT_BEFORE;
+  // sync_file_range(2) of a byte that no file has: there is nothing to wait for.
+  prepare(ring, op, fd, 0, 0, 1, 0, BEYOND_FILES_HIGH, flags, 0, userLow, userHigh, sqeFlags);
 }
 
 /**

@@ -1,6 +1,13 @@
 import { closeSync, openSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { FallocateMode, FsyncFlag, prepareFallocate, prepareFsync, Ring } from "@blksnap/uring";
+import {
+  FallocateMode,
+  FsyncFlag,
+  prepareFallocate,
+  prepareFsync,
+  prepareWritebackError,
+  Ring,
+} from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { popCompletions, withFolder } from "./support.js";
@@ -15,6 +22,19 @@ test("fsync and fdatasync complete with 0", () => {
       popCompletions(ring, 2).map(({ result }) => result),
       [0, 0],
     );
+    closeSync(fd);
+    ring.close();
+  });
+});
+
+test("of a file whose data could be written back there is no error", () => {
+  withFolder((folder) => {
+    const path = join(folder, "file");
+    writeFileSync(path, "x".repeat(8192));
+    const ring = new Ring({ entries: 8 });
+    const fd = openSync(path, "r");
+    prepareWritebackError(ring, fd, 1, 0, 0);
+    assert.is(popCompletions(ring, 1)[0].result, 0);
     closeSync(fd);
     ring.close();
   });

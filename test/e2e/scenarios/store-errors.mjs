@@ -2,11 +2,13 @@
  * Errors of the store and of the original, by dm-error and dm-flakey, while the front is written: the
  * original is never harmed, and each block of the image is right or reads as I/O error.
  */
+import { writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
+import { run } from "../lib/command.mjs";
 import { PIECE_BYTES, unreadablePieces } from "../lib/damaged-image.mjs";
 import { assertContent, writeDevice } from "../lib/device-file.mjs";
-import { ramDisks } from "../lib/disks.mjs";
+import { nullDisk, ramDisks } from "../lib/disks.mjs";
 import { makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { MappedDisk } from "../lib/mapped-disk.mjs";
 import { PieceWriter } from "../lib/piece-writer.mjs";
@@ -32,9 +34,10 @@ const DISK_ERRORS = [
 ];
 
 /** An original and a store, each on a disk that can be made to fail, and a snapshot with a writer. */
-async function arrange(t, makeStore = async (disk) => disk.path) {
+async function arrange(t, makeStore = async (disk) => disk.path, ofStore = undefined) {
   t.expectKernelMessages(DISK_ERRORS);
-  const [first, second] = await ramDisks(t, 2, STORE_BYTES);
+  const [first, ram] = await ramDisks(t, 2, STORE_BYTES);
+  const second = ofStore ?? ram;
   const original = await MappedDisk.create(t, first, SIZE_BYTES);
   const storeDisk = await MappedDisk.create(t, second, STORE_BYTES);
   const random = seededRandom(original.path);
@@ -123,6 +126,29 @@ test("a store on a file system whose disk fails: it ends too", async (t) => {
   await writer.more(2 * WRITES);
   // The disk is well again; the file system has given itself up, with what it cannot find any more.
   await storeDisk.heal();
+  const { lostPieces } = await judge(setting, { storeIsWhole: false });
+  assert.is(writer.errors, 0);
+  assert.ok(lostPieces > 0, "nothing was lost while the disk failed");
+  await end(setting);
+});
+
+test("a store whose writes are cached, and cannot be written back: they are lost, and read as nothing else", async (t) => {
+  // The original's blocks are smaller than those of the disk, so there is no direct I/O to files on that.
+  const coarse = await nullDisk(t, { sizeMib: STORE_BYTES / MIB, blockBytes: 4096 });
+  const makeStore = async (disk) => {
+    await makeFileSystem("ext4", disk.path);
+    return (await mount(t, disk.path)).path;
+  };
+  const setting = await arrange(t, makeStore, coarse);
+  const { writer, storeDisk, snapshot, original } = setting;
+  await writer.more(WRITES);
+  await storeDisk.break();
+  await writer.more(WRITES);
+  await run(["sync"], { status: "any" });
+  await storeDisk.heal();
+  const hasLost = async () => (await memberStatus(t, snapshot.id, original.path)).lost_bytes > 0;
+  await until("what was not written is lost", hasLost);
+  writeFileSync("/proc/sys/vm/drop_caches", "3");
   const { lostPieces } = await judge(setting, { storeIsWhole: false });
   assert.is(writer.errors, 0);
   assert.ok(lostPieces > 0, "nothing was lost while the disk failed");

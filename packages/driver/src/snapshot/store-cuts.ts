@@ -1,6 +1,7 @@
-/** What another program has cut off the files of a snapshot's stores: blocks in there are lost. */
+/** What a snapshot's stores do not have any more, as another program has cut it off, or their medium has not taken it. */
 
 import type { AreaId, ReactorPool } from "@blksnap/data-plane";
+import type { DiffStorageOptions } from "@blksnap/diff-storage";
 import type { Logger } from "pino";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Member } from "./member.js";
@@ -25,9 +26,10 @@ export class StoreCuts {
     this.#options = options;
   }
 
-  readonly note = (store: number, firstSlotIndex: number): void => {
+  readonly note: NonNullable<DiffStorageOptions["onCut"]> = (store, firstSlotIndex, why) => {
     const { logger, snapshot, members } = this.#options;
-    const text = `store ${store} was cut off by another program: the old data in it is lost`;
+    const what = why === "cut" ? "was cut off by another program" : "could not be written back";
+    const text = `store ${store} ${what}: the old data in it is lost`;
     logger.error({ snapshot, store, firstSlotIndex }, text);
     const cut = { store, firstSlotIndex };
     this.#cuts.push(cut);

@@ -13,11 +13,16 @@ import {
   type PromiseRing,
   prepareFallocate,
   prepareWrite,
+  prepareWritebackError,
+  type Ring,
   RwFlag,
   SqeFlag,
   tryLockFile,
 } from "@blksnap/uring";
 import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
+
+/** How the kernel tells that writes are lost; other names say that it was not asked. */
+const LOST_WRITES: readonly string[] = ["EIO", "ENOSPC", "EDQUOT", "ESTALE"];
 
 const BLKGETSIZE64 = 0x80081272;
 
@@ -83,6 +88,11 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
       if (status !== bytes.length) {
         throw failure(status < 0 ? status : -EIO, `write of ${bytes.length} bytes`);
       }
+    },
+    async hasLostWrites(fd) {
+      const ask = (target: Ring, low: number, high: number): void =>
+        prepareWritebackError(target, fd, low, high, 0);
+      return LOST_WRITES.includes(errnoName(await ring.submit(ask)));
     },
     statDirectIo: directIoAlignment,
     endDirectIo,

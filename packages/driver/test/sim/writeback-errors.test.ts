@@ -15,6 +15,8 @@ const STORE = "/var/tmp";
 const BYTES = 4096;
 const [OLD, NEW] = [5, 9];
 const SYNC_MS = 40;
+/** Stores are looked at each second. */
+const NOTICED_MS = 1500;
 
 /** Everybody's first bytes. */
 function write({ machine }: World, path: string, byte: number): Promise<unknown> {
@@ -77,6 +79,27 @@ test("a store's write error ends the persistence of all members before a write g
       assert.is(bytes[0], OLD, `the first byte of ${image}`);
     }
   }, HANG_OPTIONS));
+
+test("old data that is gone from a store's cache is lost, and reads as nothing else", () =>
+  within(async (world) => {
+    const { machine } = world;
+    withoutDirectIo(world);
+    await world.attach();
+    const { trackers } = await world.run(world.driver.status());
+    const front = trackers[0]?.front as string;
+    await world.run(write(world, front, OLD));
+    await world.take();
+    await world.run(write(world, front, NEW));
+    const [store] = machine.files.readdir(STORE);
+    fileAt(world, `${STORE}/${store}`).failWriteback();
+    await machine.sleep(NOTICED_MS);
+    const { snapshots } = await world.run(world.driver.status());
+    const [device] = snapshots[0]?.devices ?? [];
+    assert.equal(device?.lost_ranges, [{ offset_bytes: 0, length_bytes: BYTES }]);
+    const user = machine.user(device?.image as string);
+    assert.match(await world.run(user.read(0, BYTES).then(String, String)), "EIO");
+    user.close();
+  }));
 
 test("an original's write error that a take meets is told to who flushes its front", () =>
   within(async (world) => {
