@@ -4,7 +4,7 @@ import type { JournalSetup } from "@blksnap/data-plane";
 import { DiffStorageError, type Store } from "@blksnap/diff-storage";
 import { bounded } from "@blksnap/uring";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
-import { openAgain } from "../system/open-again.js";
+import { openToSync } from "../system/open-again.js";
 import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
 
 /** What a reactor needs for the journal of an area. */
@@ -31,16 +31,19 @@ export async function withAreaSyncs<Told>(
     return new DiffStorageError("STORE_TIMEOUT", `no answer of ${paths}`);
   });
   try {
-    return await tell({ journal: journal.setup, syncFds: files.map(({ fd }) => fd) });
+    const syncFds = stores.map(({ fd }, index) => files[index]?.fd ?? fd);
+    return await tell({ journal: journal.setup, syncFds });
   } finally {
     await close(files);
   }
 }
 
-async function opened(stores: readonly Pick<Store, "fd">[]): Promise<FileHandle[]> {
-  const files: FileHandle[] = [];
+type OwnFiles = (FileHandle | undefined)[];
+
+async function opened(stores: readonly Pick<Store, "fd">[]): Promise<OwnFiles> {
+  const files: OwnFiles = [];
   try {
-    for (const { fd } of stores) files.push(await openAgain(fd));
+    for (const { fd } of stores) files.push(await openToSync(fd));
     return files;
   } catch (error) {
     await close(files);
@@ -48,6 +51,6 @@ async function opened(stores: readonly Pick<Store, "fd">[]): Promise<FileHandle[
   }
 }
 
-async function close(files: readonly FileHandle[]): Promise<void> {
-  for (const file of files) await file.close();
+async function close(files: OwnFiles): Promise<void> {
+  for (const file of files) await file?.close();
 }

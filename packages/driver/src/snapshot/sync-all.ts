@@ -1,7 +1,9 @@
 /** Syncs files to their media, concurrently and in bounded time. */
+import { fdatasync } from "node:fs";
+import { promisify } from "node:util";
 import { ETIMEDOUT } from "@blksnap/errors";
 import { bounded } from "@blksnap/uring";
-import { openAgain } from "../system/open-again.js";
+import { openToSync } from "../system/open-again.js";
 
 /** As fdatasync(2). */
 type Sync = (fd: number) => Promise<void>;
@@ -11,13 +13,14 @@ export interface SyncedFile {
   readonly fd: number;
 }
 
+const syncSame: Sync = promisify(fdatasync);
 /** Who flushes the same device through its front must be told of what could not be written, too. */
 const syncFile: Sync = async (fd) => {
-  const again = await openAgain(fd);
+  const again = await openToSync(fd);
   try {
-    await again.datasync();
+    await (again?.datasync() ?? syncSame(fd));
   } finally {
-    await again.close();
+    await again?.close();
   }
 };
 /** Each keeps a thread, of the few that all calls on files share: one that hangs is not asked a second time. */
