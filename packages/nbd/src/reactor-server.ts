@@ -14,6 +14,7 @@ import { closeSync } from "node:fs";
 import { errnoName } from "@blksnap/errors";
 import { type DeviceParams, NOT_REGISTERED, type RequestQueue, type Target } from "@blksnap/ublk";
 import {
+  enlargeSendBuffer,
   high32,
   low32,
   prepareAccept,
@@ -36,6 +37,11 @@ import { arenaSizes, type FullServerSettings, fullSettings } from "./settings.js
 import { SlotQueue } from "./slot-queue.js";
 import { Transmission, type TransmissionOwner } from "./transmission.js";
 
+/**
+ * A socket holds less than a reply of 256 KiB by default: each would be sent in parts, and wait for its reader in between. The kernel
+ * takes twice as much, for its own part of it.
+ */
+const SEND_BUFFER_BYTES = 512 << 10;
 /** How often the connections are looked at, in the time that a handshake has. */
 const SWEEPS = 4;
 const ECONNABORTED = 103;
@@ -211,6 +217,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
       return undefined;
     }
     this.counts.connections++;
+    enlargeSendBuffer(fd, SEND_BUFFER_BYTES);
     const connection = new Connection(index, fd, handshake);
     this.#connections[index] = connection;
     this.#descriptors[1 + index] = fd;

@@ -128,6 +128,7 @@ export class SimNative {
       },
       listenLocal: () => -Errno.EPERM,
       socketPair: () => -Errno.EPERM,
+      setSocketOption: () => -Errno.EPERM,
       prctl: () => 0,
       lockMemory: () => 0,
       threadId: () => THREAD_ID,

@@ -146,6 +146,12 @@ Napi::Value SocketPair(const Napi::CallbackInfo& info) {
   return pair;
 }
 
+// setSocketOption(fd, level, option, value): setsockopt(2) with a number
+Napi::Value SetSocketOption(const Napi::CallbackInfo& info) {
+  const int value = I32(info, 3);
+  return Result(info.Env(), setsockopt(I32(info, 0), I32(info, 1), I32(info, 2), &value, sizeof value));
+}
+
 Napi::Value Prctl(const Napi::CallbackInfo& info) {
   return Result(info.Env(), prctl(I32(info, 0), static_cast<unsigned long>(U64(info, 1)), 0, 0, 0));
 }
@@ -271,6 +277,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["endDirectIo"] = Napi::Function::New(env, EndDirectIo, "endDirectIo");
   exports["eventFd"] = Napi::Function::New(env, CreateEventFd, "eventFd");
   exports["memoryFile"] = Napi::Function::New(env, CreateMemoryFile, "memoryFile");
+  exports["setSocketOption"] = Napi::Function::New(env, SetSocketOption, "setSocketOption");
   exports["socketPair"] = Napi::Function::New(env, SocketPair, "socketPair");
   exports["listenLocal"] = Napi::Function::New(env, ListenLocal, "listenLocal");
   exports["prctl"] = Napi::Function::New(env, Prctl, "prctl");

@@ -72,6 +72,7 @@ export interface UringNative {
   memoryFile(name: string, flags: number): number;
   listenLocal(path: string, mode: number, backlog: number): number;
   socketPair(): [number, number] | number;
+  setSocketOption(fd: number, level: number, option: number, value: number): number;
   prctl(option: number, argument: number): number;
   lockMemory(address: number, lengthBytes: number, flags: number): number;
   threadId(): number;

@@ -83,6 +83,19 @@ export function socketPair(): [number, number] {
   throw new UringError("SYSTEM_CALL_FAILED", "cannot make a pair of sockets", pair);
 }
 
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
+const SO_SNDBUFFORCE = 32;
+
+/**
+ * How much a socket holds of what its other side has not taken, with the kernel's own memory for it: as much as wanted for a
+ * process with CAP_NET_ADMIN, else at most net.core.wmem_max. Where neither can be, it stays as it is.
+ */
+export function enlargeSendBuffer(fd: number, bytes: number): void {
+  if (native.setSocketOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, bytes) === 0) return;
+  native.setSocketOption(fd, SOL_SOCKET, SO_SNDBUF, bytes);
+}
+
 /** The kernel's id of the calling thread. */
 export function threadId(): number {
   return native.threadId();

@@ -2,6 +2,8 @@ import { closeSync, statSync } from "node:fs";
 import { connect, Socket } from "node:net";
 import { join } from "node:path";
 import {
+  enlargeSendBuffer,
+  ioctl,
   listenLocal,
   MappedMemory,
   MessageFlag,
@@ -19,6 +21,8 @@ import { at, popCompletions, withFolderMeanwhile } from "./support.js";
 
 const EADDRINUSE = 98;
 const ENAMETOOLONG = 36;
+/** What a socket holds that its other side has not taken. */
+const SIOCOUTQ = 0x5411;
 
 /** A `struct msghdr` at byte 0 over the parts, whose vector follows it. */
 function describeMessage(
@@ -41,6 +45,25 @@ test("a pair of sockets is connected with each other", async () => {
   for await (const part of one) text += String(part);
   assert.is(text, "ping");
   one.destroy();
+});
+
+test("a send buffer that is enlarged takes more at a time", async () => {
+  const taken = async (bytes: number): Promise<number> => {
+    const [fd, other] = socketPair();
+    enlargeSendBuffer(fd, bytes);
+    const socket = new Socket({ fd });
+    socket.on("error", () => undefined);
+    socket.write(Buffer.alloc(2 ** 22));
+    const queued = new Int32Array(1);
+    assert.is(ioctl(fd, SIOCOUTQ, queued), 0);
+    socket.destroy();
+    closeSync(other);
+    return queued[0]!;
+  };
+  const [few, more] = [await taken(2 ** 16), await taken(2 ** 18)];
+  assert.ok(few > 0 && more > 1.5 * few, `${few} and ${more} bytes`);
+  // What is no socket stays as it is.
+  enlargeSendBuffer(-1, 2 ** 16);
 });
 
 test("a connection is accepted, talked with and shut down, all by the ring", async () => {
