@@ -195,7 +195,10 @@ export class AreaIo {
   submitRun(run: number): void {
     const isNbd = this.#engine.runs.tag[run] >= this.#options.imageDepth;
     const image = (isNbd ? this.#nbdImage : this.#image) as ImageBuffers;
-    image.begin(run, this.#imageTagOf(run));
+    if (!image.begin(run, this.#imageTagOf(run))) {
+      this.#engine.onRunDone(run, -EIO);
+      return;
+    }
     this.#runImages[run] = image;
     this.#options.ticker.start();
     this.#runTries.begin(run);
@@ -204,9 +207,8 @@ export class AreaIo {
 
   /** In the image's queue, of its device or of NBD. */
   #imageTagOf(run: number): number {
-    const { imageDepth } = this.#options;
     const tag = this.#engine.runs.tag[run];
-    return tag >= imageDepth ? tag - imageDepth : tag;
+    return tag - (tag >= this.#options.imageDepth ? this.#options.imageDepth : 0);
   }
 
   #startRun(run: number, { queue }: ImageBuffers): void {

@@ -80,6 +80,11 @@ export class IoBuffers {
     if (this.#closing && this.#busy === 0) this.#release();
   }
 
+  /** Whether I/O that has begun uses the buffer that the place has by now. */
+  isAt(id: number, place: number): boolean {
+    return this.#used[id] === this.#bufferOf[place];
+  }
+
   /** The spare that the place has, if it has one. */
   spareOf(place: number): MappedMemory | undefined {
     const spare = this.#bufferOf[place] - this.#places;
