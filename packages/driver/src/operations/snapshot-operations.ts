@@ -245,8 +245,9 @@ export class SnapshotOperations {
     const { events, persistence } = snapshot;
     events.close();
     const text = "its record is not removed from the medium yet";
-    const danger = "a power cut before that would bring it back, with wrong images";
-    const whole = persistence.mayComeBack ? `${text}: ${danger}` : text;
+    const danger = "a power cut before that would bring it back";
+    const how = persistence.mayComeBack ? "with wrong images" : "as it was before its take";
+    const whole = persistence.mayBeKept ? `${text}: ${danger}, ${how}` : text;
     await persistence.unlessHung(whole, async () => {
       await persistence.forget();
       snapshot.forget();

@@ -51,6 +51,8 @@ export class SnapshotPersistence {
   readonly #found: KeptNames;
   /** The medium may say that it was taken: a boot from there would show its images. */
   #mayBeTaken: boolean;
+  /** The medium may have a record of it that does not say that it ends: a boot from there would take it up. */
+  #mayBeKept: boolean;
   /** That it was taken is not written any more. */
   #isWithdrawn = false;
   #isWithdrawing = false;
@@ -73,6 +75,7 @@ export class SnapshotPersistence {
     this.#hide = hide;
     this.#isOn = isOn;
     this.#mayBeTaken = isOn;
+    this.#mayBeKept = isOn;
     this.#removal = new LastingRemoval(context.persistent);
   }
 
@@ -84,6 +87,11 @@ export class SnapshotPersistence {
   /** After a power cut a boot from the medium may show its images, whatever has become of them. */
   get mayComeBack(): boolean {
     return this.#mayBeTaken || this.#context.persistent.forgetting.has(this.#id);
+  }
+
+  /** After a power cut a boot from the medium may find it, at least as it was before its take. */
+  get mayBeKept(): boolean {
+    return this.#mayBeKept || this.mayComeBack;
   }
 
   /** Its part of the snapshot's record. */
@@ -106,7 +114,9 @@ export class SnapshotPersistence {
 
   /** @param isWithdrawal for as long as it is waited for, no record is as good as this one */
   #write(record: PersistentSnapshotRecord, isWithdrawal = false): void {
-    if (record.snapshot.state === "taken") this.#mayBeTaken = true;
+    const { state } = record.snapshot;
+    if (state === "taken") this.#mayBeTaken = true;
+    if (state !== "destroying") this.#mayBeKept = true;
     const before = this.#next;
     this.#next = { record, isWithdrawal: isWithdrawal || before?.isWithdrawal === true };
     if (before === undefined) this.#queue();
@@ -114,11 +124,11 @@ export class SnapshotPersistence {
 
   /** Writes the next record, at once or after what the medium has not answered yet. */
   #queue(): void {
-    let isTaken = false;
+    let state: string | undefined;
     const begin = (): Promise<void> => {
       const { record, isWithdrawal } = this.#next as NextRecord;
       this.#next = undefined;
-      isTaken = record.snapshot.state === "taken";
+      state = record.snapshot.state;
       return this.#put(record, isWithdrawal);
     };
     const written = this.#isWriting ? this.#written.catch(() => undefined).then(begin) : begin();
@@ -131,7 +141,9 @@ export class SnapshotPersistence {
     };
     written.then(
       () => {
-        if (ended() && !isTaken) this.#mayBeTaken = false;
+        if (!ended()) return;
+        if (state !== "taken") this.#mayBeTaken = false;
+        if (state === "destroying") this.#mayBeKept = false;
       },
       // Callers that wait for it are told; others continue, and the next change tries again.
       (err: unknown) => {
@@ -248,6 +260,7 @@ export class SnapshotPersistence {
       await this.#written.catch(() => undefined);
       await forgetSnapshot(this.#context.persistent, this.#last ?? this.#found);
       this.#mayBeTaken = false;
+      this.#mayBeKept = false;
     });
     return this.#forgotten;
   }
@@ -352,6 +365,7 @@ export class SnapshotPersistence {
     hiding.then(
       () => {
         this.#mayBeTaken = false;
+        this.#mayBeKept = false;
       },
       (err: unknown) =>
         this.#context.logger.error({ snapshot: this.#id, err }, "its stores stay where they were"),

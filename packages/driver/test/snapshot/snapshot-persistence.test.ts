@@ -186,6 +186,22 @@ test("withdrawn: what was never taken needs no medium", async () => {
   assert.equal(written.map(stateOf), ["created"]);
 });
 
+test("what was never taken may be found by a boot until its end, or nothing, is on record", async () => {
+  const { persistence, persistent } = world();
+  const { writeRecord } = persistent;
+  persistence.save({ ...record, state: "created" }, []);
+  await persistence.saved();
+  persistent.writeRecord = () => Promise.reject(new Error("no space"));
+  persistence.save({ ...record, state: "destroying" }, []);
+  await persistence.saved().catch(() => undefined);
+  assert.ok(persistence.mayBeKept);
+  assert.not.ok(persistence.mayComeBack);
+  persistent.writeRecord = writeRecord;
+  persistence.save({ ...record, state: "destroying" }, []);
+  await persistence.saved();
+  assert.not.ok(persistence.mayBeKept);
+});
+
 test("withdrawn: a disk without room for another record loses the one that there is", async () => {
   const { persistence, steps } = world({ failures: 2 });
   persistence.save(record, []);
