@@ -129,7 +129,10 @@ const cbtVerbs: readonly Verb[] = [
         required: true,
       },
       generation: { describe: "fail unless the generation is still this one", value: "UUID" },
-      format: { describe: "ranges (a table), raw or json", value: "FORMAT" },
+      format: {
+        describe: "ranges (a table), raw, nbd (as nbdinfo --map) or json",
+        value: "FORMAT",
+      },
       raw: { describe: "print FIRST:COUNT in sectors, a range on a line; --format raw" },
       files: {
         describe: "name the files of an ext4 or XFS that changed, as they are in the image",

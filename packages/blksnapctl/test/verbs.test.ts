@@ -284,6 +284,10 @@ test("diff shows ranges as a table, raw, as a picture and as JSON", async () => 
   assert.match(map, /^OFFSET B +LENGTH B +KIND\n +0 +33554432 +changed$/m);
   assert.is(await harness.ok("diff", "-d", d0, "--since", "0", "--raw"), "0:65536\n");
   assert.is(await harness.ok("diff", "-d", d0, "--since", "1", "--raw"), "");
+  const nbd = ["diff", "-d", d0, "--format", "nbd", "--since"];
+  const rows = ["         0    33554432    1  dirty\n", "  33554432    33554432    0  clean\n"];
+  assert.is(await harness.ok(...nbd, "0"), rows.join(""));
+  assert.is(await harness.ok(...nbd, "1"), "         0    67108864    0  clean\n");
   const json = JSON.parse(await harness.ok("diff", "-d", d0, "--since", "0", "--json"));
   assert.is(json.changed_bytes, 2 ** 25);
   for (const [format, flag] of [
@@ -298,6 +302,7 @@ test("diff shows ranges as a table, raw, as a picture and as JSON", async () => 
     ["--format", "xml"],
     ["--format", "json", "--raw"],
     ["--raw", "--files"],
+    ["--format", "nbd", "--files"],
   ]) {
     const { status, err } = await harness.run("diff", "-d", d0, "--since", "0", ...wrong);
     assert.equal([status, /format/.test(err)], [2, true], err);

@@ -16,7 +16,7 @@ const BATCH_LINES = 4096;
 /** How long a daemon that is upgraded meanwhile is waited for. */
 const RESUME_MS = 60_000;
 
-const FORMATS = ["ranges", "raw", "json"] as const;
+const FORMATS = ["ranges", "raw", "nbd", "json"] as const;
 type Format = (typeof FORMATS)[number];
 
 interface Changes extends DiffHead {
@@ -41,7 +41,9 @@ export async function diff(context: Context, given: Given): Promise<void> {
   const generation = given.one("generation");
   const format = formatOf(given, json);
   const named = given.has("files");
-  if (named && format === "raw") throw usageError("--files has no raw format");
+  if (named && (format === "raw" || format === "nbd")) {
+    throw usageError(`--files has no ${format} format`);
+  }
   let head: DiffHead | undefined;
   const extents = client.changedExtents(device, since, {
     generation: generation === undefined ? undefined : parseGeneration(generation),
@@ -51,6 +53,7 @@ export async function diff(context: Context, given: Given): Promise<void> {
     },
   });
   if (format === "raw") return printRaw(context, extents);
+  if (format === "nbd") return printNbd(context, extents, () => head!.capacity_bytes);
   const ranges: DiffRange[] = [];
   for await (const extent of extents) ranges.push(extent);
   // The head comes before the first extent, and also where there is none.
@@ -71,6 +74,35 @@ async function printRaw({ print }: Context, extents: AsyncIterable<DiffRange>): 
     print(lines.join(""));
     lines = [];
   }
+  print(lines.join(""));
+}
+
+/** As `nbdinfo --map=qemu:dirty-bitmap:since-N` prints the image: all of the device, changed or not. */
+async function printNbd(
+  { print }: Context,
+  extents: AsyncIterable<DiffRange>,
+  capacityBytes: () => number,
+): Promise<void> {
+  let lines: string[] = [];
+  const put = (from: number, end: number, type: 0 | 1): void => {
+    if (end <= from) return;
+    const figures = `${String(from).padStart(10)}  ${String(end - from).padStart(10)}`;
+    lines.push(`${figures}    ${type}  ${type === 1 ? "dirty" : "clean"}\n`);
+    if (lines.length < BATCH_LINES) return;
+    print(lines.join(""));
+    lines = [];
+  };
+  let [from, end] = [0, 0];
+  for await (const { offset_bytes, length_bytes } of extents) {
+    if (offset_bytes > end) {
+      put(from, end, 1);
+      put(end, offset_bytes, 0);
+      from = offset_bytes;
+    }
+    end = offset_bytes + length_bytes;
+  }
+  put(from, end, 1);
+  put(end, capacityBytes(), 0);
   print(lines.join(""));
 }
 
