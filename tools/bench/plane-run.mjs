@@ -160,7 +160,7 @@ function attach(reactor, charFd) {
 
 function take(device, charFd) {
   const mapBytes = DiffAreaMap.byteLength(geometry);
-  device.prepareArea({
+  const setup = {
     id: AREA,
     map: { fd: memoryFile("map", mapBytes), lengthBytes: mapBytes },
     storeCount: 1,
@@ -171,7 +171,10 @@ function take(device, charFd) {
     wantedSlotsMax: 1,
     slotBytes: 2 ** geometry.chunkShift,
     overflow: { policy: 0, tickMs: 100, ticksMax: 1 },
-  });
+  };
+  const map = device.newMap(setup);
+  while (map.takeSlice());
+  device.prepareArea(setup, map);
   device.hold(IO_TIMEOUT_MS, () => undefined);
   device.switchAndRelease(AREA);
   device.areaOf(AREA).openImage({ charFd, queueDepth: DEPTH, maxIoBytes: 512 * 1024 });

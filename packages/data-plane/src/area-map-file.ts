@@ -12,15 +12,7 @@
  * which others may have to give back to a disk that hangs: writers wait for a store's bound. After that a write that
  * needs the slice is denied it at the next tick, and the kernel is asked for it no second time, until it has answered.
  */
-import { ftruncateSync } from "node:fs";
-import {
-  type CopyPlaces,
-  type CopyRecords,
-  type DiffArea,
-  DiffAreaMap,
-  type Geometry,
-  isWholeMap,
-} from "@blksnap/engine";
+import { type CopyRecords, type DiffArea, DiffAreaMap, isWholeMap } from "@blksnap/engine";
 import { EINTR, ETIMEDOUT } from "@blksnap/errors";
 import { uuidBytes } from "@blksnap/linux-block";
 import { TRIES_MAX, TRIES_PAUSE_MS } from "@blksnap/ublk";
@@ -37,9 +29,10 @@ import {
   type Timer,
 } from "@blksnap/uring";
 import type { AreaId } from "./area-id.js";
-import { growForPlaces, type PlacesOfMap, takePlaces } from "./copy-places.js";
+import type { PlacesOfMap } from "./copy-places.js";
 import { LATE_TICKS } from "./io-ticker.js";
 import type { MapFileRef } from "./messages.js";
+import type { NewMap } from "./new-map.js";
 
 const NONE = -1;
 
@@ -70,49 +63,37 @@ export class AreaMapFile implements CompletionHandler {
   #memoryUsers = 1;
   #area: DiffArea | undefined;
 
-  /**
-   * A new map in a file that has memory as far as firstMapBytes() says.
-   * @param places that it is to have: the first that there is memory for
-   */
-  static create(
-    reactor: Reactor,
-    file: MapFileRef,
-    geometry: Geometry,
-    id: AreaId,
-    places: readonly CopyPlaces[] = [],
-  ): AreaMapFile {
-    const make = (memory: MappedMemory, its?: CopyPlaces) =>
-      DiffAreaMap.create(memory.buffer, geometry, uuidBytes(id), isWholeMap(geometry), its);
-    for (const its of places) {
-      const grown = growForPlaces(file, geometry, its);
-      if (grown === undefined) continue;
-      const makeWith = (memory: MappedMemory) => {
-        takePlaces(memory, geometry, its);
-        return make(memory, its);
-      };
-      try {
-        return reactor.attempt(() => new AreaMapFile(reactor, grown, makeWith));
-      } catch {
-        ftruncateSync(file.fd, file.lengthBytes);
-      }
-    }
-    return reactor.attempt(() => new AreaMapFile(reactor, file, make));
+  /** A new map in memory that is all there. */
+  static create(reactor: Reactor, map: NewMap, id: AreaId): AreaMapFile {
+    const { fd, geometry, places } = map;
+    return reactor.attempt(() => {
+      const memory = map.take();
+      reactor.noteTaken(() => memory.unmap());
+      const { buffer } = memory;
+      const made = DiffAreaMap.create(
+        buffer,
+        geometry,
+        uuidBytes(id),
+        isWholeMap(geometry),
+        places,
+      );
+      return new AreaMapFile(reactor, fd, memory, made);
+    });
   }
 
   /** One that an earlier process has left. */
   static open(reactor: Reactor, file: MapFileRef): AreaMapFile {
-    const make = ({ buffer }: MappedMemory) => DiffAreaMap.open(buffer);
-    return reactor.attempt(() => new AreaMapFile(reactor, file, make));
+    const { fd, lengthBytes } = file;
+    return reactor.attempt(() => {
+      const memory = MappedMemory.file(fd, 0, lengthBytes);
+      reactor.noteTaken(() => memory.unmap());
+      return new AreaMapFile(reactor, fd, memory, DiffAreaMap.open(memory.buffer));
+    });
   }
 
-  private constructor(
-    reactor: Reactor,
-    { fd, lengthBytes }: MapFileRef,
-    make: (memory: MappedMemory) => DiffAreaMap,
-  ) {
-    this.#memory = MappedMemory.file(fd, 0, lengthBytes);
-    reactor.noteTaken(() => this.#memory.unmap());
-    this.map = make(this.#memory);
+  private constructor(reactor: Reactor, fd: number, memory: MappedMemory, map: DiffAreaMap) {
+    this.#memory = memory;
+    this.map = map;
     this.places = this.map.copyRecords && this.#placesIn(this.map.copyRecords);
     const isWhole = isWholeMap(this.map.geometry);
     this.#fileIndex = isWhole ? NONE : reactor.addFile(fd);

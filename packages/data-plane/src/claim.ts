@@ -1,7 +1,8 @@
 /**
  * Decides who owns a late request that carries descriptors. They travel as numbers, and by the time that a busy
  * reactor handles it, the number of a closed one may mean another file. So either the reactor takes the request, and
- * uses its descriptors only in that turn, or the main thread withdraws it, and may then close them.
+ * uses its descriptors only in that turn, or until an area is made or dropped, or the main thread withdraws it, and may
+ * then close them.
  *
  * ```
  *   OPEN ──▶ TAKEN       by the reactor

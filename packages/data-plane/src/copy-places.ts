@@ -29,7 +29,7 @@ const FREE_SHARE = 1 / 4;
 const FREE_MIN = 1 / 2;
 /**
  * Long ones are less urgent: while most is free, and so that they leave room for the short ones of many devices. A reactor
- * gets their memory in one turn, so a front of many tags has none.
+ * pins their memory in one turn, so a front of many tags has none.
  */
 const LONG_SHARE = 1 / 64;
 const LONG_FREE_MIN = 7 / 8;
@@ -93,11 +93,4 @@ export function growForPlaces(
   } catch {
     return undefined;
   }
-}
-
-/** Takes the memory of records and places behind a new map. @throws where there is not enough */
-export function takePlaces(memory: MappedMemory, geometry: Geometry, places: CopyPlaces): void {
-  const mapBytes = DiffAreaMap.byteLength(geometry);
-  const isThere = memory.populate(mapBytes, copyPlacesBytes(places));
-  if (!isThere) throw new Error("there is no memory for places of copies");
 }

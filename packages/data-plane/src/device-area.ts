@@ -44,6 +44,7 @@ import type {
 } from "./messages.js";
 import { type NbdConnection, NbdDoor } from "./nbd-door.js";
 import { nbdImageTarget } from "./nbd-targets.js";
+import { NewMap } from "./new-map.js";
 import type { QueueMemory } from "./queue-memory.js";
 import { SleepingCopies } from "./sleeping-copies.js";
 import type { Slices } from "./slices.js";
@@ -123,12 +124,15 @@ export class DeviceArea {
     });
   }
 
-  /** A new area, with its first slots. Nothing is left of it where it throws. */
-  static prepare(host: AreaHost, setup: AreaSetup): DeviceArea {
-    const { engine, ioBase } = host;
-    const { geometry } = engine;
+  /** The map of a new area, whose memory is still to be taken. */
+  static newMap({ engine, ioBase }: AreaHost, setup: AreaSetup): NewMap {
     const places = placesFor(engine, ioBase.frontWindowBytes, setup);
-    const mapFile = AreaMapFile.create(host.reactor, setup.map, geometry, setup.id, places);
+    return new NewMap(setup.map, engine.geometry, places);
+  }
+
+  /** A new area, with its first slots. Nothing is left of it where it throws. */
+  static prepare(host: AreaHost, setup: AreaSetup, map: NewMap): DeviceArea {
+    const mapFile = AreaMapFile.create(host.reactor, map, setup.id);
     let io: AreaIo | undefined;
     try {
       io = openIo(host, setup, mapFile);

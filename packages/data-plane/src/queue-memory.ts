@@ -10,7 +10,7 @@ import { MappedMemory } from "@blksnap/uring";
 import type { Slices } from "./slices.js";
 
 /** Some 0.1 ms of work. */
-const SLICE_BYTES = 256 * 1024;
+export const SLICE_BYTES: number = 256 * 1024;
 
 export class QueueMemory {
   readonly #memory: MappedMemory;

@@ -4,9 +4,10 @@
  */
 import type { MessagePort } from "node:worker_threads";
 import { assert, becomeIoFlusher, Reactor } from "@blksnap/uring";
+import type { AreaId } from "./area-id.js";
 import { carryOutArea } from "./area-requests.js";
 import { carriedError } from "./carried-error.js";
-import { acquireClaim } from "./claim.js";
+import { acquireClaim, type Claim } from "./claim.js";
 import { queueMemoryBytes } from "./device-queue.js";
 import { errorText } from "./error-text.js";
 import { IoTicker } from "./io-ticker.js";
@@ -15,15 +16,16 @@ import type {
   AttachRequest,
   FromReactor,
   MarkDirtyRequest,
+  PrepareAreaRequest,
   ReactorRequest,
   ReactorSettings,
-  RequestMessage,
   ServeNbdReply,
   ServeNbdRequest,
   SwitchReply,
   SwitchRequest,
   ToReactor,
 } from "./messages.js";
+import type { NewMap } from "./new-map.js";
 import { QueueMemory } from "./queue-memory.js";
 import { Slices } from "./slices.js";
 import { TrackedDevice } from "./tracked-device.js";
@@ -39,14 +41,19 @@ export interface ReactorServerOptions {
   readonly settings: ReactorSettings;
 }
 
+/** All but those that take memory in slices whose descriptors they have in hand. */
+type OtherRequest = Exclude<ReactorRequest, PrepareAreaRequest>;
+
 /** To be made on the reactor's own thread. It serves as long as its reactor is run. */
 export class ReactorServer {
   readonly #options: ReactorServerOptions;
   readonly #devices = new Map<number, TrackedDevice>();
   readonly #reactor: Reactor;
   readonly #ticker: IoTicker;
-  /** Work before a device is there. */
+  /** Work before a device, or an area, is there. */
   readonly #slices: Slices;
+  /** Of areas that are not there yet. */
+  readonly #newMaps = new Map<AreaId, NewMap>();
 
   constructor(options: ReactorServerOptions) {
     const { wakeFd, port, settings } = options;
@@ -161,7 +168,7 @@ export class ReactorServer {
    * @param memory for the buffers of the queue that it serves
    */
   #carryOut(
-    request: ReactorRequest,
+    request: OtherRequest,
     done: (value?: unknown) => void,
     acquire: () => boolean,
     memory: QueueMemory | undefined,
@@ -170,11 +177,6 @@ export class ReactorServer {
       case "attach":
         if (!acquire()) return;
         this.#attach(request, memory);
-        done();
-        return;
-      case "prepareArea":
-        if (!acquire()) return;
-        this.#deviceOf(request.tracker).prepareArea(request.area);
         done();
         return;
       case "wakeArea":
@@ -240,26 +242,60 @@ export class ReactorServer {
       this.#devices.get(received.tracker)?.areaOf(received.area)?.grant(received);
       return;
     }
-    if (received.request.type !== "attach" && received.request.type !== "openImage") {
-      this.#begin(received, undefined);
+    const { id, request, claim } = received;
+    if (request.type === "prepareArea") {
+      this.#prepareArea(id, request, claim);
+      return;
+    }
+    if (request.type === "dropArea") this.#newMaps.get(request.area)?.giveUp();
+    if (request.type !== "attach" && request.type !== "openImage") {
+      this.#begin(id, request, claim);
       return;
     }
     // Before the request's descriptors are looked at: until then it can be withdrawn.
-    const memoryBytes = queueMemoryBytes(received.request.queue);
+    const memoryBytes = queueMemoryBytes(request.queue);
     if (memoryBytes === 0) {
-      this.#begin(received, undefined);
+      this.#begin(id, request, claim);
       return;
     }
-    this.#attempt(received.id, () => {
+    this.#attempt(id, () => {
       const memory = new QueueMemory(memoryBytes);
       memory.populate(this.#slices, () => {
-        this.#begin(received, memory);
+        this.#begin(id, request, claim, memory);
         memory.discard();
       });
     });
   }
 
-  #begin({ id, request, claim }: RequestMessage, memory: QueueMemory | undefined): void {
+  /**
+   * Its descriptors stay open until it is answered. Should the main thread give up waiting, it drops the area before it
+   * closes them.
+   */
+  #prepareArea(id: number, { tracker, area }: PrepareAreaRequest, claim?: Claim): void {
+    if (claim !== undefined && !acquireClaim(claim)) return;
+    this.#attempt(id, () => {
+      const map = this.#deviceOf(tracker).newMap(area);
+      this.#newMaps.set(area.id, map);
+      const take = (): boolean => {
+        if (map.takeSlice()) return true;
+        this.#deviceOf(tracker).prepareArea(area, map);
+        this.#options.say({ re: id });
+        return false;
+      };
+      this.#slices.run(() => {
+        let isMore = false;
+        this.#attempt(id, () => {
+          isMore = take();
+        });
+        if (isMore) return true;
+        map.giveUp();
+        this.#newMaps.delete(area.id);
+        return false;
+      });
+    });
+  }
+
+  #begin(id: number, request: OtherRequest, claim?: Claim, memory?: QueueMemory): void {
     const acquire = (): boolean => claim === undefined || acquireClaim(claim);
     const done = (value?: unknown): void => this.#options.say({ re: id, value });
     this.#attempt(id, () => this.#carryOut(request, done, acquire, memory));

@@ -37,6 +37,7 @@ import type {
 import { NBD_DEPTH, NbdDoor } from "./nbd-door.js";
 import { connectionOf } from "./nbd-request.js";
 import { nbdFrontTarget } from "./nbd-targets.js";
+import type { NewMap } from "./new-map.js";
 import type { QueueMemory } from "./queue-memory.js";
 import { Slices } from "./slices.js";
 import { WriteGate } from "./write-gate.js";
@@ -167,10 +168,17 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     return this.#area?.id === id ? this.#area : undefined;
   }
 
-  /** Attaches a new diff area; nothing is copied before switchAndRelease(). */
-  prepareArea(setup: AreaSetup): void {
+  newMap(setup: AreaSetup): NewMap {
+    return DeviceArea.newMap(this.#areaHost, setup);
+  }
+
+  /**
+   * Attaches a new diff area; nothing is copied before switchAndRelease().
+   * @param map that newMap() has answered, with all its memory
+   */
+  prepareArea(setup: AreaSetup, map: NewMap): void {
     assert(this.#area?.isGone !== false, "the device has a diff area already");
-    const area = DeviceArea.prepare(this.#areaHost, setup);
+    const area = DeviceArea.prepare(this.#areaHost, setup, map);
     this.#area = area;
     try {
       this.engine.attachArea(area.diffArea);

@@ -1,11 +1,13 @@
 /** A map file on a reactor of its own, whose ring does what a test says. */
 import { closeSync, fstatSync, ftruncateSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
-import { DiffArea, DiffAreaMap, firstMapBytes, Geometry } from "@blksnap/engine";
+import { type CopyPlaces, DiffArea, DiffAreaMap, firstMapBytes, Geometry } from "@blksnap/engine";
 import { createMemoryFile, Reactor } from "@blksnap/uring";
 import { native } from "@blksnap/uring/testing";
 import * as assert from "uvu/assert";
 import { AreaMapFile } from "../dist/area-map-file.js";
+import type { MapFileRef } from "../dist/messages.js";
+import { NewMap } from "../dist/new-map.js";
 
 export const GIB = 2 ** 30;
 export const SECTOR = 512;
@@ -13,6 +15,17 @@ export const AREA = "12345678-1234-4321-8765-123456789abc";
 
 export function geometryOf(capacityBytes: number): Geometry {
   return new Geometry({ capacityBytes, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 });
+}
+
+/** The memory of a map, all at once. */
+export function newMap(
+  file: MapFileRef,
+  geometry: Geometry,
+  places: readonly CopyPlaces[] = [],
+): NewMap {
+  const map = new NewMap(file, geometry, places);
+  while (map.takeSlice());
+  return map;
 }
 
 export class Bench {
@@ -35,7 +48,7 @@ export class Bench {
     this.fd = createMemoryFile("map");
     writeSync(this.fd, new Uint8Array(firstMapBytes(geometry)));
     ftruncateSync(this.fd, this.lengthBytes);
-    this.file = AreaMapFile.create(this.reactor, this, geometry, AREA);
+    this.file = AreaMapFile.create(this.reactor, newMap(this, geometry), AREA);
     this.area = new DiffArea(this.file.map);
     this.area.listener = {
       onSlotsAnswered: () => this.answers++,

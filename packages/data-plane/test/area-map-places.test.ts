@@ -8,7 +8,7 @@ import { native } from "@blksnap/uring/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { AreaMapFile } from "../dist/area-map-file.js";
-import { AREA, Bench, GIB, geometryOf, SECTOR } from "./area-map-bench.js";
+import { AREA, Bench, GIB, geometryOf, newMap, SECTOR } from "./area-map-bench.js";
 
 const MADV_POPULATE_WRITE = 23;
 const PLACES = { count: 3, placeBytes: 16_384 };
@@ -34,7 +34,7 @@ function withPlaces(
   };
   try {
     const map = { fd, lengthBytes: bench.lengthBytes };
-    code(AreaMapFile.create(bench.reactor, map, geometry, AREA, places), fd, mapped);
+    code(AreaMapFile.create(bench.reactor, newMap(map, geometry, places), AREA), fd, mapped);
   } finally {
     Object.assign(native, { mapFile, unmap });
   }

@@ -41,7 +41,7 @@ test("areas have places, but where a block finds no room in one, a write can be 
   assert.equal(places(4096, { journal: {} as NonNullable<AreaSetup["journal"]> }), []);
 });
 
-test("a front of many tags has short ones: a reactor gets their memory in one turn", () => {
+test("a front of many tags has short ones: a reactor pins their memory in one turn", () => {
   assert.equal(places(4096, {}, 65), [{ ...SHORT, count: 65 }]);
   assert.equal(places(32_768, {}, 65), []);
 });

@@ -12,6 +12,7 @@ import { native } from "../../uring/dist/native.js";
 import { IoTicker } from "../dist/io-ticker.js";
 import type { ReactorNotice } from "../dist/messages.js";
 import { TrackedDevice } from "../dist/tracked-device.js";
+import { prepareArea } from "./device-settings.js";
 import { FakeUblk, type UserRequest } from "./fake-ublk.js";
 
 const { READ, WRITE } = RequestOp;
@@ -61,7 +62,7 @@ class World {
     this.#fds.push(wakeFd, this.front, this.image);
     const device = this.#attach(reactor, zeroCopy);
     this.#device = device;
-    device.prepareArea(this.#area());
+    prepareArea(device, this.#area());
     device.hold(IO_TIMEOUT_MS, () => undefined);
     device.switchAndRelease(AREA);
     device.areaOf(AREA)?.openImage({ charFd: this.image, ...QUEUE });

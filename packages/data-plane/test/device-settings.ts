@@ -1,4 +1,6 @@
 /** What tests make a tracked device and its area with, where nothing of that is their subject. */
+import type { AreaSetup } from "../dist/messages.js";
+import type { TrackedDevice } from "../dist/tracked-device.js";
 
 export function reactorSettings() {
   return {
@@ -8,6 +10,13 @@ export function reactorSettings() {
     ringEntries: 256,
     heartbeat: new SharedArrayBuffer(4),
   };
+}
+
+/** An area of the device, with all the memory of its map at once. */
+export function prepareArea(device: TrackedDevice, setup: AreaSetup): void {
+  const map = device.newMap(setup);
+  while (map.takeSlice());
+  device.prepareArea(setup, map);
 }
 
 /** Of an area with four slots of one store. */

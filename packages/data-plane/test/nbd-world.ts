@@ -21,7 +21,7 @@ import type { DeviceQueueStart } from "../dist/device-queue.js";
 import { IoTicker } from "../dist/io-ticker.js";
 import type { ReactorNotice } from "../dist/messages.js";
 import { TrackedDevice } from "../dist/tracked-device.js";
-import { reactorSettings, SLOTS } from "./device-settings.js";
+import { prepareArea, reactorSettings, SLOTS } from "./device-settings.js";
 
 export const MIB = 2 ** 20;
 export const BLOCK = 65_536;
@@ -111,7 +111,7 @@ export class World {
 
   take(): void {
     const mapBytes = DiffAreaMap.byteLength(GEOMETRY);
-    this.device.prepareArea({
+    prepareArea(this.device, {
       id: AREA,
       map: { fd: file("map", mapBytes), lengthBytes: mapBytes },
       storeCount: 1,

@@ -13,7 +13,7 @@ import { encodeAreaLost } from "../dist/journal-entries.js";
 import type { AreaSetup, AttachRequest, ReactorNotice } from "../dist/messages.js";
 import { QueueMemory } from "../dist/queue-memory.js";
 import { TrackedDevice } from "../dist/tracked-device.js";
-import { reactorSettings, SLOTS } from "./device-settings.js";
+import { prepareArea, reactorSettings, SLOTS } from "./device-settings.js";
 
 const MIB = 2 ** 20;
 const LOG_BYTES = 64 * 1024;
@@ -183,7 +183,7 @@ test("an image that a full reactor has no place for takes nothing from it", () =
   const world = new World();
   const { reactor } = world;
   const device = world.attach(world.attachRequest(world.file("original", GEOMETRY.capacityBytes)));
-  device.prepareArea(world.area(undefined, [world.file("store", MIB)]));
+  prepareArea(device, world.area(undefined, [world.file("store", MIB)]));
   fill(reactor);
   const place = (): number => {
     const { address, lengthBytes } = MappedMemory.anonymous(4096);
@@ -212,7 +212,7 @@ test("an area that cannot be prepared leaves the device without one, and its sto
   const short = { ...area, map: { fd: area.map.fd, lengthBytes: 4096 } };
   for (let i = 0; i < 3; i++) {
     assert.throws(
-      () => device.prepareArea(short),
+      () => prepareArea(device, short),
       (error: Error) => !/already/.test(error.message),
     );
   }
@@ -235,8 +235,8 @@ test("what names another area leaves the present one alone, and its successor ca
     );
     return answers;
   };
-  device.prepareArea(setup);
-  assert.throws(() => device.prepareArea({ ...setup, id: ANOTHER }), /diff area already/);
+  prepareArea(device, setup);
+  assert.throws(() => prepareArea(device, { ...setup, id: ANOTHER }), /diff area already/);
   device.hold(10_000, () => undefined);
   assert.throws(() => device.switchAndRelease(ANOTHER), /no such area/);
   device.switchAndRelease(AREA);
@@ -252,7 +252,7 @@ test("what names another area leaves the present one alone, and its successor ca
   assert.equal(ask("closeArea", AREA), [{ isLate: false }]);
   assert.is(device.counters().area.id, null);
   device.areaOf(AREA)?.grant({ ...GRANT, area: AREA });
-  device.prepareArea({ ...world.area(undefined, [world.file("store", MIB)]), id: ANOTHER });
+  prepareArea(device, { ...world.area(undefined, [world.file("store", MIB)]), id: ANOTHER });
   assert.is(device.areaOf(AREA), undefined);
   assert.is(device.counters().area.id, ANOTHER);
   assert.equal(world.errors, []);

@@ -1,0 +1,98 @@
+/**
+ * The memory of a new area's map, with places of copies behind it where there is enough. That of the places is taken
+ * from the kernel in slices, with what else the reactor has to do between them.
+ *
+ * ```
+ *   map the file, with places ─▶ populate 256 KiB ─ turn ─▶ populate 256 KiB ─ … ─▶ the area is made in it
+ *                ▲                        └─ there is no memory
+ *                └──── shorter ones, or none ────┘
+ * ```
+ */
+import { ftruncateSync } from "node:fs";
+import { type CopyPlaces, copyPlacesBytes, type Geometry } from "@blksnap/engine";
+import { assert, MappedMemory } from "@blksnap/uring";
+import { growForPlaces } from "./copy-places.js";
+import type { MapFileRef } from "./messages.js";
+import { SLICE_BYTES } from "./queue-memory.js";
+
+export class NewMap {
+  readonly fd: number;
+  readonly geometry: Geometry;
+  readonly #file: MapFileRef;
+  readonly #wanted: readonly CopyPlaces[];
+  #nextWanted = 0;
+  #places: CopyPlaces | undefined;
+  #memory: MappedMemory | undefined;
+  /** As far as it has memory, and is to have some. */
+  #doneBytes = 0;
+  #endBytes = 0;
+  #isTaken = false;
+  #isGivenUp = false;
+
+  /**
+   * @param file has memory as far as firstMapBytes() says
+   * @param wanted places that it is to have: the first that there is memory for
+   */
+  constructor(file: MapFileRef, geometry: Geometry, wanted: readonly CopyPlaces[] = []) {
+    this.fd = file.fd;
+    this.geometry = geometry;
+    this.#file = file;
+    this.#wanted = wanted;
+  }
+
+  /** Those that it has got. */
+  get places(): CopyPlaces | undefined {
+    return this.#places;
+  }
+
+  /** A slice of its memory is taken. True: there is more. @throws UringError MAP_FAILED; Error once it is given up */
+  takeSlice(): boolean {
+    if (this.#isGivenUp) throw new Error("the area was given up before it was made");
+    this.#memory ??= this.#map();
+    const sliceBytes = Math.min(SLICE_BYTES, this.#endBytes - this.#doneBytes);
+    if (sliceBytes > 0 && !this.#memory.populate(this.#doneBytes, sliceBytes)) this.#doWithout();
+    else this.#doneBytes += sliceBytes;
+    return this.#memory === undefined || this.#doneBytes < this.#endBytes;
+  }
+
+  /** The caller unmaps it. After takeSlice() has answered that there is no more. */
+  take(): MappedMemory {
+    assert(this.#memory !== undefined, "a map has no memory");
+    this.#isTaken = true;
+    return this.#memory;
+  }
+
+  /** It is not taken any more, unless it has been. */
+  giveUp(): void {
+    this.#isGivenUp = true;
+    if (!this.#isTaken) this.#memory?.unmap();
+  }
+
+  #map(): MappedMemory {
+    const { fd, lengthBytes } = this.#file;
+    for (const places of this.#wanted.slice(this.#nextWanted)) {
+      this.#nextWanted++;
+      const grown = growForPlaces(this.#file, this.geometry, places);
+      if (grown === undefined) continue;
+      try {
+        const memory = MappedMemory.file(fd, 0, grown.lengthBytes);
+        this.#places = places;
+        this.#endBytes = grown.lengthBytes;
+        this.#doneBytes = grown.lengthBytes - copyPlacesBytes(places);
+        return memory;
+      } catch {
+        ftruncateSync(fd, lengthBytes);
+      }
+    }
+    return MappedMemory.file(fd, 0, lengthBytes);
+  }
+
+  #doWithout(): void {
+    this.#memory?.unmap();
+    this.#memory = undefined;
+    this.#places = undefined;
+    this.#doneBytes = 0;
+    this.#endBytes = 0;
+    ftruncateSync(this.fd, this.#file.lengthBytes);
+  }
+}

@@ -1,0 +1,136 @@
+/** What a reactor does between the request for an area and its answer. */
+import { readFileSync } from "node:fs";
+import { DiffAreaMap } from "@blksnap/engine";
+import { ENOMEM } from "@blksnap/errors";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { native } from "../../uring/dist/native.js";
+import { acquireClaim, makeClaim, withdraw } from "../dist/claim.js";
+import type { AreaSetup, PrepareAreaRequest } from "../dist/messages.js";
+import { SLOTS } from "./device-settings.js";
+import { GEOMETRY, POPULATE_WRITE, ServerWorld } from "./server-world.js";
+
+const AREA = "11111111-1111-4111-8111-111111111111";
+const MAP_BYTES = DiffAreaMap.byteLength(GEOMETRY);
+const SLICE_BYTES = 262_144;
+/** Slices of its places, and of their records. */
+const DEPTH = 16;
+const PLACES_BYTES = 4096 + DEPTH * 65_536;
+
+let worlds = 0;
+
+/** With a device that is attached. */
+function attached(): ServerWorld {
+  worlds++;
+  const world = new ServerWorld();
+  world.post(1, world.attachRequest(DEPTH), makeClaim());
+  world.turns(() => world.answers(1).length > 0);
+  world.calls.length = 0;
+  return world;
+}
+
+function prepareRequest(world: ServerWorld): PrepareAreaRequest {
+  const area: AreaSetup = {
+    id: AREA,
+    map: { fd: world.file(`area-map-${worlds}`, MAP_BYTES), lengthBytes: MAP_BYTES },
+    storeCount: 1,
+    storeFds: [world.file("store", GEOMETRY.capacityBytes)],
+    ...SLOTS,
+    slotBytes: 2 ** GEOMETRY.chunkShift,
+  };
+  return { type: "prepareArea", tracker: 1, area };
+}
+
+/** Mappings that this process has of maps of the last world. */
+function mapped(): number {
+  return readFileSync("/proc/self/maps", "utf8").split(`memfd:area-map-${worlds} `).length - 1;
+}
+
+/** The answer to a request for the figures of the device. */
+function areaOf(world: ServerWorld, id: number): unknown {
+  world.post(id, { type: "counters", tracker: 1 });
+  world.turns(() => world.answers(id).length > 0);
+  const [answer] = world.answers(id) as { value?: { area: { id: unknown } } }[];
+  return answer?.value?.area.id;
+}
+
+test("the memory of places is taken slice by slice, and others are served between", () => {
+  const world = attached();
+  world.post(2, prepareRequest(world), makeClaim());
+  world.turns(() => world.calls.length > 0);
+  const first = `populate ${MAP_BYTES} ${SLICE_BYTES}`;
+  assert.equal(world.calls, [first]);
+  world.post(3, { type: "counters", tracker: 7 });
+  world.turns(() => world.answers(3).length > 0);
+  assert.equal(world.answers(2), [], "the other request had to wait");
+  world.turns(() => world.answers(2).length > 0);
+  assert.equal(world.answers(2), [{ re: 2 }]);
+  const slices = Array.from({ length: Math.ceil(PLACES_BYTES / SLICE_BYTES) }, (_, index) => {
+    const doneBytes = index * SLICE_BYTES;
+    return `populate ${MAP_BYTES + doneBytes} ${Math.min(SLICE_BYTES, PLACES_BYTES - doneBytes)}`;
+  });
+  assert.equal(world.calls.slice(0, slices.length), slices);
+  assert.is(mapped(), 1, "the area has what was populated");
+  assert.is(areaOf(world, 4), AREA);
+  world.close();
+});
+
+test("an area that is dropped while its memory is taken is not made, and another may come", () => {
+  const world = attached();
+  const request = prepareRequest(world);
+  world.post(2, request, makeClaim());
+  world.turns(() => world.calls.length > 0);
+  world.post(3, { type: "dropArea", tracker: 1, area: AREA });
+  world.turns(() => world.answers(3).length > 0);
+  assert.is(mapped(), 0);
+  // The number of the map's descriptor is free to mean another file now.
+  for (const fd of [request.area.map.fd, ...request.area.storeFds]) world.closeFile(fd);
+  world.turns(() => world.answers(2).length > 0);
+  assert.ok("error" in (world.answers(2)[0] as object));
+  assert.is(areaOf(world, 4), null);
+  world.post(5, prepareRequest(world), makeClaim());
+  world.turns(() => world.answers(5).length > 0);
+  assert.equal(world.answers(5), [{ re: 5 }]);
+  world.close();
+});
+
+test("an area that was withdrawn is not looked at", () => {
+  const world = attached();
+  const claim = makeClaim();
+  assert.ok(withdraw(claim));
+  world.post(2, prepareRequest(world), claim);
+  assert.is(areaOf(world, 3), null);
+  assert.equal([world.calls, world.answers(2), mapped()], [[], [], 0]);
+  assert.not(acquireClaim(claim));
+  world.close();
+});
+
+test("an area whose device ends while its memory is taken says so", () => {
+  const world = attached();
+  world.post(2, prepareRequest(world), makeClaim());
+  world.turns(() => world.calls.length > 0);
+  world.post(3, { type: "awaitFrontEnd", tracker: 1 });
+  world.turns(() => world.answers(2).length > 0);
+  assert.ok("error" in (world.answers(2)[0] as object));
+  assert.is(mapped(), 0);
+  world.close();
+});
+
+test("where memory runs out in the middle of the places an area does without", () => {
+  const world = attached();
+  const { advise } = native;
+  let calls = 0;
+  native.advise = (buffer, offset, length, advice) =>
+    advice === POPULATE_WRITE && ++calls === 2 ? -ENOMEM : advise(buffer, offset, length, advice);
+  world.post(2, prepareRequest(world), makeClaim());
+  world.turns(() => world.answers(2).length > 0);
+  assert.equal(world.answers(2), [{ re: 2 }]);
+  assert.is(mapped(), 1);
+  const short = `populate ${MAP_BYTES} ${SLICE_BYTES}`;
+  const [, , rest] = world.calls;
+  assert.is(world.calls[1], short, "it begins with shorter ones");
+  assert.is(rest, `populate ${MAP_BYTES + SLICE_BYTES} 4096`);
+  world.close();
+});
+
+test.run();
