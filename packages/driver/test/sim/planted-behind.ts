@@ -78,7 +78,7 @@ export const PLANTED_BEHIND: readonly PlantedFault[] = [
   },
   {
     what: "old data is off the record when the original has been written, and its slot has not",
-    seed: 4,
+    seed: 5,
     plant: () => atAnswer(clearRecord),
   },
   {
@@ -92,7 +92,7 @@ export const PLANTED_BEHIND: readonly PlantedFault[] = [
   },
   {
     what: "an image is read while its old data is on its way, and nobody waits for that",
-    seed: 5,
+    seed: 6,
     plant: () => replace(ImageReader.prototype, "isBehind" as never, () => (() => false) as never),
   },
   {
