@@ -4,10 +4,17 @@ import { closeBench, makeCandidate, openBench, whyNot } from "./candidates.mjs";
 import { DISK_KINDS } from "./disks.mjs";
 import { fioIops } from "./fio.mjs";
 import { number } from "./report.mjs";
-import { FILLED_BYTES, SERIES, SPARSE_BYTES } from "./series.mjs";
+import { DISK_BYTES, FILLED_BYTES, SERIES } from "./series.mjs";
 
-/** A load that is to be warm runs so long before it is measured. */
+/** A timed load that is to be warm runs so long before it is measured. */
 const WARM_UP_S = 1;
+
+/** A load without an end of its own, as far as the disk bears it: where it goes, and where it is warmed up. */
+function scaled(load, share) {
+  const { sizeBytes = 0, warmUp } = load;
+  const warm = warmUp && { ...warmUp, sizeBytes: warmUp.sizeBytes * share };
+  return { ...load, sizeBytes: sizeBytes * share, warmUp: warm };
+}
 
 /** The group with the candidates and loads that are asked for, and its sizes as the disk bears them. */
 function chosen(group, { only, loads: wanted, reference, kind }) {
@@ -18,10 +25,7 @@ function chosen(group, { only, loads: wanted, reference, kind }) {
   const isWanted = new RegExp(wanted ?? "");
   const loads = group.loads
     .filter(({ name }) => isWanted.test(name))
-    .map((load) => ({
-      ...load,
-      sizeBytes: load.isTimed === true ? load.sizeBytes : (load.sizeBytes ?? 0) * share,
-    }));
+    .map((load) => (load.isTimed === true ? load : scaled(load, share)));
   return { ...group, candidates, reference: of, loads };
 }
 
@@ -47,13 +51,23 @@ async function presentOnly(groups) {
   return { present, leftOut: Object.fromEntries(leftOut) };
 }
 
+async function warmedUp(device, load) {
+  if (load.warmUp !== undefined) await fioIops(device, { ...load, ...load.warmUp });
+  else if (load.isWarm === true) await fioIops(device, { ...load, runtimeS: WARM_UP_S });
+}
+
+/** How far a load writes, before it is measured or then. */
+function endBytes({ sizeBytes, warmUp }) {
+  return Math.max(sizeBytes, warmUp === undefined ? 0 : warmUp.offsetBytes + warmUp.sizeBytes);
+}
+
 async function measureLoads(group, candidate, runtimeS, note) {
-  const loadBytes = Math.max(...group.loads.map(({ sizeBytes }) => sizeBytes));
+  const loadBytes = Math.max(...group.loads.map(endBytes));
   const made = await makeCandidate(candidate, loadBytes);
   try {
     for (const load of group.loads) {
       const device = load.isOfImage === true ? made.image : made.self;
-      if (load.isWarm === true) await fioIops(device, { ...load, runtimeS: WARM_UP_S });
+      await warmedUp(device, load);
       const reached = await fioIops(device, { ...load, runtimeS });
       note(load.name, reached[group.value ?? "iops"]);
     }
@@ -102,7 +116,7 @@ export async function measureBlock(plan) {
   const { present: groups, leftOut } = await presentOnly(wanted);
   const values = groups.map(({ loads }) => loads.map(() => ({})));
   let results;
-  const bench = await openBench({ kind, diskBytes: SPARSE_BYTES, filledBytes: FILLED_BYTES });
+  const bench = await openBench({ kind, diskBytes: DISK_BYTES, filledBytes: FILLED_BYTES });
   try {
     for (let round = 0; round < rounds; round++) {
       for (const [index, group] of groups.entries()) {

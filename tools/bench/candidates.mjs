@@ -1,6 +1,6 @@
 // What is measured: ours and its peers, each over the same disk, and with the same second one for old data.
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { freemem, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Driver } from "@blksnap/driver";
 import { fileTarget, UblkDevice } from "@blksnap/ublk";
@@ -12,6 +12,8 @@ const MIB = 2 ** 20;
 /** Of persistent trackers: a disk that takes this long for each request. */
 const STATE_DISK_BYTES = 128 * MIB;
 const STATE_LATENCY_US = 100;
+/** What the loads that need the most take of the store: chunks of 64 KiB for writes of 4 KiB. */
+const TOUCHED_BYTES = 2048 * MIB;
 
 /** Of the run: the paths of the disks, their size, and a folder. */
 const bench = { disk: "", store: "", diskBytes: 0, folder: "", emptyStore };
@@ -28,6 +30,7 @@ export async function openBench({ kind, diskBytes, filledBytes }) {
   bench.folder = mkdtempSync(join(tmpdir(), "blksnap-bench-"));
   const count = `count=${filledBytes / MIB}`;
   command("dd", "if=/dev/urandom", `of=${bench.disk}`, "bs=1M", count, "oflag=direct");
+  touchMemory();
   return bench;
 }
 
@@ -61,6 +64,16 @@ async function copyingFront() {
     await of.stop();
   };
   return { path, end };
+}
+
+/**
+ * A virtual machine's memory comes from its host, page by page when it is first used, which takes longer than what is
+ * measured. So what a store of old data is about to need is used once before.
+ */
+function touchMemory() {
+  const count = `count=${Math.floor(Math.min(TOUCHED_BYTES, freemem() / 4) / MIB)}`;
+  command("dd", "if=/dev/zero", `of=${bench.store}`, "bs=1M", count, "oflag=direct");
+  emptyStore();
 }
 
 /** Nothing of an earlier snapshot is left in the store, nor memory behind it. */

@@ -6,13 +6,23 @@ import { DAY_GROUP } from "./day.mjs";
 const MIB = 2 ** 20;
 /** As far as the disk has data when a candidate is set up. */
 export const FILLED_BYTES = 256 * MIB;
+export const DISK_BYTES = 8192 * MIB;
 /** One write into each chunk of this: none of them has a slot before. */
-export const SPARSE_BYTES = 8192 * MIB;
-/** One at a time a quarter of them take long enough. With many in flight they would be over while code is compiled. */
-const SPARSE_ALONE_BYTES = SPARSE_BYTES / 4;
+const SPARSE_BYTES = 6144 * MIB;
+/** One at a time a third of them take long enough. */
+const SPARSE_ALONE_BYTES = 2048 * MIB;
 const SPARSE_STEP_BYTES = 256 * 1024;
 /** Every block of this is visited once. */
 const DENSE_BYTES = 128 * MIB;
+/**
+ * The same load goes to other blocks before, uncounted: V8 interprets the first thousands of requests of a kind, and
+ * with many in flight these are most of a load.
+ */
+const DENSE_WARM_UP = { offsetBytes: DENSE_BYTES, sizeBytes: DENSE_BYTES };
+const DENSE_ALONE_WARM_UP = { offsetBytes: DENSE_BYTES, sizeBytes: DENSE_BYTES / 4 };
+const SPARSE_WARM_UP = { offsetBytes: SPARSE_BYTES, sizeBytes: DISK_BYTES - SPARSE_BYTES };
+const SPARSE_ALONE_WARM_UP = { offsetBytes: SPARSE_ALONE_BYTES, sizeBytes: 512 * MIB };
+const FILLED_WARM_UP = { offsetBytes: FILLED_BYTES, sizeBytes: FILLED_BYTES };
 /** Of the changed-block map of such a disk. */
 const CBT_BLOCK_BYTES = 65_536;
 
@@ -38,6 +48,12 @@ const PASS_THROUGH = [
   "front, copies",
 ];
 
+/** Every block once. */
+function dense(rw, depth, blockBytes = 4096) {
+  const warmUp = depth === 1 ? DENSE_ALONE_WARM_UP : DENSE_WARM_UP;
+  return { rw, blockBytes, depth, sizeBytes: DENSE_BYTES, warmUp };
+}
+
 /** Of candidates with a snapshot, against the front without one. */
 function underSnapshot(loads, candidates = WITH_SNAPSHOT) {
   return { candidates: ["front", ...candidates], reference: "front", loads };
@@ -45,10 +61,12 @@ function underSnapshot(loads, candidates = WITH_SNAPSHOT) {
 
 /** The first pass finds nothing saved, the second one all. */
 function firstWrites(depth) {
-  const sizeBytes = depth === 1 ? SPARSE_ALONE_BYTES : SPARSE_BYTES;
-  const sparse = { rw: "write", blockBytes: 4096, depth, sizeBytes };
-  const dense = { rw: "randwrite", ...once4K, depth };
-  const step = { ...sparse, stepBytes: SPARSE_STEP_BYTES };
+  const sparse =
+    depth === 1
+      ? { sizeBytes: SPARSE_ALONE_BYTES, warmUp: SPARSE_ALONE_WARM_UP }
+      : { sizeBytes: SPARSE_BYTES, warmUp: SPARSE_WARM_UP };
+  const step = { rw: "write", blockBytes: 4096, depth, stepBytes: SPARSE_STEP_BYTES, ...sparse };
+  const block = dense("randwrite", depth);
   const candidates = ["front, snapshot", ...DM_SNAPSHOTS, ...OTHERS];
   return [
     underSnapshot(
@@ -60,8 +78,8 @@ function firstWrites(depth) {
     ),
     underSnapshot(
       [
-        { name: `first write to a block, 4 KiB random, QD ${depth}`, ...dense },
-        { name: `write again, 4 KiB random, QD ${depth}`, ...dense },
+        { name: `first write to a block, 4 KiB random, QD ${depth}`, ...block },
+        { name: `write again, 4 KiB random, QD ${depth}`, ...block },
       ],
       candidates,
     ),
@@ -69,7 +87,7 @@ function firstWrites(depth) {
 }
 
 function firstWrites64K() {
-  const load = { rw: "randwrite", blockBytes: 65_536, depth: 32, sizeBytes: DENSE_BYTES };
+  const load = dense("randwrite", 32, 65_536);
   return underSnapshot(
     [
       { name: "first write, 64 KiB random, QD 32", ...load },
@@ -81,7 +99,7 @@ function firstWrites64K() {
 
 /** As firstWrites(), from the first block to the last. */
 function firstInSequence(name, blockBytes, depth) {
-  const load = { rw: "write", blockBytes, depth, sizeBytes: DENSE_BYTES };
+  const load = dense("write", depth, blockBytes);
   return underSnapshot([
     { name: `first write in sequence, ${name}`, ...load },
     { name: `write again in sequence, ${name}`, ...load },
@@ -104,10 +122,10 @@ const PERSISTENT_SNAPSHOT = ["snapshot, state disk", "persistent snapshot"];
 
 /** Blocks of the tracker's map are recorded by the same writes. */
 function underPersistent(depth) {
-  const dense = { rw: "randwrite", ...once4K, depth };
+  const load = dense("randwrite", depth);
   const loads = [
-    { name: `first write to a block, 4 KiB random, QD ${depth}`, ...dense },
-    { name: `write again, 4 KiB random, QD ${depth}`, ...dense },
+    { name: `first write to a block, 4 KiB random, QD ${depth}`, ...load },
+    { name: `write again, 4 KiB random, QD ${depth}`, ...load },
   ];
   return { candidates: PERSISTENT_SNAPSHOT, reference: PERSISTENT_SNAPSHOT[0], loads };
 }
@@ -117,7 +135,11 @@ function recorded(depth) {
 }
 
 function firstRecord(depth) {
-  const blocks = { blockBytes: CBT_BLOCK_BYTES, sizeBytes: FILLED_BYTES };
+  const blocks = {
+    blockBytes: CBT_BLOCK_BYTES,
+    sizeBytes: FILLED_BYTES,
+    warmUp: FILLED_WARM_UP,
+  };
   const name = `first writes to a block of the map, random, QD ${depth}`;
   return persistent([{ name, rw: "randwrite", depth, ...blocks }]);
 }
@@ -132,7 +154,7 @@ const PASS_THROUGH_LOADS = [
   { name: "1 MiB sequential write, QD 4", rw: "write", ...sequential1M },
 ].map((load) => ({ ...load, isWarm: true }));
 
-const firstDense = { rw: "randwrite", ...once4K, depth: 32 };
+const firstDense = dense("randwrite", 32);
 
 export const SERIES = {
   passthrough: {
