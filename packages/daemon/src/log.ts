@@ -3,8 +3,9 @@
  * each line has its priority in front, as sd-daemon(3) describes: the journal takes it off, and `journalctl -p err` finds
  * what went wrong. The JSON behind it is the same as elsewhere.
  */
-import { constants, fstatSync, openSync, writeSync } from "node:fs";
+import { fstatSync } from "node:fs";
 import { errnoNameOf } from "@blksnap/errors";
+import { unblockedWriter, type WriteNow } from "@blksnap/uring";
 import { type DestinationStream, type Logger, pino } from "pino";
 
 const STDERR = 2;
@@ -26,7 +27,7 @@ interface LeveledStream extends DestinationStream {
   lastLevel: number;
 }
 
-/** For a line, where the pipe is full. */
+/** For a line, where the pipe or the socket is full. */
 const FULL_WAIT_MS = 100;
 /** For all lines that must not be lost, until the reader takes something: then they are dropped as others. */
 const URGENT_WAIT_MS = 1000;
@@ -41,10 +42,11 @@ function pauseThread(): void {
 /**
  * Writes each line at once, so that nothing is lost when the process ends. What cannot be written, as where the disk of the
  * log is full, is dropped, and counted in the next line that can: no daemon ends with its log, nor do its devices wait.
- * What a daemon ends with is urgent: the reader is given time for it, also where it has stood still.
+ * Nor do they wait for a reader that has stopped reading, such as journald with its disk hung. What a daemon ends with is
+ * urgent: the reader is given time for it, also where it has stood still.
  */
 export class LineWriter {
-  readonly #fd: number;
+  readonly #write: WriteNow;
   readonly #withPriorities: boolean;
   #lost = 0;
   #why = "";
@@ -55,7 +57,7 @@ export class LineWriter {
 
   constructor(fd: number, withPriorities: boolean, pause: () => void = pauseThread) {
     this.#pause = pause;
-    this.#fd = fd;
+    this.#write = unblockedWriter(fd);
     this.#withPriorities = withPriorities;
   }
 
@@ -87,7 +89,7 @@ export class LineWriter {
     let at = 0;
     for (let pauses = 0; at < bytes.length; ) {
       try {
-        at += writeSync(this.#fd, bytes, at);
+        at += this.#write(bytes.subarray(at));
         this.#urgentWaitMs = URGENT_WAIT_MS;
       } catch (error) {
         this.#why = errnoNameOf(error);
@@ -116,19 +118,6 @@ export class LineWriter {
   }
 }
 
-/**
- * A descriptor of the same pipe that does not block, whatever those want who have the other: a reader that has stopped
- * reading stops no thread of ours. A socket, as the journal's, cannot be opened again; what cannot be is written to as it is.
- */
-function unblocked(fd: number): number {
-  try {
-    if (!fstatSync(fd).isFIFO()) return fd;
-    return openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_NONBLOCK);
-  } catch {
-    return fd;
-  }
-}
-
 /** Whether what is written to `fd` goes to the journal: $JOURNAL_STREAM of systemd.exec(5). */
 export function isJournal(fd: number = STDERR, environment: Environment = process.env): boolean {
   const stream = environment["JOURNAL_STREAM"];
@@ -150,7 +139,7 @@ let stderrLines: LineWriter | undefined;
 
 function stderrWriter(): LineWriter {
   if (stderrLines === undefined) {
-    stderrLines = new LineWriter(unblocked(STDERR), isJournal());
+    stderrLines = new LineWriter(STDERR, isJournal());
     process.once("exit", endLog);
   }
   return stderrLines;
@@ -162,7 +151,7 @@ export function endLog(): void {
 }
 
 export function logTo(fd: number, level: string, withPriorities: boolean): Logger {
-  return loggerOf(new LineWriter(unblocked(fd), withPriorities), level);
+  return loggerOf(new LineWriter(fd, withPriorities), level);
 }
 
 function loggerOf(writer: LineWriter, level: string): Logger {

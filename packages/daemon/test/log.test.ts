@@ -14,11 +14,15 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { socketPair } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { isJournal, LineWriter, logTo } from "../dist/log.js";
 
 const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
+
+const MISSING = /^\{.*"lines":[0-9]+,"msg":"lines of this log are missing: EAGAIN"\}$/;
+const LINE = `${"f".repeat(1000)}\n`;
 
 /** What `body` writes to a file that it gets the descriptor of. */
 function written(body: (fd: number) => void): string {
@@ -134,6 +138,37 @@ test("a pipe that blocks, and that nobody reads, stops nothing", () => {
   rmSync(folder, { recursive: true });
 });
 
+test("the journal's socket, which journald does not read, stops nothing, and then tells what is missing", () => {
+  const [socket, journald] = socketPair();
+  const text = `
+    const { logTo } = await import(${JSON.stringify(new URL("../dist/log.js", import.meta.url).href)});
+    const { readSync } = await import("node:fs");
+    const { spawnSync } = await import("node:child_process");
+    const logger = logTo(2, "info", true);
+    // As a supervisor starts a daemon, which libuv gives a socket that blocks: the same one.
+    spawnSync("true", { stdio: ["ignore", "ignore", "inherit"] });
+    for (let line = 0; line < 2000; line++) logger.info("f".repeat(1000));
+    console.log("all said");
+    for (let left = 2 ** 16; left > 0; ) left -= readSync(3, Buffer.alloc(left));
+    logger.error("there again");`;
+  const words = ["--input-type=module", "--eval", text];
+  const stdio = ["ignore", "pipe", socket, journald] as const;
+  const ended = spawnSync(process.execPath, words, { stdio: [...stdio], timeout: 60_000 });
+  closeSync(socket);
+  assert.is(ended.stdout.toString(), "all said\n");
+  const bytes = Buffer.alloc(2 ** 22);
+  let length = 0;
+  for (let more = 1; more > 0; length += more) more = readSync(journald, bytes, { offset: length });
+  closeSync(journald);
+  const [missing = "", last = ""] = bytes
+    .toString("utf8", 0, length)
+    .trimEnd()
+    .split("\n")
+    .slice(-2);
+  assert.match(missing.replace("<4>", ""), MISSING);
+  assert.is(JSON.parse(last.replace("<3>", "")).msg, "there again");
+});
+
 /** A pipe that does not block. @returns its descriptor, and what takes all that is in it */
 function pipe(body: (fd: number, taken: () => string, path: string) => void): void {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-log-"));
@@ -145,9 +180,6 @@ function pipe(body: (fd: number, taken: () => string, path: string) => void): vo
   closeSync(fd);
   rmSync(folder, { recursive: true });
 }
-
-const MISSING = /^\{.*"lines":[0-9]+,"msg":"lines of this log are missing: EAGAIN"\}$/;
-const LINE = `${"f".repeat(1000)}\n`;
 
 test("a reader that has stood still gets time for what is urgent, and for nothing else", () => {
   pipe((fd, taken) => {

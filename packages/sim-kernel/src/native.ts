@@ -137,6 +137,7 @@ export class SimNative {
       releaseThread: () => 0,
       replaceProcess: () => -Errno.EPERM,
       setAffinity: () => 0,
+      sendNow: () => -Errno.EPERM,
       sendDatagram: (_path, text) => text.length,
       setCapability: (_capability, effective) => {
         const was = this.#hasSysAdmin ? 1 : 0;

@@ -225,6 +225,13 @@ Napi::Value SendDatagram(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// sendNow(fd, bytes): to a connected socket, and never waits
+Napi::Value SendNow(const Napi::CallbackInfo& info) {
+  auto bytes = info[1].As<Napi::Uint8Array>();
+  const ssize_t sent = send(I32(info, 0), bytes.Data(), bytes.ByteLength(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  return Result(info.Env(), sent);
+}
+
 // setAffinity(cpu): binds the calling thread to one CPU
 Napi::Value SetAffinity(const Napi::CallbackInfo& info) {
   cpu_set_t set;
@@ -289,6 +296,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["releaseThread"] = Napi::Function::New(env, ReleaseThread, "releaseThread");
   exports["replaceProcess"] = Napi::Function::New(env, ReplaceProcess, "replaceProcess");
   exports["setCapability"] = Napi::Function::New(env, SetCapability, "setCapability");
+  exports["sendNow"] = Napi::Function::New(env, SendNow, "sendNow");
   exports["sendDatagram"] = Napi::Function::New(env, SendDatagram, "sendDatagram");
   exports["setAffinity"] = Napi::Function::New(env, SetAffinity, "setAffinity");
 }

@@ -53,3 +53,4 @@ export { CQE_WORDS, LINK_TORN, Ring, type RingOptions } from "./ring.js";
 export { Serial } from "./serial.js";
 export { isRingShort } from "./shortage.js";
 export * from "./system.js";
+export { unblockedWriter, type WriteNow } from "./unblocked-writer.js";

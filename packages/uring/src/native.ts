@@ -81,6 +81,7 @@ export interface UringNative {
   releaseThread(status: number): number;
   replaceProcess(path: string, words: readonly string[], lastFd: number): number;
   setAffinity(cpu: number): number;
+  sendNow(fd: number, bytes: Uint8Array): number;
   sendDatagram(path: string, text: string): number;
   setCapability(capability: number, effective: boolean): number;
   directIoAlignment(fd: number): [number, number] | number;
