@@ -8,6 +8,7 @@ export {
 } from "./continuity/boot-mark.js";
 export {
   type Continuity,
+  doubtOfIdentity,
   type EarlierTracking,
   judgeContinuity,
   type PersistedIdentity,

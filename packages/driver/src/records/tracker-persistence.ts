@@ -25,6 +25,7 @@ import {
   type BootMark,
   type Continuity,
   compareIdentity,
+  doubtOfIdentity,
   type EarlierTracking,
   extSession,
   judgeContinuity,
@@ -108,7 +109,7 @@ export class TrackerPersistence {
 
   /**
    * Looks up what is recorded about an original that is open exclusively.
-   * @throws ControlError DEVICE_NOT_FOUND: it is not the device of `uuid`; PERSISTENT_STATE_UNUSABLE:
+   * @throws ControlError DEVICE_NOT_FOUND: it is not, or perhaps not, the device of `uuid`; PERSISTENT_STATE_UNUSABLE:
    * it cannot be read, or it is wanted or has a record and cannot be written
    */
   static async prepare(
@@ -137,6 +138,10 @@ export class TrackerPersistence {
       const isSure =
         verdict.verdict === "continue" ||
         compareIdentity(found.tracking.identity, facts.identity) === "same";
+      if (uuid !== undefined) {
+        const doubt = isSure ? undefined : doubtOfIdentity(found.tracking, facts);
+        assertNoOther(backing.path, verdict, doubt);
+      }
       if (verdict.verdict !== "other_device" && (isSure || persistent)) {
         // Only a tracker that needs the medium, as this one does, fails when it cannot be written.
         await directory.own();
@@ -145,10 +150,6 @@ export class TrackerPersistence {
           return { kind: "broken", persistence, broken: verdict };
         }
         return { kind: "continues", persistence, chunkShift: found.chunkShift };
-      }
-      if (uuid !== undefined && verdict.verdict === "other_device") {
-        const what = `${backing.path} is another device than it was: ${verdict.why}`;
-        throw new ControlError("DEVICE_NOT_FOUND", what);
       }
     }
     if (!persistent) return { kind: "unrecorded" };
@@ -420,6 +421,19 @@ export class TrackerPersistence {
     );
     if (this.#state.isRemoved) await this.forget();
   }
+}
+
+/**
+ * Of a device that nobody has named: another disk would be kept from whom it belongs to, and the record from its own.
+ * @throws ControlError DEVICE_NOT_FOUND
+ */
+function assertNoOther(path: string, verdict: Continuity, doubt: string | undefined): void {
+  const isOther = verdict.verdict === "other_device";
+  const why = isOther ? verdict.why : doubt;
+  if (why === undefined) return;
+  const hint = "If it is to be tracked, attach it: blksnapctl attach --persistent";
+  const what = `${path} ${isOther ? "is" : "may be"} another device than it was: ${why}`;
+  throw new ControlError("DEVICE_NOT_FOUND", what, { hint });
 }
 
 /** Of a medium that does not answer nothing is known: what fails there is met again, and said, in begin(). */

@@ -13,6 +13,7 @@
  */
 import type { BootMark } from "./boot-mark.js";
 import {
+  compareIdentity,
   type DeviceIdentity,
   differingField,
   hasSameName,
@@ -102,6 +103,23 @@ export function judgeContinuity(
     ? doubtAfterEnd(before, now, options)
     : doubtAfterCrash(before, now, options);
   return doubt === undefined ? CONTINUE : newGeneration("unclean", doubt);
+}
+
+/**
+ * Why a device that has the name of an earlier one may be another, though no name of the hardware's or the content's
+ * differs; undefined where nothing speaks for that. Without any such name two disks of one size cannot be told apart. A
+ * regular file is what is at its path.
+ */
+export function doubtOfIdentity(
+  before: PersistedIdentity,
+  now: PersistedIdentity,
+): string | undefined {
+  if (isRegularFile(now.witness)) return undefined;
+  if (compareIdentity(before.identity, now.identity) !== "unknown") return undefined;
+  const gone = NAMES.find((name) => (before.identity[name] ?? null) !== null);
+  if (gone !== undefined) return changed(FIELD_NAMES[gone], before.identity[gone], null);
+  if (before.capacityBytes === now.capacityBytes) return undefined;
+  return changed("capacity in bytes", before.capacityBytes, now.capacityBytes);
 }
 
 /** What shows a write after tracking had ended in order. */
@@ -323,6 +341,9 @@ const FIELD_NAMES: Readonly<Record<NamingField, string>> = {
   partUuid: "PARTUUID",
   contentUuid: "file system UUID",
 };
+
+/** What a device is known by, beside where it is. */
+const NAMES = ["wwid", "serial", "dmUuid", "partUuid", "contentUuid"] as const;
 
 function changed(name: string, was: string | number | null, is: string | number | null): string {
   return `its ${name} was ${was ?? "none"} and is ${is ?? "none"}`;

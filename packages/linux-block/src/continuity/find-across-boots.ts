@@ -12,8 +12,8 @@ export interface DeviceOfEarlierBoot {
 }
 
 /**
- * The path to open a device by: the name that it had, unless that is gone or leads to another disk, and another
- * device surely is the one. Undefined where there is nothing by that name, and no such device.
+ * The path to open a device by: the name that it had, unless that is gone, leads to another disk, or perhaps does while
+ * another device surely is the one. Undefined where there is no such device, or not yet.
  */
 export async function findAcrossBoots(
   { device, identity }: DeviceOfEarlierBoot,
@@ -24,7 +24,9 @@ export async function findAcrossBoots(
     const { blockDevice } = await lookAt(device);
     if (blockDevice === undefined) return device;
     const verdict = await compare(identity, deviceKey(blockDevice), sysfs);
-    if (verdict !== "different") return device;
+    if (verdict === "same") return device;
+    // A name that leads to another disk is none; the disk may come later, as at boot.
+    isThere = verdict === "unknown";
   } catch (error) {
     // What else can be wrong with it is said when it is opened.
     isThere = (error as NodeJS.ErrnoException).code !== "ENOENT";

@@ -120,13 +120,12 @@ test("at boot: the name of attach, unless it leads to another disk", async () =>
   };
   device("8:16", "sdb", { "device/wwid": "naa.5" });
   assert.is(await findAcrossBoots(wanted, options), "/dev/sdb");
-  // Not known to be another one.
+  // Its own has no node here, and is none to open.
   device("8:32", "sdc", {});
   at = "8:32";
-  assert.is(await findAcrossBoots(wanted, options), "/dev/sdb");
-  // Another one, and its own has no node here: what is wrong is said when the name is opened.
+  assert.is(await findAcrossBoots(wanted, options), "/dev/sdb", "not known to be another one");
   device("8:32", "sdc", { "device/wwid": "naa.6" });
-  assert.is(await findAcrossBoots(wanted, options), "/dev/sdb");
+  assert.is(await findAcrossBoots(wanted, options), undefined, "another one is none");
   at = undefined;
   assert.is(await findAcrossBoots(wanted, options), undefined);
 });
