@@ -93,7 +93,7 @@ export async function serve(
     const tell = (event: NewDaemonEvent) => events?.push(event);
     const begunFile = join(stateDirectory, StateFile.hooksBegun);
     const hooks = new TakeHooks({ ...hooksOf(values), begunFile, logger, tell });
-    const control = withHooks(driver, hooks, tell);
+    const control = withHooks(configured.watching(driver), hooks, tell);
     const own = { daemon: operations, nbd: listeners };
     const controls = { control, ...own, ...(events && { events }), ...passed };
     const server = await startServer(values, driver, controls, logger).catch(async (error) => {

@@ -73,6 +73,7 @@ function attaching(
   earlier?: Served,
 ) {
   const asked: string[] = [];
+  const paused: number[] = [];
   const lines: { level: number; msg: string; device: string }[] = [];
   const logger = pino({ base: null }, { write: (line: string) => lines.push(JSON.parse(line)) });
   let nowMs = 0;
@@ -97,13 +98,14 @@ function attaching(
       settled++;
     },
     nowMs: () => nowMs,
-    untilLookAgain: async () => {
-      nowMs += 1000;
+    untilLookAgain: async (_: AbortSignal, afterMs: number) => {
+      paused.push(afterMs);
+      nowMs += Math.max(1000, afterMs);
     },
   };
   const all = new ConfiguredDevices(devicesToAttach(config, earlier, false, 0), surroundings);
   const at = (level: number) => lines.filter((line) => line.level === level);
-  return { asked, at, end, all, settled: () => settled, surroundings };
+  return { asked, paused, at, end, all, settled: () => settled, surroundings };
 }
 
 function repeated(code: string, times: number): string[] {
@@ -155,6 +157,73 @@ test("one that was given up while nothing could be attached is attached when tha
   asked.length = 0;
   await all.attachHeld();
   assert.equal(asked, [], "once");
+});
+
+/** Two devices that were given up while nothing could be attached, and can be now. */
+async function held(answers: Readonly<Record<string, (string | undefined)[]>>, earlier?: Served) {
+  const devices = [configured("/dev/vg/a", 1), configured("/dev/vg/b", 2)];
+  const made = attaching(answers, devices, earlier);
+  Object.assign(made.surroundings, { isHeld: () => true });
+  await made.all.attach();
+  Object.assign(made.surroundings, { isHeld: () => false });
+  made.asked.length = 0;
+  return { ...made, devices };
+}
+
+test("one that was held back, and is in use after that, is attached when it is free, however long that takes", async () => {
+  const { all, paused, at } = await held({
+    "/dev/vg/a": [...repeated("DEVICE_BUSY", 100), "DEVICE_NOT_FOUND", undefined],
+    "/dev/vg/b": ["DEVICE_BUSY", "DEVICE_ZONED"],
+  });
+  const errors = at(ERROR).length;
+  await all.attachHeld();
+  assert.equal([all.waited, all.missing.map(({ device }) => device)], [[], ["/dev/vg/b"]]);
+  assert.is(at(ERROR).length, errors + 1, "of that which has failed for good");
+  assert.equal([paused[0], paused.at(-1)], [500, 10_000]);
+});
+
+test("one that users have detached is not attached later, by whatever name they did so", async () => {
+  const { all, asked, settled } = await held({
+    "/dev/vg/a": ["DEVICE_BUSY"],
+    "/dev/vg/b": ["DEVICE_BUSY", undefined],
+  });
+  assert.equal([all.letGo("/dev/vg/../vg/a"), all.letGo("/dev/vg/c")], [true, false]);
+  await all.attachHeld();
+  assert.equal([asked, all.missing, settled()], [["/dev/vg/b false"], [], 4]);
+  assert.not(all.letGo("/dev/vg/b"), "it is attached");
+
+  // Below /dev, as udev's links are.
+  const links = mkdtempSync("/dev/shm/blksnap-devices-");
+  const link = join(links, "link");
+  symlinkSync("/dev/null", link);
+  const waiting = attaching({ "/dev/null": repeated("DEVICE_NOT_FOUND", 9) }, [
+    configured("/dev/null", 1, 60),
+  ]);
+  const { untilLookAgain } = waiting.surroundings;
+  Object.assign(waiting.surroundings, {
+    untilLookAgain: async (signal: AbortSignal, afterMs: number) => {
+      if (waiting.asked.length === 3) assert.ok(waiting.all.letGo(link));
+      await untilLookAgain(signal, afterMs);
+    },
+  });
+  await waiting.all.attach();
+  assert.equal([waiting.asked.length, waiting.all.waited, waiting.all.missing], [3, [], []]);
+  rmSync(links, { recursive: true });
+});
+
+test("the next daemon does not wait at its start for what is held back, and attaches it in its time", async () => {
+  const first = await held({ "/dev/vg/a": ["DEVICE_BUSY"], "/dev/vg/b": [undefined] });
+  assert.equal(
+    first.all.waited.map(({ configured: { device }, isHeld }) => [device, isHeld]),
+    [["/dev/vg/a", true]],
+  );
+  const config = { values: new Map(), devices: first.devices };
+  const served = { pid: 1, config, waited: first.all.waited };
+  const next = attaching({ "/dev/vg/a": ["DEVICE_BUSY", undefined] }, first.devices, served);
+  await next.all.attach();
+  assert.equal([next.asked, next.all.waited.length], [[], 1]);
+  await next.all.attachHeld();
+  assert.equal([next.asked.length, next.all.waited], [2, []]);
 });
 
 test("what passes while a machine starts is waited for, each reason said once", async () => {

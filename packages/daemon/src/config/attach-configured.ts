@@ -4,6 +4,8 @@
  * At boot much passes by itself: a disk is not found yet, udev, fsck or a scan of volumes holds it. So each device is
  * tried again until its time is over; then the boot continues without it.
  */
+import { realpathSync } from "node:fs";
+import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import type { AttachRequestOptions, AttachResponse, ErrorName, StatusResponse } from "@blksnap/api";
 import type { Logger } from "pino";
@@ -33,6 +35,8 @@ const PASSING: ReadonlySet<string> = new Set<ErrorName>([
   "UBLK_FAILED",
 ]);
 const PASSING_WAIT_MS = 10_000;
+/** Of what no boot waits for. */
+const HELD_LOOK_AGAIN_INTERVAL_MS = 10_000;
 
 export type Missing = StatusResponse["daemon"]["configuration"]["missing"][number];
 
@@ -46,11 +50,24 @@ export interface AttachSurroundings {
   /** Whether no device can be attached at all now: one that is busy then is tried again when that is over. */
   readonly isHeld?: () => boolean;
   readonly nowMs?: () => number;
-  readonly untilLookAgain?: (signal: AbortSignal) => Promise<unknown>;
+  readonly untilLookAgain?: (signal: AbortSignal, afterMs: number) => Promise<unknown>;
 }
 
-function untilNext(signal: AbortSignal): Promise<unknown> {
-  return delay(LOOK_AGAIN_INTERVAL_MS, undefined, { signal }).catch(() => undefined);
+function untilNext(signal: AbortSignal, afterMs: number): Promise<unknown> {
+  return delay(afterMs, undefined, { signal }).catch(() => undefined);
+}
+
+const DEV = "/dev/";
+
+/** Whether two paths lead to one device. Below /dev a look never waits; an image file is known by its path. */
+function isSamePath(one: string, other: string): boolean {
+  if (one === other) return true;
+  if (!one.startsWith(DEV) || !other.startsWith(DEV)) return false;
+  try {
+    return realpathSync(one) === realpathSync(other);
+  } catch {
+    return false;
+  }
 }
 
 /**
@@ -82,7 +99,6 @@ export class ConfiguredDevices {
   readonly #surroundings: AttachSurroundings;
   readonly #waited: Set<WaitedFor>;
   readonly #missing = new Map<string, Missing>();
-  #held: WaitedFor[] = [];
 
   constructor(devices: readonly WaitedFor[], surroundings: AttachSurroundings) {
     this.#waited = new Set(devices);
@@ -101,16 +117,28 @@ export class ConfiguredDevices {
 
   /** Ends when each is attached, or was waited for in vain, or failed; that is logged, and no error. */
   async attach(): Promise<void> {
-    await Promise.all(this.waited.map((one) => this.#attachOne(one)));
+    const boot = this.waited.filter(({ isHeld }) => isHeld !== true);
+    await Promise.all(boot.map((one) => this.#attachOne(one)));
   }
 
-  /** Those that were given up while none could be attached. Ends as attach() does. */
+  /**
+   * Those that were given up while none could be attached, each for as long as it takes: also one that is mounted without
+   * its front by then. Ends when each is attached, has failed for good, or was let go of by users.
+   */
   async attachHeld(): Promise<void> {
-    const { nowMs = bootClockMs } = this.#surroundings;
-    const held = this.#held.map((one) => ({ ...one, untilMs: nowMs() + PASSING_WAIT_MS }));
-    this.#held = [];
-    for (const one of held) this.#waited.add(one);
+    const held = this.waited.filter(({ isHeld }) => isHeld === true);
     await Promise.all(held.map((one) => this.#attachOne(one)));
+  }
+
+  /** Users have detached it: it is not attached later. Answers whether it was still to be. */
+  letGo(path: string): boolean {
+    const wanted = resolve(path);
+    const its = this.waited.filter(({ configured }) => isSamePath(configured.device, wanted));
+    for (const one of its) {
+      this.#missing.delete(one.configured.device);
+      this.#settle(one);
+    }
+    return its.length > 0;
   }
 
   async #attachOne(one: WaitedFor): Promise<void> {
@@ -124,7 +152,7 @@ export class ConfiguredDevices {
     }
     const beganMs = nowMs();
     let untilMs = one.untilMs;
-    while (!signal.aborted) {
+    while (!signal.aborted && this.#waited.has(one)) {
       try {
         const { front } = await attach(device, { persistent });
         logger.info({ device, front, from }, "a device of the configuration is attached");
@@ -133,19 +161,21 @@ export class ConfiguredDevices {
         return;
       } catch (error) {
         const { code = null, message } = error as { code?: string; message: string };
-        // It fails because this daemon ends; the next one waits.
-        if (signal.aborted) return;
+        // It fails because this daemon ends, and the next one waits; or it is not wanted any more.
+        if (signal.aborted || !this.#waited.has(one)) return;
         const isPassing = PASSING.has(code ?? "");
         if (isPassing) untilMs = Math.min(untilMs, nowMs() + PASSING_WAIT_MS);
         else untilMs = one.untilMs;
         const isWaitedFor = isPassing || COMING.has(code ?? "");
-        if (!isWaitedFor || nowMs() >= untilMs) {
+        const isOver = one.isHeld !== true && nowMs() >= untilMs;
+        if (!isWaitedFor || isOver) {
           this.#giveUp(one, code, message, isWaitedFor ? nowMs() - beganMs : undefined);
           return;
         }
         this.#noteWait(one, code, message);
       }
-      await untilLookAgain(signal);
+      const isLong = one.isHeld === true && nowMs() - beganMs >= PASSING_WAIT_MS;
+      await untilLookAgain(signal, isLong ? HELD_LOOK_AGAIN_INTERVAL_MS : LOOK_AGAIN_INTERVAL_MS);
     }
   }
 
@@ -159,7 +189,8 @@ export class ConfiguredDevices {
 
   #giveUp(one: WaitedFor, code: string | null, why: string, waitedMs: number | undefined): void {
     const { device, from } = one.configured;
-    if (code === "DEVICE_BUSY" && this.#surroundings.isHeld?.() === true) this.#held.push(one);
+    const isHeld = code === "DEVICE_BUSY" && this.#surroundings.isHeld?.() === true;
+    if (isHeld) this.#waited.add({ ...one, isHeld });
     const waited = waitedMs === undefined ? "" : ` after ${Math.round(waitedMs / 1000)} s`;
     this.#missing.set(device, { device, from, waited_for: false, code, why });
     const text = `a device of the configuration is not attached${waited}: ${why}`;

@@ -1,7 +1,15 @@
 /** The configuration in the life of a daemon: devices attached, what the next daemon continues with, status. */
-import type { AttachRequestOptions, AttachResponse, StatusResponse } from "@blksnap/api";
+import { resolve } from "node:path";
+import type {
+  AttachRequestOptions,
+  AttachResponse,
+  ControlError,
+  DriverControl,
+  StatusResponse,
+} from "@blksnap/api";
 import type { Logger } from "pino";
 import type { Values } from "../options.js";
+import { overlay } from "../overlay.js";
 import { ConfiguredDevices, devicesToAttach } from "./attach-configured.js";
 import { isError, problemText } from "./config-problem.js";
 import type { InForce } from "./in-force.js";
@@ -60,6 +68,25 @@ export class Configured {
     // It may have ended while others were waited for.
     if (!(await driver.held.over)) return;
     await this.#devices?.attachHeld();
+  }
+
+  /** The driver, whose users let go of what is still to be attached, too, by a detach. */
+  watching(driver: DriverControl): DriverControl {
+    const detach: DriverControl["detach"] = async (device, options) => {
+      // First: an attempt that is under way has its turn before the detach.
+      const wasToCome = this.#devices?.letGo(device) === true;
+      try {
+        return await driver.detach(device, options);
+      } catch (error) {
+        if (!wasToCome || (error as ControlError).code !== "NOT_ATTACHED") throw error;
+        this.#logger.info(
+          { device },
+          "a device of the configuration was to be attached, and is given up",
+        );
+        return { device: resolve(device), front: "" };
+      }
+    };
+    return overlay(driver, { detach });
   }
 
   /** The daemon is about to end. @param isHandOver the next one is about to start, and continues */

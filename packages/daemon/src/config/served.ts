@@ -27,6 +27,8 @@ export interface WaitedFor {
   readonly untilMs: number;
   /** How many daemons have waited for it before, and ended meanwhile. */
   readonly earlierDaemons: number;
+  /** It is attached when any device can be again, and no boot waits for it. */
+  readonly isHeld?: boolean;
 }
 
 export interface Served {

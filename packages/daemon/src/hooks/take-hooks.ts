@@ -16,6 +16,7 @@ import { ControlError, type DriverControl, type ErrorName } from "@blksnap/api";
 import { Serial } from "@blksnap/uring";
 import type { Logger } from "pino";
 import type { NewDaemonEvent } from "../events/differences.js";
+import { overlay } from "../overlay.js";
 import { type Hook, hooksIn } from "./hook-files.js";
 import { type HookCall, runHook } from "./run-hook.js";
 
@@ -212,12 +213,5 @@ export function withHooks(
       throw error;
     }
   };
-  return new Proxy(driver, {
-    get(target, name) {
-      if (name === "snapshotTake") return snapshotTake;
-      const value: unknown = Reflect.get(target, name);
-      // Its private parts are its own, not this proxy's.
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
+  return overlay(driver, { snapshotTake });
 }

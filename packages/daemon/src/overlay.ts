@@ -1,0 +1,14 @@
+import type { DriverControl } from "@blksnap/api";
+
+/** A driver some of whose operations are replaced. */
+export function overlay(driver: DriverControl, own: Partial<DriverControl>): DriverControl {
+  return new Proxy(driver, {
+    get(target, name) {
+      const replaced: unknown = Reflect.get(own, name);
+      if (replaced !== undefined) return replaced;
+      const value: unknown = Reflect.get(target, name);
+      // Its private parts are its own, not this proxy's.
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
