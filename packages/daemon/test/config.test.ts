@@ -41,6 +41,17 @@ function complaints(text: string): string[] {
   return problems.map(problemText);
 }
 
+test("a device is configured by a line, as the refusal of one in use says", () => {
+  write('[[device]]\ndevice = "/dev/vg/a"\n', {
+    "b.toml": 'device = [{ device = "/dev/disk/by-partuuid/b" }]\n',
+  });
+  const { config: read, problems } = inForce();
+  assert.equal(
+    [read.devices.map(({ device }) => device), problems],
+    [["/dev/vg/a", "/dev/disk/by-partuuid/b"], []],
+  );
+});
+
 test("command line before environment before drop-ins before file before default", () => {
   write('[daemon]\nreactors = 1\nfront-depth = 2\nio-timeout = 500\nsocket = "/s/file"\n', {
     "10-a.toml": "[daemon]\nfront-depth = 3\nio-timeout = 600\n",

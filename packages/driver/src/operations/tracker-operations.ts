@@ -115,7 +115,7 @@ export class TrackerOperations {
       return await named(Tracker.attach(this.#context, this.#nextId++, device, options));
     } catch (error) {
       const hasWays = identity.startsWith("block:") && this.#context.frontend.kind === "ublk";
-      throw hasWays ? withWaysOn(error) : error;
+      throw hasWays ? withWaysOn(error, device) : error;
     }
   }
 

@@ -1,9 +1,12 @@
 /** Errors of a live attach. */
 import { ControlError } from "@blksnap/api";
 
-const WAYS_ON =
-  "Unmount it and mount its front instead; or put a device-mapper linear node under its file system once, " +
-  "and attach that node while it is mounted";
+/** The line is a whole drop-in file. */
+const waysOn = (device: string): string =>
+  "Unmount it and mount its front instead; or write the line " +
+  `device = [{ device = ${JSON.stringify(device)} }] to a file in /etc/blksnap/blksnap.toml.d: from the next boot on ` +
+  "its file system is mounted on its front; or put a device-mapper linear node under its file system once, and attach " +
+  "that node while it is mounted";
 
 export function unsupported(what: string, cause?: unknown): ControlError {
   return new ControlError("LIVE_UNSUPPORTED", what, { cause });
@@ -14,9 +17,9 @@ export function splicingFailed(what: string, cause: unknown): ControlError {
 }
 
 /** Of a device in use that is no device-mapper node: says what can be done. */
-export function withWaysOn(error: unknown): unknown {
+export function withWaysOn(error: unknown, device: string): unknown {
   const isBusy = error instanceof ControlError && error.code === "DEVICE_BUSY";
   return isBusy
-    ? new ControlError("DEVICE_BUSY", error.message, { cause: error, hint: WAYS_ON })
+    ? new ControlError("DEVICE_BUSY", error.message, { cause: error, hint: waysOn(device) })
     : error;
 }
