@@ -163,12 +163,14 @@ test("links to devices that are gone or others' are removed", async () => {
   symlinkSync("../ublkb3", join(root, folder, "vdb"));
   symlinkSync("../ublkb5", join(root, folder, "vdc"));
   writeFileSync(join(root, folder, "notes"), "not ours");
+  mkdirSync(join(root, folder, "by-original/dev"), { recursive: true });
+  symlinkSync("/dev/ublkb5", join(root, folder, "by-original/dev/vdc"));
   const findings = checkLinks(surroundings(), [], folder);
   assert.equal(
     findings.map(({ what }) => what),
-    ["/links/vdc leads to no device of ours"],
+    ["by-original/dev/vdc", "vdc"].map((name) => `/links/${name} leads to no device of ours`),
   );
-  await findings[0].fix?.();
+  for (const { fix } of findings) await fix?.();
   assert.equal(readdirSync(join(root, folder)).sort(), ["notes", "vdb"]);
 });
 

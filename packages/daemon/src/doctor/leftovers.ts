@@ -1,6 +1,6 @@
 /** What daemons have left: devices, links, files, freezes. Only what is ours is ever put right. */
 import { lstatSync, rmdirSync, unlinkSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   type FoundRecord,
@@ -202,13 +202,12 @@ export function checkLinks(
   folder: string = LINKS,
 ): FixableFinding[] {
   const recorded = recordedDevices(records);
-  const stale = host.names(folder).filter((name) => {
-    const id = Number(/^\.\.\/ublkb(\d+)$/.exec(host.link(`${folder}/${name}`) ?? "")?.[1] ?? -1);
+  const stale = linksBelow(host, folder).filter((path) => {
+    const id = Number(/^(?:\.\.|\/dev)\/ublkb(\d+)$/.exec(host.link(path) ?? "")?.[1] ?? -1);
     return id >= 0 && !ownDevices.includes(id) && !recorded.has(id);
   });
   if (stale.length === 0) return [ok("links", `${folder} has no stale link`)];
-  return stale.map((name) => {
-    const path = `${folder}/${name}`;
+  return stale.map((path) => {
     const what = `${path} leads to no device of ours`;
     const why = "who uses that name meets another disk, or none";
     const finding = warning("links", what, why, "doctor --fix removes it");
@@ -216,10 +215,17 @@ export function checkLinks(
   });
 }
 
+function linksBelow(host: Surroundings["host"], folder: string): string[] {
+  return host.names(folder).flatMap((name) => {
+    const path = `${folder}/${name}`;
+    return host.link(path) === undefined ? linksBelow(host, path) : [path];
+  });
+}
+
 function removeLink(folder: string, path: string): string {
   if (lstatSync(path).isSymbolicLink()) unlinkSync(path);
   try {
-    rmdirSync(folder);
+    for (let at = dirname(path); at.length >= folder.length; at = dirname(at)) rmdirSync(at);
   } catch {
     // Other links are still there.
   }

@@ -105,8 +105,8 @@ export interface ResumedServed extends Served {
 
 /** Stable names of devices, for users and programs. */
 export interface Links {
-  /** Answers the name, where there is one now. */
-  add(name: string, path: string): string | undefined;
+  /** Answers the name, where there is one now. @param place another one, in a folder, that no other device has */
+  add(name: string, path: string, place?: string): string | undefined;
   remove(link: string | undefined, path: string): void;
   has(name: string, path: string): boolean;
 }

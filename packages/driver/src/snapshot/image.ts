@@ -92,12 +92,3 @@ export function resumeImage(
     onBegun: () => faultPoint("recover.image-begun"),
   });
 }
-
-/** Names the image after its device. Answers the link, where there is one. */
-export function linkImage(
-  { frontend }: DriverContext,
-  { device }: Tracker,
-  { path }: ServedDevice,
-): string | undefined {
-  return frontend.links.add(`${device}-image`, path);
-}

@@ -12,9 +12,10 @@ import type { DriverContext } from "../context.js";
 import type { ServedDevice } from "../frontend/frontend.js";
 import type { AreaJournalFile } from "../records/area-journal-file.js";
 import type { MapFile } from "../records/state-directory.js";
+import { linkImage } from "../system/device-names.js";
 import { AREA_DROP_SPARE_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
-import { linkImage, resumeImage, startImage } from "./image.js";
+import { resumeImage, startImage } from "./image.js";
 
 /** A diff area, as the main thread knows it. */
 export interface MemberArea {
@@ -77,7 +78,7 @@ export async function openImage(
   });
   faultPoint("take.image-live");
   await context.frontend.makePartitions(member.image);
-  member.imageLink = linkImage(context, tracker, member.image);
+  nameImage(context, snapshot.id, member);
   faultPoint("take.image-linked");
 }
 
@@ -92,7 +93,13 @@ export async function recoverImage(
   const imaged = { snapshot, tracker, area: area.id };
   member.image = await resumeImage(context, imaged, imageNumber, readOnlyImages);
   faultPoint("recover.image-live");
-  member.imageLink = linkImage(context, tracker, member.image);
+  nameImage(context, snapshot, member);
+}
+
+function nameImage({ frontend }: DriverContext, snapshot: string, member: Member): void {
+  const { device } = member.tracker;
+  if (member.image === undefined) return;
+  member.imageLink = linkImage(frontend, { snapshot, device }, member.image.path);
 }
 
 /** Ends a member's part in a snapshot: copy-on-write off, image away, map away. */

@@ -3,8 +3,29 @@ import { DeviceLinks, UdevMarks } from "@blksnap/linux-block";
 import { addPartitions } from "@blksnap/ublk";
 import type { Logger } from "pino";
 
-/** Stable names: /dev/blksnap/NAME and /dev/blksnap/NAME-image. */
+/**
+ * /dev/blksnap/NAME and /dev/blksnap/NAME-image, and for who must not meet the device of another volume of that name:
+ * /dev/blksnap/by-original/dev/vg/NAME, /dev/blksnap/snapshot/ID/dev/vg/NAME.
+ */
 export const links: DeviceLinks = new DeviceLinks("/dev/blksnap");
+
+/** @returns the short link, where there is one now */
+export function linkFront(
+  { links: to }: { readonly links: Pick<DeviceLinks, "add"> },
+  device: string,
+  front: string,
+): string | undefined {
+  return to.add(device, front, `by-original${device}`);
+}
+
+/** As linkFront(). */
+export function linkImage(
+  { links: to }: { readonly links: Pick<DeviceLinks, "add"> },
+  { snapshot, device }: { readonly snapshot: string; readonly device: string },
+  image: string,
+): string | undefined {
+  return to.add(`${device}-image`, image, `snapshot/${snapshot}${device}`);
+}
 
 /** As packages/daemon/udev/59-blksnap.rules has them. */
 export const MARKS_DIRECTORY = "/run/blksnap-udev";

@@ -31,6 +31,7 @@ import type { ServedDevice } from "../frontend/frontend.js";
 import { StateFile } from "../records/file-names.js";
 import type { TrackerRecord } from "../records/records.js";
 import type { MapFile } from "../records/state-directory.js";
+import { linkFront } from "../system/device-names.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
 import { FrontFlush } from "./front-flush.js";
 import { assignReactor, frontQueue, mayPassPages } from "./front-queue.js";
@@ -87,7 +88,7 @@ export class Tracker {
     this.#cbtFile = parts.cbtFile;
     this.#cbtMemory = parts.cbtMemory;
     this.#journal = parts.journal;
-    this.#link = context.frontend.links.add(this.device, front.path);
+    this.#link = linkFront(context.frontend, this.device, front.path);
   }
 
   /**
@@ -217,9 +218,8 @@ export class Tracker {
     this.#backing = { ...this.#backing, path: this.splice.path };
     // What leads to its front is given back by then, or being given back.
     if (this.#hasEnded || !this.front.isLive) return;
-    const { links } = this.#context.frontend;
-    links.remove(this.#link, this.front.path);
-    this.#link = links.add(this.device, this.front.path);
+    this.#context.frontend.links.remove(this.#link, this.front.path);
+    this.#link = linkFront(this.#context.frontend, this.device, this.front.path);
     this.#writeRecord();
   }
 

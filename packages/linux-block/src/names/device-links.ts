@@ -1,6 +1,13 @@
-/** Links by which users find devices whose own names are numbers that come and go. Nothing depends on them. */
+/**
+ * Links by which users find devices whose own names are numbers that come and go. Nothing depends on them.
+ *
+ * ```
+ *   NAME            short, and with a number where another device has it already
+ *   FOLDER/…/NAME   a place of the device's own, which leads to no other one, now or later
+ * ```
+ */
 import { existsSync, mkdirSync, readlinkSync, rmdirSync, symlinkSync, unlinkSync } from "node:fs";
-import { basename } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { entriesOf } from "../sysfs-text.js";
 
 export class DeviceLinks {
@@ -14,9 +21,11 @@ export class DeviceLinks {
   /**
    * Makes a device known by a name; one that is taken gets the device's number added.
    * @param name or path, of which the last part is taken
-   * @returns the link's path; undefined where links cannot be made
+   * @param place below the directory, in a folder: another name, that no other device has
+   * @returns the short link's path; undefined where it cannot be made
    */
-  add(name: string, devicePath: string): string | undefined {
+  add(name: string, devicePath: string, place?: string): string | undefined {
+    if (place !== undefined) this.#addPlace(place, devicePath);
     try {
       mkdirSync(this.#directory, { recursive: true });
     } catch {
@@ -46,28 +55,40 @@ export class DeviceLinks {
     return this.#candidates(name, devicePath).some((path) => leadsTo(path, devicePath));
   }
 
-  /** Removes a link, if it still leads to the device. */
+  /** Removes a link, if it still leads to the device, and its link in a folder. */
   remove(path: string | undefined, devicePath: string): void {
-    if (path === undefined) return;
-    try {
-      if (leadsTo(path, devicePath)) unlinkSync(path);
-      rmdirSync(this.#directory);
-    } catch {
-      // Removed by another program, or other links are still there.
+    const its = [...(path === undefined ? [] : [path]), ...this.#inFolders()];
+    for (const link of its) {
+      if (leadsTo(link, devicePath)) removeLink(link);
     }
+    removeEmpty(this.#directory);
   }
 
   /** Removes the links that lead nowhere: a killed program's. */
   removeStale(): void {
-    try {
-      for (const name of entriesOf(this.#directory)) {
-        const path = `${this.#directory}/${name}`;
-        if (!existsSync(path)) unlinkSync(path);
-      }
-      rmdirSync(this.#directory);
-    } catch {
-      // There are none, or others that lead somewhere.
+    for (const link of linksBelow(this.#directory)) {
+      if (!existsSync(link)) removeLink(link);
     }
+    removeEmpty(this.#directory);
+  }
+
+  #addPlace(place: string, devicePath: string): void {
+    const path = join(this.#directory, place);
+    removeLink(path);
+    // Of another one that had this number, and whose daemon was killed.
+    const others = this.#inFolders().filter((link) => leadsTo(link, devicePath));
+    for (const link of others) removeLink(link);
+    if (others.length > 0) removeEmpty(this.#directory);
+    try {
+      mkdirSync(dirname(path), { recursive: true });
+      symlinkSync(devicePath, path);
+    } catch {
+      // As with the short one.
+    }
+  }
+
+  #inFolders(): string[] {
+    return linksBelow(this.#directory).filter((link) => dirname(link) !== this.#directory);
   }
 
   #candidates(name: string, devicePath: string): string[] {
@@ -86,9 +107,43 @@ function targetOf(devicePath: string): string {
 }
 
 function leadsTo(path: string, devicePath: string): boolean {
+  const target = targetIn(path);
+  return target === targetOf(devicePath) || target === devicePath;
+}
+
+/** Undefined for what is no link. */
+function targetIn(path: string): string | undefined {
   try {
-    return readlinkSync(path) === targetOf(devicePath);
+    return readlinkSync(path);
   } catch {
-    return false;
+    return undefined;
+  }
+}
+
+function linksBelow(folder: string): string[] {
+  return entriesOf(folder).flatMap((name) => {
+    const path = join(folder, name);
+    return targetIn(path) === undefined ? linksBelow(path) : [path];
+  });
+}
+
+function removeLink(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // Another program has removed it, or it is none.
+  }
+}
+
+/** Folders with nothing in them, and the one that they are in, if nothing else is there. */
+function removeEmpty(folder: string): void {
+  for (const name of entriesOf(folder)) {
+    const path = join(folder, name);
+    if (targetIn(path) === undefined) removeEmpty(path);
+  }
+  try {
+    rmdirSync(folder);
+  } catch {
+    // It has links, or was never made.
   }
 }

@@ -62,6 +62,43 @@ test("links that lead nowhere are replaced, or removed with the directory", () =
   assert.is(existsSync(kept!) || existsSync(join(folder, "own")), false);
 });
 
+test("a device has a place of its own besides, and takes it away with all folders", () => {
+  const [one, other] = [device("ublkb0"), device("ublkb1")];
+  const own = (place: string) => join(folder, "own", place);
+  const targetOf = (place: string) => readlinkSync(own(place));
+  const first = links.add("/dev/a/data", one, "by-original/dev/a/data");
+  const second = links.add("/dev/b/data", other, "by-original/dev/b/data");
+  assert.equal([first, second], [own("data"), own("data-ublkb1")]);
+  const places = ["a", "b"].map((group) => `by-original/dev/${group}/data`);
+  assert.equal(places.map(targetOf), [one, other]);
+  links.remove(first, one);
+  assert.not(existsSync(own("by-original/dev/a")));
+  // A killed daemon's, and the number is another device's by now.
+  links.add("/dev/a/data-image", other, "snapshot/id/dev/a/data");
+  assert.not(existsSync(own("by-original")));
+  assert.is(targetOf("snapshot/id/dev/a/data"), other);
+  links.add("/dev/a/data-image", one, "snapshot/id/dev/a/data");
+  assert.is(targetOf("snapshot/id/dev/a/data"), one);
+  rmSync(one);
+  links.removeStale();
+  assert.not(existsSync(own("snapshot")));
+  for (const name of readdirSync(own("."))) links.remove(own(name), other);
+  assert.not(existsSync(own(".")));
+});
+
+test("a volume that is called as a folder of places has one link at least", () => {
+  const [one, other] = [device("ublkb0"), device("ublkb1")];
+  const short = links.add("/dev/vg/snapshot", one, "by-original/dev/vg/snapshot");
+  assert.is(short, join(folder, "own/snapshot"));
+  assert.ok(links.add("/dev/vg/x-image", other, "snapshot/id/dev/vg/x"));
+  links.remove(short, one);
+  links.add("/dev/vg/x-image", other, "snapshot/id/dev/vg/x");
+  assert.is(
+    links.add("/dev/vg/snapshot", one, "by-original/dev/vg/snapshot"),
+    join(folder, "own/snapshot-ublkb0"),
+  );
+});
+
 test("a directory that cannot be made keeps nobody from anything", () => {
   const nowhere = new DeviceLinks("/proc/self/stat/none");
   assert.is(nowhere.add("data", "/dev/ublkb0"), undefined);
