@@ -162,7 +162,11 @@ export class Api {
     const { driver, random, snapshots, hasFirstWrites, keptStore } = this.#sim;
     const isPersistent = !hasFirstWrites && this.#mayPersist(devices) && random.below(2) === 0;
     const store = isPersistent ? keptStore : (STORES[random.below(STORES.length)] as string);
-    const before = devices.map(({ attached }) => attached);
+    const newOnes = devices.filter(({ attached }) => attached === "no");
+    // Neither whether they are attached, nor, once they are, in which generation.
+    const unheard = (): void => {
+      for (const device of newOnes) device.attached = "unknown";
+    };
     const room = chooseRoom(this.#sim);
     const snapshot: SimSnapshot = {
       id: undefined,
@@ -197,16 +201,12 @@ export class Api {
           ...room.asked,
           persistent: isPersistent,
         }),
-      () => {
-        for (const [index, device] of devices.entries()) {
-          if (before[index] === "no") device.attached = "unknown";
-        }
-      },
+      unheard,
     );
     snapshot.id = id;
     snapshot.isGone = "no";
     for (const device of devices) device.attached = "yes";
-    const status = await this.#sim.call("status", () => driver.status(), nothing);
+    const status = await this.#sim.call("status", () => driver.status(), unheard);
     for (const device of devices) {
       const tracker = status.trackers.find(({ device: path }) => path === device.path);
       if (tracker === undefined) throw new Violation(`${device.path} is not attached by create`);
