@@ -1,6 +1,6 @@
 /**
  * Compares docs/time-limits.md with the constants of all packages but the driver, which has a table in code: each
- * limit is told of, with its value. Pauses, intervals and units are no limits.
+ * limit is told of, with its value. Pauses, intervals and units are not limits.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";

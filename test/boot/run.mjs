@@ -159,7 +159,7 @@ function assertAll({ results, pauses }) {
 async function stacks(lives) {
   const limitMs = STACKS_LIMIT_MS;
   const words = [`blksnap.rounds=${values.rounds}`, `blksnap.stacks=${values.stacks}`];
-  await test("stacks are attached live, snapshotted and detached under fio --verify, time and again", async () => {
+  await test("stacks are attached live, snapshotted and detached under fio --verify, repeatedly", async () => {
     assertAll(await lives.live("stacks", "stacks", { words, limitMs }));
   });
   await test("volumes that are changed meanwhile are followed; what cannot be attached in use is said", async () => {

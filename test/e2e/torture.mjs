@@ -41,7 +41,7 @@ if (help) {
   console.log(USAGE);
   process.exit(0);
 }
-if (!/^[1-9][0-9]{0,6}$/.test(kills)) fail(`--kills: ${kills} is no number from 1 to 9999999`);
+if (!/^[1-9][0-9]{0,6}$/.test(kills)) fail(`--kills: ${kills} is not a number from 1 to 9999999`);
 const child = spawn(
   process.execPath,
   [RUNNER, "--only", "^torture\\.mjs$", ...(host ? ["--host"] : [])],

@@ -1,4 +1,4 @@
-// What is no load of fio: snapshots by size and number of devices, recovery, memory, bytes written, fstrim.
+// What is not a load of fio: snapshots by size and number of devices, recovery, memory, bytes written, fstrim.
 import { execFile } from "node:child_process";
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -33,7 +33,7 @@ export function answerClientError(error: Error & { code?: string }, socket: Sock
 
 /** A request with an `Expect` header that is not `100-continue`; Node alone would send no body. */
 export function answerExpectation(_request: IncomingMessage, response: ServerResponse): void {
-  const why = "nothing but 100-continue can be expected of this server";
+  const why = "the only expectation that this server supports is 100-continue";
   const { httpStatus, error } = answerFor(new ControlError("REQUEST_INVALID", why));
   const text = JSON.stringify({ error });
   response.writeHead(httpStatus, {

@@ -1,4 +1,4 @@
-/** Routes of the TCP addresses at which NBD clients are received. */
+/** Routes of the TCP addresses that accept NBD clients. */
 import {
   type NbdListenerOpenRequest,
   type NbdListenerQuery,

@@ -55,7 +55,7 @@ export function validationError(faults: readonly SchemaFault[], part: string): C
   if (fault.keyword === "additionalProperties") {
     why = `has an unknown field ${quoted(fault.params.additionalProperty)}`;
   }
-  if (fault.keyword === "pattern") why = `has not the form of ${form(field)}`;
+  if (fault.keyword === "pattern") why = `is not ${form(field)}`;
   return new ControlError(nameOf(field), `${where} ${why}`);
 }
 

@@ -139,7 +139,7 @@ function named(error: Error): Error {
 }
 
 function whatToTell(error: unknown, { raw }: FastifyRequest): unknown {
-  // No client reads it any more, but it is no fault of the daemon either.
+  // No client reads it any more, but it is not a fault of the daemon either.
   if (raw.destroyed && !raw.complete) {
     return new ControlError("REQUEST_INVALID", "the connection ended before the request did");
   }
@@ -194,7 +194,7 @@ function answerUnknown(
     return answerError(unknown, request, reply);
   }
   const allowed = methods.join(", ");
-  const why = `no such request: ${what}; the path has ${allowed}`;
+  const why = `no such request: ${what}; the path supports ${allowed}`;
   return answerError(
     new ControlError("METHOD_NOT_ALLOWED", why),
     request,
@@ -259,10 +259,11 @@ async function metricsServer(
   try {
     // It would take the place of the control socket.
     if (socketPath === options.socketPath) throw new Error("that is the control socket");
-    const onError = (error: Error) => options.logger.warn({ err: error }, "metrics have an error");
+    const onError = (error: Error) =>
+      options.logger.warn({ err: error }, "the metrics server failed");
     return await startMetricsServer({ socketPath, group, text, onError });
   } catch (error) {
-    options.logger.error({ err: error, socketPath }, "no metrics on a socket of their own");
+    options.logger.error({ err: error, socketPath }, "there is no metrics socket");
     return undefined;
   }
 }
@@ -323,7 +324,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
   });
   // For a connection that cannot be accepted, such as for lack of memory. Without a listener this error would end the
   // process.
-  app.server.on("error", (error) => log.warn({ err: error }, "the control API has an error"));
+  app.server.on("error", (error) => log.warn({ err: error }, "the control API failed"));
   return {
     socketPath,
     serve: (driverControl) => {

@@ -148,7 +148,7 @@ function sendBytes(socketPath: string, bytes: string, lingerMs: number): Promise
   });
 }
 
-test("bytes that are no HTTP, and requests cut short, leave nothing behind", async () => {
+test("bytes that are not HTTP, and requests cut short, leave nothing behind", async () => {
   const harness = await startHarness();
   const { socketPath } = harness;
   await ask(socketPath, "/v1/version");

@@ -103,7 +103,7 @@ test("of many daemons started at once over a stale socket, one wins", async () =
   }
 });
 
-test("what is no socket is left alone", async () => {
+test("what is not a socket is left alone", async () => {
   const path = join(dir, "s.sock");
   await writeFile(path, "mine");
   assert.is(await failureOf(start(path)), "SOCKET_FAILED");

@@ -27,7 +27,7 @@ test("a validator tells the faults of its last call only", () => {
   assert.is(isValid.errors ?? null, null);
 });
 
-test("what is no schema throws where it is first used", () => {
+test("what is not a schema throws where it is first used", () => {
   const isValid = validatorOf({ type: "no such type" });
   assert.throws(() => isValid({}));
 });

@@ -76,7 +76,7 @@ test("a follower is told when the daemon stops", async () => {
   assert.is(JSON.parse(last!).error.name, "SHUTTING_DOWN");
 });
 
-test("what is no number, no log or no header of ours is refused", async () => {
+test("what is not a number, no log or no header of ours is refused", async () => {
   for (const query of [
     "since=-1",
     "since=x",

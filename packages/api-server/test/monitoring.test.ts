@@ -61,7 +61,7 @@ async function namesThatAre(): Promise<ReadonlySet<string>> {
   return new Set([OF_PROMETHEUS, ...names]);
 }
 
-/** The metrics that a query names. @throws for one that is no PromQL */
+/** The metrics that a query names. @throws for one that is not PromQL */
 function metricsIn(query: string): string[] {
   // Grafana puts an interval there.
   const text = query.replaceAll("$__rate_interval", "5m");
@@ -76,7 +76,7 @@ function metricsIn(query: string): string[] {
   return names;
 }
 
-test("what is no PromQL is found", () => {
+test("what is not PromQL is found", () => {
   assert.throws(() => metricsIn("rate(blksnap_copied_bytes_total[5m) > "));
   assert.equal(metricsIn("increase(one[5m]) > two{a='b'}"), ["one", "two"]);
 });

@@ -12,7 +12,7 @@ export interface RawAnswer {
   readonly body: string;
 }
 
-/** The whole answers at the beginning of the text. Throws where it is no HTTP. */
+/** The whole answers at the beginning of the text. Throws where it is not HTTP. */
 export function parseAnswers(text: string, isHead = false): RawAnswer[] {
   const answers: RawAnswer[] = [];
   let rest = text;
@@ -25,7 +25,7 @@ export function parseAnswers(text: string, isHead = false): RawAnswer[] {
     const [whole, status, headers] = found as unknown as [string, string, string];
     const after = rest.slice(whole.length);
     const length = /^content-length: (\d+)\r$/im.exec(headers)?.[1];
-    // To what is no HTTP the server answers without a look at the method.
+    // To what is not HTTP the server answers without a look at the method.
     const isBare = isHead && !/^connection: close\r$/im.test(headers);
     const bodyLength = isBare ? 0 : length === undefined ? after.length : Number(length);
     if (after.length < bodyLength) return answers;

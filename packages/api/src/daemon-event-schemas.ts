@@ -17,7 +17,7 @@ const LOG_PATTERN = "[0-9a-f]{8}";
 const log = {
   type: "string",
   pattern: `^${LOG_PATTERN}$`,
-  description: "names the log that the sequence numbers are of; a new one begins with the machine",
+  description: "identifies the log that sequence numbers belong to; each boot begins a new log",
 } as const;
 
 function kind<const Kind extends string, const S extends Severity, const F extends Fields>(
@@ -27,7 +27,7 @@ function kind<const Kind extends string, const S extends Severity, const F exten
   fields: F,
 ) {
   const schema = record({
-    sequence: { ...is.count, description: "counts up from 1 within a log" },
+    sequence: { ...is.count, description: "counts from 1 within a log" },
     log,
     wall_time: is.wallTime,
     severity: { type: "string", const: severity },
@@ -75,42 +75,47 @@ export const DAEMON_EVENTS = [
     ...generation,
   }),
   kind("detached", "info", "A device is not tracked any more.", ofDevice),
-  kind("resumed", "info", "A front of an earlier daemon is served again.", ofDevice),
+  kind("resumed", "info", "A front of an earlier daemon was resumed.", ofDevice),
   kind("front_waiting", "error", "A front cannot be served yet: its users wait.", {
     ...ofDevice,
     why,
   }),
   kind("front_ended", "error", "Another program has ended a front: detach its device.", ofDevice),
-  kind("renamed", "info", "The node of a live attach is called otherwise.", {
+  kind("renamed", "info", "The node of a live attach was renamed.", {
     ...ofDevice,
     name_before: is.text,
   }),
-  kind("splice_lost", "error", "A live node leads past its front: writes are missed.", {
-    ...ofDevice,
-    node: is.text,
-    why: is.textOrNull,
-  }),
+  kind(
+    "splice_lost",
+    "error",
+    "The node of a live attach no longer leads to its front: writes are missed.",
+    {
+      ...ofDevice,
+      node: is.text,
+      why: is.textOrNull,
+    },
+  ),
   kind("untracked", "error", "A volume cannot be attached again yet: nothing tracks it.", {
     device: is.text,
     node: is.text,
     why,
-    given_up: { ...is.flag, description: "it is attached again by users alone" },
+    given_up: { ...is.flag, description: "only users attach it again" },
   }),
   kind(
     "generation_began",
     "warning",
-    "Change tracking began anew: the next backup is a full one.",
+    "Change tracking began a new generation: the next backup is a full one.",
     {
       ...ofDevice,
       ...generation,
       why: is.textOrNull,
     },
   ),
-  kind("persistence_failed", "error", "The change tracking will not outlive a stop.", {
+  kind("persistence_failed", "error", "The change map will not survive a stop.", {
     ...ofDevice,
     why: is.textOrNull,
   }),
-  kind("capacity_changed", "warning", "An original has another size than its front.", {
+  kind("capacity_changed", "warning", "The size of an original differs from that of its front.", {
     ...ofDevice,
     capacity_bytes: { ...is.count, description: "of the front" },
     original_capacity_bytes: is.count,
@@ -122,18 +127,18 @@ export const DAEMON_EVENTS = [
   kind("snapshot_taken", "info", "A snapshot was taken.", {
     id: is.uuid,
     devices: list(is.text),
-    stall_us: { ...is.countOrNull, description: "the longest time for which writers stood" },
+    stall_us: { ...is.countOrNull, description: "longest time that a writer waited" },
   }),
   kind("snapshot_resumed", "info", "A snapshot of an earlier daemon continues.", {
     id: is.uuid,
     devices: list(is.text),
   }),
-  kind("take_failed", "error", "A take failed, and was taken back.", {
+  kind("take_failed", "error", "A take failed and was rolled back.", {
     id: is.text,
     code: { ...is.text, description: "name of the error" },
     why,
   }),
-  kind("snapshot_not_persistent", "error", "A snapshot will not outlive a stop any more.", {
+  kind("snapshot_not_persistent", "error", "A snapshot will no longer survive a stop.", {
     id: is.uuid,
   }),
   kind("snapshot_destroyed", "info", "A snapshot was destroyed.", {
@@ -163,11 +168,11 @@ export const DAEMON_EVENTS = [
   }),
   kind("store_hung", "error", STORE_HUNG.description, { ...inSnapshot, store: is.text }),
   kind("store_answered", "info", STORE_ANSWERED.description, { ...inSnapshot, store: is.text }),
-  kind("writes_refused", "error", "Writes failed with ENOSPC, as on-overflow wants it.", {
+  kind("writes_refused", "error", "Writes failed with ENOSPC, as on-overflow says.", {
     ...inSnapshot,
     count: newCount,
   }),
-  kind("writes_blocked", "warning", "Writes have waited for room for old data.", {
+  kind("writes_blocked", "warning", "Writes waited for space for old data.", {
     ...inSnapshot,
     count: newCount,
   }),
@@ -175,29 +180,34 @@ export const DAEMON_EVENTS = [
     ...inSnapshot,
     count: newCount,
   }),
-  kind("reactor_stalled", "error", "A reactor does not turn: its devices do not answer.", {
+  kind("reactor_stalled", "error", "A reactor is stalled: its devices do not answer.", {
     reactor: is.count,
     devices: list(is.text),
   }),
-  kind("reactor_turns", "info", "A reactor that had stalled turns again.", { reactor: is.count }),
-  kind("config_mistake", "error", "The configuration is not followed, but an earlier one.", {
-    mistakes: list(is.text),
-  }),
+  kind("reactor_turns", "info", "A stalled reactor runs again.", { reactor: is.count }),
+  kind(
+    "config_mistake",
+    "error",
+    "The configuration has mistakes: an earlier one stays in force.",
+    {
+      mistakes: list(is.text),
+    },
+  ),
   kind("device_missing", "error", "A device of the configuration is given up.", {
     device,
     from: { ...is.text, description: "file and line" },
     why,
   }),
-  kind("hook_ran", "info", "A hook has done its work.", {
+  kind("hook_ran", "info", "A hook succeeded.", {
     ...hook,
     duration_ms: is.count,
   }),
-  kind("hook_failed", "error", "A hook failed, ran too long, or is not to be trusted.", {
+  kind("hook_failed", "error", "A hook failed, ran too long, or was refused as unsafe.", {
     ...hook,
     why,
     duration_ms: is.count,
   }),
-  kind("lost", "warning", "Events before this one are not kept any more.", {
+  kind("lost", "warning", "Events before this one are no longer kept.", {
     count: { ...is.countOrNull, description: "how many; null where it is unknown" },
   }),
 ] as const;
@@ -209,10 +219,10 @@ export const daemonEventsQuery = recordWithOptional(
   {
     since: {
       ...is.count,
-      description: "last sequence number that has arrived: what comes after it is wanted",
+      description: "only events after this sequence number",
     },
     log: { ...log, description: "of that number" },
-    follow: { ...is.flag, description: "also what is still to come; false unless given" },
+    follow: { ...is.flag, description: "follow new events, too; default: false" },
   },
 );
 /** Not all headers there are: others pass. */

@@ -32,7 +32,7 @@ export const doctorCheck = recordWithOptional(
   {
     why: { ...is.text, description: "why it matters" },
     hint: { ...is.text, description: "what to do" },
-    fixed: { ...is.flag, description: "it was put right" },
+    fixed: { ...is.flag, description: "it was repaired" },
   },
 );
 export const doctorReport = record({
@@ -53,9 +53,9 @@ export const configReport = record({
   path: { ...is.text, description: "of the configuration file" },
   files: {
     ...list(is.text),
-    description: "those that were read, in the order in which they count",
+    description: "files that were read, in order of precedence",
   },
-  starts: { ...is.flag, description: "whether a daemon starts with it" },
+  starts: { ...is.flag, description: "whether a daemon would start with it" },
   devices: { ...list(is.text), description: "to be attached when the daemon starts" },
   problems: list(configProblem),
 });

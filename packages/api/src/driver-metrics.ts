@@ -19,14 +19,14 @@ const TRACKER_ROWS: readonly Row<TrackerStatus>[] = [
   ["front_live", "0: another program has ended the front.", "gauge", (of) => Number(of.front_live)],
   [
     "splice_lost",
-    "1: its node does not lead to the front any more, and writes were missed.",
+    "1: its node no longer leads to the front, and writes were missed.",
     "gauge",
     ({ splice }) => Number(splice?.state === "lost"),
   ],
   ["front_capacity_bytes", "Size of the front.", "gauge", (of) => of.capacity_bytes],
   [
     "tracker_persistence_failed",
-    "1: the map will not outlive the daemon, though it was asked to.",
+    "1: the map will not survive the daemon, although that was requested.",
     "gauge",
     ({ persistence }) => Number(persistence.state === "failed"),
   ],
@@ -48,7 +48,7 @@ const TRACKER_ROWS: readonly Row<TrackerStatus>[] = [
   ["front_discards_total", "Discards and write-zeroes.", "counter", ({ io }) => io.discards],
   [
     "kept_discard_bytes",
-    "Discarded under a snapshot, to be sent to the original when it is gone.",
+    "Discarded under a snapshot; sent to the original when the snapshot is gone.",
     "gauge",
     (of) => of.kept_discard_bytes,
   ],
@@ -65,10 +65,15 @@ const DEVICE_ROWS: readonly Row<SnapshotDeviceStatus>[] = [
     (of) => Number(of.error_code !== 0),
   ],
   ["lost_bytes", "Old data that could not be saved.", "gauge", (of) => of.lost_bytes],
-  ["blocked_writes_total", "Writes that waited for room.", "counter", (of) => of.blocked_writes],
-  ["writes_waiting", "Writes that wait for room.", "gauge", (of) => of.blocked_writes_now],
+  ["blocked_writes_total", "Writes that waited for space.", "counter", (of) => of.blocked_writes],
+  ["writes_waiting", "Writes that wait for space.", "gauge", (of) => of.blocked_writes_now],
   ["late_io_total", "I/O that a store did not answer in time.", "counter", (of) => of.late_io],
-  ["refused_writes_total", "Writes that found no room.", "counter", (of) => of.refused_writes],
+  [
+    "refused_writes_total",
+    "Writes refused for lack of space.",
+    "counter",
+    (of) => of.refused_writes,
+  ],
   [
     "image_read_bytes_total",
     "Bytes read from the image.",
@@ -87,7 +92,7 @@ const SNAPSHOT_ROWS: readonly Row<SnapshotStatus>[] = [
   ["diff_storage_used_bytes", "Diff storage in use.", "gauge", (of) => of.used_bytes],
   [
     "diff_storage_granted_bytes",
-    "Diff storage handed out to devices.",
+    "Diff storage granted to devices.",
     "gauge",
     (of) => of.granted_bytes,
   ],
@@ -101,7 +106,7 @@ const SNAPSHOT_ROWS: readonly Row<SnapshotStatus>[] = [
   ],
   [
     "take_stall_seconds",
-    "Time for which writers stood at take.",
+    "Time that writers waited at take.",
     "gauge",
     (of) => (of.stall_us ?? 0) / 1e6,
   ],
@@ -111,7 +116,7 @@ const REACTOR_ROWS: readonly Row<ReactorStatus>[] = [
   ["reactor_devices", "Devices that the reactor serves.", "gauge", (of) => of.devices],
   [
     "reactor_stalled_seconds",
-    "For how long the reactor has not turned.",
+    "How long the reactor has been stalled.",
     "gauge",
     (of) => of.stalled_ms / 1000,
   ],
@@ -128,7 +133,7 @@ const DURATION_ROWS: readonly DurationRow[] = [
   ],
   [
     "front_take_stall_seconds",
-    "Takes, by the time for which writes through the front stood.",
+    "Takes, by the time that writes through the front waited.",
     "take_stall",
   ],
 ];
@@ -197,13 +202,13 @@ function daemonFamilies({ daemon, waiting, untracked }: StatusResponse): MetricF
     },
     {
       name: "blksnap_configuration_failed",
-      help: "1: the configuration files are wrong, and what they said before is in force.",
+      help: "1: the configuration files have mistakes, and an earlier configuration is in force.",
       type: "gauge",
       samples: [{ value: Number(daemon.configuration.mistakes.length > 0) }],
     },
     {
       name: "blksnap_configured_devices_waiting",
-      help: "Devices of the configuration that are not attached: waited for, or given up.",
+      help: "Configured devices that are not attached: still waited for, or given up.",
       type: "gauge",
       samples: [{ value: daemon.configuration.missing.length }],
     },

@@ -14,7 +14,7 @@ function event<const Kind extends string, const F extends Fields>(
   fields: F,
 ) {
   const schema = record({
-    sequence: { ...is.count, minimum: 1, description: "counts up from 1 within a snapshot" },
+    sequence: { ...is.count, minimum: 1, description: "counts from 1 within a snapshot" },
     time_us: { ...is.count, description: "CLOCK_MONOTONIC" },
     wall_time: is.wallTime,
     event: { type: "string", const: kind },
@@ -24,7 +24,7 @@ function event<const Kind extends string, const F extends Fields>(
 }
 
 export const EVENTS = [
-  event("corrupted", "A device's image lost blocks; comes once per device.", {
+  event("corrupted", "A device's image lost blocks; sent once per device.", {
     device: is.text,
     major: is.count,
     minor: is.count,
@@ -32,24 +32,24 @@ export const EVENTS = [
   }),
   event(
     "no_space",
-    "The stores are at their limit and half of the last portion is used up; comes once.",
+    "The stores have reached their limit, and half of the last portion is used; sent once.",
     {
       allocated_bytes: { ...is.count, description: "space on the stores" },
       limit_bytes: is.count,
       used_bytes: is.count,
     },
   ),
-  event("low_free_space", "The stores could not grow ahead of need; growth is tried again.", {
+  event("low_free_space", "The stores could not grow in time; growth is retried.", {
     wanted_bytes: { ...is.count, description: "still to be added" },
     free_bytes: is.count,
     errno: { ...is.countOrNull, description: "positive; of the failed growth; null for none" },
   }),
   event(
     "store_hung",
-    "A store has not answered in time, and gets no I/O for this device before it has.",
+    "A store did not answer in time; it gets no I/O for this device until it answers.",
     { store: is.text, device: is.text },
   ),
-  event("store_answered", "The store has answered everything that was late.", {
+  event("store_answered", "The store has answered all late I/O.", {
     store: is.text,
     device: is.text,
   }),
@@ -68,7 +68,7 @@ export const waitEventQuery = recordWithOptional(
     reader: {
       type: "string",
       pattern: "^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,63}$",
-      description: "readers with different names take no events from each other; 64 at most",
+      description: "each reader name gets all events; at most 64 names",
     },
   },
 );
@@ -91,12 +91,12 @@ export const followEventsHeaders = {
     [LAST_EVENT_ID]: {
       type: "string",
       pattern: "^[0-9]{1,15}$",
-      description: "sequence number of the last event that has arrived; the stream begins after it",
+      description: "sequence number of the last event received; the stream begins after it",
     },
   },
 } as const;
 
 export const followEventsQuery = recordWithOptional(
   {},
-  { from: { ...is.count, description: "first sequence number wanted; 0 for all that are kept" } },
+  { from: { ...is.count, description: "first sequence number to return; 0 for all kept events" } },
 );

@@ -1,4 +1,4 @@
-/** Schemas of the TCP addresses at which NBD clients are received. */
+/** Schemas of the TCP addresses that accept NBD clients. */
 import { list, record, recordWithOptional } from "./build.js";
 import * as is from "./scalars.js";
 
@@ -25,11 +25,11 @@ export const nbdListener = record({
   },
   configured: { ...is.flag, description: "by blksnap.toml: each daemon opens it when it starts" },
   open: is.flag,
-  why: { ...is.textOrNull, description: "why it is not open yet; tried again and again" },
+  why: { ...is.textOrNull, description: "why it is not open yet; opening is retried" },
   connections: is.count,
   refused: {
     ...is.count,
-    description: "clients so far: no TLS, no certificate, too slow, too many",
+    description: "clients refused so far: no TLS, no certificate, too slow, too many",
   },
 });
 

@@ -157,7 +157,9 @@ export function openApiDescription(version: string, requests: readonly Described
       description: "Snapshots and changed-block tracking of block devices; see its README.",
       license: { name: "Apache-2.0", identifier: "Apache-2.0" },
     },
-    servers: [{ url: "http://blksnap", description: "on the Unix socket; any host will do" }],
+    servers: [
+      { url: "http://blksnap", description: "on the Unix socket; the host name is ignored" },
+    ],
     // Who may open the socket may ask for everything.
     security: [],
     tags: Object.entries(TAGS).map(([name, description]) => ({ name, description })),
@@ -166,10 +168,10 @@ export function openApiDescription(version: string, requests: readonly Described
       schemas: components.schemas,
       responses: {
         Refused: {
-          description: "The request, or what it is about, is not as it must be",
+          description: "The request, or the object that it names, is invalid",
           ...failure,
         },
-        Failed: { description: "The daemon could not do it, or not now", ...failure },
+        Failed: { description: "The daemon failed, or cannot do it now", ...failure },
       },
     },
   };

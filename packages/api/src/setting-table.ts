@@ -98,7 +98,7 @@ export const SETTINGS = {
   stateDirectory: {
     option: "state-dir",
     type: "path",
-    // Another one would not know the fronts that wait: it is no matter of a file that is read again.
+    // Another one would not know the fronts that wait: it is not a matter of a file that is read again.
     commandLineOnly: true,
     // Private, and apart from the socket, whose folder the group may enter.
     default: "/run/blksnap/state",

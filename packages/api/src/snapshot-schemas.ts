@@ -23,12 +23,12 @@ export const snapshotCreateRequest = recordWithOptional(
       type: "integer",
       minimum: is.SECTOR_SIZE_BYTES,
       maximum: Number.MAX_SAFE_INTEGER,
-      description: "most bytes that all stores together may hold",
+      description: "limit for all stores together",
     },
   },
   {
     on_overflow: overflowPolicy,
-    persistent: { ...is.flag, description: "comes back after a stop or a power cut" },
+    persistent: { ...is.flag, description: "returns after a stop or a power cut" },
     read_only_images: {
       ...is.flag,
       description: "images refuse writes. Default: not as block devices, but as NBD exports alone",
@@ -40,7 +40,7 @@ export const snapshotCreateResponse = record({
   id: is.uuid,
   attached: {
     ...list(is.text),
-    description: "devices that were not tracked, and are since: who takes it back detaches them",
+    description: "devices that this request attached; to undo it, detach them",
   },
 });
 
@@ -49,7 +49,7 @@ export const snapshotCreateProgress = record({
   progress: record({
     store: { ...is.text, description: "which grows" },
     allocated_bytes: { ...is.count, description: "space on the stores" },
-    target_bytes: { ...is.count, description: "space with which the snapshot begins" },
+    target_bytes: { ...is.count, description: "space that is allocated at the start" },
   }),
 });
 
@@ -61,13 +61,14 @@ export const snapshotAddResponse = record({ id: is.uuid, device: is.text, front:
 
 /** What a take did with a file system that has data on its devices. */
 export const fileSystemFreeze = record({
-  source: { ...is.text, description: "as mount was given it; the device where no mount shows it" },
+  source: { ...is.text, description: "source of the mount; the device if no mount shows it" },
   device_number: { ...is.text, description: "major:minor" },
-  type: { ...is.textOrNull, description: "null for one that is mounted nowhere, but in use" },
+  type: { ...is.textOrNull, description: "null if it is in use, but not mounted" },
   mount_point: is.textOrNull,
   pid: {
     ...is.countOrNull,
-    description: "a process that had it so: 1 for the host, else of a container; null for none",
+    description:
+      "a process that sees this mount: 1 for the host, else one of a container; null for none",
   },
   state: {
     type: "string",
@@ -85,7 +86,7 @@ export const snapshotTakeQuery = recordWithOptional(
 );
 export const snapshotTakeResponse = record({
   id: is.uuid,
-  stall_us: { ...is.count, description: "longest time for which a writer was held up" },
+  stall_us: { ...is.count, description: "longest time that a writer was held up" },
   images: list(record({ device: is.text, image: is.text })),
   file_systems: list(fileSystemFreeze),
 });

@@ -8,7 +8,7 @@ import { STORE_KIND_NAMES } from "./store-kinds.js";
 import { byteRange, cbtState } from "./tracker-schemas.js";
 
 const durationCounts = record({
-  buckets: { ...list(is.count), description: "how many took so long, by bucket" },
+  buckets: { ...list(is.count), description: "number by bucket of duration" },
   sum_us: { ...is.count, description: "of all" },
 });
 
@@ -58,25 +58,26 @@ export const trackerStatus = record({
   front_live: { ...is.flag, description: "false: another program has ended it; detach the device" },
   attach_kind: { type: "string", enum: ["front", "live"] },
   splice,
-  capacity_bytes: { ...is.count, description: "at attach; the front keeps it" },
-  original_capacity_bytes: { ...is.count, description: "what the original has now" },
+  capacity_bytes: { ...is.count, description: "size at attach; the front keeps it" },
+  original_capacity_bytes: { ...is.count, description: "present size of the original" },
   logical_block_bytes: is.count,
   read_only: is.flag,
-  zero_copy: { ...is.flag, description: "reads and writes pass their users' pages on, uncopied" },
+  zero_copy: { ...is.flag, description: "requests use the users' pages, without a copy" },
   reactor: is.count,
   cbt: cbtState,
   snapshot_id: is.uuidOrNull,
   image: is.textOrNull,
   nbd_uri: {
     ...is.textOrNull,
-    description: "address of the front for NBD clients, read-only where it is a device besides",
+    description:
+      "address of the front for NBD clients; read-only if the front is also a block device",
   },
   error_code: is.errorCode,
   persistence: record({
     state: {
       type: "string",
       enum: ["off", "on", "failed"],
-      description: "whether the CBT outlives the daemon's stop and a power cut",
+      description: "whether the CBT survives a stop of the daemon and a power cut",
     },
     why: { ...is.textOrNull, description: "why it failed, or why the generation is new" },
   }),
@@ -86,12 +87,12 @@ export const trackerStatus = record({
   },
   io: ioCounters,
   durations: record({
-    bounds_us: { ...list(is.count), description: "ends of the buckets but the last" },
+    bounds_us: { ...list(is.count), description: "upper bounds of all buckets but the last" },
     copy: {
       ...durationCounts,
-      description: "old data, from the need for it until it is in the store and on record",
+      description: "copies of old data, until stored and recorded",
     },
-    take_stall: { ...durationCounts, description: "for how long writes stood, at each take" },
+    take_stall: { ...durationCounts, description: "time that writes waited, at each take" },
   }),
 });
 
@@ -107,9 +108,9 @@ export const snapshotDeviceStatus = record({
   lost_bytes: { ...is.count, description: "old data that could not be saved; reads as EIO" },
   lost_ranges: { ...list(byteRange), description: "the first of the lost ranges" },
   lost_ranges_total: is.count,
-  blocked_writes: { ...is.count, description: "writes that have waited for room for old data" },
-  blocked_writes_now: { ...is.count, description: "writes that wait for room at this moment" },
-  refused_writes: { ...is.count, description: "writes that failed for lack of such room" },
+  blocked_writes: { ...is.count, description: "writes that waited for space for old data" },
+  blocked_writes_now: { ...is.count, description: "writes that wait for space now" },
+  refused_writes: { ...is.count, description: "writes that failed for lack of space" },
   late_io: {
     ...is.count,
     description: "copies and parts of image requests that a store did not answer in time",
@@ -119,14 +120,14 @@ export const snapshotDeviceStatus = record({
 
 const grantedBytes = {
   ...is.count,
-  description: "handed out to devices: used, or waiting for their next chunks",
+  description: "granted to devices: used, or reserved for their next chunks",
 };
-const usedBytes = { ...is.count, description: "taken by chunks" };
+const usedBytes = { ...is.count, description: "used by chunks" };
 
 export const storeStatus = record({
   path: is.text,
   kind: { type: "string", enum: STORE_KIND_NAMES },
-  hung: { ...is.flag, description: "has not answered in time, and gets no I/O before it has" },
+  hung: { ...is.flag, description: "did not answer in time, and gets no I/O until it does" },
   allocated_bytes: { ...is.count, description: "space on the store" },
   granted_bytes: grantedBytes,
   used_bytes: usedBytes,
@@ -145,10 +146,13 @@ export const snapshotStatus = record({
   fill_bytes_per_s: { ...is.countOrNull, description: "recent rate; null while unknown" },
   full_in_ms: { ...is.countOrNull, description: "at that rate; null if it is not filling" },
   on_overflow: overflowPolicy,
-  persistent: { ...is.flag, description: "comes back after a stop or a power cut" },
+  persistent: { ...is.flag, description: "returns after a stop or a power cut" },
   read_only_images: is.flag,
-  resumed: { ...is.flag, description: "an earlier daemon took it: image_io began to count later" },
-  file_systems: { ...list(fileSystemFreeze), description: "what the take did with them" },
+  resumed: {
+    ...is.flag,
+    description: "an earlier daemon took it: image_io does not count from the start",
+  },
+  file_systems: { ...list(fileSystemFreeze), description: "what the take did with file systems" },
   events_pending: is.count,
   devices: list(snapshotDeviceStatus),
   stores: list(storeStatus),
@@ -158,7 +162,7 @@ export const snapshotStatus = record({
 export const reactorStatus = record({
   index: is.count,
   devices: is.count,
-  stalled_ms: { ...is.count, description: "for how long it has not turned; 0 while all is well" },
+  stalled_ms: { ...is.count, description: "how long it has been stalled; 0 while it runs" },
   stalls: { ...is.count, description: "how often it has stalled since the daemon was started" },
 });
 
@@ -187,7 +191,8 @@ const missingDevice = record({
 const configuration = record({
   mistakes: {
     ...list(is.text),
-    description: "because of which the files are not followed, but what they said before",
+    description:
+      "mistakes in the files; while there are any, the earlier configuration stays in force",
   },
   missing: list(missingDevice),
 });
@@ -210,7 +215,7 @@ export const untrackedVolume = record({
   why: { ...is.textOrNull, description: "of the last attempt; null until one has failed" },
   given_up: {
     ...is.flag,
-    description: "daemon after daemon has ended while attaching it: only users attach it again",
+    description: "several daemons in a row ended while attaching it: only users attach it again",
   },
 });
 
@@ -236,14 +241,14 @@ export const statusResponse = record({
   snapshots: list(snapshotStatus),
   nbd_listeners: {
     ...list(nbdListener),
-    description: "where NBD clients are received by TCP, besides nbd.sock",
+    description: "where NBD clients are accepted by TCP, besides nbd.sock",
   },
 });
 
 export const errorName = {
   type: "string",
   enum: ERROR_NAMES,
-  description: "stable; a later daemon may have more of them",
+  description: "stable; later daemons may add codes",
 } as const;
 export const errorBody = record({
   name: errorName,

@@ -8,10 +8,10 @@ export const attachKind = { type: "string", enum: ["front", "live"] } as const;
 export const attachRequest = recordWithOptional(
   { device: is.device },
   {
-    persistent: { ...is.flag, description: "keep the CBT through stops and power cuts" },
+    persistent: { ...is.flag, description: "keep the CBT across stops and power cuts" },
     kind: {
       ...attachKind,
-      description: "absent: live where the device is a device-mapper node in use, else front",
+      description: "default: live if the device is a device-mapper node in use, else front",
     },
   },
 );
@@ -27,7 +27,7 @@ export const attachResponse = record({
 export const deviceQuery = record({ device: is.device });
 export const detachQuery = recordWithOptional(
   { device: is.device },
-  { forget: { ...is.flag, description: "keep nothing of a persistent tracker" } },
+  { forget: { ...is.flag, description: "delete the CBT of a persistent tracker, too" } },
 );
 export const detachResponse = record({ device: is.text, front: is.text });
 
@@ -91,7 +91,7 @@ export const diffQuery = recordWithOptional(
     },
     offset_bytes: {
       ...is.wholeSectors,
-      description: "tell only what lies from here on; the sums are of all",
+      description: "list only ranges from this offset on; sums cover everything",
     },
   },
 );

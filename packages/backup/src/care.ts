@@ -202,8 +202,8 @@ export async function prune(
     for (const point of points) {
       if (!isOfFuture(point, nowMs)) continue;
       const { id, device, taken_at } = point;
-      const why = `point ${id} of ${device} was taken at ${taken_at}, which is still to come`;
-      onNote?.(`${why}: it stays, and no rule counts it. Its clock was wrong, or this one is`);
+      const why = `point ${id} of ${device} was taken at ${taken_at}, which is in the future`;
+      onNote?.(`${why}: it stays, and rules ignore it. Either its clock was wrong, or this one is`);
     }
     const removed = points.filter(({ id }) => !kept.has(id));
     if (isDryRun) return removed;

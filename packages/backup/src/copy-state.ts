@@ -61,7 +61,7 @@ async function checkOwn(
 ): Promise<void> {
   if (record === recordPathOf(target) || known.target === target) return;
   if ((await targetKind(target)) !== "file" || !(await isComplete(target))) return;
-  const why = `${target} is there, and not the copy that ${record} is of`;
+  const why = `${target} exists, and is not the copy that ${record} describes`;
   throw new BackupError("TARGET_EXISTS", why, { hint: RECORD_HINT });
 }
 
@@ -79,7 +79,7 @@ export async function copyState(
   const kind = await targetKind(target);
   if (record === undefined || known === undefined) {
     if (kind === "file" && (await isComplete(target))) {
-      const why = `${target} is there, and no copy that export has made`;
+      const why = `${target} exists, and is not a copy made by export`;
       throw new BackupError("TARGET_EXISTS", why, { hint: RECORD_HINT });
     }
     return { base: undefined, why: undefined };
@@ -88,7 +88,7 @@ export async function copyState(
   checkSameDevice(target, record, known, now);
   if (!isOfThisVersion(known)) {
     await checkOwn(target, record, known);
-    return { base: undefined, why: "its record is of an earlier version" };
+    return { base: undefined, why: "its record is from an earlier version" };
   }
   // An update that has not begun yet has changed nothing.
   const seal = await sealOf(target, known.capacity_bytes);
@@ -96,7 +96,7 @@ export async function copyState(
   const isLeft = known.is_updating && (await isLeftUpdate(target, known));
   if (change !== undefined && !isLeft) {
     await checkOwn(target, record, known);
-    return { base: undefined, why: `something else has written to ${target}: ${change}` };
+    return { base: undefined, why: `another program has written to ${target}: ${change}` };
   }
   const { updating_to: cut } = known;
   if (isLeft && cut !== undefined && isBefore(now, cut)) {

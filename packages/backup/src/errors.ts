@@ -31,6 +31,6 @@ export function targetError(what: string, path: string, cause: unknown): BackupE
 
 export function abortedError(): BackupError {
   return new BackupError("ABORTED", "it was interrupted", {
-    hint: "Run it again; what is written already is used again",
+    hint: "Run it again; what was already written is reused",
   });
 }

@@ -121,11 +121,11 @@ export async function exportQcow2(given: Qcow2ExportOptions): Promise<Qcow2Expor
   const kind = await targetKind(folder);
   if (kind !== "folder" && kind !== "missing") {
     const hint = "Name a folder: each point in time is a file in it";
-    throw new BackupError("TARGET_EXISTS", `${folder} is no folder`, { hint });
+    throw new BackupError("TARGET_EXISTS", `${folder} is not a folder`, { hint });
   }
   await realFiles.makeFolder(folder);
   if (await isComplete(join(folder, "blksnap-backup.json"))) {
-    const hint = "Name another folder, or leave --qcow2 out";
+    const hint = "Name another folder, or omit --qcow2";
     throw new BackupError("TARGET_EXISTS", `${folder} holds backups of another kind`, { hint });
   }
   const ofDevice = hashOf(Buffer.from(given.device)).slice(0, 16);

@@ -100,15 +100,15 @@ export async function exportRaw(given: RawExportOptions): Promise<RawExport> {
   const { target, wanted } = options;
   const kind = await targetKind(target);
   if (kind === "folder") {
-    const hint = "Name a file or block device, or leave --raw out";
+    const hint = "Name a file or block device, or omit --raw";
     throw new BackupError("TARGET_EXISTS", `${target} is a folder`, { hint });
   }
   const recordBeside = kind === "block" ? undefined : recordPathOf(target);
   const record = given.record === undefined ? recordBeside : await targetAt(given.record);
   if (record === undefined) {
     if (wanted.kind !== "full") {
-      const hint = "Name a file that remembers it: --record FILE";
-      const why = `nothing remembers as of which snapshot ${target} is`;
+      const hint = "Name a file for the record: --record FILE";
+      const why = `no record says which snapshot ${target} is of`;
       throw new BackupError("BACKUP_CHAIN_BROKEN", why, { hint });
     }
     return withOwnSnapshot(options, (own) =>

@@ -200,7 +200,7 @@ class StoreExport {
     if (hash === null) return undefined;
     const found = await this.#store.readChunk(hash, lengthBytes, this.#pool);
     if (found.state === "whole") return found.data;
-    this.#options.onNote?.(`${found.why}; the image is read in its place`);
+    this.#options.onNote?.(`${found.why}; the image is read instead`);
     return undefined;
   }
 
@@ -242,7 +242,7 @@ async function copyInto(
     const why = `${snapshot.device} is larger than 16 TiB, which a manifest can name`;
     throw new BackupError("DEVICE_TOO_LARGE", why, { hint: "Export it with --raw" });
   }
-  const points = await store.points(({ why }) => options.onNote?.(`${why}; it is passed over`));
+  const points = await store.points(({ why }) => options.onNote?.(`${why}; it is skipped`));
   const otherMachine = otherMachineNote(points, host, snapshot.device);
   if (otherMachine !== undefined && wanted.kind !== "full") options.onNote?.(otherMachine);
   const ofHost = points.filter((point) => isSameHost(point, host));
@@ -255,9 +255,7 @@ async function copyInto(
       taken_at === snapshot.takenAt,
   );
   if (same !== undefined && wanted.kind === "auto") {
-    options.onNote?.(
-      `snapshot ${snapshot.id} is in the store already, and stays: nothing is exported`,
-    );
+    options.onNote?.(`snapshot ${snapshot.id} is already in the store: nothing was exported`);
     return same;
   }
   const image = await open(snapshot.image, snapshot.exported);

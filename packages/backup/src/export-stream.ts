@@ -225,8 +225,8 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
 export async function exportStream(given: StreamExportOptions): Promise<StreamExport> {
   if (given.record === undefined) {
     if (given.wanted.kind === "auto") {
-      const hint = "Name a file that remembers it: --record FILE. Or say it: --since NUMBER";
-      const why = "nothing remembers as of which snapshot the last stream was";
+      const hint = "Name its record: --record FILE; or give --since NUMBER";
+      const why = "no record says which snapshot the last stream was of";
       throw new BackupError("BACKUP_CHAIN_BROKEN", why, { hint });
     }
     return withOwnSnapshot(given, (options) =>

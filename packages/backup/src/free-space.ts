@@ -21,7 +21,7 @@ const INCOMPATIBLE = { at: 0x60, needsRecovery: 4, isJournal: 8 };
 const READ_ONLY_COMPATIBLE = { at: 0x64, bigalloc: 0x200 };
 
 function unknown(image: string, why: string, cause?: unknown): BackupError {
-  const hint = "Leave --allocated-only out: then all of the image is read";
+  const hint = "Omit --allocated-only to read the whole image";
   const text = `can't tell what is allocated on ${image}: ${why}`;
   return new BackupError("IMAGE_FAILED", text, { hint, cause });
 }
@@ -37,11 +37,11 @@ function obstacle(head: Buffer): string | undefined {
   }
   // Tools that partition a disk leave the superblock of an earlier file system where it is.
   if (head.subarray(0, SUPERBLOCK_AT).some((byte) => byte !== 0)) {
-    return "something stands before its file system: a partition table, a label, a boot loader";
+    return "its file system does not start at the beginning: there is a partition table, a label or a boot loader";
   }
   const incompatible = superblock.readUInt32LE(INCOMPATIBLE.at);
   if ((incompatible & INCOMPATIBLE.needsRecovery) !== 0) {
-    return "the journal of its file system is to be replayed: it was in use, and not frozen at take";
+    return "its file system needs a journal replay: it was in use, and not frozen at take";
   }
   if (superblock.readUInt16LE(STATE.at) !== STATE.clean) {
     return "its file system was in use without a journal, or has errors";
@@ -49,14 +49,14 @@ function obstacle(head: Buffer): string | undefined {
   const hasClusters =
     (superblock.readUInt32LE(READ_ONLY_COMPATIBLE.at) & READ_ONLY_COMPATIBLE.bigalloc) !== 0;
   if (hasClusters || (incompatible & INCOMPATIBLE.isJournal) !== 0) {
-    return "its file system is of a kind that is not looked into (bigalloc, a journal)";
+    return "its file system has a feature that is not supported (bigalloc, a journal)";
   }
   return undefined;
 }
 
 /** @throws BackupError IMAGE_FAILED */
 async function checkLookable(image: string): Promise<void> {
-  if (!image.startsWith("/")) throw unknown(image, "it is no block device or file");
+  if (!image.startsWith("/")) throw unknown(image, "it is not a block device or file");
   const head = Buffer.alloc(HEAD_BYTES);
   let file: FileHandle | undefined;
   let bytesRead: number;

@@ -85,6 +85,6 @@ export function busy(path: string, holder: Holder | undefined, wait = ""): Backu
   }
   const { what, pid, host } = holder;
   const hint = `Wait until it has ended; if ${host} is gone, remove ${path}${wait}`;
-  const text = `${what} by process ${pid} on ${host} is under way there`;
+  const text = `${what}, by process ${pid} on ${host}, is in progress`;
   return new BackupError("BACKUP_BUSY", text, { hint });
 }

@@ -85,7 +85,7 @@ export function parseManifest(text: string, path: string): Manifest {
     throw damaged(path, (error as Error).message);
   }
   if (fields === null || typeof fields !== "object" || fields["format"] !== FORMAT) {
-    throw damaged(path, "it is no manifest");
+    throw damaged(path, "it is not a manifest");
   }
   if (fields["version"] !== VERSION) {
     const why = `${path} is of version ${String(fields["version"])}, known is ${VERSION}`;

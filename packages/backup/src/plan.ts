@@ -59,11 +59,11 @@ function broken(why: string): BackupError {
 function breakOf(base: AsOf, host: HostIdentity, now: TakenSnapshot): string | undefined {
   const at = `${base.device} of ${hostText(base)}`;
   if (!isSameHost(base, host) || base.device !== now.device) {
-    return `the target has another device, ${at}`;
+    return `the target holds another device, ${at}`;
   }
   if (base.generation_id !== now.generationId) {
     const generations = `${now.generationId} in place of ${base.generation_id}`;
-    return `the change tracking of ${now.device} began anew (generation ${generations})`;
+    return `the change tracking of ${now.device} began a new generation (${generations})`;
   }
   if (base.capacity_bytes !== now.capacityBytes) return `the size of ${now.device} has changed`;
   if (base.changes_number > now.changesNumber) {
@@ -110,7 +110,7 @@ function baseFor<Base extends AsOf>(
   if (base !== undefined) return { base };
   if (inChain.length > 0) return judged(inChain.at(-1)!, host, now);
   const numbers = states.map((state) => state.changes_number).join(", ");
-  return { why: `the target has no point of number ${wanted.number}, but of ${numbers}` };
+  return { why: `the target has no point with number ${wanted.number}; it has ${numbers}` };
 }
 
 function judged<Base extends AsOf>(
@@ -136,8 +136,7 @@ export async function planExport<Base extends AsOf>(
   if (wanted.kind === "full") return { kind: "full", reason: null };
   const found = baseFor(wanted, states, host, now);
   const full = (why: string): Plan<Base> => {
-    if (wanted.kind === "since")
-      throw broken(`nothing continues snapshot ${wanted.number}: ${why}`);
+    if (wanted.kind === "since") throw broken(`cannot continue snapshot ${wanted.number}: ${why}`);
     return { kind: "full", reason: why };
   };
   if ("why" in found) return full(found.why);

@@ -22,7 +22,7 @@ export async function pointChunk(
   const found = await store.readChunk(hash, lengthBytes, pool);
   if (found.state === "whole") return found.data;
   if (found.state === "missing" && (await store.stillThere([point])).length === 0) {
-    const why = `point ${point.id} of ${point.device} was removed meanwhile`;
+    const why = `point ${point.id} of ${point.device} was removed in the meantime`;
     const hint = "A prune and a gc have done that: restore another point";
     throw new BackupError("BACKUP_NOT_FOUND", why, { hint });
   }

@@ -98,7 +98,7 @@ export class PointServer {
   static async start(options: PointServerOptions): Promise<PointServer> {
     const { id, capacity_bytes } = options.point;
     if (capacity_bytes % SECTOR_BYTES !== 0) {
-      const why = `point ${id} has ${capacity_bytes} bytes, which are no whole sectors`;
+      const why = `point ${id} has ${capacity_bytes} bytes, which are not whole sectors`;
       throw new BackupError("BACKUP_DAMAGED", why);
     }
     let onServing: () => void = () => undefined;

@@ -121,7 +121,7 @@ export class PointTarget implements Target {
     );
   }
 
-  /** Those of a read that are no zeros. */
+  /** Those of a read that are not zeros. */
   #chunksOf(tag: number): number[] {
     const startBytes = this.#startBytes(tag);
     const endBytes = startBytes + this.#queue.sectors(tag) * SECTOR_BYTES;

@@ -19,7 +19,7 @@ export interface PointWish {
 /** ISO 8601, in UTC or with an offset; else by the clock of this host. */
 const TIME = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?$/i;
 
-/** NaN for what is no time. `Date.parse` finds one in nearly anything, also in the beginning of an id. */
+/** NaN for what is not a time. `Date.parse` finds one in nearly anything, also in the beginning of an id. */
 function timeIn(at: string): number {
   return TIME.test(at) ? Date.parse(at) : Number.NaN;
 }
@@ -41,8 +41,8 @@ export function checkMeant(
     if (misnamed !== undefined && !mayBeMeant(misnamed, found)) continue;
     const ms = Date.parse(takenAt);
     if (ms < fromMs || ms > untilMs) continue;
-    const hint = `Give the id of the point that is meant: --at ${found.id.slice(0, 8)} is readable`;
-    throw new BackupError("BACKUP_DAMAGED", `${why}; it may be the point that is meant`, { hint });
+    const hint = `Give the id of a point: --at ${found.id.slice(0, 8)} is readable`;
+    throw new BackupError("BACKUP_DAMAGED", `${why}; it may be the requested point`, { hint });
   }
 }
 
@@ -110,7 +110,7 @@ export function findPoint<
   const atMs = timeIn(at);
   if (Number.isNaN(atMs)) {
     const hint = "Give the beginning of an id that list shows, or a time such as 2038-01-01T06:00Z";
-    throw none(`no point's id begins with ${at}, and it is no time`, hint);
+    throw none(`no point's id begins with ${at}, and that is not a time`, hint);
   }
   const found = some.findLast(({ taken_at }) => Date.parse(taken_at) <= atMs);
   if (found === undefined) throw none(`the oldest point is of ${some[0]!.taken_at}`);

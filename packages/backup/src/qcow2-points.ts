@@ -99,7 +99,7 @@ export async function breakOfChain(
   for (let at: Qcow2Point | undefined = point; at !== undefined; ) {
     const { name, backing, seal }: Qcow2Point = at;
     const change = changeSince(seal, await sealOfFile(join(folder, name)));
-    if (change !== undefined) return `something else has written to ${name}: ${change}`;
+    if (change !== undefined) return `another program has written to ${name}: ${change}`;
     if (backing === null) return undefined;
     at = points.find((one) => one.name === backing);
     if (at === undefined) return `${backing}, which ${name} needs, is gone`;

@@ -48,7 +48,7 @@ export async function targetKind(path: string): Promise<TargetKind> {
   if (stats.isDirectory()) return "folder";
   if (stats.isBlockDevice()) return "block";
   if (stats.isFile()) return "file";
-  throw new BackupError("TARGET_FAILED", `${path} is no file, folder or block device`);
+  throw new BackupError("TARGET_FAILED", `${path} is not a file, folder or block device`);
 }
 
 /** Whether there is a file under its own name. */

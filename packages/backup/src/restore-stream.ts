@@ -167,7 +167,7 @@ async function reading<Result>(
 
 function none(): BackupError {
   return new BackupError("BACKUP_INCOMPLETE", "the stream is empty", {
-    hint: "See what the export that sends it has said",
+    hint: "See the messages of the export that sends it",
   });
 }
 
@@ -189,8 +189,9 @@ async function begin(
       throw error;
     }
     const asOf = `snapshot ${done.changes_number}, taken at ${done.taken_at}`;
-    const why = `${whole} as of ${asOf}; but what follows its stream is wrong: ${error.message}`;
-    const hint = "What came before is good: send what was to follow it again, or nothing";
+    const why = `${whole} as of ${asOf}; but the data after its stream is invalid: ${error.message}`;
+    const hint =
+      "The data before that is complete: send the following stream again, if there is one";
     throw new BackupError(error.code, why, { hint, cause: error });
   }
 }

@@ -60,12 +60,12 @@ async function checkTarget({ target, isDelta }: RestoreOptions): Promise<void> {
   throw new BackupError("TARGET_EXISTS", `${target} is there`, { hint });
 }
 
-/** A store's own files are no targets: `--delta` would write over points and chunks. */
+/** A store's own files are not targets: `--delta` would write over points and chunks. */
 async function checkOutside({ store, target }: RestoreOptions): Promise<void> {
-  // An object store is no folder.
+  // An object store is not a folder.
   const folder = await realpath(store.path).catch(() => undefined);
   if (folder === undefined || !target.startsWith(join(folder, "/"))) return;
-  const hint = "Name a place outside of it";
+  const hint = "Name a target outside of it";
   throw new BackupError("TARGET_EXISTS", `${target} lies in the backups at ${store.path}`, {
     hint,
   });

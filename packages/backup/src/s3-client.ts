@@ -82,19 +82,19 @@ const FULL_CODES: readonly string[] = [
 ];
 const HINTS: Readonly<Record<string, string>> = {
   NoSuchBucket: "Make the bucket first, or correct its name",
-  AccessDenied: "Its user needs to get, put, delete and list objects there",
+  AccessDenied: "Allow its user to get, put, delete and list objects there",
   InvalidAccessKeyId: "Check AWS_ACCESS_KEY_ID, or the profile's",
   SignatureDoesNotMatch: "Check AWS_SECRET_ACCESS_KEY, or the profile's",
-  ExpiredToken: "Renew the credentials; what is written already is used again",
+  ExpiredToken: "Renew the credentials; what was already written is reused",
   InvalidToken: "Check AWS_SESSION_TOKEN, or the profile's",
-  RequestTimeTooSkewed: "Set the clock of this host",
+  RequestTimeTooSkewed: "Correct the clock of this host",
   TemporaryRedirect: "Give the --region of the bucket",
   PermanentRedirect: "Give the --region of the bucket",
   AuthorizationHeaderMalformed: "Give the --region of the bucket",
 };
 /** Answers to HEAD have no content that would say it. */
 const REFUSED_HINT = "Check what its user may do there, and whether the credentials have expired";
-const HINT = "Check --endpoint, and whether the server runs; what is written already is used again";
+const HINT = "Check --endpoint, and whether the server runs; what was already written is reused";
 
 /** Of a server: nothing that moves a terminal's cursor, and not too much. */
 function plain(text: string): string {
@@ -139,7 +139,7 @@ function brokenBy(error: unknown): Failure {
 }
 
 /**
- * Whether there is no such object. Another 404 is the page of a proxy, or of a server that is no object store, and says
+ * Whether there is no such object. Another 404 is the page of a proxy, or of a server that is not an object store, and says
  * nothing about it; an answer to HEAD is but the number.
  */
 function isMissing({ status, content }: S3Answer, method: S3Request["method"]): boolean {
@@ -215,7 +215,7 @@ export class S3Client {
     const toldMs = performance.now();
     if (attempt < TOLD_FROM || toldMs - this.#toldMs < TOLD_AGAIN_MS) return;
     this.#toldMs = toldMs;
-    this.#onNote?.(`can't ${what} yet: ${text}; it is tried again`);
+    this.#onNote?.(`can't ${what} yet: ${text}; retrying`);
   }
 
   async #attempt(request: S3Request): Promise<S3Answer | Failure> {
@@ -269,7 +269,7 @@ export class S3Client {
     limit.begin(this.#limitMs(bytes));
     const content = await received(response, contentMaxBytes);
     if (method !== "HEAD" && told !== null && content.length !== bytes) {
-      throw new Error(`${content.length} of ${bytes} bytes have come`);
+      throw new Error(`only ${content.length} of ${bytes} bytes arrived`);
     }
     return content;
   }

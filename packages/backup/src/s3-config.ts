@@ -119,7 +119,7 @@ function credentialsOf(environment: Environment, profiles: Profiles): S3Credenti
     throw wrong(`the ${where} has no credentials for the object store`, hint);
   }
   if (![id, secret, token || "none"].every((one) => CREDENTIAL.test(one))) {
-    const why = `the credentials of the ${where} have blanks or other characters that none have`;
+    const why = `the credentials of the ${where} contain blanks or other invalid characters`;
     throw wrong(why, "Copy them again; they are not shown here");
   }
   return { accessKeyId: id, secretAccessKey: secret, ...(token ? { sessionToken: token } : {}) };
@@ -132,14 +132,14 @@ function endpointUrl(text: string): URL {
   try {
     url = new URL(text);
   } catch {
-    throw wrong("endpoint: it is no URL", hint);
+    throw wrong("endpoint: it is not a URL", hint);
   }
   const isPlain = url.pathname === "/" && url.search === "" && url.hash === "";
   if (url.username !== "" || url.password !== "" || !isPlain) {
-    throw wrong("endpoint: it has more than a host and a port", hint);
+    throw wrong("endpoint: it has more than host and port", hint);
   }
   if (!["http:", "https:"].includes(url.protocol))
-    throw wrong("endpoint: it is no web server", hint);
+    throw wrong("endpoint: it is neither http:// nor https://", hint);
   return url;
 }
 
@@ -155,7 +155,8 @@ export function s3Config(url: string, place: S3Place = {}): S3Config {
     environment["AWS_DEFAULT_REGION"] ||
     settings.get("region") ||
     REGION_DEFAULT;
-  if (!REGION.test(region)) throw wrong("region: it is no name", "Give one such as eu-central-1");
+  if (!REGION.test(region))
+    throw wrong("region: it is not a region name", "Give one such as eu-central-1");
   const endpoint =
     place.endpoint ||
     environment["AWS_ENDPOINT_URL_S3"] ||
@@ -171,7 +172,7 @@ export function s3Config(url: string, place: S3Place = {}): S3Config {
       environment["AWS_ALLOW_HTTP"] !== "true"
     ) {
       const hint =
-        "Give https://; or set AWS_ALLOW_HTTP=true, and anybody on the way can read the backups";
+        "Give https://; or set AWS_ALLOW_HTTP=true, but then anyone on the network path can read the backups";
       throw wrong(`endpoint: ${at.host} is not encrypted`, hint);
     }
     return { url: `${at.origin}/${bucket}`, ...config };

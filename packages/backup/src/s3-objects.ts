@@ -67,7 +67,7 @@ class S3Objects implements Objects {
       yield* elementsIn(xml, "Contents").map((element) => this.#entryOf(element));
       const isMore = textIn(xml, "IsTruncated") === "true";
       token = isMore ? textIn(xml, "NextContinuationToken") : undefined;
-      if (isMore && !token) throw this.#noList(prefix, "it breaks off");
+      if (isMore && !token) throw this.#noList(prefix, "it is cut off");
     }
   }
 
@@ -99,7 +99,7 @@ class S3Objects implements Objects {
       status === 200 &&
       xml.includes("<ListBucketResult") &&
       xml.trimEnd().endsWith("</ListBucketResult>");
-    if (!isList) throw this.#noList(prefix, "the answer is no list");
+    if (!isList) throw this.#noList(prefix, "the answer is not a list");
     return xml;
   }
 

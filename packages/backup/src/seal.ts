@@ -54,7 +54,7 @@ function gptStarts(table: Buffer, blockBytes: number): number[] {
   return starts;
 }
 
-/** Where partitions of this table begin, and places of the whole device; what is no place in it is left out. */
+/** Where partitions of this table begin, and places of the whole device; what is not a place in it is left out. */
 export function samplePlaces(table: Buffer, sizeBytes: number): readonly number[] {
   const spread = Array.from({ length: SPREAD_SAMPLES }, (_, index) => {
     // Logical volumes and partitions begin at whole MiB.
@@ -96,7 +96,7 @@ export async function sealOfOpen(file: FileHandle, sizeBytes: number): Promise<C
 export function changeSince(before: CopySeal, now: CopySeal): string | undefined {
   const change = writtenSince(before, now);
   if (change !== undefined || before.samples === now.samples) return change;
-  return "it has other bytes than it had";
+  return "its content has changed";
 }
 
 /** A name of it, that fits into a mark. */

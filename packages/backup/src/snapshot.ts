@@ -153,7 +153,7 @@ function checkUnchanged(snapshot: StatusParts["snapshots"][number], original: st
 
 function gone(device: string, id: string): BackupError {
   const hint =
-    "Export again. If it was another export's own, wait for that one's end first; else let it be until this is done";
+    "Export again. If it belonged to another export, wait until that has ended; otherwise keep the snapshot until this is done";
   return new BackupError("SNAPSHOT_NOT_FOUND", `snapshot ${id} of ${device} is gone`, { hint });
 }
 
@@ -172,7 +172,7 @@ function inOther(error: unknown): unknown {
   const { code, message } = error as BackupError;
   if (code !== "DEVICE_IN_OTHER_SNAPSHOT") return error;
   const hint =
-    "If it is that of another export, export again when that has ended. Destroy it only where nothing is to take it";
+    "If it belongs to another export, export again when that has ended. Destroy it only if nothing will take it";
   const why = `${message}, which is not taken yet`;
   return new BackupError("DEVICE_IN_OTHER_SNAPSHOT", why, { hint, cause: error });
 }
@@ -186,7 +186,7 @@ export async function withSnapshot<Result>(
   await destroyLeft(options);
   const there = await takenOf(options);
   if (there !== undefined) {
-    onNote?.(`reads snapshot ${there.id}, taken at ${there.takenAt}, which was there already`);
+    onNote?.(`reads snapshot ${there.id}, taken at ${there.takenAt}, which already existed`);
     return reading(there, use);
   }
   const { stores, limitBytes } = options;
@@ -216,10 +216,10 @@ async function destroyOwn(
   { client, ownSnapshot, onNote }: SnapshotOptions,
   id: string,
 ): Promise<void> {
-  let what = "stays for now";
+  let what = "is kept for now";
   try {
     await client.snapshotDestroy(id);
-    what = "is gone, which the next export finds out by itself";
+    what = "is gone; the next export will notice";
     await ownSnapshot?.clear();
   } catch (error) {
     onNote?.(`snapshot ${id} ${what}: ${(error as Error).message}`);

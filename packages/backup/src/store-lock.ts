@@ -33,7 +33,7 @@ const TRUSTED_MS = 20 * 60_000;
 const ASKING_MAX_MS = 60_000;
 const PAUSE_MS = 20;
 
-const WAIT = `: it counts for ${EXPIRY_MS / 60_000} minutes after its last sign of life`;
+const WAIT = `: it expires ${EXPIRY_MS / 60_000} minutes after its last renewal`;
 
 type State = "asking" | "held";
 
@@ -113,7 +113,7 @@ export class StoreLock {
   /** As `check`, without a look: fails where others may believe by now that this process is gone. */
   checkTime(): void {
     if (msSince(this.#written) > TRUSTED_MS)
-      throw this.#lost("was not renewed in time: this program stood still");
+      throw this.#lost("was not renewed in time: this program was suspended");
   }
 
   /** Where the store cannot be reached the lock expires, and what failed before that is what is told. */

@@ -71,7 +71,7 @@ export class BackupStore {
     const objects = objectsAt(place, files);
     if (typeof place === "string" && (await files.look(place))?.isFolder === false) {
       const hint = "What export --raw has written is the device's content: copy it back with dd";
-      throw new BackupError("BACKUP_NOT_FOUND", `${objects.path} is no folder of backups`, {
+      throw new BackupError("BACKUP_NOT_FOUND", `${objects.path} is not a folder of backups`, {
         hint,
       });
     }

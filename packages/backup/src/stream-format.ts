@@ -20,7 +20,7 @@
  * ```
  *
  * Each record names the one before: none can be missing, come twice, in another order or from another stream. That finds
- * damage; it is no defence against a forged stream.
+ * damage; it is not a defence against a forged stream.
  */
 import { createHash } from "node:crypto";
 import type { AsOf } from "./plan.js";

@@ -109,9 +109,9 @@ export class StreamReader {
     if (found === 0) return undefined;
     const text = magic.toString("latin1", 0, found);
     if (!text.startsWith(STREAM_MAGIC.slice(0, found))) {
-      const why = "this is no stream of blksnapctl export --to -";
+      const why = "this is not a stream of blksnapctl export --to -";
       throw new BackupError("BACKUP_DAMAGED", why, {
-        hint: "Give the stream as export has sent it",
+        hint: "Give the stream exactly as export sent it",
       });
     }
     if (found < MAGIC_BYTES) throw this.#incomplete();
@@ -163,7 +163,7 @@ export class StreamReader {
       ? payloadBytes === lengthBytes && lengthBytes <= CHUNK_BYTES
       : payloadBytes === 0;
     if (!isInside || !isNext || !isSize) {
-      throw damagedStream(`its record ${this.#records} is of no place that is next`);
+      throw damagedStream(`its record ${this.#records} is out of order`);
     }
     this.#endBytes = offsetBytes + lengthBytes;
     if (!isData) {
@@ -182,7 +182,7 @@ export class StreamReader {
       data_bytes === this.#dataBytes &&
       zero_bytes === this.#zeroBytes;
     if (!isAll || this.#endBytes < this.#wholeBytes()) {
-      throw damagedStream("it does not have what its end says");
+      throw damagedStream("its length differs from its end record");
     }
   }
 
@@ -197,7 +197,7 @@ export class StreamReader {
     const at = this.#bytes.doneBytes;
     if ((await this.#bytes.fill(bytes)) < RECORD_BYTES) throw this.#incomplete();
     const fields = this.#chain.decode(bytes);
-    if (fields === undefined) throw damagedStream(`what is at its byte ${at} is no next record`);
+    if (fields === undefined) throw damagedStream(`there is no valid record at byte ${at}`);
     this.#records++;
     return fields;
   }
@@ -213,7 +213,7 @@ export class StreamReader {
     } catch {
       // As one that is null.
     }
-    throw damagedStream("a text is no JSON");
+    throw damagedStream("a text is not JSON");
   }
 
   #incomplete(): BackupError {

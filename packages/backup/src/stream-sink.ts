@@ -29,7 +29,7 @@ async function writeSome(fd: number, data: Uint8Array): Promise<number> {
   } catch (error) {
     const name = errnoNameOf(error);
     if (name === "EPIPE") {
-      const hint = "See what the program that reads it has said";
+      const hint = "See the messages of the program that reads it";
       throw new BackupError("TARGET_FAILED", "the stream's reader has ended", { hint });
     }
     if (name !== "EAGAIN") throw targetError("write", WHAT, error);

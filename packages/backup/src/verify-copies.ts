@@ -23,7 +23,7 @@ import { changeSince } from "./seal.js";
 import { Sums, wholeBlocks } from "./sums.js";
 
 const READS_IN_FLIGHT = 8;
-const NO_SUMS = "has no checksums: an earlier version has made it, or they are damaged";
+const NO_SUMS = "has no valid checksums: it is from an earlier version, or they are damaged";
 const NO_SUMS_HINT = "Export in full: that records them";
 
 /** A place that is not as it was exported. */
@@ -93,7 +93,7 @@ async function damageOf(
     await inFlight(parts, READS_IN_FLIGHT, async ({ offsetBytes, lengthBytes, isDiscarded }) => {
       if (signal?.aborted === true) throw abortedError();
       const differ = (found: Uint32Array | null): void =>
-        add("it is not what was exported", sums.differences(offsetBytes, lengthBytes, found));
+        add("it differs from what was exported", sums.differences(offsetBytes, lengthBytes, found));
       if (isDiscarded) return differ(null);
       const place = new Uint8Array(lengthBytes);
       try {
@@ -141,7 +141,7 @@ async function knownCopy(target: string, record: string | undefined): Promise<Ra
   if (record === undefined || known === undefined) {
     const where = record === undefined ? "" : ` (${record} is missing)`;
     const hint = "Name the record of its export: --record FILE";
-    const why = `nothing remembers what ${target} is a copy of${where}`;
+    const why = `no record says what ${target} is a copy of${where}`;
     throw new BackupError("BACKUP_NOT_FOUND", why, { hint });
   }
   if (!isOfThisVersion(known)) {
@@ -153,7 +153,7 @@ async function knownCopy(target: string, record: string | undefined): Promise<Ra
     throw new BackupError("BACKUP_NOT_FOUND", why, { hint: "Export in full" });
   }
   if (known.is_updating || !isThere) {
-    const hint = "Bring it to its end: export to it again, or send the stream again";
+    const hint = "Complete it: export to it again, or send the stream again";
     throw new BackupError("BACKUP_INCOMPLETE", `${target} is not complete`, { hint });
   }
   return known;
@@ -188,7 +188,7 @@ export async function verifyRaw(given: VerifyRawOptions): Promise<CopiesVerified
     await checkUnwritten(target, record!, known);
     const { unknownBytes } = sums;
     const notes = [
-      ...(change === undefined ? [] : [`something else has written to ${target}: ${change}`]),
+      ...(change === undefined ? [] : [`another program has written to ${target}: ${change}`]),
       ...(unknownBytes === 0 ? [] : [`${unknownBytes} bytes of ${target} have no checksum`]),
     ];
     return { points: 1, checked_bytes: capacityBytes - unknownBytes, damaged, notes };
@@ -201,7 +201,7 @@ export async function verifyRaw(given: VerifyRawOptions): Promise<CopiesVerified
 async function checkUnwritten(target: string, record: string, before: RawRecord): Promise<void> {
   const now = await readRecord(record);
   if (JSON.stringify(now) === JSON.stringify(before)) return;
-  throw new BackupError("BACKUP_BUSY", `${target} was brought up to date meanwhile`, {
+  throw new BackupError("BACKUP_BUSY", `${target} was updated in the meantime`, {
     hint: "Verify it again",
   });
 }
@@ -222,7 +222,7 @@ async function checkChain(folder: string, point: Qcow2Point, points: readonly Qc
     name = points.find((one) => one.name === name)?.backing ?? null;
   }
   if (found.join() === wanted.join()) return;
-  throw new Error(`its chain is ${found.join(", ")}, and was ${wanted.join(", ")}`);
+  throw new Error(`its chain is ${found.join(", ")}; it should be ${wanted.join(", ")}`);
 }
 
 async function verifyPoint(
@@ -262,7 +262,7 @@ async function verifyPoint(
 export async function verifyQcow2(given: VerifyQcow2Options): Promise<CopiesVerified> {
   const folder = await targetAt(given.folder);
   const { at } = given;
-  // A program that is missing is no damage.
+  // A program that is missing is not damage.
   await qemuImg(folder, "--version");
   const all = await qcow2Points(folder);
   const named = all.map((point) => ({ ...point, id: point.name }));

@@ -35,7 +35,8 @@ function digest(data: Uint8Array): string | null {
 
 function unpack(zstd: Zstd, packed: Uint8Array, lengthBytes: number): ChunkAnswer {
   // The library takes the length that the frame tells for granted.
-  if (frameContentBytes(packed) !== lengthBytes) return { fault: "it is no chunk of this length" };
+  if (frameContentBytes(packed) !== lengthBytes)
+    return { fault: "it is not a chunk of this length" };
   try {
     const data = zstd.decompress(packed, lengthBytes);
     return data.length === lengthBytes

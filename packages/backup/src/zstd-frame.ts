@@ -27,7 +27,7 @@ export function storedFrame(data: Uint8Array): Uint8Array {
   return frame;
 }
 
-/** How long the content is, as the frame tells; undefined where it does not, or is no frame. */
+/** How long the content is, as the frame tells; undefined where it does not, or is not a frame. */
 export function frameContentBytes(frame: Uint8Array): number | undefined {
   if (frame.length < 18) return frame.length < 6 ? undefined : contentBytes(padded(frame));
   return contentBytes(frame);

@@ -102,7 +102,7 @@ test("a manifest with a wrong name may be the point that is meant where it is a 
   assert.is(unread.length, 1);
   checkMeant(unread, newer!, {});
   checkMeant(unread, { ...older!, device: "/dev/other" }, {});
-  assert.throws(() => checkMeant(unread, older!, {}), /may be the point that is meant/);
+  assert.throws(() => checkMeant(unread, older!, {}), /may be the requested point/);
   checkMeant(unread, older!, { at: older!.taken_at });
   machine.remove();
 });

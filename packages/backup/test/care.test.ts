@@ -183,7 +183,7 @@ test("a point is found by its id's beginning, or by a time; devices are not conf
   assert.is(findPoint(points, { at: "2026-01-02T01:00+02:00" }), points[0]);
   // Ids of points that are gone, and words: the newest point is none of them.
   for (const at of ["nonsense", "4328", "decc65", "0007168", "2026", "point-7"]) {
-    assert.throws(() => findPoint(points, { at }), /no time/);
+    assert.throws(() => findPoint(points, { at }), /not a time/);
   }
   assert.throws(() => findPoint([], {}), /no point/);
 });

@@ -90,13 +90,13 @@ test("a new generation: --since is refused with the reason, --auto starts a full
     machine.beginGeneration();
     const refused = await failureOf(exportToStore(store, optionsOf(machine, since(1))));
     assert.is(refused.code, "BACKUP_CHAIN_BROKEN");
-    assert.match(refused.message, "began anew");
+    assert.match(refused.message, "began a new generation");
     assert.is(machine.snapshotId, null);
     const reasons: unknown[] = [];
     const onPlan: ExportOptions["onPlan"] = ({ reason }) => reasons.push(reason);
     const { kind } = await exportToStore(store, optionsOf(machine, { onPlan }));
     assert.is(kind, "full");
-    assert.match(String(reasons[0]), "began anew");
+    assert.match(String(reasons[0]), "began a new generation");
   }));
 
 test("a take while changes are asked for: --since is refused, --auto reads all and says why", () =>
@@ -352,13 +352,13 @@ test("two exports of a device at once: the second is refused by name; those of o
     const lock = await store.lockChain(HERE, machine.device);
     const error = await failureOf(exportToStore(store, optionsOf(machine)));
     assert.is(error.code, "BACKUP_BUSY");
-    assert.match(error.message, `an export of ${machine.device} by process ${process.pid}`);
+    assert.match(error.message, `an export of ${machine.device}, by process ${process.pid}`);
     assert.is((await failureOf(store.lockAll("a gc"))).code, "BACKUP_BUSY");
     await (await store.lockChain(HERE, "/dev/other")).release();
     await lock.release();
     const cleaning = await store.lockAll("a gc");
     const late = await failureOf(exportToStore(store, optionsOf(machine)));
-    assert.match(late.message, "a gc by process");
+    assert.match(late.message, "a gc, by process");
     await cleaning.release();
     await exportToStore(store, optionsOf(machine));
   }));

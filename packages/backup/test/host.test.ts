@@ -69,7 +69,7 @@ test("two machines of one name have chains of their own in a store", async () =>
   notes.length = 0;
   one.write(MIB, randomBytes(MIB));
   const { kind } = await exportToStore(store, { ...optionsOf(one, ONE), onNote });
-  assert.is(kind, "incremental", "the other's point is no reason to begin anew");
+  assert.is(kind, "incremental", "the other's point is not a reason to begin anew");
   assert.equal(notes, []);
   const points = await store.points();
   assert.is(points.length, 3);
@@ -103,7 +103,7 @@ test("a raw copy of one machine is not written over with that of another of its 
   );
 });
 
-test("a newer point of a machine of that name, by a program that knew no machines, is no reason to begin anew", async () => {
+test("a newer point of a machine of that name, by a program that knew no machines, is not a reason to begin anew", async () => {
   const machine = new FakeMachine(8 * MIB);
   const store = await BackupStore.openOrCreate(machine.path("store"));
   await exportToStore(store, optionsOf(machine, ONE));

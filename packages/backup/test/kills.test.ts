@@ -99,7 +99,7 @@ class Kills {
       if (!existsSync(target)) continue;
       const found = readFileSync(target);
       const isPoint = points.some((one) => this.contentOf(one.changes_number).equals(found));
-      assert.ok(isPoint, `${kind} looks complete, and is no point`);
+      assert.ok(isPoint, `${kind} looks complete, and is not a point`);
       if (kind === "restore") rmSync(target);
     }
   }

@@ -102,7 +102,7 @@ test("what cannot be direct goes through the page cache, and zeros nowhere", ({ 
   refused[0] = "x".charCodeAt(0);
   const zeros = memory.take(MIB).fill(0);
   const fd = openSync(path, O_RDWR | O_CREAT);
-  // Nothing that is no number may be written there: EINVAL.
+  // Nothing that is not a number may be written there: EINVAL.
   const directFd = openSync("/proc/self/oom_score_adj", O_RDWR);
   const parts = [large, refused, zeros].map((slot, index) => ({
     ...{ startBytes: slot.byteOffset, lengthBytes: slot.length },

@@ -171,7 +171,7 @@ test("a file that others have written, or removed, is not built on", async () =>
   assert.is(error.code, "BACKUP_CHAIN_BROKEN");
   const third = await exported(machine, { onPlan });
   assert.is(third.kind, "full");
-  assert.match(reasons[0]!, "something else has written to");
+  assert.match(reasons[0]!, "another program has written to");
   judge(third);
   await exported(machine);
   rmSync(third.path);

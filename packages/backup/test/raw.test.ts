@@ -212,8 +212,8 @@ test("a file is written by one at a time: a second restore or raw export is refu
     late.map(({ code }) => code),
     new Array(6).fill("BACKUP_BUSY"),
   );
-  assert.match(late[0]!.message, `a restore to ${target} by process`);
-  assert.match(late[3]!.message, `an export to ${target} by process`);
+  assert.match(late[0]!.message, `a restore to ${target}, by process`);
+  assert.match(late[3]!.message, `an export to ${target}, by process`);
   assert.not.ok(existsSync(`${target}.incomplete`));
   machine.remove();
 });
@@ -306,7 +306,7 @@ test("a copy whose record is of an earlier version is made anew, and that of ano
   machine.write(0, randomBytes(65_536));
   assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
   assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "incremental");
-  assert.equal(reasons, ["its record is of an earlier version", null]);
+  assert.equal(reasons, ["its record is from an earlier version", null]);
   await assertSame(target, machine.content);
   change({ version: 3 });
   const later = await failureOf(exportRaw(optionsOf(machine)));

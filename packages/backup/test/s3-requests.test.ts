@@ -101,7 +101,7 @@ test("refusals say what to look at, also where they have no content", () =>
     assert.match(await hintFor(403, ""), /credentials have expired/);
   }));
 
-test("a page that is not found is no store that is missing, and no point that is gone", () =>
+test("a page that is not found is not a store that is missing, and no point that is gone", () =>
   withS3(async (s3, machine) => {
     machine.write(0, randomBytes(MIB));
     const store = await BackupStore.openOrCreate(place(s3));

@@ -85,7 +85,7 @@ test("full, incremental, restore, verify, prune and gc; hosts have chunks in com
     assert.match(puts.at(-1)!, "/points/");
   }));
 
-test("a bucket with other things is no store, and is not made one", () =>
+test("a bucket with other things is not a store, and is not made one", () =>
   withS3(async (s3) => {
     s3.objects.set("all/hosts/thesis.txt", { data: Buffer.alloc(1), modifiedMs: 0 });
     s3.objects.set("all/hosts2/thesis.txt", { data: Buffer.alloc(1), modifiedMs: 0 });

@@ -82,7 +82,7 @@ test("what the kernel counted tells of a write anywhere, within its boot and for
   // Nothing is known of what was counted before.
   assert.is(changeSince(seal, later({ bootId: "b", writeSectors: 9 })), undefined);
   assert.is(changeSince(seal, later({ diskseq: "9", writeSectors: 9 })), undefined);
-  assert.match(changeSince(seal, { ...seal, samples: "t" })!, "it has other bytes than it had");
+  assert.match(changeSince(seal, { ...seal, samples: "t" })!, "its content has changed");
   assert.is(sealName(JSON.parse(JSON.stringify(seal)) as CopySeal), sealName(seal));
   assert.not.equal(sealName(later({ writeSectors: 801 })), sealName(seal));
 });

@@ -337,7 +337,7 @@ test("names of folders are on the medium before what needs them", async () => {
   machine.remove();
 });
 
-test("a folder with other things is no store, and a missing one is none", async () => {
+test("a folder with other things is not a store, and a missing one is none", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   writeFileSync(machine.path("thesis.txt"), "");
   const strange = await failureOf(BackupStore.openOrCreate(machine.folder));
@@ -359,7 +359,7 @@ test("folders are made with those above them, and where none can be made it ends
   machine.remove();
 });
 
-test("files of a store are no targets of its restores, whatever leads to them", async () => {
+test("files of a store are not targets of its restores, whatever leads to them", async () => {
   const machine = new FakeMachine(MIB);
   machine.write(0, randomBytes(MIB));
   const store = await BackupStore.openOrCreate(machine.path("store"));

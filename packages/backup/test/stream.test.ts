@@ -130,7 +130,7 @@ test("a record continues the chain of streams, several streams come one behind t
   const reasons: unknown[] = [];
   await sent(machine, { ...auto, onPlan: ({ kind, reason }) => reasons.push(kind, reason) });
   assert.is(reasons[0], "full");
-  assert.match(String(reasons[1]), "began anew");
+  assert.match(String(reasons[1]), "began a new generation");
   machine.remove();
 });
 
@@ -228,7 +228,7 @@ test("what follows a whole stream and is none leaves the copy complete, and it i
   machine.write(0, randomBytes(MIB));
   const next = await sent(machine, { wanted: { kind: "since", number: 1 } });
   const followers: [code: string, why: RegExp, bytes: Buffer][] = [
-    ["BACKUP_DAMAGED", /no stream of blksnapctl/, Buffer.from("connection to backup closed.\n")],
+    ["BACKUP_DAMAGED", /not a stream of blksnapctl/, Buffer.from("connection to backup closed.\n")],
     ["BACKUP_INCOMPLETE", /before its end record/, next.subarray(0, MAGIC_BYTES + 1)],
   ];
   const target = machine.path("copy");
@@ -358,7 +358,7 @@ test("the snapshot that a killed stream has left is destroyed by the next one, a
     await restored(machine, stream);
     const isNew = readFileSync(machine.path("copy")).equals(machine.content);
     assert.is(isNew, folder !== undefined);
-    const note = `reads snapshot ${left}, taken at ${machine.takenAt}, which was there already`;
+    const note = `reads snapshot ${left}, taken at ${machine.takenAt}, which already existed`;
     assert.equal(notes, isNew ? [] : [note]);
     assert.is(machine.snapshotId, isNew ? null : left);
     assert.equal(readdirSync(hostFolder), []);

@@ -114,7 +114,7 @@ test("a copy that is not complete, gone, unknown or written by others is told by
   writeFileSync(target, readFileSync(target));
   const { damaged, notes } = await verifyRaw({ target });
   assert.is(damaged.length, 0);
-  assert.match(notes[0]!, "something else has written to");
+  assert.match(notes[0]!, "another program has written to");
   renameSync(target, `${target}.incomplete`);
   assert.is(await codeOf(), "BACKUP_INCOMPLETE");
   rmSync(`${target}.incomplete`);
@@ -244,8 +244,8 @@ test("a file of a chain that is gone or another is named", async () => {
   execFileSync("qemu-img", ["rebase", "-u", "-b", "", second!.path]);
   const { damaged, notes } = await verifyQcow2({ folder, at: second!.path.split("/").at(-1) });
   assert.is(damaged[0]?.path, second!.path);
-  assert.match(damaged[0]!.why, `and was ${second!.path.split("/").at(-1)}, ${name}`);
-  assert.match(notes[0]!, "something else has written to");
+  assert.match(damaged[0]!.why, `it should be ${second!.path.split("/").at(-1)}, ${name}`);
+  assert.match(notes[0]!, "another program has written to");
   rmSync(full!.path);
   const without = await verifyQcow2({ folder, at: third!.path.split("/").at(-1) });
   assert.match(without.damaged[0]!.why, name);

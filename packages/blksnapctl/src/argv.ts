@@ -29,7 +29,7 @@ export function quoted(text: string): string {
 }
 
 export interface Scanned {
-  /** The first word that is no option, also where there is no such command. */
+  /** The first word that is not an option, also where there is no such command. */
   readonly command: string | undefined;
   readonly verb: Verb | undefined;
   /** The values of each option that was given; a flag has an empty one for each time. */

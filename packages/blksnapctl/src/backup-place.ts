@@ -6,13 +6,13 @@ import type { Context, Given, OptionSpecs } from "./verb.js";
 
 export const storeOptions: OptionSpecs = {
   endpoint: {
-    describe: "of s3://: where the server is, if not at Amazon; default: $AWS_ENDPOINT_URL_S3",
+    describe: "for s3://: the server's URL, unless it is Amazon's; default: $AWS_ENDPOINT_URL_S3",
     value: "URL",
   },
-  region: { describe: "of s3://: default: $AWS_REGION", value: "NAME" },
+  region: { describe: "for s3://: the region; default: $AWS_REGION", value: "NAME" },
 };
 
-/** What begins like this is no name of a folder that anybody means. */
+/** What begins like this is not a name of a folder that anybody means. */
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
 const BUCKET = /^s3:\/\//i;
 
@@ -54,7 +54,7 @@ export async function openBackups(
     // Never print the rest: it may contain a secret.
     const hint =
       "Give a folder, or s3://BUCKET/PREFIX with the --endpoint of a server that speaks S3";
-    throw usageError(`${option}: ${scheme}:// is no place for backups`, "USAGE", hint);
+    throw usageError(`${option}: ${scheme}:// cannot hold backups`, "USAGE", hint);
   }
   const [endpoint, region] = [given.one("endpoint"), given.one("region")];
   const place = isBucket(text)

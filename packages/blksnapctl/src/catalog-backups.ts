@@ -1,4 +1,4 @@
-/** The verbs of backups. */
+/** Verbs for backups. */
 import { STORE_PATHS_TEXT, STORE_WORDS } from "@blksnap/api";
 import { storeOptions } from "./backup-place.js";
 import { bytes, device } from "./shared-options.js";
@@ -9,23 +9,23 @@ const backups = () => import("./verbs/backups.js");
 const fromAny = {
   short: "f",
   describe:
-    "what export has written to: a folder, s3://BUCKET/PREFIX, or - for a stream on standard input",
+    "target of an export: a folder, s3://BUCKET/PREFIX, or - for a stream on standard input",
   value: "PATH",
   required: true,
 };
 const from = {
   short: "f",
-  describe: "what export has written to: a folder, or s3://BUCKET/PREFIX",
+  describe: "target of an export: a folder, or s3://BUCKET/PREFIX",
   value: "PATH",
   required: true,
 };
-const ofDevice = { short: "d", describe: "only of this original", value: "DEVICE" };
+const ofDevice = { short: "d", describe: "only points of this original", value: "DEVICE" };
 const ofHost = {
-  describe: "only of this host: its name, or the beginning of its machine id as --json has it",
+  describe: "only points of this host: its name, or the beginning of its machine_id in list --json",
   value: "HOST",
 };
 const at = {
-  describe: "beginning of a point's id, or a time: the newest point that is not later",
+  describe: "beginning of a point's id; or a time, for the newest point up to then",
   value: "POINT",
 };
 
@@ -33,70 +33,72 @@ export const backupVerbs: readonly Verb[] = [
   {
     name: "export",
     describe:
-      "Back up a device as it is in its snapshot, or in one that is taken for this and destroyed at the " +
-      "end. A folder gets a point in time, of which each can be restored and removed by itself; what is " +
-      "equal, in all points of all devices and hosts, is stored once",
+      "Back up a device as it is in its snapshot. Without one, export takes a snapshot and destroys it at " +
+      "the end. In a folder, each export adds a point in time that can be restored and removed on its own; " +
+      "data that is equal in several points, devices or hosts is stored once",
     options: {
       device,
       to: {
         short: "t",
         describe:
-          "folder of backups, made where it is missing, or s3://BUCKET/PREFIX, whose credentials are in " +
-          "the environment or ~/.aws/credentials; with --raw: file or block device; -: a stream " +
-          "on standard output, for restore --from -, here or elsewhere",
+          "folder of backups, created if missing, or s3://BUCKET/PREFIX, with credentials from the " +
+          "environment or ~/.aws/credentials; with --raw: file or block device; -: a stream on " +
+          "standard output, for restore --from - on any host",
         value: "PATH",
         required: true,
       },
       auto: {
         describe:
-          "read only what changed since the last export to there; where that cannot be known, say " +
-          "why, and read all",
+          "read only what changed since the last export to this target; if that is unknown, say " +
+          "why and read everything",
       },
       since: {
-        describe:
-          "read only what changed since this changes_number; fail where that cannot be known",
+        describe: "read only what changed since this changes_number; fail if that is unknown",
         value: "NUMBER",
       },
-      raw: { describe: "make the target the same as the device, byte for byte" },
+      raw: { describe: "make the target a byte-for-byte copy of the device" },
       qcow2: {
         describe:
-          "make the target a folder of qcow2 files: a full one, and overlays of what changed since, of " +
-          "which QEMU opens each",
+          "make the target a folder of qcow2 files: a full one, and overlays with later changes; QEMU " +
+          "can open each",
       },
       "allocated-only": {
         describe:
-          "in a full one, read only what the ext2, ext3 or ext4 of the image has in use, and have zeros for " +
-          "the rest; refused where its journal is to be replayed",
+          "in a full export, read only blocks that the image's ext2, ext3 or ext4 uses, and store zeros " +
+          "for the rest; refused if the file system's journal needs a replay",
       },
       record: {
         describe:
-          "with --raw: file that remembers as of which snapshot the copy is; default: beside a file, " +
-          "none for a block device. With --to -: as of which the last stream was",
+          "with --raw: file that records which snapshot the copy is of; default: beside the target " +
+          "file, none for a block device. With --to -: file that records the last stream's snapshot",
         value: "FILE",
       },
       file: {
         short: "f",
-        describe: `store for old data while it runs: ${STORE_PATHS_TEXT} or ${STORE_WORDS.join(", ")}; default: /var/tmp`,
+        describe: `store for old data while the export runs: ${STORE_PATHS_TEXT} or ${STORE_WORDS.join(", ")}; default: /var/tmp`,
         value: "PATH",
         many: true,
       },
-      limit: { short: "l", describe: "most bytes for old data; default: 1G", value: "SIZE" },
+      limit: { short: "l", describe: "limit for old data; default: 1G", value: "SIZE" },
       ...storeOptions,
     },
     examples: [
-      ["blksnapctl export -d /dev/vg/data --to backups --auto", "full at first, then incremental"],
+      [
+        "blksnapctl export -d /dev/vg/data --to backups --auto",
+        "full the first time, then incremental",
+      ],
       ["blksnapctl export -d /dev/vg/data --to s3://backups/hosts --auto", "in an object store"],
-      ["blksnapctl export -d /dev/vg/data --to data.img --raw --auto", "a copy, kept up to date"],
+      ["blksnapctl export -d /dev/vg/data --to data.img --raw --auto", "keep a copy up to date"],
       ["blksnapctl export -d /dev/vg/data --to backups -f /var/tmp -l 8G", "more room for writers"],
       [
         "blksnapctl export -d /dev/vg/data --to - --auto --record sent.json > stream",
-        "for restore on another host",
+        "to be restored on another host",
       ],
       [
         "blksnapctl export -d /dev/vg/data --to - | blksnapctl restore --from - --to copy.img",
-        "through a pipe, as of ssh",
+        "through a pipe, such as ssh",
       ],
-      ["blksnapctl export -d /dev/vg/data --to vm --qcow2 --auto", "images that QEMU opens"],
+      ["blksnapctl export -d /dev/vg/data --to vm --qcow2 --auto", "images for QEMU"],
     ],
     dataTo: "to",
     load: async () => (await import("./verbs/export.js")).exportDevice,
@@ -104,9 +106,9 @@ export const backupVerbs: readonly Verb[] = [
   {
     name: "restore",
     describe:
-      "Write a point in time to a file or block device, each part checked; or what a stream has: all of " +
-      "it, or what changed since the copy that is there. Until all is there the target does not look complete. " +
-      "With --nbd, show a point to NBD clients without restoring it",
+      "Write a point in time, or a stream, to a file or block device, and check each part. An incremental " +
+      "stream updates an existing copy. Until the end, the target is marked as incomplete. With --nbd, show " +
+      "a point to NBD clients without restoring it",
     options: {
       from: fromAny,
       to: {
@@ -123,11 +125,11 @@ export const backupVerbs: readonly Verb[] = [
       at,
       device: ofDevice,
       host: ofHost,
-      delta: { describe: "compare with what is there, and write only what differs" },
+      delta: { describe: "compare with the target's content, and write only what differs" },
       record: {
         describe:
-          "of a stream: file that remembers as of which snapshot the copy is; default: beside a file, " +
-          "none for a block device",
+          "for a stream: file that records which snapshot the copy is of; default: beside the target " +
+          "file, none for a block device",
         value: "FILE",
       },
       ...storeOptions,
@@ -143,22 +145,22 @@ export const backupVerbs: readonly Verb[] = [
   },
   {
     name: "list",
-    describe: "List the points in time that a folder of backups has",
+    describe: "List the points in time in a folder of backups",
     options: { from, device: ofDevice, host: ofHost, bytes, ...storeOptions },
-    examples: [["blksnapctl list --from backups", "the oldest first"]],
+    examples: [["blksnapctl list --from backups", "oldest first"]],
     load: async () => (await backups()).list,
   },
   {
     name: "verify",
     describe:
-      "Read what export has written again, and check it; fails where something is damaged, and names it. " +
-      "Of a folder or bucket: all that its points in time need. Of raw copies and qcow2 files: what " +
-      "they hold, by the checksums of their records",
+      "Read the output of exports again and check it. Names what is damaged, and then fails. In a " +
+      "folder or bucket, checks all data that points need; raw copies and qcow2 files are compared with " +
+      "the checksums in their records",
     options: {
       from: {
         ...fromAny,
         describe:
-          "what export has written to: a folder, s3://BUCKET/PREFIX, a raw copy, or - for a stream on " +
+          "target of an export: a folder, s3://BUCKET/PREFIX, a raw copy, or - for a stream on " +
           "standard input",
       },
       at,
@@ -166,7 +168,7 @@ export const backupVerbs: readonly Verb[] = [
       host: ofHost,
       record: {
         describe:
-          "of a raw copy: file that remembers what it is; default: beside a file, none for a block device",
+          "for a raw copy: file with its record; default: beside the copy, none for a block device",
         value: "FILE",
       },
       ...storeOptions,
@@ -177,38 +179,38 @@ export const backupVerbs: readonly Verb[] = [
   {
     name: "prune",
     describe:
-      "Remove points in time but for those that a rule keeps, of each device of a host for itself. Of each hour, " +
-      "day and week (in UTC) the newest counts. gc then frees the room",
+      "Remove points in time except those that a rule keeps, separately for each device of each host. " +
+      "Rules for hours, days and weeks (in UTC) keep the newest point of each. gc then frees the space",
     options: {
       from,
-      "keep-last": { describe: "keep the newest points", value: "NUMBER" },
+      "keep-last": { describe: "keep this many of the newest points", value: "NUMBER" },
       "keep-hourly": {
-        describe: "keep a point of each of the last hours that have one",
+        describe: "keep the newest point of each of the last NUMBER hours that have one",
         value: "NUMBER",
       },
       "keep-daily": {
-        describe: "keep a point of each of the last days that have one",
+        describe: "keep the newest point of each of the last NUMBER days that have one",
         value: "NUMBER",
       },
       "keep-weekly": {
-        describe: "keep a point of each of the last weeks that have one",
+        describe: "keep the newest point of each of the last NUMBER weeks that have one",
         value: "NUMBER",
       },
-      "dry-run": { describe: "only say what would be removed" },
+      "dry-run": { describe: "only show what would be removed" },
       ...storeOptions,
     },
     examples: [
-      ["blksnapctl prune --from backups --keep-daily 7 --keep-weekly 8 --dry-run", "what would go"],
+      ["blksnapctl prune --from backups --keep-daily 7 --keep-weekly 8 --dry-run", "show only"],
       [
         "blksnapctl prune -f backups --keep-last 24 --keep-daily 7 && blksnapctl gc -f backups",
-        "go",
+        "remove, and free the space",
       ],
     ],
     load: async () => (await backups()).prunePoints,
   },
   {
     name: "gc",
-    describe: "Free what no point in time needs: after prune, and what was left by an export's end",
+    describe: "Free data that no point needs: after prune, or after an export that did not end",
     options: { from, ...storeOptions },
     examples: [["blksnapctl gc --from backups", "while no export runs there"]],
     load: async () => (await backups()).gc,

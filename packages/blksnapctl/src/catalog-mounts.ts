@@ -12,23 +12,28 @@ export const mountVerbs: readonly Verb[] = [
       { name: "dir", value: "DIR", optional: true },
     ],
     describe:
-      "Mount the file system in an image, read-only. With --device the image is that of the device, " +
-      "and DIR alone is given",
+      "Mount the file system in an image, read-only. With --device, give only DIR: the device's image " +
+      "is mounted",
     options: {
-      device: { ...device, describe: "whose image it is, in place of IMAGE", required: false },
+      device: {
+        ...device,
+        describe: "device whose image to mount, instead of IMAGE",
+        required: false,
+      },
       id: {
         short: "i",
-        describe: "with --device: fail unless it is of this snapshot",
+        describe: "with --device: fail unless the image belongs to this snapshot",
         value: "UUID",
       },
       writable: {
         short: "w",
-        describe: "files can be changed: in the image, until its snapshot is destroyed",
+        describe:
+          "allow changes; they go into the image, and are lost when its snapshot is destroyed",
       },
     },
     examples: [
-      ["blksnapctl mount /dev/ublkb1 /mnt/image", "an image by its node"],
-      ["blksnapctl mount --device /dev/vg/data --id $ID /mnt/image", "by what it is an image of"],
+      ["blksnapctl mount /dev/ublkb1 /mnt/image", "an image by its block device"],
+      ["blksnapctl mount --device /dev/vg/data --id $ID /mnt/image", "the image of a device"],
     ],
     load: async () => (await mounts()).mount,
   },

@@ -1,6 +1,6 @@
 /**
- * All verbs with their options; those of backups have a file of their own. The names are those of the kernel
- * module's tool, where it has them.
+ * All verbs with their options; verbs for backups, mounts and NBD are in their own files. Names follow the kernel
+ * module's tool wherever it has the verb.
  */
 import { STORE_PATHS_TEXT, STORE_WORDS } from "@blksnap/api";
 import { backupVerbs } from "./catalog-backups.js";
@@ -11,12 +11,12 @@ import type { OptionSpecs, Verb, VerbGroup } from "./verb.js";
 
 const id = {
   short: "i",
-  describe: "uuid of the snapshot, or its beginning",
+  describe: "uuid of the snapshot, or its first digits",
   value: "UUID",
   required: true,
 };
 const reader = {
-  describe: "take events under this name; readers with other names get them all the same",
+  describe: "read as this reader; each reader name gets all events",
   value: "NAME",
 };
 
@@ -25,7 +25,7 @@ export const globalOptions: OptionSpecs = {
   socket: { describe: "socket of the daemon", value: "PATH" },
   json: { short: "j", describe: "print one JSON document" },
   wait: {
-    describe: "wait until a daemon serves, 60 seconds if not given",
+    describe: "wait until a daemon serves; default: 60 seconds",
     value: "SECONDS",
     optional: true,
   },
@@ -39,27 +39,27 @@ const events = () => import("./verbs/events.js");
 const trackerVerbs: readonly Verb[] = [
   {
     name: "attach",
-    describe: "Track a device; prints the front through which it is used from now on",
+    describe: "Track a device; prints the front, to be used in place of the device",
     options: {
       device,
-      persistent: { describe: "keep the change tracking through stops and power cuts" },
+      persistent: { describe: "keep tracking changes across stops and power cuts" },
       live: {
-        describe: "put the front under the device-mapper node; the default where it is in use",
+        describe: "put the front under the device-mapper node; the default if it is in use",
       },
-      front: { describe: "do not: the front is mounted instead of the device" },
+      front: { describe: "never do so; mount the front instead of the device" },
     },
     examples: [
-      ["blksnapctl attach --device /dev/vg/data", "then mount the front it names"],
-      ["blksnapctl attach -d /dev/vg/data --persistent", "incremental backups after a reboot"],
-      ["blksnapctl attach -d /dev/vg/data --live", "while it is mounted, and stays so"],
+      ["blksnapctl attach --device /dev/vg/data", "then mount the front that it prints"],
+      ["blksnapctl attach -d /dev/vg/data --persistent", "for incremental backups after a reboot"],
+      ["blksnapctl attach -d /dev/vg/data --live", "while it stays mounted"],
     ],
     load: async () => (await trackers()).attach,
   },
   {
     name: "detach",
-    describe: "Stop tracking a device; its CBT is lost, unless it was attached as persistent",
-    options: { device, forget: { describe: "keep nothing of a persistent tracker" } },
-    examples: [["blksnapctl detach -d /dev/vg/data", "after its front is unmounted"]],
+    describe: "Stop tracking a device; its CBT is lost unless it was attached with --persistent",
+    options: { device, forget: { describe: "delete the CBT of a persistent tracker, too" } },
+    examples: [["blksnapctl detach -d /dev/vg/data", "after its front was unmounted"]],
     load: async () => (await trackers()).detach,
   },
   {
@@ -79,7 +79,7 @@ const cbtVerbs: readonly Verb[] = [
     name: "cbtinfo",
     describe: "Show the state of a device's change tracking",
     options: { device },
-    examples: [["blksnapctl cbtinfo --device /dev/sdb", "block size, generation, number"]],
+    examples: [["blksnapctl cbtinfo --device /dev/sdb", "block size, generation, changes_number"]],
     load: async () => (await cbt()).cbtInfo,
   },
   {
@@ -108,36 +108,36 @@ const cbtVerbs: readonly Verb[] = [
         value: "FIRST:COUNT",
         many: true,
       },
-      file: { short: "f", describe: "mark the blocks under this file", value: "FILE" },
+      file: { short: "f", describe: "mark the blocks that this file occupies", value: "FILE" },
     },
     examples: [
       ["blksnapctl markdirtyblock -d /dev/sdb --ranges 0:8 2048:64", "two ranges of sectors"],
-      ["blksnapctl markdirtyblock --file /mnt/data/big.db", "wherever the file lies"],
+      ["blksnapctl markdirtyblock --file /mnt/data/big.db", "all blocks of a file"],
     ],
     load: async () => (await cbt()).markDirtyBlock,
   },
   {
     name: "diff",
     describe:
-      "Show what changed since an earlier snapshot of the same generation; of kind 'discarded' is " +
-      "what holds no data any more: not to be read, but to be zeroed in the backup",
+      "Show what changed since an earlier snapshot of the same generation. Ranges of kind 'discarded' " +
+      "no longer hold data: do not read them, but zero them in the backup",
     options: {
       device,
       since: {
-        describe: "changes_number of the earlier snapshot; 0 for all since attach",
+        describe: "changes_number of the earlier snapshot; 0: everything since attach",
         value: "NUMBER",
         required: true,
       },
-      generation: { describe: "fail unless the generation is still this one", value: "UUID" },
+      generation: { describe: "fail unless this is still the generation", value: "UUID" },
       format: {
         describe: "ranges (a table), raw, nbd (as nbdinfo --map) or json",
         value: "FORMAT",
       },
-      raw: { describe: "print FIRST:COUNT in sectors, a range on a line; --format raw" },
+      raw: { describe: "print FIRST:COUNT in sectors, one range per line; same as --format raw" },
       files: {
-        describe: "name the files of an ext4 or XFS that changed, as they are in the image",
+        describe: "name the changed files of an ext2, ext3, ext4 or XFS, as found in the image",
       },
-      map: { describe: "draw the device on one line, also where the output is no terminal" },
+      map: { describe: "draw the device on one line, even if the output is not a terminal" },
       bytes,
     },
     examples: [
@@ -163,37 +163,41 @@ const snapshotVerbs: readonly Verb[] = [
       },
       limit: {
         short: "l",
-        describe: "most bytes for old data; units K, M, G, T are powers of 1024",
+        describe: "limit for old data; units K, M, G, T are powers of 1024",
         value: "SIZE",
         required: true,
       },
       "on-overflow": {
         describe:
-          "what gives way when a write's old data finds no room. break-snapshot (default): the " +
-          "snapshot; the write continues, and the image reads as EIO where its old data is lost. " +
+          "what fails if there is no space for a write's old data. break-snapshot (default): the " +
+          "snapshot; the write continues, and the image returns EIO where old data is lost. " +
           "fail-writes: the write, with ENOSPC; the image stays whole, but a file system may turn " +
           "read-only. block-writes[=SECONDS]: nothing at first; writes and their programs wait for " +
-          "room, 30 s by default, then the snapshot breaks",
+          "space, 30 s by default, then the snapshot breaks",
         value: "POLICY",
       },
       persistent: {
         describe:
-          "bring it back after a stop or a power cut; attaches its devices as persistent, too",
+          "bring the snapshot back after a stop or a power cut; implies persistent trackers",
       },
       "read-only-images": {
-        describe: "images refuse writes; without it devices take them, and lose them at destroy",
+        describe:
+          "images refuse writes; default: block devices accept writes, which destroy discards",
       },
-      "writable-images": { describe: "images take writes, also those that are NBD exports alone" },
+      "writable-images": { describe: "images accept writes, even if they are only NBD exports" },
     },
     examples: [
       ["ID=$(blksnapctl snapshot_create -d /dev/sdb -d /dev/sdc -f /var/tmp -l 2G)", "two devices"],
-      ["blksnapctl snapshot_create -d /dev/sdb -f /dev/shm -f /var/tmp -l 8G", "fast store first"],
+      [
+        "blksnapctl snapshot_create -d /dev/sdb -f /dev/shm -f /var/tmp -l 8G",
+        "the fast store first",
+      ],
     ],
     load: async () => (await snapshots()).create,
   },
   {
     name: "snapshot_add",
-    describe: "Add a device to a snapshot that is not taken yet; attaches it if need be",
+    describe: "Add a device to a snapshot that is not taken yet; attaches it if necessary",
     options: { id, device },
     examples: [["blksnapctl snapshot_add --id $ID --device /dev/sdd", "one more member"]],
     load: async () => (await snapshots()).add,
@@ -205,18 +209,18 @@ const snapshotVerbs: readonly Verb[] = [
       id,
       "require-freeze": {
         describe:
-          "fail unless every file system with data on the devices is frozen. Else those that cannot " +
-          "be frozen (vfat, exfat, one that was shut down by an error) are synced instead",
+          "fail unless every file system with data on the devices is frozen. Default: those that " +
+          "cannot be frozen (vfat, exfat, any that an error has shut down) are only synced",
       },
     },
-    examples: [["blksnapctl snapshot_take --id $ID --json", "images, and how long writers stood"]],
+    examples: [["blksnapctl snapshot_take --id $ID --json", "images, and how long writers waited"]],
     load: async () => (await snapshots()).take,
   },
   {
     name: "snapshot_destroy",
-    describe: "End a snapshot: its images and its stored data go",
+    describe: "Destroy a snapshot with its images and old data",
     options: { id },
-    examples: [["blksnapctl snapshot_destroy --id $ID", "also while an image is read"]],
+    examples: [["blksnapctl snapshot_destroy --id $ID", "even while an image is read"]],
     load: async () => (await snapshots()).destroy,
   },
   {
@@ -226,13 +230,13 @@ const snapshotVerbs: readonly Verb[] = [
       device,
       field: {
         short: "f",
-        describe: "print one value alone: image, front, error_code or nbd_uri",
+        describe: "print only this value: image, front, error_code or nbd_uri",
         value: "FIELD",
       },
     },
     examples: [
       ["mount -o ro $(blksnapctl snapshot_info -d /dev/sdb -f image) /mnt/image", "use an image"],
-      ["blksnapctl snapshot_info -d /dev/sdb -f nbd_uri", "its address for nbdcopy, qemu-img"],
+      ["blksnapctl snapshot_info -d /dev/sdb -f nbd_uri", "address for nbdcopy, qemu-img"],
     ],
     load: async () => (await snapshots()).info,
   },
@@ -249,10 +253,10 @@ const snapshotVerbs: readonly Verb[] = [
 const eventVerbs: readonly Verb[] = [
   {
     name: "snapshot_waitevent",
-    describe: "Wait for one event of a snapshot and take it out of the queue",
+    describe: "Wait for an event of a snapshot and remove it from the queue",
     options: {
       id,
-      timeout: { short: "t", describe: "longest wait", value: "MILLISECONDS", required: true },
+      timeout: { short: "t", describe: "time limit", value: "MILLISECONDS", required: true },
       reader,
     },
     examples: [
@@ -272,66 +276,72 @@ const eventVerbs: readonly Verb[] = [
   },
   {
     name: "events",
-    describe:
-      "Print the events of a snapshot, or of the whole daemon, or follow them as they come; takes none away",
+    describe: "Print or follow the events of a snapshot, or of the whole daemon; removes none",
     options: {
       id: { ...id, required: false },
       all: {
-        describe: "of the whole daemon: devices, snapshots, stores, hooks, the daemon itself",
+        describe:
+          "events of the whole daemon: devices, snapshots, stores, hooks, the daemon itself",
       },
-      follow: { describe: "print new events too, until the snapshot is destroyed" },
+      follow: { describe: "print new events, too, until the snapshot is destroyed" },
       from: { describe: "with --id and --follow: first sequence number", value: "NUMBER" },
       since: {
         describe:
-          "with --all: only what comes after this event, by its sequence number; with its log, as " +
-          "JSON has both, a log that began anew is noticed",
+          "with --all: only events after the one with this sequence number; with its log (both are " +
+          "in the JSON), a log that was restarted is noticed",
         value: "[LOG:]NUMBER",
       },
     },
     examples: [
-      ["blksnapctl events --id $ID", "all that are kept, read or not"],
+      ["blksnapctl events --id $ID", "all kept events, read or not"],
       ["blksnapctl events --id $ID --follow --json", "one JSON document per line"],
-      ["blksnapctl events --all --follow", "what happens on this machine, as it happens"],
-      ["blksnapctl events --all --follow --json --since 5f0c12ab:17", "resumes where it ended"],
+      ["blksnapctl events --all --follow", "everything on this machine, as it happens"],
+      ["blksnapctl events --all --follow --json --since 5f0c12ab:17", "resume after event 17"],
     ],
     load: async () => (await events()).events,
     waits: true,
   },
 ];
 
-const besidesVerbs: readonly Verb[] = [
+const otherVerbs: readonly Verb[] = [
   {
     name: "daemon",
     action: {
       name: "action",
-      describe: "upgrade: change to the program on disk; stop: end the daemon",
+      describe: "upgrade: replace it with the program on disk; stop: stop it",
       choices: ["upgrade", "stop"],
     },
-    describe: "Replace the running daemon without an I/O error, or end it",
+    describe: "Replace the running daemon without an I/O error, or stop it",
     options: {
       keep: {
         describe:
-          "with stop: end although devices are in use; their users wait for the next daemon",
+          "with stop: stop even if devices are in use; their users wait for the next daemon",
       },
     },
     examples: [
       ["blksnapctl daemon upgrade", "after a new version was installed"],
       ["blksnapctl daemon stop", "refused while a front or an image is in use"],
-      ["blksnapctl daemon stop --keep && blksnapd --supervise &", "with a pause, by hand"],
+      [
+        "blksnapctl daemon stop --keep && blksnapd --supervise &",
+        "restart by hand; users see a pause",
+      ],
     ],
     load: async () => (await import("./verbs/daemon.js")).daemon,
   },
   {
     name: "doctor",
-    describe: "Find what is wrong on this host, with or without a daemon, one line each",
+    describe: "Check this host, with or without a running daemon; prints a line per finding",
     options: {
       fix: {
-        describe: "repair or remove what is ours and broken; others' devices are not touched",
+        describe: "repair or remove broken leftovers of blksnap; never touches devices of others",
       },
-      "state-dir": { describe: "of a daemon that has another one", value: "PATH" },
+      "state-dir": {
+        describe: "state directory of a daemon that does not use the default",
+        value: "PATH",
+      },
     },
     examples: [
-      ["blksnapctl doctor", "exit status 0: all is well; 1: something is not"],
+      ["blksnapctl doctor", "exit status 0: all is well; 1: there are problems"],
       ["blksnapctl doctor --json | jq '.checks[] | select(.state != \"ok\")'", "for programs"],
       ["blksnapctl doctor --fix", "after a crash, before the daemon is started again"],
     ],
@@ -341,26 +351,26 @@ const besidesVerbs: readonly Verb[] = [
     name: "config",
     action: {
       name: "action",
-      describe: "check: find what is wrong with it",
+      describe: "check: find mistakes",
       choices: ["check"],
     },
-    describe: "Check the configuration of the daemon, with or without one; changes nothing",
+    describe: "Check the daemon's configuration, with or without a running daemon; changes nothing",
     options: {
       file: {
         short: "f",
-        describe: "another one than /etc/blksnap/blksnap.toml; FILE.d/*.toml is read after it",
+        describe: "default: /etc/blksnap/blksnap.toml; FILE.d/*.toml is read after it",
         value: "FILE",
       },
     },
     examples: [
-      ["blksnapctl config check", "exit status 0: a daemon can follow all of it; 1: it can not"],
+      ["blksnapctl config check", "exit status 0: no errors; 1: errors"],
       ["blksnapctl config check --file new.toml --json | jq .problems", "for programs"],
     ],
     load: async () => (await import("./verbs/config.js")).config,
   },
   {
     name: "version",
-    describe: "Print the version of the module's interface that the daemon serves",
+    describe: "Print the version of the kernel module's interface that the daemon serves",
     options: {},
     examples: [["blksnapctl version --json", "with the daemon's own version"]],
     load: async () => (await import("./verbs/status.js")).version,
@@ -369,25 +379,25 @@ const besidesVerbs: readonly Verb[] = [
     name: "completion",
     action: {
       name: "shell",
-      describe: "bash, zsh or fish; the one in $SHELL if not given",
+      describe: "bash, zsh or fish; default: the one in $SHELL",
       choices: ["bash", "zsh", "fish"],
       optional: true,
     },
-    describe: "Print the script that teaches a shell to complete commands, options and names",
+    describe: "Print a shell script that completes commands, options and names",
     options: {},
-    examples: [["blksnapctl completion bash > blksnapctl.bash", "to be sourced"]],
+    examples: [["blksnapctl completion bash > blksnapctl.bash", "a script to source"]],
     load: async () => (await import("./verbs/completion.js")).completion,
   },
 ];
 
-/** In the order in which help shows them. */
+/** In the order of help. */
 export const verbGroups: readonly VerbGroup[] = [
   { title: "Devices", verbs: trackerVerbs },
   { title: "Snapshots", verbs: [...snapshotVerbs, ...mountVerbs] },
   { title: "Changes", verbs: cbtVerbs },
   { title: "Events", verbs: eventVerbs },
   { title: "Backups", verbs: backupVerbs },
-  { title: "Besides", verbs: besidesVerbs },
+  { title: "Other", verbs: otherVerbs },
 ];
 
 export const verbs: readonly Verb[] = verbGroups.flatMap((group) => group.verbs);

@@ -115,8 +115,8 @@ async function fileSystemOn(image: string): Promise<(typeof FILE_SYSTEMS)[number
     magic.equals(start.subarray(offsetBytes, offsetBytes + magic.length)),
   );
   if (found !== undefined) return found;
-  const hint = "Only ext2, ext3, ext4 and XFS on the whole device can be looked into";
-  throw notNamed(`${image} has no file system that is known here`, { hint });
+  const hint = "Only ext2, ext3, ext4 and XFS on the whole device are supported";
+  throw notNamed(`${image} has no supported file system`, { hint });
 }
 
 /**

@@ -23,8 +23,8 @@ function amount(bytes: number): string {
 
 const STARTED: Readonly<Record<DaemonEventOf<"daemon_started">["cause"], string>> = {
   start: "was started",
-  crash: "continues after a crash of the one before",
-  handover: "continues for the one before",
+  crash: "continues after a crash of its predecessor",
+  handover: "continues for its predecessor",
 };
 
 /** Each kind of event in words. */
@@ -42,24 +42,24 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
   front_waiting: ({ device, front, why }) => `users of ${front} wait for ${device}: ${why}`,
   front_ended: ({ device, front }) =>
     `another program has ended ${front}; detach ${device} and attach it again`,
-  renamed: ({ device, name_before }) => `${name_before} is called ${device} now`,
+  renamed: ({ device, name_before }) => `${name_before}is now called ${device}`,
   splice_lost: ({ node, front, why }) =>
-    `${node} does not lead to ${front} any more, writes are missed${because(why)}`,
+    `${node} no longer leads to ${front}, writes are missed${because(why)}`,
   untracked: ({ device, why, given_up }) =>
-    `${device} is not tracked, and ${given_up ? "is NOT attached again by itself" : "cannot be attached again yet"}: ${why}`,
+    `${device} is not tracked, and ${given_up ? "is NOT attached again automatically" : "cannot be attached again yet"}: ${why}`,
   generation_began: ({ device, generation_reason, why }) =>
-    `change tracking of ${device} began anew (${generation_reason})${because(why)}`,
+    `change tracking of ${device} began a new generation (${generation_reason})${because(why)}`,
   persistence_failed: ({ device, why }) =>
-    `change tracking of ${device} will not outlive a stop${because(why)}`,
+    `the change map of ${device} will not survive a stop${because(why)}`,
   capacity_changed: ({ device, capacity_bytes, original_capacity_bytes }) =>
     `${device} has ${amount(original_capacity_bytes)} now, its front ${amount(capacity_bytes)}`,
   snapshot_created: ({ id, devices }) => `${id} of ${devices.join(", ") || "no device yet"}`,
   snapshot_taken: ({ id, devices, stall_us }) =>
     `${id} of ${devices.join(", ")}` +
-    (stall_us === null ? "" : `; writers stood for ${stall_us} us`),
+    (stall_us === null ? "" : `; writers waited for ${stall_us} us`),
   snapshot_resumed: ({ id, devices }) => `${id} of ${devices.join(", ")} continues`,
   take_failed: ({ id, code, why }) => `${id} was not taken: ${code}: ${why}`,
-  snapshot_not_persistent: ({ id }) => `${id} will not outlive a stop any more`,
+  snapshot_not_persistent: ({ id }) => `${id} will no longer survive a stop`,
   snapshot_destroyed: ({ id }) => id,
   snapshot_lost: ({ id, devices }) => `${id} of ${devices.join(", ")} could not be resumed`,
   corrupted: ({ id, device, errno }) =>
@@ -73,22 +73,21 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
     `the store ${store} of ${id} does not answer; ${device} continues without it`,
   store_answered: ({ device, store }) => `the store ${store} has answered ${device} again`,
   writes_refused: ({ id, device, count }) =>
-    `${times(count, "write")} to ${device} failed for lack of room in the stores of ${id}`,
+    `${times(count, "write")} to ${device} failed for lack of space in the stores of ${id}`,
   writes_blocked: ({ id, device, count }) =>
-    `${times(count, "write")} to ${device} waited for room in the stores of ${id}`,
+    `${times(count, "write")} to ${device} waited for space in the stores of ${id}`,
   late_io: ({ id, device, count }) =>
     `${times(count, "request")} of ${device} to the stores of ${id} ${count === 1 ? "was" : "were"} late`,
   reactor_stalled: ({ reactor, devices }) =>
-    `reactor ${reactor} does not turn: ${devices.join(", ")} do not answer`,
-  reactor_turns: ({ reactor }) => `reactor ${reactor} turns again`,
-  config_mistake: ({ mistakes }) => `an earlier configuration is followed: ${mistakes.join("; ")}`,
+    `reactor ${reactor} is stalled: ${devices.join(", ")} do not answer`,
+  reactor_turns: ({ reactor }) => `reactor ${reactor} runs again`,
+  config_mistake: ({ mistakes }) =>
+    `the configuration has mistakes, and an earlier one stays in force: ${mistakes.join("; ")}`,
   device_missing: ({ device, from, why }) => `${device} (${from}) is given up: ${why}`,
   hook_ran: ({ hook, phase, id, duration_ms }) => `${hook} ${phase} of ${id}, in ${duration_ms} ms`,
   hook_failed: ({ hook, phase, id, why }) => `${hook} ${phase} of ${id}: ${why}`,
   lost: ({ count }) =>
-    count === null
-      ? "what came before is not known"
-      : `${times(count, "event")} lost: not kept any more`,
+    count === null ? "earlier events are unknown" : `${times(count, "event")} lost: no longer kept`,
 };
 
 /** An event in words. A daemon that is newer may tell of kinds that are not known here. */
@@ -109,7 +108,7 @@ function beginning(given: Given): { readonly since?: number; readonly log?: stri
   const [, log, since] = /^(?:([0-9a-f]{8}):)?([0-9]{1,15})$/.exec(text) ?? [];
   if (since === undefined) {
     const hint = "Give the sequence number of an event, or log:sequence";
-    throw usageError(`since: ${quoted(text)} is no number of an event`, "USAGE", hint);
+    throw usageError(`since: ${quoted(text)} is not an event number`, "USAGE", hint);
   }
   return { since: Number(since), ...(log === undefined ? {} : { log }) };
 }

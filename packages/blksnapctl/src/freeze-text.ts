@@ -4,7 +4,7 @@ import type { FileSystemFreeze } from "@blksnap/api";
 const MEANING = {
   frozen: "frozen",
   synced: "synced, not frozen",
-  not: "not frozen: what was written last may be missing",
+  not: "not frozen: the last writes may be missing",
 } as const;
 
 /** One file system, e.g. "/mnt/stick (vfat): synced, not frozen (EOPNOTSUPP)". */

@@ -44,7 +44,7 @@ const WAYS: Readonly<Record<string, Way>> = {
     if (hasTemporaryFsid)
       return { type: "btrfs", options: [], withoutJournal: "rescue=nologreplay" };
     return {
-      why: "it is btrfs, which this kernel takes for the same device as its original",
+      why: "it is btrfs, and this kernel would take it for the original",
       hint: "Mount it where Linux is 6.7 or newer, or where the original is not: see blksnapctl nbd",
     };
   },

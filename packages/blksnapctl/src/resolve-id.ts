@@ -24,7 +24,7 @@ export async function resolveId(client: BlksnapClient, text: string): Promise<st
   if (UUID.test(text)) return wanted;
   if (!isPrefix(text)) {
     const hint = `Give the uuid that snapshot_create printed, or its first ${PREFIX_LENGTH_MIN} digits or more`;
-    throw usageError(`id: ${quoted(text)} is no uuid`, "ID_INVALID", hint);
+    throw usageError(`id: ${quoted(text)} is not a uuid`, "ID_INVALID", hint);
   }
   const ids = (await client.snapshotCollect()).map(({ id }) => id);
   const found = ids.filter((id) => id.startsWith(wanted));

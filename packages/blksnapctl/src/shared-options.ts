@@ -7,4 +7,4 @@ export const device: OptionSpec = {
   value: "DEVICE",
   required: true,
 };
-export const bytes: OptionSpec = { short: "b", describe: "exact sizes in bytes" };
+export const bytes: OptionSpec = { short: "b", describe: "show exact sizes in bytes" };

@@ -28,12 +28,12 @@ function writeTroubles(member: Member): Trouble[] {
   const { blocked_writes_now: blocked, refused_writes: refused } = member;
   const troubles: Trouble[] = [];
   if (refused > 0) {
-    const what = `${counted(refused, "write")} failed for lack of room for old data (fail-writes)`;
-    const hint = `${MORE_ROOM}; a file system that turned read-only wants fsck and a new mount`;
+    const what = `${counted(refused, "write")} failed for lack of space for old data (fail-writes)`;
+    const hint = `${MORE_ROOM}; run fsck and remount a file system that turned read-only`;
     troubles.push({ state: "REFUSING", what, hint });
   }
   if (blocked > 0) {
-    const what = `${counted(blocked, "write")} wait for room for old data (block-writes)`;
+    const what = `${counted(blocked, "write")} wait for space for old data (block-writes)`;
     troubles.push({ state: "BLOCKED", what, hint: MORE_ROOM });
   }
   return troubles;
@@ -54,11 +54,11 @@ function lossTroubles(member: Member): Trouble[] {
     return [{ state: "LOST", what, hint: "Destroy the snapshot, and take another" }];
   }
   if (member.error_code === -ESTALE) {
-    const what = "its node came to lead elsewhere, and old data was not kept; it gives EIO";
+    const what = "its node led elsewhere for a time, and old data was not saved; it returns EIO";
     return [{ state: "LOST", what, hint: "Destroy the snapshot" }];
   }
   const lost = `${formatBytes(member.lost_bytes, false)} of the image are lost`;
-  const what = `${lost}: ${strerror(-member.error_code)}; it gives EIO there`;
+  const what = `${lost}: ${strerror(-member.error_code)}; it returns EIO there`;
   return [{ state: "LOST", what, hint: MORE_ROOM }];
 }
 
@@ -78,13 +78,13 @@ export function troublesOf(
   }
   if (splice?.state === "lost") {
     const why = splice.why === null ? "" : `: ${splice.why}`;
-    const what = `${splice.node} does not lead to the front any more${why}; writes were missed`;
-    const again = "here it is not tracked again after a minute, detach it and attach it";
+    const what = `${splice.node} no longer leads to the front${why}; writes were missed`;
+    const again = "here it is still not tracked after a minute, detach and attach it";
     const first = member === undefined ? `W${again}` : `Destroy its snapshot; w${again}`;
     troubles.push({ state: "UNTRACKED", what, hint: `${first}; then make a full backup` });
   }
   if (original_capacity_bytes === 0) {
-    const hint = "Detach it; what was not written to it is lost";
+    const hint = "Detach it; data that was not written to it is lost";
     troubles.push({ state: "GONE", what: "the original is gone", hint });
   }
   if (member !== undefined) troubles.push(...writeTroubles(member));
@@ -96,8 +96,8 @@ export function troublesOf(
   }
   if (persistence.state === "failed") {
     const why = persistence.why === null ? "" : `: ${persistence.why}`;
-    const hint = "Mend the disk of --persistent-dir, detach and attach again";
-    troubles.push({ state: "UNKEPT", what: `the change tracking is not kept${why}`, hint });
+    const hint = "Repair the disk of --persistent-dir, then detach and attach again";
+    troubles.push({ state: "UNKEPT", what: `the change map is not kept${why}`, hint });
   }
   return troubles;
 }
@@ -109,12 +109,12 @@ export function configurationTroubles({
   const { mistakes, missing } =
     (daemon as Partial<typeof daemon>).configuration ?? NO_CONFIGURATION;
   const wrong = mistakes.map((mistake) => ({
-    what: `the configuration is not followed, but what it said before: ${mistake.replace(/\.$/, "")}`,
+    what: `the configuration has mistakes, and the earlier one stays in force: ${mistake.replace(/\.$/, "")}`,
     hint: "Correct it, then: blksnapctl daemon upgrade",
   }));
   const absent = missing.map(({ device, from, waited_for, why }) => ({
     what: `${device} (${from}) is ${waited_for ? "waited for" : "not attached"}: ${why}`,
-    hint: waited_for ? "It is attached when that has passed" : "Put that right, then attach it",
+    hint: waited_for ? "It is attached when that ends" : "Correct that, then attach it",
   }));
   return [...wrong, ...absent];
 }

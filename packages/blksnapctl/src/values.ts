@@ -20,7 +20,7 @@ const SIZE = /^([0-9]{1,32})(?:([KMGTPE])(?:iB)?|B)?$/i;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 const READER = /^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,63}$/;
-/** What stands for bytes of an argument that are no UTF-8. */
+/** What stands for bytes of an argument that are not UTF-8. */
 const REPLACEMENT = "\ufffd";
 
 const SIZE_TOO_LARGE = "is too large, at most 8191T";
@@ -57,14 +57,14 @@ export function parseLimit(text: string): number {
 export function parseGeneration(text: string): string {
   if (UUID.test(text)) return text.toLowerCase();
   const hint = "Give the generation_id that cbtinfo or diff has shown";
-  throw usageError(`generation: ${quoted(text)} is no uuid`, "ID_INVALID", hint);
+  throw usageError(`generation: ${quoted(text)} is not a uuid`, "ID_INVALID", hint);
 }
 
 /** The name of a reader of events. */
 export function parseReader(text: string): string {
   if (READER.test(text)) return text;
   const hint = "Give up to 64 letters, digits or any of _.:@-";
-  throw usageError(`reader: ${quoted(text)} is no name`, "USAGE", hint);
+  throw usageError(`reader: ${quoted(text)} is not a name`, "USAGE", hint);
 }
 
 const POINT = /^[0-9A-Za-z][0-9A-Za-z:.+-]{0,63}$/;
@@ -73,7 +73,7 @@ const POINT = /^[0-9A-Za-z][0-9A-Za-z:.+-]{0,63}$/;
 export function parsePoint(text: string): string {
   if (POINT.test(text)) return text.replace(/^[0-9a-f-]+$/i, (id) => id.toLowerCase());
   const hint = "Give the beginning of an id that list shows, or a time such as 2038-01-01T06:00Z";
-  throw usageError(`at: ${quoted(text)} is no point`, "USAGE", hint);
+  throw usageError(`at: ${quoted(text)} is not a point`, "USAGE", hint);
 }
 
 /** As long as Linux has them (HOST_NAME_MAX), of what their rules allow, and "_". */
@@ -83,7 +83,7 @@ const HOST = /^[0-9A-Za-z_][0-9A-Za-z_.-]{0,63}$/;
 export function parseHost(text: string): string {
   if (HOST.test(text)) return text;
   const hint = "Give a name that list shows, or the beginning of a machine_id of list --json";
-  throw usageError(`host: ${quoted(text)} is no host`, "USAGE", hint);
+  throw usageError(`host: ${quoted(text)} is not a host`, "USAGE", hint);
 }
 
 const WAIT_DEFAULT_S = 60;
@@ -98,7 +98,7 @@ export function parseWait(text: string): number {
 export function parseNumber(text: string, option: string, maximum: number, minimum = 0): number {
   const value = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
   if (!(value >= minimum && value <= maximum)) {
-    const why = `${option}: ${quoted(text)} is no whole number from ${minimum} to ${maximum}`;
+    const why = `${option}: ${quoted(text)} is not a whole number from ${minimum} to ${maximum}`;
     throw usageError(why, "USAGE", `Give --${option} NUMBER`);
   }
   return value;
@@ -114,7 +114,7 @@ function checkPath(text: string, path: string, option: string, maxBytes: number)
     throw usageError(`${option}: ${quoted(text)} looks like an option`, "USAGE", hint);
   }
   if (text.includes(REPLACEMENT)) {
-    const why = `${option}: ${quoted(text)} has bytes that are no UTF-8`;
+    const why = `${option}: ${quoted(text)} has bytes that are not UTF-8`;
     throw usageError(why, "USAGE", "Give another name, such as a link in UTF-8 that leads there");
   }
   if (Buffer.byteLength(path) > maxBytes) {
@@ -175,7 +175,7 @@ export function parseOverflow(text: string): OverflowPolicy {
   const timeout_ms = Number(match?.[1]) * 1000;
   if (!(timeout_ms <= EVENT_TIMEOUT_MAX_MS)) {
     const hint = "Give break-snapshot, fail-writes or block-writes[=SECONDS]";
-    throw usageError(`on-overflow: ${quoted(text)} is no policy`, "USAGE", hint);
+    throw usageError(`on-overflow: ${quoted(text)} is not a policy`, "USAGE", hint);
   }
   return { policy: "block-writes", timeout_ms };
 }

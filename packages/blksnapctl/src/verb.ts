@@ -109,7 +109,7 @@ export interface Verb {
   readonly options: OptionSpecs;
   readonly examples: readonly (readonly [command: string, what: string])[];
   readonly load: () => Promise<Run>;
-  /** It waits for something to happen: that it does so is no news. */
+  /** It waits for something to happen: that it does so is not news. */
   readonly waits?: boolean;
   /** With this option "-", standard output has data: all else goes to standard error. */
   readonly dataTo?: string;

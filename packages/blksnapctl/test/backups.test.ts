@@ -117,8 +117,11 @@ test("verify names what has changed in a raw copy and in qcow2 files, and ends w
   );
   const { status, out, err } = await harness.run("verify", "-f", target);
   assert.is(status, 1);
-  assert.match(out, `${target} is damaged: it is not what was exported, at bytes ${place} to `);
-  assert.match(err, "something else has written to");
+  assert.match(
+    out,
+    `${target} is damaged: it differs from what was exported, at bytes ${place} to `,
+  );
+  assert.match(err, "another program has written to");
   assert.match(err, "[BACKUP_DAMAGED]");
   const told = documents((await harness.run("verify", "-f", target, "--json")).out);
   assert.match(JSON.stringify(told.at(-2)), `"offset_bytes":${place}`);
@@ -129,7 +132,7 @@ test("verify names what has changed in a raw copy and in qcow2 files, and ends w
   ];
   for (const words of wrong) assert.is((await harness.run("verify", ...words)).status, 2);
   const restored = await harness.run("restore", "-f", target, "-t", inFolder("restored"));
-  assert.match(restored.err, `${target} is no folder of backups`);
+  assert.match(restored.err, `${target} is not a folder of backups`);
   await rm(target);
   assert.match((await harness.run("verify", "-f", target)).err, `${target} is gone, which`);
 });
@@ -168,7 +171,7 @@ test("a bucket is a place as a folder is; options of buckets are for nothing els
   }
 });
 
-test("what the daemon tracks is no target: nobody would know of the writes", async () => {
+test("what the daemon tracks is not a target: nobody would know of the writes", async () => {
   const backups = inFolder("backups");
   await harness.ok("export", "-d", DEVICE, "--to", backups);
   const original = inFolder("original");
@@ -354,7 +357,7 @@ test("a stream: from export to restore through a pipe, in full and then what cha
     `head -c 1000000 ${file} | $CTL restore --from - --to ${inFolder("cut")} --json`,
   );
   assert.is(cut.status, 1);
-  assert.match(cut.err, "before its end record. Send the stream again: the target");
+  assert.match(cut.err, "before its end record. Send the stream again to complete the target");
   assert.match(cut.out, "BACKUP_INCOMPLETE");
   const none = await shell(
     `$CTL export -d ${DEVICE} --to - | head -c 1000 > /dev/null; exit \${PIPESTATUS[0]}`,

@@ -131,7 +131,7 @@ test("a volume that cannot be attached again is a warning", async () => {
   harness.driver.untracked = [{ ...volume, why, given_up: true }];
   const { out: givenUp } = await harness.run("doctor");
   assert.match(givenUp, new RegExp(`^error +devices: /dev/vg/a is not tracked .*; ${why}`, "m"));
-  assert.match(givenUp, "NOT attached again by itself: blksnapctl attach --device /dev/vg/a");
+  assert.match(givenUp, "NOT attached again automatically: blksnapctl attach --device /dev/vg/a");
   harness.driver.untracked = [];
   const line = "devices: /dev/vg/a is not tracked since 2026-01-02T03:04:05.000Z; LVM changes";
   assert.match(out, line);

@@ -48,11 +48,11 @@ test("help is there for the program and each verb, with examples", async () => {
 test("help tells what each overflow policy does, costs, and which one is the default", async () => {
   const text = (await harness.ok("snapshot_create", "--help")).replace(/\s+/g, " ");
   assert.match(text, "break-snapshot (default): the snapshot; the write continues");
-  assert.match(text, "the image reads as EIO where its old data is lost");
+  assert.match(text, "the image returns EIO where old data is lost");
   assert.match(text, "fail-writes: the write, with ENOSPC");
   assert.match(
     text,
-    "block-writes[=SECONDS]: nothing at first; writes and their programs wait for room",
+    "block-writes[=SECONDS]: nothing at first; writes and their programs wait for space",
   );
   assert.match(text, "30 s by default, then the snapshot breaks");
 });

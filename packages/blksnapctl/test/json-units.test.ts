@@ -57,10 +57,10 @@ test("each verb's JSON has units in its names", async () => {
   await json("doctor", "--state-dir", dir);
   await json("config", "check", "-f", join(dir, "no.toml"));
   await json("completion", "bash");
-  // Its image is no device here, and nothing is mounted: the errors alone.
+  // Its image is not a device here, and nothing is mounted: the errors alone.
   assert.ok("error" in (await json("mount", "/dev/loop0", dir)));
   assert.ok("error" in (await json("umount", dir)));
-  // Its image is no file here: of export there is the error, of the rest what an empty folder gives.
+  // Its image is not a file here: of export there is the error, of the rest what an empty folder gives.
   await BackupStore.openOrCreate(join(dir, "backups"));
   const backups = ["--from", join(dir, "backups")];
   await json("export", ...device, "--to", join(dir, "backups"));

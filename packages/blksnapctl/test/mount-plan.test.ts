@@ -21,7 +21,7 @@ test("a second mount of a file system has what it needs", () => {
   assert.equal(options("btrfs"), ["btrfs", [], "rescue=nologreplay"]);
 });
 
-test("what is no file system, or would be taken for its original, is refused with a way", () => {
+test("what is not a file system, or would be taken for its original, is refused with a way", () => {
   const refusals: [Probed, RegExp, RegExp][] = [
     [{ TYPE: "LVM2_member" }, /LVM/, /^vgimportclone --basevgname copy \/dev\/ublkb1;/],
     [{ TYPE: "crypto_LUKS" }, /LUKS/, /^cryptsetup open --readonly \/dev\/ublkb1 /],

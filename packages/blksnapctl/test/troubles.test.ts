@@ -89,7 +89,7 @@ test("a live attach that lost its node says why, and what to do", () => {
   assert.is(stateOf(troubles({ splice: { ...splice, state: "on", why: null } })), "ok");
 });
 
-test("a front that another program has ended comes first, and its image is no matter of room", () => {
+test("a front that another program has ended comes first, and its image is not a matter of room", () => {
   const found = troubles({ front_live: false }, { error_code: -19 });
   assert.equal(
     found.map(({ state }) => state),

@@ -215,9 +215,9 @@ test("status names volumes that are not tracked until they can be attached again
   assert.match(await harness.ok("status"), `${text}it is tried again: ${why}\n`);
   assert.equal(JSON.parse(await harness.ok("status", "--json")).untracked, [{ ...volume, why }]);
   harness.driver.untracked = [{ ...volume, why, given_up: true }];
-  assert.match(await harness.ok("status"), `${text}it is NOT tried again by itself: ${why}\n`);
+  assert.match(await harness.ok("status"), `${text}it is NOT retried automatically: ${why}\n`);
   harness.driver.untracked = [{ ...volume, why: null }];
-  assert.match(await harness.ok("status"), `${text}it is attached again just now\n`);
+  assert.match(await harness.ok("status"), `${text}it is being attached again\n`);
   harness.driver.untracked = undefined as never;
   assert.not.match(await harness.ok("status"), "NOT tracked");
   harness.driver.untracked = [];
@@ -240,7 +240,7 @@ test("status names what is wrong with the configuration, and what of it is not a
   const lines = (await harness.ok("status")).split("\n");
   assert.match(
     lines[1]!,
-    "! the configuration is not followed, but what it said before: /c:2: there",
+    "! the configuration has mistakes, and the earlier one stays in force: /c:2: there",
   );
   assert.match(lines[2]!, "! /dev/vg/a (/c:3) is waited for: no such device. It is attached when");
   assert.match(lines[3]!, "! /dev/vg/b (/c:3) is not attached: no such device. Put that right");
@@ -318,7 +318,7 @@ test("diff --files says why it can name none", async () => {
   const without = await harness.run(...words);
   assert.match(without.err, /--files: \/dev\/loop0 has no image/);
   await harness.ok("snapshot_take", "-i", await create());
-  // The fake's image is no file system.
+  // The fake's image is not a file system.
   const { image } = await harness.driver.snapshotInfo(d0);
   const { status, out } = await harness.run(...words, "--json");
   const { name, message } = JSON.parse(out).error;

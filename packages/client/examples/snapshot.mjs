@@ -20,7 +20,7 @@ try {
   try {
     const { images, stall_us } = await client.snapshotTake(id);
     for (const { device, image } of images) console.log(`image of ${device}: ${image}`);
-    console.log(`writers stood for ${stall_us} us`);
+    console.log(`writers waited for ${stall_us} us`);
   } finally {
     await client.snapshotDestroy(id);
   }

@@ -96,7 +96,7 @@ export interface CbtMap {
  */
 export class BlksnapClient {
   readonly socketPath: string;
-  /** TCP addresses at which NBD clients are received. */
+  /** TCP addresses that accept NBD clients. */
   readonly nbd: NbdListeners = new NbdListeners((...call) => this.#call(...call));
   readonly #timeoutMs: number;
   readonly #waiting: Pick<BlksnapClientOptions, "waitMs" | "onWait">;
@@ -227,8 +227,8 @@ export class BlksnapClient {
       if (isSame) return { info, map };
       info = after;
     }
-    const why = `${device} was taken again each time while its map was read`;
-    throw new BlksnapClientError("CBT_GENERATION_CHANGED", why, { hint: "Read it once more" });
+    const why = `each read of the map of ${device} was overtaken by another take`;
+    throw new BlksnapClientError("CBT_GENERATION_CHANGED", why, { hint: "Read it again" });
   }
 
   /** Marks blocks as changed. Many ranges go in several requests, each of them whole or not at all. */

@@ -152,7 +152,10 @@ export class DaemonOperations implements DaemonControl {
     this.#leading ??= this.#options.devices
       .leadBack(true)
       .catch((error: Error) => {
-        this.#options.logger.error({ err: error }, "what is attached live is not led back");
+        this.#options.logger.error(
+          { err: error },
+          "nodes of live attaches are not returned to their tables",
+        );
         return [error.message];
       })
       .finally(() => {

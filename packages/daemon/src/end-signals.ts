@@ -13,7 +13,7 @@ export class EndSignals {
 
   listen(): void {
     for (const name of NAMES) process.on(name, this.#listener);
-    // The end of a terminal is no wish to end what serves mounted file systems.
+    // The end of a terminal is not a wish to end what serves mounted file systems.
     process.on("SIGHUP", () => undefined);
   }
 

@@ -6,7 +6,7 @@ import { startOverAsIoFlusher } from "./start-over.js";
  * that lasts. It counts from when the process starts over, and for processes that it starts.
  */
 const POOL_THREADS = "16";
-/** With these it is no daemon, or one that starts daemons. */
+/** With these it is not a daemon, or one that starts daemons. */
 const OTHER_USES = new Set([
   ...["--help", "-h", "--version", "--doctor", "--supervise"],
   ...["--print-config", "--check-config", "--install-units", "--uninstall-units"],

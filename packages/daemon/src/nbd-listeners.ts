@@ -1,5 +1,5 @@
 /**
- * The TCP addresses at which NBD clients are received, besides nbd.sock. What is opened by a command ends with this
+ * The TCP addresses that accept NBD clients, besides nbd.sock. What is opened by a command ends with this
  * daemon; what is configured each daemon opens, and tries again as long as it cannot.
  *
  * ```
@@ -50,11 +50,11 @@ function assertSecure(request: NbdListenerOpenRequest): void {
   if (certificates !== undefined) return;
   if (!insecure) throw new ControlError("NBD_NOT_SECURE", `${where}: no certificates are given`);
   if (isLoopback(address)) return;
-  throw new ControlError("NBD_NOT_SECURE", `${where}: others can reach that address`);
+  throw new ControlError("NBD_NOT_SECURE", `${where}: that address is not loopback`);
 }
 
 function notOpened(request: NbdListenerOpenRequest, why: string, errno: string): ControlError {
-  const what = `NBD clients cannot be received at ${tcpAddressText(request)}: ${why}`;
+  const what = `NBD clients cannot be accepted at ${tcpAddressText(request)}: ${why}`;
   return new ControlError("NBD_LISTEN_FAILED", what, { errnoName: errno });
 }
 
@@ -104,7 +104,7 @@ export class NbdListeners implements NbdControl {
     const entry: Entry = { request, configured: true, open: undefined, why: null };
     this.#entries.set(tcpAddressText(request), entry);
     if (await this.#tryOpen(entry)) return;
-    this.#logger.warn({ why: entry.why }, "NBD clients are not received by TCP yet");
+    this.#logger.warn({ why: entry.why }, "NBD clients are not accepted by TCP yet");
     this.#retrying = this.#retry(entry);
   }
 
@@ -119,7 +119,7 @@ export class NbdListeners implements NbdControl {
     assertSecure(request);
     const name = tcpAddressText(request);
     if (this.#entries.has(name)) {
-      throw notOpened(request, "they are already, or are about to be", "EADDRINUSE");
+      throw notOpened(request, "that address is already open, or is being opened", "EADDRINUSE");
     }
     if (this.#entries.size >= LISTENERS_MAX) {
       throw notOpened(request, `there are ${LISTENERS_MAX} addresses`, "EMFILE");
@@ -135,12 +135,12 @@ export class NbdListeners implements NbdControl {
     const name = tcpAddressText(query);
     const entry = this.#entries.get(name);
     if (entry === undefined) {
-      throw new ControlError("NBD_LISTENER_NOT_FOUND", `no NBD clients are received at ${name}`);
+      throw new ControlError("NBD_LISTENER_NOT_FOUND", `no NBD clients are accepted at ${name}`);
     }
     const was = told(entry);
     this.#entries.delete(name);
     await end(entry.open);
-    this.#logger.info({ address: name }, "NBD clients are received there no more");
+    this.#logger.info({ address: name }, "NBD clients are no longer accepted there");
     return was;
   }
 
@@ -171,7 +171,7 @@ export class NbdListeners implements NbdControl {
     }
     entry.why = null;
     const { connections: _, refused: __, ...how } = told(entry);
-    this.#logger.info(how, "NBD clients are received by TCP");
+    this.#logger.info(how, "NBD clients are accepted by TCP");
     return true;
   }
 
@@ -204,7 +204,7 @@ export class NbdListeners implements NbdControl {
     const name = tcpAddressText(entry.request);
     const isMeant = this.#entries.get(name) !== entry || entry.open?.tcp !== tcp;
     if (isMeant) return;
-    this.#logger.error({ err: error, address: name }, "NBD clients are received there no more");
+    this.#logger.error({ err: error, address: name }, "NBD clients are no longer accepted there");
     void entry.open?.reception.close();
     entry.open = undefined;
     entry.why = error?.message ?? "its thread has ended";

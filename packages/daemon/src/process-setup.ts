@@ -46,7 +46,7 @@ function dieWithoutDump(): string | undefined {
 
 /**
  * Does all that for the daemon; it serves without it too, but says what is missing.
- * @param isOptional no file system of this machine need lie on what it serves: what a user may not do is no matter
+ * @param isOptional no file system of this machine need lie on what it serves: what a user may not do is not a matter
  */
 export function prepareProcess(logger: Logger, isOptional = false): void {
   const isUser = process.geteuid?.() !== 0;
@@ -55,7 +55,7 @@ export function prepareProcess(logger: Logger, isOptional = false): void {
   if (!(isOptional && isUser)) problems.push(dieWithoutDump());
   for (const problem of problems) {
     if (problem === undefined) continue;
-    const text = "not well protected: run as root, unlimited memlock";
+    const text = "not fully protected: run as root, with unlimited memlock";
     logger[isOptional ? "debug" : "warn"]({ problem }, text);
   }
 }

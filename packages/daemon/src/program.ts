@@ -95,8 +95,8 @@ function startOf(given: Values): Start | undefined {
 }
 
 const EARLIER_TEXT =
-  "the configuration cannot be followed: that of the last daemon that served is in force, because devices " +
-  "may wait. Correct the files, then: blksnapctl daemon upgrade";
+  "the configuration has mistakes: that of the last daemon stays in force, because devices " +
+  "may be waiting. Correct the files, then: blksnapctl daemon upgrade";
 
 function inForceOf(given: Values): InForce | undefined {
   const now = settingsInForce(given, process.env);

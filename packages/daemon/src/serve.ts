@@ -205,7 +205,7 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
       logger.info({ closing }, "ended");
       return;
     }
-    const text = `ended, but not all of it: ${left.join("; ")}. The next daemon resumes it`;
+    const text = `ended, but not completely: ${left.join("; ")}. The next daemon resumes that`;
     logger.error({ left }, text);
     complain(text);
     endAtOnce(ExitStatus.LEFT);

@@ -23,13 +23,13 @@ export function numberProblem(
 ): string | undefined {
   const { least, most, multipleOf = 1 } = setting;
   if (!(Number.isInteger(value) && value >= least && value <= most)) {
-    return `${quoted(typed)} is no whole number from ${least} to ${most}`;
+    return `${quoted(typed)} is not a whole number from ${least} to ${most}`;
   }
-  return value % multipleOf === 0 ? undefined : `${value} is no multiple of ${multipleOf}`;
+  return value % multipleOf === 0 ? undefined : `${value} is not a multiple of ${multipleOf}`;
 }
 
 export function levelProblem(level: string): string | undefined {
-  return Object.hasOwn(pino.levels.values, level) ? undefined : `${quoted(level)} is no level`;
+  return Object.hasOwn(pino.levels.values, level) ? undefined : `${quoted(level)} is not a level`;
 }
 
 export function choiceProblem({ choices }: ChoiceSetting, value: unknown): string | undefined {
@@ -39,7 +39,7 @@ export function choiceProblem({ choices }: ChoiceSetting, value: unknown): strin
 
 export function addressProblem(value: unknown): string | undefined {
   if (typeof value === "string" && parseTcpAddress(value) !== undefined) return undefined;
-  return `${quoted(value)} is no address such as 192.0.2.1:10809 or [2001:db8::1]:10809`;
+  return `${quoted(value)} is not an address such as 192.0.2.1:10809 or [2001:db8::1]:10809`;
 }
 
 /** What is wrong with a value of any type. */
@@ -48,14 +48,14 @@ export function settingProblem(setting: Setting, value: unknown): string | undef
     case "flag":
       return typeof value === "boolean" ? undefined : `${quoted(value)} is neither true nor false`;
     case "path":
-      if (typeof value !== "string") return `${quoted(value)} is no text`;
+      if (typeof value !== "string") return `${quoted(value)} is not a string`;
       return value === "" ? "is empty" : undefined;
     case "choice":
       return choiceProblem(setting, value);
     case "address":
       return addressProblem(value);
     case "level":
-      return typeof value === "string" ? levelProblem(value) : `${quoted(value)} is no text`;
+      return typeof value === "string" ? levelProblem(value) : `${quoted(value)} is not a string`;
     case "count":
     case "bytes":
     case "ms":

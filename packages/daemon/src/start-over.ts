@@ -3,7 +3,7 @@ import { becomeIoFlusher, isIoFlusher, replaceProcess } from "@blksnap/uring";
 import { passedSockets } from "./passed-socket.js";
 
 /**
- * Node has threads of its own before any script runs. So a process that is no I/O flusher yet marks
+ * Node has threads of its own before any script runs. So a process that is not an I/O flusher yet marks
  * itself and starts over as the same process: the mark outlives execve(2), and all threads get it.
  * Answers a problem, or undefined where there was nothing to do.
  */
@@ -14,6 +14,6 @@ export function startOverAsIoFlusher(): string | undefined {
     return replaceProcess(process.execPath, words, passedSockets(process.env, process.pid));
   } catch (error) {
     // The program was replaced by another version, for one: the running one is good all the same.
-    return `the threads that node has started are no I/O flushers: ${(error as Error).message}`;
+    return `the threads that node has started are not I/O flushers: ${(error as Error).message}`;
   }
 }

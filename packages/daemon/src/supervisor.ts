@@ -272,7 +272,7 @@ export class Supervisor {
       if (Date.now() - daemon.startedMs >= STANDBY_DELAY_MAX_MS) this.#standbyPace.succeeded();
       const { delayMs, isNews } = this.#standbyPace.failed(why);
       const text =
-        "a standby has ended; tried again, ever more rarely, and said when the reason is another";
+        "a standby has ended; retrying at growing intervals, logged again if the reason changes";
       if (isNews) this.#logger.warn({ pid: daemon.pid, why }, text);
       this.#ensureStandbysIn(delayMs);
     };

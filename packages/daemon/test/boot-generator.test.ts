@@ -84,7 +84,7 @@ const UNTOUCHED = [
   "/dev/vg/../a /srv ext4 defaults 0 0",
 ];
 
-test("what is no mount of a device, or needed by the daemon, is left alone", () => {
+test("what is not a mount of a device, or needed by the daemon, is left alone", () => {
   if (!hasSystemd) return;
   for (const line of UNTOUCHED) assert.equal(generated(`${line}\n`), {}, line);
   for (const where of ["/var/lib/x", "/var/lib/blksnap2", "/usr/local"]) {

@@ -104,14 +104,17 @@ test("each key of each table is refused with a value of another type, with its l
     assert.is(all.length, 1);
     assert.match(all[0]!, new RegExp(`^c:${rest === "" ? 2 : 3}: ${name}: `));
   }
-  assert.match(complaints("[daemon]\nreactors = 17\n")[0]!, "'17' is no whole number from 1 to 16");
-  assert.match(complaints("[daemon]\nmax-io = 5000\n")[0]!, "5000 is no multiple of 4096");
+  assert.match(
+    complaints("[daemon]\nreactors = 17\n")[0]!,
+    "'17' is not a whole number from 1 to 16",
+  );
+  assert.match(complaints("[daemon]\nmax-io = 5000\n")[0]!, "5000 is not a multiple of 4096");
 });
 
 test("an option belongs to the file, or is said to belong to the command line", () => {
   for (const { option, internal, commandLineOnly } of OPTIONS) {
     if (commandLineOnly !== true || internal === true) continue;
-    const expected = `there is no key '${option}' here. It goes on blksnapd's command line.`;
+    const expected = `there is no key '${option}' here. It belongs on blksnapd's command line.`;
     assert.match(complaints(`[daemon]\n${option} = true\n`)[0]!, expected);
   }
 });
@@ -121,12 +124,12 @@ test("what is unknown is named with its line and what may be meant", () => {
     ["[daemon]\nreactor = 1\n", "c:2: there is no key 'reactor' here. Did you mean reactors?"],
     ["reactors = 1\n", "c:1: there is no 'reactors'. Write it below [daemon]."],
     ["[deamon]\n", "c:1: there is no 'deamon'. Did you mean daemon?"],
-    ["[other]\nx = 1\n", "c:1: there is no 'other'. There are [daemon] and [[device]]."],
-    ["[device]\n", "c:1: device is no list of tables. Write [[device]]."],
-    ["daemon = 1\n", "c:1: daemon is no table. Write [daemon]."],
-    ['daemon.log-level = "x"\n', "c:1: log-level: 'x' is no level. See blksnap.toml(5)."],
-    ["[daemon]\nreactors = \n", "c:2: this is no TOML: "],
-    ["[daemon]\nreactors = 1\nreactors = 2\n", "c:3: this is no TOML: "],
+    ["[other]\nx = 1\n", "c:1: there is no 'other'. Use [daemon] and [[device]]."],
+    ["[device]\n", "c:1: device is not a list of tables. Write [[device]]."],
+    ["daemon = 1\n", "c:1: daemon is not a table. Write [daemon]."],
+    ['daemon.log-level = "x"\n', "c:1: log-level: 'x' is not a level. See blksnap.toml(5)."],
+    ["[daemon]\nreactors = \n", "c:2: this is not TOML: "],
+    ["[daemon]\nreactors = 1\nreactors = 2\n", "c:3: this is not TOML: "],
   ];
   for (const [text, ...said] of cases) {
     const all = complaints(text);
@@ -138,7 +141,7 @@ test("what is unknown is named with its line and what may be meant", () => {
 test("devices are named once, by a name that stays the same", () => {
   const device = (name: string) => `[[device]]\ndevice = "${name}"\n`;
   assert.match(complaints("[[device]]\npersistent = true\n")[0]!, "c:1: [[device]] names none");
-  assert.match(complaints(device("sda"))[0]!, "'sda' is no absolute path");
+  assert.match(complaints(device("sda"))[0]!, "'sda' is not an absolute path");
   assert.match(complaints(device("/dev/ublkb3"))[0]!, "is a front or an image");
   assert.match(complaints(device("/dev/blksnap/data"))[0]!, "is a front or an image");
   for (const name of ["/dev/sda", "/dev/nvme0n1p2", "/dev/dm-3"]) {
@@ -152,7 +155,7 @@ test("devices are named once, by a name that stays the same", () => {
 
 test("the socket for metrics is another one than that of control", () => {
   assert.equal(complaints('[daemon]\nsocket = "/s"\nmetrics-socket = "/s"\n'), [
-    "c:3: metrics-socket is the same as socket (c:2). Name another path: who may read metrics is not to have root's power.",
+    "c:3: metrics-socket is the same as socket (c:2). Name another path: readers of metrics should not have root's power.",
   ]);
   assert.equal(complaints('[daemon]\nsocket = "/s"\nmetrics-socket = "/m"\n'), []);
 });
@@ -182,7 +185,7 @@ test("devices of all files are taken together", () => {
 test("files that cannot be read are named; the usual one may be missing", () => {
   assert.match(problemText(inForce().problems[0]!), `${config}: cannot be read: ENOENT`);
   writeFileSync(config, Buffer.of(0x61, 0xff));
-  assert.match(problemText(inForce().problems[0]!), "it is no UTF-8");
+  assert.match(problemText(inForce().problems[0]!), "it is not UTF-8");
   writeFileSync(config, Buffer.alloc(2 ** 20 + 1, "#"));
   assert.match(problemText(inForce().problems[0]!), "more than 1048576 bytes");
   rmSync(config);
@@ -316,7 +319,7 @@ test("a daemon does not start on a wrong configuration, and names each mistake",
     assert.equal([status, stdout], [2, ""], use[0]);
     assert.equal(stderr.split("\n"), [
       `blksnapd: ${config}:2: there is no key 'reactor' here. Did you mean reactors?`,
-      `blksnapd: ${config}:3: standbys: '9' is no whole number from 0 to 8. See blksnap.toml(5).`,
+      `blksnapd: ${config}:3: standbys: '9' is not a whole number from 0 to 8. See blksnap.toml(5).`,
       "",
     ]);
   }

@@ -55,7 +55,7 @@ test("devices that are the same, or lie on each other, are named with their line
     const devices = names.map((name, at) => configured(name, at + 1));
     return (await deviceConflicts(devices, probe)).map(problemText);
   };
-  const hint = "Keep one of them: the other is refused when the daemon starts.";
+  const hint = "Keep one of them: the daemon refuses the other when it starts.";
   assert.equal(await said(disk, part), [`/c:2: ${part} lies on ${disk} (/c:1). ${hint}`]);
   assert.equal(await said(part, disk), [`/c:2: ${part} (/c:1) lies on ${disk}. ${hint}`]);
   const [file, link, other] = ["a.img", "link", "b.img"].map((name) => join(folder, name));

@@ -112,12 +112,12 @@ for (const [name, placeholder] of options) {
 test("what blksnapd does not know is refused", async () => {
   assert.match(await refused(["--no-such-option"]), "--no-such-option");
   assert.match(await refused(["stray"]), "stray");
-  assert.match(await refused(["--max-io=5000"]), "--max-io: 5000 is no multiple of 4096");
+  assert.match(await refused(["--max-io=5000"]), "--max-io: 5000 is not a multiple of 4096");
   const { status, stdout, stderr } = spawnSync(process.execPath, [program, "--reactors", "0"]);
   assert.equal([status, stdout.toString()], [2, ""]);
   assert.match(
     stderr.toString(),
-    /^blksnapd: --reactors: '0' is no whole number from 1 to 16\. See/,
+    /^blksnapd: --reactors: '0' is not a whole number from 1 to 16\. See/,
   );
 });
 

@@ -274,7 +274,7 @@ test("a state directory that others may write, or that is on a disk, is told", (
   chmodSync(disk, 0o700);
   assert.is(checkStateDirectory(join(disk, "none")).state, "ok");
   rmSync(disk, { recursive: true });
-  // What is no tmpfs whatever the host is like.
+  // What is not tmpfs whatever the host is like.
   assert.match(checkStateDirectory("/proc/self").what, "/proc/self is not on tmpfs");
 });
 

@@ -246,7 +246,7 @@ test("a file that others can write is refused, also by its folder, its owner or 
   assert.equal(await hooksIn(directory), [{ name: "10-a", path: trusted, distrust: undefined }]);
 });
 
-test("a link that leads nowhere is no hook that can be left out; one to nothing at all is", async () => {
+test("a link that leads nowhere is not a hook that can be left out; one to nothing at all is", async () => {
   const link = join(directory, "10-a");
   symlinkSync(join(dir, "not-mounted", "a"), link);
   const { code, message } = await failure(driver().snapshotTake(id));

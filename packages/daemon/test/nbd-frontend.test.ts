@@ -57,7 +57,7 @@ async function holeBytes(user: User, uri: string, content: Buffer): Promise<numb
   for await (const { offsetBytes, lengthBytes, flags } of client.extents(BASE_ALLOCATION)) {
     if (flags === 0) continue;
     const hole = content.subarray(offsetBytes, offsetBytes + lengthBytes);
-    assert.ok(hole.equals(Buffer.alloc(lengthBytes)), `${offsetBytes} is no hole`);
+    assert.ok(hole.equals(Buffer.alloc(lengthBytes)), `${offsetBytes} is not a hole`);
     bytes += lengthBytes;
   }
   await client.close();

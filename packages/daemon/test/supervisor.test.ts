@@ -194,7 +194,7 @@ test("a new program that does not get ready leaves the old daemon where it is", 
 
 test("a standby that is refused again and again is said once, until the reason is another", () =>
   withWorld(async ({ supervisor, warnings, serving, set, text }) => {
-    const [first, second] = ["/c:2: there is no key 'x' here", "/c:3: it is no TOML"];
+    const [first, second] = ["/c:2: there is no key 'x' here", "/c:3: it is not TOML"];
     set("refusal", first);
     set("fail-ready");
     supervisor.start();

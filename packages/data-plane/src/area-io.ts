@@ -344,7 +344,7 @@ export class AreaIo {
     return true;
   }
 
-  /** Whether how it went is no answer, because the kernel could not carry it out. */
+  /** Whether how it went is not an answer, because the kernel could not carry it out. */
   #isCopyTriedAgain(copy: number): boolean {
     const result = this.#copyResult[copy];
     const isWrite = this.#copyFault[copy] === CopyFault.WRITE;

@@ -10,7 +10,7 @@
  * ```
  *
  * A denial says whether there is no room, or a store that has some does not answer: users are told that of what is
- * lost. Where that changes it is said anew. That is no answer: it may cross a question of the same area.
+ * lost. Where that changes it is said anew. That is not an answer: it may cross a question of the same area.
  */
 
 import type { DiffStorage, Extent } from "@blksnap/diff-storage";

@@ -66,7 +66,7 @@ for (const count of [1, 2, 3, 1000]) {
   });
 }
 
-test("a read that fails as a torn chain does is no torn chain: nothing is written", () => {
+test("a read that fails as a torn chain does is not a torn chain: nothing is written", () => {
   const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS, { isOriginalGone: true });
   for (let copy = 0; copy < CHUNKS; copy++) {
     assert.equal(done[copy], { copy, result: -EBADF, fault: CopyFault.READ });

@@ -220,7 +220,7 @@ test("holes of the original are holes until somebody writes there, and old data 
   assert.equal(allocation(other, 1), [4 * MIB, 0], "of another generation nothing is known");
 
   world.ask("dropArea");
-  assert.equal(allocation(image, 1), [4 * MIB, 0], "what is read as an error is no hole");
+  assert.equal(allocation(image, 1), [4 * MIB, 0], "what is read as an error is not a hole");
   const closed = world.ask("closeArea");
   world.until(() => closed.length > 0);
   let isEnded = false;

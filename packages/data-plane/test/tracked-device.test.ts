@@ -77,7 +77,7 @@ class World {
     return { fd, lengthBytes };
   }
 
-  /** @param faultErrno what the last daemon had lost a block with; undefined: it is no map at all */
+  /** @param faultErrno what the last daemon had lost a block with; undefined: it is not a map at all */
   area(faultErrno: number | undefined, storeFds: number[]): AreaSetup {
     const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
     const fd = this.file("map", lengthBytes);

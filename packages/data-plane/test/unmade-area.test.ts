@@ -11,7 +11,7 @@ test("an area that cannot be made gives back the stores that it had registered",
   const before = reactor.addFile(store);
   reactor.removeFile(before);
   const engine = { geometry: GEOMETRY, copies: { size: 1 }, runs: { size: 1 } };
-  // The second is no descriptor at all.
+  // The second is not a descriptor at all.
   const make = () => areaIo({ reactor, engine, storeFds: [store, 1_000_000] });
   assert.throws(() => reactor.attempt(make), /cannot register/);
   assert.is(reactor.addFile(store), before);

@@ -15,7 +15,7 @@ export function fullError(
   const neededBytes = slots * space.slotBytes;
   const there = availableBytes === undefined ? "" : `, ${availableBytes} bytes are available`;
   const text =
-    `${path}: no room for ${neededBytes} more bytes of old data${there}; ` +
+    `${path}: no space for ${neededBytes} more bytes of old data${there}; ` +
     "free space there, add a store on another disk, or set a smaller limit";
   return new DiffStorageError("STORE_FULL", text, {
     path,

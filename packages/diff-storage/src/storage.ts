@@ -83,7 +83,7 @@ export class DiffStorage {
    * Opens all stores and makes the first portion ready (the smaller of portion and limit).
    *
    * Rejects with DiffStorageError; what was opened is closed again, and files are as they were. With
-   * `recoverSlots` a full disk is no reason to reject: the data that is there already counts more.
+   * `recoverSlots` a full disk is not a reason to reject: the data that is there already counts more.
    */
   static async open(options: DiffStorageOptions): Promise<DiffStorage> {
     const { stores: specs, events } = options;
@@ -99,7 +99,7 @@ export class DiffStorage {
         stores.push(await openStore(spec.path, storeOptions(spec, options)));
       }
       await options.onOpened?.(stores);
-      // What a file has lost before is no old data; the next look would be told of it.
+      // What a file has lost before is not old data; the next look would be told of it.
       if (!recovering) for (const store of stores) await store.hasLostWrites?.();
       const onEvent = (event: DiffStorageEvent): void => void events?.push(event);
       allocator = new SlotAllocator(stores, { ...options, onEvent });

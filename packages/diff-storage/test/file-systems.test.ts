@@ -211,7 +211,7 @@ test(
     for (const [i, [fsType, source, options]] of own.entries()) {
       machine.tree.mount(`0:${90 + i}`, `/o${i}`, fsType, source, options);
       machine.file(`/o${i}/store`, 9, `0:${90 + i}`);
-      const why = `${source} is a server on this host, and where it has its files is not known`;
+      const why = `${source} is a server on this host, and it is unknown where it keeps its files`;
       assert.match(await machine.unknown(`/o${i}/store`, "/dev/sdb"), why);
     }
   }),

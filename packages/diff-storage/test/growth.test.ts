@@ -210,7 +210,7 @@ test("a start is given up with its caller", async () => {
   assert.is(allocator.stats().capacityBytes, 3 * 2 ** 24, "no further step is begun");
 });
 
-test("under load slots come with each step of a portion, and a slow disk is no full one", async () => {
+test("under load slots come with each step of a portion, and a slow disk is not a full one", async () => {
   let delayMs = 0;
   const { allocator, clock } = slowAllocator(() => delayMs);
   await Promise.all([allocator.start(true), clock.advance(0)]);

@@ -148,7 +148,7 @@ test("memory is a store of its own", async () => {
   await store.close(false);
 });
 
-test("what is no file, directory or block device is refused", () =>
+test("what is not a file, directory or block device is refused", () =>
   withDirectory(async (directory) => {
     const socketPath = join(directory, "socket");
     const server = createServer().listen(socketPath);

@@ -176,7 +176,7 @@ test(
 );
 
 test(
-  "what a loop device shows is no store, whether anything is tracked or not",
+  "what a loop device shows is not a store, whether anything is tracked or not",
   on(async (machine) => {
     machine.file("/a.img", 5).file("/hard-link", 5).file("/in/store", 9, "7:0").loop(0, "/a.img");
     machine.tree.mount("7:0", "/in", "ext4", "/dev/loop0");
@@ -192,7 +192,7 @@ test(
 );
 
 test(
-  "swap is no store, also by another of its names",
+  "swap is not a store, also by another of its names",
   on(async (machine) => {
     machine.file("/swap file", 5).file("/link", 5).file("/a", 6);
     const head = "Filename\t\t\tType\t\tSize\tUsed\tPriority";

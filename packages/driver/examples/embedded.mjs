@@ -51,6 +51,6 @@ const { images, stall_us } = await driver.snapshotTake(id);
 write(front, "after the take  ");
 console.log(`front: ${read(front)}`);
 console.log(`image: ${read(images[0].image)}`);
-console.error(`writers stood for ${stall_us} us`);
+console.error(`writers waited for ${stall_us} us`);
 await driver.stop();
 rmSync(dir, { recursive: true });

@@ -233,7 +233,7 @@ export class Driver implements DriverControl {
       if (known === undefined) await this.#late.assertNotWaiting(device);
       else assertFront(known);
       if (known !== undefined && persistent && known.persistence.state !== "on") {
-        const what = `${known.device} is attached, and not as a persistent tracker`;
+        const what = `${known.device} is attached, but not as a persistent tracker`;
         throw new ControlError("TRACKER_NOT_PERSISTENT", what);
       }
       const tracker = known ?? (await this.#trackers.attach(device, { persistent }, kind));

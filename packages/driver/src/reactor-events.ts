@@ -116,7 +116,7 @@ export class ReactorEvents {
     } else if (notice.notice === "storeHung" || notice.notice === "storeAnswered") {
       this.#actOnStore(snapshot, tracker, notice);
     } else {
-      const text = "writes wait for room in the diff storage";
+      const text = "writes wait for space in the diff storage";
       this.#logger.warn({ device: tracker.device, snapshot: snapshot.id }, text);
     }
   }
@@ -137,7 +137,7 @@ export class ReactorEvents {
   /** What is written from now on is not copied. */
   onSpliceLost(tracker: Tracker): void {
     const { device, front, splice } = tracker;
-    const text = `${splice?.path} does not lead to ${front.path} any more: detach ${device}`;
+    const text = `${splice?.path} no longer leads to ${front.path}: detach ${device}`;
     this.#logger.error({ device, front: front.path }, text);
     this.#endImage(tracker, ESTALE);
   }

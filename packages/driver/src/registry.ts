@@ -177,7 +177,7 @@ export class Registry {
     }
   }
 
-  /** Fronts and originals that are no trackers yet. */
+  /** Fronts and originals that are not trackers yet. */
   #others(): { device: string; identity: string; front: number | null }[] {
     return [...this.#unserved(), ...this.#claims];
   }
@@ -190,7 +190,7 @@ export class Registry {
     if (named === undefined) throw new ControlError("NOT_ATTACHED", `${path} is not attached`);
     const what = `${path} leads to another device now, which is not attached`;
     const name = await bothNames(named.device, named.identity);
-    const hint = `What was attached by this name is ${name}; its front is ${named.front.path}`;
+    const hint = `The device attached by this name is ${name}; its front is ${named.front.path}`;
     throw new ControlError("NOT_ATTACHED", what, { hint });
   }
 

@@ -3,7 +3,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { snapshotInfo } from "../dist/status.js";
 
-test("what an earlier snapshot has lost is no error of the one that is being taken", () => {
+test("what an earlier snapshot has lost is not an error of the one that is being taken", () => {
   const codeOf = (lostArea: string | null, area: string | undefined): number => {
     const loss = { errorCode: -5, area: lostArea };
     const tracker = { id: 1, device: "/dev/a", front: { path: "/dev/ublkb1" }, loss };

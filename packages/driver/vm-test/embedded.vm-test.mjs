@@ -16,7 +16,7 @@ test("the example reads old data from the image, and leaves nothing behind", () 
   });
   assert.is(status, 0, stderr);
   assert.is(stdout, "front: after the take  \nimage: before the take \n");
-  assert.match(stderr, /^writers stood for \d+ us\n$/);
+  assert.match(stderr, /^writers waited for \d+ us\n$/);
   assert.equal(
     readdirSync("/dev").filter((name) => /^ublk[bc]\d/.test(name)),
     [],

@@ -113,7 +113,7 @@ export class CbtMap {
     words[CbtWord.REASON] = options.reason ?? CbtReason.ATTACHED;
     new Float64Array(buffer, CBT_CAPACITY_OFFSET, 1)[0] = capacityBytes;
     new Uint8Array(buffer, CBT_GENERATION_OFFSET, CBT_GENERATION_BYTES).set(generation);
-    // The magic comes last: a file without it is no map.
+    // The magic comes last: a file without it is not a map.
     Atomics.store(words, CbtWord.MAGIC, CBT_MAGIC);
     return new CbtMap(buffer);
   }

@@ -44,7 +44,7 @@ export class DiffArea {
   lowWaterSlots: number;
   wantedSlots: number;
   readonly blockedTicksMax: number;
-  /** Writes that wait for room. While there are any, the host calls tick() again and again. */
+  /** Writes that wait for space. While there are any, the host calls tick() again and again. */
   blockedWrites: number = 0;
   /** A write waited its whole time: blocks are lost until slots are granted. Set by the engine. */
   gaveUp: boolean = false;

@@ -18,7 +18,7 @@
  *     A hold waits for the slice as for a write, and none begins while writes are held, or an area is
  *     attached. What is still kept at a take stays kept: the image shows what the original holds.
  *
- * What is kept is forgotten with the process, and with the tracker; at once where `forgetsDiscards` is set. Write-zeroes is no hint: the zero
+ * What is kept is forgotten with the process, and with the tracker; at once where `forgetsDiscards` is set. Write-zeroes is not a hint: the zero
  * bytes can be read back, so it takes the way of a write.
  */
 import { RequestOp } from "./constants.js";

@@ -85,7 +85,7 @@ test("a switch, or a reset, between two parts is found out", () => {
   }
 });
 
-test("what is no checkpoint of this device is refused", () => {
+test("what is not a checkpoint of this device is refused", () => {
   const map = make();
   const checkpoint = new Uint8Array(CbtMap.checkpointBytes(map.blockCount));
   map.checkpoint().read(checkpoint, 0);

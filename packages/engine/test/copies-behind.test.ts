@@ -245,7 +245,7 @@ test("a dropped area is closed when such a copy has ended, and its write goes on
   assert.is(host.frontResults.get(0), BLOCK);
 });
 
-test("a copy is never behind a write that can be refused, nor beside others, nor of what is no write", () => {
+test("a copy is never behind a write that can be refused, nor beside others, nor of what is not a write", () => {
   for (const policy of [OverflowPolicy.FAIL_WRITES, OverflowPolicy.BLOCK_WRITES]) {
     const [host] = snapshot(policy);
     host.front(0, WRITE, 0, BLOCK, 200);

@@ -66,7 +66,7 @@ test("a front that is written past sends no discard after its answer", () => {
   assert.equal(afterTake(host), { changed: [], discarded: [] });
 });
 
-test("it is no change while it is kept, and one when it is sent", () => {
+test("it is not a change while it is kept, and one when it is sent", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, DISCARD, 0, 3 * CBT_BLOCK);
@@ -183,7 +183,7 @@ test("a hold waits for the slice in flight, and who waited for it is held then",
   assert.is(host.original[0], 55);
 });
 
-test("write-zeroes is no hint", () => {
+test("write-zeroes is not a hint", () => {
   const host = new FakeHost();
   const area = host.take();
   host.front(0, DISCARD, 0, 4 * BLOCK);

@@ -157,7 +157,7 @@ test("without memory the snapshot loses a slice, alone, and stays so", () => {
   assert.is(found.faultErrno, ENOSPC);
 });
 
-test("what the image writes into a lost slice fails, and is no success of nothing", () => {
+test("what the image writes into a lost slice fails, and is not a success of nothing", () => {
   const host = new SparseHost();
   host.write(0, 3);
   host.area.denyMemory(0, ENOMEM);

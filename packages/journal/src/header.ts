@@ -69,7 +69,7 @@ export function decodeHeader(bytes: Uint8Array, fileBytes: number): JournalHeade
     throw new JournalError("JOURNAL_FORMAT", "the file is too short to be a journal");
   }
   const magic = Buffer.from(bytes.subarray(0, HEADER_MAGIC.length)).toString("latin1");
-  if (magic !== HEADER_MAGIC) throw new JournalError("JOURNAL_FORMAT", "the file is no journal");
+  if (magic !== HEADER_MAGIC) throw new JournalError("JOURNAL_FORMAT", "the file is not a journal");
   const view = new DataView(bytes.buffer, bytes.byteOffset, SECTOR_BYTES);
   const checksum = view.getUint32(HeaderOffset.CHECKSUM, true);
   if (checksum !== crc32(bytes.subarray(0, SECTOR_CHECKED_BYTES))) {

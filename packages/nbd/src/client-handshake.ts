@@ -60,7 +60,7 @@ export class ClientHandshake {
     this.#reader = reader;
   }
 
-  /** @throws NbdError PROTOCOL_VIOLATED where it is no NBD server, or one of the old handshake */
+  /** @throws NbdError PROTOCOL_VIOLATED where it is not an NBD server, or one of the old handshake */
   async greet(): Promise<void> {
     const greeting = await this.#reader.read(GREETING_BYTES);
     const magic = [...NBD_MAGIC, ...OPTION_MAGIC];
@@ -166,7 +166,10 @@ export class ClientHandshake {
       const isMagic = OPTION_REPLY_MAGIC.every((word, at) => header.readUInt32BE(at * 4) === word);
       const length = header.readUInt32BE(16);
       if (!isMagic || header.readUInt32BE(8) !== option || length > Limit.OPTION_BYTES) {
-        throw new NbdError("PROTOCOL_VIOLATED", `what answers option ${option} is no reply to it`);
+        throw new NbdError(
+          "PROTOCOL_VIOLATED",
+          `what answers option ${option} is not a reply to it`,
+        );
       }
       const type = header.readUInt32BE(12);
       bytes += length;

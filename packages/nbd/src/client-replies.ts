@@ -47,7 +47,7 @@ function violation(what: string): NbdError {
   return new NbdError("PROTOCOL_VIOLATED", what);
 }
 
-/** @throws NbdError PROTOCOL_VIOLATED: from 2^53 on it is no length, and no flags that are known */
+/** @throws NbdError PROTOCOL_VIOLATED: from 2^53 on it is not a length, and no flags that are known */
 function numberAt(bytes: Buffer, at: number): number {
   const value = bytes.readBigUInt64BE(at);
   if (value > Number.MAX_SAFE_INTEGER) throw violation(`a number of ${value}`);

@@ -67,7 +67,7 @@ export class NbdClient {
     this.export = exported;
     this.#contexts = contexts;
     this.#requestsMax = requestsMax;
-    // Silence is no fault where nothing is asked.
+    // Silence is not a fault where nothing is asked.
     socket.removeAllListeners("timeout");
     socket.on("timeout", () => {
       if (replies.pending.size > 0) socket.destroy(silent("the server"));

@@ -242,7 +242,7 @@ export class Pieces {
     else this.#endWrite(connection, slot, request);
   }
 
-  /** What a target cannot do is no error here: a trim is a hint, and zeroes can be written as data. */
+  /** What a target cannot do is not an error here: a trim is a hint, and zeroes can be written as data. */
   #goAnotherWay(connection: Connection, slot: number, request: number): boolean {
     const table = this.#table;
     if (this.#isFlush[slot] === 1) return false;

@@ -59,7 +59,10 @@ export function isLoopback(address: string): boolean {
 function assertUsable({ address, port, certificates }: TcpListenerOptions): void {
   const isPort = Number.isInteger(port) && port >= 0 && port <= PORT_MAX;
   if (isIP(address) === 0 || !isPort) {
-    throw new NbdError("LISTEN_FAILED", `"${address}" with port ${port} is no IP address and port`);
+    throw new NbdError(
+      "LISTEN_FAILED",
+      `"${address}" with port ${port} is not an IP address and port`,
+    );
   }
   if (certificates !== null || isLoopback(address)) return;
   throw new NbdError("NOT_SECURE", `${address} can be reached by others: it needs TLS`);

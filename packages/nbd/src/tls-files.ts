@@ -41,7 +41,7 @@ function assertInForce(folder: string, name: string, pem: Buffer | undefined): v
   try {
     certificate = new X509Certificate(pem);
   } catch (error) {
-    throw failed(path, "it is no certificate in PEM", error);
+    throw failed(path, "it is not a certificate in PEM", error);
   }
   const now = Date.now();
   const { validFrom, validTo } = certificate;

@@ -80,7 +80,7 @@ test("requests that are not allowed are answered with their errors, and the next
   });
 });
 
-test("what is no request ends that connection, and no other one", async () => {
+test("what is not a request ends that connection, and no other one", async () => {
   await withServer([ramDisk(8 * MIB)], async (server) => {
     await undisturbed(server, async () => {
       for (const bytes of [

@@ -160,14 +160,14 @@ const HANDSHAKES: [
   [
     "an answer to another option",
     "PROTOCOL_VIOLATED",
-    /no reply to it/,
+    /not a reply to it/,
     GREETING,
     [reply(GO, ACK)],
   ],
   [
     "an answer that is too long",
     "PROTOCOL_VIOLATED",
-    /no reply to it/,
+    /not a reply to it/,
     GREETING,
     [Buffer.concat([golden("0003e889 045565a9"), u32(EXTENDED, ACK, 0x7fffffff)])],
   ],

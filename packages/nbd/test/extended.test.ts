@@ -219,7 +219,7 @@ test("who may not write is told so behind the payload", async () => {
   });
 });
 
-test("what is no request with extended headers ends the connection", async () => {
+test("what is not a request with extended headers ends the connection", async () => {
   await withServer([ramDisk(MIB)], async (server) => {
     for (const bytes of [
       golden("25609513 0000 0000 0000000000000001 0000000000000000 00000200 00000000"),
@@ -238,7 +238,7 @@ test("what is no request with extended headers ends the connection", async () =>
 test("trims and zeroes of more than 4 GiB reach the target whole", async () => {
   await withFolder(async (folder) => {
     const closedPath = join(folder, "closed");
-    // A maximum that 4 GiB is no multiple of.
+    // A maximum that 4 GiB is not a multiple of.
     await withServer([hugeDisk({ closedPath, rangeMaxBytes: 700 * MIB })], async (server) => {
       const raw = new RawClient(server.socketPath);
       await raw.beginExtended("disk");

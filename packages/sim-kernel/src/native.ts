@@ -28,7 +28,7 @@ class SimWatcher {
 
   constructor(machine: SimMachine, fd: number, callback: () => void) {
     const ring = machine.rings.get(fd);
-    if (ring === undefined) throw new Error("a watcher of what is no ring");
+    if (ring === undefined) throw new Error("a watcher of what is not a ring");
     this.#machine = machine;
     this.#ring = ring;
     this.#process = machine.process;

@@ -79,7 +79,7 @@ export interface FileExtents {
   readonly mode: number;
   /** 0, or the negative errno of FIEMAP; then extents are missing. */
   readonly status: number;
-  /** In the order of the file; none for what is no regular file. */
+  /** In the order of the file; none for what is not a regular file. */
   readonly extents: readonly FileExtent[];
 }
 
@@ -171,7 +171,7 @@ export interface LoopStatus {
 /**
  * LOOP_GET_STATUS64 of several loop devices, one after the other.
  * @param timeoutMs for all of them, as with statInHelper()
- * @returns for each path what is behind it; a negative errno for what is no loop device with something
+ * @returns for each path what is behind it; a negative errno for what is not a loop device with something
  * behind it, -ETIMEDOUT @throws as above
  */
 export async function loopsInHelper(

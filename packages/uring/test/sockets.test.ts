@@ -62,7 +62,7 @@ test("a send buffer that is enlarged takes more at a time", async () => {
   };
   const [few, more] = [await taken(2 ** 16), await taken(2 ** 18)];
   assert.ok(few > 0 && more > 1.5 * few, `${few} and ${more} bytes`);
-  // What is no socket stays as it is.
+  // What is not a socket stays as it is.
   enlargeSendBuffer(-1, 2 ** 16);
 });
 

@@ -129,7 +129,7 @@ export const REFUSED = {
       run("mdadm", ...words, ...loops(2));
       run("udevadm", "settle");
       assertRefused("/dev/md/pair", /put a device-mapper linear node under its file system/);
-      assert.match(refusalOf("/dev/md/pair", "--live"), /no device-mapper node/);
+      assert.match(refusalOf("/dev/md/pair", "--live"), /not a device-mapper node/);
       run("mdadm", "--stop", "/dev/md/pair");
     },
   },

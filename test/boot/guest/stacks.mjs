@@ -1,6 +1,6 @@
 /**
  * The storage stacks that servers have, each with a mounted file system under "fio --verify" while its node is attached
- * live, snapshotted, compared and detached, time and again; then what administrators do to a volume, meanwhile.
+ * live, snapshotted, compared and detached, repeatedly; then what administrators do to a volume, meanwhile.
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";

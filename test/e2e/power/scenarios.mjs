@@ -1,4 +1,4 @@
-/** Ends and beginnings that are no cut under load: clean stops, strangers, damage, a medium that fails. */
+/** Ends and beginnings that are not cut under load: clean stops, strangers, damage, a medium that fails. */
 import assert from "node:assert/strict";
 import { DISKS, TRACKED } from "./machine.mjs";
 import {

@@ -38,7 +38,7 @@ test("attach: devices that cannot be tracked", async (t) => {
 test("attach and detach: at the wrong time", async (t) => {
   const device = await loopDisk(t, 8 * MIB);
   const { front } = await attach(t, device);
-  // As for the module's tool, a second attach is no failure.
+  // As for the module's tool, a second attach is not a failure.
   assert.is((await t.client.attach(device)).already_attached, true);
   assert.is((await t.client.attach(front)).already_attached, true);
   await makeFileSystem("ext4", front);

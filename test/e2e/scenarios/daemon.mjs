@@ -114,7 +114,7 @@ test("devices of the configuration are attached at start; a wrong one starts not
     "a front that waits is served with the configuration from before",
   );
   const [mistake, ...others] = after.daemon.configuration.mistakes;
-  assert.match(mistake, `${config}:1: this is no TOML`);
+  assert.match(mistake, `${config}:1: this is not TOML`);
   assert.equal(others, []);
   await until("systemd is told again", () => manager.received.length === 2);
   await next.stop();

@@ -174,7 +174,7 @@ test("snapshot_create: ENOENT, no such store", async (t) => {
   await refused(t, "STORE_NOT_FOUND", ENOENT, creating(t, join(t.folder, "none")));
 });
 
-test("snapshot_create: EINVAL, a store that is no file, directory or block device", async (t) => {
+test("snapshot_create: EINVAL, a store that is not a file, directory or block device", async (t) => {
   await refused(t, "STORE_INVALID", EINVAL, creating(t, "/dev/null"));
   const pipe = join(t.folder, "pipe");
   await run(["mkfifo", pipe]);

@@ -27,7 +27,7 @@ import { attach, takeSnapshot } from "../lib/snapshots.mjs";
 const test = scenario(import.meta.url);
 const random = seededRandom("file systems");
 
-/** Small and large ones, in four folders, of sizes that are no multiple of anything. */
+/** Small and large ones, in four folders, of sizes that are not a multiple of anything. */
 function makeFiles(folder) {
   for (let number = 0; number < 24; number++) {
     const sub = join(folder, `sub${number % 4}`);

@@ -156,7 +156,7 @@ async function answersLate(t) {
 async function inTime(tryOnce) {
   for (let tries = 1; !(await tryOnce()); tries++) {
     assert.ok(tries < TRIES, "what hangs was given up too early each time");
-    note("the machine was slower than the daemon's patience; trying again");
+    note("the machine was slower than the daemon's patience; retrying");
   }
 }
 

@@ -62,7 +62,10 @@ async function runExample({ name, code }) {
     example.kill("SIGINT");
   }
   if (code.includes("followEvents")) {
-    await until(() => readFileSync(logPath, "utf8").includes("writers stood"), `${name} has taken`);
+    await until(
+      () => readFileSync(logPath, "utf8").includes("writers waited"),
+      `${name} has taken`,
+    );
     const [{ id }] = JSON.parse(await blksnapctl("snapshot_collect", "--json")).snapshots;
     await blksnapctl("snapshot_destroy", "--id", id);
   }

@@ -26,7 +26,7 @@ function statusField(pid, name) {
 
 for (const args of [[], ["--supervise"]]) {
   const how = args.length === 0 ? "alone" : "supervised";
-  test(`all threads of a daemon ${how} are I/O flushers, its program is locked, it is no OOM victim`, async (t) => {
+  test(`all threads of a daemon ${how} are I/O flushers, its program is locked, it is not an OOM victim`, async (t) => {
     await Daemon.startFor(t, { args });
     const [device] = await ramDisks(t, 1, 16 * MIB);
     const { front } = await t.client.attach(device);

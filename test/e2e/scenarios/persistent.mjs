@@ -128,7 +128,7 @@ test(
     await t.daemon.stop();
     renameSync(disk.stores, `${disk.stores}-away`);
     t.daemon = disk.begin();
-    const isMissed = () => t.daemon.log().includes("not there yet: waiting for it");
+    const isMissed = () => t.daemon.log().includes("not found yet: waiting for it");
     await until("the daemon misses the store", isMissed);
     renameSync(`${disk.stores}-away`, disk.stores);
     await t.daemon.untilServing();

@@ -11,7 +11,7 @@ const test = scenario(import.meta.url, { sampledIn: 2 });
 const REQUESTS = 250;
 const DEPTH = 6;
 
-/** Sizes that are no multiple of a chunk, and where the sector allows it none of a block either. */
+/** Sizes that are not a multiple of a chunk, and where the sector allows it none of a block either. */
 const KINDS = {
   "disk of 512-byte sectors": {
     make: (t) => loopDisk(t, 12 * MIB + 7 * 512),

@@ -1,4 +1,4 @@
-/** What is no store, nor a device to attach: bytes that something else has, whatever they are called. */
+/** What is not a store, nor a device to attach: bytes that something else has, whatever they are called. */
 import { linkSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -24,7 +24,7 @@ async function refuses(t, device, store, code, reason) {
   assert.is((await t.client.status()).snapshots.length, snapshots.length);
 }
 
-test("the bytes of a tracked device are no store, whatever they are called", async (t) => {
+test("the bytes of a tracked device are not store, whatever they are called", async (t) => {
   const [other] = await ramDisks(t, 1, 4 * MIB);
   const file = imageFile(t, 4 * MIB);
   const before = random.bytes(4 * MIB);
@@ -49,7 +49,7 @@ test("the bytes of a tracked device are no store, whatever they are called", asy
   assert.ok(before.equals(readFileSync(file)));
 });
 
-test("the bytes of a tracked file are no store, nor is what lies on them", async (t) => {
+test("the bytes of a tracked file are not store, nor is what lies on them", async (t) => {
   const file = imageFile(t, 16 * MIB);
   const device = await loopDisk(t, 16 * MIB, { file });
   await makeFileSystem("ext4", device);
@@ -60,7 +60,7 @@ test("the bytes of a tracked file are no store, nor is what lies on them", async
   await unmount();
 });
 
-test("what a loop device shows to others is no store, nor a device to attach", async (t) => {
+test("what a loop device shows to others is not a store, nor a device to attach", async (t) => {
   const [disk, device] = await ramDisks(t, 2, 16 * MIB);
   const file = imageFile(t, 4 * MIB);
   await attach(t, device);
@@ -77,7 +77,7 @@ test("what a loop device shows to others is no store, nor a device to attach", a
   await (await attach(t, disk)).detach();
 });
 
-test("old data of a snapshot is no store of another one, nor a device to attach", async (t) => {
+test("old data of a snapshot is not a store of another one, nor a device to attach", async (t) => {
   const [device, other] = await ramDisks(t, 2, 4 * MIB);
   const file = imageFile(t, 8 * MIB);
   await attach(t, device);
@@ -90,7 +90,7 @@ test("old data of a snapshot is no store of another one, nor a device to attach"
   assert.match(error.message, "holds old data of snapshot");
 });
 
-test("an ext4 whose journal is on a front is no place for a store", async (t) => {
+test("an ext4 whose journal is on a front is not a place for a store", async (t) => {
   const journal = await loopDisk(t, 16 * MIB);
   const device = await loopDisk(t, 48 * MIB);
   const { front, detach } = await attach(t, journal);

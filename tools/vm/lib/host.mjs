@@ -11,7 +11,7 @@ const SYSTEM_FOLDERS = [
   "/sbin",
   "/bin",
 ];
-/** virtiofsd is no command for users: distributions keep it outside the search path. */
+/** virtiofsd is not a command for users: distributions keep it outside the search path. */
 const VIRTIOFSD_PATHS = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd", "/usr/lib/virtiofsd"];
 
 /** The search path of this process, with the system folders that a non-login shell may lack. */

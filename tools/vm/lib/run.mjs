@@ -82,7 +82,7 @@ async function bootUntilReady(options) {
     const crashed = !outcome.ready && !outcome.aborted && !outcome.timedOut;
     const again = crashed && outcome.qemuErrors === "" && attempt < BOOT_ATTEMPTS;
     if (!again) return outcome;
-    options.onProgress("the guest did not come up; trying again");
+    options.onProgress("the guest did not come up; retrying");
   }
 }
 

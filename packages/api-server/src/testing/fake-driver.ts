@@ -51,7 +51,7 @@ export class FakeDriver implements DriverControl {
   /** Fronts that it shows as not served yet. */
   waiting: StatusResponse["waiting"] = [];
   untracked: StatusResponse["untracked"] = [];
-  /** Where it shows that NBD clients are received by TCP. */
+  /** Where it shows that NBD clients are accepted by TCP. */
   nbdListeners: StatusResponse["nbd_listeners"] = [];
   /** How it stands to its configuration. */
   configuration: StatusResponse["daemon"]["configuration"] = { mistakes: [], missing: [] };

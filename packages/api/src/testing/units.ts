@@ -88,7 +88,7 @@ export function fieldsWithoutUnit(schema: object, path: string, name?: string): 
     .map((field) => field.path);
 }
 
-/** Where a document has a number that is no integer or does not say its unit. */
+/** Where a document has a number that is not an integer or does not say its unit. */
 export function numbersWithoutUnit(document: unknown, path: string, name = ""): string[] {
   if (typeof document === "number") {
     return Number.isSafeInteger(document) && saysUnit(name) ? [] : [`${path} = ${document}`];

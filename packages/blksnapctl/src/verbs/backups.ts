@@ -39,7 +39,7 @@ export function summaryOf({ chunks: _, ranges: __, ...summary }: Manifest): obje
 export function checkNoChoice(given: Given, what: string, ...options: readonly string[]): void {
   for (const option of options) {
     if (!given.has(option)) continue;
-    throw usageError(`${option}: ${what} is of one point`, "USAGE", `Leave --${option} out`);
+    throw usageError(`${option}: ${what} needs no such option`, "USAGE", `Leave --${option} out`);
   }
 }
 
@@ -53,7 +53,7 @@ export async function list(context: Context, given: Given): Promise<void> {
   const { json, print, printJson, bold } = context;
   const wish = wishOf(given);
   const points = await pointsOf(await openBackups(context, given, "from", false), wish, ({ why }) =>
-    context.warn(`${why}; it is passed over`),
+    context.warn(`${why}; it is skipped`),
   );
   if (json) return printJson({ points: points.map(summaryOf) });
   const exact = given.has("bytes");

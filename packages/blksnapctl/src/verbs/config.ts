@@ -21,9 +21,9 @@ function lineOf({ path, line, severity, what, hint }: ConfigReport["problems"][n
 
 function summaryOf({ path, files, devices, problems, starts }: ConfigReport): string {
   const errors = problems.filter(({ severity }) => severity === "error").length;
-  const corrections = `${errors} to be corrected\n`;
+  const corrections = `${errors} to correct\n`;
   if (!starts) return `A daemon does not start with it: ${corrections}`;
   if (errors > 0) return `A daemon starts with it, but does not attach all devices: ${corrections}`;
-  if (files.length === 0) return `${path} is not there: defaults are in force\n`;
+  if (files.length === 0) return `${path} does not exist: defaults are in force\n`;
   return `A daemon can start with it; devices to attach: ${devices.length}\n`;
 }

@@ -39,7 +39,15 @@ async function askDaemon(client: BlksnapClient, onDisk: string): Promise<DoctorC
     // That none runs is said already.
     if (error.code === "DAEMON_NOT_RUNNING") return [];
     const { message: what, hint } = error;
-    return [{ check: "control_api", state: "error", what, why: "nothing can be changed", hint }];
+    return [
+      {
+        check: "control_api",
+        state: "error",
+        what,
+        why: "a device cannot be attached or detached",
+        hint,
+      },
+    ];
   }
   return [
     { check: "control_api", state: "ok", what: `the daemon answers at ${client.socketPath}` },
@@ -60,7 +68,7 @@ function versionCheck({ daemon }: StatusResponse, onDisk: string): DoctorCheck {
   const check = "version";
   if (daemon.version === onDisk) return { check, state: "ok", what: `blksnapd ${onDisk}` };
   const what = `version ${daemon.version} runs, ${onDisk} is installed`;
-  const why = "what was repaired is not at work yet";
+  const why = "repairs in the new version are not in effect yet";
   return { check, state: "warning", what, why, hint: "blksnapctl daemon upgrade" };
 }
 
@@ -73,9 +81,9 @@ function reactorChecks({ reactors }: StatusResponse): DoctorCheck[] {
   return stalled.map(({ index, devices, stalled_ms }) => ({
     check,
     state: "error",
-    what: `reactor ${index} has not turned for ${stalled_ms} ms`,
+    what: `reactor ${index}has been stalled for ${stalled_ms} ms`,
     why: `its ${devices} devices do not answer`,
-    hint: "If it stays so, end the daemon with kill -9: the next one resumes without an I/O error",
+    hint: "If that lasts, end the daemon with kill -9: the next one resumes without an I/O error",
   }));
 }
 
@@ -85,7 +93,7 @@ function waitingChecks({ waiting }: StatusResponse): DoctorCheck[] {
     state: "error",
     what: `${front} of ${device} is not served yet`,
     why: `its users wait: ${why}`,
-    hint: "It resumes when its device and the kernel let it",
+    hint: "It is resumed as soon as its device and the kernel allow it",
   }));
 }
 
@@ -95,10 +103,10 @@ function untrackedChecks({ untracked }: StatusResponse): DoctorCheck[] {
     check: "devices",
     state: given_up ? "error" : "warning",
     what: `${device} is not tracked since ${since}`,
-    why: why ?? "its node got another table, and it is attached again just now",
+    why: why ?? "its node got another table, and it is being attached again",
     hint: given_up
-      ? `It is NOT attached again by itself: blksnapctl attach --device ${device} when the cause is mended, or detach`
-      : "It is attached again as soon as it can be; blksnapctl detach gives it up",
+      ? `It is NOT attached again automatically: blksnapctl attach --device ${device} when the cause is repaired, or detach`
+      : "It is attached again as soon as possible; blksnapctl detach gives it up",
   }));
 }
 

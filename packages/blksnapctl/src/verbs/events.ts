@@ -129,15 +129,15 @@ export async function events(context: Context, given: Given): Promise<void> {
   if (given.has("all")) return allEvents(context, given);
   if (given.one("id") === undefined) {
     const hint = "Give --id UUID for a snapshot, --all for the whole daemon";
-    throw usageError("of what is not said", "USAGE", hint);
+    throw usageError("neither --id nor --all is given", "USAGE", hint);
   }
   const { client, json, print, printJson } = context;
   if (given.one("since") !== undefined) {
-    throw usageError("since: it counts with --all only", "USAGE", "Give --all; or --from");
+    throw usageError("since: it needs --all", "USAGE", "Give --all; or --from");
   }
   const from = parseNumber(given.one("from") ?? "0", "from", Number.MAX_SAFE_INTEGER);
   if (given.one("from") !== undefined && !given.has("follow")) {
-    throw usageError("from: it counts with --follow only", "USAGE", "Give --follow as well");
+    throw usageError("from: it needs --follow", "USAGE", "Give --follow as well");
   }
   const id = await resolveId(client, given.need("id"));
   if (!given.has("follow")) {

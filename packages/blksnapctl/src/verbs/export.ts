@@ -26,7 +26,7 @@ function wantedOf(given: Given): Wanted {
   if (since === undefined) return { kind: given.has("auto") ? "auto" : "full" };
   const number = parseNumber(since, "since", NUMBER_MAX);
   if (!given.has("auto")) return { kind: "since", number };
-  throw usageError("since: --auto finds out by itself", "USAGE", "Give --auto or --since");
+  throw usageError("since: --auto determines it", "USAGE", "Give --auto or --since");
 }
 
 function planTeller({ json, print, printJson }: Context): (plan: ExportPlan) => void {
@@ -82,13 +82,13 @@ async function optionsOf(context: Context, given: Given): Promise<ExportOptions>
 function checkForm(given: Given): void {
   const [form, other] = ["qcow2", "raw"].filter((one) => given.has(one));
   if (form !== undefined && given.need("to") === STANDARD_STREAM) {
-    throw usageError(`${form}: a stream has a form of its own`, "USAGE", `Leave --${form} out`);
+    throw usageError(`${form}: a stream has its own format`, "USAGE", `Leave --${form} out`);
   }
   if (other !== undefined) {
-    throw usageError("qcow2: a raw copy is another thing", "USAGE", "Give --qcow2 or --raw");
+    throw usageError("qcow2: it excludes --raw", "USAGE", "Give --qcow2 or --raw");
   }
   if (given.has("record") && form !== "raw" && given.need("to") !== STANDARD_STREAM) {
-    throw usageError("record: a folder of backups needs none", "USAGE", "Give --raw with it");
+    throw usageError("record: a folder of backups has none", "USAGE", "Give --raw with it");
   }
 }
 
@@ -119,7 +119,7 @@ async function exportToBucket(
 ): Promise<void> {
   const form = ["qcow2", "raw"].find((one) => given.has(one));
   if (form !== undefined) {
-    throw usageError(`${form}: a bucket gets points in time`, "USAGE", `Leave --${form} out`);
+    throw usageError(`${form}: a bucket takes only points in time`, "USAGE", `Leave --${form} out`);
   }
   const signal = context.untilInterrupted();
   const store = await openBackups(context, given, "to", true, signal);
@@ -143,8 +143,8 @@ export async function exportDevice(context: Context, given: Given): Promise<void
     await import("@blksnap/backup");
   const kind = await targetKind(target);
   if (!given.has("raw") && (kind === "file" || kind === "block")) {
-    const hint = "Name a folder, or give --raw to make it the same as the device";
-    throw usageError(`to: ${quoted(target)} is no folder`, "USAGE", hint);
+    const hint = "Name a folder, or give --raw to make it a copy of the device";
+    throw usageError(`to: ${quoted(target)} is not a folder`, "USAGE", hint);
   }
   const signal = context.untilInterrupted();
   // Beside the other check, whose failure is told first.

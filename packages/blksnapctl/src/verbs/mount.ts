@@ -67,7 +67,7 @@ function realPathOf(path: string): string | undefined {
 function folderOf(text: string): string {
   const path = parsePath(text, "dir");
   if (found(path)?.isDirectory() !== true) {
-    throw usageError(`${path} is no folder`, "USAGE", "Make it first: mkdir -p");
+    throw usageError(`${path} is not a folder`, "USAGE", "Make it first: mkdir -p");
   }
   return realpathSync(path);
 }
@@ -96,7 +96,7 @@ async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
   const device = given.one("device");
   if (device === undefined) {
     if (given.one("id") !== undefined) {
-      throw usageError("id: which device is not said", "USAGE", "Give --device DEVICE as well");
+      throw usageError("id: it needs --device", "USAGE", "Give --device DEVICE as well");
     }
     if (second === undefined) {
       throw usageError(
@@ -109,7 +109,7 @@ async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
     const image = parsePath(first, "image");
     if (found(image)?.isBlockDevice() !== true) {
       throw usageError(
-        `image: ${image} is no block device`,
+        `image: ${image} is not a block device`,
         "USAGE",
         "Give /dev/ublkbN; see status",
       );
@@ -144,7 +144,7 @@ async function probed(image: string): Promise<Probed> {
   const { status, out, err } = await run("blkid", "-p", "-o", "export", image);
   if (status === NOTHING_FOUND && err === "") return {};
   if (status !== 0)
-    throw failed(`what is in ${image} cannot be told: ${err || `status ${status}`}`);
+    throw failed(`cannot identify the content of ${image}: ${err || `status ${status}`}`);
   const pairs = out.split("\n").flatMap((line) => {
     const at = line.indexOf("=");
     return at < 0 ? [] : [[line.slice(0, at), line.slice(at + 1)] as const];
@@ -182,10 +182,7 @@ export async function mount(context: Context, given: Given): Promise<void> {
   const { image, dir } = wanted;
   const isWritable = given.has("writable");
   if (isWritable && isReadOnly(image)) {
-    throw failed(
-      `${image} refuses writes`,
-      "Leave --writable out: its snapshot has read-only images",
-    );
+    throw failed(`${image} refuses writes`, "Omit --writable: the snapshot has read-only images");
   }
   const there = mountedAt(dir);
   if (there !== undefined)
@@ -199,14 +196,14 @@ export async function mount(context: Context, given: Given): Promise<void> {
     // As a file system may do that knows its devices by their ids.
     await run("umount", dir);
     throw failed(
-      `${mounted?.source ?? "nothing"} was mounted in place of ${image}; it is unmounted`,
+      `${mounted?.source ?? "nothing"} was mounted instead of ${image}; it was unmounted`,
     );
   }
   if (json) printJson({ image, dir, type: plan.type, options, journal_replayed: isReplayed });
   else print(`image=${image}\ntype=${plan.type}\noptions=${options.join(",")}\n`);
   if (!isReplayed) {
     warn(
-      `the journal is not replayed, as ${image} refuses writes: what was written last may be missing`,
+      `the journal is not replayed, because ${image} is read-only: the last writes may be missing`,
     );
   }
 }

@@ -28,7 +28,7 @@ export async function nbd(context: Context, given: Given): Promise<void> {
   const action = given.need("action");
   const strays = action === "list" ? ["tcp", ...OF_OPEN] : action === "close" ? OF_OPEN : [];
   const stray = strays.find((option) => given.has(option));
-  if (stray !== undefined) throw usageError(`${stray}: it does not go with ${action}`, "USAGE");
+  if (stray !== undefined) throw usageError(`${stray}: it is not an option of ${action}`, "USAGE");
   if (action === "open") await open(context, given);
   else if (action === "close") await close(context, given);
   else await list(context, given);
@@ -40,7 +40,7 @@ function tcpOf(given: Given): TcpAddress {
   if (text === undefined) throw usageError("Argument 'tcp' is missed", "USAGE", hint);
   const address = parseTcpAddress(text);
   if (address === undefined) {
-    throw usageError(`tcp: ${quoted(text)} is no IP address with a port`, "USAGE", hint);
+    throw usageError(`tcp: ${quoted(text)} is not an IP address with a port`, "USAGE", hint);
   }
   return address;
 }

@@ -34,9 +34,9 @@ async function pointIn(context: Context, given: Given, store: BackupStore): Prom
   checkReadable(unread, points, wish);
   const point = findPoint(points, wish);
   checkMeant(unread, point, wish);
-  for (const { why } of unread) context.warn(`${why}; it is passed over`);
+  for (const { why } of unread) context.warn(`${why}; it is skipped`);
   if (isOfFuture(point)) {
-    const when = `was taken at ${point.taken_at}, which is still to come`;
+    const when = `was taken at ${point.taken_at}, which is in the future`;
     context.warn(`point ${point.id} ${when}: it may not be the newest one. See list`);
   }
   return point;
@@ -92,7 +92,7 @@ export async function restorePoint(context: Context, given: Given): Promise<void
   }
   if (isStream) return await restoreInput(context, given);
   if (given.has("record")) {
-    throw usageError("record: it is of streams", "USAGE", "Leave --record out");
+    throw usageError("record: it is for streams", "USAGE", "Omit --record");
   }
   await (given.has("nbd") ? browse : restoreTo)(context, given);
 }

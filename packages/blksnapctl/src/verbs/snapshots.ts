@@ -51,7 +51,7 @@ export async function create(
     await client.snapshotDestroy(created.id);
     for (const device of attachedBy(created)) {
       await client.detach(device).catch(({ message }: Error) => {
-        warn(`${device} was attached for it, and stays attached: ${message}`);
+        warn(`${device} was attached for this, and stays attached: ${message}`);
       });
     }
     throw error;

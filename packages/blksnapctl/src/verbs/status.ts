@@ -36,8 +36,8 @@ export async function status(context: Context, given: Given): Promise<void> {
   }
   // A daemon of an earlier version does not tell.
   for (const { device, since, why, given_up } of found.untracked ?? []) {
-    const tried = given_up ? "NOT tried again by itself" : "tried again";
-    const yet = why === null ? "it is attached again just now" : `it is ${tried}: ${why}`;
+    const tried = given_up ? "NOT retried automatically" : "tried again";
+    const yet = why === null ? "it is being attached again" : `it is ${tried}: ${why}`;
     print(`! ${device} is NOT tracked since ${since}, as its node got another table; ${yet}\n`);
   }
   if (found.trackers.length > 0) print(`\n${trackerTable(found, exact)}`);
@@ -96,7 +96,7 @@ function trackingLine({ io, cbt, persistence }: TrackerStatus, exact: boolean): 
 function snapshotText(snapshot: SnapshotStatus, exact: boolean, context: Context): string {
   const { limit_bytes, used_bytes, stall_us } = snapshot;
   const when = snapshot.taken
-    ? `taken ${snapshot.taken_at ?? ""}, writers stood ${formatMicroseconds(stall_us ?? 0)}`
+    ? `taken ${snapshot.taken_at ?? ""}, writers waited ${formatMicroseconds(stall_us ?? 0)}`
     : "not taken";
   const fraction = limit_bytes === 0 ? 1 : used_bytes / limit_bytes;
   const bar = fillBar(fraction, BAR_WIDTH, glyphsFor(context.environment));

@@ -102,7 +102,7 @@ export async function verify(context: Context, given: Given): Promise<void> {
   const path = isLocal(from) ? parsePath(from, "from") : undefined;
   if (path !== undefined && (await isRawCopy(path))) return await verifyCopy(context, given, path);
   if (given.has("record")) {
-    throw usageError("record: it is of raw copies", "USAGE", "Leave --record out");
+    throw usageError("record: it is for raw copies", "USAGE", "Omit --record");
   }
   if (path === undefined || !(await holdsQcow2(path))) return await verifyStore(context, given);
   await verifyChain(context, given, path);

@@ -60,7 +60,7 @@ function namesIn(folder: string, problems: ConfigProblem[]): string[] {
   }
 }
 
-/** @throws Error for what is no text of a sensible size */
+/** @throws Error for what is not a text of a sensible size */
 function textOf(path: string): string {
   const stats = statSync(path);
   if (stats.isDirectory()) throw new Error("it is a folder");
@@ -69,6 +69,6 @@ function textOf(path: string): string {
     return new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(path));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ERR_ENCODING_INVALID_ENCODED_DATA") throw error;
-    throw new Error("it is no UTF-8", { cause: error });
+    throw new Error("it is not UTF-8", { cause: error });
   }
 }

@@ -65,7 +65,7 @@ export const DEVICE_KEYS: ReadonlyMap<string, Setting> = new Map<string, Setting
       least: 0,
       most: 3600,
       default: WAIT_SECONDS_DEFAULT,
-      help: "how long the start waits for the device; then it continues without it, and says so",
+      help: "how long the start waits for the device; then it continues without it and logs that",
     },
   ],
 ]);
@@ -105,7 +105,7 @@ class Reader {
     } catch (error) {
       if (!(error instanceof TomlError)) throw error;
       const [first = ""] = error.message.split("\n");
-      const what = `this is no TOML: ${first.replace(/^Invalid TOML document: /, "")}`;
+      const what = `this is not TOML: ${first.replace(/^Invalid TOML document: /, "")}`;
       const place = { path: this.#text.path, line: error.line };
       this.#problems.push({ ...place, severity: "error", what, hint: "See blksnap.toml(5)" });
       return {};
@@ -133,7 +133,7 @@ class Reader {
     const isOption = OPTIONS.some(({ option, internal }) => option === key && internal !== true);
     const near = nearestName(key, [...known.keys()]);
     const hint = isOption
-      ? "It goes on blksnapd's command line"
+      ? "It belongs on blksnapd's command line"
       : near === undefined
         ? "See blksnap.toml(5)"
         : `Did you mean ${near}?`;
@@ -145,7 +145,7 @@ class Reader {
     const hint = DAEMON_KEYS.has(name)
       ? "Write it below [daemon]"
       : near === undefined
-        ? "There are [daemon] and [[device]]"
+        ? "Use [daemon] and [[device]]"
         : `Did you mean ${near}?`;
     this.blame(name, `there is no '${shown(name)}'`, hint);
   }
@@ -176,20 +176,21 @@ export function readConfig(texts: readonly ConfigText[]): {
       for (const [key, value] of reader.values(daemon, "daemon", DAEMON_KEYS)) {
         values.set(key, value);
       }
-    } else if (daemon !== undefined) reader.blame("daemon", "daemon is no table", "Write [daemon]");
+    } else if (daemon !== undefined)
+      reader.blame("daemon", "daemon is not a table", "Write [daemon]");
     if (Array.isArray(device) && device.every(isTable)) {
       for (const [index, table] of device.entries()) {
         const read = readDevice(reader, table, `device.${index}`, devices);
         if (read !== undefined) devices.push(read);
       }
     } else if (device !== undefined) {
-      reader.blame("device", "device is no list of tables", "Write [[device]]");
+      reader.blame("device", "device is not a list of tables", "Write [[device]]");
     }
   }
   const sockets = ["socket", "metrics-socket"].map((key) => values.get(key));
   if (sockets[0] !== undefined && sockets[0].value === sockets[1]?.value) {
     const what = `metrics-socket is the same as socket (${sockets[0].from})`;
-    const hint = "Name another path: who may read metrics is not to have root's power";
+    const hint = "Name another path: readers of metrics should not have root's power";
     problems.push({ ...placeFrom(sockets[1].from), severity: "error", what, hint });
   }
   return { config: { values, devices }, problems };
@@ -213,7 +214,7 @@ function readDevice(
   const same = earlier.find((one) => one.device === device);
   if (same !== undefined) reader.blame(key, `${device} is named at ${same.from}, too`, "Keep one");
   if (!device.startsWith("/")) {
-    reader.blame(key, `'${shown(device)}' is no absolute path`, STABLE_HINT);
+    reader.blame(key, `'${shown(device)}' is not an absolute path`, STABLE_HINT);
   } else if (OURS.test(device)) {
     reader.blame(key, `${device} is a front or an image`, "Name the original");
   } else if (KERNEL_NAME.test(device)) {

@@ -108,7 +108,7 @@ export class Configured {
       this.#file.write({ pid: process.pid, config, waited });
     } catch (error) {
       const text =
-        "the next daemon will not know the configuration of this one, nor what is waited for";
+        "the next daemon will not know this configuration, nor which devices are waited for";
       this.#logger.warn({ err: error }, text);
     }
   }

@@ -10,7 +10,7 @@ interface Place {
 
 /** The daemon starts all the same: what is attached second is refused, and told as missing. */
 function problemOf({ from }: ConfiguredDevice, what: string): ConfigProblem {
-  const hint = "Keep one of them: the other is refused when the daemon starts";
+  const hint = "Keep one of them: the daemon refuses the other when it starts";
   return { ...placeFrom(from), severity: "error", what, hint };
 }
 

@@ -133,7 +133,7 @@ async function treat({ fix, ...finding }: FixableFinding, isWanted: boolean): Pr
   try {
     return { check: finding.check, state: "ok", what: await fix(), fixed: true };
   } catch (failure) {
-    const why = `it could not be put right: ${(failure as Error).message}`;
+    const why = `it could not be repaired: ${(failure as Error).message}`;
     return { ...finding, why, hint: "See dmesg, and try again" };
   }
 }
@@ -160,7 +160,7 @@ function checkForUblk(host: HostFiles, control: UblkControl | ControlAccess): Fi
 
 function checkPrivilege(): Finding[] {
   if (process.geteuid?.() === 0) return [];
-  const why = "most of what is looked at is closed to others";
+  const why = "most checks need root";
   return [error("privilege", "doctor does not run as root", why, "Run it as root")];
 }
 

@@ -17,7 +17,7 @@ const DEFECTS: readonly KernelDefect[] = [
   {
     matches: /^6\.[56](\.|-|$)/,
     state: "warning",
-    what: "the death of a daemon is noticed only after up to 5 s, and its devices wait so much longer",
+    what: "a daemon's death is noticed up to 5 s later, and its devices wait longer by that",
     fixedIn: "6.7",
   },
   {
@@ -50,9 +50,9 @@ const DEFECTS: readonly KernelDefect[] = [
 export function checkKernelVersion(release: string): Finding[] {
   const [major = 0, minor = 0] = release.split(/[.-]/).map(Number);
   if (major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1])) {
-    const why = "its ublk driver lacks what is needed";
+    const why = "its ublk driver lacks needed features";
     const what = `Linux ${release} is older than ${OLDEST.join(".")}`;
-    return [error("kernel_version", what, why, "Boot Linux 6.5 or later, best 6.12")];
+    return [error("kernel_version", what, why, "Boot Linux 6.5 or later, preferably 6.12")];
   }
   const found = DEFECTS.filter(({ matches }) => matches.test(release));
   if (found.length === 0) return [ok("kernel_version", `Linux ${release}`)];
@@ -91,7 +91,7 @@ const NEEDED: readonly (keyof typeof UblkFeature)[] = [
 /** @param bits of the features, by name */
 export function checkControl(access: ControlAccess, bits: typeof UblkFeature): Finding[] {
   if ("problem" in access) {
-    const why = "every device is made and ended through it";
+    const why = "all devices are created and removed through it";
     const hint = access.code === "UBLK_NOT_PERMITTED" ? "Run as root" : "modprobe ublk_drv";
     return [error("ublk_control", `/dev/ublk-control: ${access.problem}`, why, hint)];
   }
@@ -103,7 +103,7 @@ export function checkControl(access: ControlAccess, bits: typeof UblkFeature): F
     return [control, ok("ublk_features", `offered: ${names}`)];
   }
   const what = `the ublk driver lacks ${missing.join(", ")}`;
-  const why = "devices would not outlive their daemon";
+  const why = "devices would not survive their daemon";
   return [control, error("ublk_features", what, why, "Boot Linux 6.5 or later")];
 }
 
@@ -113,7 +113,12 @@ export function checkIoUring(host: HostFiles, makeRing: () => string | undefined
   const disabled = host.text("/proc/sys/kernel/io_uring_disabled")?.trim() ?? "0";
   if (disabled === "2") {
     const what = "kernel.io_uring_disabled is 2: no program may use io_uring";
-    return error("io_uring", what, why, "sysctl kernel.io_uring_disabled=1, which root may use");
+    return error(
+      "io_uring",
+      what,
+      why,
+      "sysctl kernel.io_uring_disabled=1, which allows root to use it",
+    );
   }
   const problem = makeRing();
   if (problem === undefined) {

@@ -81,7 +81,7 @@ export async function checkDevices(
   }
   const others = all.length - own.length;
   const served = own.length - findings.length;
-  const what = `${served} devices are served; ${others} of others are left alone`;
+  const what = `${served} devices are served; ${others} belong to other servers`;
   return [ok("ublk_devices", what), ...findings];
 }
 
@@ -96,17 +96,17 @@ async function judgeDevice(
   const path = `/dev/ublkb${info.id}`;
   if (info.state === UblkState.LIVE) {
     if (processes.some(({ pid }) => pid === info.serverPid)) return undefined;
-    const what = `${path} is served by process ${info.serverPid}, which is no blksnapd or gone`;
-    const why = "the kernel notices a death after up to 30 s; until then no daemon can resume it";
+    const what = `${path} is served by process ${info.serverPid}, which is gone, or not blksnapd`;
+    const why = "the kernel notices a death after up to 30 s; no daemon can resume it before";
     return warning(check, what, why, "Look again in a minute");
   }
   if (info.state === UblkState.DEAD) {
     if (daemon !== undefined && (await isAnotherSoon(devices, info.id, owner))) return undefined;
-    const what = `${path} is ours and has ended`;
+    const what = `${path} belongs to blksnap and has ended`;
     const finding = warning(
       check,
       what,
-      "it holds its number and memory",
+      "it occupies a number and memory",
       "doctor --fix removes it",
     );
     return { ...finding, fix: () => remove(devices, info.id, owner) };
@@ -139,7 +139,7 @@ async function judgeForgotten(
   const who = held.length === 0 ? "has no users" : `has no users but one: ${holds}`;
   const what = `${path} waits without a record, and ${who}`;
   // Nobody can serve it again: an error is the only way on for who waits, an unmount among them.
-  const hint = `doctor --fix removes it${held.length === 0 ? "" : ", and who waits for it gets EIO"}`;
+  const hint = `doctor --fix removes it${held.length === 0 ? "" : ", and its waiting users get EIO"}`;
   return {
     ...warning(check, what, why, hint),
     fix: () => remove(devices, id, owner),
@@ -241,11 +241,12 @@ export function checkStateFiles(
 ): FixableFinding[] {
   const check = "state_files";
   const damaged = records.damaged.map((name) => {
-    const why = "what it is about is not resumed";
-    const hint = `Move ${stateDirectory}/${name}${RECORD_SUFFIX} away when nothing needs it`;
+    const why = "its device or snapshot is not resumed";
+    const hint = `Move ${stateDirectory}/${name}${RECORD_SUFFIX} away if nothing needs it`;
     return error(check, `the record ${name} is damaged`, why, hint);
   });
-  if (daemon !== undefined) return [...damaged, ok(check, `${stateDirectory} is the daemon's`)];
+  if (daemon !== undefined)
+    return [...damaged, ok(check, `${stateDirectory} is in use by the daemon`)];
   const stale = host.names(stateDirectory).filter((name) => isStale(name, records));
   if (stale.length === 0) return [...damaged, ok(check, `${stateDirectory} has no stale file`)];
   const findings = stale.map((name) => {
@@ -289,7 +290,7 @@ export function checkSuspended(
     const hint =
       daemon === undefined
         ? "Start the daemon, which resumes it: blksnapd --supervise"
-        : "The daemon resumes it as soon as it can; its log says what is in the way";
+        : "The daemon resumes it as soon as possible; its log says what prevents that";
     return [error("suspended_nodes", what, "its users wait", hint)];
   });
 }

@@ -18,10 +18,10 @@ export function checkLvm(host: HostFiles, tracked: readonly Tracked[]): Finding 
     (one) => isPhysicalVolume(host, one) && !originalNames(host, one).every(isRejected(host)),
   );
   const [first] = open;
-  if (first === undefined) return ok(CHECK, "LVM is on no front whose original it may take");
+  if (first === undefined) return ok(CHECK, "LVM cannot take the original of a front that it uses");
   const names = open.map(({ device }) => device).join(", ");
-  const what = `LVM may take ${names} in place of the front: both have one physical volume`;
-  const why = "what is written past the front is not tracked, and images are wrong";
+  const what = `LVM may use ${names} instead of the front: both show the same physical volume`;
+  const why = "writes that bypass the front are not tracked, and make images wrong";
   const [kernelName = first.device] = originalNames(host, first).toReversed();
   const hint =
     `Add "r|^${first.device}$|" and "r|^${kernelName}$|" to global_filter in /etc/lvm/lvm.conf, ` +

@@ -11,7 +11,7 @@ const IO_FLUSHER_FLAGS = 0x80000 | 0x100000;
 const FLAGS_FIELD = 6;
 const OOM_NEVER = -1000;
 const SUPERVISE_HINT = "Start it as blksnapd --supervise, as root";
-const RECLAIM_WHY = "short of memory it may wait for its own devices, for ever";
+const RECLAIM_WHY = "when memory is short it may wait for its own devices forever";
 
 /**
  * @param daemon the one that serves; undefined where none does
@@ -24,7 +24,7 @@ export function checkProcesses(
   isNbd = false,
 ): Finding[] {
   if (daemon === undefined) {
-    const why = "nothing serves devices, and those that exist wait";
+    const why = "devices are not served; the users of existing ones wait";
     return [warning("daemon", "no daemon runs", why, "Start it: blksnapd --supervise")];
   }
   return [
@@ -49,7 +49,7 @@ function checkForDevices(host: HostFiles, pid: number): Finding[] {
 function checkStandby(daemon: OwnProcess, all: readonly OwnProcess[]): Finding {
   const supervisor = all.find(({ pid, role }) => role === "supervisor" && pid === daemon.parent);
   if (supervisor === undefined) {
-    const why = "after a crash users of its devices wait until the next one is started";
+    const why = "after a crash, users of its devices wait until a daemon is started";
     const what = `daemon ${daemon.pid} has no supervisor`;
     return warning("standby", what, why, SUPERVISE_HINT);
   }
@@ -57,7 +57,7 @@ function checkStandby(daemon: OwnProcess, all: readonly OwnProcess[]): Finding {
     ({ pid, parent, role }) => role === "daemon" && parent === supervisor.pid && pid !== daemon.pid,
   );
   if (standby !== undefined) return ok("standby", `a second daemon stands by, pid ${standby.pid}`);
-  const why = "after a crash users wait for the start of another one";
+  const why = "after a crash, users wait until another daemon has started";
   return warning("standby", "no second daemon stands by", why, "See the daemon's log");
 }
 
@@ -70,7 +70,7 @@ function checkFlusher(host: HostFiles, pid: number): Finding {
     return (flags & IO_FLUSHER_FLAGS) !== IO_FLUSHER_FLAGS;
   });
   if (unmarked.length === 0) return ok("io_flusher", `all ${tids.length} threads are I/O flushers`);
-  const what = `threads ${unmarked.join(", ")} of daemon ${pid} are no I/O flushers`;
+  const what = `threads ${unmarked.join(", ")} of daemon ${pid} are not I/O flushers`;
   return error("io_flusher", what, RECLAIM_WHY, SUPERVISE_HINT);
 }
 
@@ -88,13 +88,13 @@ function checkLockedMemory(host: HostFiles, pid: number): Finding {
     return ok("locked_memory", `${lockedKib} KiB of the program are locked${of}`);
   }
   const what = `nothing of daemon ${pid} is locked (limit ${limit})`;
-  const why = "its program may have to be read from a disk that it serves";
+  const why = "its program may be paged in from a disk that it serves";
   return error("locked_memory", what, why, "Run as root, with LimitMEMLOCK=infinity");
 }
 
 function checkOomScore(host: HostFiles, pid: number): Finding {
   const score = Number(host.text(`/proc/${pid}/oom_score_adj`) ?? 0);
-  if (score === OOM_NEVER) return ok("oom_score", "the out-of-memory killer passes over it");
+  if (score === OOM_NEVER) return ok("oom_score", "it is exempt from the out-of-memory killer");
   const what = `daemon ${pid} has an oom_score_adj of ${score}`;
   const why = "the out-of-memory killer may choose it, and its users wait";
   return warning("oom_score", what, why, "Run as root, with OOMScoreAdjust=-1000");
@@ -111,7 +111,7 @@ function checkSwap(host: HostFiles, pid: number): Finding {
   if (areas.length === 0) return ok("swap", "no swap is in use");
   const group = /^0::(.*)$/m.exec(host.text(`/proc/${pid}/cgroup`) ?? "")?.[1] ?? "/";
   const limit = host.text(`/sys/fs/cgroup${group}/memory.swap.max`)?.trim();
-  if (limit === "0") return ok("swap", "the daemon's memory is kept from swap");
+  if (limit === "0") return ok("swap", "the daemon's memory cannot be swapped");
   return warning("swap", `daemon ${pid} may be swapped out`, RECLAIM_WHY, hint);
 }
 
@@ -122,8 +122,9 @@ function checkNamespace(host: HostFiles, pid: number): Finding {
   if (!isSharedRoot(host.text("/proc/1/mountinfo") ?? "")) {
     return ok(check, "the root is a private mount: it stays in the users' namespace");
   }
-  const what = `daemon ${pid} lives in the users' mount namespace`;
-  const why = "the last process of a namespace unmounts what it serves itself, and hangs";
+  const what = `daemon ${pid} runs in the users' mount namespace`;
+  const why =
+    "if it is the last process in the namespace, it unmounts file systems that it serves itself, and hangs";
   return warning(check, what, why, `${SUPERVISE_HINT}, with util-linux installed`);
 }
 

@@ -48,16 +48,16 @@ export function checkStateDirectory(path: string, owner = 0): Finding {
     const { mode, uid } = statSync(path);
     const { type, bavail, bsize } = statfsSync(path);
     if (uid !== owner || (mode & GROUP_OR_OTHERS_WRITE) !== 0) {
-      const why = "a program that writes there decides about devices";
+      const why = "a program that can write there controls devices";
       return error(
         check,
-        `${path} may be written by others than the daemon's user`,
+        `${path} is writable for others than the daemon's user`,
         why,
         `chmod go-w ${path}`,
       );
     }
     if (type !== TMPFS_MAGIC && type !== RAMFS_MAGIC) {
-      const why = "maps on a disk cost a write each, and may lie on a front";
+      const why = "maps on a disk cost extra writes, and may lie on a front";
       return warning(check, `${path} is not on tmpfs`, why, "Give --state-dir below /run");
     }
     const freeBytes = bavail * bsize;
@@ -69,8 +69,8 @@ export function checkStateDirectory(path: string, owner = 0): Finding {
     return ok(check, `${path} is on tmpfs, ${free}`);
   } catch (failure) {
     const { code } = failure as NodeJS.ErrnoException;
-    if (code === "ENOENT") return ok(check, `${path} will be made by the daemon`);
-    return error(check, `${path}: ${code}`, "the daemon's maps are there", "Run as root");
+    if (code === "ENOENT") return ok(check, `${path} will be created by the daemon`);
+    return error(check, `${path}: ${code}`, "it contains the daemon's maps", "Run as root");
   }
 }
 
@@ -91,7 +91,7 @@ export function checkSocket(path: string, groups: string, hasDaemon: boolean, ow
     const group = groups.split("\n").find((line) => line.split(":")[2] === String(gid));
     const wanted = /^blksnap:[^:]*:(\d+)/m.exec(groups)?.[1];
     if (wanted !== undefined && String(gid) !== wanted) {
-      const why = "its members may not use the daemon";
+      const why = "its members cannot use the daemon";
       const what = `${path} does not belong to the group blksnap`;
       return warning(check, what, why, "Restart the daemon: blksnapctl daemon upgrade");
     }
@@ -99,7 +99,8 @@ export function checkSocket(path: string, groups: string, hasDaemon: boolean, ow
     return ok(check, `${path} is for ${whom}`);
   } catch (failure) {
     const { code } = failure as NodeJS.ErrnoException;
-    if (code === "ENOENT" && !hasDaemon) return ok(check, `${path} is not there without a daemon`);
+    if (code === "ENOENT" && !hasDaemon)
+      return ok(check, `${path} does not exist without a daemon`);
     const hint = "Give --socket of the running daemon, or restart it";
     return error(check, `${path}: ${code}`, "no client can reach the daemon", hint);
   }
@@ -127,10 +128,10 @@ export function checkNames(
       .map((path) => ({ path, device, front })),
   );
   const [first] = wrong;
-  if (first === undefined) return ok(check, "no link of udev leads around a front");
+  if (first === undefined) return ok(check, "no udev link bypasses a front");
   const links = wrong.map(({ path }) => path).join(", ");
   const what = `${links} leads to ${first.device}, not to its front`;
-  const why = "a mount by that name fails, or goes around the front at the next boot";
+  const why = "a mount by that name fails, or bypasses the front after the next boot";
   return warning(check, what, why, `Mount ${first.front} or its name in /dev/blksnap`);
 }
 
@@ -148,10 +149,10 @@ export function checkSearches(host: HostFiles, images: readonly string[]): Findi
   const isHidden = RULE_FOLDERS.some((folder) => host.exists(`${folder}/${RULES}`));
   const what = `${images.join(", ")} ${images.length === 1 ? "is a writable image" : "are writable images"}`;
   if (images.length === 0)
-    return ok(check, "no image can be mounted by UUID instead of its front and be written");
+    return ok(check, "no writable image can be mounted by UUID instead of its front");
   if (isHidden) return ok(check, `${what}, hidden by udev from searches by UUID`);
   const why =
-    "mount UUID=, findfs and blkid -U can find it instead of the front, and what is written there is gone at destroy";
+    "mount UUID=, findfs and blkid -U can find it instead of the front, and data written there is lost at destroy";
   const hint = `Mount fronts by name, install udev/${RULES}, or use snapshot_create --read-only-images`;
   return warning(check, what, why, hint);
 }

@@ -82,7 +82,10 @@ export class DaemonLog implements EventLogControl {
     this.#queue = new KeptEventQueue(join(stateDirectory, StateFile.events), {
       ...(capacity === undefined ? {} : { capacity }),
       onFailure: (error) =>
-        logger.warn({ err: error }, "events do not outlive this daemon: their file is not written"),
+        logger.warn(
+          { err: error },
+          "events will not survive this daemon: their file cannot be written",
+        ),
     });
     this.#factsPath = join(stateDirectory, StateFile.eventsFacts);
     const { facts, cursors } = readKept(this.#factsPath);
@@ -99,7 +102,7 @@ export class DaemonLog implements EventLogControl {
     try {
       await this.#tellStart();
     } catch (error) {
-      if (!this.#isClosed) logger.warn({ err: error }, "the start of the daemon is no event");
+      if (!this.#isClosed) logger.warn({ err: error }, "the start of the daemon is not an event");
     }
     await this.#lookNow();
     if (this.#isClosed) return;
@@ -146,7 +149,7 @@ export class DaemonLog implements EventLogControl {
       try {
         this.#compare(await this.#options.driver.status());
       } catch (error) {
-        if (!this.#isClosed) this.#options.logger.warn({ err: error }, "no look for events");
+        if (!this.#isClosed) this.#options.logger.warn({ err: error }, "cannot look for events");
       }
     }
   }
@@ -167,7 +170,7 @@ export class DaemonLog implements EventLogControl {
       for (const event of news) this.push(event);
     } catch (error) {
       // Else each look from now on fails alike.
-      this.#options.logger.warn({ err: error }, "facts that cannot be compared: events are lost");
+      this.#options.logger.warn({ err: error }, "facts cannot be compared: events are lost");
       this.push({ event: "lost", count: null });
     }
     this.#keep(known);

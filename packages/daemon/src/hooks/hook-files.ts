@@ -22,7 +22,7 @@ export interface Hook {
 }
 
 /**
- * None if there is no folder. Files that are not executable are no hooks. A file that cannot be examined may be one,
+ * None if there is no folder. Files that are not executable are not hooks. A file that cannot be examined may be one,
  * and is not skipped: a database would silently stay unquiesced.
  * @throws the error of readdir(2)
  */
@@ -64,7 +64,7 @@ async function distrustOf(path: string): Promise<string | undefined> {
       if (!isMine) return `${one} belongs to user ${uid}, not to root`;
       const isSticky = one !== real && (mode & STICKY) !== 0;
       if ((mode & WRITABLE_BY_OTHERS) !== 0 && !isSticky)
-        return `others than root may write ${one}`;
+        return `${one} is writable for others than root`;
     }
     return undefined;
   } catch (error) {

@@ -42,7 +42,7 @@ export async function runHook(hook: Hook, call: HookCall, limitMs: number): Prom
     return { why, durationMs: Math.round(performance.now() - beganMs), output };
   };
   if (hook.distrust !== undefined) return ended(hook.distrust);
-  if (limitMs <= 0) return ended("the hooks before it have used up all time");
+  if (limitMs <= 0) return ended("earlier hooks have used all of the time");
   let child: ChildProcess;
   try {
     child = started(hook, call);

@@ -53,7 +53,7 @@ export class TakeHooks {
     try {
       await this.#turns.run(async () => this.#after(await this.#hooks(), begun, "failed"));
     } catch (error) {
-      this.#options.logger.error({ err: error, begun }, "hooks of a take are not ended");
+      this.#options.logger.error({ err: error, begun }, "hooks of an earlier take have not ended");
     }
   }
 

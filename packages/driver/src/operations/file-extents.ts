@@ -22,7 +22,7 @@ export interface MarkedFile {
 export async function markedFile(file: string, trackers: readonly Tracker[]): Promise<MarkedFile> {
   const { device, mode, status, extents } = await mapped(file);
   if ((mode & constants.S_IFMT) !== constants.S_IFREG) {
-    throw new ControlError("FILE_NOT_MAPPABLE", `${file} is no regular file`);
+    throw new ControlError("FILE_NOT_MAPPABLE", `${file} is not a regular file`);
   }
   const deviceNumber = keyOfNumber(device);
   const tracker = trackers.find(

@@ -59,7 +59,7 @@ export class Operations {
       });
       if (outcome !== undefined) return outcome.value;
     }
-    throw new ControlError("DEVICE_BUSY", `${options.what}: it is another device time and again`);
+    throw new ControlError("DEVICE_BUSY", `${options.what}: it is another device repeatedly`);
   }
 
   async #deviceLocks(paths: readonly string[]): Promise<string[]> {

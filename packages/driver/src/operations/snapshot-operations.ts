@@ -158,7 +158,7 @@ export class SnapshotOperations {
       await this.#trackers.detach(tracker, {});
     } catch (error) {
       const { device } = tracker;
-      this.#context.logger.warn({ device, err: error }, "attached for nothing, and stays attached");
+      this.#context.logger.warn({ device, err: error }, "attached for this, and stays attached");
     }
   }
 
@@ -244,7 +244,7 @@ export class SnapshotOperations {
   async #forget(snapshot: Snapshot): Promise<void> {
     const { events, persistence } = snapshot;
     events.close();
-    const text = "its record is not removed from the medium yet";
+    const text = "its record is not yet removed from the medium";
     const danger = "a power cut before that would bring it back";
     const how = persistence.mayComeBack ? "with wrong images" : "as it was before its take";
     const whole = persistence.mayBeKept ? `${text}: ${danger}, ${how}` : text;
@@ -331,10 +331,10 @@ async function withdraw({ id, persistence, members }: Snapshot): Promise<void> {
   try {
     await persistence.withdraw([...members.values()]);
   } catch (error) {
-    const what = `snapshot ${id} is not destroyed, as that cannot be put on record: ${(error as Error).message}`;
+    const what = `snapshot ${id} is not destroyed, because that cannot be recorded: ${(error as Error).message}`;
     const hint = persistence.isOn
-      ? "It continues as before; destroy it again when that disk answers. A power cut before that may end it, too"
-      : "It continues, but a power cut before its record can be removed brings it back, with wrong images. Destroy it again to end it all the same";
+      ? "It continues as before; destroy it again when that disk answers. Until then, a power cut may end it"
+      : "It continues; until its record is removed, a power cut brings it back with wrong images. Destroy it again to end it anyway";
     throw new ControlError("PERSISTENT_STATE_UNUSABLE", what, { cause: error, hint });
   }
 }
@@ -346,7 +346,7 @@ function isFirstOfBoth({ one, other }: Meeting): boolean {
 /** @throws ControlError TRACKER_NOT_PERSISTENT */
 function assertPersistent(tracker: Tracker): void {
   if (tracker.uuid !== undefined) return;
-  const what = `${tracker.device} is no persistent tracker`;
+  const what = `${tracker.device} is not a persistent tracker`;
   throw new ControlError("TRACKER_NOT_PERSISTENT", what);
 }
 

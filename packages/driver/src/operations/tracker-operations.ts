@@ -145,7 +145,7 @@ export class TrackerOperations {
   async #takeBack(tracker: Tracker): Promise<void> {
     await this.detach(tracker, {}).catch((error: unknown) => {
       this.#logger.error({ device: tracker.device, err: error }, "it stays attached");
-      tracker.splice?.lose("its attach failed, and was not taken back");
+      tracker.splice?.lose("its attach failed, and was not rolled back");
       if (!tracker.hasEnded) this.#registry.addTracker(tracker);
     });
   }
@@ -199,7 +199,7 @@ export class TrackerOperations {
     this.#watch?.look((one) => one === tracker);
   }
 
-  /** Answers whether it is attached again by itself: the daemon before was about to do that. */
+  /** Answers whether it is attached again automatically: the daemon before was about to do that. */
   readonly #end = async (tracker: Tracker): Promise<boolean> => {
     await this.detach(tracker, {});
     return this.#returns.isFollowed(tracker);
@@ -303,7 +303,7 @@ export class TrackerOperations {
     if (this.#context.frontend.kind !== "nbd") return;
     const own = await this.#registry.ownDeviceBeneath(device);
     if (own === undefined) return;
-    const hint = "Attach what its server exports, where that is; or run blksnapd with ublk";
+    const hint = "Attach the file or device that its server exports; or run blksnapd with ublk";
     throw new ControlError("DEVICE_BUSY", `${device} lies on ${own.path}, ${own.how}`, { hint });
   }
 
@@ -345,7 +345,7 @@ export class TrackerOperations {
 
   #giveUp({ device, front, splice }: Away): DetachResponse {
     this.#returns.end(splice.node.number);
-    this.#logger.warn({ device }, "it was to be attached again, and is given up");
+    this.#logger.warn({ device }, "it was to be attached again, and was given up");
     return { device, front };
   }
 
@@ -357,7 +357,7 @@ export class TrackerOperations {
       await tracker.detach(options);
     } finally {
       if (tracker.hasEnded) this.#registry.trackers.delete(tracker.id);
-      // It stays tracked, but its node does not lead to the front any more.
+      // It stays tracked, but its node no longer leads to the front.
       else splice?.lose("its detach did not end");
       if (tracker.hasEnded && splice !== undefined) await this.#live.clones.remove(splice);
     }
@@ -371,7 +371,7 @@ export class TrackerOperations {
     } catch (error) {
       const { code = "EIO" } = error as NodeJS.ErrnoException;
       if (code !== "ETIMEDOUT" && path !== "/") return this.#existingPart(dirname(path));
-      const what = `what ${path} lies on does not answer`;
+      const what = `a device below ${path} does not answer`;
       throw new ControlError("PERSISTENT_STATE_UNUSABLE", what, { cause: error, errnoName: code });
     }
   }
@@ -392,7 +392,7 @@ export function attachAnswer(tracker: Tracker, already: boolean): AttachResponse
 }
 
 function notPersistent(device: string): ControlError {
-  const what = `${device} is in use, and nothing proves what its users write while a live attach is away`;
+  const what = `${device} is in use, and writes made while a live attach is away cannot be detected`;
   const later = "name it in blksnap.toml with persistent = true, for the next boot on";
   const hint = `Attach it without --persistent, and ${later}; or unmount it, and mount its front`;
   return new ControlError("LIVE_UNSUPPORTED", what, { hint });

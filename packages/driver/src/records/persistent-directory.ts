@@ -215,7 +215,7 @@ export class PersistentDirectory {
     return this.removeFile(name + RECORD_SUFFIX);
   }
 
-  /** Removes a file, also from the medium; a missing one is no error. */
+  /** Removes a file, also from the medium; a missing one is not an error. */
   async removeFile(name: string): Promise<void> {
     const unlessMissing = (error: NodeJS.ErrnoException) => {
       if (error.code !== "ENOENT") throw unusable(this.file(name), error);

@@ -22,7 +22,7 @@ export function encodeRecord(value: unknown, version: number = VERSION): string 
 
 export function decodeRecord(text: string): DecodedRecord {
   const header = HEADER.exec(text);
-  if (header === null) return { problem: "it is no record" };
+  if (header === null) return { problem: "it is not a record" };
   const version = Number(header[1]);
   if (version < VERSION || version > ZERO_COPY_VERSION) {
     const known = `${VERSION} to ${ZERO_COPY_VERSION}`;

@@ -157,7 +157,11 @@ async function forgetGivenUp(
   for (const record of found) {
     if (!transient.has(record.snapshot.id)) continue;
     const { tried } = forgetForGood(context.persistent, record);
-    await answered(context, tried, "a snapshot that was given up stays on record; trying again");
+    await answered(
+      context,
+      tried,
+      "the record of a snapshot that was given up is not removed; retrying",
+    );
   }
 }
 
@@ -207,7 +211,7 @@ async function untilThere(
   for (const { path, isThere: isItThere } of wanted) {
     if (performance.now() > deadlineMs) return;
     if (await isItThere()) continue;
-    logger.warn({ path }, "not there yet: waiting for it");
+    logger.warn({ path }, "not found yet: waiting for it");
     while (performance.now() < deadlineMs && !(await isItThere())) await sleep(ARRIVAL_INTERVAL_MS);
   }
 }
@@ -290,7 +294,10 @@ export async function attachPending(
     onReady: () => waiting.ready(),
   };
   if (openAt !== undefined && openAt !== device) {
-    logger.warn({ device, openAt }, `${device} is ${openAt} now, by what the disk says of itself`);
+    logger.warn(
+      { device, openAt },
+      `${device} is now ${openAt}, according to the disk's own identity`,
+    );
   }
   if (area !== undefined) {
     try {
@@ -348,7 +355,7 @@ async function restoreSnapshot(
     return { ...snapshot, stores: snapshot.stores.map(acrossBoots), members };
   }
   const { tried } = forgetForGood(persistent, record);
-  await answered(context, tried, "a lost snapshot stays on record; trying again");
+  await answered(context, tried, "the record of a lost snapshot is not removed; retrying");
   // What it has left besides is removed as after a crash.
   return { ...snapshot, state: "destroying", members: [] };
 }
@@ -397,7 +404,7 @@ async function removeOrphans(context: DriverContext, known: ReadonlySet<string>)
       if (isArea && !known.has(name)) await persistent.removeFile(name);
     }
   };
-  await answered(context, removing(), "journals of takes that were never complete stay there");
+  await answered(context, removing(), "journals of incomplete takes stay there");
   isGivenUp = true;
 }
 

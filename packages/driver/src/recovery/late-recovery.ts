@@ -102,7 +102,7 @@ export class LateRecovery {
     throw new ControlError("DEVICE_BUSY", `the front ${name} of ${path} still waits`, {
       hint:
         frontend.kind === "nbd"
-          ? "It is resumed when its original is there again; detach it to give it up"
+          ? "It is resumed when its original is back; detach it to give it up"
           : "It is resumed when its device and the kernel allow it; see the daemon's log",
     });
   }
@@ -140,7 +140,7 @@ export class LateRecovery {
       if (!this.#waiting.has(record.id)) return detach();
       forget(this.#context, record);
       this.#end(record);
-      this.#context.logger.warn({ device }, "its front waited, and is given up");
+      this.#context.logger.warn({ device }, "its waiting front is given up");
       return { device, front: this.#context.frontend.nameOf(null) };
     };
     if (held === undefined || held === identity) return giveUp();
@@ -228,7 +228,7 @@ export class LateRecovery {
     try {
       await this.#onRecovered(tracker);
     } catch (error) {
-      this.#context.logger.error({ device, err: error }, "what it is attached to is not settled");
+      this.#context.logger.error({ device, err: error }, "its live attach is not settled");
     }
   }
 
@@ -245,6 +245,6 @@ export class LateRecovery {
     const front = this.#waiting.get(id);
     if (front?.why === why) return;
     this.#waiting.set(id, { record, why, kept: front?.kept ?? [] });
-    this.#context.logger.warn({ device, err: error }, "its front still waits; trying again");
+    this.#context.logger.warn({ device, err: error }, "its front still waits; retrying");
   }
 }

@@ -31,13 +31,13 @@ export async function recordEnds(
       if (!isUnserved(record, bootId) || persistent.inUse.has(record.uuid)) continue;
       ({ device } = record);
       if (!(await recordEnd(persistent, record.uuid, bootId))) continue;
-      logger.warn({ device }, "its front is gone: that tracking has ended is on record");
+      logger.warn({ device }, "its front is gone: the end of tracking is recorded");
     }
     return true;
   } catch (error) {
     // Another daemon has the directory: what is in it is not this one's, now and later.
     if ((error as { code?: string }).code === "ALREADY_RUNNING") return true;
-    const text = "that tracking has ended is not on record; trying again";
+    const text = "the end of tracking could not be recorded; retrying";
     if (!isAgain) logger.error({ device, err: error }, text);
     return false;
   }

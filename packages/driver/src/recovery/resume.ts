@@ -245,7 +245,7 @@ async function removeJournal({ persistent, logger }: DriverContext, uuid: string
     await bounded(tried, FORGETTING_PATIENCE_MS, noAnswer);
   } catch (error) {
     const text =
-      "the journal of a lost image is not removed yet: after a power cut it could come back; trying again";
+      "the journal of a lost image is not removed yet: after a power cut it could come back; retrying";
     logger.error({ err: error }, text);
   }
 }
@@ -303,7 +303,7 @@ async function renewJournal(
 
 async function goOnWithImages(context: DriverContext, snapshot: Snapshot): Promise<void> {
   const members = [...snapshot.members.values()];
-  if (members.length === 0) throw new Error("no device of it is there any more");
+  if (members.length === 0) throw new Error("none of its devices exists any more");
   for (const member of members) {
     if (member.imageNumber === undefined) await openImage(context, snapshot, member);
     else await recoverImage(context, snapshot, member);
@@ -333,7 +333,7 @@ async function lose(
   }
   await snapshot.closeStorage();
   await snapshot.persistence
-    .unlessHung("a lost snapshot stays on record", () => snapshot.persistence.forget())
+    .unlessHung("the record of a lost snapshot is not removed", () => snapshot.persistence.forget())
     .catch(() => undefined);
   snapshot.events.close();
   await discard(context, record, all);

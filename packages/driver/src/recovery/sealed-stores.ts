@@ -22,7 +22,7 @@ import type { Snapshot } from "../snapshot/snapshot.js";
 import { UNSEALING_PATIENCE_MS } from "../time-limits.js";
 import { forgetPersistent } from "./discard.js";
 
-const HINT = "Until a persistent snapshot is destroyed its stores are its own";
+const HINT = "Until a persistent snapshot is destroyed, only it may use its stores";
 
 /** @throws ControlError STORE_FAILED: one was written to; the error of open(2) or read(2) */
 export async function beginWithSealed(
@@ -41,7 +41,7 @@ export async function beginWithSealed(
     const change = writtenSince(seal, await readSeal(store.fd, sizeBytes));
     if (change === undefined) continue;
     const { path } = record.stores[index] ?? store;
-    const text = `somebody wrote to the store ${path} while no daemon had it: ${change}`;
+    const text = `another program wrote to the store ${path} while no daemon used it: ${change}`;
     throw new ControlError("STORE_FAILED", text, { hint: HINT });
   }
   await unseal(context, snapshot, record);

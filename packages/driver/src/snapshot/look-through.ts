@@ -28,7 +28,7 @@ export interface FoundArea {
 /**
  * A map of an older daemon, which names no area, is given the area's id.
  * @returns undefined for an area that was given up, and its snapshot's record did not come to say so
- * @throws EngineError when it is no map; Error when it is another area's, or damaged
+ * @throws EngineError when it is not a map; Error when it is another area's, or damaged
  */
 export async function lookThrough(
   { id, map }: MemberArea,

@@ -124,8 +124,7 @@ export async function closeMember(context: DriverContext, member: Member): Promi
   });
   if (isLate === false || (isLate === null && !isUnknown)) member.lateAreas.delete(area.id);
   if (isLate === true) {
-    const text =
-      "a store or the original does not answer: what it was asked keeps the stores in use";
+    const text = "a store or the original does not answer: outstanding I/O keeps the stores in use";
     logger.warn({ device: tracker.device }, text);
   }
   faultPoint("destroy.area-closed");

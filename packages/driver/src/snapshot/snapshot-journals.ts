@@ -204,7 +204,7 @@ export class SnapshotPersistence {
     } finally {
       this.#isWithdrawing = false;
     }
-    await this.giveUp(leaving, `its end could not be put on record: ${failure.message}`);
+    await this.giveUp(leaving, `its end could not be recorded: ${failure.message}`);
     if (this.#mayBeTaken) throw failure;
   }
 
@@ -355,7 +355,7 @@ export class SnapshotPersistence {
       logger.error({ snapshot }, text);
     } catch (error) {
       const danger = "its record cannot be removed: after a power cut its images would be wrong";
-      logger.fatal({ snapshot, err: error }, `${text}, and ${danger}. That is tried again`);
+      logger.fatal({ snapshot, err: error }, `${text}, and ${danger}. That is retried`);
     }
   }
 

@@ -269,7 +269,7 @@ export class Snapshot {
       const hint = "Take it again, which undoes that first, or destroy it; see the daemon's log";
       throw new ControlError("SNAPSHOT_BUSY", what, { hint });
     }
-    throw new ControlError("SNAPSHOT_BUSY", `snapshot ${this.id} is being worked on`);
+    throw new ControlError("SNAPSHOT_BUSY", `another operation on snapshot ${this.id} is running`);
   }
 
   addMember(tracker: Tracker, area?: MemberArea, imageNumber?: number): Member {

@@ -73,7 +73,7 @@ export async function takeSnapshot(
   } catch (error) {
     await undoTake(context, snapshot).catch((cause: unknown) => {
       const text =
-        "a take that failed is not undone yet: the next take, or the snapshot's end, tries again";
+        "a failed take is not undone yet: the next take, or the snapshot's end, retries that";
       context.logger.error({ snapshot: snapshot.id, err: cause }, text);
     });
     throw error;
@@ -118,8 +118,7 @@ export async function forgetJournal(
 /** @throws ControlError FREEZE_FAILED */
 function assertFreezes({ frontend }: DriverContext, options: SnapshotTakeOptions): void {
   if (options.requireFreeze !== true || frontend.kind === "ublk") return;
-  const what =
-    "fronts of this daemon are NBD exports: what their clients have mounted it cannot freeze";
+  const what = "fronts of this daemon are NBD exports: file systems on clients cannot be frozen";
   const hint = "Freeze at the client, as with fsfreeze, and take without --require-freeze";
   throw new ControlError("FREEZE_FAILED", what, { hint });
 }
@@ -172,7 +171,7 @@ async function prepareArea(
   await withAreaSyncs(snapshot.storage.stores, member.journal, async (syncs) => {
     const area = await snapshot.areaSetup(its, snapshot.members.size, syncs);
     if (area.extents.length === 0) {
-      throw new ControlError("STORE_FULL", "the diff storage has no room for the first slots");
+      throw new ControlError("STORE_FULL", "the diff storage has no space for the first slots");
     }
     const request = { type: "prepareArea", tracker: tracker.id, area } as const;
     await context.reactors.request(tracker.reactor, request);

@@ -25,7 +25,7 @@ export class FrontFlush {
     const { device, front, backing } = this.#tracker;
     const status = await front.sync(backing.fd);
     if (status === 0) return;
-    const text = `what was written to ${front.path} last did not all reach ${device}`;
+    const text = `the last writes to ${front.path} did not all reach ${device}`;
     const name = errnoName(status);
     if (giveUp || this.#hasFailed || this.#tracker.presentCapacityBytes === 0) {
       this.#logger.error({ device, errno: name }, text);

@@ -78,7 +78,7 @@ export class LiveAttach {
     const node = kind === "block" ? this.dm.node(number.join(":")) : undefined;
     if (node === undefined) {
       if (way === undefined) return undefined;
-      throw unsupported(`${device} is no device-mapper node`);
+      throw unsupported(`${device} is not a device-mapper node`);
     }
     if (LiveClones.isOne(node)) {
       throw new ControlError("DEVICE_IS_OURS", `${device} is what a live attach has made`);
@@ -118,7 +118,7 @@ export class LiveAttach {
       tracker.noteLink();
       faultPoint("live.prepared");
       await this.#exchange(tracker, "splice", () => this.dm.haveSameTable(number, clone));
-      if (!(await this.#leadsTo(tracker))) throw new Error("another program exchanged its table");
+      if (!(await this.#leadsTo(tracker))) throw new Error("another program replaced its table");
     } catch (error) {
       // The kernel may have done it, and the program that was to say so was killed.
       const isDone = await this.#leadsTo(tracker).catch(() => true);
@@ -193,7 +193,7 @@ export class LiveAttach {
         splice.state = before;
         throw failed(`the front is still under ${device}: ${messageOf(error)}`, error);
       }
-      const text = "its node does not lead to the front any more";
+      const text = "its node no longer leads to the front";
       this.#context.logger.warn({ device, err: error }, text);
     }
   }
@@ -204,7 +204,7 @@ export class LiveAttach {
     const node = this.dm.nodeOf(splice) ?? splice.node;
     await this.dm.exclusively(node, work).catch((error: unknown) => {
       if (error instanceof ControlError) throw error;
-      throw failed(`the node of ${device} is left as it is: ${messageOf(error)}`, error);
+      throw failed(`the node of ${device} is left unchanged: ${messageOf(error)}`, error);
     });
   }
 
@@ -228,8 +228,8 @@ export class LiveAttach {
     const synced = this.#syncPaths([pathOf(splice), ...more], SPLICE_SYNC_TIMEOUT_MS);
     const statuses = await synced.catch(throwUnsynced);
     if (!statuses.includes(-ETIMEDOUT)) return;
-    const what = `what was written to ${device} does not reach it in ${SPLICE_SYNC_TIMEOUT_MS} ms`;
-    throw failed(`${what}: its users would wait for too long`, undefined);
+    const what = `${device} was not synced in ${SPLICE_SYNC_TIMEOUT_MS} ms`;
+    throw failed(`${what}: its users would wait too long`, undefined);
   }
 
   /**
@@ -254,10 +254,10 @@ export class LiveAttach {
     try {
       const [status] = await this.#syncPaths([pathOf(splice)], LAST_SYNC_PATIENCE_MS);
       if (status !== -ETIMEDOUT) return;
-      throw new Error(`its users write more than reaches it in ${LAST_SYNC_PATIENCE_MS} ms`);
+      throw new Error(`its users write more than can be synced in ${LAST_SYNC_PATIENCE_MS} ms`);
     } catch (error) {
       if (what === "splice") throw error;
-      this.#context.logger.warn({ device, err: error }, "its node is frozen unsynced");
+      this.#context.logger.warn({ device, err: error }, "its node is frozen, but not synced");
     }
   }
 
@@ -302,7 +302,7 @@ export class LiveAttach {
         if (growth === "grown" && isMade !== false) continue;
         if (growth === "same" && isMade === true) continue;
         const isFollowed = await end(tracker);
-        const then = isFollowed ? "it is attached again by itself" : "attach it again";
+        const then = isFollowed ? "it is attached again automatically" : "attach it again";
         const text = `detached, as its node does not lead to its front: ${then}`;
         this.#context.logger.error({ device, node: splice.path }, text);
       } catch (error) {

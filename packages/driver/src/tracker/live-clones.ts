@@ -59,7 +59,7 @@ export class LiveClones {
     } catch (error) {
       if (error instanceof ControlError) throw error;
       if (codeOf(error) === "NODE_NOT_CLONABLE") throw unsupported(messageOf(error), error);
-      throw splicingFailed(`no clone of ${name} could be made: ${messageOf(error)}`, error);
+      throw splicingFailed(`cannot clone ${name}: ${messageOf(error)}`, error);
     }
   }
 

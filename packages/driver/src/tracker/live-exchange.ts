@@ -83,7 +83,7 @@ export class LiveExchange {
     const { number } = splice.node;
     await this.dropWaiting({ device, splice });
     await this.#dm.resume(number).catch((error: unknown) => {
-      const text = "a node is not resumed: that is tried again";
+      const text = "a node is not resumed: that is retried";
       this.#context.logger.error({ node: number, err: error }, text);
     });
   }
@@ -92,7 +92,7 @@ export class LiveExchange {
   async dropWaiting({ device, splice }: Exchanged): Promise<void> {
     const { number, clone } = splice.node;
     await this.#dm.dropWaiting(number, splice.front, clone).catch((error: unknown) => {
-      this.#context.logger.error({ device, err: error }, "a table is left in waiting");
+      this.#context.logger.error({ device, err: error }, "an inactive table is left");
     });
   }
 
@@ -120,7 +120,7 @@ export class LiveExchange {
     while (this.#left.size > 0 && performance.now() < deadlineMs) await sleep(this.#intervalMs);
     return [...this.#left].map(([name, why]) => {
       const [number = ""] = StateFile.exchange.idsIn(name) ?? [];
-      const what = `the node ${this.#dm.node(number)?.name ?? number} may stay suspended, and its users wait`;
+      const what = `the node ${this.#dm.node(number)?.name ?? number} may stay suspended; its users wait`;
       return `${what}${why === "" ? "" : `: ${why}`} ("A volume stays suspended" in docs/runbook.md)`;
     });
   }

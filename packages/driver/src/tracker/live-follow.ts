@@ -177,7 +177,7 @@ export class LiveFollow {
     const key = `${text}: ${why}`;
     if (said.has(key) || said.size === SAID_MAX) return;
     said.add(key);
-    this.#logger.error({ device, err: error }, `${text} (${why}); trying again`);
+    this.#logger.error({ device, err: error }, `${text} (${why}); retrying`);
   }
 
   async #try(one: Followed, tracker: Tracker): Promise<Verdict> {
@@ -230,7 +230,7 @@ export class LiveFollow {
     return "done";
   }
 
-  /** A program that loads tables time and again would stop the node's users as often. */
+  /** A program that loads tables repeatedly would stop the node's users as often. */
   #wasJustFollowed(number: string): boolean {
     const now = performance.now();
     for (const [one, atMs] of this.#last) {

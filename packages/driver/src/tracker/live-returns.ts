@@ -140,7 +140,7 @@ export class LiveReturns {
     try {
       this.#write(away, this.#latest(away).unended);
     } catch (error) {
-      const text = "an attempt that has failed stays on record: the next daemon counts it";
+      const text = "the record of a failed attempt is not updated: the next daemon counts it";
       this.#context.logger.error({ device: away.device, err: error }, text);
     }
   }
@@ -167,7 +167,7 @@ export class LiveReturns {
     try {
       this.#context.state.removeRecord(StateFile.returnRecord.name(number));
     } catch (error) {
-      const text = "the record of a volume that was away is left: the next daemon looks at it";
+      const text = "the record of a returned volume is not removed: the next daemon checks it";
       this.#context.logger.error({ node: number, err: error }, text);
     }
   }
@@ -217,9 +217,9 @@ export class LiveReturns {
 /** For the log of a daemon that has found it. */
 export function returnText(away: Away): string {
   if (isGivenUp(away)) {
-    return `not tracked, and NOT attached again by itself: ${away.why}; attach it, or detach it`;
+    return `not tracked, and NOT attached again automatically: ${away.why}; attach it, or detach it`;
   }
-  const text = "not tracked: the daemon before was to attach it again, and this one does";
+  const text = "not tracked: the previous daemon did not attach it again; this one will";
   return away.why === null ? text : `${text} after a while: ${away.why}`;
 }
 

@@ -74,7 +74,7 @@ export class MountWatch {
   }
 }
 
-/** As text: only whether it is another one matters. Of a front that is no device of this machine, undefined. */
+/** As text: only whether it is another one matters. Of a front that is not a device of this machine, undefined. */
 function writtenSectors(sysfs: string, front: string): string | undefined {
   if (!front.startsWith("/dev/")) return undefined;
   const name = front.slice("/dev/".length);

@@ -40,7 +40,7 @@ export async function assertNoOverlap(
   probe: TopologyProbe = {},
 ): Promise<void> {
   const wanted = await identityOf(path, probe.lookAt);
-  // A layer that cannot be looked through is no reason to refuse: the kernel still keeps two exclusive
+  // A layer that cannot be looked through is not a reason to refuse: the kernel still keeps two exclusive
   // users of one block device apart.
   const stack = await knownStackOf(path, probe);
   for (const { device, identity, places } of tracked) {

@@ -16,7 +16,7 @@ type Watched = Pick<Tracker, "device" | "splice"> & {
 export function assertSpliced({ device, splice, front }: Watched): void {
   splice?.noteLoss(front.id ?? -1);
   if (splice?.state !== "lost") return;
-  const what = `${splice.path} does not lead to the front of ${device} any more: writes were missed`;
+  const what = `${splice.path} no longer leads to the front of ${device}: writes were missed`;
   throw new ControlError("SPLICE_LOST", `${what} (${splice.why})`);
 }
 

@@ -167,7 +167,7 @@ export class TrackerJournal {
     } catch (error) {
       // The record stays safe: after a power cut it only proves less than it could.
       const text =
-        "that it is tracked is not on record: after a power cut its map would not continue";
+        "its tracking could not be recorded: after a power cut its map would not continue";
       this.#context.logger.warn({ device: this.#device, err: error }, text);
     }
   }
@@ -184,7 +184,7 @@ export class TrackerJournal {
     } catch (error) {
       // It does not keep a device from being detached, and the next daemon looks again.
       const text =
-        "that tracking ends is not on record: should the system go down before a daemon has started anew, " +
+        "the end of tracking could not be recorded: if the system goes down before a daemon has started again, " +
         "detach the device with --forget after that, attach it again, and make a full backup";
       this.#context.logger.error({ device: this.#device, err: error }, text);
     }
@@ -278,7 +278,7 @@ export class TrackerJournal {
       );
     } catch (error) {
       const text =
-        `${why}${STILL_ON_RECORD}. That is tried again; until it has worked, remove ` +
+        `${why}${STILL_ON_RECORD}. That is retried; until it succeeds, remove ` +
         `${this.#persistence.recordPath} before the device is attached after a power cut`;
       logger.fatal({ device, err: error }, text);
     }

@@ -23,6 +23,6 @@ export async function runUndo(
 /** Gives back what was taken for a device that is not tracked after all. */
 export function takeBack(undo: Undo, logger: Logger, device: string): Promise<void> {
   return runUndo(undo, (error) => {
-    logger.error({ device, err: error }, "something is left of a device that is not tracked");
+    logger.error({ device, err: error }, "leftovers of a device that is not tracked");
   });
 }

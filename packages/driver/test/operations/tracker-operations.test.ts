@@ -40,7 +40,7 @@ test("a front that is out of its node and cannot be ended misses writes, and say
   assert.throws(() => assertSpliced(tracker as never), /missed \(its detach did not end\)/);
 });
 
-test("what may be an export of this daemon is no original, where fronts are exports", async () => {
+test("what may be an export of this daemon is not an original, where fronts are exports", async () => {
   const refused = async (kind: string) => {
     const registry = {
       claimed: (_: string, use: (claim: object) => Promise<unknown>) => use({ identity: "" }),

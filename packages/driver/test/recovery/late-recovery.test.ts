@@ -112,8 +112,8 @@ test("it is tried for as long as the kernel has not let go, which is said once",
   assert.ok(await isWaiting(late));
   const [{ record: waiting, why }] = late.waiting;
   assert.is(waiting, record);
-  assert.match(why, "/dev/null is no block device or regular file");
-  assert.equal(logged, ["its front still waits; trying again"]);
+  assert.match(why, "/dev/null is not a block device or regular file");
+  assert.equal(logged, ["its front still waits; retrying"]);
   assert.equal(state.recordNames(), ["tracker-7"]);
   late.stop();
   assert.not.ok(await isWaiting(late));

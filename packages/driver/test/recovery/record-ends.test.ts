@@ -91,7 +91,7 @@ test("a daemon that continues beside a medium that does not answer still knows w
   await next.close();
 });
 
-test("an end after its front was gone is no clean one", async (world) => {
+test("an end after its front was gone is not a clean one", async (world) => {
   const persistence = await served(world);
   await persistence.end(newMap(), false, { isLate: true });
   assert.equal(await onRecord(world), { attached: false, clean: false, serving: false });

@@ -1,6 +1,6 @@
 /**
  * A persistent snapshot is to end while the disk of its journals answers with errors: that holds nobody up, and what it
- * said once is no reason to fail when it works again.
+ * said once is not a reason to fail when it works again.
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";

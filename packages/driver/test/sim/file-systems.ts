@@ -80,7 +80,7 @@ export class FileSystems {
     for (const resolve of waiting) resolve();
   }
 
-  /** Of a guard, which is no part of the driver's process: not of its timers either. */
+  /** Of a guard, which is not a part of the driver's process: not of its timers either. */
   afterUs(delayUs: number, act: () => void): void {
     this.#sim.machine.scheduler.after(delayUs, act, undefined, true);
   }

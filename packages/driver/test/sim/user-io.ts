@@ -210,7 +210,7 @@ export class UserIo {
     }
   }
 
-  /** What a snapshot needs stays for now; without one it is a change of all that it covers. */
+  /** What a snapshot needs is kept for now; without one it is a change of all that it covers. */
   async #discardFront(device: Device): Promise<void> {
     const [first, count] = this.#discardRange();
     if (device.volume.isBusy(first, count)) return;

@@ -35,7 +35,7 @@ test("a file is found under its name, or another one in its folder", async () =>
   assert.equal([inFolder.path, inFolder.fileName], [folder, "store-now"]);
 });
 
-test("another file by its name is no store", async () => {
+test("another file by its name is not a store", async () => {
   renameSync(file, `${file}-away`);
   writeFileSync(file, "");
   rmSync(`${file}-away`);

@@ -131,7 +131,7 @@ test("what is in the way is waited for, without an end, and nothing is done mean
   assert.equal(done, [], "its new name is not there yet");
 });
 
-test("a program that loads tables time and again does not stop its users as often", async () => {
+test("a program that loads tables repeatedly does not stop its users as often", async () => {
   const { done, follow, tracker, looks } = world();
   await follow.follow(tracker);
   assert.is(done.length, 2);
@@ -149,7 +149,7 @@ test("what fails before the detach is said once, and tried again", async () => {
     is.failing[name] = 2;
     await follow.follow(tracker);
     assert.equal(done, ["detach", "attach /dev/vg/data: capacity_changed"]);
-    assert.equal(said, [`it cannot be tracked again yet (${name} fails); trying again`]);
+    assert.equal(said, [`it cannot be tracked again yet (${name} fails); retrying`]);
   }
 });
 
@@ -172,7 +172,7 @@ test("an attach that fails after the detach is tried again, under the node's nam
   assert.equal(done, ["detach", "attach /dev/vg/renamed: capacity_changed"]);
   assert.is(looks(), 3);
   assert.is(said.length, 1);
-  assert.match(said[0] ?? "", /NOT tracked until .* \(attach fails\); trying again/);
+  assert.match(said[0] ?? "", /NOT tracked until .* \(attach fails\); retrying/);
 });
 
 test("it is not attached again where somebody has done it, or the node is gone", async () => {

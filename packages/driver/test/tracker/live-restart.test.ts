@@ -48,7 +48,7 @@ async function isEndedAfterRestart(
       return isFollowed;
     },
   );
-  const then = isFollowed ? "it is attached again by itself" : "attach it again";
+  const then = isFollowed ? "it is attached again automatically" : "attach it again";
   const text = `detached, as its node does not lead to its front: ${then}`;
   assert.equal(errors, ended.length === 0 ? [] : [text]);
   return ended.length === 1;

@@ -53,7 +53,7 @@ test("attempts that end with their daemon are counted over its successors, and t
     assert.equal([away?.unended, away?.why], [unended, why]);
     assert.is(isGivenUp(away!), unended === 3);
     const then =
-      unended === 3 ? /NOT attached again by itself: 3 daemons/ : /after a while: .* ended/;
+      unended === 3 ? /NOT attached again automatically: 3 daemons/ : /after a while: .* ended/;
     assert.match(returnText(away!), then);
   }
 });

@@ -151,7 +151,7 @@ test("a tracked device is its number, whatever its name leads to", async () => {
   assert.is(await refusal(node("sda"), moved), "");
 });
 
-test("neighbours are no overlap", async () => {
+test("neighbours are not overlap", async () => {
   assert.is(await refusal(node("sda1"), tracked("sda2", "ublkb0")), "");
   assert.is(await refusal(node("sda1"), tracked("dm-0", "ublkb0")), "");
   assert.is(await refusal(node("sda2")), "");

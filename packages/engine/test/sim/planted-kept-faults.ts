@@ -172,7 +172,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "a slice is no change for CBT",
+    name: "a slice is not a change for CBT",
     engine: ({ keeper, core }) => {
       const next: Method = keeper.next.bind(keeper);
       keeper.next = () => {

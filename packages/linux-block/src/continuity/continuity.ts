@@ -157,7 +157,7 @@ function doubtAfterEnd(
     return "the device was away for a time after its tracking ended";
   }
   if (before.closing !== true) {
-    return "tracking ended while the system kept running, and nobody watched the device until it went down";
+    return "tracking ended while the system kept running, and the device was not watched until it went down";
   }
   return doubtAboutReboot(before, now, options);
 }
@@ -171,7 +171,7 @@ function doubtAboutFile(
   if (before.witness.bootId === now.witness.bootId) return undefined;
   if (sameToken(before.content.proof?.unmounted, now.content.proof?.unmounted)) return undefined;
   if (before.closing !== true) {
-    return "tracking ended before its boot did, and the file's times of then may be lost";
+    return "tracking ended before its boot did, and the file's times from then may be lost";
   }
   if (now.boot?.previousBootId !== before.witness.bootId) return OTHER_BOOT;
   if (trustReboots || isNextBoot(before.boot, now)) return undefined;
@@ -192,16 +192,16 @@ function doubtAfterCrash(
     return undefined;
   }
   if (isRegularFile(now.witness)) {
-    return "tracking ended unexpectedly, and nobody counts the writes to a regular file";
+    return "tracking ended unexpectedly, and writes to a regular file are not counted";
   }
   if (before.witness.bootId === now.witness.bootId) {
     return "tracking ended unexpectedly while the system kept running";
   }
   if (options.trustReboots !== true) {
-    return "tracking ended unexpectedly, and nothing proves that nobody wrote from then on";
+    return "tracking ended unexpectedly, and nothing proves that there were no writes since";
   }
   if (before.serving !== true) {
-    return "there was no front any more, or not yet, while the system kept running";
+    return "for a time, the system ran without the front";
   }
   return doubtAboutReboot(before, now, options);
 }
@@ -241,8 +241,8 @@ function isNextBoot(
 /** Clocks are read with less of an error. */
 const SLEEP_MS = 1_000;
 const NOT_COUNTED = "the kernel does not count the device's writes";
-const SLEPT = "the system slept meanwhile, and nothing counts what another one wrote";
-const OTHER_BOOT = "there was another boot meanwhile, in which it was not tracked";
+const SLEPT = "the system slept in between, and writes of another system are not counted";
+const OTHER_BOOT = "there was another boot in between, in which it was not tracked";
 const OTHER_SYSTEM = "nothing proves that no other system ran between the two boots";
 
 /** Also where that is not known. */

@@ -152,7 +152,7 @@ async function lastRecord(blocks: XfsLogReader, head: number) {
   return undefined;
 }
 
-/** Whether something that is no file system has a header within the first 8 KiB, past the first KiB. */
+/** Whether something that is not a file system has a header within the first 8 KiB, past the first KiB. */
 function hasOtherOwner(start: Uint8Array): boolean {
   const second = Buffer.from(start.buffer, start.byteOffset + SECOND_PAGE, SECOND_PAGE);
   const swap = Buffer.from(start.buffer, start.byteOffset + SECOND_PAGE - 10, 10);

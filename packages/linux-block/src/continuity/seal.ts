@@ -69,7 +69,7 @@ export function writtenSince(before: Seal, now: Seal): string | undefined {
   }
   const written = writtenBetween(before.counters, now.counters);
   if (written !== undefined) return written;
-  if (before.digest !== now.digest) return "its first or last bytes are others than they were";
+  if (before.digest !== now.digest) return "its first or last bytes have changed";
   return undefined;
 }
 

@@ -58,7 +58,7 @@ const PIECE_BYTES = 64 * 1024;
 const IN_FLIGHT_BYTES = 2 * 1024 * 1024;
 
 /**
- * Undefined when it is no XFS superblock, or one that contradicts itself or the device.
+ * Undefined when it is not an XFS superblock, or one that contradicts itself or the device.
  * @param start the device's first bytes
  */
 export function parseXfsSuperblock(

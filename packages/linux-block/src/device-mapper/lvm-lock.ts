@@ -44,7 +44,7 @@ interface LockOptions {
 }
 
 /**
- * Does something while no program of LVM changes the node's group; at once for what is no logical volume. Of one
+ * Does something while no program of LVM changes the node's group; at once for what is not a logical volume. Of one
  * process only one has the lock at a time: the others come after it, in order.
  * @throws LinuxBlockError DEVICE_MAPPER_FAILED: the lock is not to be had, nothing was done
  */

@@ -18,7 +18,7 @@ export interface MappedNode {
   readonly holders: readonly string[];
 }
 
-/** Undefined for what is no device-mapper node, or is gone. @param number "major:minor" */
+/** Undefined for what is not a device-mapper node, or is gone. @param number "major:minor" */
 export function mappedNodeOf(number: string, sysfs = "/sys"): MappedNode | undefined {
   return nodeIn(join(sysfs, "dev/block", number));
 }

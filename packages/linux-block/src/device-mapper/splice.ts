@@ -30,8 +30,8 @@ import { growthOf, MAPPED } from "./table-growth.js";
  * that people have.
  */
 const WAYS_ON: Readonly<Record<string, string>> = {
-  crypt: "its key is not to be had again; attach the device-mapper node that it lies on",
-  multipath: "multipathd loads its tables as paths come and go; attach a logical volume on it",
+  crypt: "its key cannot be read; attach the device-mapper node below it",
+  multipath: "multipathd replaces its table when paths change; attach a logical volume on it",
 };
 /** DM_NAME_LEN, with the end of the text. */
 const NAME_MAX = 127;
@@ -72,7 +72,7 @@ export class DeviceMapper {
     this.#sysfs = sysfs;
   }
 
-  /** Undefined for what is no device-mapper node. @param number "major:minor" */
+  /** Undefined for what is not a device-mapper node. @param number "major:minor" */
   node(number: string): MappedNode | undefined {
     return mappedNodeOf(number, this.#sysfs);
   }
@@ -125,7 +125,7 @@ export class DeviceMapper {
     const foreign = types.find((type) => !MAPPED.has(type));
     if (foreign === undefined) return table;
     const what = foreign === "" ? "no table" : `a target of type ${foreign}`;
-    const why = WAYS_ON[foreign] ?? `only ${[...MAPPED].join(", ")} ones can be taken over`;
+    const why = WAYS_ON[foreign] ?? `only ${[...MAPPED].join(", ")} are supported`;
     throw notClonable(`${name} has ${what}: ${why}`);
   }
 
@@ -271,7 +271,7 @@ export class DeviceMapper {
   }
 
   /**
-   * One that is gone already is no error.
+   * One that is gone already is not an error.
    * @throws LinuxBlockError DEVICE_MAPPER_FAILED: there is one of this name, or it is too long
    */
   async rename(number: string, name: string): Promise<void> {
@@ -281,7 +281,7 @@ export class DeviceMapper {
     await this.#run(["rename", "--noudevsync", before, name]);
   }
 
-  /** One that is gone already is no error. @throws LinuxBlockError DEVICE_MAPPER_FAILED: it is in use */
+  /** One that is gone already is not an error. @throws LinuxBlockError DEVICE_MAPPER_FAILED: it is in use */
   async remove(number: string): Promise<void> {
     if (this.node(number) === undefined) return;
     await this.#run(["remove", "--retry", "--noudevsync", ...wordsOf(number)]);

@@ -159,7 +159,7 @@ export class FreezeGroup {
     try {
       const elsewhere = await this.#system.readElsewhere(SEARCH_TIMEOUT_MS);
       if (!elsewhere.isComplete) {
-        const text = "not all mount namespaces were looked at: some file systems may not be frozen";
+        const text = "not all mount namespaces were searched: some file systems may not be frozen";
         this.#logger.warn({ timeoutMs: SEARCH_TIMEOUT_MS }, text);
       }
       const stack = stackAbove(devices, this.#system, elsewhere);
@@ -242,7 +242,7 @@ export class FreezeGroup {
     const errno = ERRNO_OF_MESSAGE[answer.message] ?? answer.message;
     // Frozen by another program, which will thaw it.
     if (errno === "EBUSY") entry.state = "frozen";
-    entry.why = errno === "EBUSY" ? "frozen already, by somebody else" : errno;
+    entry.why = errno === "EBUSY" ? "frozen already, by another program" : errno;
   }
 
   /** @throws LinuxBlockError FREEZE_FAILED */

@@ -8,7 +8,7 @@ export interface Mount {
   readonly device: string;
   /** What of the file system is mounted: a path in it. */
   readonly root: string;
-  /** For comparing and for messages; a name that is no UTF-8 is told only roughly. */
+  /** For comparing and for messages; a name that is not UTF-8 is told only roughly. */
   readonly mountPoint: string;
   /** The name as it is. */
   readonly mountPointBytes: Buffer;

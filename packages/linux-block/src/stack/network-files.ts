@@ -64,7 +64,7 @@ export async function locateFiles(
   if (source.startsWith("/") && source !== FUSE_NODE) {
     return { kind: "directory", path: source, below: pathBelow(path, mount) };
   }
-  return { kind: "unknown", why: `where ${fsType} has its files is not known (${source})` };
+  return { kind: "unknown", why: `it is unknown where ${fsType} keeps its files (${source})` };
 }
 
 /** Of "host:/path", "user@host:path", "[::1]:/path". */
@@ -84,7 +84,7 @@ async function shareOrElsewhere(
   view: FilesView,
 ): Promise<FilesLocation> {
   if ((await hostKind(mount, host, view)) === "other") return ELSEWHERE;
-  const why = `${mount.source} is a server on this host, and where it has its files is not known`;
+  const why = `${mount.source} is a server on this host, and it is unknown where it keeps its files`;
   return { kind: "unknown", why };
 }
 

@@ -39,7 +39,7 @@ export async function identityAt(path: string, lookAt: LookAt): Promise<string> 
     const { code = "EIO" } = error as NodeJS.ErrnoException;
     const options = { cause: error, errno: errnoNumber(code) };
     if (code === "ETIMEDOUT") {
-      throw new LinuxBlockError("DEVICE_FAILED", `what ${path} lies on does not answer`, options);
+      throw new LinuxBlockError("DEVICE_FAILED", `a device below ${path} does not answer`, options);
     }
     throw new LinuxBlockError("DEVICE_NOT_FOUND", `${path} does not exist (${code})`, options);
   }

@@ -289,7 +289,8 @@ class Search {
       if (blockDevice === undefined) throw unknown(above, `${source} is not a block device`);
       const devices =
         mount.fsType === "btrfs" ? btrfsDevices(this.#sysfsRoot, blockDevice) : [blockDevice];
-      if (devices === undefined) throw unknown(above, `${source} is no device of a mounted btrfs`);
+      if (devices === undefined)
+        throw unknown(above, `${source} is not a device of a mounted btrfs`);
       for (const device of devices) await this.addDevice(device, { share: FILE, above });
     }
   }

@@ -94,7 +94,7 @@ test("a file whose inode changed, and not its bytes, is as it was left", async (
 
 test("who puts the times back is seen at the edges of the file", async () => {
   utimesSync(file, 1_700_000_000, 1_700_000_000);
-  const edges = "its first or last bytes are others than they were";
+  const edges = "its first or last bytes have changed";
   assert.is(await seen(() => keepingTimes(() => writeAt(1024))), edges);
   assert.is(await seen(() => keepingTimes(() => writeAt(5 * MIB - 1))), edges);
   assert.is(await seen(() => keepingTimes(() => undefined)), undefined);
@@ -125,7 +125,7 @@ test("a device's counters tell while it stays the same appearance of it", () => 
   assert.is(since(device({ discardSectors: 11 })), "1 sector was discarded");
   assert.is(since(device({ writeSectors: 99 })), "its write counters were reset");
   // Another boot, or set up anew: counters began with it, or with what was there before.
-  const edges = "its first or last bytes are others than they were";
+  const edges = "its first or last bytes have changed";
   for (const other of [{ bootId: "two" }, { diskseq: "8" }, { diskseq: null }]) {
     for (const writeSectors of [0, 100, 5000]) {
       assert.is(since(device({ ...other, writeSectors })), undefined);

@@ -215,7 +215,7 @@ test("XFS: the log on another device leaves the superblock", async () => {
   assert.equal([fileSystem, uuid], ["xfs", UUID]);
 });
 
-test("XFS: a superblock that contradicts itself or the device is no file system", async () => {
+test("XFS: a superblock that contradicts itself or the device is not a file system", async () => {
   const wrong: Partial<XfsLayout>[] = [
     { blockLog2: 8 },
     { blockLog2: 17 },

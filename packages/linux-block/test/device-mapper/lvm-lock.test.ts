@@ -114,7 +114,7 @@ test("nodes of one group wait for each other, however long, and one that gives u
   rmSync(folder, { recursive: true });
 });
 
-test("what is no logical volume needs no lock", async () => {
+test("what is not a logical volume needs no lock", async () => {
   const work = async () => "done";
   assert.is(
     await withGroupLock({ name: "a-b", uuid: "" }, tryFlock, work, { folder: "/" }),

@@ -121,7 +121,7 @@ test("frozen by somebody else: counts, and stays so; no freezing: synced and sai
   assert.match(log.join("\n"), /vfat \(ext4\) is synced, not frozen for the snapshot: EOPNOTSUPP$/);
   assert.equal(states(group), [
     "frozen: null",
-    "frozen: frozen already, by somebody else",
+    "frozen: frozen already, by another program",
     "synced: EOPNOTSUPP",
   ]);
 });
