@@ -189,7 +189,7 @@ async function boots(lives) {
     assert.equal(generations(now)[kept], generations(before)[kept]);
     before = now;
   });
-  await test("after a power cut tracking continues where the file system proves that nobody wrote", async () => {
+  await test("after a power cut tracking continues if the file system proves that there were no writes", async () => {
     const now = await lives.live("later", "write");
     isOnFronts(now);
     assert.equal(now.contents["/srv/uuid"], "first\nagain\nbusy\nlate\ncut\n");

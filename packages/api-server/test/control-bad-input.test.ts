@@ -109,7 +109,7 @@ test("errno is the module's: ENODEV where destroy knows no such snapshot, else E
   await harness.stop();
 });
 
-test("an operation's unexpected failure is INTERNAL, is logged, and ends nothing", async () => {
+test("an unexpected failure of an operation is INTERNAL and logged, and the server continues", async () => {
   const harness = await startHarness((driver) => {
     driver.status = () => Promise.reject(new TypeError("planted"));
     driver.version = () => {

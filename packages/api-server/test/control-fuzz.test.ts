@@ -89,7 +89,7 @@ async function sendThemAll(harness: Harness): Promise<void> {
   assert.is(({} as { polluted?: unknown }).polluted, undefined);
 }
 
-test("hostile requests are answered by name, end nothing and leave nothing", async () => {
+test("hostile requests get named errors, and leave the server running and clean", async () => {
   const harness = await startHarness();
   try {
     await sendThemAll(harness);

@@ -147,7 +147,7 @@ function operationsOf(json: { readonly paths: object }): [string, Operation][] {
   );
 }
 
-test("each number of the OpenAPI description says its unit, where it has one", async () => {
+test("each number in the OpenAPI description names its unit, if it has one", async () => {
   const harness = await startHarness();
   const { json } = await ask(harness.socketPath, "/v1/openapi.json");
   const found = operationsOf(json).flatMap(
@@ -174,7 +174,7 @@ test("each number of the OpenAPI description says its unit, where it has one", a
   await harness.stop();
 });
 
-test("a diff in lines begins where it is asked to, and is of one take", async () => {
+test("a diff in lines begins at the requested offset, and is consistent with one take", async () => {
   const harness = await startHarness();
   const device = "/dev/loop0";
   await ask(harness.socketPath, "/v1/trackers", { body: { device } });
@@ -241,7 +241,7 @@ test("each operation of the API is served, and errors are named from the catalog
   await rm(dir, { recursive: true });
 });
 
-test("a path that has other methods says which", async () => {
+test("a wrong method gets the list of supported ones", async () => {
   const harness = await startHarness();
   const cases = [
     ["PATCH", "/v1/trackers?device=/dev/loop0", "POST, GET, DELETE"],

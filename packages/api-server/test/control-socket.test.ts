@@ -38,7 +38,7 @@ test.after.each(async () => {
   await rm(dir, { recursive: true, force: true });
 });
 
-test("the socket is private where the group does not exist, and goes with the server", async () => {
+test("without the group the socket is private; it is removed with the server", async () => {
   const path = join(dir, "new", "folder", "s.sock");
   const server = await start(path);
   assert.is(statSync(path).mode & 0o777, 0o600);
@@ -47,7 +47,7 @@ test("the socket is private where the group does not exist, and goes with the se
   assert.not.ok(existsSync(path));
 });
 
-test("the socket is open to root and the group where the group exists", async () => {
+test("if the group exists, the socket is open to root and the group", async () => {
   if (process.getuid?.() !== 0) return;
   const path = join(dir, "s.sock");
   const server = await start(path, "daemon");
@@ -65,7 +65,7 @@ test("the socket of a dead daemon is replaced", async () => {
   assert.equal(await readdir(dir), []);
 });
 
-test("what daemons killed while they made their socket have left goes with the next one", async () => {
+test("leftovers of daemons that were killed while creating their socket are removed by the next one", async () => {
   const path = join(dir, "s.sock");
   // Above all numbers that Linux gives to processes, and one that lives.
   const [dead, alive] = [2 ** 22 + 1, process.pid].map((pid) => pid.toString(36));
@@ -110,7 +110,7 @@ test("what is not a socket is left alone", async () => {
   assert.equal(await readdir(dir), ["s.sock"]);
 });
 
-test("a path too long for a socket, or in no folder, is refused", async () => {
+test("a socket path that is too long, or in a missing folder, is refused", async () => {
   assert.is(await failureOf(start(join(dir, "x".repeat(120)))), "SOCKET_FAILED");
   await writeFile(join(dir, "file"), "");
   assert.is(await failureOf(start(join(dir, "file", "s.sock"))), "SOCKET_FAILED");

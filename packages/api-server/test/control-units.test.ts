@@ -17,7 +17,7 @@ test("bodies up to the depth limit are parsed as JSON.parse does", () => {
   assert.throws(() => parseJsonBody(deep(BODY_DEPTH_MAX + 1)), /nested/);
 });
 
-test("brackets in strings are not nesting, and any text is answered with a value or a name", () => {
+test("brackets in strings do not nest, and any text is answered with a value or a name", () => {
   const text = JSON.stringify(["[".repeat(100), '\\"[[[[[[[[[[[[[[[[[[[[']);
   assert.equal(parseJsonBody(text), JSON.parse(text));
   fc.assert(

@@ -13,21 +13,21 @@ const all = Object.entries({
 });
 
 for (const [name, schema] of all) {
-  test(`${name} can be compiled, and refuses what no answer or request is`, () => {
+  test(`${name} compiles, and rejects invalid requests and answers`, () => {
     const isValid = validatorOf(schema);
     assert.is(isValid(7), false);
     assert.ok(Array.isArray(isValid.errors), "the faults are told");
   });
 }
 
-test("a validator tells the faults of its last call only", () => {
+test("a validator reports only the faults of its last call", () => {
   const isValid = validatorOf({ type: "object", properties: { a: { type: "integer" } } });
   assert.is(isValid({ a: "1" }), false);
   assert.is(isValid({ a: 1 }), true);
   assert.is(isValid.errors ?? null, null);
 });
 
-test("what is not a schema throws where it is first used", () => {
+test("an invalid schema throws at its first use", () => {
   const isValid = validatorOf({ type: "no such type" });
   assert.throws(() => isValid({}));
 });

@@ -46,7 +46,7 @@ test("a wait ends with its event, its timeout, or the snapshot's end", async () 
   await harness.stop();
 });
 
-test("a create is told that its client has gone", async () => {
+test("a create is cancelled when its client disconnects", async () => {
   const { harness } = await started();
   let heard: AbortSignal | undefined;
   harness.driver.snapshotCreate = (_options: unknown, signal?: AbortSignal) => {
@@ -94,7 +94,7 @@ async function createInLines(
 
 const steps = [0, 300_000, 600_000];
 
-test("a create tells how far its stores are, each step as it comes, and then the id", async () => {
+test("a create reports each step of its stores as it happens, and then the id", async () => {
   const { harness } = await started();
   const letGo: (() => void)[] = [];
   harness.driver.fillSteps = steps.map((allocatedBytes) => ({
@@ -127,7 +127,7 @@ test("a create that fails after it has begun says so in its last line", async ()
   await harness.stop();
 });
 
-test("a create whose client goes while it is told of a step is given up", async () => {
+test("a create is cancelled if its client disconnects while a step is reported", async () => {
   const { harness } = await started();
   harness.driver.fillSteps = [{ allocatedBytes: 0, done: new Promise(() => undefined) }];
   let given: unknown;
@@ -146,7 +146,7 @@ test("a create whose client goes while it is told of a step is given up", async 
   await harness.stop();
 });
 
-test("who does not ask for lines gets one answer with the create's own status", async () => {
+test("without a request for lines there is one answer, with the create's own status", async () => {
   const { harness } = await started();
   harness.driver.fillSteps = [{ allocatedBytes: 0, done: Promise.resolve() }];
   const body = { devices: ["/dev/loop1"], stores: ["/var/tmp"], limit_bytes: 1 << 20 };
@@ -158,7 +158,7 @@ test("who does not ask for lines gets one answer with the create's own status", 
   await harness.stop();
 });
 
-test("a client that goes away ends its waits, and leaves nothing behind", async () => {
+test("a client's waits end when it disconnects, and leave nothing behind", async () => {
   const { harness, id, events } = await started();
   await ask(harness.socketPath, "/v1/version");
   const before = await openDescriptors();
@@ -258,7 +258,7 @@ test("closing the server ends all waits at once, by name", async () => {
   assert.match((await following).bytes.toString(), /"SHUTTING_DOWN"/);
 });
 
-test("a request that comes while the server closes is refused by name", async () => {
+test("a request that arrives while the server closes gets a named error", async () => {
   const { socketPath, stop } = await startHarness();
   const socket = connect(socketPath);
   await once(socket, "connect");
@@ -279,7 +279,7 @@ test("a request that comes while the server closes is refused by name", async ()
   await stopped;
 });
 
-test("an operation that runs when the server closes is still answered", async () => {
+test("an operation that is running when the server closes is still answered", async () => {
   let finish: (() => void) | undefined;
   const harness = await startHarness((driver) => {
     driver.snapshotCollect = () =>

@@ -40,7 +40,7 @@ async function lines(path: string, headers = {}): Promise<{ sequence: number; ev
         .map((line) => JSON.parse(line));
 }
 
-test("what is kept comes in lines, all of it or what comes after a number", async () => {
+test("kept events come as lines, all of them or those after a number", async () => {
   assert.equal(await lines("/v1/events"), []);
   daemon.events.push(stalled);
   daemon.events.push(turns);
@@ -57,7 +57,7 @@ test("what is kept comes in lines, all of it or what comes after a number", asyn
   assert.is((await lines("/v1/events?since=2&follow=false")).length, 0);
 });
 
-test("a client of server-sent events says where it broke off, with the log", async () => {
+test("a client of server-sent events resumes by sequence number and log", async () => {
   daemon.events.push(stalled);
   daemon.events.push(turns);
   const headers = { accept: "text/event-stream", "last-event-id": "0badcafe:1" };
@@ -66,7 +66,7 @@ test("a client of server-sent events says where it broke off, with the log", asy
   assert.match(bytes.toString(), /^id: 0badcafe:2\nevent: reactor_turns\ndata: \{[^\n]+\}\n\n$/);
 });
 
-test("a follower is told when the daemon stops", async () => {
+test("followers are notified when the daemon stops", async () => {
   const following = ask(socketPath, "/v1/events?follow=true");
   while (daemon.events.sleepers === 0) await new Promise((done) => setTimeout(done, 5));
   daemon.events.push(stalled);
@@ -76,7 +76,7 @@ test("a follower is told when the daemon stops", async () => {
   assert.is(JSON.parse(last!).error.name, "SHUTTING_DOWN");
 });
 
-test("what is not a number, no log or no header of ours is refused", async () => {
+test("invalid numbers, logs and headers are refused", async () => {
   for (const query of [
     "since=-1",
     "since=x",
@@ -95,7 +95,7 @@ test("what is not a number, no log or no header of ours is refused", async () =>
   }
 });
 
-test("a request that changes something makes the log look, and no other does", async () => {
+test("only requests that change something trigger the event log", async () => {
   await ask(socketPath, "/v1/status");
   assert.is(daemon.events.looks, 0);
   await ask(socketPath, "/v1/trackers", { body: { device: "/dev/loop0" } });

@@ -82,7 +82,7 @@ test("a connection that cannot be accepted ends neither server", async () => {
   await server.close();
 });
 
-test("before a driver serves, they say so", async () => {
+test("before a driver serves, metrics say so", async () => {
   const { socketPath, metricsSocketPath } = paths();
   const server = await startControlServer({
     ...{ socketPath, metricsSocketPath },
@@ -93,7 +93,7 @@ test("before a driver serves, they say so", async () => {
   await server.close();
 });
 
-test("where their socket cannot be made, the daemon serves all the same", async () => {
+test("if the metrics socket cannot be created, the daemon serves anyway", async () => {
   const { socketPath, metricsSocketPath } = paths();
   writeFileSync(metricsSocketPath, "");
   const server = await startControlServer({
@@ -106,7 +106,7 @@ test("where their socket cannot be made, the daemon serves all the same", async 
   assert.ok(existsSync(metricsSocketPath));
 });
 
-test("the control socket is not taken for it", async () => {
+test("the control socket is not used as the metrics socket", async () => {
   const { socketPath } = paths();
   const server = await startControlServer({
     ...{ socketPath, metricsSocketPath: socketPath },

@@ -76,12 +76,12 @@ function metricsIn(query: string): string[] {
   return names;
 }
 
-test("what is not PromQL is found", () => {
+test("invalid PromQL is found", () => {
   assert.throws(() => metricsIn("rate(blksnap_copied_bytes_total[5m) > "));
   assert.equal(metricsIn("increase(one[5m]) > two{a='b'}"), ["one", "two"]);
 });
 
-test("each alert has a rule over metrics that there are, a severity and words", async () => {
+test("each alert has a rule over existing metrics, a severity and a description", async () => {
   const names = await namesThatAre();
   assert.ok(rules.length >= 10);
   assert.is(new Set(rules.map(({ alert }) => alert)).size, rules.length);
@@ -92,7 +92,7 @@ test("each alert has a rule over metrics that there are, a severity and words", 
   }
 });
 
-test("each panel shows metrics that there are, of the chosen instances", async () => {
+test("each panel shows existing metrics of the chosen instances", async () => {
   const names = await namesThatAre();
   assert.ok(panels.length >= 10);
   for (const { title, targets } of panels) {
@@ -103,7 +103,7 @@ test("each panel shows metrics that there are, of the chosen instances", async (
   }
 });
 
-test("what only a person can put right has an alert", () => {
+test("everything that needs a person has an alert", () => {
   const asked = new Set(rules.flatMap(({ expr }) => metricsIn(expr)));
   const wanted = driverMetrics(IDLE)
     .map(({ name }: MetricFamily) => name)

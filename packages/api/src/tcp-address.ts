@@ -23,7 +23,7 @@ export function parseTcpAddress(text: string): TcpAddress | undefined {
   return isRight ? { address, port } : undefined;
 }
 
-/** As parseTcpAddress() reads it; one address has one text, however its zeroes were written. */
+/** As parseTcpAddress() reads it; an address has one canonical text, however its zeroes were written. */
 export function tcpAddressText({ address, port }: TcpAddress): string {
   if (isIP(address) !== 6) return `${address}:${port}`;
   return `[${new SocketAddress({ address, family: "ipv6" }).address}]:${port}`;

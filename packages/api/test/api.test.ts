@@ -89,7 +89,7 @@ test("a number without a unit is noticed, in schemas and in documents", () => {
   assert.equal(numbersWithoutUnit(document, "x"), found);
 });
 
-test("what is listed as having no unit is there", () => {
+test("everything in the list of numbers without a unit exists", () => {
   const names = schemas.flatMap(([path, schema]) => numericFields(schema, path));
   const unused = WITHOUT_UNIT.filter((listed) => !names.some(({ name }) => name === listed));
   assert.equal(unused, []);
@@ -137,7 +137,7 @@ test("errno are those of the kernel module", () => {
   assert.not(isErrorName(7));
 });
 
-test("each kind of event has words of its own in the description and is named in the guide", () => {
+test("each kind of event has a description of its own and is named in the guide", () => {
   const guide = readFileSync(join(import.meta.dirname, "../../../docs/guide.md"), "utf8");
   const kinds = EVENTS.map(({ properties }) => properties.event.const);
   assert.is(new Set(kinds).size, kinds.length);
@@ -147,7 +147,7 @@ test("each kind of event has words of its own in the description and is named in
   }
 });
 
-test("each kind of event of the daemon has words, and a line with its severity", () => {
+test("each kind of daemon event has a description, and a line with its severity", () => {
   const text = readFileSync(join(import.meta.dirname, "../../../docs/monitoring.md"), "utf8");
   const lines = text.split("\n").filter((line) => line.startsWith("| `"));
   const kinds = DAEMON_EVENTS.map(({ properties }) => properties.event.const);

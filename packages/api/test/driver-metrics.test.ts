@@ -21,7 +21,7 @@ function statusOf(device: string, durations: TrackerStatus["durations"]): Status
   return { ...all, trackers: [tracker] } as unknown as StatusResponse;
 }
 
-test("a bucket counts all that took no longer than its end", () => {
+test("a bucket counts all durations up to its bound", () => {
   const status = statusOf("/dev/sdb", {
     bounds_us: [32, 64],
     copy: { buckets: [3, 0, 2], sum_us: 2_500_000 },

@@ -17,7 +17,7 @@ test("an address is one of IPv4, or one of IPv6 in brackets, with the port of NB
   for (const text of wrong) assert.is(parseTcpAddress(text), undefined, text);
 });
 
-test("one address has one text, however its zeroes were written", () => {
+test("an address has one canonical text, however its zeroes were written", () => {
   for (const text of ["[::1]:7", "[0:0:0:0:0:0:0:1]:7", "[0::0001]:7"]) {
     assert.is(tcpAddressText(parseTcpAddress(text)!), "[::1]:7");
   }

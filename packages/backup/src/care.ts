@@ -163,7 +163,7 @@ export interface PruneOptions extends CareOptions {
 }
 
 /**
- * All points of a store that nothing else writes, and what is no point. Of those a later version has written nothing is known, not even
+ * All points of a store that nothing else writes, and what is not a point. Of those a later version has written nothing is known, not even
  * whether they need others.
  * @throws BackupError BACKUP_VERSION
  */
@@ -179,7 +179,7 @@ async function pointsAlone(
 
 /**
  * Removes the points that the rules do not keep; gc frees their chunks. Any point can go: none needs another. A manifest
- * that is no point stays, and no rule counts it: so no more goes than if it were one.
+ * that is not a point stays, and no rule counts it: so no more goes than if it were one.
  * @returns those that are removed, or would be
  * @throws BackupError BACKUP_BUSY, BACKUP_VERSION, USAGE, ABORTED
  */

@@ -112,8 +112,8 @@ async function baseOf(
   const { base, why } = await copyState(target, record, head);
   if (head.kind === "full") return undefined;
   if (base === undefined) {
-    const known = record === undefined ? "nothing remembers" : `${record} does not say`;
-    throw broken(base, why ?? `${known} as of which snapshot ${target} is`);
+    const known = record === undefined ? "no record says" : `${record} does not say`;
+    throw broken(base, why ?? `${known} which snapshot ${target} is of`);
   }
   const wrong = mismatch(base, head);
   if (wrong !== undefined) throw broken(base, wrong);

@@ -42,7 +42,7 @@ export type StoredChunk =
   | { readonly state: "whole"; readonly data: Uint8Array<ArrayBuffer> }
   | { readonly state: "missing" | "damaged"; readonly why: string };
 
-/** A manifest that is no point: it cannot be read, or its file has another name than it gives itself. */
+/** A manifest that is not a point: it cannot be read, or its file has another name than it gives itself. */
 export interface DamagedPoint {
   readonly path: string;
   /** As its file's name has it, to the second, where it cannot be read; empty where that has none. */
@@ -122,7 +122,7 @@ export class BackupStore {
 
   /**
    * All points, the oldest first.
-   * @param onDamage is told of each manifest that is no point, and the others are answered. Without it that fails.
+   * @param onDamage is told of each manifest that is not a point, and the others are answered. Without it that fails.
    * @param isAlone a prune or gc has the store for itself: one that is listed and not there was not removed meanwhile
    * @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION
    */

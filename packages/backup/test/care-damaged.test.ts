@@ -1,4 +1,4 @@
-/** prune and gc where manifests are no points: they cannot be read, or have wrong names. */
+/** prune and gc where manifests are not points: they cannot be read, or have wrong names. */
 import { randomBytes, randomUUID } from "node:crypto";
 import {
   copyFileSync,
@@ -44,7 +44,7 @@ async function severalPoints(count: number, files: Files = realFiles): Promise<P
   return { machine, store, points, pathOf };
 }
 
-test("prune leaves manifests alone that are no points, and removes no more than if they were", async () => {
+test("prune leaves manifests alone that are not points, and removes no more than if they were", async () => {
   const { machine, store, points, pathOf } = await severalPoints(5);
   const torn = pathOf(points[3]);
   writeFileSync(torn, "{");
@@ -136,7 +136,7 @@ test("while some points cannot be read, those without a machine's id are of none
   assert.equal(keptPoints(points, { last: 1 }, NOW_MS, false), [points[0], points[2]]);
 });
 
-test("a manifest that names another file than its own has nothing removed", async () => {
+test("a manifest with a wrong file name makes gc remove nothing", async () => {
   const machine = new FakeMachine(4 * MIB);
   machine.write(0, randomBytes(MIB));
   const store = await BackupStore.openOrCreate(machine.path("store"));

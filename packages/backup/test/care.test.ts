@@ -20,7 +20,7 @@ import { frameContentBytes } from "../dist/zstd-frame.js";
 import { optionsOf, pointAt } from "./care-points.js";
 import { assertSame, FakeMachine, failureOf, MIB, NOW_MS } from "./fake-machine.js";
 
-test("prune and gc: any point can go, and what the others need stays", async () => {
+test("prune and gc: any point can be removed, and data that others need stays", async () => {
   const machine = new FakeMachine(8 * MIB);
   const store = await BackupStore.openOrCreate(machine.path("store"));
   for (let round = 0; round < 3; round++) {
@@ -48,7 +48,7 @@ test("prune and gc: any point can go, and what the others need stays", async () 
   machine.remove();
 });
 
-test("verify and restore know a point that was removed meanwhile from one that is damaged", async () => {
+test("verify and restore distinguish a removed point from a damaged one", async () => {
   const machine = new FakeMachine(8 * MIB);
   const store = await BackupStore.openOrCreate(machine.path("store"));
   for (const at of [0, 4 * MIB]) {
@@ -65,7 +65,7 @@ test("verify and restore know a point that was removed meanwhile from one that i
   const target = machine.path("restored");
   const gone = await failureOf(restore({ store, point: points[0]!, target }));
   assert.is(gone.code, "BACKUP_NOT_FOUND");
-  assert.match(gone.message, `point ${points[0]!.id} of /dev/vg/data was removed meanwhile`);
+  assert.match(gone.message, `point ${points[0]!.id} of /dev/vg/data was removed in the meantime`);
   // What a point that is there misses is damage, also where those that needed it besides are gone.
   const last = points[2]!;
   for (const hash of last.chunks) {
@@ -78,7 +78,7 @@ test("verify and restore know a point that was removed meanwhile from one that i
   machine.remove();
 });
 
-test("a chunk that the medium does not give back is damage, and the others are looked at all the same", async () => {
+test("an unreadable chunk is damage, and the others are still checked", async () => {
   const machine = new FakeMachine(8 * MIB);
   for (const at of [0, 4 * MIB]) machine.write(at, randomBytes(MIB));
   let sick: string | undefined;
@@ -108,7 +108,7 @@ test("a chunk that the medium does not give back is damage, and the others are l
   machine.remove();
 });
 
-test("gc removes what puts have left, and nothing else, wherever their folder leads to", async () => {
+test("gc removes leftovers of uploads, and nothing else, whatever their folder links to", async () => {
   const machine = new FakeMachine(4 * MIB);
   const store = await BackupStore.openOrCreate(machine.path("store"));
   const [tmp, other] = [join(store.path, "tmp"), machine.path("other")];
@@ -122,7 +122,7 @@ test("gc removes what puts have left, and nothing else, wherever their folder le
   machine.remove();
 });
 
-test("of each hour, day and week the newest point is kept, of each device for itself", () => {
+test("the newest point of each hour, day and week is kept, separately for each device", () => {
   const times = [
     ...["2026-01-04T23:00:00Z", "2026-01-05T01:00:00Z", "2026-01-05T01:30:00Z"],
     ...["2026-01-06T10:00:00Z", "2026-01-06T11:00:00Z"],
@@ -143,7 +143,7 @@ test("of each hour, day and week the newest point is kept, of each device for it
   assert.equal(keptPoints([other, ...points], { last: 1 }, NOW_MS), [other, points[4]]);
 });
 
-test("a point of a clock that was wrong takes the place of no other one, and stays", async () => {
+test("a point from a wrong clock displaces no other one, and stays", async () => {
   const machine = new FakeMachine(4 * MIB);
   const store = await BackupStore.openOrCreate(machine.path("store"));
   machine.write(0, randomBytes(512));
@@ -225,7 +225,7 @@ test("zstd of Node and of WebAssembly: each reads the other's frames, which tell
   assert.is(frameContentBytes(Buffer.alloc(0)), undefined);
 });
 
-test("where Node has no zstd of its own, none is taken for it", () => {
+test("a Node without zstd is recognised", () => {
   assert.is(nativeZstd({ constants: {} }), undefined);
   assert.is(nativeZstd({ constants: { ZSTD_c_compressionLevel: 100 } }), undefined);
 });
@@ -252,7 +252,7 @@ test("in flight: never more than the limit, and none begins after a failure", as
   assert.ok(begun.length <= 4, `${begun.length} begun`);
 });
 
-test("progress tells bytes, and nothing left at the end", () => {
+test("progress reports bytes, and nothing left at the end", () => {
   const told: Progress[] = [];
   const meter = new Meter(100, (progress) => told.push(progress));
   meter.add(40);

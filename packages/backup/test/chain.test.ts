@@ -57,7 +57,7 @@ function destroySlowly(machine: FakeMachine, isOver: () => boolean, open: () => 
   return seen;
 }
 
-test("its own snapshot is destroyed while the target gets complete, once, and waited for", () =>
+test("its own snapshot is destroyed once, while the target is completed, and awaited", () =>
   withStore(async (machine, store) => {
     let images = 0;
     const open: ExportOptions["open"] = async (path) => {
@@ -129,7 +129,7 @@ test("out of order: a number that no point has is refused, an earlier one is con
     await exportToStore(store, optionsOf(machine));
     const error = await failureOf(exportToStore(store, optionsOf(machine, since(7))));
     assert.is(error.code, "BACKUP_CHAIN_BROKEN");
-    assert.match(error.message, "no point of number 7, but of 1, 2");
+    assert.match(error.message, "no point with number 7; it has 1, 2");
     const third = await exportToStore(store, optionsOf(machine, since(1)));
     assert.is(third.parent, first.id);
     assert.is(third.read_bytes, 65_536);
@@ -186,7 +186,7 @@ test("an image that was discarded from is refused, before and after it is read",
     assert.not.ok(existsSync(raw.target));
   }));
 
-test("an image that was written to, or of an earlier daemon, whose counters are gone, is refused", () =>
+test("an image that was written to, or whose counters were lost with an earlier daemon, is refused", () =>
   withStore(async (machine, store) => {
     machine.take();
     machine.imageWrites = 1;
@@ -233,7 +233,7 @@ test("an image with a write that is only in the page cache is refused: it is cou
     assert.not.ok(existsSync(machine.path("copy")));
   }));
 
-test("a device whose node was led elsewhere meanwhile gives no point", () =>
+test("a device whose node led elsewhere in between gives no point", () =>
   withStore(async (machine, store) => {
     const onProgress: ExportOptions["onProgress"] = () => {
       machine.isSpliceLost = true;
@@ -243,7 +243,7 @@ test("a device whose node was led elsewhere meanwhile gives no point", () =>
     assert.equal(await store.points(), []);
   }));
 
-test("a number that was given a second time, or at a later time, is of no chain", () =>
+test("a number that was assigned twice, or later, belongs to no chain", () =>
   withStore(async (machine, store) => {
     await exportToStore(store, optionsOf(machine));
     const copy = { target: machine.path("copy") };
@@ -286,12 +286,12 @@ test("a snapshot that is there is read and stays; the same one twice is one poin
     const onNote = (text: string) => notes.push(text);
     const again = await exportToStore(store, optionsOf(machine, { onNote }));
     assert.is(again.id, first.id);
-    assert.match(notes.join(), "in the store already");
+    assert.match(notes.join(), "already in the store");
     assert.is(machine.snapshotId, id);
     assert.is(machine.destroyed, 0);
   }));
 
-test("what another export has made and not taken yet is not to be destroyed by who waits for it", () =>
+test("an export does not suggest destroying the untaken snapshot of another export", () =>
   withStore(async (machine, store) => {
     const message = `${machine.device} is in snapshot 5f0c12ab`;
     const client = {
@@ -304,7 +304,7 @@ test("what another export has made and not taken yet is not to be destroyed by w
     assert.match(error.message, `${message}, which is not taken yet`);
     assert.match(
       (error as BackupError).hint,
-      /^If it is that of another export, export again when/,
+      /^If it belongs to another export, export again when/,
     );
     assert.is(machine.destroyed, 0);
   }));

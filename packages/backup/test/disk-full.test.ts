@@ -9,7 +9,7 @@ import * as assert from "uvu/assert";
 
 const VICTIM = join(import.meta.dirname, "disk-full-victim.js");
 
-test("full in the middle: said by name, nothing looks complete, and with more room it goes well", async () => {
+test("disk full half way: a named error, nothing looks complete, and with more space it succeeds", async () => {
   // CI is root.
   if (process.geteuid?.() !== 0) return;
   const folder = mkdtempSync(join(tmpdir(), "blksnap-full-"));

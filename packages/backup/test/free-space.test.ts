@@ -81,7 +81,7 @@ const KINDS: readonly (readonly string[])[] = [
   ["-t", "ext2", "-b", "2048"],
 ];
 for (const words of KINDS) {
-  test(`mke2fs ${words.join(" ")}: nothing is missing where free space is lost`, () =>
+  test(`mke2fs ${words.join(" ")}: without free space, nothing is missing`, () =>
     withFileSystem(words, async (image, files, folder) => {
       const reader = await openAllocated(image);
       const free = await reader.emptyRanges();
@@ -108,7 +108,7 @@ async function refused(image: string, why: RegExp): Promise<void> {
   assert.match(error?.message ?? "", why);
 }
 
-test("a file system that is not whole by itself is refused", () =>
+test("a file system that is inconsistent without its journal is refused", () =>
   withFileSystem(["-t", "ext4"], async (image, _, folder) => {
     const superblock = readFileSync(image);
     const change = async (command: string, why: RegExp): Promise<void> => {
@@ -116,7 +116,7 @@ test("a file system that is not whole by itself is refused", () =>
       await refused(image, why);
       writeFileSync(image, superblock);
     };
-    await change("feature needs_recovery", /to be replayed/);
+    await change("feature needs_recovery", /journal replay/);
     await change("ssv state 0", /without a journal, or has errors/);
     await change("ssv state 3", /without a journal, or has errors/);
     await change("feature bigalloc", /bigalloc/);
@@ -124,7 +124,7 @@ test("a file system that is not whole by itself is refused", () =>
     const partitioned = Buffer.from(superblock);
     partitioned.set([0x55, 0xaa], 510);
     writeFileSync(image, partitioned);
-    await refused(image, /stands before its file system/);
+    await refused(image, /does not start at the beginning/);
     const other = join(folder, "other");
     writeFileSync(other, Buffer.alloc(MIB));
     await refused(other, /no ext2/);
@@ -191,12 +191,12 @@ test("a full export has what is allocated, and later ones what changed; a refuse
     assert.is(readFileSync(raw)[at], 0xbb);
     const other = machine.path("other");
     const error = await failureOf(exportRaw(optionsOf(machine, other)));
-    assert.match(error.message, /to be replayed/);
+    assert.match(error.message, /journal replay/);
     assert.not(existsSync(other) || existsSync(`${other}.incomplete`));
     machine.remove();
   }));
 
-test("bitmaps and descriptors whose checksums are not theirs are refused", () =>
+test("bitmaps and descriptors with wrong checksums are refused", () =>
   withFileSystem(["-t", "ext4", "-O", "metadata_csum"], async (image) => {
     const content = readFileSync(image);
     const { stdout } = await run("dumpe2fs", image);
@@ -216,7 +216,7 @@ test("bitmaps and descriptors whose checksums are not theirs are refused", () =>
     await refused(image, /descriptor has a wrong checksum/);
   }));
 
-test("free space that is not what its group says is none", () => {
+test("free space that contradicts its group is not trusted", () => {
   const group = (count: number, runs: string): string[] => [
     "Free blocks:              7",
     "Block size:               4096",
@@ -250,7 +250,7 @@ test("free space that is not what its group says is none", () => {
   }
 });
 
-test("ranges are put together", () => {
+test("adjacent ranges are merged", () => {
   const range = (offset_bytes: number, length_bytes: number): ByteRange => ({
     offset_bytes,
     length_bytes,

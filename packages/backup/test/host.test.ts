@@ -20,7 +20,7 @@ function optionsOf({ client, device }: FakeMachine, machineId: string): ExportOp
   return { ...own, host: "localhost", machineId, wanted: { kind: "auto" } };
 }
 
-test("a machine's id is told as a hash of it, and what is none is not told", () => {
+test("a machine's id is shown as a hash, and an invalid one not at all", () => {
   const told = toldMachineId("0123456789abcdef0123456789abcdef");
   assert.match(told ?? "", /^[0-9a-f]{32}$/);
   assert.is.not(told, "0123456789abcdef0123456789abcdef");
@@ -52,7 +52,7 @@ test("points without a machine's id are of the only machine of that name", () =>
   assert.is(new Set([both(at()), both(at(ONE)), both(at(OTHER))]).size, 3);
 });
 
-test("two machines of one name have chains of their own in a store", async () => {
+test("two machines with the same name have separate chains in a store", async () => {
   const [one, other] = [new FakeMachine(8 * MIB), new FakeMachine(8 * MIB)];
   const store = await BackupStore.openOrCreate(one.path("store"));
   one.write(0, randomBytes(MIB));

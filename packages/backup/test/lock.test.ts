@@ -106,7 +106,7 @@ test("at most one takes over the lock of a process that has ended, in any order 
   assert.ok(taken >= ROUNDS && refused > 0, `${taken} times taken, ${refused} times refused`);
 });
 
-test("what a process has left that was killed while it took a lock over keeps no other from it", async () => {
+test("leftovers of a process that was killed while taking over a lock do not block others", async () => {
   for (let lastStep = 2; lastStep <= 8; lastStep++) {
     const folder = new Folder(() => 0);
     folder.names.set(LOCK, { data: Buffer.from(deadText()) });
@@ -129,7 +129,7 @@ test("what a process has left that was killed while it took a lock over keeps no
   }
 });
 
-test("where there is no folder, it is named, and not the file that was to be there", async () => {
+test("an error for a missing folder names the folder, not the file", async () => {
   const folder = `/tmp/${randomUUID()}`;
   const taken = FileLock.take(folder, "disk", "an export");
   const error = await taken.catch((thrown: unknown) => thrown as BackupError);

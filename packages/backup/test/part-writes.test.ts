@@ -72,10 +72,7 @@ function openDirect(path: string, slot: Slot): number | undefined {
   }
 }
 
-test("what is large is written past the page cache, and its memory is good for that", ({
-  path,
-  memory,
-}) => {
+test("large parts are written with direct I/O, from suitable memory", ({ path, memory }) => {
   const slot = filled(memory, MIB);
   assert.ok(canBeDirect(slot, MIB));
   assert.not.ok(canBeDirect(slot, 512));
@@ -96,7 +93,7 @@ test("what is large is written past the page cache, and its memory is good for t
   closeSync(directFd);
 });
 
-test("what cannot be direct goes through the page cache, and zeros nowhere", ({ path, memory }) => {
+test("unaligned parts go through the page cache, and zeros are not written", ({ path, memory }) => {
   const large = filled(memory, MIB + 512);
   const refused = filled(memory, MIB);
   refused[0] = "x".charCodeAt(0);
@@ -151,7 +148,7 @@ test("parts go to threads many at a time, and each gets its own answer", async (
   closeSync(fd);
 });
 
-test("a write of a thread that fails is told with its reason, and others go on", async (world) => {
+test("a failed write of a thread is reported with its reason, and others continue", async (world) => {
   const { path, memory, pool } = world;
   closeSync(openSync(path, O_RDWR | O_CREAT));
   const readOnly = openSync(path, O_RDONLY);

@@ -116,7 +116,7 @@ test("cut short, no file has its name, and the points before are as they were", 
   machine.remove();
 });
 
-test("others read no file at any time, and QEMU without root writes none that is whole", async () => {
+test("other users never can read a file, and QEMU without root cannot write a complete one", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
   const seen = new Set<number>();
@@ -139,7 +139,7 @@ test("others read no file at any time, and QEMU without root writes none that is
   machine.remove();
 });
 
-test("while it copies there is nothing that a kill would leave for temporary files", async () => {
+test("there are no temporary files that a kill would leave behind", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
   const scratch = machine.path("scratch");
@@ -159,7 +159,7 @@ test("while it copies there is nothing that a kill would leave for temporary fil
   machine.remove();
 });
 
-test("a file that others have written, or removed, is not built on", async () => {
+test("a file that others have written or removed is not used as a backing file", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const reasons: string[] = [];
   const onPlan: Qcow2ExportOptions["onPlan"] = ({ reason }) => reasons.push(String(reason));
@@ -180,7 +180,7 @@ test("a file that others have written, or removed, is not built on", async () =>
   machine.remove();
 });
 
-test("another place, a damaged record and a program that is missing are named", async () => {
+test("a wrong place, a damaged record and a missing program are named", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(CAPACITY_BYTES));
   const folder = machine.path("store");

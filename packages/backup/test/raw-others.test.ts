@@ -14,7 +14,7 @@ function optionsOf(machine: FakeMachine, more: Partial<RawExportOptions> = {}): 
   return { ...own, wanted: { kind: "auto" }, target: machine.path("copy"), ...more };
 }
 
-test("files of others, and copies of other devices, are not written over", async () => {
+test("foreign files, and copies of other devices, are not overwritten", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const target = machine.path("copy");
   writeFileSync(target, "a thesis");
@@ -34,7 +34,7 @@ test("files of others, and copies of other devices, are not written over", async
   other.remove();
 });
 
-test("a record of a copy elsewhere lets no file of others be written over", async () => {
+test("a record of a copy elsewhere does not allow overwriting a foreign file", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const record = machine.path("record");
   const [mine, thesis] = [machine.path("mine"), machine.path("thesis")];
@@ -73,7 +73,7 @@ test("a record of a copy elsewhere lets no file of others be written over", asyn
   machine.remove();
 });
 
-test("a copy of another device is not written over either where something has written to it", async () => {
+test("a copy of another device is not overwritten, even if something has written to it", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const other = new FakeMachine(CAPACITY_BYTES, "/dev/other");
   const target = machine.path("copy");

@@ -44,7 +44,7 @@ function failingAt(number: number): RawExportOptions["open"] {
   };
 }
 
-test("a raw copy is brought up to date in place, by what changed", async () => {
+test("a raw copy is updated in place with the changes", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(3 * MIB));
   assert.is((await exportRaw(optionsOf(machine))).kind, "full");
@@ -123,7 +123,7 @@ test("an update that was cut short is not continued in what others have put in i
     await leftUpdate(machine);
     replace();
     assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
-    assert.match(reasons.at(-1)!, "something else has written");
+    assert.match(reasons.at(-1)!, "another program has written");
     await assertSame(target, machine.content);
   }
   machine.remove();
@@ -163,7 +163,7 @@ test("an update that is cut short before it changes a byte costs no full copy", 
   machine.remove();
 });
 
-test("nothing is restored to the place of a copy, also where that is not there", async () => {
+test("nothing is restored to the path of a copy, even if the copy is missing", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const target = machine.path("copy");
   const store = await BackupStore.openOrCreate(machine.path("store"));
@@ -178,7 +178,7 @@ test("nothing is restored to the place of a copy, also where that is not there",
   machine.remove();
 });
 
-test("a file is written by one at a time: a second restore or raw export is refused", async () => {
+test("one writer per file: a second restore or raw export is refused", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const target = machine.path("copy");
   const store = await BackupStore.openOrCreate(machine.path("store"));
@@ -268,7 +268,7 @@ test("a target through links is the file that they lead to, and locked as that",
   machine.remove();
 });
 
-test("a copy that others wrote to, or that is gone, is made anew, and it is said why", async () => {
+test("a copy that others wrote to, or that is gone, is made again in full, with the reason", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const target = machine.path("copy");
   const reasons: string[] = [];
@@ -279,7 +279,7 @@ test("a copy that others wrote to, or that is gone, is made anew, and it is said
   const refused = await failureOf(exportRaw(optionsOf(machine, { wanted })));
   assert.is(refused.code, "BACKUP_CHAIN_BROKEN");
   assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
-  assert.match(reasons[0]!, "something else has written");
+  assert.match(reasons[0]!, "another program has written");
   await assertSame(target, machine.content);
   renameSync(target, machine.path("moved"));
   assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
@@ -287,7 +287,7 @@ test("a copy that others wrote to, or that is gone, is made anew, and it is said
   machine.remove();
 });
 
-test("a copy whose record is of an earlier version is made anew, and that of another device is not", async () => {
+test("a copy with a record from an earlier version is made again in full, unless it is of another device", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const other = new FakeMachine(CAPACITY_BYTES, "/dev/other");
   const path = recordPathOf(machine.path("copy"));
@@ -315,7 +315,7 @@ test("a copy whose record is of an earlier version is made anew, and that of ano
   other.remove();
 });
 
-test("restore --delta writes only blocks that differ; without it a file is not written over", async () => {
+test("restore --delta writes only blocks that differ; without it no file is overwritten", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(5 * MIB));
   const store = await BackupStore.openOrCreate(machine.path("store"));
@@ -336,7 +336,7 @@ test("restore --delta writes only blocks that differ; without it a file is not w
   machine.remove();
 });
 
-test("a restore that is interrupted leaves what does not look complete, and can be repeated", async () => {
+test("an interrupted restore leaves an incomplete target, and can be repeated", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(CAPACITY_BYTES));
   const store = await BackupStore.openOrCreate(machine.path("store"));

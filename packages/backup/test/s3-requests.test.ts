@@ -11,7 +11,7 @@ import { BackupStore } from "../dist/store.js";
 import { failureOf, MIB } from "./fake-machine.js";
 import { LIMITS, optionsOf, place, withS3 } from "./s3-place.js";
 
-test("a request that is under way at an interruption is given up soon", () =>
+test("a request in flight at an interruption is soon abandoned", () =>
   withS3(async (s3) => {
     const interruption = new AbortController();
     s3.faultOf = () => {
@@ -23,7 +23,7 @@ test("a request that is under way at an interruption is given up soon", () =>
     assert.match((await failureOf(opened)).message, /does not answer in time$/);
   }));
 
-test("what a machine wanted before it slept is not sent again after it", () =>
+test("requests from before the machine slept are not retried after it", () =>
   withS3(async (s3) => {
     const { now } = Date;
     s3.faultOf = () => {
@@ -38,7 +38,7 @@ test("what a machine wanted before it slept is not sent again after it", () =>
     }
   }));
 
-test("failures that go on are told in one line, and a passing one is not", () =>
+test("lasting failures are reported in one line, temporary ones are not", () =>
   withS3(async (s3) => {
     for (const [faults, wanted] of [
       [2, []],
@@ -53,7 +53,7 @@ test("failures that go on are told in one line, and a passing one is not", () =>
     }
   }));
 
-test("an answer without a length and an end is given up", () =>
+test("a response without length and end is abandoned", () =>
   withS3(async (s3) => {
     const server = createServer((_, response) => {
       const timer = setInterval(() => response.write(Buffer.alloc(65_536)));
@@ -70,7 +70,7 @@ test("an answer without a length and an end is given up", () =>
     server.close();
   }));
 
-test("what cannot go well a moment later is tried once", () =>
+test("permanent failures are not retried", () =>
   withS3(async (s3) => {
     const port = new URL(s3.endpoint).port;
     for (const endpoint of [`https://127.0.0.1:${port}`, "http://127.0.0.1:1"]) {
@@ -90,7 +90,7 @@ test("credentials that no header can carry are not sent, and not shown", () =>
     }
   }));
 
-test("refusals say what to look at, also where they have no content", () =>
+test("refusals say what to check, even without content", () =>
   withS3(async (s3) => {
     const hintFor = async (status: number, code: string): Promise<string> => {
       s3.faultOf = () => ({ status, code });
@@ -101,7 +101,7 @@ test("refusals say what to look at, also where they have no content", () =>
     assert.match(await hintFor(403, ""), /credentials have expired/);
   }));
 
-test("a page that is not found is not a store that is missing, and no point that is gone", () =>
+test("a 404 page means neither a missing store nor a removed point", () =>
   withS3(async (s3, machine) => {
     machine.write(0, randomBytes(MIB));
     const store = await BackupStore.openOrCreate(place(s3));

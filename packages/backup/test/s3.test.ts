@@ -57,7 +57,7 @@ test("signatures are those of the examples in Amazon's documentation", () => {
   );
 });
 
-test("full, incremental, restore, verify, prune and gc; hosts have chunks in common", () =>
+test("full, incremental, restore, verify, prune and gc; hosts share chunks", () =>
   withS3(async (s3, machine) => {
     assert.is((await failureOf(BackupStore.open(place(s3)))).code, "BACKUP_NOT_FOUND");
     const store = await BackupStore.openOrCreate(place(s3));
@@ -85,7 +85,7 @@ test("full, incremental, restore, verify, prune and gc; hosts have chunks in com
     assert.match(puts.at(-1)!, "/points/");
   }));
 
-test("a bucket with other things is not a store, and is not made one", () =>
+test("a bucket with foreign objects is refused, and not made a store", () =>
   withS3(async (s3) => {
     s3.objects.set("all/hosts/thesis.txt", { data: Buffer.alloc(1), modifiedMs: 0 });
     s3.objects.set("all/hosts2/thesis.txt", { data: Buffer.alloc(1), modifiedMs: 0 });
@@ -94,7 +94,7 @@ test("a bucket with other things is not a store, and is not made one", () =>
     await BackupStore.openOrCreate(place(s3));
   }));
 
-test(`late answers, 503, torn connections: all is done, and right; SEED=${SEED}`, () =>
+test(`late answers, 503, broken connections: everything completes correctly; SEED=${SEED}`, () =>
   withS3(async (s3, machine) => {
     const faults: readonly S3Fault[] = [
       ...[
@@ -166,7 +166,7 @@ test("a server that does not come back is named, and leaves no point and no secr
     assert.not.match(refused.message, s3.environment["AWS_ACCESS_KEY_ID"]!);
   }));
 
-test("a request that is not answered is sent again; an interrupted program waits for none", () =>
+test("an unanswered request is retried; an interrupted program does not wait", () =>
   withS3(async (s3) => {
     let requests = 0;
     s3.faultOf = () => (++requests === 1 ? "never" : undefined);
@@ -180,7 +180,7 @@ test("a request that is not answered is sent again; an interrupted program waits
     assert.match(error.message, /SlowDown: No & no. \[2J$/);
   }));
 
-test("two hosts may make a store at once", () =>
+test("two hosts can create a store at the same time", () =>
   withS3(async (s3, machine) => {
     machine.write(0, randomBytes(MIB));
     let isMade = false;
@@ -287,7 +287,7 @@ test("an object that is flipped, cut short or lost is named by verify and restor
     }
   }));
 
-test("many requests are under way, and none is more than one chunk", () =>
+test("many requests are in flight, none larger than a chunk", () =>
   withS3(async (s3) => {
     const machine = new FakeMachine(64 * MIB);
     for (let chunk = 0; chunk < 15; chunk++) machine.write(chunk * 4 * MIB, randomBytes(65_536));

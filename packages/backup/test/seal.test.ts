@@ -39,7 +39,7 @@ function mbrDisk(starts: readonly number[]): Buffer {
   return disk;
 }
 
-test("a write where a partition begins, or to a place that is sampled, is seen", async () => {
+test("a write at the start of a partition, or to a sampled place, is detected", async () => {
   const starts = [MIB, 129 * MIB + 4096];
   for (const disk of [gptDisk(512, starts), gptDisk(4096, starts), mbrDisk(starts)]) {
     const before = await samplesOf(readerOf(disk), DISK_BYTES);
@@ -72,7 +72,7 @@ test("places are in the device, each once and in order, whatever its table says"
   }
 });
 
-test("what the kernel counted tells of a write anywhere, within its boot and for the same disk", () => {
+test("kernel counters reveal a write anywhere, within a boot and for the same disk", () => {
   const counters = { bootId: "a", diskseq: "7", writeSectors: 800, discardSectors: 0 };
   const seal: CopySeal = { sizeBytes: MIB, digest: "d", mtimeNs: null, counters, samples: "s" };
   const later = (more: object): CopySeal => ({ ...seal, counters: { ...counters, ...more } });

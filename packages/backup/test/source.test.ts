@@ -149,7 +149,7 @@ test("connections that a server closes behind their handshake are not read from"
   proxy.close();
 });
 
-test("an end of the image and an end of its server are its failure", async ({ uri, server }) => {
+test("the end of the image or of its server fails the read", async ({ uri, server }) => {
   const image = await openImage(uri);
   const past = await failureOf(image.read(Buffer.alloc(4096), SIZE_BYTES - 512));
   assert.is(past.code, "IMAGE_FAILED");

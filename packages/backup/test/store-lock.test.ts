@@ -76,7 +76,7 @@ async function inEachPlace(use: (place: Place, machine: FakeMachine) => Promise<
   }
 }
 
-test("of many that begin at once for one device, one goes on", () =>
+test("of many exports that begin at once for a device, one continues", () =>
   inEachPlace(async ({ objects, locks }) => {
     const store = await BackupStore.openOrCreate(objects);
     for (let round = 0; round < 5; round++) {
@@ -89,7 +89,7 @@ test("of many that begin at once for one device, one goes on", () =>
     }
   }));
 
-test("however slowly the others give up, one goes on", () =>
+test("however slowly the others give up, one continues", () =>
   inEachPlace(async ({ objects, locks }) => {
     await BackupStore.openOrCreate(objects);
     const slow = Object.create(objects) as Objects;
@@ -111,7 +111,7 @@ test("however slowly the others give up, one goes on", () =>
     }
   }));
 
-test("an export and a gc that begin at once never both go on", () =>
+test("an export and a gc that begin at once never both continue", () =>
   inEachPlace(async ({ objects }) => {
     const store = await BackupStore.openOrCreate(objects);
     for (let round = 0; round < 5; round++) {
@@ -147,7 +147,7 @@ test("a lock of another host counts for half an hour by the clock of the store",
     assert.is(locks(), 0);
   }));
 
-test("whoever stood still for so long changes nothing any more", () =>
+test("a process that was suspended for so long changes nothing any more", () =>
   inEachPlace(async ({ objects }) => {
     const store = await BackupStore.openOrCreate(objects);
     const lock = await store.lockAll("a gc");
@@ -163,7 +163,7 @@ test("whoever stood still for so long changes nothing any more", () =>
     await lock.release();
   }));
 
-test("a lock that was looked at for so long is not trusted, nor renewed", () =>
+test("a lock whose check took too long is neither trusted nor renewed", () =>
   inEachPlace(async ({ objects }) => {
     const { now } = Date;
     const slow = Object.create(objects) as Objects;
@@ -185,7 +185,7 @@ test("a lock that was looked at for so long is not trusted, nor renewed", () =>
     await lock.release();
   }));
 
-test("a gc that takes an export for gone costs it its point, and never one that stays", () =>
+test("a gc that considers an export dead costs only that export's point", () =>
   inEachPlace(async ({ objects, toElsewhere }, machine) => {
     machine.write(0, randomBytes(MIB));
     const store = await BackupStore.openOrCreate(objects);

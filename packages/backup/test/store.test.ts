@@ -68,7 +68,7 @@ test("full, incremental, each restored; what did not change is stored once", asy
   machine.remove();
 });
 
-test("another device and another host have chunks in common", async () => {
+test("devices and hosts share chunks", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const store = await BackupStore.openOrCreate(machine.path("store"));
   machine.write(0, randomBytes(4 * MIB));
@@ -129,7 +129,7 @@ function readTmp(path: string): string[] {
   return existsSync(join(path, "tmp")) ? readdirSync(join(path, "tmp")) : [];
 }
 
-test("a store that is killed while it is made is made by the next export", async () => {
+test("a store whose creation was killed is created by the next export", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const path = machine.path("store");
   for (let last = 1; ; last++) {
@@ -190,7 +190,7 @@ test("a flipped byte is found by verify, named by restore, and the target looks 
   machine.remove();
 });
 
-test("an export that needs a damaged chunk reads the image in its place, and mends it", async () => {
+test("an export that needs a damaged chunk reads the image instead, and repairs the chunk", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(4 * MIB));
   const store = await BackupStore.openOrCreate(machine.path("store"));
@@ -201,7 +201,7 @@ test("an export that needs a damaged chunk reads the image in its place, and men
   const notes: string[] = [];
   const onNote = (text: string) => notes.push(text);
   const next = await exportToStore(store, optionsOf(machine, { onNote }));
-  assert.match(notes.join(), "the image is read in its place");
+  assert.match(notes.join(), "the image is read instead");
   assert.is((await verify(store, await store.points())).damaged.length, 0);
   await assertRestores(machine, store, next, machine.content);
   machine.remove();
@@ -225,7 +225,7 @@ test("manifests: any flipped byte is found, and other versions are refused", asy
   machine.remove();
 });
 
-test("a damaged manifest ends neither an export nor what is done with other points", async () => {
+test("a damaged manifest stops neither an export nor operations on other points", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
   const store = await BackupStore.openOrCreate(machine.path("store"));
@@ -249,8 +249,8 @@ test("a damaged manifest ends neither an export nor what is done with other poin
   await assertRestores(machine, store, next, machine.content);
   // Nobody can tell which one was the newest then; by its id a point is meant in any case.
   const meant = (at?: string) => checkMeant(damaged, findPoint(points, { at }), { at });
-  assert.throws(() => meant(), /it may be the point that is meant/);
-  assert.throws(() => meant("2026-02-01"), /it may be the point that is meant/);
+  assert.throws(() => meant(), /it may be the requested point/);
+  assert.throws(() => meant("2026-02-01"), /it may be the requested point/);
   meant(first.taken_at);
   meant(first.id.slice(0, 8));
   checkReadable(damaged, points, { at: first.id.slice(0, 8) });
@@ -261,7 +261,7 @@ test("a damaged manifest ends neither an export nor what is done with other poin
   machine.remove();
 });
 
-test("hashes that points have in common are there once", async () => {
+test("hashes that points share are stored once", async () => {
   const machine = new FakeMachine(4 * MIB);
   const store = await BackupStore.openOrCreate(machine.path("store"));
   const one = await exportToStore(store, optionsOf(machine));
@@ -284,7 +284,7 @@ test("hashes that points have in common are there once", async () => {
   machine.remove();
 });
 
-test("of equal chunks of which one is damaged, the first one does not keep it from being mended", async () => {
+test("a damaged chunk that equals one just read is still repaired", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const content = randomBytes(4 * MIB);
   machine.write(4 * MIB, content);
@@ -301,7 +301,7 @@ test("of equal chunks of which one is damaged, the first one does not keep it fr
   machine.remove();
 });
 
-test("names of folders are on the medium before what needs them", async () => {
+test("folder names are on the medium before files in them", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
   const path = machine.path("store");
@@ -346,7 +346,7 @@ test("a folder with other things is not a store, and a missing one is none", asy
   machine.remove();
 });
 
-test("folders are made with those above them, and where none can be made it ends with why", async () => {
+test("folders are created with their parents, and failures name the reason", async () => {
   const machine = new FakeMachine(MIB);
   const path = machine.path("a/b/c");
   await realFiles.makeFolder(path);
@@ -359,7 +359,7 @@ test("folders are made with those above them, and where none can be made it ends
   machine.remove();
 });
 
-test("files of a store are not targets of its restores, whatever leads to them", async () => {
+test("files of a store are refused as targets of its restores, even through links", async () => {
   const machine = new FakeMachine(MIB);
   machine.write(0, randomBytes(MIB));
   const store = await BackupStore.openOrCreate(machine.path("store"));

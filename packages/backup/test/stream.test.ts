@@ -183,7 +183,7 @@ test("of an update that was cut short, an earlier stream makes no copy", async (
   machine.remove();
 });
 
-test("a changed byte, a record that misses, comes twice or is of another stream is found", async () => {
+test("a changed byte, and a missing, repeated or foreign record are found", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(65_536, randomBytes(7 * MIB));
   const full = await sent(machine);
@@ -220,7 +220,7 @@ test("a changed byte, a record that misses, comes twice or is of another stream 
   machine.remove();
 });
 
-test("what follows a whole stream and is none leaves the copy complete, and it is said", async () => {
+test("garbage after a complete stream leaves the copy complete, and is reported", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
   const full = await sent(machine);
@@ -263,7 +263,7 @@ test("a stream that does not continue the target is refused, and leaves it as it
     assert.is(error.code, code, error.message);
     assert.match(error.message, why);
   };
-  await refused(gap, "BACKUP_CHAIN_BROKEN", /does not say as of which snapshot/);
+  await refused(gap, "BACKUP_CHAIN_BROKEN", /does not say which snapshot/);
   await restored(machine, full);
   const before = readFileSync(machine.path("copy"));
   await refused(
@@ -280,9 +280,9 @@ test("a stream that does not continue the target is refused, and leaves it as it
   await assertSame(machine.path("copy"), before);
   const later = await sent(machine, { wanted: { kind: "since", number: 1 } });
   writeFileSync(machine.path("copy"), before);
-  await refused(later, "BACKUP_CHAIN_BROKEN", /something else has written/);
+  await refused(later, "BACKUP_CHAIN_BROKEN", /another program has written/);
   rmSync(recordPathOf(machine.path("copy")));
-  await refused(full, "TARGET_EXISTS", /no copy that export has made/);
+  await refused(full, "TARGET_EXISTS", /not a copy made by export/);
   await assertSame(machine.path("copy"), before);
   const impossible = await send(machine, { wanted: { kind: "since", number: 9 } });
   assert.is(impossible.error?.code, "BACKUP_CHAIN_BROKEN");
@@ -310,7 +310,7 @@ test("an export that fails says why in its stream, and sends no end", async () =
   machine.remove();
 });
 
-test("an abort ends an export whose reader stands still, and a restore whose sender does", async () => {
+test("an abort ends an export with a stalled reader, and a restore with a stalled sender", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
   const stop = new AbortController();
@@ -366,7 +366,7 @@ test("the snapshot that a killed stream has left is destroyed by the next one, a
   machine.remove();
 });
 
-test("where all may write, or another stream continues, the host remembers no snapshot", async () => {
+test("no snapshot is recorded if the record is world-writable, or another stream continues", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const hostFolder = machine.path("host");
   mkdirSync(hostFolder);

@@ -61,7 +61,7 @@ function change(machine: FakeMachine): void {
   machine.discard(MIB, BLOCK_BYTES);
 }
 
-test("of a raw copy a flipped byte is found in each block, full or brought up to date", async () => {
+test("a flipped byte is found in each block of a raw copy, full or updated", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(5 * MIB));
   const target = await rawExported(machine);
@@ -86,7 +86,7 @@ test("of a raw copy a flipped byte is found in each block, full or brought up to
   machine.remove();
 });
 
-test("of a copy that a stream has made, too", async () => {
+test("also in a copy made by a stream", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(5 * MIB));
   const target = machine.path("piped");
@@ -107,7 +107,7 @@ test("of a copy that a stream has made, too", async () => {
   machine.remove();
 });
 
-test("a copy that is not complete, gone, unknown or written by others is told by name", async () => {
+test("a copy that is incomplete, missing, unknown or modified is reported by name", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const target = await rawExported(machine);
   const codeOf = async () => (await failureOf(verifyRaw({ target }))).code;
@@ -175,7 +175,7 @@ async function chainOf(machine: FakeMachine): Promise<Qcow2Export[]> {
   return points;
 }
 
-test("of qcow2 files a flipped byte is found in the file that has it, and in those above", async () => {
+test("a flipped byte in a qcow2 file is found in that file, and in those above", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const folder = machine.path("chain");
   const [full, , last] = await chainOf(machine);
@@ -209,7 +209,7 @@ test("of qcow2 files a flipped byte is found in the file that has it, and in tho
   machine.remove();
 });
 
-test("in a qcow2 file of a large device a cluster in the midst of a block is compared, too", async () => {
+test("in a qcow2 file of a large device, clusters inside a block are compared, too", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const folder = machine.path("large");
   const full = await exportQcow2({ ...own(machine), folder });
@@ -235,7 +235,7 @@ test("in a qcow2 file of a large device a cluster in the midst of a block is com
   machine.remove();
 });
 
-test("a file of a chain that is gone or another is named", async () => {
+test("a missing or replaced file of a chain is named", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const folder = machine.path("chain");
   const [full, second, third] = await chainOf(machine);

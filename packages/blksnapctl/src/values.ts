@@ -31,7 +31,7 @@ function sizeFault(text: string): string {
   if (/^[0-9]{1,32}[KMGTPE]B$/i.test(text)) {
     return `is ambiguous, write ${text.slice(0, -1)} or ${text.slice(0, -1)}iB`;
   }
-  return /^[0-9]{33}/.test(text) ? SIZE_TOO_LARGE : "is no size";
+  return /^[0-9]{33}/.test(text) ? SIZE_TOO_LARGE : "is not a size";
 }
 
 /** A size like 512, 64M or 2GiB, in bytes; units are powers of 1024. */

@@ -96,7 +96,7 @@ test("a raw copy, and its error where the file is another's", async () => {
   assert.ok((await readFile(target)).equals(content));
   const { status, err } = await harness.run("export", "-d", DEVICE, "--to", target);
   assert.is(status, 2);
-  assert.match(err, "is no folder. Name a folder, or give --raw");
+  assert.match(err, "is not a folder. Name a folder, or give --raw");
   await writeFile(inFolder("thesis"), "text");
   const other = await harness.run("export", "-d", DEVICE, "--to", inFolder("thesis"), "--raw");
   assert.match(other.err, "[TARGET_EXISTS]");
@@ -137,7 +137,7 @@ test("verify names what has changed in a raw copy and in qcow2 files, and ends w
   assert.match((await harness.run("verify", "-f", target)).err, `${target} is gone, which`);
 });
 
-test("a bucket is a place as a folder is; options of buckets are for nothing else", async () => {
+test("a bucket can be used like a folder; options for buckets are only for them", async () => {
   const s3 = await FakeS3.listen();
   const before = { ...process.env };
   try {
@@ -153,7 +153,7 @@ test("a bucket is a place as a folder is; options of buckets are for nothing els
     assert.ok((await readFile(target)).equals(content));
     assert.match(await harness.ok("verify", "-f", ...words), "verified: 1 points");
     const raw = await harness.run("export", "-d", DEVICE, "--raw", "-t", ...words);
-    assert.match(raw.err, /^blksnapctl: export: raw: a bucket gets points in time/);
+    assert.match(raw.err, /^blksnapctl: export: raw: a bucket takes only points in time/);
     const region = await harness.run("list", "-f", ...words, "--region", "x y");
     assert.equal([region.status, region.err.includes("region")], [2, true]);
     process.env["AWS_SECRET_ACCESS_KEY"] = "";
@@ -171,7 +171,7 @@ test("a bucket is a place as a folder is; options of buckets are for nothing els
   }
 });
 
-test("what the daemon tracks is not a target: nobody would know of the writes", async () => {
+test("tracked devices are refused as targets, because the writes would be missed", async () => {
   const backups = inFolder("backups");
   await harness.ok("export", "-d", DEVICE, "--to", backups);
   const original = inFolder("original");
@@ -228,7 +228,7 @@ test("a damaged manifest is warned of, restore does not guess, and verify ends w
   const target = inFolder("restored");
   const byId = await harness.run("restore", "--from", backups, "--to", target, "--at", id);
   assert.is(byId.status, 0);
-  assert.match(byId.err, "it is passed over");
+  assert.match(byId.err, "it is skipped");
   assert.ok((await readFile(target)).equals(content));
   const { status, out, err } = await harness.run("verify", "--from", backups);
   assert.is(status, 1);
@@ -271,7 +271,7 @@ test("an interrupted export destroys its snapshot", async () => {
   assert.is(driver.snapshots.size, 0);
 });
 
-test("qcow2 files, a full one and an overlay, each as the device was", async () => {
+test("qcow2 files, a full one and an overlay, each equal to the device", async () => {
   const words = ["export", "-d", DEVICE, "--to", inFolder("chain"), "--qcow2", "--auto"];
   for (const kind of ["full", "incremental"]) {
     const done = documents(await harness.ok(...words, "--json")).at(-1);
@@ -283,7 +283,7 @@ test("qcow2 files, a full one and an overlay, each as the device was", async () 
   assert.match(await harness.ok(...words), /, into .*\.qcow2\n$/);
 });
 
-test("an interrupted stream ends, also where its reader stands still", async () => {
+test("an interrupted stream ends, even if its reader is stalled", async () => {
   const fifo = inFolder("fifo");
   execFileSync("mkfifo", [fifo]);
   const child = spawn("bash", ["-c", `exec $CTL export -d ${DEVICE} --to - > ${fifo}`], {

@@ -141,7 +141,7 @@ for (const verb of verbs) {
   for (const [option, spec] of Object.entries({ ...verb.options, ...globalOptions })) {
     test(`${verb.name} --${option}`, () => refusedInAllWays(verb, option, spec));
   }
-  test(`${verb.name} with what it does not know`, async () => {
+  test(`${verb.name} with unknown words`, async () => {
     const good = asArguments(verb, goodOptions(verb, ""));
     await refused(verb, "--no-such-option", [...good, "--no-such-option"]);
     await refused(verb, "--no-such-option", [...good, "--no-such-option=1"]);

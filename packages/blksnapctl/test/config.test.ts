@@ -50,12 +50,12 @@ test("errors end with status 1, warnings do not; each is one line with its place
   const problems = [{ ...line, line: null, severity: "error" }];
   const partly = check(JSON.stringify({ ...fine, problems }));
   assert.is(partly.status, 1);
-  assert.match(partly.stdout, "A daemon starts with it, but does not attach all devices: 1 to be");
+  assert.match(partly.stdout, "A daemon starts with it, but does not attach all devices: 1 to");
   const bad = check(JSON.stringify({ ...fine, starts: false, problems }));
   assert.is(bad.status, 1);
   assert.equal(bad.stdout.split("\n"), [
     "error    /etc/c.toml: it is wrong. Mend it",
-    "A daemon does not start with it: 1 to be corrected",
+    "A daemon does not start with it: 1 to corrected",
     "",
   ]);
   const json = check(JSON.stringify({ ...fine, problems }), "--json");
@@ -64,16 +64,16 @@ test("errors end with status 1, warnings do not; each is one line with its place
 
 test("where there is no file, defaults are in force", () => {
   const { status, stdout } = check(JSON.stringify({ ...fine, files: [], devices: [] }));
-  assert.equal([status, stdout], [0, "/etc/c.toml is not there: defaults are in force\n"]);
+  assert.equal([status, stdout], [0, "/etc/c.toml does not exist: defaults are in force\n"]);
 });
 
-test("a file is passed on with its whole path", () => {
+test("a file is passed on as an absolute path", () => {
   check(JSON.stringify(fine), "--file", "new.toml");
   const called = spawnSync("cat", [join(folder, "called")], { encoding: "utf8" }).stdout;
   assert.is(called, `--check-config --config ${join(folder, "new.toml")}\n`);
 });
 
-test("a program that says nothing sensible is a failure with a name", () => {
+test("a program with invalid output is a named failure", () => {
   const { status, stderr } = check("no JSON");
   assert.is(status, 1);
   assert.match(stderr, "printed no JSON");

@@ -39,7 +39,7 @@ test.after.each(async () => {
   await harness.stop();
 });
 
-test("a host where all is well: a line per check, the daemon's among them, and status 0", async () => {
+test("a healthy host: a line per check, the daemon's included, and status 0", async () => {
   install(report(FINE));
   const out = await harness.ok("doctor");
   assert.equal(out.split("\n"), [
@@ -53,7 +53,7 @@ test("a host where all is well: a line per check, the daemon's among them, and s
   assert.is(words, `--doctor --socket ${harness.socketPath}\n`);
 });
 
-test("what is not well is told with why and what to do, and gives status 1", async () => {
+test("problems are shown with reason and advice, and give status 1", async () => {
   install(report([BROKEN]));
   const { status, out, err } = await harness.run("doctor", "--fix", "--state-dir", "/run/other");
   assert.equal([status, err], [1, ""]);
@@ -63,13 +63,13 @@ test("what is not well is told with why and what to do, and gives status 1", asy
   assert.match(readFileSync(join(bin, "words"), "utf8"), "--state-dir /run/other --fix\n");
 });
 
-test("what was fixed is well again", async () => {
+test("a fixed problem counts as healthy", async () => {
   const what = "removed /dev/ublkb3";
   install(report([{ check: "ublk_devices", state: "ok", what, fixed: true }]));
   assert.match(await harness.ok("doctor", "--fix"), `fixed    ublk_devices: ${what}\n`);
 });
 
-test("JSON has the checks of both, also when something is wrong", async () => {
+test("JSON has the checks of both, even if something is wrong", async () => {
   install(report([...FINE, BROKEN]));
   const { status, out } = await harness.run("doctor", "--json");
   assert.is(status, 1);
@@ -104,7 +104,7 @@ test("the daemon adds stalled reactors, lost blocks and an old version", async (
   const { status, out } = await harness.run("doctor");
   assert.is(status, 1);
   assert.match(out, /^warning {2}version: version 0\.1\.0 runs, 0\.3\.0 is installed;/m);
-  assert.match(out, /^error {4}reactors: reactor 2 has not turned for 4000 ms;/m);
+  assert.match(out, /^error {4}reactors: reactor 2 has been stalled for 4000 ms;/m);
   assert.match(out, "devices: /dev/loop0: 4.0 KiB of the image are lost: No space left on device;");
 });
 
@@ -147,17 +147,17 @@ test("a configuration that is not followed is a warning", async () => {
   const { out } = await harness.run("doctor");
   assert.match(
     out,
-    /^warning {2}configuration: the configuration is not followed, .*\/c:2: there is/m,
+    /^warning {2}configuration: the configuration has mistakes, .*\/c:2: there is/m,
   );
 });
 
-test("without a daemon the host is looked at all the same", async () => {
+test("without a daemon the host is still checked", async () => {
   install(report(FINE));
   await harness.server.close();
   assert.is(await harness.ok("doctor"), "ok       kernel_version: Linux 6.12\n");
 });
 
-test("a program that is missing, fails or babbles is an error with a name", async () => {
+test("a missing or failing program, or one with garbage output, is a named error", async () => {
   const failures: [script: string | undefined, message: RegExp][] = [
     [undefined, /can't run blksnapd --doctor: .*ENOENT/],
     ["echo 'blksnapd: no memory' >&2; exit 1", /--doctor: blksnapd: no memory/],

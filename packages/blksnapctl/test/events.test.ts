@@ -31,7 +31,7 @@ function queue() {
   return harness.driver.snapshots.get(id)!.events;
 }
 
-test("snapshot_waitevent tells event, timeout, interruption and a lost snapshot", async () => {
+test("snapshot_waitevent reports event, timeout, interruption and a lost snapshot", async () => {
   queue().push(corrupted);
   const event = await harness.ok("snapshot_waitevent", "-i", id, "-t", "1000");
   assert.match(event, /^result=ok\ntime=\d+\nevent=corrupted\n$/);
@@ -62,7 +62,7 @@ test("snapshot_waitevent --json has the event with its payload", async () => {
   assert.is(json.event.allocated_bytes, 134_217_728);
 });
 
-test("snapshot_watcher tells what happens and ends when the snapshot is corrupted", async () => {
+test("snapshot_watcher prints events and ends when the snapshot is corrupted", async () => {
   queue().push(noSpace);
   queue().push(corrupted);
   const lines = (await harness.ok("snapshot_watcher", "-i", id)).split("\n");
@@ -97,7 +97,7 @@ test("snapshot_watcher ends at SIGINT", async () => {
   assert.equal([status, out], [0, "Start snapshot watcher.\nSnapshot watcher finished\n"]);
 });
 
-test("events prints what is kept; --follow continues and takes nothing away", async () => {
+test("events prints kept events; --follow continues and removes none", async () => {
   queue().push(noSpace);
   const following = harness.start("events", "--id", id, "--follow", "--json");
   await eventually("the first line", () => following.out().includes("\n"));
@@ -151,7 +151,7 @@ test("events --all prints those of the daemon, from a number on, and follows", a
   const text = await harness.ok("events", "--all");
   assert.match(
     text,
-    /^\S+ 1 error reactor_stalled: reactor 0 does not turn: \/dev\/a do not answer\n\S+ 2 info [^\n]+\n$/,
+    /^\S+ 1 error reactor_stalled: reactor 0 is stalled: \/dev\/a do not answer\n\S+ 2 info [^\n]+\n$/,
   );
   for (const since of ["1", "0badcafe:1"]) {
     const [line, ...more] = (await harness.ok("events", "--all", "--since", since, "-j")).split(
@@ -196,7 +196,7 @@ test("events --all follows the daemon that serves next, each event once", async 
   assert.equal(sequences, [1, 2]);
 });
 
-test("events wants a snapshot or the daemon, and the numbers of the one or the other", async () => {
+test("events requires --id or --all, and options that match", async () => {
   const wrong = [
     ["events"],
     ["events", "--all", "--id", id],

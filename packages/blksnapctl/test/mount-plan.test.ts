@@ -21,7 +21,7 @@ test("a second mount of a file system has what it needs", () => {
   assert.equal(options("btrfs"), ["btrfs", [], "rescue=nologreplay"]);
 });
 
-test("what is not a file system, or would be taken for its original, is refused with a way", () => {
+test("an image without a file system, or one mistaken for its original, is refused with advice", () => {
   const refusals: [Probed, RegExp, RegExp][] = [
     [{ TYPE: "LVM2_member" }, /LVM/, /^vgimportclone --basevgname copy \/dev\/ublkb1;/],
     [{ TYPE: "crypto_LUKS" }, /LUKS/, /^cryptsetup open --readonly \/dev\/ublkb1 /],
@@ -38,7 +38,7 @@ test("what is not a file system, or would be taken for its original, is refused 
     assert.match(found.hint, hint);
   }
   const btrfs = plan({ TYPE: "btrfs" }, OLD);
-  assert.match("why" in btrfs ? btrfs.why : "mounted", /same device as its original/);
+  assert.match("why" in btrfs ? btrfs.why : "mounted", /would take it for the original/);
   // A file system on a whole disk may look like a table of partitions as well.
   const both = plan({ TYPE: "vfat", PTTYPE: "dos" });
   assert.is("type" in both && both.type, "vfat");

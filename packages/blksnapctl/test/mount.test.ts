@@ -5,7 +5,7 @@ import { startHarness } from "./harness.js";
 
 const URI = "nbd+unix:///image/0/disk?socket=/run/nbd.sock";
 
-test("an image that is an NBD export is refused, with what makes a device of it", async () => {
+test("an image that is an NBD export is refused, with the command that makes it a device", async () => {
   const harness = await startHarness();
   const { driver, dir } = harness;
   const ask = async (...words: string[]) => {

@@ -70,7 +70,7 @@ test("a terminal gets a picture and bold titles, unless NO_COLOR is set", async 
   await harness.stop();
 });
 
-test("a terminal gets no commands by the names of others, and scripts get names as they are", async () => {
+test("control characters in names never reach a terminal, and scripts get names unchanged", async () => {
   const harness = await startHarness();
   const evil = "/dev/a\x1b]0;gone\x07\u009b2J\x1b[2K\x1b[8m\x1b[1mé";
   harness.driver.devices.set(evil, 2 ** 20);
@@ -97,7 +97,7 @@ test("a terminal gets no commands by the names of others, and scripts get names 
   await harness.stop();
 });
 
-test("the program's status and outputs are those of the command: done, failed, asked for in a wrong way", async () => {
+test("the program's status and outputs are those of the command: done, failed, wrong usage", async () => {
   const harness = await startHarness();
   for (const words of [
     ["version"],

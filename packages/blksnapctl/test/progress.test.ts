@@ -9,7 +9,7 @@ import { eventually, type Harness, startHarness, terminals } from "./harness.js"
 const CLEAR_LINE = "\r\x1b[K";
 const MIB = 2 ** 20;
 
-test("what takes its time is said on one line, which is cleared in the end", async () => {
+test("a slow command shows progress on one line, which is cleared at the end", async () => {
   let out = "";
   const write = (text: string) => (out += text);
   const { end } = showWaiting("snapshot_create", { write, intervalMs: 1 });
@@ -24,7 +24,7 @@ test("what takes its time is said on one line, which is cleared in the end", asy
   assert.is(out, told);
 });
 
-test("what is done at once leaves no trace", () => {
+test("a fast command shows no progress", () => {
   let out = "";
   const { note, end } = showWaiting("attach", { write: (text) => (out += text) });
   note("half of it");
@@ -32,7 +32,7 @@ test("what is done at once leaves no trace", () => {
   assert.is(out, "");
 });
 
-test("no line is longer than the terminal is wide", async () => {
+test("no line is wider than the terminal", async () => {
   let out = "";
   const write = (text: string) => (out += text);
   const { note, end } = showWaiting("snapshot_create", { write, columns: 40, intervalMs: 1 });
@@ -88,7 +88,7 @@ test("a create says how much of its store is allocated", async () => {
   await harness.stop();
 });
 
-test("of several stores the one that grows is named", async () => {
+test("the store that is growing is named", async () => {
   const harness = await startHarness();
   const stores = ["/var/a", "/var/b"];
   const { status, said, letGo } = await slowCreate(harness, stores, { isAttended: true });
@@ -99,7 +99,7 @@ test("of several stores the one that grows is named", async () => {
   await harness.stop();
 });
 
-test("where nobody looks nothing is said", async () => {
+test("without a terminal there is no progress", async () => {
   const harness = await startHarness();
   const { status, said, letGo } = await slowCreate(harness, ["/x"], { isAttended: false });
   await sleep(1100);
@@ -108,7 +108,7 @@ test("where nobody looks nothing is said", async () => {
   await harness.stop();
 });
 
-test("a transfer tells bytes, rate and time left", () => {
+test("a transfer shows bytes, rate and remaining time", () => {
   const told = { done_bytes: 3 * MIB, total_bytes: 2 ** 30, rate_bytes_per_s: 1536 };
   const begun = progressText({ ...told, left_ms: null });
   assert.is(begun, "3.0 MiB of 1.0 GiB, 1.5 KiB/s");

@@ -25,7 +25,7 @@ function troubles(change: object, memberChange: object = {}, stores: object[] = 
   ]);
 }
 
-test("a device that is well is ok, also after a snapshot that lost blocks is destroyed", () => {
+test("a healthy device is ok, even after a snapshot that lost blocks is destroyed", () => {
   assert.is(stateOf(troubles({})), "ok");
   assert.is(stateOf(troubles({ snapshot_id: null, error_code: -28 })), "ok");
 });
@@ -39,7 +39,7 @@ test("refused and waiting writes come before what the image has lost", () => {
     found.map(({ state }) => state),
     ["REFUSING", "BLOCKED", "LOST"],
   );
-  assert.match(found[0]!.what, "2 writes failed for lack of room");
+  assert.match(found[0]!.what, "2 writes failed for lack of space");
   for (const { hint } of found) assert.match(hint, "larger --limit");
 });
 
@@ -56,7 +56,7 @@ test("a store that does not answer is named, before what was lost through it", (
   assert.is(found[0]!.what, "the store /dev/sdy does not answer");
 });
 
-test("errors of the front are told once: not those that are refused writes", () => {
+test("errors of the front are counted once, without refused writes", () => {
   assert.is(stateOf(troubles({ io: { errors: 1 } })), "ERRORS");
   assert.equal(
     troubles({ io: { errors: 2 } }, { refused_writes: 2 }).map(({ state }) => state),
@@ -64,7 +64,7 @@ test("errors of the front are told once: not those that are refused writes", () 
   );
 });
 
-test("an original that is gone, and tracking that is not kept", () => {
+test("an original that is gone, and a map that is not kept", () => {
   const persistence = { state: "failed", why: "EIO" };
   const found = troubles({ original_capacity_bytes: 0, persistence });
   assert.equal(
@@ -78,18 +78,18 @@ test("a live attach that lost its node says why, and what to do", () => {
   const splice = { node: "/dev/mapper/vg-data", state: "lost", why };
   const [first, second] = troubles({ splice }, { error_code: -116 });
   assert.equal([first?.state, second?.state], ["UNTRACKED", "LOST"]);
-  assert.match(first!.what, `/dev/mapper/vg-data does not lead to the front any more: ${why}`);
+  assert.match(first!.what, `/dev/mapper/vg-data no longer leads to the front: ${why}`);
   assert.match(
     first!.hint,
-    /^Destroy its snapshot; where it is not tracked again after a minute, /,
+    /^Destroy its snapshot; where it is still not tracked after a minute, /,
   );
   assert.not.match(second!.hint, "--limit");
   const [alone] = troubles({ splice, snapshot_id: null });
-  assert.match(alone!.hint, /^Where it is not tracked again after a minute, detach/);
+  assert.match(alone!.hint, /^Where it is still not tracked after a minute, detach/);
   assert.is(stateOf(troubles({ splice: { ...splice, state: "on", why: null } })), "ok");
 });
 
-test("a front that another program has ended comes first, and its image is not a matter of room", () => {
+test("a front that another program has ended comes first, and its image is not blamed on space", () => {
   const found = troubles({ front_live: false }, { error_code: -19 });
   assert.equal(
     found.map(({ state }) => state),

@@ -36,7 +36,7 @@ test("any text is a size in range or a LIMIT_INVALID", () => {
   );
 });
 
-test("ranges that can't be counted exactly are refused", () => {
+test("ranges beyond exact integers are refused", () => {
   assert.equal(parseRange("2048:8"), { offset_bytes: 1_048_576, length_bytes: 4096 });
   for (const text of ["", ":", "1:", ":1", "-1:1", "1:1:1", "1 :1", "9007199254740991:1"]) {
     assert.throws(() => parseRange(text), /Invalid format of range string/);
@@ -69,7 +69,7 @@ test("options become full names with their values, whatever their spelling", () 
   assert.is(scanned("attach", "--device", "--json"), "option '--device' has no value");
 });
 
-test("any words are read to their end", () => {
+test("any arguments are parsed to the end", () => {
   const word = fc.oneof(
     fc.constantFrom(
       "attach",
@@ -96,7 +96,7 @@ test("any words are read to their end", () => {
   );
 });
 
-test("the nearest name is one that a slip leads away from", () => {
+test("the nearest name is a likely typo away", () => {
   const names = verbs.map(({ name }) => name);
   for (const name of names) {
     assert.is(nearestName(`${name}x`, names), name);
@@ -123,7 +123,7 @@ test("the heat map darkens where data changed, and never hides a change", () => 
   );
 });
 
-test("figures for people", () => {
+test("human-readable figures", () => {
   assert.is(formatBytes(1023, false), "1023 B");
   assert.is(formatBytes(1536, false), "1.5 KiB");
   assert.is(formatBytes(2 ** 41, false), "2.0 TiB");

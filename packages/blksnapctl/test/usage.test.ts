@@ -77,7 +77,12 @@ const wrongUsage: readonly Case[] = [
   [["export", "-d", "/dev/vdb", "--to", "-", "--raw"], 2, "USAGE", /raw: /],
   [["restore", "--from", "-", "--to", "/x"], 2, "USAGE", /standard input is a terminal/],
   [["verify", "--from", "-"], 2, "USAGE", /standard input is a terminal/],
-  [["restore", "--from", "-", "--to", "/x", "--delta"], 2, "USAGE", /delta: a stream is of one/],
+  [
+    ["restore", "--from", "-", "--to", "/x", "--delta"],
+    2,
+    "USAGE",
+    /delta: a stream needs no such/,
+  ],
   [["restore", "--from", "/b", "--to", "/x", "--record", "r"], 2, "USAGE", /record: /],
   [["attach", "--device", ""], 2, "USAGE", /Argument 'device' is empty\./],
   [["attach", ...device, ...device], 2, "USAGE", /Argument 'device' is given 2 times\./],

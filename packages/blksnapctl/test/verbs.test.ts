@@ -156,7 +156,7 @@ test("snapshot_create takes several devices and stores in order, and a policy", 
   assert.equal(JSON.parse(await harness.ok("snapshot_destroy", "-j", "-i", id)), { id });
 });
 
-test("a snapshot whose id cannot be told is undone, and so is what was attached for it", async () => {
+test("a snapshot whose id cannot be printed is undone, and so are its attaches", async () => {
   const [fresh, known] = ["/dev/loop2", "/dev/loop3"];
   for (const device of [fresh, known]) harness.driver.devices.set(device, 2 ** 20);
   await harness.ok("attach", "-d", known);
@@ -183,7 +183,7 @@ test("a snapshot whose id cannot be told is undone, and so is what was attached 
   }
 });
 
-test("a map that cannot be written, and a device that is given twice, are told in one clause", async () => {
+test("an unwritable map and a repeated device are reported in one clause", async () => {
   await harness.ok("attach", "-d", d0);
   const { err } = await harness.run("readcbtmap", "-d", d0, "-f", "/nowhere/map");
   assert.match(err, "can't write /nowhere/map: No such file or directory (ENOENT). Check");
@@ -223,7 +223,7 @@ test("status names volumes that are not tracked until they can be attached again
   harness.driver.untracked = [];
 });
 
-test("status names what is wrong with the configuration, and what of it is not attached", async () => {
+test("status names mistakes in the configuration, and configured devices that are not attached", async () => {
   const device = {
     device: "/dev/vg/a",
     from: "/c:3",
@@ -243,7 +243,7 @@ test("status names what is wrong with the configuration, and what of it is not a
     "! the configuration has mistakes, and the earlier one stays in force: /c:2: there",
   );
   assert.match(lines[2]!, "! /dev/vg/a (/c:3) is waited for: no such device. It is attached when");
-  assert.match(lines[3]!, "! /dev/vg/b (/c:3) is not attached: no such device. Put that right");
+  assert.match(lines[3]!, "! /dev/vg/b (/c:3) is not attached: no such device. Correct that");
   harness.driver.configuration = { mistakes: [], missing: [] };
 });
 
@@ -312,7 +312,7 @@ test("diff shows ranges as a table, raw, as a picture and as JSON", async () => 
   assert.is(other.status, 1);
 });
 
-test("diff --files says why it can name none", async () => {
+test("diff --files says why it cannot name files", async () => {
   await harness.ok("attach", "-d", d0);
   const words = ["diff", "-d", d0, "--since", "0", "--files"];
   const without = await harness.run(...words);
@@ -326,7 +326,7 @@ test("diff --files says why it can name none", async () => {
   assert.ok(message.includes(image));
 });
 
-test("a stream is not written onto the device that it is of", async () => {
+test("a stream is not written to its own device", async () => {
   const device = join(harness.dir, "device");
   const content = "what the device held";
   writeFileSync(device, content);

@@ -38,7 +38,7 @@ async function codeAgainst(bytes: string, closes: boolean, timeoutMs = 200_000):
   return code;
 }
 
-test("no socket, or nobody behind it, is DAEMON_NOT_RUNNING", async () => {
+test("a missing or dead socket is DAEMON_NOT_RUNNING", async () => {
   const missing = await failureOf(new BlksnapClient({ socketPath: join(dir, "none") }).version());
   assert.is(missing.code, "DAEMON_NOT_RUNNING");
   assert.match(missing.hint, "blksnapd");
@@ -47,7 +47,7 @@ test("no socket, or nobody behind it, is DAEMON_NOT_RUNNING", async () => {
   assert.is(plain.code, "DAEMON_NOT_RUNNING");
 });
 
-test("a daemon that is about to come is waited for, and told of once", async () => {
+test("a starting daemon is awaited, and that is reported once", async () => {
   const path = join(dir, "late.sock");
   let told = 0;
   const client = new BlksnapClient({ socketPath: path, waitMs: 60_000, onWait: () => told++ });
@@ -68,7 +68,7 @@ test("a daemon that is about to come is waited for, and told of once", async () 
   server.close();
 });
 
-test("who waits for a daemon in vain, or gives up, is told so", async () => {
+test("a wait for a daemon that times out, or is cancelled, says so", async () => {
   const socketPath = join(dir, "never.sock");
   const inVain = await failureOf(new BlksnapClient({ socketPath, waitMs: 60 }).version());
   assert.is(inVain.code, "DAEMON_NOT_RUNNING");
@@ -81,7 +81,7 @@ test("who waits for a daemon in vain, or gives up, is told so", async () => {
   assert.is((await failureOf(client.version({ signal: controller.signal }))).code, "ABORTED");
 });
 
-test("answers that are not ours are told apart", async () => {
+test("foreign responses are recognised", async () => {
   const head = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n";
   assert.is(await codeAgainst("", true), "CONNECTION_LOST");
   assert.is(await codeAgainst("SSH-2.0\r\n", true), "SOCKET_FAILED");
@@ -95,7 +95,7 @@ test("answers that are not ours are told apart", async () => {
   assert.is(await codeAgainst(`${head}{"a`, false, 50), "TIMEOUT");
 });
 
-test("who gives up is told what may go on, and no option that there is none of", async () => {
+test("a cancelled caller learns what may continue, without reference to missing options", async () => {
   const { server, path } = await answering("", false);
   const error = await failureOf(new BlksnapClient({ socketPath: path, timeoutMs: 50 }).version());
   server.close();

@@ -2,7 +2,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { failureOf, startHarness } from "./harness.js";
 
-test("an upgrade answers when the next daemon does, with who left and the pause", async () => {
+test("an upgrade returns when the next daemon answers, with the old daemon and the pause", async () => {
   const { client, daemon, stop } = await startHarness();
   const { pid } = (await client.status()).daemon;
   assert.equal(await client.daemonUpgrade(), {

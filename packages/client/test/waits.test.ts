@@ -35,7 +35,7 @@ async function outcomeOf(
   }
 }
 
-test("a create waits for as long as its stores get on, and tells how far they are", async () => {
+test("a create waits as long as its stores make progress, and reports it", async () => {
   const { client, driver, stop } = await startHarness();
   const letGo: (() => void)[] = [];
   driver.fillSteps = [0, 1, 2, 3].map((step) => ({
@@ -64,7 +64,7 @@ test("a create waits for as long as its stores get on, and tells how far they ar
   );
 });
 
-test("a create that does not get on ends, and leaves nothing", async () => {
+test("a create without progress fails, and leaves nothing", async () => {
   const { client, driver, stop } = await startHarness();
   let isDone = false;
   const ask = driver.snapshotCreate.bind(driver);
@@ -78,7 +78,7 @@ test("a create that does not get on ends, and leaves nothing", async () => {
   assert.is(driver.snapshots.size, 0);
 });
 
-test("a create's failure keeps its name, also after it has begun", async () => {
+test("a create's failure keeps its name, even after it has begun", async () => {
   const { client, daemon, driver, stop } = await startHarness();
   driver.fillSteps = [{ allocatedBytes: MIB, done: new Promise(() => undefined) }];
   const failure = await failureOf(
@@ -97,7 +97,7 @@ test("a wait gives the event or, in time, nothing", async () => {
   await stop();
 });
 
-test("a wait is longer than the client's own timeout, where it was asked to be", async () => {
+test("a requested wait may exceed the client's own timeout", async () => {
   const { create, driver, socketPath, stop } = await startHarness();
   const { BlksnapClient } = await import("../dist/index.js");
   const hasty = new BlksnapClient({ socketPath, timeoutMs: 50 });

@@ -110,7 +110,7 @@ test("a device that is not configured is used as it is, at once", () => {
   assert.equal(bootFront("/dev/disk/by-uuid/1", ""), { leads: undefined, said: "", asked: "" });
 });
 
-test("where nobody could read the configuration, the daemon's start tells", () => {
+test("if the configuration was not readable, the daemon's start decides", () => {
   const { leads, said } = bootFront("/dev/vg/a", "exit 1");
   assert.is(leads, "/dev/vg/a");
   assert.match(said, "blksnapd has not attached it");
@@ -194,7 +194,7 @@ test("a device that is configured by UUID, and attached already, is mounted by i
   assert.is(readlinkSync(at("dev/disk/by-label/x")), at("dev/ublkb7"));
 });
 
-test("a daemon that cannot start, or refuses the device, is no reason to wait", () => {
+test("if a daemon cannot start, or refuses the device, nothing waits", () => {
   configure(["/dev/vg/a", 3600]);
   const failed = bootFront("/dev/vg/a", "exit 1");
   assert.is(failed.leads, "/dev/vg/a");
@@ -205,7 +205,7 @@ test("a daemon that cannot start, or refuses the device, is no reason to wait", 
   assert.match(refused.said, "has not attached it: blksnapctl: no, never [DEVICE_IS_OURS]. See");
 });
 
-test("a device that has come after its time is attached before it is mounted, as it is configured", () => {
+test("a device that appears late is attached as configured before it is mounted", () => {
   for (const [wanted, configured, number, front, words] of [
     ["/dev/vg/a", "/dev/mapper/vg-a", "253:0", "/dev/ublkb7", "--persistent "],
     ["/dev/disk/by-partuuid/p", "/dev/disk/by-id/disk", "8:0", "/dev/ublkb7p1", ""],
@@ -235,7 +235,7 @@ test("a device that a scan holds for a moment is asked for again", () => {
   assert.equal([leads, said], ["/dev/ublkb7", ""]);
 });
 
-test("a daemon that hangs is waited for as long as configured", () => {
+test("the wait for a hanging daemon is as long as configured", () => {
   configure(["/dev/vg/a", 1]);
   const { leads, said } = bootFront("/dev/vg/a", "exec sleep 60", { marginSeconds: 0 });
   assert.is(leads, "/dev/vg/a");

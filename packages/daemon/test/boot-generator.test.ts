@@ -84,7 +84,7 @@ const UNTOUCHED = [
   "/dev/vg/../a /srv ext4 defaults 0 0",
 ];
 
-test("what is not a mount of a device, or needed by the daemon, is left alone", () => {
+test("mounts without a device, and those that the daemon needs, are left alone", () => {
   if (!hasSystemd) return;
   for (const line of UNTOUCHED) assert.equal(generated(`${line}\n`), {}, line);
   for (const where of ["/var/lib/x", "/var/lib/blksnap2", "/usr/local"]) {
@@ -102,7 +102,7 @@ test("a mount that needs the network waits like any other, and its gate for none
   assert.match(files["mnt.mount.d/50-blksnap.conf"]!, "\nWhat=/run/blksnap-boot/dev/vg/a\n");
 });
 
-test("a mount that a drop-in leads elsewhere is left alone, whoever's and for however many it is", () => {
+test("a mount that any drop-in redirects is left alone, whether for one mount or for many", () => {
   if (!hasSystemd) return;
   const places = ["/srv/a-b/c", "/opt/x/y", "/mnt/q/r", "/data/o", "/data-o"];
   const lines = places.map((where) => `/dev/vg/a ${where} ext4 defaults 0 0\n`).join("");
@@ -121,7 +121,7 @@ test("a mount that a drop-in leads elsewhere is left alone, whoever's and for ho
   assert.equal(generated(lines), {});
 });
 
-test("of several lines for one place the first counts, also one that is left alone", () => {
+test("of several lines for one mount point the first counts, even if it is left alone", () => {
   if (!hasSystemd) return;
   for (const first of [
     "tmpfs /srv tmpfs",

@@ -79,7 +79,7 @@ test("a volume of crypttab is opened on the front of what it lies on, and closed
   assert.match(own("data /dev/vg/a"), `${from} 'none' ''\n`);
 });
 
-test("what is open, made anew by each boot, or needs more than words does not wait", () => {
+test("volumes that are open, created at each boot, or need special options do not wait", () => {
   if (!hasSystemd) return;
   mkdirSync(join(root, "dev/mapper"), { recursive: true });
   writeFileSync(join(root, "dev/mapper/open"), "");
@@ -195,7 +195,7 @@ function circlesOf(units: string): string[] {
   return stderr.split("\n").filter((line) => /ordering cycle|deleted to break/.test(line));
 }
 
-test("nothing waits in a circle: mounts, crypttab, network and fronts", () => {
+test("there are no dependency cycles: mounts, crypttab, network and fronts", () => {
   if (!hasSystemd || !hasTheirs || spawnSync("systemd-analyze", ["--version"]).status !== 0) return;
   const units = bootUnits();
   const ordered = readdirSync(units).filter((name) => name.endsWith(".d"));

@@ -119,7 +119,7 @@ test("an option belongs to the file, or is said to belong to the command line", 
   }
 });
 
-test("what is unknown is named with its line and what may be meant", () => {
+test("unknown names are reported with their line and a suggestion", () => {
   const cases: readonly (readonly [text: string, ...said: string[]])[] = [
     ["[daemon]\nreactor = 1\n", "c:2: there is no key 'reactor' here. Did you mean reactors?"],
     ["reactors = 1\n", "c:1: there is no 'reactors'. Write it below [daemon]."],
@@ -193,7 +193,7 @@ test("files that cannot be read are named; the usual one may be missing", () => 
   assert.match(problemText(inForce().problems[0]!), "it is a folder");
 });
 
-test("what is printed is a configuration that says the same", () => {
+test("printed settings are an equivalent configuration", () => {
   write('[daemon]\nreactors = 3\npersistent-dir = "/a \\"b\\\\c"\ntrust-reboots = true\n', {
     "d.toml": '[[device]]\ndevice = "/dev/vg/a"\npersistent = true\n',
   });
@@ -258,7 +258,7 @@ test("what the next daemon continues with is read as it was written, until its w
   assert.is(file.read(), undefined);
 });
 
-test("what is damaged, or of another boot, is nothing to continue with", () => {
+test("a configuration that is damaged, or from another boot, is not continued", () => {
   write("[daemon]\nreactors = 3\n");
   const file = served();
   const text = readFileSync(file.path, "utf8");
@@ -279,7 +279,7 @@ test("what is damaged, or of another boot, is nothing to continue with", () => {
   assert.ok(file.read());
 });
 
-test("of what another version has written, what this one does not take is left out", () => {
+test("unknown settings from another version are ignored", () => {
   write("[daemon]\nreactors = 3\nfront-depth = 7\n");
   const file = served();
   const text = readFileSync(file.path, "utf8");
@@ -287,7 +287,7 @@ test("of what another version has written, what this one does not take is left o
   assert.equal([...file.read()!.config.values.keys()], ["front-depth"]);
 });
 
-test("whoever may have to serve takes the earlier settings where the files became wrong", () => {
+test("a successor keeps the earlier settings if the files have become invalid", () => {
   write("[daemon]\nreactors = 3\nfront-depth = 7\n");
   const earlier = served().read();
   const take = (...args: string[]) => {

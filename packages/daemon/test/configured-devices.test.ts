@@ -132,7 +132,7 @@ test("a device that appears in time is attached, as it is configured", async () 
   assert.equal([all.waited, all.missing, settled(), at(ERROR)], [[], [], 1, []]);
 });
 
-test("one that was given up while nothing could be attached is attached when that is over, others are not", async () => {
+test("a device given up while attaching was impossible is attached afterwards, others are not", async () => {
   const { all, asked, surroundings } = attaching(
     {
       "/dev/vg/a": [...repeated("DEVICE_BUSY", 11), undefined],
@@ -242,7 +242,7 @@ test("what passes while a machine starts is waited for, each reason said once", 
   assert.is(at(INFO).length, 7);
 });
 
-test("what is not there in time, or cannot be attached, is said, and holds no other up", async () => {
+test("a device that is late, or cannot be attached, is reported, and delays no other", async () => {
   const devices = [
     configured("/dev/vg/a", 1, 3),
     configured("/dev/vg/b", 2),
@@ -278,7 +278,7 @@ test("what is not there in time, or cannot be attached, is said, and holds no ot
   assert.equal([all.waited, settled()], [[], 4]);
 });
 
-test("what is in use keeps the boot for ten seconds only, and what is not there as long as it may", async () => {
+test("a busy device delays the boot for at most ten seconds, an absent one as configured", async () => {
   const { all, asked, at } = attaching(
     {
       "/dev/vg/mounted": repeated("DEVICE_BUSY", 700),
@@ -300,7 +300,7 @@ test("what is in use keeps the boot for ten seconds only, and what is not there 
   assert.is(all.missing.length, 1);
 });
 
-test("what a daemon that ends has waited for, or was attaching, the next one waits for", async () => {
+test("a successor waits for the devices that its predecessor waited for, or was attaching", async () => {
   const devices = [configured("/dev/vg/b", 2, 9), configured("/dev/vg/a", 1, 9)];
   const first = attaching({ "/dev/vg/a": ["ends"], "/dev/vg/b": [undefined] }, devices);
   await first.all.attach();
@@ -317,7 +317,7 @@ test("what a daemon that ends has waited for, or was attaching, the next one wai
   assert.equal(next.asked, repeated("/dev/vg/a true", 10), "for the time that was left, no other");
 });
 
-test("who continues attaches what is left to do, and of that what is still configured", () => {
+test("a successor attaches remaining devices that are still configured", () => {
   const devices = [configured("/dev/vg/a", 1, 9), configured("/dev/vg/b", 2, 9)];
   const config = { values: new Map(), devices };
   const names = (earlier: Served | undefined, isStandby: boolean) =>
@@ -336,7 +336,7 @@ test("who continues attaches what is left to do, and of that what is still confi
   }
 });
 
-test("a device with which daemon after daemon ends is given up", async () => {
+test("a device that ends several daemons in a row is given up", async () => {
   const devices = [configured("/dev/vg/a", 1, 9)];
   const config = { values: new Map(), devices };
   let earlier: Served | undefined;

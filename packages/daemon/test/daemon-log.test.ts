@@ -58,7 +58,7 @@ async function until(
 
 const create = { devices: ["/dev/loop0"], stores: ["/var/tmp"], limitBytes: 2 ** 27 };
 
-test("what a request has changed is told, with its sequence number and how much it matters", async () => {
+test("changes by a request become events with sequence number and severity", async () => {
   const log = start();
   await log.begin();
   const { id } = await driver.snapshotCreate(create);
@@ -87,7 +87,7 @@ test("what a request has changed is told, with its sequence number and how much 
   );
 });
 
-test("a reader continues where it broke off, also with the next daemon", async () => {
+test("a reader resumes where it stopped, even with the next daemon", async () => {
   const first = start();
   await first.begin();
   await driver.attach("/dev/loop0");
@@ -165,7 +165,7 @@ test("a snapshot's own events are told with its id, by one daemon only", async (
   assert.is(found.filter((kind) => kind === "corrupted").length, 1);
 });
 
-test("an end that leaves nothing is told as such, and the next start is no one after a crash", async () => {
+test("a clean end is reported as such, and the next start is not one after a crash", async () => {
   const log = start();
   await log.begin();
   await driver.attach("/dev/loop0");
@@ -248,7 +248,7 @@ test("followers end with the daemon", async () => {
   );
 });
 
-test("facts of another version, or damaged, are none", async () => {
+test("facts that are damaged, or from another version, are ignored", async () => {
   const parts = ['{"version":1,"facts":{"life":"1"},"cursors":{}}', '{"version":1,"facts":null}'];
   for (const text of ["", "null", "{}", ...parts]) {
     writeFileSync(join(dir, StateFile.eventsFacts), text);
@@ -281,7 +281,7 @@ test("facts of another version are not compared with", async () => {
   await until(next, "snapshot_destroyed");
 });
 
-test("facts that cannot be compared are said to be lost, once", async () => {
+test("facts that cannot be compared are reported as lost, once", async () => {
   const text = { version: 1, facts: { ...NO_FACTS, life: "1", snapshots: { gone: {} } } };
   writeFileSync(join(dir, StateFile.eventsFacts), JSON.stringify({ ...text, cursors: {} }));
   const log = start();
@@ -295,7 +295,7 @@ test("facts that cannot be compared are said to be lost, once", async () => {
   assert.equal(lost?.event === "lost" && [lost.count, lost.severity], [null, "warning"]);
 });
 
-test("a driver that does not answer does not end the daemon; what it says later is told", async () => {
+test("a driver that does not answer does not end the daemon; later facts are reported", async () => {
   const log = start();
   const { status } = driver;
   driver.status = () => Promise.reject(new Error("it hangs"));
@@ -307,7 +307,7 @@ test("a driver that does not answer does not end the daemon; what it says later 
   await until(log, "attached");
 });
 
-test("where no log can be, there is none", () => {
+test("the daemon runs without an event log if it cannot create one", () => {
   const stateDirectory = join(dir, "a-file", "below");
   writeFileSync(join(dir, "a-file"), "");
   const logger = pino({ level: "silent" });

@@ -86,7 +86,7 @@ test("stop is refused while a node in use cannot be led back, and says which", a
   assert.equal((await made.stop(true)).kept, ["/dev/ublkb0", "/dev/ublkb1"]);
 });
 
-test("stop of what nobody uses detaches", async () => {
+test("stop detaches unused devices", async () => {
   const { made, ended } = operations([]);
   assert.equal((await made.stop(false)).kept, []);
   assert.is(await ended(), "detach");
@@ -163,7 +163,7 @@ test("while the system goes down a device that hangs or fails does not end the r
   assert.equal(results, []);
 });
 
-test("while the system goes down it is told to stay before anybody looks who uses a device", async () => {
+test("during shutdown, the system is told to wait before device users are checked", async () => {
   let isBroken = true;
   const looks = [
     async () => {
@@ -189,7 +189,7 @@ test("while the system goes down it is told to stay before anybody looks who use
   assert.is(await both[0]!.made.ending, "detach");
 });
 
-test("where it cannot be told whether the system goes down, it stays up", async () => {
+test("if it is unknown whether the system goes down, it counts as staying up", async () => {
   const isGoingDown = () => Promise.reject(new Error("there is no systemd"));
   const { made, ended, asked } = operations([], { isGoingDown });
   made.onSignal("SIGTERM");

@@ -85,7 +85,7 @@ test("README and help list the options of the table, with their defaults", () =>
   );
 });
 
-test("what is given reaches the driver under the names of the table, and nothing else", () => {
+test("options reach the driver under the names of the table, and nothing else does", () => {
   const logger = pino({ enabled: false });
   const wanted = { reactors: 3, maxIoBytes: 8192, trustReboots: true, stateDirectory: "/x" };
   const args = ["--reactors=3", "--max-io=8192", "--trust-reboots", "--state-dir=/x"];
@@ -109,7 +109,7 @@ for (const [name, placeholder] of options) {
   });
 }
 
-test("what blksnapd does not know is refused", async () => {
+test("unknown options of blksnapd are refused", async () => {
   assert.match(await refused(["--no-such-option"]), "--no-such-option");
   assert.match(await refused(["stray"]), "stray");
   assert.match(await refused(["--max-io=5000"]), "--max-io: 5000 is not a multiple of 4096");

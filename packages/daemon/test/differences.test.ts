@@ -46,7 +46,7 @@ function kinds(before: Facts, now: Facts, nowMs = 1): string[] {
   return differences(before, now, nowMs).map(({ event }) => event);
 }
 
-test("nothing has changed, nothing is told", () => {
+test("no change, no events", () => {
   const full = facts({
     devices: { "/dev/a": DEVICE },
     waiting: { "/dev/w": { front: "/dev/ublkb7", why: "away" } },
@@ -68,7 +68,7 @@ test("devices come and go", () => {
   assert.equal(kinds(device(), facts()), ["detached"]);
 });
 
-test("each trouble of a device is told once, also of one that comes with it", () => {
+test("each problem of a device is reported once, even if it exists from the start", () => {
   const troubles: [string, Partial<DeviceFacts>][] = [
     ["front_ended", { isLive: false }],
     ["splice_lost", { isLost: true, node: "/dev/mapper/a", lostWhy: "reloaded" }],
@@ -152,7 +152,7 @@ test("a snapshot is created, taken, destroyed", () => {
   assert.equal(kinds(NO_FACTS, old), ["snapshot_resumed"]);
 });
 
-test("counts are told at once, then in sums, and none twice", () => {
+test("counts are reported at once, then in sums, and none twice", () => {
   const at = (count: number, life = "1") =>
     facts({ life, snapshots: { [ID]: snapshot({ counters: { "/dev/a": counted(count) } }) } });
   let known = at(0);
@@ -181,7 +181,7 @@ test("counts are told at once, then in sums, and none twice", () => {
   ]);
 });
 
-test("what was counted and not told yet is told when its snapshot goes, or counted on", () => {
+test("pending counts are reported when their snapshot ends, or carried on", () => {
   const at = (count: number, life = "1") =>
     facts({ life, snapshots: { [ID]: snapshot({ counters: { "/dev/a": counted(count) } }) } });
   let known = at(0);

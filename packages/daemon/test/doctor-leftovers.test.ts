@@ -86,7 +86,7 @@ test("devices that are served, and those of others, are left alone", async () =>
   const findings = await checkDevices(devices, given);
   assert.equal(
     findings.map(({ state, what, fix }) => [state, what, fix]),
-    [["ok", "1 devices are served; 3 of others are left alone", undefined]],
+    [["ok", "1 devices are served; 3 belong to other servers", undefined]],
   );
 });
 
@@ -96,7 +96,7 @@ test("a dead device of ours is removed, one that waits for a daemon is not", asy
   assert.match(waiting.what, "/dev/ublkb3 waits for a daemon");
   assert.match(waiting.hint ?? "", "Start it: blksnapd");
   assert.is(waiting.fix, undefined);
-  assert.match(dead.what, "/dev/ublkb9 is ours and has ended");
+  assert.match(dead.what, "/dev/ublkb9 belongs to blksnap and has ended");
   assert.is(await dead.fix?.(), "removed /dev/ublkb9");
   assert.equal(
     devices.infos.map(({ id }) => id),
@@ -104,7 +104,7 @@ test("a dead device of ours is removed, one that waits for a daemon is not", asy
   );
 });
 
-test("one that waits without a record is removed, unless its number is another's by then", async () => {
+test("a device without a record is removed, unless its number was reassigned", async () => {
   const devices = ublk([device(9, UblkState.QUIESCED)]);
   const [, forgotten] = await checkDevices(devices, surroundings());
   assert.match(forgotten.what, "/dev/ublkb9 waits without a record, and has no users");
@@ -174,7 +174,7 @@ test("links to devices that are gone or others' are removed", async () => {
   assert.equal(readdirSync(join(root, folder)).sort(), ["notes", "vdb"]);
 });
 
-test("files of the state directory that are nobody's are removed, unless a daemon has it", async () => {
+test("unclaimed files in the state directory are removed, unless a daemon uses it", async () => {
   const path = mkdtempSync(join(tmpdir(), "blksnap-state-"));
   const state = new StateDirectory(path);
   state.writeRecord("tracker-1", { id: 1 });
@@ -217,7 +217,7 @@ test("files of the state directory that are nobody's are removed, unless a daemo
   rmSync(path, { recursive: true });
 });
 
-test("what the next daemon is to attach again is not stale", () => {
+test("records of devices to be attached again are not stale", () => {
   const path = mkdtempSync(join(tmpdir(), "blksnap-state-"));
   const state = new StateDirectory(path);
   state.writeRecord("return-254:3", { device: "/dev/vg/data" });
@@ -267,7 +267,7 @@ test("a freeze guard without its daemon, and a take cut short, are told", () => 
   assert.match(cut.what, "a take of /dev/vdb was cut short");
 });
 
-test("a state directory that others may write, or that is on a disk, is told", () => {
+test("a state directory that is writable for others, or on a disk, is reported", () => {
   const disk = mkdtempSync(join(tmpdir(), "blksnap-dir-"));
   chmodSync(disk, 0o777);
   assert.is(checkStateDirectory(disk).state, "error");

@@ -41,7 +41,7 @@ for (const [where, number] of [
     write(`run/udev/data/b${number}`, "E:ID_FS_TYPE=LVM2_member\n");
     const { state: found, what, hint } = checkLvm(new HostFiles(root), tracked);
     assert.is(found, "error");
-    assert.match(what, "LVM may take /dev/disk/by-id/a in place of the front");
+    assert.match(what, "LVM may use /dev/disk/by-id/a instead of the front");
     assert.match(hint ?? "", '"r|^/dev/disk/by-id/a$|" and "r|^/dev/sdb$|" to global_filter');
   });
 }

@@ -79,7 +79,7 @@ test("a daemon that serves over NBD is known by its words, and by what it left",
   assert.not.ok(isServedOverNbd(undefined, { trackers: [{ front: 0 } as never] }));
 });
 
-test("of a daemon without devices no protection of its memory is asked", () => {
+test("a daemon without devices needs no memory protection", () => {
   const { host, put } = healthyHost();
   put("proc/11/status", "Name:\tnode\nVmLck:\t   0 kB\nVmSwap:\t  8 kB\n");
   const processes = ownProcesses(host, 15);
@@ -109,7 +109,7 @@ test("processes are known by what they run", () => {
   assert.is(ownerOf(host, "/run/other", processes), undefined);
 });
 
-test("a daemon that is well protected gives nothing to complain of", () => {
+test("a well-protected daemon has no findings", () => {
   assert.equal(notOk(look(healthyHost().host)), []);
 });
 

@@ -52,7 +52,7 @@ function endFront(blksnapctl: string, seconds: number, programs: Record<string, 
   return { said: stderr, told: existsSync(told) ? readFileSync(told, "utf8") : "" };
 }
 
-test("what has no front, or is not open, is closed at once", () => {
+test("a volume without a front, or one that is not open, is closed at once", () => {
   assert.equal(endFront("exit 1", 3600), { said: "", told: "" });
   write(MARK, "254:4\n");
   assert.equal(endFront("exit 1", 3600), { said: "", told: "" });

@@ -37,7 +37,7 @@ function addDevice(kind: "fronts" | "images", isThere = true): void {
   if (isThere) mkdirSync(join(root, "sys/class/block/ublkb3"), { recursive: true });
 }
 
-test("with all programs the daemon starts, and nothing is said", () => {
+test("with all programs present the daemon starts silently", () => {
   addDevice("fronts");
   const { status, stderr } = run();
   assert.equal([status, stderr], [0, ""]);

@@ -146,7 +146,7 @@ test("a hook after the take that fails is told, and the snapshot stays", async (
   assert.equal(kinds, ["hook_ran", "hook_failed"]);
 });
 
-test("what cannot be taken stops no database", async () => {
+test("an impossible take runs no hooks", async () => {
   noting("10-a");
   const wrapped = driver();
   await wrapped.snapshotTake(id);
@@ -159,7 +159,7 @@ test("what cannot be taken stops no database", async () => {
   assert.not(told.some((event) => event.event === "take_failed"));
 });
 
-test("a hook that takes too long is killed with all its group, and the take is cancelled", async () => {
+test("a hook that takes too long is killed with its process group, and the take is cancelled", async () => {
   // Its child would keep the output open for a day, and ignores what can be ignored.
   noting(
     "10-a",
@@ -198,7 +198,7 @@ test("a hook after the take that takes all the time leaves the others their shar
   assert.ok(isSetGoing(), traced().join("\n"));
 });
 
-test("what a hook leaves in the background outlives it, and is not waited for", async () => {
+test("background processes of a hook survive it, and are not awaited", async () => {
   noting("10-a", '[ "$1" = post ] && exec kill $(cat "$0.pid")\nsleep 86400 &\necho $! >"$0.pid"');
   await driver().snapshotTake(id);
   assert.equal(
@@ -236,7 +236,7 @@ test("a file that others can write is refused, also by its folder, its owner or 
     assert.is(error.code, "HOOK_FAILED");
     assert.match(
       error.message,
-      /10-a before the take: .*(others than root may write|belongs to user 12345)/,
+      /10-a before the take: .*(writable for others than root|belongs to user 12345)/,
     );
     rmSync(path);
     chmodSync(directory, 0o755);
@@ -246,7 +246,7 @@ test("a file that others can write is refused, also by its folder, its owner or 
   assert.equal(await hooksIn(directory), [{ name: "10-a", path: trusted, distrust: undefined }]);
 });
 
-test("a link that leads nowhere is not a hook that can be left out; one to nothing at all is", async () => {
+test("a dangling link fails as a hook; a link to /dev/null disables it", async () => {
   const link = join(directory, "10-a");
   symlinkSync(join(dir, "not-mounted", "a"), link);
   const { code, message } = await failure(driver().snapshotTake(id));
@@ -262,7 +262,7 @@ test("a hook that cannot be started is a failed one", async () => {
   assert.match((await failure(driver().snapshotTake(id))).message, /exit status 12[67]/);
 });
 
-test("what no process can be started for fails the hook alone, before the take and after it", async () => {
+test("if no process can be started, only the hook fails, before and after the take", async () => {
   noting("10-a");
   noting("20-b");
   // More than a command line may have.

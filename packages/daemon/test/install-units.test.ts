@@ -160,7 +160,7 @@ test("nothing is written without root, systemd, blksnapctl or files of npm", () 
   assert.equal(written(), ["usr/lib/systemd/system/blksnapd.service"]);
 });
 
-test("all is taken back, unless the service is enabled or runs", () => {
+test("everything is uninstalled, unless the service is enabled or running", () => {
   assert.throws(() => uninstallUnits(surroundings()), /there are no units/);
   const lines = installUnits(surroundings()).filter((line) => line.startsWith("wrote "));
   writeFileSync(join(root, "etc/systemd/system/blksnap-mine.service"), "");
@@ -208,7 +208,7 @@ test("all is taken back, unless the service is enabled or runs", () => {
   assert.not.ok(existsSync(join(root, "usr/local/lib/blksnap")));
 });
 
-test("the program says what it refuses, as one line", () => {
+test("the program reports a refusal in one line", () => {
   const bin = join(packageFolder, "bin/blksnapd.mjs");
   const env = { PATH: "/none" };
   // Where it is run as root there is no blksnapctl, and else no right to.

@@ -76,7 +76,7 @@ test("elsewhere a line is JSON alone", () => {
   );
 });
 
-test("a log that cannot be written ends nothing, and what is missing is told when it can be", () => {
+test("an unwritable log stops nothing, and missing lines are reported later", () => {
   const full = openSync("/dev/full", "w");
   sayAll(full, false);
   closeSync(full);
@@ -117,7 +117,7 @@ test("a log that cannot be written ends nothing, and what is missing is told whe
   rmSync(folder, { recursive: true });
 });
 
-test("a pipe that blocks, and that nobody reads, stops nothing", () => {
+test("a blocking pipe without a reader stops nothing", () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-log-"));
   const path = join(folder, "fifo");
   assert.is(spawnSync("mkfifo", [path]).status, 0);

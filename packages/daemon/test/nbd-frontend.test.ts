@@ -178,7 +178,7 @@ test("a front whose original is away for ever can be given up", async () => {
   }
 });
 
-test("so it is for a user who is not root", async () => {
+test("the same holds for a user who is not root", async () => {
   // Who runs this is one, then.
   if (!isRoot) return;
   const user = new User(NOBODY);

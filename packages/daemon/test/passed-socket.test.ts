@@ -95,7 +95,7 @@ async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
   await ended;
 }
 
-test("who asks before the daemon is started is answered by it, and by the next one after its end", async () => {
+test("requests before the daemon's start are answered by it, and after its end by the next one", async () => {
   const { ino } = statSync(socket);
   for (const signal of ["SIGTERM", "SIGKILL", "SIGTERM"] as const) {
     const asked = ask();

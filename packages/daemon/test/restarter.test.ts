@@ -26,7 +26,7 @@ test("a service that systemd restarts is one", async () => {
   assert.is(await restartingService(service), "blksnapd.service");
 });
 
-test("what nobody restarts is refused, with the reason", async () => {
+test("an upgrade without a restarter is refused, with the reason", async () => {
   assert.match(await refusal({ environment: {} as never }), /without --supervise/);
   assert.match(await refusal({ pid: 43 }), /not by systemd/);
   assert.match(await refusal({ cgroup: "0::/user.slice/session-1.scope\n" }), /unknown/);

@@ -10,7 +10,7 @@ test("each failure in a row doubles the wait, up to a bound; a success begins an
   assert.equal(delays(), [2, 4, 8, 10, 10]);
 });
 
-test("a reason is news once, until another one comes, or a success", () => {
+test("a reason is reported once, until it changes or an attempt succeeds", () => {
   const pace = new RetryPace(1, 9);
   const isNews = ["a", "a", "b", "b", "a"].map((why) => pace.failed(why).isNews);
   assert.equal(isNews, [true, false, true, false, true]);

@@ -235,7 +235,7 @@ test("a new program that cannot serve is followed by the old one", () =>
     assert.equal(next, { pid: old, version: "1" });
   }));
 
-test("a wish to end may be refused, and then standbys are made as before", () =>
+test("a request to end may be refused, and then standbys are kept as before", () =>
   withWorld(async ({ supervisor, serving, standby, set, text, ended }) => {
     supervisor.start();
     const first = await serving();
@@ -249,7 +249,7 @@ test("a wish to end may be refused, and then standbys are made as before", () =>
     assert.is(ended(), undefined);
   }));
 
-test("a wish to end that comes between two daemons reaches the next one", () =>
+test("a request to end that arrives between two daemons reaches the next one", () =>
   withWorld(async ({ supervisor, serving, ended }) => {
     supervisor.start();
     const { pid } = await serving();
@@ -269,7 +269,7 @@ test("a daemon that cannot start ends the supervisor with its status", () =>
     assert.is(ended(), 9);
   }));
 
-test("shared roots are told from private ones", () => {
+test("shared and private roots are distinguished", () => {
   assert.ok(isSharedRoot("26 1 8:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"));
   assert.not(isSharedRoot("26 1 8:1 / / rw,relatime - ext4 /dev/vda1 rw\n"));
 });

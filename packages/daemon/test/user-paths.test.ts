@@ -19,7 +19,7 @@ test("a user's daemon has its files in the folders of the user", () => {
   assert.is(usual["config"], `${homedir()}/.config/blksnap/blksnap.toml`);
 });
 
-test("what is given counts, and the machine's folders are root's", () => {
+test("given paths count, and root uses the machine's folders", () => {
   assert.is(withUserPaths(nbd("--state-dir=/x"), HOME, false)["state-dir"], "/x");
   assert.equal(withUserPaths(nbd(), HOME, true), nbd());
   assert.equal(userDefaults(nbd(), HOME, true), {});

@@ -40,7 +40,7 @@ test("freed slots are told in one message", () => {
   assert.equal([told, granted], [[[1, 2]], [-1]]);
 });
 
-test("those of a journal's area are told to nobody, and used again", () => {
+test("freed slots of an area with a journal are not reported, and are reused", () => {
   const { slots, told, granted, turn, none } = world();
   for (let slot = 0; slot < 40; slot++) slots.add(slot, true);
   slots.reuse(10, none);

@@ -31,7 +31,7 @@ function replayed(write: (append: AppendEntry, map: CbtMap) => void): CbtReplay 
   return replay;
 }
 
-test("word of lost data counts for the area that it names, and for no other", () => {
+test("a loss entry counts only for the area that it names", () => {
   const replay = replayed((append, map) => {
     encodeSwitch(map.info(), AREA, append);
     append(CbtOp.MARK, 1, 2, 0);

@@ -183,7 +183,7 @@ function allocation(pair: Pair, extents: number): number[] {
   return Array.from({ length: 2 * extents }, (_, at) => status.readUInt32BE(24 + at * 4));
 }
 
-test("holes of the original are holes until somebody writes there, and old data is none", async () => {
+test("holes of the original are holes until they are written, and old data is not a hole", async () => {
   const exported = { ...PARAMS, readOnly: false, volatileCache: true };
   const world = new World({ exported, queueDepth: 16, maxIoBytes: BLOCK });
   world.device.start();

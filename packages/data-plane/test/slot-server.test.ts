@@ -50,14 +50,14 @@ function setUp(isActive = () => true) {
 
 const user = (tracker: number) => ({ tracker, area: `area ${tracker}`, reactor: 0 });
 
-test("slots that are there are granted at once", async () => {
+test("available slots are granted at once", async () => {
   const { sent, storage, server } = setUp();
   storage.answers = [{ firstSlot: 7, count: 2 }];
   await server.serve(user(1), 4);
   assert.equal(sent, [[1, 7, 2]]);
 });
 
-test("who would be refused gets what others have not used", async () => {
+test("an area that would be refused gets slots that others have not used", async () => {
   const { sent, storage, server, gathered, gives } = setUp();
   storage.answers = [{ firstSlot: 7, count: 2 }];
   await server.serve(user(1), 4);
@@ -73,7 +73,7 @@ test("who would be refused gets what others have not used", async () => {
   ]);
 });
 
-test("who asks again after a refusal waits once, not twice", async () => {
+test("a second request after a refusal waits once, not twice", async () => {
   const { sent, storage, server } = setUp();
   await server.serve(user(1), 4);
   await server.serve(user(1), 4);
@@ -85,7 +85,7 @@ test("who asks again after a refusal waits once, not twice", async () => {
   assert.equal(sent.slice(2), [[1, 9, 1]]);
 });
 
-test("who was refused gets slots as soon as there are some, first come first served", async () => {
+test("refused areas get slots as soon as there are any, in order", async () => {
   const { sent, storage, server } = setUp();
   await server.serve(user(1), 4);
   await server.serve(user(2), 4);
@@ -102,7 +102,7 @@ test("who was refused gets slots as soon as there are some, first come first ser
   assert.equal(sent.slice(3), [[2, 3, 4]]);
 });
 
-test("a denial says whether there is no room, or it does not answer; also when that changes", async () => {
+test("a denial says whether space is missing or a store does not answer, even if that changes", async () => {
   const { denials, anew, storage, server } = setUp();
   storage.isWithholding = true;
   await server.serve(user(1), 4);
@@ -122,7 +122,7 @@ test("a denial says whether there is no room, or it does not answer; also when t
   assert.equal(anew, [false, false, true, false, true], "only answers answer");
 });
 
-test("who has asked again is not denied anew what it was denied before", async () => {
+test("a repeated request is not denied again for the earlier denial", async () => {
   const { denials, storage, server } = setUp();
   await server.serve(user(1), 4);
   const serving = server.serve(user(1), 4);

@@ -69,7 +69,7 @@ test("one that hangs is reported once, and when it continues", () => {
   assert.equal(watchdog.states, [{ index: 3, devices: 1, turns: 1, stalledMs: 0, stalls: 1 }]);
 });
 
-test("a main thread that comes late accuses nobody", () => {
+test("a late main thread reports no reactor", () => {
   const { clock, pass, said, watchdog } = world();
   pass(250);
   clock.ms += 60_000;

@@ -56,7 +56,7 @@ test("any number of takes leaves no timer behind", () => {
   }
 });
 
-test("a hold that nobody ends is over by itself, and told once", () => {
+test("a hold that is never released expires, and is reported once", () => {
   const { hold, engine, expire } = world();
   const told: string[] = [];
   hold.begin(DEADLINE_MS, nothing, () => told.push("expired"));
@@ -68,7 +68,7 @@ test("a hold that nobody ends is over by itself, and told once", () => {
   assert.equal(told, ["expired"]);
 });
 
-test("a hold that a throw ended is over, and one that it left continues", () => {
+test("a hold ends if its release throws, and continues if its switch throws", () => {
   const { hold, engine, timers } = world();
   engine.failure = new Error("after the release");
   hold.begin(DEADLINE_MS, nothing, nothing);

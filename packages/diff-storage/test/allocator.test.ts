@@ -164,7 +164,7 @@ test("slots beyond the end of a file are told, and never handed out twice", asyn
   );
 });
 
-test("a file that somebody cuts off is told once, and takes nothing more", async () => {
+test("a truncated file is reported once, and takes nothing more", async () => {
   let presentSlots = 0;
   const cuts: [store: number, firstSlotIndex: number][] = [];
   const { allocator, clock } = await makeAllocator(
@@ -349,7 +349,7 @@ test("a store that does not answer is passed over until it does", async () => {
   );
 });
 
-test("without a store that answers there are no slots, and nobody waits for any", async () => {
+test("without a responding store there are no slots, and requests do not wait", async () => {
   const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
     portionBytes: 32 * SLOT_BYTES,
   });

@@ -240,7 +240,7 @@ test(
     );
     await machine.accepted("/secret/a", "/dev/sdc");
     for (const path of ["/merged/a", "/own/a"]) {
-      assert.match(await machine.unknown(path, "/dev/sdc"), "has its files is not known");
+      assert.match(await machine.unknown(path, "/dev/sdc"), "it is unknown where");
     }
     assert.match(await machine.unknown("/over/a", "/dev/sdc"), "it covers /over, which it shows");
     assert.match(await machine.unknown("/tank/a", "/dev/sdc"), "its devices are not known (tank)");

@@ -19,7 +19,7 @@ test("growth starts when half a portion is left, ahead of need", async () => {
   assert.is(allocator.stats().freeBytes, 24 * SLOT_BYTES);
 });
 
-test("who needs slots during growth waits and is told", async () => {
+test("requests for slots during growth wait and are notified", async () => {
   let slow = false;
   const { allocator, clock } = await makeAllocator(
     (clock) => [new FakeStore({ clock, onPreallocate: () => ({ delayMs: slow ? 500 : 0 }) })],
@@ -180,7 +180,7 @@ function slowAllocator(delayMs: () => number) {
   return { allocator, clock, fill };
 }
 
-test("the start waits for as long as it gets on, and tells how far it is", async () => {
+test("the start waits as long as there is progress, and reports it", async () => {
   const { allocator, clock, fill } = slowAllocator(() => 5999);
   const started = allocator.start(true);
   await Promise.all([started, clock.advance(8 * 5999)]);
@@ -191,7 +191,7 @@ test("the start waits for as long as it gets on, and tells how far it is", async
   );
 });
 
-test("a start that does not get on ends, whatever it has", async () => {
+test("a start without progress fails, whatever it has allocated", async () => {
   let steps = 0;
   const { allocator, clock } = slowAllocator(() => (++steps > 3 ? 6001 : 10));
   const starting = failsWith("STORE_TIMEOUT", () => allocator.start(true));
@@ -199,7 +199,7 @@ test("a start that does not get on ends, whatever it has", async () => {
   await starting;
 });
 
-test("a start is given up with its caller", async () => {
+test("a start is cancelled with its caller", async () => {
   const { allocator, clock } = slowAllocator(() => 500);
   const gone = new AbortController();
   const starting = failsWith("ABORTED", () => allocator.start(true, gone.signal));
@@ -280,7 +280,7 @@ test("a start without room fails with what is needed and what there is", async (
   assert.is(fake!.backedBytes, 0, "the disk was not filled in the attempt");
 });
 
-test("stop answers who waits, and nothing grows afterwards", async () => {
+test("stop answers waiting requests, and nothing grows afterwards", async () => {
   let delayMs = 0;
   const { allocator, clock } = await makeAllocator(
     (clock) => [new FakeStore({ clock, onPreallocate: () => ({ delayMs }) })],

@@ -182,7 +182,7 @@ test("direct I/O is used where its alignment is no stricter than the caller's", 
     assert.equal(await open(BASE), [false, 1], "unknown alignment is taken to be a page");
   }));
 
-test("a file with a name of ours gets another one, and is removed by that", () =>
+test("a file with a generated name can be renamed, and is removed under its new name", () =>
   withDirectory(async (directory) => {
     const store = await openStore(directory, { ...BASE, fileName: "before" });
     const told: string[][] = [];
@@ -197,7 +197,7 @@ test("a file with a name of ours gets another one, and is removed by that", () =
     await unnamed.close(false);
   }));
 
-test("a file that is about to get another name is removed all the same, and nobody is told of the name", () =>
+test("a file that is being renamed is still removed, and the new name is not reported", () =>
   withDirectory(async (directory) => {
     const store = await openStore(directory, { ...BASE, fileName: "before" });
     let isTold = false;

@@ -57,7 +57,7 @@ test("a device that hangs is named and left; all others end", async () => {
   assert.equal([...done].sort(), ["device 1", "device 2", "snapshot s"]);
 });
 
-test("an operation that runs and hangs is not waited for without an end", async () => {
+test("the wait for a hanging operation is bounded", async () => {
   const { locks, done, end } = house();
   const hung = locks.run([deviceLock({ identity: "3" })], { what: "detach" }, () => never);
   hung.catch(() => undefined);
@@ -97,7 +97,7 @@ test("a snapshot that fails to end is named with its devices", async () => {
   ]);
 });
 
-test("as long as something gets on it is waited for", async () => {
+test("the end is awaited as long as there is progress", async () => {
   let written = 0;
   let finish: () => void = () => undefined;
   const flushed = new Promise<void>((resolve) => {
@@ -151,7 +151,7 @@ test("where one live device may not leave, all stay as they were, with their sna
   assert.equal(free.done, ["snapshot s", "device 1", "device 2", "device 3"]);
 });
 
-test("one that fails to leave all the same keeps those after it, and what has gone is named", async () => {
+test("a live device that fails to leave stops the rest, and the detached ones are named", async () => {
   const found = house();
   const { stays, held } = await endLiveOf(found, [0, 2]);
   assert.equal(stays, ["2 does not leave (detached before that: /dev/1)"]);

@@ -235,7 +235,7 @@ test("a hold waits for copies that go beside their writes, and none begins while
   assert.is(host.frontResults.get(1), BLOCK);
 });
 
-test("a dropped area is closed when such a copy has ended, and its write goes on", () => {
+test("a dropped area is closed when such a copy has ended, and its write continues", () => {
   const [host] = underWay();
   host.engine.dropArea();
   host.answer("original");

@@ -127,7 +127,7 @@ test("it stops at what is saved, at what another copies, and at its window", () 
   assert.equal(copied(narrow), [4, 6]);
 });
 
-test("who writes to what is copied ahead waits for it, and copies nothing", () => {
+test("writes to blocks that are being copied ahead wait, and copy nothing", () => {
   const host = inSequence();
   const before = host.original.slice();
   host.front(0, WRITE, 4 * BLOCK_BYTES, BLOCK_BYTES, 200);

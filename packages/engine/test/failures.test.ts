@@ -45,7 +45,7 @@ test("no space loses all blocks of the copy at once, and the fault is told once"
   assert.is(host.frontResults.get(1), 4096);
 });
 
-test("who needs a slot waits for it; a denial loses the block and lets the write through", () => {
+test("a write waits for its slot; a denial loses the block and lets the write through", () => {
   const host = new FakeHost();
   const area = host.take(0);
   host.front(0, WRITE, 0, 4096, 200);
@@ -85,7 +85,7 @@ test("writing a whole lost block to the image heals it, a part of it is an error
   assert.equal(lostRanges(area), [{ offsetBytes: 4096, lengthBytes: 4096 }]);
 });
 
-test("a failed direct image write leaves the old data, and who waited copies it", () => {
+test("a failed direct image write leaves the old data, and waiting requests copy it", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   host.take();

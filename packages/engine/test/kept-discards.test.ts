@@ -168,7 +168,7 @@ test("writes to the slice in flight wait for it, others do not", () => {
   assert.equal(afterTake(host).discarded, []);
 });
 
-test("a hold waits for the slice in flight, and who waited for it is held then", () => {
+test("a hold waits for the slice in flight, and its waiters are held then", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, DISCARD, 0, 4 * BLOCK);

@@ -204,7 +204,7 @@ test("a host that waits for a record has its own bound for that", () => {
   assert.is(host.frontResults.get(0), 4096);
 });
 
-test("copies that are all late keep nobody waiting", () => {
+test("a set of copies that are all late delays nothing", () => {
   const host = new FakeHost({ copiesMax: 1 });
   host.take(0, { storeShift: 4, storeCount: 2 });
   host.engine.area?.grantSlots(0, 4);

@@ -59,7 +59,7 @@ test("their blocks are lost, and nothing else is", () => {
   );
 });
 
-test("who reads one that is not found yet gets an error, and the next step does not find it again", () => {
+test("a read of a loss that is not found yet fails, and the next step does not count it again", () => {
   const { host, area, before } = taken();
   host.engine.loseSlots(0);
   const at = 3 * CHUNK_BYTES;

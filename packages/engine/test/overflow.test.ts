@@ -166,7 +166,7 @@ test("block-writes: a store that stays broken loses the blocks in the end", () =
   assert.equal(lostRanges(area), [{ offsetBytes: 0, lengthBytes: 8192 }]);
 });
 
-test("block-writes: the end of the snapshot releases everybody at once", () => {
+test("block-writes: the end of the snapshot releases all writes at once", () => {
   const host = new FakeHost();
   const area = host.take(0, blockWrites);
   area.denySlots(28);

@@ -4,7 +4,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { makeMap } from "./whole-maps.js";
 
-test("who uses slots faster than they come asks for twice as many, up to a bound", () => {
+test("an area that uses slots faster than they arrive asks for twice as many, up to a bound", () => {
   const area = new DiffArea(makeMap().map, {
     lowWaterSlots: 2,
     wantedSlots: 4,
@@ -31,7 +31,7 @@ test("who uses slots faster than they come asks for twice as many, up to a bound
   assert.equal([area.lowWaterSlots, area.wantedSlots], [2, 4], "it had not asked");
 });
 
-test("a denial that is told anew answers no question, and denies nobody who was given slots", () => {
+test("a repeated denial answers no request, and does not deny granted slots", () => {
   const area = new DiffArea(makeMap().map, { lowWaterSlots: 2, wantedSlots: 4 });
   const { slots } = area;
   const state = () => [slots.asked, slots.deniedErrno];

@@ -157,7 +157,7 @@ test("without memory the snapshot loses a slice, alone, and stays so", () => {
   assert.is(found.faultErrno, ENOSPC);
 });
 
-test("what the image writes into a lost slice fails, and is not a success of nothing", () => {
+test("an image write into a lost slice fails instead of writing nothing", () => {
   const host = new SparseHost();
   host.write(0, 3);
   host.area.denyMemory(0, ENOMEM);

@@ -184,7 +184,7 @@ test("handshakes that do not continue are ended, those that take their time byte
   );
 });
 
-test("a thousand connections at once: as many as are allowed stay, and who was there is served", async () => {
+test("a thousand connections at once: the permitted number stays, and earlier ones are served", async () => {
   await withServer(
     [ramDisk(8 * MIB)],
     async (server) => {

@@ -78,7 +78,7 @@ test("pieces and reads of any length", async () => {
   }
 });
 
-test("what nobody reads stays where it is, and is there later", async () => {
+test("unread data stays in place for later", async () => {
   await withPair(async ({ sender, socket, reader }) => {
     const data = pattern(8 * MIB);
     sender.write(data);

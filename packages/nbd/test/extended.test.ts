@@ -201,7 +201,7 @@ test("contexts that block status is asked for may come later than its header", a
   });
 });
 
-test("who may not write is told so behind the payload", async () => {
+test("a refused write is answered after its payload", async () => {
   await withServer([ramDisk(MIB, { readOnly: true })], async (server) => {
     const raw = new RawClient(server.socketPath);
     await raw.beginExtended("disk");

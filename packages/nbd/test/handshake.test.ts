@@ -159,7 +159,7 @@ test("block status for some contexts is offered where there are extended headers
   assert.is(flagsOf(7, option(8), select), 0x058f);
 });
 
-test("the oldest way to begin has zeroes behind it, unless nobody wants them", () => {
+test("the oldest handshake ends with zeroes, unless the client declines them", () => {
   const handshake = handshakeOf(IMAGE);
   handshake.replies.take();
   feed(handshake, u32(1));
@@ -312,7 +312,7 @@ test("a flood of options ends at its bound", () => {
   assert.ok(handshake.isClosed);
 });
 
-test("whoever takes leave is answered first", () => {
+test("a disconnecting client is answered first", () => {
   const handshake = begun(IMAGE);
   assert.equal(replies(feed(handshake, option(2))), [[2, 1, ""]]);
   assert.ok(handshake.isClosed);

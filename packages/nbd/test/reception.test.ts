@@ -72,7 +72,7 @@ test("why no connection can be accepted is told by name", async () => {
   assert.is(errors[0]?.message, "a connection cannot be accepted: ENOTSOCK");
 });
 
-test("what is agreed on comes to who serves it, and what nobody serves is closed", () =>
+test("a finished handshake reaches its export, and one without an export is closed", () =>
   withReception({}, async (path, served) => {
     const uri = nbdUri(path, DISK.name);
     assert.match(uri, "///image/1/disk?");

@@ -155,7 +155,7 @@ test("no TLS behind STARTTLS, a flood of options, other protocols: closed, and o
     assert.is(reached.listener.refused, 3);
   }));
 
-test("who says nothing is closed, before TLS and in it", () =>
+test("silent clients are disconnected, before and during TLS", () =>
   withListener(MIB, { handshakeTimeoutMs: 100 }, async (reached) => {
     await new Plain(reached).untilClosed();
     const half = new Plain(reached);
@@ -165,7 +165,7 @@ test("who says nothing is closed, before TLS and in it", () =>
     assert.is(reached.listener.refused, 2);
   }));
 
-test("hundreds at once: those beyond the limit are closed, and who is there is served", () =>
+test("hundreds at once: those beyond the limit are closed, and earlier ones are served", () =>
   withListener(MIB, { connectionsMax: 8 }, async (reached) => {
     const { folders, listener, uri } = reached;
     const client = await NbdClient.connect(uri(folders.client));
@@ -180,7 +180,7 @@ test("hundreds at once: those beyond the limit are closed, and who is there is s
     await client.close();
   }));
 
-test("a client with much to be told keeps nobody waiting", () =>
+test("a client with long replies delays no other", () =>
   withListener(8 * MIB, {}, async (reached) => {
     const { folders, server, uri } = reached;
     const slow = await NbdClient.connect(uri(folders.client));
@@ -226,7 +226,7 @@ test("at loopback without TLS clients come as they are", () =>
     await rejectsWith(NbdClient.connect(uri(folders.client)), "HANDSHAKE_REFUSED");
   }));
 
-test("who leaves in the middle of TLS is gone at once", () =>
+test("a client that disconnects during TLS is dropped at once", () =>
   withListener(MIB, { handshakeTimeoutMs: 600_000 }, async (reached) => {
     const half = new Plain(reached);
     await half.greet();

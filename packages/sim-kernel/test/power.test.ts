@@ -166,7 +166,7 @@ test("a kill in the middle of a read frees what was opened for one alone", () =>
     machine.start(() => closeSync(openSync("/dev/sda", exclusive)));
   }));
 
-test("mapped memory is the file's, until who mapped it is killed", async () => {
+test("mapped memory is the file's, until the process that mapped it is killed", async () => {
   await withMachines(1, async (machine) => {
     const mapped = machine.start(() => {
       writeFileSync("/run/map", new Uint8Array(8192));

@@ -207,7 +207,7 @@ test("more completions than a ring has places are not lost", async () => {
   });
 });
 
-test("with DEFER_TASKRUN completions appear only to who waits", async () => {
+test("with DEFER_TASKRUN completions appear only to a waiting caller", async () => {
   await onBoth(({ folder, saw }) => {
     const flags = SetupFlag.SINGLE_ISSUER | SetupFlag.DEFER_TASKRUN;
     const ring = new Ring({ entries: 4, flags });

@@ -84,7 +84,7 @@ test("a durable write is followed by a flush where the device has no FUA", async
   });
 });
 
-test("an error and a hang of the disk reach the user, and nobody else", async () => {
+test("errors and hangs of a disk reach only its users", async () => {
   await withMachine(async (machine) => {
     const disk = addDisk(machine);
     await serve(machine);

@@ -146,7 +146,7 @@ test("discard and write-zeroes read as zeroes and do not change the size", async
   assert.equal(results, [0, 0, 0]);
 });
 
-test("an operation that nobody knows is -EOPNOTSUPP, and does nothing", async () => {
+test("an unknown operation is -EOPNOTSUPP, and does nothing", async () => {
   const results = await serve([{ op: 4, sector: 0, sectors: 8 }], (content) => {
     assert.ok(content.every((byte) => byte === 97));
   });

@@ -206,7 +206,7 @@ test("a tag gets another buffer with the answer to its request, others keep thei
   );
 });
 
-test("buffers that somebody keeps outlive the queue", () => {
+test("retained buffers outlive the queue", () => {
   withQueue(
     () => undefined,
     ({ queue, calls, complete }) => {

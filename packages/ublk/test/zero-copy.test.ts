@@ -164,7 +164,7 @@ test("bytes that io_uring had no memory or thread to move are moved later", () =
   world.end();
 });
 
-test("a copy can be asked for once, and whoever asked is told", () => {
+test("a copy can be requested once, and the caller is notified", () => {
   const world = new World();
   world.reactor.takeCommands();
   const told: number[][] = [];

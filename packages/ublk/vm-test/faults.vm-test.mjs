@@ -201,7 +201,7 @@ test("a server killed while its device starts ends, and so does the device", () 
 test("the same with a device that would wait for the next server", () =>
   killMute(UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSUE));
 
-test("a server killed in the middle of its stop, with a request inside, ends all the same", async () => {
+test("a server killed in the middle of its stop, with a request inside, still ends", async () => {
   const program = new URL("keeping-server.mjs", import.meta.url).pathname;
   const server = begin(process.execPath, program);
   await once(server.child.stdout, "data");

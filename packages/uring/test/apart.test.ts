@@ -172,7 +172,7 @@ test("a call with a NUL in a path is refused, and costs no process", async () =>
   assert.equal(callersBesides(before), []);
 });
 
-test("a call that is not answered in time takes nobody else's answer", async () => {
+test("a call that times out does not get the answer of another", async () => {
   await withFolderMeanwhile(async (folder) => {
     const pipe = join(folder, "pipe");
     execFileSync("mkfifo", [pipe]);

@@ -89,7 +89,7 @@ test("what a file's place was looked for in is given back", () => {
   closeSync(fd);
 });
 
-test("what cannot be mapped is an error with code and errno", () => {
+test("a failed mapping is an error with code and errno", () => {
   const fd = createMemoryFile("test");
   for (const [call, errno] of [
     [() => MappedMemory.file(-1, 0, PAGE_BYTES), 9],

@@ -13,7 +13,7 @@ test("a message is a completion on the other ring", () => {
   to.close();
 });
 
-test("what is not a ring takes no message", () => {
+test("a descriptor that is not a ring takes no message", () => {
   const ring = new Ring({ entries: 8 });
   prepareMessage(ring, 0, 42, 1, 0, 9, 0);
   assert.ok(popCompletions(ring, 1)[0].result < 0);

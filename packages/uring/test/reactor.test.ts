@@ -251,7 +251,7 @@ test("places of buffers are taken for a driver once, as many as there are", () =
   });
 });
 
-test("a loop that nobody can wake any more ends with an error", () => {
+test("a loop that can no longer be woken ends with an error", () => {
   const { port1, port2 } = new MessageChannel();
   const options = { port: port2, onMessage: () => undefined, onError: () => undefined };
   const reactor = new Reactor({ ...options, wakeFd: -1 });

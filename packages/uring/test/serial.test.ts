@@ -18,7 +18,7 @@ test("one operation after another, also after one that fails", async () => {
   assert.equal(seen, ["a begins", "a ends", "b begins", "b ends"]);
 });
 
-test("with a limit of its turn, one that does not end keeps the next from nothing", async () => {
+test("with a time limit, an operation that hangs does not block the next", async () => {
   const serial = new Serial();
   let end: (value: string) => void = () => undefined;
   const hanging = serial.run(() => new Promise<string>((resolve) => (end = resolve)), 1);
@@ -30,7 +30,7 @@ test("with a limit of its turn, one that does not end keeps the next from nothin
   clearInterval(alive);
 });
 
-test("what passes is tried again, what does not pass, or not in time, fails", async () => {
+test("temporary failures are retried; permanent ones, or those past the limit, fail", async () => {
   let attempts = 0;
   const attempt = async (): Promise<number> => {
     attempts++;

@@ -208,7 +208,7 @@ async function ended(change, why) {
     encoding: "utf8",
   });
   assert.notEqual(status, 0);
-  assert.match(stderr, /SPLICE_LOST|does not lead to the front/);
+  assert.match(stderr, /SPLICE_LOST|no longer leads to the front/);
   assert.notEqual(spawnSync("dd", [`if=${image}`, "of=/dev/null", "iflag=direct"]).status, 0);
   for (let told = ""; !told.includes('"splice_lost"'); told = ctl("events", "--all", "--json")) {
     await sleep();

@@ -195,10 +195,7 @@ export const REFUSED = {
     async work() {
       const { stack } = STACKS["LUKS2 on LVM"];
       stack.make(96);
-      assertRefused(
-        "/dev/mapper/opened",
-        /type crypt.*attach the device-mapper node that it lies on/s,
-      );
+      assertRefused("/dev/mapper/opened", /type crypt.*attach the device-mapper node below it/s);
       stack.remove();
     },
   },

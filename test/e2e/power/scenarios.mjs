@@ -1,4 +1,4 @@
-/** Ends and beginnings that are not cut under load: clean stops, strangers, damage, a medium that fails. */
+/** Ends and beginnings other than cuts under load: clean stops, strangers, damage, a medium that fails. */
 import assert from "node:assert/strict";
 import { DISKS, TRACKED } from "./machine.mjs";
 import {
@@ -117,7 +117,7 @@ export const SCENARIOS = {
     const rawCut = trackerOf(cut, raw.path);
     assert.notEqual(rawCut.generation, was(raw.path));
     assert.equal(rawCut.reason, "tracking_broken");
-    assert.match(rawCut.persistence.why, /nothing proves that nobody wrote/);
+    assert.match(rawCut.persistence.why, /nothing proves that there were no writes/);
     assert.equal(trackerOf(cut, files.path).generation, was(files.path));
     noteGenerations(machine, cut);
     // Stopped with the system, but this machine has no counter of its boots.

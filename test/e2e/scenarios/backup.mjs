@@ -129,7 +129,7 @@ test("an export takes a snapshot of its own, a raw copy is the same, and bad tar
   await run(["cmp", device, disk]);
   // Written by others where no file system is seen to change, and no sample is.
   const close = writeBuffered(t, disk, SIZE_BYTES - 3 * MIB + 1024 * 512);
-  assert.match(await ok(...raw, ...own, "--auto"), /something else has written.*\nfull: /);
+  assert.match(await ok(...raw, ...own, "--auto"), /another program has written.*\nfull: /);
   close();
   await run(["cmp", device, disk]);
   const mounted = await mount(t, disk);

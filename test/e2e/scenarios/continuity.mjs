@@ -52,7 +52,7 @@ function recordsIn({ state }) {
 }
 
 test(
-  "who was away comes back with its map only where its file system proves that nobody wrote",
+  "a device that was away keeps its map only if its file system proves that there were no writes",
   async (t) => {
     const disk = await medium(t);
     const { raw, ext4, devices, plugAgain } = await pluggable(t, disk);

@@ -60,7 +60,7 @@ test("a second daemon is refused: same socket, or same maps", async (t) => {
   assert.ok(await t.client.status(), "the first one continues");
 });
 
-test("after a killed daemon another starts, and its end detaches what nobody uses", async (t) => {
+test("after a killed daemon another starts, and its end detaches unused devices", async (t) => {
   const device = await loopDisk(t, 8 * MIB);
   const place = ownPlace(t);
   const killed = await Daemon.start({ ...place, name: "killed" });

@@ -228,7 +228,7 @@ test("snapshot_take: EFAULT, the original has shrunk", async (t) => {
   await destroy();
 });
 
-test("snapshot_destroy: ENODEV, unknown id, unlike everywhere else", async (t) => {
+test("snapshot_destroy: ENODEV, unknown id (elsewhere ESRCH)", async (t) => {
   await refused(t, "SNAPSHOT_NOT_FOUND", ENODEV, () => t.client.snapshotDestroy(NO_ID));
   const { id, destroy } = await createSnapshot(t, []);
   await destroy();
@@ -261,7 +261,7 @@ test("snapshot_waitevent: ESRCH, unknown id", async (t) => {
   await refused(t, "SNAPSHOT_NOT_FOUND", ESRCH, () => t.client.waitEvent(NO_ID, 0));
 });
 
-test("snapshot_waitevent: ESRCH, destroyed while somebody waits", async (t) => {
+test("snapshot_waitevent: ESRCH, destroyed during a wait", async (t) => {
   const { id, destroy } = await createSnapshot(t, []);
   const waiting = t.client.waitEvent(id, 2 ** 31 - 1).catch((error) => error);
   await destroy();

@@ -115,7 +115,7 @@ test("partition, device-mapper node and loop device above the front, under write
   assert.is(await needsRecovery(join(outerImage.path, "disk")), false);
 });
 
-test("a file system that somebody else has frozen stays frozen", async (t) => {
+test("a file system that another program has frozen stays frozen", async (t) => {
   const device = await nullDisk(t, { sizeMib: 32 });
   const { front } = await attach(t, device);
   const mounted = await formatAndMount(t, "ext4", front);
@@ -280,7 +280,7 @@ test("mounted in a container only: frozen, and said by the take and by status", 
   assert.match((await ctl("status")).stdout, /1 file system frozen\n/);
 });
 
-test("mounted over, or unmounted with a file still open: frozen all the same", async (t) => {
+test("mounted over, or unmounted with a file still open: still frozen", async (t) => {
   const covered = await formatted(t);
   const open = await formatted(t);
   const folder = await formatted(t);

@@ -112,7 +112,7 @@ test("one command of each queue stays parked, so that the kernel notices a death
   await t.daemon.stop();
 });
 
-test("a reactor that does not turn is reported, and status answers all the same", async (t) => {
+test("a stalled reactor is reported, and status still answers", async (t) => {
   const flag = join(t.folder, "block");
   const env = { NODE_OPTIONS: `--import ${BLOCKER}`, E2E_BLOCK_REACTORS: flag };
   await Daemon.startFor(t, { env });

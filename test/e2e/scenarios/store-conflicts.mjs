@@ -24,7 +24,7 @@ async function refuses(t, device, store, code, reason) {
   assert.is((await t.client.status()).snapshots.length, snapshots.length);
 }
 
-test("the bytes of a tracked device are not store, whatever they are called", async (t) => {
+test("the bytes of a tracked device are not a store, whatever they are called", async (t) => {
   const [other] = await ramDisks(t, 1, 4 * MIB);
   const file = imageFile(t, 4 * MIB);
   const before = random.bytes(4 * MIB);
@@ -49,7 +49,7 @@ test("the bytes of a tracked device are not store, whatever they are called", as
   assert.ok(before.equals(readFileSync(file)));
 });
 
-test("the bytes of a tracked file are not store, nor is what lies on them", async (t) => {
+test("the bytes of a tracked file are not a store, nor is what lies on them", async (t) => {
   const file = imageFile(t, 16 * MIB);
   const device = await loopDisk(t, 16 * MIB, { file });
   await makeFileSystem("ext4", device);

@@ -76,7 +76,7 @@ async function assertCorruptedOnce(t, { id }) {
   );
 }
 
-/** Ends it all: errors of the past are not obstacle. */
+/** Ends it all: errors of the past are not an obstacle. */
 async function end({ t, original, snapshot, detach, model }) {
   await snapshot.destroy();
   await detach();

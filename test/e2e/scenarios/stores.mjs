@@ -108,17 +108,17 @@ async function cutOff(t, cut) {
   truncateSync(file);
 }
 
-test("a file that somebody cuts off: what was in it is lost, and never reads as zeros", (t) =>
+test("a truncated store file: its data is lost, and never reads as zeros", (t) =>
   cutOff(t, (file) => truncateSync(file)));
 
-test("the same, where the file is as long again before anybody looks", (t) =>
+test("the same, if the file is extended again before the check", (t) =>
   cutOff(t, (file) => {
     const { size } = statSync(file);
     truncateSync(file);
     truncateSync(file, size);
   }));
 
-test("a folder: one file that nobody else may read, gone with the snapshot", async (t) => {
+test("a folder: one private file, removed with the snapshot", async (t) => {
   const folder = storeFolder(t);
   const device = await loopDisk(t, 8 * MIB);
   const { id, destroy } = await overwriteAll(t, device, 8 * MIB, [folder], 64 * MIB);

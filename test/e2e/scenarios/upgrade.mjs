@@ -80,7 +80,7 @@ test(
   { timeLimitMs: 900_000 },
 );
 
-test("an upgrade that nobody would attend to is refused, and the daemon continues", async (t) => {
+test("an upgrade without a supervisor is refused, and the daemon continues", async (t) => {
   await Daemon.startFor(t);
   const { pid } = (await t.client.status()).daemon;
   const { status, stdout } = await ctl("daemon", "upgrade", "--json");

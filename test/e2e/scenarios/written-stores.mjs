@@ -62,7 +62,7 @@ async function assertRight(t, { id, original, frozen }) {
 }
 
 test(
-  "a store that somebody writes to costs its snapshot, and no other, and the log names it",
+  "a foreign write to a store loses its snapshot and no other, and the log names it",
   async (t) => {
     const disk = await medium(t);
     const place = (name) => join(disk.path, name);
@@ -88,7 +88,7 @@ test(
     for (const { store, change } of stores) await change(store);
     t.daemon = await disk.start();
     const lines = t.daemon.log().split("\n");
-    const saidOf = (store) => `snapshot is lost: somebody wrote to the store ${store} while`;
+    const saidOf = (store) => `snapshot is lost: another program wrote to the store ${store} while`;
     assert.equal(
       stores.map(({ store }) => lines.some((line) => line.includes(saidOf(store)))),
       stores.map(({ isLost }) => isLost),

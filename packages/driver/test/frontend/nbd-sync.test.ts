@@ -42,14 +42,14 @@ async function syncOf(fd: number): Promise<number> {
   return front.sync(fd);
 }
 
-test("no thread of this process waits for the original", async () => {
+test("no thread of this process blocks on the original", async () => {
   const fd = openSync(path, "r+");
   assert.is(await syncOf(fd), 0);
   assert.is(hereCount, 0);
   closeSync(fd);
 });
 
-test("one that cannot be opened a second time is synced all the same", async () => {
+test("an original that cannot be opened a second time is still synced", async () => {
   // Of a descriptor that is none the helper finds as little as of one that it may not open.
   const status = await syncOf(1_000_000);
   assert.ok(status < 0);

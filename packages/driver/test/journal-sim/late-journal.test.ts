@@ -114,7 +114,7 @@ test("an answer before the bound leaves everything as it is", () => {
   assert.is(tracker.journal.io.tick(), false);
 });
 
-test("a log that is full, and that nobody makes longer, fails too", () => {
+test("a full log that is never extended fails, too", () => {
   const tracker = new Tracker(1);
   for (let block = 0; block < 3; block++) {
     tracker.write(block, block * 300);
@@ -203,7 +203,7 @@ function areaJournal() {
   return { kernel, store, journal, faults, copied };
 }
 
-test("a sync that ended for want of memory has failed: the next one would know nothing of it", () => {
+test("a sync that failed for lack of memory counts as failed: the next one would not report it", () => {
   const { kernel, store, journal, faults, copied } = areaJournal();
   kernel.faults = (file) => (file === store ? -ENOMEM : undefined);
   journal.copied(0, 0, makeSlot(0, 0), 0, 1);

@@ -80,7 +80,7 @@ test("discarded blocks are ranges of their own, also beside changed ones", async
   assert.equal((await changesSince(cbt, 1)).ranges, []);
 });
 
-test("since counts takes, and one that was not yet is refused", async () => {
+test("since counts takes, and a future one is refused", async () => {
   const cbt = map();
   write(cbt, 0, 512);
   cbt.switch();
@@ -126,7 +126,7 @@ function toldOf(call: () => unknown): readonly [string, string | null] {
   return ["none", null];
 }
 
-test("a map that lost marks: EFAULT for who reads, EINVAL for who marks, until the next take", async () => {
+test("a map that lost marks: EFAULT for readers, EINVAL for markers, until the next take", async () => {
   const cbt = map();
   const range = { offset_bytes: 0, length_bytes: 512 };
   const reading = () => readMap(cbt, 0, 1);
@@ -149,7 +149,7 @@ for (const [what, meanwhile] of [
   ["a new generation", (cbt: CbtMap) => cbt.reset(CbtReason.ROLLOVER)],
   ["a take", (cbt: CbtMap) => cbt.switch()],
 ] as const) {
-  test(`${what} between the generation and the map gives what belongs together`, async () => {
+  test(`${what} between reading generation and map gives a consistent pair`, async () => {
     for (const moment of ["before", "after"]) {
       const cbt = map();
       write(cbt, 0, CAPACITY);
@@ -222,7 +222,7 @@ test("writes and takes after a diff was begun to be told do not change what it t
   assert.is(told, changed_blocks);
 });
 
-test("takes without end, a map that is reset, and a detach end the diff by name", async () => {
+test("endless takes, a reset map, and a detach fail the diff with a named error", async () => {
   const busy = large();
   atSlice(busy, () => busy.switch());
   assert.is(await codeOf(changesSince(busy, 0)), "CBT_BUSY");

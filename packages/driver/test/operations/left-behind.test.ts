@@ -291,7 +291,7 @@ for (const persistent of [true, false]) {
   });
 }
 
-test("attach of one with a record: it is as free as before after any step", async () => {
+test("attach of a device with a record: it is released after any failed step", async () => {
   for (const isChanged of [false, true]) {
     const prepare = async (host: Host) => {
       await recorded(host);
@@ -340,7 +340,7 @@ test("recover: the record is free after any step, and the map is there", async (
   assert.ok(steps.length > 6, `only ${steps}`);
 });
 
-test("a front that cannot be recovered: who attaches next continues with its record", async () => {
+test("a front that cannot be recovered: the next attach continues with its record", async () => {
   const host = new Host();
   await killed(host);
   await host.restart();

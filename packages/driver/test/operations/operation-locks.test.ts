@@ -65,7 +65,7 @@ test("random schedules: none overlap under one name, all come in order, all end"
   }
 });
 
-test("one that hangs holds up those of its own names only", async () => {
+test("a hanging operation delays only those with its names", async () => {
   const all = locks();
   const hung = held();
   const done: string[] = [];
@@ -89,7 +89,7 @@ test("one that hangs holds up those of its own names only", async () => {
   await all.idle();
 });
 
-test("closed: what runs continues, what waits is given up, only the end is begun", async () => {
+test("closed: running operations continue, waiting ones are cancelled, only the end may begin", async () => {
   const all = locks();
   const first = held();
   const done: string[] = [];
@@ -107,7 +107,7 @@ test("closed: what runs continues, what waits is given up, only the end is begun
   assert.equal(done, ["last"]);
 });
 
-test("who goes away while it waits is not begun", async () => {
+test("an operation whose caller leaves while it waits is not begun", async () => {
   const all = locks();
   const first = held();
   const running = all.run(["a"], { what: "first" }, first.operation);

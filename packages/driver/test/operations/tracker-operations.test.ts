@@ -40,7 +40,7 @@ test("a front that is out of its node and cannot be ended misses writes, and say
   assert.throws(() => assertSpliced(tracker as never), /missed \(its detach did not end\)/);
 });
 
-test("what may be an export of this daemon is not an original, where fronts are exports", async () => {
+test("with NBD fronts, a possible export of this daemon is refused as an original", async () => {
   const refused = async (kind: string) => {
     const registry = {
       claimed: (_: string, use: (claim: object) => Promise<unknown>) => use({ identity: "" }),
@@ -187,7 +187,7 @@ test("what was lost while no daemon served is told before the daemon is ready", 
   operations.stopWatch(true);
 });
 
-test("one that is served late is settled before it is looked at, and no other is looked at", async () => {
+test("a late device is settled before its node is checked, and no other is checked", async () => {
   const { operations, begin, told, trackers, lost } = losses([]);
   await begin();
   trackers.set(3, lost(3));
@@ -242,7 +242,7 @@ test("what the daemon before has detached is listed before this one is ready, an
   const [away] = operations.away;
   assert.equal([away?.device, away?.why, away?.since], ["/dev/vg/data", null, "then"]);
   assert.equal(tried, ["device block:254:3"]);
-  assert.match(said[0] ?? "", /^not tracked: the daemon before/);
+  assert.match(said[0] ?? "", /^not tracked: the previous daemon/);
   operations.stopWatch(true);
 });
 

@@ -44,7 +44,7 @@ test("a name that only looks similar says nothing", () => {
   }
 });
 
-test("each file belongs to a record, or to nobody", () => {
+test("each file belongs to a record, or is unclaimed", () => {
   const expected: Record<string, string | undefined> = {
     "cbt-7": "tracker-7",
     [`area-${ONE}-${OTHER}`]: `snapshot-${ONE}`,

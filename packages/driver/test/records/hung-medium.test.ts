@@ -156,7 +156,7 @@ test("journals that nobody knows are not removed any more once that was given up
     globalThis.setTimeout = real;
   });
   assert.equal(restored, { pending: [], snapshots: [], endsRecorded: true });
-  assert.match(said.join(), "the medium does not answer: journals of takes");
+  assert.match(said.join(), "the medium does not answer: journals of incomplete takes");
   const removed = readdirSync(directory.path).filter((name) => name.endsWith(".journal"));
   assert.is(removed.length, 2);
   release();
@@ -241,7 +241,7 @@ test("work in steps takes as long as it gets on, and ends when it is given up", 
   }
 });
 
-test("who waits for what hangs continues without, unless it is ready by then", async () => {
+test("a wait for a hanging step continues without it, unless it is ready by then", async () => {
   let waiting: Waiting | undefined;
   let given = 0;
   const hangs = (one: Waiting) => {

@@ -2,7 +2,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { KeptState } from "../../dist/records/kept-state.js";
 
-test("what is closed or removed does not come back", () => {
+test("a closed or removed state never returns", () => {
   const closed = new KeptState();
   closed.leave();
   assert.ok(closed.hasLeft);

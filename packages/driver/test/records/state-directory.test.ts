@@ -119,7 +119,7 @@ test("every damaged byte, every cut and a newer version are named, and other rec
   });
 });
 
-test("a damaged record is read from its copy, which says so, and a damaged copy harms nobody", async () => {
+test("a damaged record is read from its copy, with a message, and a damaged copy is harmless", async () => {
   await withDirectory((state, path) => {
     const value = { device: "/dev/vg/one" };
     state.writeRecord("tracker-1", value);

@@ -148,7 +148,7 @@ test("a full file system at a rotation leaves the journal as it is", async (worl
   await persistence.close();
 });
 
-test("a directory that cannot be made or used is named; who needs none is served", async (world) => {
+test("an unusable directory is named; trackers that do not need it are served", async (world) => {
   writeFileSync(world.path, "a file in its place");
   const error = await refusal(prepared(world));
   assert.is(error.code, "PERSISTENT_STATE_UNUSABLE");

@@ -80,7 +80,7 @@ test("the record says whether it comes back by itself, and what it was", async (
   assert.is(later?.tracking.clean, false);
 });
 
-test("who is not asked for it, and has no record, leaves the directory alone", async (world) => {
+test("a tracker that is not persistent, and has no record, leaves the directory alone", async (world) => {
   const options = { persistent: false };
   assert.equal(await TrackerPersistence.prepare(world.directory, world.backing, options), {
     kind: "unrecorded",
@@ -168,7 +168,7 @@ test("two daemons do not share a directory", async (world) => {
   assert.is((await refusal(second.own())).code, "ALREADY_RUNNING");
 });
 
-test("nobody but root can read what is kept", async (world) => {
+test("only root can read persistent state", async (world) => {
   await ended(world);
   for (const name of readdirSync(world.path)) {
     assert.is(statSync(join(world.path, name)).mode & 0o077, 0, name);

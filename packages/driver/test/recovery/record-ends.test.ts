@@ -121,7 +121,7 @@ test("what was served without being kept does not continue, though its file syst
   assert.is(await verdict(), "new_generation");
 });
 
-test("one of another boot is left to who attaches it", async (world) => {
+test("a record of another boot is left for its attach", async (world) => {
   await served(world);
   const [record] = await trackerRecords(world.directory);
   const witness = { ...record!.tracking.witness, bootId: "another" };
@@ -142,7 +142,7 @@ test("a directory of another daemon is left alone, also when that one has ended"
   assert.equal(said, []);
 });
 
-test("what fails is said once", async (world) => {
+test("a failure is logged once", async (world) => {
   await served(world);
   const said: unknown[] = [];
   const say = (...words: unknown[]) => void said.push(words);
@@ -202,7 +202,7 @@ test("a medium that fails is tried again", async (world) => {
   assert.equal(await onRecord(world), { ...SERVING, serving: false });
 });
 
-test("one that does not answer keeps nobody waiting, and nobody begins with the record", async (world) => {
+test("a medium that does not answer delays nobody, and its record is not used", async (world) => {
   const { uuid } = await served(world);
   let release = (): void => undefined;
   /** Ends the wait that began last. */

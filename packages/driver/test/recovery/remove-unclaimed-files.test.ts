@@ -12,7 +12,7 @@ const LOST = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const AREA = "12345678-1234-4234-8234-123456789abc";
 const GONE = "99999999-8888-4777-8666-555555555555";
 
-test("what belongs to nobody is removed, what a record names or may name stays", () => {
+test("unclaimed files are removed; files that a record names or may name stay", () => {
   const path = mkdtempSync(join(tmpdir(), "blksnap-unclaimed-"));
   const state = new StateDirectory(path);
   try {

@@ -340,7 +340,7 @@ async function leftSealed(storeFile: string) {
   return { context: its, sealed, found: found as Resumed, said, errors, persistent, onRecord };
 }
 
-test("a store that somebody wrote to since the end costs its snapshot, and the log says what", async () => {
+test("a foreign write to a store loses its snapshot, and the log says why", async () => {
   const store = join(folder, "store");
   writeFileSync(store, Buffer.alloc(2 ** 20, 7));
   const { context, sealed, found, said, errors, persistent } = await leftSealed(store);
@@ -353,7 +353,7 @@ test("a store that somebody wrote to since the end costs its snapshot, and the l
   live(2);
   assert.is(await going, undefined);
   assert.not.ok(said.some((request) => request.startsWith("wakeArea")));
-  const text = `snapshot is lost: somebody wrote to the store ${store} while no daemon had it: it was modified`;
+  const text = `snapshot is lost: another program wrote to the store ${store} while no daemon used it: it was modified`;
   assert.is(errors.filter((error) => error.startsWith(text)).length, 1);
   assert.equal(await persistent.readRecords("snapshot-"), []);
   assert.equal(state.recordNames(), []);

@@ -50,7 +50,7 @@ function codeOf(world: World, work: Promise<unknown>): Promise<string> {
   );
 }
 
-test("a read-only disk, and nobody writes: that the snapshot may come back is said, and then it is destroyed", () =>
+test("a read-only disk without writers: the warning that the snapshot may return, and then its destroy", () =>
   within(async (world) => {
     await world.attach();
     const id = await world.take(true);

@@ -46,7 +46,7 @@ async function refusal(world: World, device: string): Promise<ControlError> {
   return (await world.run(attaching)) as ControlError;
 }
 
-test("nothing is attached while a front waits that no record tells of, and it continues with who knows it", () =>
+test("nothing is attached while a front without a record waits; a daemon that knows it resumes it", () =>
   within(async (world) => {
     const records = await followedByOlder(world);
     assert.equal((await world.run(world.driver.status())).trackers, []);

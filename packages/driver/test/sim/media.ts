@@ -20,7 +20,7 @@ const STEPS_MAX = 40;
 const FAILS_ONE_IN = 3;
 /** What the driver's log says of what a power cut would bring back. */
 const STILL_THERE = "a power cut before that would bring it back";
-const NOT_TOLD = "that tracking ends is not on record";
+const NOT_TOLD = "the end of tracking could not be recorded";
 
 /** A piece of I/O that has failed. */
 interface Failure {

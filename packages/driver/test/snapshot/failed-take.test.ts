@@ -316,7 +316,7 @@ function closing() {
   return { close, closes, failing, steps };
 }
 
-test("who closes members again finds none that is still being closed, and closes no map twice", async () => {
+test("closing members again finds none half closed, and closes no map twice", async () => {
   const { close, closes, failing, steps } = closing();
   failing.add("dropArea 1");
   const first = await close().catch((error: Error) => error.message);

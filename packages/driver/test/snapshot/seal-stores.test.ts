@@ -50,7 +50,7 @@ test("one that may still get what it was sent has none, and the log says so", as
   const { sizes, warned, paths } = await sealed([0], []);
   assert.equal(sizes, [undefined, 2 * SLOT_BYTES]);
   assert.is(warned.length, 1);
-  assert.ok(warned[0]?.startsWith(`${paths[0]}: what others write`));
+  assert.ok(warned[0]?.startsWith(`${paths[0]}: foreign writes`));
   assert.equal((await sealed([], ["an area"])).sizes, [undefined, undefined]);
   assert.equal((await sealed([], [], true)).sizes, [undefined, undefined]);
 });

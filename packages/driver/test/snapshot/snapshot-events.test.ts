@@ -10,7 +10,7 @@ const sequenceOf = async (event: Promise<unknown>) =>
   ((await event) as { sequence: number } | undefined)?.sequence;
 const never = new AbortController().signal;
 
-test("what nobody has taken is handed to the next daemon with its numbers and times", async () => {
+test("unread events are handed to the next daemon with their numbers and times", async () => {
   let saves = 0;
   const first = new SnapshotEvents(NOTHING, () => saves++);
   first.push(corrupted("/dev/a"));
@@ -61,7 +61,7 @@ test("closing wakes waiters, and later events are dropped", async () => {
   assert.is(events.record.events.length, 0);
 });
 
-test("what is only for the log is not told to users", async () => {
+test("events for the log are not shown to users", async () => {
   const events = new SnapshotEvents(NOTHING, () => undefined);
   const usage = { usedBytes: 1, limitBytes: 2 };
   events.push({ type: "growth_late", waitedMs: 1, freeBytes: 0, ...usage });

@@ -39,7 +39,7 @@ test("one that does not answer fails in time, whatever the others do", async () 
   assert.is(failure?.message, "/dev/of-4 is not synced in 20 ms");
 });
 
-test("one that does not answer has one thread, however often it is tried, and what it answers is nobody's error", async () => {
+test("a hanging flush occupies one thread, however often it is tried, and its late error is ignored", async () => {
   const hung = fileOf(3);
   const asked: number[] = [];
   let answer = (_error: Error): void => undefined;

@@ -114,7 +114,7 @@ test("a mark stays where the next daemon cannot resume the node either", async (
 test("an orderly end waits for a node that is suspended, and names one that stays so", async () => {
   const one = await suspended();
   const [left, ...more] = await one.exchanges.end(0);
-  assert.match(left ?? "", /^the node vg-data may stay suspended, and its users wait.*runbook/);
+  assert.match(left ?? "", /^the node vg-data may stay suspended; its users wait.*runbook/);
   assert.equal([more, one.hasMark()], [[], true]);
   const ended = one.exchanges.end(2 ** 31);
   one.dm.failing = "";
@@ -184,7 +184,7 @@ test("a node that another program suspends after an exchange stays so", async ()
   assert.equal([hasMark(), dm.isSuspended, dm.asked.includes(RESUME)], [false, true, false]);
 });
 
-test("an attach is refused where the last sync is late or fails, a detach goes on", async () => {
+test("an attach is refused if the last sync is late or fails, a detach continues", async () => {
   const late = () => [-ETIMEDOUT];
   const broken = () => {
     throw new Error("no process can be started");

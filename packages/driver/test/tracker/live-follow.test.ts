@@ -175,7 +175,7 @@ test("an attach that fails after the detach is tried again, under the node's nam
   assert.match(said[0] ?? "", /NOT tracked until .* \(attach fails\); retrying/);
 });
 
-test("it is not attached again where somebody has done it, or the node is gone", async () => {
+test("it is not attached again if it already is, or if the node is gone", async () => {
   for (const change of ["tracked", "gone"] as const) {
     const { follow, tracker, is, done, looks } = world();
     is.failing.attach = 1;
@@ -223,7 +223,7 @@ test("one that is detached is on record and listed until it is tracked, with why
   }
 });
 
-test("the next daemon goes on with what the one before had detached, for the same reason", async () => {
+test("the next daemon continues with what its predecessor had detached, for the same reason", async () => {
   const before = world();
   before.is.failing.attach = 9;
   before.is.growth = "same";

@@ -135,7 +135,7 @@ test("without room on record it is not tried, and without room to take it back i
   };
   const failure = await returns.counted(returns.all[0]!, failing).catch(({ message }) => message);
   assert.equal([failure, life().all[0]?.unended], ["it fails", 1]);
-  assert.match(said[0] ?? "", "stays on record");
+  assert.match(said[0] ?? "", "is not updated");
 });
 
 test("one is found by the name that it has, by those that it had, and by its uuid", async () => {

@@ -78,7 +78,7 @@ test("one that does not answer is asked no more for a while, and nothing that fa
   assert.is((await holes.of(late, file, true))?.ends, SOME);
 });
 
-test("a client waits for a while, and what is found later is for the next one", async () => {
+test("a client waits for a bounded time, and later results are for the next one", async () => {
   const file = trackerOf("file", DISK);
   let answer: (ends: Float64Array) => void = () => undefined;
   let looks = 0;

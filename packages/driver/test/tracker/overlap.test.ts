@@ -151,13 +151,13 @@ test("a tracked device is its number, whatever its name leads to", async () => {
   assert.is(await refusal(node("sda"), moved), "");
 });
 
-test("neighbours are not overlap", async () => {
+test("neighbours do not overlap", async () => {
   assert.is(await refusal(node("sda1"), tracked("sda2", "ublkb0")), "");
   assert.is(await refusal(node("sda1"), tracked("dm-0", "ublkb0")), "");
   assert.is(await refusal(node("sda2")), "");
 });
 
-test("what nobody can look through is not refused", async () => {
+test("stacks that cannot be resolved are not refused", async () => {
   rmSync(join(folder, "mountinfo"));
   const path = join(folder, "image");
   assert.is(await refusal(path, tracked("dm-0")), "");

@@ -14,7 +14,7 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(folder, { recursive: true }));
 
-test("what the daemon writes to is not a device, by any of its names", async () => {
+test("files that the daemon writes to are refused as originals, by any of their names", async () => {
   const [file, link, other] = [join(folder, "store"), join(folder, "link"), join(folder, "other")];
   writeFileSync(file, "");
   linkSync(file, link);

@@ -42,7 +42,7 @@ export interface Meeting {
 
 /**
  * The first node, from the top of `one`, whose bytes both stacks have. Two partitions of one disk, two
- * volumes of one group, two files of one file system are not meeting.
+ * volumes of one group, two files of one file system do not count as a meeting.
  */
 export function meetingOf(one: Stack, other: Stack): Meeting | undefined {
   for (const node of one.values()) {

@@ -66,7 +66,7 @@ test("a TPM's resets and the firmware's boots", async (context) => {
   assert.is((await readBootCounters(context.sources)).tpmResets, null);
 });
 
-test("a kernel that was started by kexec, or by nobody knows whom, is not the first", async (context) => {
+test("a kernel started by kexec, or in an unknown way, is not the first of its boot", async (context) => {
   efi(context, 17);
   for (const [type, isFirst] of [
     [GRUB, true],
@@ -113,7 +113,7 @@ test("the end of a boot: systemd takes the system down, and no other kernel is l
   assert.is(await isEndOfBoot(fails), false);
 });
 
-test("when all units have stopped, process 1 tells what comes, and nobody answers", async () => {
+test("when all units have stopped, the command line of process 1 tells what follows", async () => {
   const probe = (program: string, verb: string, kexec = "0\n") => ({
     systemState: async () => "",
     jobs: async () => "",

@@ -50,7 +50,7 @@ function proofOf({ image }: Context) {
   return prove(readFileSync(image));
 }
 
-test("an ext4 that nobody touches proves it; a check, a change of settings and mkfs show", async (context) => {
+test("an untouched ext4 proves that; a check, a change of settings and mkfs are detected", async (context) => {
   if (isMissing("mkfs.ext4")) return;
   make(context, 16, "mkfs.ext4", "-q", "-F");
   const first = await proofOf(context);
@@ -110,7 +110,7 @@ for (const options of [[], ["-l", "su=256k"]]) {
   });
 }
 
-test("who shares the device with another header proves nothing", async (context) => {
+test("a file system that shares the device with another header proves nothing", async (context) => {
   if (isMissing("mkfs.ext4")) return;
   make(context, 16, "mkfs.ext4", "-q", "-F");
   const bytes = readFileSync(context.image);

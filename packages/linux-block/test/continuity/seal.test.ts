@@ -66,7 +66,7 @@ function fstatWithin() {
   return stats;
 }
 
-test("a file that somebody wrote to is not as it was left", async () => {
+test("a foreign write to a file is detected", async () => {
   const modified = /^it was modified: its time is \d{4}-.*\.\d{9}Z, and was /;
   assert.match((await seen(() => writeAt(0))) ?? "", modified);
   assert.match((await seen(() => writeAt(2.5 * MIB))) ?? "", modified);
@@ -92,7 +92,7 @@ test("a file whose inode changed, and not its bytes, is as it was left", async (
   assert.is(await seen(moved), undefined);
 });
 
-test("who puts the times back is seen at the edges of the file", async () => {
+test("reset times are detected by the file's first and last bytes", async () => {
   utimesSync(file, 1_700_000_000, 1_700_000_000);
   const edges = "its first or last bytes have changed";
   assert.is(await seen(() => keepingTimes(() => writeAt(1024))), edges);

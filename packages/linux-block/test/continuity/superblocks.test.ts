@@ -264,7 +264,7 @@ test("garbage in superblocks neither fails nor is read far away", async () => {
   );
 });
 
-test("an error of the device is the caller's to know", async () => {
+test("a device error is passed to the caller", async () => {
   try {
     await digestContents(() => Promise.reject(new Error("EIO")), MIB);
     assert.unreachable("the error was swallowed");

@@ -97,7 +97,12 @@ test("what has a state, is suspended or is being changed has no clone", async ()
   const cases: [string, string, string, RegExp][] = [
     ["0 1000 cache 8:0 8:16 8:32 128 0 smq 0", "0", "", /type cache/],
     ["0 500 linear 8:0 0\n500 500 error", "0", "", /type error/],
-    ["0 1000 crypt aes :32:logon:x:y 0 8:0 0", "0", "", /type crypt: .*that it lies on$/],
+    [
+      "0 1000 crypt aes :32:logon:x:y 0 8:0 0",
+      "0",
+      "",
+      /type crypt: .*device-mapper node below it$/,
+    ],
     ["0 1000 multipath 0 0 1 1 service-time 0 1 2 8:0 1 1", "0", "", /multipath: .*volume on it$/],
     ["0 1000 linear 8:0 0", "1", "", /suspended/],
     ["0 1000 linear 8:0 0", "0", "0 900 linear 8:0 0", /in waiting/],
@@ -259,7 +264,7 @@ test("the process beside knows the calls", async () => {
   helper.end();
 });
 
-test("what is resumed goes on with its own table: one of another program is not made live", async () => {
+test("a resumed node keeps its own table: another program's table is not made live", async () => {
   const world = new World();
   world.add("254:3", "vg-data", "", "0 1000 linear 8:0 2048", "1");
   world.waiting.set("254:3", "0 2000 linear 8:0 2048");

@@ -110,7 +110,7 @@ function states(group: FreezeGroup): string[] {
   return group.report.map(({ state, why }) => `${state}: ${why}`);
 }
 
-test("frozen by somebody else: counts, and stays so; no freezing: synced and said", async () => {
+test("frozen by another program: counts, and stays frozen; no freezing: synced and reported", async () => {
   const [, foreign, vfat] = fixture.add("own", "foreign", "vfat");
   fixture.fail("--freeze", foreign!, "Device or resource busy");
   fixture.fail("--freeze", vfat!, "Operation not supported");

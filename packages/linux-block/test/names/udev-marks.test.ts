@@ -48,7 +48,7 @@ test("marks of devices that are gone are removed, others stay", () => {
   assert.equal([marked("images", "ublkb1"), marked("images", "ublkb2")], [true, false]);
 });
 
-test("a directory that cannot be made keeps nobody from anything", () => {
+test("a directory that cannot be created stops nothing", () => {
   const nowhere = new UdevMarks("/proc/self/stat/none", KINDS, folder);
   nowhere.add("fronts", "ublkb1");
   nowhere.remove("ublkb1");
