@@ -4,8 +4,8 @@
  * Each package carries an Nx tag `layer:NAME`; ALLOWED says which layers a layer may import: only such as
  * stand before it, so that there is no circle (biome finds those of files). Both what package.json declares
  * and what the sources really import are checked, and only packages/uring may hold native code. The picture
- * and the table of packages in README.md must be true, too, the list of CONTRIBUTING.md that says where
- * things go, and the page of time limits.
+ * of packages in README.md and CONTRIBUTING.md must be true, too, the table in README.md, the list of
+ * CONTRIBUTING.md that says where things go, and the page of time limits.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -133,33 +133,46 @@ function arrowsOf(picture) {
   return arrows;
 }
 
-function checkPicture(readme) {
-  const [, section] = readme.split("\n## Packages\n");
-  const [, picture] = /```\n([^`]*)```/.exec(section);
+const published = packages.filter((pkg) => pkg.manifest.private !== true);
+
+function sectionOf(path) {
+  return readFileSync(path, "utf8").split("\n## Packages\n")[1];
+}
+
+function checkPicture(path) {
+  const [, picture] = /```\n([^`]*)```/.exec(sectionOf(path));
   const arrows = arrowsOf(picture);
   const shown = new Set(arrows.flat());
-  for (const { dir, manifest } of packages.filter((pkg) => pkg.manifest.private !== true)) {
+  for (const { manifest } of published) {
     const short = manifest.name.replace("@blksnap/", "");
     if (short !== "errors" && !shown.has(short))
-      problems.push(`README.md: no ${short} in the picture`);
-    if (!section.includes(`[\`${manifest.name}\`](packages/${dir})`)) {
-      problems.push(`README.md: no ${manifest.name} in the table of packages`);
-    }
+      problems.push(`${path}: no ${short} in the picture`);
   }
   for (const [from, to] of arrows) {
     const full = (name) => (layerOfName.has(name) ? name : `@blksnap/${name}`);
     const dependencies = packages.find(({ manifest }) => manifest.name === full(from))?.manifest;
     if (dependencies?.dependencies?.[full(to)] === undefined) {
-      problems.push(`README.md: the picture has ${from} import ${to}, which it does not`);
+      problems.push(`${path}: the picture has ${from} import ${to}, which it does not`);
+    }
+  }
+}
+
+function checkTable(path) {
+  const section = sectionOf(path);
+  for (const { dir, manifest } of published) {
+    if (!section.includes(`[\`${manifest.name}\`](packages/${dir})`)) {
+      problems.push(`${path}: no ${manifest.name} in the table of packages`);
     }
   }
   for (const [, name, dir] of section.matchAll(/\[`([^`]+)`\]\(packages\/([\w-]+)\)/g)) {
     if (!packages.some((pkg) => pkg.dir === dir && pkg.manifest.name === name)) {
-      problems.push(`README.md: there is no package ${name} in packages/${dir}`);
+      problems.push(`${path}: there is no package ${name} in packages/${dir}`);
     }
   }
 }
-checkPicture(readFileSync("README.md", "utf8"));
+checkPicture("README.md");
+checkPicture("CONTRIBUTING.md");
+checkTable("README.md");
 problems.push(...whereProblems(), ...sizeProblems(), ...linkProblems(), ...limitProblems());
 
 for (const problem of problems) console.error(problem);
