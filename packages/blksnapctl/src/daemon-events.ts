@@ -42,7 +42,7 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
   front_waiting: ({ device, front, why }) => `users of ${front} wait for ${device}: ${why}`,
   front_ended: ({ device, front }) =>
     `another program has ended ${front}; detach ${device} and attach it again`,
-  renamed: ({ device, name_before }) => `${name_before}is now called ${device}`,
+  renamed: ({ device, name_before }) => `${name_before} is now called ${device}`,
   splice_lost: ({ node, front, why }) =>
     `${node} no longer leads to ${front}, writes are missed${because(why)}`,
   untracked: ({ device, why, given_up }) =>

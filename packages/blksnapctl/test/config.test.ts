@@ -55,7 +55,7 @@ test("errors end with status 1, warnings do not; each is one line with its place
   assert.is(bad.status, 1);
   assert.equal(bad.stdout.split("\n"), [
     "error    /etc/c.toml: it is wrong. Mend it",
-    "A daemon does not start with it: 1 to corrected",
+    "A daemon does not start with it: 1 to correct",
     "",
   ]);
   const json = check(JSON.stringify({ ...fine, problems }), "--json");

@@ -226,7 +226,7 @@ test("the next daemon does not wait at its start for what is held back, and atta
   assert.equal([next.asked.length, next.all.waited], [2, []]);
 });
 
-test("what passes while a machine starts is waited for, each reason said once", async () => {
+test("temporary failures at boot are waited for, each reason logged once", async () => {
   const { all, asked, at } = attaching(
     {
       "/dev/vg/a": [

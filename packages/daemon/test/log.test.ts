@@ -181,7 +181,7 @@ function pipe(body: (fd: number, taken: () => string, path: string) => void): vo
   rmSync(folder, { recursive: true });
 }
 
-test("a reader that has stood still gets time for what is urgent, and for nothing else", () => {
+test("a stalled reader gets time for urgent lines only", () => {
   pipe((fd, taken) => {
     let pauses = 0;
     let takesAt = Number.POSITIVE_INFINITY;

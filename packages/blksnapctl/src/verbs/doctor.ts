@@ -81,7 +81,7 @@ function reactorChecks({ reactors }: StatusResponse): DoctorCheck[] {
   return stalled.map(({ index, devices, stalled_ms }) => ({
     check,
     state: "error",
-    what: `reactor ${index}has been stalled for ${stalled_ms} ms`,
+    what: `reactor ${index} has been stalled for ${stalled_ms} ms`,
     why: `its ${devices} devices do not answer`,
     hint: "If that lasts, end the daemon with kill -9: the next one resumes without an I/O error",
   }));

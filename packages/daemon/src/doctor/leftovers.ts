@@ -208,8 +208,8 @@ export function checkLinks(
   });
   if (stale.length === 0) return [ok("links", `${folder} has no stale link`)];
   return stale.map((path) => {
-    const what = `${path} leads to no device of ours`;
-    const why = "who uses that name meets another disk, or none";
+    const what = `${path} does not lead to a device of blksnap`;
+    const why = "users of that name get another disk, or none";
     const finding = warning("links", what, why, "doctor --fix removes it");
     return { ...finding, fix: async () => removeLink(host.path(folder), host.path(path)) };
   });

@@ -43,7 +43,7 @@ export class UnknownFronts {
   async assertNone(path: string): Promise<void> {
     if (await this.areNone()) return;
     const names = this.names.join(", ");
-    const what = `${path}may be the original of ${names}, for which there is no usable record`;
+    const what = `${path} may be the original of ${names}, for which there is no usable record`;
     const hint =
       "Start the version of blksnapd that wrote the record; or give the front up: unmount it, then blksnapctl doctor --fix";
     throw new ControlError("DEVICE_BUSY", what, { hint });

@@ -16,7 +16,7 @@ export function splicingFailed(what: string, cause: unknown): ControlError {
   return new ControlError("SPLICE_FAILED", what, { cause });
 }
 
-/** Of a device in use that is no device-mapper node: says what can be done. */
+/** Of a device in use that is not a device-mapper node: says what can be done. */
 export function withWaysOn(error: unknown, device: string): unknown {
   const isBusy = error instanceof ControlError && error.code === "DEVICE_BUSY";
   return isBusy

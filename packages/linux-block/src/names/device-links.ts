@@ -111,7 +111,7 @@ function leadsTo(path: string, devicePath: string): boolean {
   return target === targetOf(devicePath) || target === devicePath;
 }
 
-/** Undefined for what is no link. */
+/** Undefined for what is not a link. */
 function targetIn(path: string): string | undefined {
   try {
     return readlinkSync(path);

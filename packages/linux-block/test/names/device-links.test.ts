@@ -99,7 +99,7 @@ test("a volume that is called as a folder of places has one link at least", () =
   );
 });
 
-test("a directory that cannot be made keeps nobody from anything", () => {
+test("a directory that cannot be created stops nothing", () => {
   const nowhere = new DeviceLinks("/proc/self/stat/none");
   assert.is(nowhere.add("data", "/dev/ublkb0"), undefined);
   nowhere.remove("/proc/self/stat/none/data", "/dev/ublkb0");
