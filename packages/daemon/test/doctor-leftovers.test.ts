@@ -168,7 +168,9 @@ test("links to devices that are gone or others' are removed", async () => {
   const findings = checkLinks(surroundings(), [], folder);
   assert.equal(
     findings.map(({ what }) => what),
-    ["by-original/dev/vdc", "vdc"].map((name) => `/links/${name} leads to no device of ours`),
+    ["by-original/dev/vdc", "vdc"].map(
+      (name) => `/links/${name} does not lead to a device of blksnap`,
+    ),
   );
   for (const { fix } of findings) await fix?.();
   assert.equal(readdirSync(join(root, folder)).sort(), ["notes", "vdb"]);
