@@ -3,7 +3,8 @@
  *
  * The file that $E2E_FAULT_FILE names holds a fault point per line. The thread that comes to the
  * first one takes its line out of the file and ends its process; the next daemon meets the next line. At a
- * point with `throws ` before it the step after it fails instead.
+ * point with `throws ` before it the step after it fails instead, with `stops ` the process stands still there until it is
+ * continued.
  */
 import {
   closeSync,
@@ -32,8 +33,8 @@ function look() {
 globalThis[Symbol.for("blksnap.fault-point")] = (point) => {
   look();
   const [next = ""] = armed;
-  const throws = next === `throws ${point}`;
-  if (next !== point && !throws) return;
+  const [how, name] = next.includes(" ") ? next.split(" ") : ["dies", next];
+  if (name !== point) return;
   try {
     // Two threads may be here: only one can make this file.
     closeSync(openSync(`${path}.${armed.length}`, "wx"));
@@ -45,6 +46,6 @@ globalThis[Symbol.for("blksnap.fault-point")] = (point) => {
     writeFileSync(`${path}.new`, armed.slice(1).join("\n"));
     renameSync(`${path}.new`, path);
   }
-  if (throws) throw new Error(`the step after ${point} fails`);
-  process.kill(process.pid, "SIGKILL");
+  if (how === "throws") throw new Error(`the step after ${point} fails`);
+  process.kill(process.pid, how === "stops" ? "SIGSTOP" : "SIGKILL");
 };

@@ -1,4 +1,4 @@
-/** Daemons that die at named points of the driver. */
+/** Daemons that die, or stand still, at named points of the driver. */
 import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -29,7 +29,7 @@ export class Faults {
     return { E2E_FAULT_FILE: this.#path, NODE_OPTIONS: `--import=${HOOK}` };
   }
 
-  /** Has the daemons that come next die at these points, one after the other. */
+  /** Has the daemons that come next die at these points, one after the other; fault-hook.mjs says what else they can do. */
   async arm(...points) {
     this.#forget();
     writeFileSync(`${this.#path}.new`, points.join("\n"));

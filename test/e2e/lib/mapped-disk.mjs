@@ -32,6 +32,11 @@ export class MappedDisk {
     return disk;
   }
 
+  /** With its next change of behaviour it has another size, of at most that of the disk below. */
+  resize(sizeBytes) {
+    this.#sectors = sizeBytes / 512;
+  }
+
   /** From now on it answers, also what it has kept. */
   heal() {
     return this.#load([`0 ${this.#sectors} linear ${this.#below} 0`]);

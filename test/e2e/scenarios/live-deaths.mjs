@@ -2,7 +2,17 @@
  * Live attach, and daemons that die in the middle of it, are stopped, or need what is attached. A run takes a
  * fifth of the deaths, by its seed; POINTS=. has all of them.
  */
-import { mkdirSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { basename, join } from "node:path";
 import * as assert from "uvu/assert";
 import { LIVE_FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
@@ -242,6 +252,77 @@ test("the daemon killed while the tables are exchanged", async (t) => {
   const { trackers, waiting } = await t.client.status();
   assert.equal([trackers, waiting], [[], []]);
   assert.equal([await tableOf(node), nodes()], before);
+  await t.daemon.stop();
+});
+
+const HALF = 32 * MIB;
+
+/** The program that exchanges tables for a daemon; undefined while there is none. */
+function exchangerOf(daemonPid) {
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    const stat = statOf(pid);
+    if (stat?.parent === daemonPid && stat.name === "apart:exchange") return { pid, ...stat };
+  }
+  return undefined;
+}
+
+function statOf(pid) {
+  try {
+    const [, name, rest] = /^\d+ \((.*)\) (.*)/.exec(readFileSync(`/proc/${pid}/stat`, "utf8"));
+    const [state, parent] = rest.split(" ");
+    return { name, state, parent: Number(parent) };
+  } catch {
+    // It has ended meanwhile.
+    return undefined;
+  }
+}
+
+test("the daemon, and the program that exchanges tables, killed between the kernel's refusal and the resume", async (t) => {
+  t.expectKernelMessages(/too small for target/);
+  const faults = new Faults(t);
+  t.daemon = await Daemon.startFor(t, { args: ["--supervise"], env: faults.environment });
+  const [below] = await ramDisks(t, 1, 2 * HALF);
+  const disk = await MappedDisk.create(t, below, 2 * HALF);
+  const node = await linear(t, disk.path);
+  const before = [await tableOf(node), nodes()];
+  await t.client.attach(node, { kind: "live" });
+  const user = openSync(node, "r+");
+  t.defer(() => closeSync(user));
+  const pid = await servingPid(t);
+  await faults.arm("stops live.return-prepared");
+  const asked = codeOf(t.client.detach(node));
+  await faults.met();
+  // The kernel looks at the table that waits once more when it is to be the live one: its disk is too small by then. And
+  // the freeze before that cannot be interrupted while it has something to write.
+  disk.resize(HALF);
+  await disk.keepWrites();
+  const bytes = Buffer.alloc(MIB, "d");
+  writeSync(user, bytes, 0, MIB, 0);
+  process.kill(pid, "SIGCONT");
+  const exchanger = await until("the freeze is under way", () => {
+    const found = exchangerOf(pid);
+    return found?.state === "D" ? found : undefined;
+  });
+  // It stands still when its call comes back.
+  process.kill(Number(exchanger.pid), "SIGSTOP");
+  await disk.heal();
+  await until("the exchange is refused", () => statOf(exchanger.pid)?.state === "T");
+  assert.match(await run(["dmsetup", "info", node]), /^State: +SUSPENDED$/m);
+  process.kill(pid, "SIGKILL");
+  process.kill(Number(exchanger.pid), "SIGKILL");
+  await successor(t, pid);
+  await asked;
+  await until("the node continues", async () =>
+    /^State: +ACTIVE$/m.test(await run(["dmsetup", "info", node])),
+  );
+  fsyncSync(user);
+  assert.equal(exchanges(), []);
+  assert.is((await t.client.cbtInfo(node)).device, node);
+  disk.resize(2 * HALF);
+  await disk.heal();
+  await t.client.detach(node);
+  assert.equal([await tableOf(node), nodes()], before);
+  assert.equal(readFileSync(node).subarray(0, MIB), bytes);
   await t.daemon.stop();
 });
 
