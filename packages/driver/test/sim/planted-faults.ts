@@ -169,7 +169,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "ranges that are marked reach no map",
-    seed: 32,
+    seed: 33,
     plant: omitted(Tracker.prototype, "markDirty", always as never, Promise.resolve()),
   },
   {
@@ -250,6 +250,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the stores of a persistent snapshot are removed by a stop",
+    seed: 3,
     plant: () =>
       replace(Snapshot.prototype, "closeStorage", (original) => {
         return function (this: unknown): unknown {

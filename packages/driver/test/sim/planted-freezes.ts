@@ -20,6 +20,7 @@ export const PLANTED_FREEZES: readonly PlantedFault[] = [
   },
   {
     what: "a take thaws before its instant",
+    seed: 2,
     plant: () =>
       replace(SimFreeze.prototype, "freeze", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<void> {
