@@ -17,22 +17,22 @@ const SYNC_TIMEOUT_MS = 60_000;
 export const PLANTED_HANGS: readonly PlantedFault[] = [
   {
     what: "a write waits for ever for its old data to be saved",
-    seed: 26,
+    seed: 43,
     plant: omitted(CopyPath.prototype, "expire", always),
   },
   {
     what: "what was not saved in time is not told of as lost",
-    seed: 16,
+    seed: 43,
     plant: omitted(CopyPath.prototype, "giveUp" as never, always),
   },
   {
     what: "a read of an image waits for ever for its store",
-    seed: 76,
+    seed: 114,
     plant: omitted(ImagePath.prototype, "expire", always),
   },
   {
     what: "a write waits for ever for a journal",
-    seed: 4,
+    seed: 7,
     plant: omitted(JournalIo.prototype, "tick", always, true),
   },
   {
@@ -57,7 +57,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "writes continue without a journal that the next daemon believes",
-    seed: 76,
+    seed: 101,
     plant: omitted(TrackerPersistence.prototype, "fail", always, Promise.resolve()),
   },
 ];
