@@ -7,7 +7,8 @@
 import { ftruncateSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { CbtMap, DiffAreaMap, RequestOp } from "@blksnap/engine";
-import { createMemoryFile, MappedMemory, prepareNop, Reactor } from "@blksnap/uring";
+import { DriverStandIn } from "@blksnap/ublk";
+import { createMemoryFile, MappedMemory, Reactor } from "@blksnap/uring";
 import { native } from "@blksnap/uring/testing";
 
 const plane = (name) => import(new URL(`../../packages/data-plane/dist/${name}`, import.meta.url));
@@ -25,7 +26,7 @@ const BATCH = 512;
 const FIRST = 2048;
 const REQUESTS = 32_768;
 const IO_TIMEOUT_MS = 10_000_000;
-const URING_CMD = 46;
+const MAX_IO_BYTES = 512 * 1024;
 const AREA = "11111111-1111-4111-8111-111111111111";
 const geometry = {
   capacityBytes: CAPACITY_BYTES,
@@ -41,13 +42,10 @@ function memoryFile(name, lengthBytes) {
   return fd;
 }
 
-/** Stands in for the driver: each tag whose command comes gets the next request, or waits for the next load. */
-class StandIn {
-  constructor(reactor) {
-    this.reactor = reactor;
-    this.devices = new Map();
-    this.keptHandler = reactor.addHandler({ onCompletion: () => undefined });
-    this.active = undefined;
+/** Has the next request ready for each tag, and times what the reactor does between two system calls. */
+class Loads {
+  constructor() {
+    this.driver = new DriverStandIn();
     this.left = 0;
     this.done = 0;
     this.block = 0;
@@ -56,37 +54,32 @@ class StandIn {
     this.marks = new Float64Array(REQUESTS / BATCH);
     const { enter } = native;
     native.enter = (fd, toSubmit, minComplete, flags) => {
-      if (this.since > 0) this.busyMs += performance.now() - this.since;
-      this.takeCommands();
       const status = enter(fd, toSubmit, minComplete, flags);
       this.since = performance.now();
       return status;
     };
   }
 
-  addDevice() {
-    const charFd = memoryFile("ublkc", MIB);
-    const descriptors = new Int32Array(MappedMemory.file(charFd, 0, MIB).buffer);
-    this.devices.set(charFd, { descriptors, kept: [] });
-    return charFd;
+  beforeEnter = (ring) => {
+    if (this.since > 0) this.busyMs += performance.now() - this.since;
+    this.driver.beforeEnter(ring);
+  };
+
+  use(reactor) {
+    this.reactor = reactor;
+    this.driver.use(reactor);
   }
 
-  takeCommands() {
-    const { sqes32: words, sqEntries, sqeWords } = this.reactor.ring;
-    for (let sqe = 0; sqe < sqEntries * sqeWords; sqe += sqeWords) {
-      if ((words[sqe] & 0xff) !== URING_CMD) continue;
-      const device = this.devices.get(words[sqe + 1]);
-      const tag = words[sqe + 12] >>> 16;
-      const [low, high] = [words[sqe + 8], words[sqe + 9]];
-      if (device === this.active) this.noteDone();
-      const isNext = device === this.active && this.left > 0;
-      if (isNext) this.deliver(device, tag);
-      else device.kept.push([tag, low, high]);
-      words.fill(0, sqe, sqe + sqeWords);
-      words[sqe + 1] = -1;
-      words[sqe + 8] = isNext ? low : 0;
-      words[sqe + 9] = isNext ? high : this.keptHandler;
-    }
+  /** A block of its own for each request of a load: an odd step visits all. */
+  next(descriptor) {
+    if (this.left <= REQUESTS - DEPTH) this.noteDone();
+    if (this.left === 0) return false;
+    this.left--;
+    this.block = (this.block + 40_503) % BLOCKS;
+    descriptor[0] = this.op;
+    descriptor[1] = SECTORS_PER_BLOCK;
+    descriptor[2] = this.block * SECTORS_PER_BLOCK;
+    return true;
   }
 
   noteDone() {
@@ -94,34 +87,13 @@ class StandIn {
     if (this.done % BATCH === 0) this.marks[this.done / BATCH - 1] = this.busyMs;
   }
 
-  /** A block of its own for each request of a load: an odd step visits all. */
-  deliver({ descriptors }, tag) {
-    this.left--;
-    this.block = (this.block + 40_503) % BLOCKS;
-    descriptors[tag * 6] = this.op;
-    descriptors[tag * 6 + 1] = SECTORS_PER_BLOCK;
-    descriptors[tag * 6 + 2] = this.block * SECTORS_PER_BLOCK;
-  }
-
   /** Microseconds for each request: the first ones, and those of a batch that nothing has disturbed. */
   run(charFd, op) {
-    const device = this.devices.get(charFd);
-    while (device.kept.length < DEPTH) this.reactor.turn();
-    Object.assign(this, {
-      op,
-      block: 0,
-      left: REQUESTS,
-      done: 0,
-      busyMs: 0,
-      since: 0,
-      active: device,
-    });
-    for (const [tag, low, high] of device.kept.splice(0)) {
-      this.deliver(device, tag);
-      prepareNop(this.reactor.ring, low, high, 0);
-    }
-    while (this.done < REQUESTS) this.reactor.turn();
-    this.active = undefined;
+    const { driver, reactor } = this;
+    while (driver.idleTags(charFd) < DEPTH) reactor.turn();
+    Object.assign(this, { op, block: 0, left: REQUESTS, done: 0, busyMs: 0, since: 0 });
+    driver.serve(charFd, this);
+    while (driver.idleTags(charFd) < DEPTH) reactor.turn();
     const batches = this.marks.map(
       (mark, index) => mark - (index === 0 ? 0 : this.marks[index - 1]),
     );
@@ -145,7 +117,7 @@ function attach(reactor, charFd) {
   const request = {
     type: "attach",
     tracker: 1,
-    queue: { charFd, queueDepth: DEPTH, maxIoBytes: 512 * 1024 },
+    queue: { charFd, queueDepth: DEPTH, maxIoBytes: MAX_IO_BYTES },
     originalFd,
     isBlock: false,
     geometry,
@@ -177,7 +149,7 @@ function take(device, charFd) {
   device.prepareArea(setup, map);
   device.hold(IO_TIMEOUT_MS, () => undefined);
   device.switchAndRelease(AREA);
-  device.areaOf(AREA).openImage({ charFd, queueDepth: DEPTH, maxIoBytes: 512 * 1024 });
+  device.areaOf(AREA).openImage({ charFd, queueDepth: DEPTH, maxIoBytes: MAX_IO_BYTES });
 }
 
 const { port2: port } = new MessageChannel();
@@ -185,15 +157,17 @@ const onError = (error) => {
   throw error;
 };
 const wakeFd = native.eventFd(0, 0);
-const reactor = new Reactor({ wakeFd, port, onMessage: () => undefined, onError });
-const standIn = new StandIn(reactor);
-const front = standIn.addDevice();
-const image = standIn.addDevice();
+const loads = new Loads();
+const { beforeEnter } = loads;
+const reactor = new Reactor({ wakeFd, port, onMessage: () => undefined, onError, beforeEnter });
+loads.use(reactor);
+const front = loads.driver.addDevice(DEPTH, MAX_IO_BYTES);
+const image = loads.driver.addDevice(DEPTH, MAX_IO_BYTES);
 const device = attach(reactor, front);
-const results = { "front read": standIn.run(front, READ) };
+const results = { "front read": loads.run(front, READ) };
 take(device, image);
-results["image read, original"] = standIn.run(image, READ);
-results["first write"] = standIn.run(front, WRITE);
-results["write again"] = standIn.run(front, WRITE);
-results["image read, slots"] = standIn.run(image, READ);
+results["image read, original"] = loads.run(image, READ);
+results["first write"] = loads.run(front, WRITE);
+results["write again"] = loads.run(front, WRITE);
+results["image read, slots"] = loads.run(image, READ);
 process.stdout.write(JSON.stringify(results), () => process.exit(0));

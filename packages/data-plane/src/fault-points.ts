@@ -111,5 +111,7 @@ type Hook = (point: FaultPoint | LiveFaultPoint) => void;
 
 const preloaded = (globalThis as unknown as Record<symbol, Hook | undefined>)[FAULT_HOOK];
 
+export const hasFaultHook: boolean = preloaded !== undefined;
+
 /** The step before this call is done, the one after it has not begun. */
 export const faultPoint: Hook = preloaded ?? (() => undefined);

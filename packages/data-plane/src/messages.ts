@@ -290,6 +290,13 @@ export interface GrantMessage {
   readonly isAnew?: boolean;
 }
 
+/** The thread may compile what its requests will use, while it has nothing else to do. */
+export interface WarmUpMessage {
+  readonly type: "warmUp";
+  /** Whether fronts will have it. */
+  readonly zeroCopy: boolean;
+}
+
 export interface RequestMessage {
   readonly id: number;
   readonly request: ReactorRequest;
@@ -297,7 +304,7 @@ export interface RequestMessage {
   readonly claim?: Claim | undefined;
 }
 
-export type ToReactor = RequestMessage | GrantMessage;
+export type ToReactor = RequestMessage | GrantMessage | WarmUpMessage;
 
 export interface SwitchReply {
   /** For how long writes were held, in microseconds. */

@@ -196,6 +196,11 @@ export class ReactorPool {
     await Promise.all(this.#handles.map(({ ready }) => ready));
   }
 
+  /** Has each reactor compile what requests will use, in the time that it has. @param zeroCopy fronts will have it */
+  warmUp(zeroCopy: boolean): void {
+    for (const handle of this.#handles) handle.send({ type: "warmUp", zeroCopy });
+  }
+
   /** How each reactor does. */
   get states(): readonly ReactorState[] {
     return this.#watchdog.states;

@@ -24,12 +24,14 @@ import type {
   SwitchReply,
   SwitchRequest,
   ToReactor,
+  WarmUpMessage,
 } from "./messages.js";
 import type { NewMap } from "./new-map.js";
 import { QueueMemory } from "./queue-memory.js";
 import { Slices } from "./slices.js";
 import { TrackedDevice } from "./tracked-device.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
+import type { StartWarmUp } from "./warm-up.js";
 
 /** What a reactor's server is made with. */
 export interface ReactorServerOptions {
@@ -39,6 +41,8 @@ export interface ReactorServerOptions {
   readonly port: MessagePort;
   readonly say: (message: FromReactor) => void;
   readonly settings: ReactorSettings;
+  /** Begins what a WarmUpMessage asks for; without it such a message is ignored. */
+  readonly startWarmUp?: StartWarmUp | undefined;
 }
 
 /** All but those that take memory in slices whose descriptors they have in hand. */
@@ -239,7 +243,8 @@ export class ReactorServer {
 
   #onMessage(received: ToReactor): void {
     if ("type" in received) {
-      this.#devices.get(received.tracker)?.areaOf(received.area)?.grant(received);
+      if (received.type === "warmUp") this.#warmUp(received);
+      else this.#devices.get(received.tracker)?.areaOf(received.area)?.grant(received);
       return;
     }
     const { id, request, claim } = received;
@@ -264,6 +269,13 @@ export class ReactorServer {
         this.#begin(id, request, claim, memory);
         memory.discard();
       });
+    });
+  }
+
+  #warmUp({ zeroCopy }: WarmUpMessage): void {
+    const { settings, startWarmUp } = this.#options;
+    startWarmUp?.(this.#reactor, settings, zeroCopy, (failure) => {
+      if (failure !== undefined) this.#reportError(failure);
     });
   }
 

@@ -3,8 +3,10 @@ import { writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, endProcessWithThread, type ReactorWorkerData } from "@blksnap/uring";
 import { errorText } from "./error-text.js";
+import { hasFaultHook } from "./fault-points.js";
 import type { FromReactor, ReactorSettings } from "./messages.js";
 import { ReactorServer } from "./reactor-server.js";
+import { WarmUp } from "./warm-up.js";
 
 /** As pino writes it. */
 const FATAL = 60;
@@ -27,7 +29,9 @@ function sayLast(error: unknown): void {
 /** When it ends nothing serves its requests any more, and their writers wait for the next process. */
 const { lostStatus } = settings;
 const untie = lostStatus === undefined ? () => undefined : endProcessWithThread(lostStatus);
-const server = new ReactorServer({ wakeFd, port, say, settings });
+// A test counts the fault points that the devices come by, not those of the warm-up.
+const startWarmUp = hasFaultHook ? undefined : WarmUp.start;
+const server = new ReactorServer({ wakeFd, port, say, settings, startWarmUp });
 try {
   server.run();
 } catch (error) {

@@ -39,7 +39,7 @@ performance.now = () => clockReads++ * 0.0001;
 /** A tracked device in a snapshot, with its image, over files in memory. */
 class World {
   readonly notices: ReactorNotice[] = [];
-  readonly ublk: FakeUblk;
+  readonly ublk = new FakeUblk();
   readonly front: number;
   readonly image: number;
   readonly #device: TrackedDevice;
@@ -55,11 +55,12 @@ class World {
       onError: (error) => {
         throw error;
       },
+      beforeEnter: this.ublk.beforeEnter,
     });
-    this.ublk = new FakeUblk(reactor);
-    this.front = this.ublk.addDevice();
-    this.image = this.ublk.addDevice();
-    this.#fds.push(wakeFd, this.front, this.image);
+    this.ublk.use(reactor);
+    this.front = this.ublk.addDevice(QUEUE.maxIoBytes);
+    this.image = this.ublk.addDevice(QUEUE.maxIoBytes);
+    this.#fds.push(wakeFd);
     const device = this.#attach(reactor, zeroCopy);
     this.#device = device;
     prepareArea(device, this.#area());

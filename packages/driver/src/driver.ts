@@ -64,6 +64,7 @@ import {
 } from "./status.js";
 import { named } from "./system/errors.js";
 import { LEAVE_PATIENCE_MS } from "./time-limits.js";
+import { warmUp } from "./tracker/front-queue.js";
 import { assertFront } from "./tracker/front-state.js";
 import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
 import { nodeChanges } from "./tracker/splice-watch.js";
@@ -139,6 +140,7 @@ export class Driver implements DriverControl {
       await driver.#reactors.ready();
       await options.untilTurn?.();
       await driver.#takeOver();
+      warmUp(driver.#reactors, driver.#settings, ublk);
       return driver;
     } catch (error) {
       await driver.#close();
@@ -242,8 +244,7 @@ export class Driver implements DriverControl {
   }
 
   detach(device: string, options: DetachRequestOptions = {}): Promise<DetachResponse> {
-    const detach = () => this.#trackers.detachAt(device, options);
-    const end = () => this.#late.giveUpOr(device, detach);
+    const end = () => this.#late.giveUpOr(device, () => this.#trackers.detachAt(device, options));
     return this.#operations.onDevices("detach of", [device], end);
   }
 

@@ -14,6 +14,7 @@ export {
 } from "./backing-file.js";
 export { featureNames, listDeviceIds, openCharacterDevice, UblkControl } from "./control.js";
 export { UblkDevice, type UblkDeviceOptions } from "./device.js";
+export { DriverStandIn, type RequestSource } from "./driver-stand-in.js";
 export { UblkError, type UblkErrorCode } from "./errors.js";
 export { BLOCK_URING_CMD_DISCARD, FileIo, type FileIoOwner } from "./file-io.js";
 export type { DeviceParams, NewDevice, UblkDeviceInfo } from "./layout.js";
@@ -40,3 +41,4 @@ export {
 export { FileTarget, fileTarget } from "./targets/file.js";
 export { memoryTarget } from "./targets/memory.js";
 export { nullTarget } from "./targets/null.js";
+export { offersZeroCopy } from "./zero-copy.js";

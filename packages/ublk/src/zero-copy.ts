@@ -10,7 +10,7 @@ import type { DeviceParams } from "./layout.js";
 const ZERO_COPY_FEATURES: number = UblkFeature.AUTO_BUF_REG | UblkFeature.USER_COPY;
 
 /** Whether a kernel that offers these features can serve devices with ZERO_COPY_FEATURES. */
-function offersZeroCopy(features: number): boolean {
+export function offersZeroCopy(features: number): boolean {
   const needed = ZERO_COPY_FEATURES | UblkFeature.BATCH_IO;
   return (features & needed) === needed;
 }

@@ -362,7 +362,7 @@ export function prepareCancel(
   );
 }
 
-/** Posts a completion with `targetLow/High` as user data and `value` as result to another ring. */
+/** Posts a completion with `targetLow/High` as user data and `value` as result to a ring, which may be this one. */
 export function prepareMessage(
   ring: Ring,
   targetRingFd: number,

@@ -2,10 +2,9 @@ import { closeSync, writeSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { bounded } from "./bounded.js";
 import { UringError } from "./errors.js";
-import { native } from "./native.js";
 import { END_REACTOR } from "./reactor.js";
+import { createEventFd } from "./system.js";
 
-const EFD_CLOEXEC = 0o2000000;
 const WAKE = new BigUint64Array([1n]);
 const END = new BigUint64Array([END_REACTOR]);
 /** How long a reactor may take to end after it was told to. */
@@ -67,8 +66,7 @@ export class ReactorThread {
     onMessage: (message: unknown) => void,
     onExit: (error: Error | undefined) => void,
   ) {
-    const wakeFd = native.eventFd(0, EFD_CLOEXEC);
-    if (wakeFd < 0) throw new UringError("SYSTEM_CALL_FAILED", "cannot make an eventfd", wakeFd);
+    const wakeFd = createEventFd();
     this.#wakeFd = wakeFd;
     const workerData: ReactorWorkerData = { wakeFd, options };
     try {

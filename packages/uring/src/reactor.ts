@@ -86,6 +86,8 @@ export interface ReactorOptions {
   readonly onError: (error: unknown) => void;
   /** Its first word counts the turns of the loop, for another thread to see that they continue. */
   readonly heartbeat?: Int32Array;
+  /** As RingOptions has it. */
+  readonly beforeEnter?: (ring: Ring) => void;
 }
 
 function full(what: string): UringError {
@@ -125,6 +127,7 @@ export class Reactor {
       cqEntries: entries * 8,
       flags: SetupFlag.SINGLE_ISSUER | SetupFlag.DEFER_TASKRUN | SetupFlag.SUBMIT_ALL,
       workerForEach: true,
+      beforeEnter: options.beforeEnter,
     });
     try {
       this.ring.registerRingFd();

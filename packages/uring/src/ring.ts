@@ -38,6 +38,8 @@ export interface RingOptions {
    * would keep all others from being started. Here it follows what is in flight (up to RLIMIT_NPROC).
    */
   readonly workerForEach?: boolean;
+  /** Called before each system call that takes entries: what stands in for a driver changes those that are new. */
+  readonly beforeEnter?: ((ring: Ring) => void) | undefined;
 }
 
 /**
@@ -66,6 +68,7 @@ export class Ring {
   /** Number of `io_uring_enter` calls so far; tests count with it. */
   enterCalls = 0;
   readonly #native: NativeRing;
+  readonly #beforeEnter: ((ring: Ring) => void) | undefined;
   readonly #ring32: Int32Array;
   readonly #sqTailIndex: number;
   readonly #sqFlagsIndex: number;
@@ -105,6 +108,7 @@ export class Ring {
     }
     const at = ring.offsets;
     this.#native = ring;
+    this.#beforeEnter = options.beforeEnter;
     this.fd = ring.fd;
     this.#enterFd = ring.fd;
     this.sqEntries = ring.sqEntries;
@@ -184,6 +188,7 @@ export class Ring {
     // The number of a closed ring's descriptor may be that of another file by now.
     if (this.#closed) throw new UringError("RING_CLOSED", "the ring is closed");
     if (((this.#sqTail - this.#cqHead) | 0) > this.#workers) this.#addWorkers();
+    if (this.#beforeEnter !== undefined) this.#beforeEnter(this);
     Atomics.store(this.#ring32, this.#cqHeadIndex, this.#cqHead);
     Atomics.store(this.#ring32, this.#sqTailIndex, this.#sqTail);
     this.enterCalls++;

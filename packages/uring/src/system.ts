@@ -4,6 +4,7 @@ import { native } from "./native.js";
 
 const MLOCK_ONFAULT = 1;
 const STDERR_FD = 2;
+const EFD_CLOEXEC = 0o2000000;
 
 function check(status: number, what: string): number {
   if (status < 0) throw new UringError("SYSTEM_CALL_FAILED", what, status);
@@ -59,6 +60,11 @@ export function endDirectIo(fd: number): void {
 /** A file that lives in memory and ends with its last descriptor (memfd_create, close-on-exec). */
 export function createMemoryFile(name: string): number {
   return check(native.memoryFile(name, 1), `cannot make the memory file ${name}`);
+}
+
+/** An eventfd for a Reactor, which a child process does not get. @throws UringError SYSTEM_CALL_FAILED: EMFILE, ENFILE */
+export function createEventFd(): number {
+  return check(native.eventFd(0, EFD_CLOEXEC), "cannot make an eventfd");
 }
 
 /** How many connections the kernel keeps for accept. */

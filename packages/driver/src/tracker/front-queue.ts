@@ -1,9 +1,9 @@
 /** Tells a tracker's reactor to serve its front. */
 
-import type { AreaId, SleepingArea } from "@blksnap/data-plane";
+import type { AreaId, ReactorPool, SleepingArea } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
 import { keyOfNumber } from "@blksnap/linux-block";
-import type { BackingFile } from "@blksnap/ublk";
+import { type BackingFile, offersZeroCopy, type UblkControl } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import type { Serving } from "../frontend/frontend.js";
 import { frontName } from "../nbd-exports.js";
@@ -60,6 +60,19 @@ export function mayPassPages(
   reactor: number,
 ): boolean {
   return zeroCopy === "auto" && reactors.hasRoomForPages(reactor, frontDepth);
+}
+
+/**
+ * Has the reactors compile what fronts and images will use, in the time that they have: after a recovery, whose users
+ * wait for it.
+ * @param ublk undefined where fronts are NBD exports, whose code is another one in part: nothing is done
+ */
+export function warmUp(
+  reactors: Pick<ReactorPool, "warmUp">,
+  { zeroCopy }: Pick<DriverContext, "zeroCopy">,
+  ublk: Pick<UblkControl, "features"> | undefined,
+): void {
+  if (ublk !== undefined) reactors.warmUp(zeroCopy === "auto" && offersZeroCopy(ublk.features));
 }
 
 /** The reactor that is to serve a tracker. */
