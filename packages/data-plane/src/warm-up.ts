@@ -35,11 +35,15 @@ const RING_ENTRIES = 64;
 const SECTORS_PER_BLOCK = 8;
 const CBT_BLOCK_SHIFT = 16;
 const BLOCKS = FIRST_WRITES;
+const BLOCKS_PER_CHUNK = 64;
+const CHUNKS = BLOCKS / BLOCKS_PER_CHUNK;
+/** Requests lie in every 680th chunk: offsets beyond 2 GiB are other numbers to V8 than those below. */
+const CHUNK_STRIDE = 680;
 /** Has no factor in common with BLOCKS: each block comes once in so many requests, and no sequence comes about. */
 const STRIDE = 1229;
 const AREA = "00000000-0000-4000-8000-000000000000" as AreaId;
 const geometry = {
-  capacityBytes: BLOCKS * 4096,
+  capacityBytes: CHUNKS * CHUNK_STRIDE * 2 ** 18,
   logicalBlockBytes: 512,
   chunkShift: 18,
   blockShift: 12,
@@ -61,7 +65,9 @@ class Load implements RequestSource {
   next(descriptor: Int32Array, result: number): boolean {
     if (result < 0) this.failed++;
     if (this.#asked === this.#count || this.isOver) return false;
-    const block = (this.#asked * STRIDE) % BLOCKS;
+    const number = (this.#asked * STRIDE) % BLOCKS;
+    const chunk = Math.floor(number / BLOCKS_PER_CHUNK) * CHUNK_STRIDE;
+    const block = chunk * BLOCKS_PER_CHUNK + (number % BLOCKS_PER_CHUNK);
     this.#asked++;
     descriptor[0] = this.#op;
     descriptor[1] = SECTORS_PER_BLOCK;
@@ -187,18 +193,17 @@ class World {
   *#take(): Generator<void> {
     if (this.#isOver) return;
     const device = this.#device;
-    const { capacityBytes, chunkShift } = geometry;
     const mapBytes = DiffAreaMap.byteLength(geometry);
     const setup = {
       id: AREA,
       map: { fd: this.#file("map", mapBytes), lengthBytes: mapBytes },
       storeCount: 1,
       storeFds: [this.#disk],
-      extents: [0, capacityBytes >> chunkShift],
+      extents: [0, CHUNKS],
       lowWaterSlots: 0,
       wantedSlots: 1,
       wantedSlotsMax: 1,
-      slotBytes: 1 << chunkShift,
+      slotBytes: 1 << geometry.chunkShift,
       overflow: { policy: OverflowPolicy.BREAK_SNAPSHOT, tickMs: 1000, ticksMax: 1 },
     };
     const map = device.newMap(setup);
