@@ -1,7 +1,12 @@
 /** The thread of one reactor. */
-import { writeSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
-import { assert, endProcessWithThread, type ReactorWorkerData } from "@blksnap/uring";
+import { errnoNameOf } from "@blksnap/errors";
+import {
+  assert,
+  endProcessWithThread,
+  type ReactorWorkerData,
+  unblockedWriter,
+} from "@blksnap/uring";
 import { errorText } from "./error-text.js";
 import { hasFaultHook } from "./fault-points.js";
 import type { FromReactor, ReactorSettings } from "./messages.js";
@@ -10,6 +15,10 @@ import { WarmUp } from "./warm-up.js";
 
 /** As pino writes it. */
 const FATAL = 60;
+const STDERR = 2;
+/** How long a reader of the log may take that has no room for the last line: users wait for the next process. */
+const LAST_LINE_WAIT_MS = 1000;
+const FULL_PAUSE_MS = 10;
 
 assert(parentPort !== null, "this module is for a worker thread");
 const port = parentPort;
@@ -23,7 +32,20 @@ function say(message: FromReactor): void {
 /** To the log itself: the main thread may not come to it before the process has ended. */
 function sayLast(error: unknown): void {
   const msg = `reactor ${settings.index} has ended: ${errorText(error)}`;
-  writeSync(2, `${JSON.stringify({ level: FATAL, time: Date.now(), msg })}\n`);
+  let left: Uint8Array = Buffer.from(
+    `${JSON.stringify({ level: FATAL, time: Date.now(), msg })}\n`,
+  );
+  const write = unblockedWriter(STDERR);
+  const clock = new Int32Array(new SharedArrayBuffer(4));
+  for (let waitMs = LAST_LINE_WAIT_MS; left.length > 0 && waitMs > 0; ) {
+    try {
+      left = left.subarray(write(left));
+    } catch (failure) {
+      if (errnoNameOf(failure) !== "EAGAIN") return;
+      waitMs -= FULL_PAUSE_MS;
+      Atomics.wait(clock, 0, 0, FULL_PAUSE_MS);
+    }
+  }
 }
 
 /** When it ends nothing serves its requests any more, and their writers wait for the next process. */
