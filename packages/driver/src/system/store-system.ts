@@ -21,8 +21,14 @@ import {
 } from "@blksnap/uring";
 import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
 
-/** How the kernel tells that writes are lost; other names say that it was not asked. */
-const LOST_WRITES: readonly string[] = ["EIO", "ENOSPC", "EDQUOT", "ESTALE"];
+/**
+ * How the kernel tells that it was not asked. Any other error is the one with which writes were lost: of a disk's medium,
+ * its transport or its driver, with names of their own (blk_errors of block/blk-core.c), or of a file system's server.
+ */
+const NOT_ASKED: readonly string[] = [
+  ...["EINVAL", "EOPNOTSUPP", "ENOSYS", "EPERM", "EACCES"],
+  ...["EBADF", "ESPIPE", "EAGAIN", "EINTR", "ECANCELED"],
+];
 
 const BLKGETSIZE64 = 0x80081272;
 
@@ -92,7 +98,8 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
     async hasLostWrites(fd) {
       const ask = (target: Ring, low: number, high: number): void =>
         prepareWritebackError(target, fd, low, high, 0);
-      return LOST_WRITES.includes(errnoName(await ring.submit(ask)));
+      const status = await ring.submit(ask);
+      return status < 0 && !NOT_ASKED.includes(errnoName(status));
     },
     statDirectIo: directIoAlignment,
     endDirectIo,

@@ -1,0 +1,21 @@
+import type { PromiseRing } from "@blksnap/uring";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { ringStoreSystem } from "../../dist/system/store-system.js";
+
+const ask = (status: number): Promise<boolean> | undefined => {
+  const ring = { submit: async () => status } as unknown as PromiseRing;
+  return ringStoreSystem(ring).hasLostWrites?.(0);
+};
+
+test("writes are lost by whatever name the kernel tells it, but for those that say that it was not asked", async () => {
+  // As blk_status_to_errno() has them of a disk: I/O, medium, target, transport, timeout, offline, protection, space.
+  for (const errno of [5, 61, 121, 67, 110, 19, 84, 28]) assert.is(await ask(-errno), true);
+  // A quota, a handle of NFS that is stale.
+  for (const errno of [122, 116]) assert.is(await ask(-errno), true);
+  // Not known to the kernel, not the right file, cancelled.
+  for (const errno of [22, 95, 38, 9, 29, 125, 4, 11]) assert.is(await ask(-errno), false);
+  assert.is(await ask(0), false);
+});
+
+test.run();
