@@ -37,7 +37,7 @@ interface Markable extends Marked {
 }
 
 /**
- * A new mark for a take; it is on record with the next save(). Without room for it, or where the store does not take it,
+ * A mark for a take; it is on record with the next save(). Without room for it, or where the store does not take it,
  * the snapshot has none, and it is as much on the store's medium as what is copied there.
  */
 export async function markStore(context: MarkContext, snapshot: Markable): Promise<void> {
@@ -49,9 +49,9 @@ export async function markStore(context: MarkContext, snapshot: Markable): Promi
       if (extent === "full") throw new Error("there is no room for it");
       snapshot.storeMark = { slot: extent.firstSlot, value: null };
     }
-    const { slot } = snapshot.storeMark;
-    // Nothing is believed of what comes late.
-    snapshot.storeMark = { slot, value: null };
+    const { slot, value: known } = snapshot.storeMark;
+    // Of a take that failed: it stands there still, and the record names it already.
+    if (known !== null) return;
     const value = randomUUID();
     await write(context, snapshot, slot, textOf(value));
     snapshot.storeMark = { slot, value };
