@@ -20,7 +20,8 @@ export interface StoreCutsOptions {
 
 export class StoreCuts {
   readonly #options: StoreCutsOptions;
-  readonly #cuts: Cut[] = [];
+  /** Per store where it begins: a medium that fails for hours is told of each second. */
+  readonly #cuts = new Map<number, Cut>();
 
   constructor(options: StoreCutsOptions) {
     this.#options = options;
@@ -32,7 +33,8 @@ export class StoreCuts {
     const text = `store ${store} ${what}: the old data in it is lost`;
     logger.error({ snapshot, store, firstSlotIndex }, text);
     const cut = { store, firstSlotIndex };
-    this.#cuts.push(cut);
+    const before = this.#cuts.get(store)?.firstSlotIndex ?? firstSlotIndex;
+    this.#cuts.set(store, { store, firstSlotIndex: Math.min(firstSlotIndex, before) });
     for (const { tracker, area } of members.values()) {
       if (area === undefined) continue;
       this.#tell(tracker, area.id, cut).catch((error: unknown) => {
@@ -43,7 +45,7 @@ export class StoreCuts {
 
   /** Before a device's area continues. */
   async tellAll(tracker: Tracker, area: AreaId): Promise<void> {
-    for (const cut of this.#cuts) await this.#tell(tracker, area, cut);
+    for (const cut of this.#cuts.values()) await this.#tell(tracker, area, cut);
   }
 
   async #tell({ id: tracker, reactor }: Tracker, area: AreaId, cut: Cut): Promise<void> {
