@@ -31,7 +31,7 @@ import { QueueMemory } from "./queue-memory.js";
 import { Slices } from "./slices.js";
 import { TrackedDevice } from "./tracked-device.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
-import type { StartWarmUp } from "./warm-up.js";
+import type { RunningWarmUp, StartWarmUp } from "./warm-up.js";
 
 /** What a reactor's server is made with. */
 export interface ReactorServerOptions {
@@ -58,6 +58,7 @@ export class ReactorServer {
   readonly #slices: Slices;
   /** Of areas that are not there yet. */
   readonly #newMaps = new Map<AreaId, NewMap>();
+  #warmUp: RunningWarmUp | undefined;
 
   constructor(options: ReactorServerOptions) {
     const { wakeFd, port, settings } = options;
@@ -237,13 +238,14 @@ export class ReactorServer {
         return;
       case "stop":
         assert(this.#devices.size === 0, "a reactor with devices is told to stop");
+        this.#warmUp?.end();
         this.#reactor.stop();
     }
   }
 
   #onMessage(received: ToReactor): void {
     if ("type" in received) {
-      if (received.type === "warmUp") this.#warmUp(received);
+      if (received.type === "warmUp") this.#startWarmUp(received);
       else this.#devices.get(received.tracker)?.areaOf(received.area)?.grant(received);
       return;
     }
@@ -272,11 +274,19 @@ export class ReactorServer {
     });
   }
 
-  #warmUp({ zeroCopy }: WarmUpMessage): void {
-    const { settings, startWarmUp } = this.#options;
-    startWarmUp?.(this.#reactor, settings, zeroCopy, (failure) => {
-      if (failure !== undefined) this.#reportError(failure);
-    });
+  #startWarmUp({ zeroCopy }: WarmUpMessage): void {
+    const { settings, startWarmUp, say } = this.#options;
+    const onEnd = (failure: unknown): void => {
+      this.#warmUp = undefined;
+      if (failure === undefined) return;
+      const message = `the warm-up failed, and first requests take longer: ${errorText(failure)}`;
+      say({ notice: "error", message });
+    };
+    try {
+      this.#warmUp = startWarmUp?.(this.#reactor, settings, zeroCopy, onEnd);
+    } catch (error) {
+      onEnd(error);
+    }
   }
 
   /**

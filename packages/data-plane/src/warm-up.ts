@@ -30,6 +30,8 @@ const PAUSE_MS = 20;
 /** Pauses in which something came, before this is given up: then requests of users have compiled the code. */
 const PAUSES_MAX = 100;
 const BUSY_MS_MAX = 1000;
+/** For what it has in hand to end. */
+const END_TIMEOUT_MS = 2000;
 const IO_TIMEOUT_MS = 60_000;
 const RING_ENTRIES = 64;
 const SECTORS_PER_BLOCK = 8;
@@ -95,22 +97,20 @@ class World {
   failure: unknown;
 
   constructor(settings: ReactorSettings, zeroCopy: boolean) {
-    const wakeFd = createEventFd();
-    this.#fds.push(wakeFd, this.#disk);
-    this.#reactor = new Reactor({
-      entries: RING_ENTRIES,
-      filesMax: RING_ENTRIES,
-      wakeFd,
-      port: this.#channel.port2,
-      onMessage: () => undefined,
-      onError: (error) => this.#fail(error),
-      beforeEnter: this.#driver.beforeEnter,
-    });
-    this.#idleHandler = this.#reactor.addHandler({ onCompletion: () => undefined });
-    this.#driver.use(this.#reactor);
-    this.#front = this.#driver.addDevice(DEPTH, MAX_IO_BYTES);
-    this.#image = this.#driver.addDevice(DEPTH, MAX_IO_BYTES);
-    this.#device = this.#attach({ ...settings, imageDepth: DEPTH }, zeroCopy);
+    this.#fds.push(this.#disk);
+    let reactor: Reactor | undefined;
+    try {
+      reactor = this.#makeReactor();
+      this.#reactor = reactor;
+      this.#idleHandler = reactor.addHandler({ onCompletion: () => undefined });
+      this.#driver.use(reactor);
+      this.#front = this.#driver.addDevice(DEPTH, MAX_IO_BYTES);
+      this.#image = this.#driver.addDevice(DEPTH, MAX_IO_BYTES);
+      this.#device = this.#attach({ ...settings, imageDepth: DEPTH }, zeroCopy);
+    } catch (error) {
+      this.#release(reactor);
+      throw error;
+    }
   }
 
   /** One turn of the ring, which does not wait. */
@@ -127,21 +127,43 @@ class World {
 
   /** Each step is followed by a turn. */
   *run(): Generator<void> {
-    this.#device.start();
-    yield* this.#take();
-    yield* this.#serve(this.#front, RequestOp.WRITE, FIRST_WRITES);
-    yield* this.#serve(this.#front, RequestOp.READ, REQUESTS);
-    yield* this.#serve(this.#image, RequestOp.READ, REQUESTS);
-    yield* this.#serve(this.#front, RequestOp.WRITE, REQUESTS);
+    try {
+      this.#device.start();
+      yield* this.#take();
+      yield* this.#serve(this.#front, RequestOp.WRITE, FIRST_WRITES);
+      yield* this.#serve(this.#front, RequestOp.READ, REQUESTS);
+      yield* this.#serve(this.#image, RequestOp.READ, REQUESTS);
+      yield* this.#serve(this.#front, RequestOp.WRITE, REQUESTS);
+    } catch (error) {
+      this.#fail(error);
+    }
     yield* this.#end();
   }
 
   close(): void {
-    this.#reactor.stop();
-    this.#reactor.turn();
+    this.#release(this.#reactor);
+  }
+
+  #release(reactor: Reactor | undefined): void {
+    reactor?.stop();
+    reactor?.turn();
     this.#driver.close();
     this.#channel.port1.close();
     for (const fd of this.#fds) closeSync(fd);
+  }
+
+  #makeReactor(): Reactor {
+    const wakeFd = createEventFd();
+    this.#fds.push(wakeFd);
+    return new Reactor({
+      entries: RING_ENTRIES,
+      filesMax: RING_ENTRIES,
+      wakeFd,
+      port: this.#channel.port2,
+      onMessage: () => undefined,
+      onError: (error) => this.#fail(error),
+      beforeEnter: this.#driver.beforeEnter,
+    });
   }
 
   #fail(error: unknown): void {
@@ -233,8 +255,10 @@ class World {
       cbt: { fd, lengthBytes },
       area: undefined,
     } as const;
-    const ticker = new IoTicker(this.#reactor, IO_TIMEOUT_MS);
-    return new TrackedDevice(this.#reactor, settings, request, ticker, () => undefined);
+    const reactor = this.#reactor;
+    const ticker = new IoTicker(reactor, IO_TIMEOUT_MS);
+    const attach = () => new TrackedDevice(reactor, settings, request, ticker, () => undefined);
+    return reactor.attempt(attach);
   }
 
   #file(name: string, lengthBytes: number): number {
@@ -243,6 +267,12 @@ class World {
     ftruncateSync(fd, lengthBytes);
     return fd;
   }
+}
+
+/** One that runs. */
+export interface RunningWarmUp {
+  /** The reactor is about to end: what this has in hand ends now, and it has nothing any more. */
+  end(): void;
 }
 
 /**
@@ -256,10 +286,10 @@ export type StartWarmUp = (
   settings: ReactorSettings,
   zeroCopy: boolean,
   onEnd: (failure: unknown) => void,
-) => void;
+) => RunningWarmUp;
 
 /** Warms the thread of a reactor, while that has nothing else to do. */
-export class WarmUp {
+export class WarmUp implements RunningWarmUp {
   readonly #reactor: Reactor;
   readonly #handler: number;
   readonly #onEnd: (failure: unknown) => void;
@@ -268,9 +298,11 @@ export class WarmUp {
   #seen: number;
   #pauses = 0;
   #busyMs = 0;
+  #isGivenUp = false;
+  #isEnded = false;
 
   static start: StartWarmUp = (reactor, settings, zeroCopy, onEnd) =>
-    void new WarmUp(reactor, settings, zeroCopy, onEnd);
+    new WarmUp(reactor, settings, zeroCopy, onEnd);
 
   private constructor(...[reactor, settings, zeroCopy, onEnd]: Parameters<StartWarmUp>) {
     this.#reactor = reactor;
@@ -282,11 +314,17 @@ export class WarmUp {
     this.#arm();
   }
 
+  end(): void {
+    this.#giveUp();
+    while (!this.#isEnded) this.#step();
+  }
+
   #arm(): void {
     prepareNop(this.#reactor.ring, 0, this.#handler, 0);
   }
 
   #onTurn(): void {
+    if (this.#isEnded) return;
     const isBusy = this.#reactor.completions - this.#seen > 1;
     this.#seen = this.#reactor.completions;
     if (isBusy && this.#pauses < PAUSES_MAX) {
@@ -294,31 +332,39 @@ export class WarmUp {
       this.#reactor.setTimer(PAUSE_MS, () => this.#onTurn());
       return;
     }
-    if (isBusy || this.#busyMs > BUSY_MS_MAX) this.#world.giveUp();
-    if (this.#step()) this.#arm();
+    if (isBusy || this.#busyMs > BUSY_MS_MAX) this.#giveUp();
+    this.#step();
+    if (this.#isEnded) this.#reactor.removeHandler(this.#handler);
+    else this.#arm();
   }
 
-  #step(): boolean {
+  #giveUp(): void {
+    if (this.#isGivenUp) return;
+    this.#isGivenUp = true;
+    this.#busyMs = 0;
+    this.#world.giveUp();
+  }
+
+  #step(): void {
     const begunMs = performance.now();
-    let isLeft = false;
     try {
-      isLeft = this.#steps.next().done !== true;
+      const isOver = this.#steps.next().done === true;
       this.#world.turn();
+      if (isOver) {
+        this.#world.close();
+        this.#finish(this.#world.failure);
+      }
     } catch (error) {
-      // What is still in flight has its memory until the thread ends.
-      this.#end(error);
-      return false;
+      // What is still in flight has its memory, and its files, until the process ends.
+      this.#finish(error);
     }
     this.#busyMs += performance.now() - begunMs;
-    if (!isLeft) {
-      this.#world.close();
-      this.#end(this.#world.failure);
-    }
-    return isLeft;
+    if (this.#isEnded || !this.#isGivenUp || this.#busyMs <= END_TIMEOUT_MS) return;
+    this.#finish(this.#world.failure ?? new Error("it does not end"));
   }
 
-  #end(failure: unknown): void {
-    this.#reactor.removeHandler(this.#handler);
+  #finish(failure: unknown): void {
+    this.#isEnded = true;
     this.#onEnd(failure);
   }
 }

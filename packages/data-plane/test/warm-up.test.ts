@@ -1,8 +1,13 @@
-import { readdirSync, readFileSync } from "node:fs";
+import { closeSync, readdirSync, readFileSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
+import { EPERM } from "@blksnap/errors";
+import { DriverStandIn } from "@blksnap/ublk";
 import { createEventFd, prepareNop, Reactor } from "@blksnap/uring";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
+import { native } from "../../uring/dist/native.js";
+import type { FromReactor } from "../dist/messages.js";
+import { ReactorServer } from "../dist/reactor-server.js";
 import { WarmUp } from "../dist/warm-up.js";
 
 const test = suite("warm-up");
@@ -61,6 +66,87 @@ test("a reactor that is busy is left alone, until its own requests have done the
   // Each turn has a completion of the handler; the others are those of the warm-up and of its pauses.
   const own = reactor.completions - before - turns;
   assert.ok(own > 0 && own < 300, `${own} turns of the warm-up among ${turns}`);
+});
+
+/** A server that is told to warm up, to make `turns`, and to stop. @returns what it has said */
+function stopped(turns: number): FromReactor[] {
+  const { port1, port2 } = new MessageChannel();
+  const wakeFd = createEventFd();
+  const said: FromReactor[] = [];
+  const say = (message: FromReactor): void => void said.push(message);
+  const server = new ReactorServer({
+    ...{ wakeFd, port: port2, say, startWarmUp: WarmUp.start },
+    settings: { ...settings, isFlusherOptional: true },
+  });
+  const tell = (message: unknown): void => {
+    port1.postMessage(message);
+    writeSync(wakeFd, new BigUint64Array([1n]));
+  };
+  tell({ type: "warmUp", zeroCopy: true });
+  for (let turn = 0; turn < turns; turn++) server.turn();
+  tell({ id: 1, request: { type: "stop" } });
+  while (server.turn());
+  port1.close();
+  closeSync(wakeFd);
+  return said;
+}
+
+test("a reactor that stops in the middle of it leaves nothing, and says nothing", () => {
+  stopped(1);
+  const before = held();
+  for (const turns of [1, 2, 3, 30, 300]) {
+    assert.equal(stopped(turns), [{ notice: "ready" }], `after ${turns} turns`);
+    assert.equal(held(), before, `after ${turns} turns`);
+  }
+});
+
+type Refused = "createRing" | "mapFile" | "memoryFile" | "eventFd";
+
+/** Why it fails where the system call `name` is refused for the n-th time that it is called. */
+function failureWithout(name: Refused, nth: number): unknown {
+  const real = native[name] as (...args: unknown[]) => unknown;
+  let calls = 0;
+  const refusing = (...args: unknown[]) => (++calls === nth ? -EPERM : real(...args));
+  Object.assign(native, { [name]: refusing });
+  let failure: unknown;
+  let isEnded = false;
+  try {
+    WarmUp.start(reactor, settings, true, (error) => {
+      failure = error;
+      isEnded = true;
+    });
+    while (!isEnded) reactor.turn();
+  } catch (error) {
+    failure = error;
+  }
+  Object.assign(native, { [name]: real });
+  return failure;
+}
+
+for (const name of ["createRing", "mapFile", "memoryFile", "eventFd"] as const) {
+  test(`where it has to do without ${name} it leaves nothing`, () => {
+    const before = held();
+    let nth = 1;
+    for (let failure: unknown; ; nth++) {
+      failure = failureWithout(name, nth);
+      assert.equal(held(), before, `call ${nth}`);
+      if (failure === undefined) break;
+      assert.match((failure as Error).message, "EPERM", `call ${nth}`);
+    }
+    assert.ok(nth > 1, "it was not asked for");
+  });
+}
+
+test("one that does not end is abandoned", () => {
+  const { idleTags } = DriverStandIn.prototype;
+  DriverStandIn.prototype.idleTags = () => 0;
+  let failure: unknown;
+  WarmUp.start(reactor, settings, false, (error) => {
+    failure = error;
+  });
+  while (failure === undefined) reactor.turn();
+  DriverStandIn.prototype.idleTags = idleTags;
+  assert.match((failure as Error).message, "does not end");
 });
 
 test.run();

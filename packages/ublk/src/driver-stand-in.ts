@@ -56,6 +56,18 @@ interface StandInDevice {
   source: RequestSource;
 }
 
+/** Its memory. Where there is none, the file is closed. @throws UringError MAP_FAILED */
+function descriptorsOf(charFd: number): MappedMemory {
+  const fileBytes = QUEUE_DEPTH_MAX * IO_DESC_BYTES;
+  try {
+    ftruncateSync(charFd, fileBytes);
+    return MappedMemory.file(charFd, 0, fileBytes);
+  } catch (error) {
+    closeSync(charFd);
+    throw error;
+  }
+}
+
 export class DriverStandIn {
   readonly #devices = new Map<number, StandInDevice>();
   /** By their place in the ring's table of registered buffers. */
@@ -75,9 +87,7 @@ export class DriverStandIn {
    */
   addDevice(depth: number, maxIoBytes: number): number {
     const charFd = createMemoryFile("ublkc");
-    const fileBytes = QUEUE_DEPTH_MAX * IO_DESC_BYTES;
-    ftruncateSync(charFd, fileBytes);
-    const memory = MappedMemory.file(charFd, 0, fileBytes);
+    const memory = descriptorsOf(charFd);
     const descriptors = Array.from(
       { length: depth },
       (_, tag) => new Int32Array(memory.buffer, tag * IO_DESC_BYTES, DESC_WORDS),
