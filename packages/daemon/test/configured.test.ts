@@ -91,6 +91,20 @@ test("it is not where this daemon ends before that", async () => {
   assert.equal(asked, []);
 });
 
+test("daemons that are replaced by newer ones do not count as such that have ended over a device", async () => {
+  const all = DEVICES.map(({ device }) => device);
+  for (let upgrades = 0; upgrades < 6; upgrades++) {
+    const { configured, driver } = daemon();
+    await configured.attachTo(driver);
+    configured.end(true);
+    assert.equal(waited(), all);
+  }
+  const { configured, driver, attached, over } = daemon();
+  await configured.attachTo(driver);
+  await over(true);
+  assert.equal([attached, missing(configured)], [all, []]);
+});
+
 test("a detach has what is to come given up, and else is the driver's", async () => {
   const { configured, driver, attached, over, control } = daemon();
   await configured.attachTo(driver);

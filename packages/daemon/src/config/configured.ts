@@ -13,7 +13,7 @@ import { overlay } from "../overlay.js";
 import { ConfiguredDevices, devicesToAttach } from "./attach-configured.js";
 import { isError, problemText } from "./config-problem.js";
 import type { InForce } from "./in-force.js";
-import { ServedFile } from "./served.js";
+import { ServedFile, type WaitedFor } from "./served.js";
 
 /** The part of the driver that is asked here. */
 interface Attaches {
@@ -30,6 +30,7 @@ export class Configured {
   readonly #ended = new AbortController();
   #devices: ConfiguredDevices | undefined;
   #isKept = true;
+  #isHandedOver = false;
 
   constructor(inForce: InForce, values: Values, logger: Logger) {
     this.#inForce = inForce;
@@ -93,6 +94,7 @@ export class Configured {
   end(isHandOver: boolean): void {
     this.#ended.abort();
     this.#isKept = isHandOver;
+    this.#isHandedOver = isHandOver;
     this.#keep();
   }
 
@@ -101,9 +103,17 @@ export class Configured {
     this.#file.removeOf(process.pid);
   }
 
+  /** The next daemon counts this one, unless it ends in order: no device has brought that about. */
+  #waited(): WaitedFor[] | undefined {
+    const uncounted = this.#isHandedOver ? 1 : 0;
+    return this.#devices?.waited.map((one) => {
+      return { ...one, earlierDaemons: one.earlierDaemons - uncounted };
+    });
+  }
+
   #keep(): void {
     const { config } = this.#inForce;
-    const waited = this.#isKept ? this.#devices?.waited : undefined;
+    const waited = this.#isKept ? this.#waited() : undefined;
     try {
       this.#file.write({ pid: process.pid, config, waited });
     } catch (error) {
