@@ -10,9 +10,9 @@
  *
  * So it uses time in which the reactor would sleep, and ends when all is served, or its time is over.
  */
-import { closeSync, ftruncateSync, openSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
-import { CbtMap, DiffAreaMap, OverflowPolicy, RequestOp } from "@blksnap/engine";
+import { CbtMap, DiffAreaMap, firstMapBytes, OverflowPolicy, RequestOp } from "@blksnap/engine";
 import { DriverStandIn, type RequestSource } from "@blksnap/ublk";
 import { createEventFd, createMemoryFile, MappedMemory, prepareNop, Reactor } from "@blksnap/uring";
 import type { AreaId } from "./area-id.js";
@@ -218,7 +218,7 @@ class World {
     const mapBytes = DiffAreaMap.byteLength(geometry);
     const setup = {
       id: AREA,
-      map: { fd: this.#file("map", mapBytes), lengthBytes: mapBytes },
+      map: { fd: this.#file("map", mapBytes, firstMapBytes(geometry)), lengthBytes: mapBytes },
       storeCount: 1,
       storeFds: [this.#disk],
       extents: [0, CHUNKS],
@@ -261,9 +261,12 @@ class World {
     return reactor.attempt(attach);
   }
 
-  #file(name: string, lengthBytes: number): number {
+  /** @param memoryBytes have memory: where there is none this fails, and a store would end the process */
+  #file(name: string, lengthBytes: number, memoryBytes = lengthBytes): number {
     const fd = createMemoryFile(name);
     this.#fds.push(fd);
+    const written = writeSync(fd, new Uint8Array(memoryBytes));
+    if (written < memoryBytes) throw new Error(`the file ${name} gets no memory`);
     ftruncateSync(fd, lengthBytes);
     return fd;
   }

@@ -1,8 +1,8 @@
-import { closeSync, readdirSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, readdirSync, readFileSync, readlinkSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { EPERM } from "@blksnap/errors";
 import { DriverStandIn } from "@blksnap/ublk";
-import { createEventFd, prepareNop, Reactor } from "@blksnap/uring";
+import { createEventFd, PAGE_BYTES, prepareNop, Reactor } from "@blksnap/uring";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
@@ -136,6 +136,25 @@ for (const name of ["createRing", "mapFile", "memoryFile", "eventFd"] as const) 
     assert.ok(nth > 1, "it was not asked for");
   });
 }
+
+test("what it maps has memory by then: a store into a page without it would end the process", () => {
+  const { mapFile } = native;
+  const mapped = new Set<string>();
+  native.mapFile = (fd, offset, length, ...others) => {
+    const name = readlinkSync(`/proc/self/fd/${fd}`).replace(" (deleted)", "");
+    mapped.add(name);
+    // Of a map the rest is taken in slices.
+    const needed = name === "/memfd:map" ? PAGE_BYTES : length;
+    assert.ok(fstatSync(fd).blocks * 512 >= needed, `${name}: ${length}`);
+    return mapFile(fd, offset, length, ...others);
+  };
+  try {
+    run(true);
+  } finally {
+    native.mapFile = mapFile;
+  }
+  assert.equal([...mapped].sort(), ["/memfd:cbt", "/memfd:map", "/memfd:ublkc"]);
+});
 
 test("one that does not end is abandoned", () => {
   const { idleTags } = DriverStandIn.prototype;

@@ -10,7 +10,7 @@
  * Pages of a request with zero copy are some of this process, in the place that its tag has named. The kernel takes
  * their first byte for offset 0; here entries get the address of that byte.
  */
-import { closeSync, ftruncateSync } from "node:fs";
+import { closeSync, writeSync } from "node:fs";
 import {
   assert,
   createMemoryFile,
@@ -56,11 +56,12 @@ interface StandInDevice {
   source: RequestSource;
 }
 
-/** Its memory. Where there is none, the file is closed. @throws UringError MAP_FAILED */
+/** Its memory, all of it: a store ends the process where there is none. Then the file is closed. @throws UringError, Error */
 function descriptorsOf(charFd: number): MappedMemory {
   const fileBytes = QUEUE_DEPTH_MAX * IO_DESC_BYTES;
   try {
-    ftruncateSync(charFd, fileBytes);
+    const written = writeSync(charFd, new Uint8Array(fileBytes));
+    if (written < fileBytes) throw new Error("the descriptors of a stand-in get no memory");
     return MappedMemory.file(charFd, 0, fileBytes);
   } catch (error) {
     closeSync(charFd);
