@@ -103,8 +103,8 @@ test(
       "no daemon runs",
       `${waiting} waits for a daemon`,
       `${lost} waits without a record, and is in use: sleep (pid ${user.pid})`,
-      `/dev/ublkb${halfMade.id} is ours and has ended`,
-      "/dev/blksnap/stale leads to no device of ours",
+      `/dev/ublkb${halfMade.id} belongs to blksnap and has ended`,
+      "/dev/blksnap/stale does not lead to a device of blksnap",
       `${STATE}/cbt-2 belongs to nothing on record`,
     ];
     const isQuiesced = async () => (await control.deviceInfo(Number(lost.slice(10)))).state === 2;

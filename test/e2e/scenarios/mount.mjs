@@ -60,8 +60,8 @@ for (const type of ["ext4", "xfs"]) {
 
     await refused(/the front of/, "mount", front, dir);
     await refused(/no image of a snapshot/, "mount", disk, dir);
-    await refused(/no folder/, "mount", image, join(dir, "missing"));
-    await refused(/no block device/, "mount", join(path, "file"), dir);
+    await refused(/is not a folder/, "mount", image, join(dir, "missing"));
+    await refused(/is not a block device/, "mount", join(path, "file"), dir);
     await refused(/the front of/, "umount", path);
   });
 }
