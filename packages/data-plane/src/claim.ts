@@ -1,17 +1,17 @@
 /**
  * Decides who owns a late request that carries descriptors. They travel as numbers, and by the time that a busy
  * reactor handles it, the number of a closed one may mean another file. So either the reactor takes the request, and
- * uses its descriptors only in that turn, or until an area is made or dropped, or the main thread withdraws it, and may
- * then close them.
+ * uses its descriptors only in that turn, or the main thread withdraws it, and may then close them. An area takes several
+ * turns to be made: in each the reactor looks whether the main thread has given up waiting.
  *
  * ```
- *   OPEN ──▶ TAKEN       by the reactor
+ *   OPEN ──▶ TAKEN       by the reactor ──▶ ABANDONED   by the main thread, after another one
  *     └────▶ WITHDRAWN   by the main thread, after its time-out
  * ```
  */
 import { BlksnapError } from "@blksnap/errors";
 
-const State = { OPEN: 0, TAKEN: 1, WITHDRAWN: 2 } as const;
+const State = { OPEN: 0, TAKEN: 1, WITHDRAWN: 2, ABANDONED: 3 } as const;
 
 /** Shared by both threads. */
 export type Claim = SharedArrayBuffer;
@@ -29,6 +29,16 @@ export function acquireClaim(claim: Claim): boolean {
 export function withdraw(claim: Claim): boolean {
   const cell = new Int32Array(claim);
   return Atomics.compareExchange(cell, 0, State.OPEN, State.WITHDRAWN) !== State.TAKEN;
+}
+
+/** On the main thread: what the reactor has taken is not waited for any more. */
+export function abandon(claim: Claim): void {
+  Atomics.store(new Int32Array(claim), 0, State.ABANDONED);
+}
+
+/** On the reactor: whether descriptors of a request that it has taken may have been closed by now. */
+export function isAbandoned(claim: Claim): boolean {
+  return Atomics.load(new Int32Array(claim), 0) === State.ABANDONED;
 }
 
 /** A reactor did not answer in time. */

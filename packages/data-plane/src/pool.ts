@@ -2,7 +2,7 @@ import { cpus } from "node:os";
 import { DRIVER_PLACES_MAX, ReactorThread } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { errorFrom } from "./carried-error.js";
-import { makeClaim, NoAnswerError, withdraw } from "./claim.js";
+import { abandon, makeClaim, NoAnswerError, withdraw } from "./claim.js";
 import type {
   FromReactor,
   ReactorNotice,
@@ -128,7 +128,12 @@ class ReactorHandle {
         if (claim === undefined) giveUp(true);
         else if (withdraw(claim)) giveUp(false);
         // It has the descriptors in hand: they are not to be closed now, and it is soon done.
-        else timer = setTimeout(() => giveUp(true), timeoutMs);
+        else {
+          timer = setTimeout(() => {
+            abandon(claim);
+            giveUp(true);
+          }, timeoutMs);
+        }
       }, timeoutMs);
     });
     return Promise.race([answer, timeout]).finally(() => clearTimeout(timer));

@@ -7,7 +7,7 @@ import { assert, becomeIoFlusher, Reactor } from "@blksnap/uring";
 import type { AreaId } from "./area-id.js";
 import { carryOutArea } from "./area-requests.js";
 import { carriedError } from "./carried-error.js";
-import { acquireClaim, type Claim } from "./claim.js";
+import { acquireClaim, type Claim, isAbandoned } from "./claim.js";
 import { queueMemoryBytes } from "./device-queue.js";
 import { errorText } from "./error-text.js";
 import { IoTicker } from "./io-ticker.js";
@@ -290,8 +290,8 @@ export class ReactorServer {
   }
 
   /**
-   * Its descriptors stay open until it is answered. Should the main thread give up waiting, it drops the area before it
-   * closes them.
+   * Its descriptors stay open until it is answered, or the main thread has given up waiting: some of them it closes
+   * then, and drops the area later.
    */
   #prepareArea(id: number, { tracker, area }: PrepareAreaRequest, claim?: Claim): void {
     if (claim !== undefined && !acquireClaim(claim)) return;
@@ -299,6 +299,7 @@ export class ReactorServer {
       const map = this.#deviceOf(tracker).newMap(area);
       this.#newMaps.set(area.id, map);
       const take = (): boolean => {
+        if (claim !== undefined && isAbandoned(claim)) throw new Error("its caller has given up");
         if (map.takeSlice()) return true;
         this.#deviceOf(tracker).prepareArea(area, map);
         this.#options.say({ re: id });

@@ -4,7 +4,7 @@ import { createMemoryFile, ReactorThread, tryLockFile } from "@blksnap/uring";
 import pino from "pino";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { acquireClaim, makeClaim, NoAnswerError, withdraw } from "../dist/claim.js";
+import { acquireClaim, isAbandoned, makeClaim, NoAnswerError, withdraw } from "../dist/claim.js";
 import { carryOutJournal } from "../dist/journal-requests.js";
 import type { ReactorRequest, RequestMessage } from "../dist/messages.js";
 import { ReactorPool } from "../dist/pool.js";
@@ -111,9 +111,11 @@ test("a request that was begun is waited for", () =>
     const asked = pool.request(0, attachOf(1_000_000), 20).catch((error: unknown) => error);
     const claim = sent[0]?.claim;
     assert.ok(claim !== undefined && acquireClaim(claim));
+    assert.not(isAbandoned(claim));
     const failure = await asked;
     assert.instance(failure, NoAnswerError);
     assert.is((failure as NoAnswerError).isTaken, true);
+    assert.ok(isAbandoned(claim));
     deliver();
   }));
 

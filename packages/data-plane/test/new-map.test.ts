@@ -5,7 +5,7 @@ import { ENOMEM } from "@blksnap/errors";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
-import { acquireClaim, makeClaim, withdraw } from "../dist/claim.js";
+import { abandon, acquireClaim, makeClaim, withdraw } from "../dist/claim.js";
 import type { AreaSetup, PrepareAreaRequest } from "../dist/messages.js";
 import { SLOTS } from "./device-settings.js";
 import { GEOMETRY, POPULATE_WRITE, ServerWorld } from "./server-world.js";
@@ -91,6 +91,21 @@ test("an area that is dropped while its memory is taken is not made, and another
   world.post(5, prepareRequest(world), makeClaim());
   world.turns(() => world.answers(5).length > 0);
   assert.equal(world.answers(5), [{ re: 5 }]);
+  world.close();
+});
+
+test("an area whose caller has given up is not made with what its descriptors mean by then", () => {
+  const world = attached();
+  const request = prepareRequest(world);
+  const claim = makeClaim();
+  world.post(2, request, claim);
+  world.turns(() => world.calls.length > 0);
+  abandon(claim);
+  for (const fd of [request.area.map.fd, ...request.area.storeFds]) world.closeFile(fd);
+  const slices = world.calls.length;
+  world.turns(() => world.answers(2).length > 0);
+  assert.match(JSON.stringify(world.answers(2)), "its caller has given up");
+  assert.equal([world.calls.length, mapped(), areaOf(world, 3)], [slices, 0, null]);
   world.close();
 });
 
