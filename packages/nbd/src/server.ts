@@ -2,6 +2,7 @@ import { type BigIntStats, closeSync, lstatSync, rmSync } from "node:fs";
 import type { TargetModule, TargetSpec } from "@blksnap/ublk";
 import { bounded, listenLocal, ReactorThread } from "@blksnap/uring";
 import { NbdError } from "./errors.js";
+import { givenSocket } from "./given-socket.js";
 import type { ServerCounts } from "./reactor-server-options.js";
 import { fullSettings, type ServerSettings } from "./settings.js";
 import { nbdUri } from "./uri.js";
@@ -14,6 +15,7 @@ import type {
 } from "./worker.js";
 
 const ANSWER_TIMEOUT_MS = 10_000;
+const EAFNOSUPPORT = 97;
 
 /** A run of blocks with the same flags. */
 export interface ExtentRun {
@@ -43,14 +45,32 @@ export interface NbdExport {
 }
 
 export interface NbdServerOptions {
-  /** Where clients connect: the path of a unix socket, where nothing may lie yet. */
-  readonly socketPath: string;
-  /** Who may: the mode of the socket's file. Default 0600. */
+  /** Where clients connect: the path of a unix socket, where nothing may lie yet. Either this or listenFd is given. */
+  readonly socketPath?: string;
+  /**
+   * A unix stream socket that listens, such as a service manager has made: the server's from then on, and closed with
+   * it. Its file stays. A descriptor that is refused stays the caller's.
+   */
+  readonly listenFd?: number;
+  /** Who may: the mode of the file at socketPath. Default 0600. */
   readonly socketMode?: number;
   readonly exports: readonly NbdExport[];
   readonly settings?: ServerSettings;
   /** Told of defects in targets, and of a reactor that ended by itself. */
   readonly onError?: (error: Error) => void;
+}
+
+/** @throws NbdError LISTEN_FAILED */
+function placeOf(options: NbdServerOptions): { socketPath: string; listenFd?: number } {
+  const { socketPath, listenFd } = options;
+  if (listenFd === undefined && socketPath !== undefined) return { socketPath };
+  if (listenFd === undefined || socketPath !== undefined) {
+    throw new NbdError("LISTEN_FAILED", "either socketPath or listenFd is needed");
+  }
+  const found = givenSocket(listenFd);
+  if (found.family === "unix") return { socketPath: found.path, listenFd };
+  const what = `descriptor ${listenFd} listens at a TCP port`;
+  throw new NbdError("LISTEN_FAILED", `${what}: give it to a TcpListener`, EAFNOSUPPORT);
 }
 
 /** Exports of targets at a unix socket, served by a thread of its own from start() to stop(). */
@@ -59,7 +79,7 @@ export class NbdServer {
   /** Ends when it serves no more: after stop(), or when its reactor failed. */
   readonly ended: Promise<void>;
   readonly #onError: (error: Error) => void;
-  /** Its own socket file, to tell it from another server's. */
+  /** Its own socket file, to tell it from another server's; it has none at a descriptor that it was given. */
   readonly #socketFile: BigIntStats | undefined;
   /** What the thread has open: it cannot close them where it ends by itself. */
   readonly #descriptors: Int32Array;
@@ -69,12 +89,14 @@ export class NbdServer {
   #onCounts: ((counts: ServerCounts) => void)[] = [];
 
   private constructor(options: NbdServerOptions, connectionsMax: number) {
-    this.socketPath = options.socketPath;
+    const place = placeOf(options);
+    this.socketPath = place.socketPath;
     this.#onError = options.onError ?? (() => undefined);
     const descriptors = new SharedArrayBuffer((1 + connectionsMax) * 4);
     this.#descriptors = new Int32Array(descriptors).fill(-1);
-    this.#descriptors[0] = listenLocal(options.socketPath, options.socketMode ?? 0o600);
-    this.#socketFile = fileAt(options.socketPath);
+    this.#descriptors[0] =
+      place.listenFd ?? listenLocal(place.socketPath, options.socketMode ?? 0o600);
+    this.#socketFile = place.listenFd === undefined ? fileAt(place.socketPath) : undefined;
     this.ended = new Promise((resolve) => {
       this.#resolveEnded = resolve;
     });
@@ -82,7 +104,7 @@ export class NbdServer {
 
   /**
    * Serves from now on. Nothing is left behind when it fails.
-   * @throws NbdError BAD_EXPORT, SERVER_FAILED; UringError; those of the targets' modules
+   * @throws NbdError BAD_EXPORT, LISTEN_FAILED, SERVER_FAILED; UringError; those of the targets' modules
    */
   static async start(options: NbdServerOptions): Promise<NbdServer> {
     const { connectionsMax } = fullSettings(options.settings ?? {});

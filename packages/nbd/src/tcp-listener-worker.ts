@@ -1,12 +1,10 @@
 /** The thread of one TcpListener. */
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, NbdError } from "./errors.js";
-import { TcpReception } from "./tcp-reception.js";
+import { type ListenPlace, TcpReception } from "./tcp-reception.js";
 import { serverCertificates } from "./tls-files.js";
 
-export interface TcpWorkerOptions {
-  readonly address: string;
-  readonly port: number;
+export interface TcpWorkerOptions extends ListenPlace {
   /** Folder of certificates; null: without TLS. */
   readonly certificates: string | null;
   readonly verifiesClients: boolean;
@@ -57,7 +55,7 @@ async function listen(): Promise<void> {
     onClient: (fd) => say({ type: "client", fd }),
     onRefused: (address, why) => say({ type: "refused", address, why }),
   });
-  say({ type: "listening", port: await reception.listen(options.address, options.port) });
+  say({ type: "listening", port: await reception.listen(options) });
   port.once("message", () => {
     void reception.close().then(() => port.close());
   });

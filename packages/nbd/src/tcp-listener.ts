@@ -6,12 +6,13 @@ import { BlockList, isIP } from "node:net";
 import { Worker } from "node:worker_threads";
 import { bounded } from "@blksnap/uring";
 import { NbdError } from "./errors.js";
+import { givenSocket } from "./given-socket.js";
 import type {
   TcpWorkerMessage,
   TcpWorkerOptions,
   TcpWorkerRequest,
 } from "./tcp-listener-worker.js";
-import { TcpCount } from "./tcp-reception.js";
+import { type ListenPlace, TcpCount } from "./tcp-reception.js";
 
 /**
  * To read certificates and listen; to end, besides what clients may take for it. It ends what hangs: where many programs
@@ -21,16 +22,22 @@ const ANSWER_TIMEOUT_MS = 60_000;
 /** Of JavaScript alone; what relays have in hand lies beside it. */
 const HEAP_MIB = 64;
 const PORT_MAX = 65_535;
+const EAFNOSUPPORT = 97;
 
 const loopback = new BlockList();
 loopback.addSubnet("127.0.0.0", 8, "ipv4");
 loopback.addAddress("::1", "ipv6");
 
 export interface TcpListenerOptions {
-  /** An IP address. */
-  readonly address: string;
+  /** An IP address, with a port. Either this or listenFd is given. */
+  readonly address?: string;
   /** 0: any that is free. */
-  readonly port: number;
+  readonly port?: number;
+  /**
+   * A TCP socket that listens, such as a service manager has made: the listener's from then on, and closed with it. A
+   * descriptor that is refused stays the caller's.
+   */
+  readonly listenFd?: number;
   /**
    * Folder with ca-cert.pem, server-cert.pem and server-key.pem, read when it is opened; null: without TLS, which only
    * addresses of loopback may be.
@@ -56,7 +63,20 @@ export function isLoopback(address: string): boolean {
   return family !== 0 && loopback.check(address, family === 4 ? "ipv4" : "ipv6");
 }
 
-function assertUsable({ address, port, certificates }: TcpListenerOptions): void {
+/** @throws NbdError LISTEN_FAILED */
+function placeOf({ address, port, listenFd }: TcpListenerOptions): ListenPlace {
+  if (listenFd === undefined) return { address: address ?? "", port: port ?? -1 };
+  if (address !== undefined || port !== undefined) {
+    throw new NbdError("LISTEN_FAILED", "either an address with a port or listenFd is needed");
+  }
+  const found = givenSocket(listenFd);
+  if (found.family === "tcp") return { address: found.address, port: found.port, listenFd };
+  const what = `descriptor ${listenFd} listens at the unix socket ${found.path}`;
+  throw new NbdError("LISTEN_FAILED", `${what}: give it to an NbdServer`, EAFNOSUPPORT);
+}
+
+/** @throws NbdError LISTEN_FAILED, NOT_SECURE */
+function assertUsable({ address, port }: ListenPlace, certificates: string | null): void {
   const isPort = Number.isInteger(port) && port >= 0 && port <= PORT_MAX;
   if (isIP(address) === 0 || !isPort) {
     throw new NbdError(
@@ -95,11 +115,12 @@ export class TcpListener {
 
   /** @throws NbdError NOT_SECURE, CERTIFICATES_UNUSABLE, LISTEN_FAILED, TIMED_OUT */
   static async open(options: TcpListenerOptions): Promise<TcpListener> {
-    assertUsable(options);
-    const { address, port, certificates, onClient, onRefused } = options;
+    const { certificates, onClient, onRefused } = options;
+    const place = placeOf(options);
+    assertUsable(place, certificates);
     const counts = new Int32Array(new SharedArrayBuffer(4 * TcpCount.LENGTH));
     const workerData: TcpWorkerOptions = {
-      ...{ address, port, certificates, counts },
+      ...{ ...place, certificates, counts },
       verifiesClients: options.verifiesClients ?? true,
       connectionsMax: options.connectionsMax ?? 64,
       handshakeTimeoutMs: options.handshakeTimeoutMs ?? 10_000,
@@ -125,7 +146,7 @@ export class TcpListener {
     });
     try {
       const found = await bounded(listening, ANSWER_TIMEOUT_MS, late);
-      return new TcpListener(worker, address, found, workerData, ended);
+      return new TcpListener(worker, place.address, found, workerData, ended);
     } catch (error) {
       await worker.terminate();
       throw error;

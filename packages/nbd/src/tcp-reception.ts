@@ -32,6 +32,13 @@ const TOLD_INTERVAL_MS = 10_000;
 /** Indices of what is counted. */
 export const TcpCount = { CONNECTIONS: 0, REFUSED: 1, LENGTH: 2 } as const;
 
+export interface ListenPlace {
+  readonly address: string;
+  readonly port: number;
+  /** Listens there already. */
+  readonly listenFd?: number;
+}
+
 export interface TcpReceptionOptions {
   /** Absent: without TLS. */
   readonly tls?: SecureContextOptions;
@@ -88,10 +95,11 @@ export class TcpReception {
   }
 
   /** @returns the port, also where any was asked for */
-  listen(address: string, port: number): Promise<number> {
+  listen({ address, port, listenFd }: ListenPlace): Promise<number> {
+    const where = listenFd === undefined ? { host: address, port } : { fd: listenFd };
     return new Promise((resolve, reject) => {
       this.#server.once("error", reject);
-      this.#server.listen({ host: address, port, exclusive: true }, () => {
+      this.#server.listen({ ...where, exclusive: true }, () => {
         this.#server.off("error", reject);
         this.#server.on("error", (error) => this.#refused("", error.message));
         resolve((this.#server.address() as { port: number }).port);

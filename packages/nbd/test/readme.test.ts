@@ -14,19 +14,26 @@ test("the README names every error code", () => {
   for (const code of codes) assert.match(readme, `\`${code}\``);
 });
 
-test("the README's example runs", () => {
-  const [, example] = /```js\n([^`]*(?:`[^`]+)*?)```/.exec(readme) ?? [];
-  assert.ok(example !== undefined);
+/** What the examples of the README print, in their order. */
+const PRINTED = [/^datadata\n.*lengthBytes: 4096, flags: 1/, /^67108864\n$/];
+
+function runs(example: string, printed: RegExp): void {
   const file = join(import.meta.dirname, `readme-${process.pid}.mjs`);
   writeFileSync(file, example);
   try {
     const { status, stdout, stderr } = spawnSync(process.execPath, [file], { encoding: "utf8" });
     assert.is(stderr, "");
     assert.is(status, 0);
-    assert.match(stdout, /^datadata\n.*lengthBytes: 4096, flags: 1/);
+    assert.match(stdout, printed);
   } finally {
     rmSync(file);
   }
+}
+
+test("the README's examples run", () => {
+  const examples = [...readme.matchAll(/^```js\n(.*?)^```$/gms)].map(([, text = ""]) => text);
+  assert.is(examples.length, PRINTED.length);
+  for (const [index, printed] of PRINTED.entries()) runs(examples[index] ?? "", printed);
 });
 
 test.run();

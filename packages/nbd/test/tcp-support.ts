@@ -72,8 +72,7 @@ export async function withListener(
     await withServer([ramDisk(capacityBytes), ...more], async (server) => {
       const refused: string[] = [];
       const listener = await TcpListener.open({
-        address: "127.0.0.1",
-        port: 0,
+        ...(options.listenFd === undefined && { address: "127.0.0.1", port: 0 }),
         certificates: folders.server,
         onClient: (fd) => bridge(fd, server.socketPath),
         onRefused: (_, why) => refused.push(why),

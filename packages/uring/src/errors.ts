@@ -7,6 +7,7 @@ export type UringErrorCode =
   | "RING_CLOSED"
   | "REGISTER_FAILED"
   | "MAP_FAILED"
+  | "NOT_LISTENING"
   | "SYSTEM_CALL_FAILED"
   | "PROCESS_FAILED"
   | "REACTOR_FAILED"

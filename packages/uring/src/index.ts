@@ -30,6 +30,7 @@ export { apartProgram, LockedHelper } from "./apart-process.js";
 export { bounded } from "./bounded.js";
 export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { becomeIoFlusher, isIoFlusher } from "./io-flusher.js";
+export { type ListeningSocket, listeningSocket } from "./listening-socket.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export {
   type MountsOfAll,

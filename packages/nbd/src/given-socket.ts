@@ -1,0 +1,13 @@
+import { type ListeningSocket, listeningSocket, UringError } from "@blksnap/uring";
+import { NbdError } from "./errors.js";
+
+/** Where a descriptor that a caller has given listens. @throws NbdError LISTEN_FAILED */
+export function givenSocket(fd: number): ListeningSocket {
+  try {
+    return listeningSocket(fd);
+  } catch (error) {
+    if (!(error instanceof UringError)) throw error;
+    const what = `descriptor ${fd} is not a unix or TCP stream socket that listens`;
+    throw new NbdError("LISTEN_FAILED", what, error.errno, error);
+  }
+}
