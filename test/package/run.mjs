@@ -59,6 +59,7 @@ const EXPECTED = {
   "usr/lib/blksnap/node_modules/@blksnap/linux-block/libexec/freeze-guard.sh": "-rw",
   "usr/lib/systemd/system/blksnapd.service": "-rw-r--r--",
   "usr/lib/systemd/system/blksnapd.socket": "-rw-r--r--",
+  "usr/lib/systemd/system/blksnapd-nbd.socket": "-rw-r--r--",
   "usr/lib/systemd/system/blksnap-attach@.service": "-rw-r--r--",
   "usr/lib/systemd/system/blksnap-devices.service": "-rw-r--r--",
   "usr/lib/systemd/system/blksnap-front@.service": "-rw-r--r--",
@@ -288,6 +289,20 @@ async function testScripts(root) {
   });
 }
 
+async function testSockets(root) {
+  await test("a removal that is refused leaves both sockets as they were", () => {
+    const active = ["blksnapd.socket", "blksnapd-nbd.socket"];
+    const says = "blksnapctl: daemon: in use: /dev/ublkb0. [DAEMON_IN_USE]";
+    const { calls } = script(root, "prerm", ["remove"], { status: 1, says, active });
+    const expected = [
+      ...active.map((socket) => `stop ${socket}`),
+      "daemon stop",
+      ...active.map((socket) => `start ${socket}`),
+    ];
+    assert.equal(calls, expected.join("\n"));
+  });
+}
+
 /** dpkg itself, on a root of its own. */
 async function testDpkg(deb, folder) {
   await test("dpkg installs it, keeps a changed configuration, removes it and purges it", () => {
@@ -330,6 +345,7 @@ if (!has("dpkg-deb")) {
     await useThisNode(root);
     await testPrograms(root);
     await testScripts(root);
+    await testSockets(root);
     if (has("dpkg")) await testDpkg(deb, folder);
     else skip("dpkg installs and removes it", "there is no dpkg on this machine");
   } finally {

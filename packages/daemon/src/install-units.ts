@@ -27,7 +27,7 @@ import { complain } from "./log.js";
 
 const MARK = "# Written by blksnapd --install-units";
 const SERVICE = "blksnapd.service";
-const SOCKET = "blksnapd.socket";
+const SOCKETS = ["blksnapd.socket", "blksnapd-nbd.socket"];
 /** All others have a process, or are about to; empty is a system without systemctl. */
 const STOPPED_STATES = ["inactive", "failed", "unknown", ""];
 const HELPER_FOLDER = "/usr/local/lib/blksnap";
@@ -196,7 +196,7 @@ class UnitFiles {
       .filter((name) => /\.(wants|requires)$/.test(name))
       .flatMap((name) => readdirSync(join(folder, name)))
       .filter(
-        (name) => [SERVICE, SOCKET].includes(name) || /^blksnap-attach@.*\.service$/.test(name),
+        (name) => [SERVICE, ...SOCKETS].includes(name) || /^blksnap-attach@.*\.service$/.test(name),
       );
   }
 
@@ -268,9 +268,10 @@ function assertUnused(files: UnitFiles, { activeState }: UnitsSurroundings): voi
     const what = `${SERVICE} is ${state}, and may serve devices`;
     throw new UnitsError(`${what}. Try blksnapctl daemon stop first`);
   }
-  if (!STOPPED_STATES.includes(activeState(SOCKET))) {
-    const what = `${SOCKET} is there, and starts the daemon`;
-    throw new UnitsError(`${what}. Try systemctl stop ${SOCKET} first`);
+  for (const socket of SOCKETS) {
+    if (STOPPED_STATES.includes(activeState(socket))) continue;
+    const what = `${socket} is there, and starts the daemon`;
+    throw new UnitsError(`${what}. Try systemctl stop ${socket} first`);
   }
   // Nothing would start what their users wait for.
   const devices = files.devices();

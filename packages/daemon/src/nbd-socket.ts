@@ -17,22 +17,26 @@ const RETRY_MS = 2_000;
 const MODE = 0o600;
 
 export interface NbdSocketOptions {
-  readonly controlSocketPath: string;
+  readonly socketPath: string;
+  /** A service manager has made it there; undefined: it is this daemon's own. */
+  readonly listenFd: number | undefined;
   readonly exports: Driver["nbd"];
   readonly logger: Logger;
+}
+
+export function nbdSocketPath(controlSocketPath: string): string {
+  return join(dirname(controlSocketPath), "nbd.sock");
 }
 
 export class NbdSocket {
   readonly #options: NbdSocketOptions;
   readonly #closing = new AbortController();
-  readonly #socketPath: string;
   #retrying: Promise<void> = Promise.resolve();
   #socket: ClaimedSocket | undefined;
   #reception: Reception<DriverExport> | undefined;
 
   private constructor(options: NbdSocketOptions) {
     this.#options = options;
-    this.#socketPath = join(dirname(options.controlSocketPath), "nbd.sock");
   }
 
   /** Serves from now on, or as soon as it can. */
@@ -40,8 +44,8 @@ export class NbdSocket {
     const socket = new NbdSocket(options);
     const problem = await socket.#listen();
     if (problem !== undefined) {
-      const { logger } = options;
-      logger.warn({ socketPath: socket.#socketPath, err: problem }, "no export over NBD yet");
+      const { logger, socketPath } = options;
+      logger.warn({ socketPath, err: problem }, "no export over NBD yet");
       socket.#retrying = socket.#retry();
     }
     return socket;
@@ -66,32 +70,45 @@ export class NbdSocket {
 
   /** @returns why it does not */
   async #listen(): Promise<unknown> {
-    const { exports, logger } = this.#options;
-    const { claimSocket, SOCKET_GROUP } = await import("@blksnap/api-server");
-    const made: Reception<DriverExport>[] = [];
+    const { exports, listenFd, logger, socketPath } = this.#options;
     try {
-      this.#socket = await claimSocket(this.#socketPath, SOCKET_GROUP, async (path) => {
+      if (listenFd === undefined) await this.#claim();
+      else this.#reception = this.#receive(listenFd);
+    } catch (error) {
+      return error;
+    }
+    exports.socketPath = socketPath;
+    logger.info({ socketPath }, "exporting over NBD");
+    return undefined;
+  }
+
+  async #claim(): Promise<void> {
+    const { claimSocket, SOCKET_GROUP } = await import("@blksnap/api-server");
+    let reception: Reception<DriverExport> | undefined;
+    try {
+      this.#socket = await claimSocket(this.#options.socketPath, SOCKET_GROUP, async (path) => {
         const listenFd = listenLocal(path, MODE);
         try {
-          const reception = new Reception({
-            listenFd,
-            exports,
-            serve: (fd, agreement, received) => exports.serve(fd, agreement, received),
-            onError: (error) => logger.warn({ err: error }, "NBD"),
-          });
-          made.push(reception);
+          reception = this.#receive(listenFd);
         } catch (error) {
           closeSync(listenFd);
           throw error;
         }
       });
     } catch (error) {
-      for (const reception of made) await reception.close();
-      return error;
+      await reception?.close();
+      throw error;
     }
-    [this.#reception] = made;
-    exports.socketPath = this.#socketPath;
-    logger.info({ socketPath: this.#socketPath }, "exporting over NBD");
-    return undefined;
+    this.#reception = reception;
+  }
+
+  #receive(listenFd: number): Reception<DriverExport> {
+    const { exports, logger } = this.#options;
+    return new Reception({
+      listenFd,
+      exports,
+      serve: (fd, agreement, received) => exports.serve(fd, agreement, received),
+      onError: (error) => logger.warn({ err: error }, "NBD"),
+    });
   }
 }

@@ -21,7 +21,7 @@ import { ExitStatus } from "./exit-status.js";
 import { TakeHooks, withHooks } from "./hooks/take-hooks.js";
 import { complain } from "./log.js";
 import { NbdListeners } from "./nbd-listeners.js";
-import { NbdSocket } from "./nbd-socket.js";
+import { NbdSocket, nbdSocketPath } from "./nbd-socket.js";
 import {
   hooksOf,
   metricsSocketPathOf,
@@ -29,7 +29,7 @@ import {
   socketPathOf,
   type Values,
 } from "./options.js";
-import { takePassedSocket, usablePassedSocket } from "./passed-socket.js";
+import { takePassedSockets, usableSockets } from "./passed-sockets.js";
 import { endAtOnce } from "./process-end.js";
 import { surviveFinalKill } from "./process-setup.js";
 import { ServiceManager } from "./service-manager.js";
@@ -59,8 +59,7 @@ export async function serve(
     endAtOnce(ExitStatus.FAILED);
   });
   const configured = new Configured(inForce, values, logger);
-  const passedFd = takePassedSocket(process.env, process.pid);
-  const passed = usablePassedSocket(passedFd, socketPathOf(values), logger);
+  const passed = passedTo(values, logger);
   const { stateDirectory = presentStateDirectory() } = options;
   try {
     const driver = await startDriver(
@@ -81,11 +80,7 @@ export async function serve(
       },
     });
     // First: who finds the daemon serving finds its exports, too.
-    const nbd = await NbdSocket.start({
-      controlSocketPath: socketPathOf(values),
-      exports: driver.nbd,
-      logger,
-    });
+    const nbd = await NbdSocket.start({ ...passed.nbd, exports: driver.nbd, logger });
     const listeners = new NbdListeners(driver.nbd, logger);
     await listeners.configure(nbdListenerOf(values));
     const version = DAEMON_VERSION;
@@ -95,7 +90,7 @@ export async function serve(
     const hooks = new TakeHooks({ ...hooksOf(values), begunFile, logger, tell });
     const control = withHooks(configured.watching(driver), hooks, tell);
     const own = { daemon: operations, nbd: listeners };
-    const controls = { control, ...own, ...(events && { events }), ...passed };
+    const controls = { control, ...own, ...(events && { events }), ...passed.control };
     const server = await startServer(values, driver, controls, logger).catch(async (error) => {
       // It may be about to claim its socket again, and would leave half of that.
       await Promise.all([nbd.close(), listeners.end()]);
@@ -126,6 +121,18 @@ export async function serve(
     // Devices that are in use wait for the next daemon; this one cannot be reached.
     endAtOnce(ExitStatus.FAILED);
   }
+}
+
+/** What the service manager has made; the daemon makes the rest itself. */
+function passedTo(values: Values, logger: Logger) {
+  const path = socketPathOf(values);
+  const paths = { control: path, nbd: nbdSocketPath(path) };
+  const all = takePassedSockets(process.env, process.pid);
+  const { control, nbd } = usableSockets(all, paths, logger);
+  return {
+    control: control === undefined ? {} : { listenFd: control },
+    nbd: { socketPath: paths.nbd, listenFd: nbd },
+  };
 }
 
 async function startDriver(

@@ -22,7 +22,12 @@ import { existsSync, readFileSync } from "node:fs";
 import { becomeIoFlusher, bounded } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { ExitStatus } from "./exit-status.js";
-import { takePassedSocket, withPassedSocket } from "./passed-socket.js";
+import {
+  type PassedSocket,
+  passableSockets,
+  takePassedSockets,
+  withPassedSockets,
+} from "./passed-sockets.js";
 import { stayAlive, surviveFinalKill } from "./process-setup.js";
 import { RetryPace } from "./retry-pace.js";
 import type { ServiceManager } from "./service-manager.js";
@@ -57,18 +62,15 @@ class Daemon {
   constructor(
     program: readonly string[],
     role: "--supervised" | "--standby",
-    listenFd: number | undefined,
+    passed: readonly PassedSocket[],
   ) {
     const [command, ...args] = [...namespacePrefix(), ...program, role];
     const stdio = ["ignore", "inherit", "inherit"] as const;
-    // The place in the list is the number there: PASSED_FD.
-    this.process =
-      listenFd === undefined
-        ? spawned(command as string, args, { stdio: [...stdio, "ipc"] })
-        : spawned(command as string, args, {
-            stdio: [...stdio, listenFd, "ipc"],
-            env: withPassedSocket(process.env),
-          });
+    // The place in the list is the number there: from PASSED_FD on.
+    this.process = spawned(command as string, args, {
+      stdio: [...stdio, ...passed.map(({ fd }) => fd), "ipc"],
+      env: withPassedSockets(process.env, passed),
+    });
     this.ready = new Promise((resolve, reject) => {
       this.process.on("message", (message) => {
         const said = message as ToSupervisor;
@@ -142,7 +144,7 @@ type Told = Pick<ServiceManager, "ready" | "status" | "stopping">;
 
 export class Supervisor {
   readonly #program: readonly string[];
-  readonly #listenFd: number | undefined;
+  readonly #passed: readonly PassedSocket[];
   readonly #manager: Told | undefined;
   readonly #logger: Logger;
   readonly #done: (status: number) => void;
@@ -163,7 +165,7 @@ export class Supervisor {
    * @param program command and arguments of a daemon, without its role
    * @param standbys how many daemons are kept ready; 0: a new one is started after a crash
    * @param done told the exit status when a daemon has ended as it was asked to, or cannot start
-   * @param listenFd the control socket that the service manager has made, for all daemons
+   * @param passed the sockets that the service manager has made, for all daemons
    */
   constructor(
     program: readonly string[],
@@ -171,10 +173,10 @@ export class Supervisor {
     logger: Logger,
     done: (status: number) => void,
     manager?: Told,
-    listenFd?: number,
+    passed: readonly PassedSocket[] = [],
   ) {
     this.#program = program;
-    this.#listenFd = listenFd;
+    this.#passed = passed;
     this.#manager = manager;
     this.#standbysWanted = standbys;
     this.#logger = logger;
@@ -182,7 +184,7 @@ export class Supervisor {
   }
 
   start(): void {
-    this.#setActive(new Daemon(this.#program, "--supervised", this.#listenFd));
+    this.#setActive(new Daemon(this.#program, "--supervised", this.#passed));
   }
 
   /** Passes a wish to end on to the daemon that serves; it may refuse. */
@@ -265,7 +267,7 @@ export class Supervisor {
 
   /** A new standby, which is none any more when it ends. */
   #standby(): Daemon {
-    const daemon = new Daemon(this.#program, "--standby", this.#listenFd);
+    const daemon = new Daemon(this.#program, "--standby", this.#passed);
     daemon.onExit = (_status, _signal, why) => {
       this.#standbys = this.#standbys.filter((one) => one !== daemon);
       this.#fallbacks = this.#fallbacks.filter((one) => one !== daemon);
@@ -341,9 +343,9 @@ export function supervise(
     if (problem !== undefined) logger.warn({ problem }, "the daemon is not protected");
   }
   const program = [process.execPath, process.argv[1] as string, ...args];
-  const listenFd = takePassedSocket(process.env, process.pid);
+  const passed = passableSockets(takePassedSockets(process.env, process.pid));
   return new Promise((resolve) => {
-    const supervisor = new Supervisor(program, standbys, logger, resolve, manager, listenFd);
+    const supervisor = new Supervisor(program, standbys, logger, resolve, manager, passed);
     for (const name of ["SIGTERM", "SIGINT"] as const) {
       process.on(name, (signal) => supervisor.signal(signal));
     }

@@ -181,11 +181,13 @@ test("everything is uninstalled, unless the service is enabled or running", () =
     const running = surroundings({ activeState: () => state });
     assert.throws(() => uninstallUnits(running), /daemon stop first/, state);
   }
-  const listens = (unit: string) => (unit === "blksnapd.socket" ? "active" : "inactive");
-  assert.throws(
-    () => uninstallUnits(surroundings({ activeState: listens })),
-    /systemctl stop blksnapd.socket first/,
-  );
+  for (const socket of ["blksnapd.socket", "blksnapd-nbd.socket"]) {
+    const activeState = (unit: string) => (unit === socket ? "active" : "inactive");
+    assert.throws(
+      () => uninstallUnits(surroundings({ activeState })),
+      new RegExp(`systemctl stop ${socket} first`),
+    );
+  }
   mkdirSync(join(root, "sys/class/block/ublkb1"), { recursive: true });
   for (const [kind, name] of [
     ["fronts", "ublkb1"],

@@ -4,11 +4,14 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { DEFAULT_SOCKET_PATH } from "@blksnap/api";
+import { SOCKET_GROUP } from "@blksnap/api-server";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { DEVICE_KEYS } from "../dist/config/config.js";
 import { ExitStatus } from "../dist/exit-status.js";
+import { nbdSocketPath } from "../dist/nbd-socket.js";
 import { parseOptions } from "../dist/options.js";
+import { passedSockets } from "../dist/passed-sockets.js";
 
 const EXPOSURE_BELOW = 5;
 const folder = join(import.meta.dirname, "../systemd");
@@ -121,12 +124,24 @@ test("the unit starts blksnapd as its options are, and waits as long as it may t
   ]);
 });
 
-test("the socket is the control socket, comes without waiting for the boot, and starts nothing over and over", () => {
-  const unit = "blksnapd.socket";
-  assert.equal(valuesOf(unit, "ListenStream"), [DEFAULT_SOCKET_PATH]);
-  // By default it would come after sysinit.target, which comes after the daemon, which comes after its socket.
-  assert.equal(valuesOf(unit, "DefaultDependencies"), ["no"]);
-  assert.ok(Number(valuesOf(unit, "TriggerLimitBurst")[0]) > 0);
+test("sockets are the daemon's, for the same users, come without waiting for the boot, and start nothing over and over", () => {
+  const places = {
+    "blksnapd.socket": DEFAULT_SOCKET_PATH,
+    "blksnapd-nbd.socket": nbdSocketPath(DEFAULT_SOCKET_PATH),
+  };
+  assert.equal(all.filter((name) => name.endsWith(".socket")).sort(), Object.keys(places).sort());
+  for (const [unit, path] of Object.entries(places)) {
+    assert.equal(valuesOf(unit, "ListenStream"), [path]);
+    assert.equal(valuesOf(unit, "SocketMode"), ["0660"]);
+    assert.equal(valuesOf(unit, "ExecStartPost"), [`-/bin/chgrp ${SOCKET_GROUP} ${path}`]);
+    // By default it would come after sysinit.target, which comes after the daemon, which comes after its socket.
+    assert.equal(valuesOf(unit, "DefaultDependencies"), ["no"]);
+    assert.ok(Number(valuesOf(unit, "TriggerLimitBurst")[0]) > 0);
+  }
+  const [name = ""] = valuesOf("blksnapd-nbd.socket", "FileDescriptorName");
+  const given = { LISTEN_PID: "7", LISTEN_FDS: "1", LISTEN_FDNAMES: name };
+  assert.equal(passedSockets(given, 7), [{ fd: 3, name: "nbd" }]);
+  assert.equal(valuesOf("blksnapd-nbd.socket", "Service"), ["blksnapd.service"]);
 });
 
 test("nothing ends the daemon while fronts are in use", () => {

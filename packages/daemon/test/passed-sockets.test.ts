@@ -1,0 +1,254 @@
+/**
+ * The control and the NBD socket where a service manager has made them: here a process that does as systemd does. They
+ * stay through the ends of daemons, and who comes while none serves is answered by the next one.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { NbdClient } from "@blksnap/nbd";
+import { eventually } from "@blksnap/testing";
+import { listenLocal, socketPair } from "@blksnap/uring";
+import { suite } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  type PassedSocket,
+  passableSockets,
+  passedSockets,
+  takePassedSockets,
+  usableSockets,
+  withPassedSockets,
+} from "../dist/passed-sockets.js";
+
+const test = suite("passed sockets");
+const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
+/** What execs keeps the process, whose id is only known then. */
+const LAUNCHER = 'LISTEN_PID=$$ exec "$@"';
+
+/** By default a unit's own name. */
+const CONTROL = "blksnapd.socket";
+
+let folder = "";
+let socket = "";
+/** A socket that nobody accepts from here, as systemd does not once a daemon runs. */
+let listenFd: number;
+let daemon: ChildProcess | undefined;
+let said = "";
+
+test.before.each(() => {
+  folder = mkdtempSync(join(tmpdir(), "blksnap-passed-"));
+  mkdirSync(join(folder, "blksnap"));
+  socket = join(folder, "blksnap", "blksnapd.sock");
+  listenFd = listenLocal(socket, 0o600);
+  writeFileSync(join(folder, "empty.toml"), "");
+});
+test.after.each(() => {
+  daemon?.kill("SIGKILL");
+  closeSync(listenFd);
+  rmSync(folder, { recursive: true });
+});
+
+/** @param passed descriptors by their names, in their order */
+function start(passed: Record<string, number>, ...more: string[]): ChildProcess {
+  const words = [process.execPath, program, "--frontend=nbd", "--log-level=warn", "--reactors=1"];
+  const paths = [
+    `--state-dir=${join(folder, "state")}`,
+    `--persistent-dir=${join(folder, "kept")}`,
+    `--config=${join(folder, "empty.toml")}`,
+    `--socket=${socket}`,
+  ];
+  said = "";
+  const child = spawn("sh", ["-c", LAUNCHER, "sh", ...words, ...paths, ...more], {
+    stdio: ["ignore", "ignore", "pipe", ...Object.values(passed)],
+    env: {
+      ...{ PATH: process.env["PATH"], HOME: folder, XDG_RUNTIME_DIR: folder },
+      LISTEN_FDS: String(Object.keys(passed).length),
+      LISTEN_FDNAMES: Object.keys(passed).join(":"),
+    },
+  });
+  child.stderr?.on("data", (text) => {
+    said += text;
+  });
+  daemon = child;
+  return child;
+}
+
+/** Waits in the socket's queue where nobody accepts. @returns the pid of who answers */
+function ask(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const asked = request({ socketPath: socket, path: "/v1/status", agent: false }, (response) => {
+      let text = "";
+      response.setEncoding("utf8").on("data", (part) => {
+        text += part;
+      });
+      response.on("end", () => resolve(JSON.parse(text).daemon.pid));
+    });
+    asked.on("error", reject).end();
+  });
+}
+
+/** Nobody answers any more what comes after the end of the last one. */
+async function answered(child: ChildProcess, asked: Promise<number>): Promise<number> {
+  const ended = once(child, "exit").then(([status]) => assert.unreachable(`${status}: ${said}`));
+  return (await Promise.race([asked, ended])) as number;
+}
+
+async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  const ended = once(child, "exit");
+  child.kill(signal);
+  await ended;
+}
+
+test("requests before the daemon's start are answered by it, and after its end by the next one", async () => {
+  const { ino } = statSync(socket);
+  for (const signal of ["SIGTERM", "SIGKILL", "SIGTERM"] as const) {
+    const asked = ask();
+    const child = start({ [CONTROL]: listenFd });
+    assert.is(await answered(child, asked), child.pid);
+    await end(child, signal);
+    assert.is(statSync(socket).ino, ino, "the socket is not the daemon's");
+  }
+});
+
+test("a supervisor passes it on, to the daemon after a crash, too", async () => {
+  const asked = ask();
+  const supervisor = start({ [CONTROL]: listenFd }, "--supervise", "--standbys=1");
+  const first = await answered(supervisor, asked);
+  assert.is.not(first, supervisor.pid);
+  process.kill(first, "SIGKILL");
+  await eventually("its end", () => !existsSync(`/proc/${first}`));
+  const next = await answered(supervisor, ask());
+  assert.is.not(next, first);
+  // Nothing of it is left for what a daemon starts.
+  const environment = readFileSync(`/proc/${supervisor.pid}/environ`, "utf8");
+  assert.match(environment, "LISTEN_FDS=1");
+  await end(supervisor, "SIGTERM");
+  assert.ok(existsSync(socket));
+});
+
+/** Exports are listed where the daemon serves: there is none without a device. */
+async function exportsAt(path: string): Promise<readonly string[]> {
+  const listed = await NbdClient.list({ socketPath: path });
+  return listed.map(({ name }) => name);
+}
+
+test("NBD clients before the daemon's start are answered, by the next daemon, too, and the socket stays", async () => {
+  const path = join(folder, "blksnap", "nbd.sock");
+  const nbdFd = listenLocal(path, 0o600);
+  const { ino } = statSync(path);
+  // Its descriptor comes first: names tell them apart.
+  for (const more of [[], ["--supervise", "--standbys=1"]]) {
+    for (const signal of ["SIGTERM", "SIGTERM"] as const) {
+      const waiting = exportsAt(path);
+      const child = start({ nbd: nbdFd, [CONTROL]: listenFd }, ...more);
+      assert.equal(await waiting, []);
+      const first = await answered(child, ask());
+      if (more.length > 0) {
+        process.kill(first, "SIGKILL");
+        await eventually("its end", () => !existsSync(`/proc/${first}`));
+        assert.equal(await exportsAt(path), []);
+        assert.is.not(await answered(child, ask()), first);
+      }
+      await end(child, signal);
+      assert.not.match(said, /is not used|no export over NBD/);
+      assert.is(statSync(path).ino, ino, "the socket is not the daemon's");
+    }
+  }
+  closeSync(nbdFd);
+});
+
+test("one alone is used, and the daemon makes the other", async () => {
+  const path = join(folder, "blksnap", "nbd.sock");
+  rmSync(socket);
+  const nbdFd = listenLocal(path, 0o600);
+  const child = start({ nbd: nbdFd });
+  assert.equal(await exportsAt(path), []);
+  await eventually("the daemon's own socket", () => existsSync(socket));
+  assert.is(await ask(), child.pid);
+  await end(child, "SIGTERM");
+  assert.equal([existsSync(path), existsSync(socket)], [true, false]);
+  closeSync(nbdFd);
+});
+
+test("one that is not the control socket is not used, which is said", async () => {
+  rmSync(socket);
+  const otherFd = listenLocal(join(folder, "other.sock"), 0o600);
+  const child = start({ [CONTROL]: otherFd });
+  await eventually("the daemon's own socket", () => existsSync(socket));
+  assert.is(await ask(), child.pid);
+  assert.match(said, /"problem":"it is not the control socket[^"]*other\.sock"/);
+  await end(child, "SIGTERM");
+  assert.not.ok(existsSync(socket), "its own goes with it");
+  closeSync(otherFd);
+});
+
+test("descriptors are for the process that is named, and for those that its supervisor starts", () => {
+  const given = { LISTEN_FDS: "2", LISTEN_PID: "7", LISTEN_FDNAMES: "x:nbd", OTHER: "stays" };
+  const both = [
+    { fd: 3, name: "x" },
+    { fd: 4, name: "nbd" },
+  ];
+  assert.equal(passedSockets(given, 7), both);
+  assert.equal(passedSockets(given, 8), []);
+  assert.equal(passedSockets({ ...given, LISTEN_FDS: "none" }, 7), []);
+  assert.is(passedSockets({ ...given, LISTEN_FDS: "1000000000" }, 7).length, 16);
+  const environment: Record<string, string | undefined> = { ...given };
+  assert.equal(takePassedSockets(environment, 7), both);
+  assert.equal(environment, { OTHER: "stays" });
+  const passedOn = withPassedSockets(environment, both);
+  assert.equal(takePassedSockets(passedOn, 9), both);
+  assert.equal(passedOn, { OTHER: "stays" });
+  // As supervisors of an earlier version do.
+  assert.equal(takePassedSockets({ BLKSNAP_LISTEN_FDS: "1" }, 9), [{ fd: 3, name: "" }]);
+  assert.equal(takePassedSockets({}, 9), []);
+});
+
+test("a supervisor passes what is open, the control socket first", () => {
+  const nbd = { fd: 0, name: "nbd" };
+  const control = { fd: listenFd, name: "" };
+  assert.equal(passableSockets([nbd, control, { fd: 1 << 20, name: "" }]), [control, nbd]);
+});
+
+test("what is of the wrong kind, at another place, or there twice is not used, and it is said why", () => {
+  const paths = { control: socket, nbd: join(folder, "nbd.sock") };
+  const nbdFd = listenLocal(paths.nbd, 0o600);
+  const file = openSync(join(folder, "empty.toml"), "r");
+  const [end, other] = socketPair();
+  const told: Record<string, unknown>[] = [];
+  const logger = { warn: (fields: Record<string, unknown>) => told.push(fields) };
+  const use = (...passed: PassedSocket[]) => usableSockets(passed, paths, logger as never);
+  const nbd = (fd: number): PassedSocket => ({ fd, name: "nbd" });
+  const named = (name: string, fd: number): PassedSocket => ({ fd, name });
+  assert.equal(use(named("unknown", listenFd), nbd(nbdFd)), { control: listenFd, nbd: nbdFd });
+  assert.equal(told, []);
+  assert.equal(use(nbd(file), nbd(end), nbd(1 << 20), nbd(listenFd)), {});
+  assert.equal(use(nbd(nbdFd), nbd(nbdFd)), { nbd: nbdFd });
+  assert.equal(use(named("web", nbdFd)), {});
+  const problems = told.map(({ problem }) => String(problem));
+  const expected = [
+    /not the NBD socket: .*is not a socket \(ENOTSOCK\)/,
+    /not the NBD socket: .*does not listen \(EINVAL\)/,
+    /not the NBD socket: .*is not open \(EBADF\)/,
+    /not the NBD socket: it listens at .*blksnapd\.sock/,
+    /there is another one for it/,
+    /not the control socket, and its FileDescriptorName is not nbd: it listens at .*nbd\.sock/,
+  ];
+  assert.is(problems.length, expected.length);
+  for (const [index, pattern] of expected.entries()) assert.match(problems[index] ?? "", pattern);
+  for (const fd of [nbdFd, file, end, other]) closeSync(fd);
+});
+
+test.run();
