@@ -7,6 +7,7 @@ import {
   endDirectIo,
   high32,
   ioctl,
+  isRingShort,
   low32,
   MappedMemory,
   openInHelper,
@@ -27,7 +28,7 @@ import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
  */
 const NOT_ASKED: readonly string[] = [
   ...["EINVAL", "EOPNOTSUPP", "ENOSYS", "EPERM", "EACCES"],
-  ...["EBADF", "ESPIPE", "EAGAIN", "EINTR", "ECANCELED"],
+  ...["EBADF", "ESPIPE", "EINTR"],
 ];
 
 const BLKGETSIZE64 = 0x80081272;
@@ -99,7 +100,7 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
       const ask = (target: Ring, low: number, high: number): void =>
         prepareWritebackError(target, fd, low, high, 0);
       const status = await ring.submit(ask);
-      return status < 0 && !NOT_ASKED.includes(errnoName(status));
+      return status < 0 && !isRingShort(status) && !NOT_ASKED.includes(errnoName(status));
     },
     statDirectIo: directIoAlignment,
     endDirectIo,
