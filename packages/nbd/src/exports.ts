@@ -50,6 +50,8 @@ export interface Abilities {
   readonly readOnly: boolean;
   readonly rotational: boolean;
   readonly trims: boolean;
+  /** Of a read-only one: clients may trim what they have read, and write nothing. */
+  readonly releases?: boolean;
 }
 
 /** Read-only exports have the flags that those of qemu-nbd have. */
@@ -57,8 +59,11 @@ export function transmissionFlags(abilities: Abilities): number {
   const { HAS_FLAGS, SEND_FLUSH, SEND_FUA, CAN_MULTI_CONN, SEND_CACHE } = TransmissionFlag;
   const common = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | SEND_CACHE;
   const rotational = abilities.rotational ? TransmissionFlag.ROTATIONAL : 0;
-  if (abilities.readOnly) return common | rotational | TransmissionFlag.READ_ONLY;
   const trim = abilities.trims ? TransmissionFlag.SEND_TRIM : 0;
+  if (abilities.readOnly) {
+    const release = abilities.releases === true ? trim : 0;
+    return common | rotational | release | TransmissionFlag.READ_ONLY;
+  }
   return common | rotational | trim | TransmissionFlag.SEND_WRITE_ZEROES;
 }
 

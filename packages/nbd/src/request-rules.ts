@@ -41,7 +41,8 @@ export function refusal(
   lengthBytes: number,
   contexts: number,
 ): number {
-  if (served.readOnly && writes(type)) return WireError.EPERM;
+  const isRelease = type === Command.TRIM && served.trims;
+  if (served.readOnly && writes(type) && !isRelease) return WireError.EPERM;
   if (!knows(served, type, contexts)) return WireError.EINVAL;
   if ((flags & ~FLAGS_OF[type]) !== 0) return WireError.EINVAL;
   if (type === Command.FLUSH) {

@@ -16,6 +16,8 @@ export interface ExportOptions {
   readonly description?: string;
   /** Default true: clients cannot write, whatever the target can. */
   readonly readOnly?: boolean;
+  /** Clients of a read-only export may trim what they have read, where the target can. Default: false. */
+  readonly releases?: boolean;
   /** Besides `base:allocation`, which says that all is data unless it is among them. */
   readonly contexts?: readonly MetaContext[];
 }
@@ -55,6 +57,7 @@ export class ServedExport implements ExportDescription {
       readOnly: this.readOnly,
       rotational: params.rotational,
       trims: params.discardMaxBytes > 0,
+      releases: options.releases ?? false,
     });
     const hasAllocation = contexts.some((one) => one.name === BASE_ALLOCATION);
     this.contexts = hasAllocation ? contexts : [allData(), ...contexts];
