@@ -26,8 +26,8 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
       },
     },
     async (request, reply) => {
-      const { devices, stores, limit_bytes, on_overflow, persistent, read_only_images } =
-        request.body;
+      const { devices, stores, limit_bytes, on_overflow, persistent } = request.body;
+      const { read_only_images, releasable_images } = request.body;
       const options = {
         devices,
         stores,
@@ -35,6 +35,7 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
         ...(on_overflow === undefined ? {} : { onOverflow: on_overflow }),
         ...(persistent === undefined ? {} : { persistent }),
         ...(read_only_images === undefined ? {} : { readOnlyImages: read_only_images }),
+        ...(releasable_images === undefined ? {} : { releasableImages: releasable_images }),
       };
       const signal = open.signalFor(reply.raw);
       if (!request.headers.accept?.includes(LINES_TYPE)) {

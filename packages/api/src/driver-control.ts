@@ -49,6 +49,8 @@ export interface SnapshotCreateOptions {
   readonly persistent?: boolean;
   /** Images refuse writes. */
   readonly readOnlyImages?: boolean;
+  /** They do, and who reads one over NBD may discard what it has read. */
+  readonly releasableImages?: boolean;
 }
 
 export interface SnapshotTakeOptions {

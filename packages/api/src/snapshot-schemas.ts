@@ -33,6 +33,11 @@ export const snapshotCreateRequest = recordWithOptional(
       ...is.flag,
       description: "images refuse writes. Default: not as block devices, but as NBD exports alone",
     },
+    releasable_images: {
+      ...is.flag,
+      description:
+        "images refuse writes, and NBD clients may trim: that frees the range, which then reads as zeros",
+    },
   },
 );
 export const snapshotId = record({ id: is.uuid });

@@ -148,6 +148,7 @@ export const snapshotStatus = record({
   on_overflow: overflowPolicy,
   persistent: { ...is.flag, description: "returns after a stop or a power cut" },
   read_only_images: is.flag,
+  releasable_images: { ...is.flag, description: "NBD clients may free parts of the images" },
   resumed: {
     ...is.flag,
     description: "an earlier daemon took it: image_io does not count from the start",

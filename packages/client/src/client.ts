@@ -82,6 +82,8 @@ export interface SnapshotCreateParameters {
   readonly persistent?: boolean;
   /** Images refuse writes. */
   readonly readOnlyImages?: boolean;
+  /** They do, and who reads one over NBD may trim what it has read: that reads as zeros then. */
+  readonly releasableImages?: boolean;
 }
 
 export interface CbtMap {
@@ -302,7 +304,8 @@ export class BlksnapClient {
       readonly onProgress?: (progress: SnapshotCreateProgress) => void;
     } = {},
   ): Promise<SnapshotCreateResponse> {
-    const { devices = [], stores, limitBytes, onOverflow, persistent, readOnlyImages } = parameters;
+    const { devices = [], stores, limitBytes, onOverflow, persistent } = parameters;
+    const { readOnlyImages, releasableImages } = parameters;
     const body = {
       devices,
       stores,
@@ -310,6 +313,7 @@ export class BlksnapClient {
       on_overflow: onOverflow,
       persistent,
       read_only_images: readOnlyImages,
+      releasable_images: releasableImages,
     };
     const call = { ...this.#call("POST", "/v1/snapshots", options, body), inLines: true };
     for await (const line of sendForLines(call)) {

@@ -127,7 +127,8 @@ class ExportQueue implements ServedQueue {
 
   start(target: Target): void {
     const { readOnly } = this.#params;
-    this.#server.add({ name: EXPORT_NAME, readOnly }, this.#params, target);
+    // Those of an image that is read-only have discards only where its reader may release what it has read.
+    this.#server.add({ name: EXPORT_NAME, readOnly, releases: true }, this.#params, target);
     this.isServing = true;
   }
 

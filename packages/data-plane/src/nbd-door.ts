@@ -64,7 +64,7 @@ export class NbdDoor {
 
   /**
    * Serves a connection. Where it answers false the descriptor is the caller's.
-   * @param params of the export, read-only
+   * @param params of the export, read-only; with discards, clients may trim what they have read
    */
   serve(params: DeviceParams, connection: NbdConnection, done: Served): void {
     const adopt = (): void => {
@@ -148,7 +148,8 @@ export class NbdDoor {
 
   #addExport(server: ReactorServer, params: DeviceParams): void {
     const target = this.#options.openTarget(server.queue);
-    server.add({ name: EXPORT_NAME, readOnly: true }, params, target);
+    const releases = params.discardMaxBytes > 0;
+    server.add({ name: EXPORT_NAME, readOnly: true, releases }, params, target);
   }
 
   /** Who waits is answered, whether or not there is a server now. */

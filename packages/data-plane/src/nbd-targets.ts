@@ -38,7 +38,8 @@ export function nbdImageTarget(
   const { image } = engine;
   return {
     queueIo: (tag) => {
-      assertRead(queue, tag);
+      const isRelease = queue.op(tag) === UblkOp.DISCARD;
+      if (!isRelease) assertRead(queue, tag);
       if (!hasArea()) {
         queue.complete(tag, -EIO);
         return;
@@ -50,7 +51,7 @@ export function nbdImageTarget(
   };
 }
 
-/** The server lets nothing else through: the exports are read-only, and have no volatile cache. */
+/** The server lets nothing else through but trims of an image: the exports are read-only, and have no volatile cache. */
 function assertRead(queue: RequestQueue, tag: number): void {
   assert(queue.op(tag) === UblkOp.READ, "an NBD client writes to a read-only export");
 }

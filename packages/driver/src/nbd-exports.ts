@@ -1,6 +1,6 @@
 /**
  * What is exported over NBD: each front, and each image as long as it lives. Where users have devices, all of it is
- * read-only; else clients write to fronts, and to images that are not read-only.
+ * read-only; else clients write to fronts, and to images that are not read-only. Images that are releasable take trims.
  *
  * ```
  *   front/DEVICE          what the device holds now
@@ -32,6 +32,8 @@ import { OriginalHoles } from "./tracker/original-holes.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 const PREFERRED_BLOCK_BYTES = 4096;
+/** Most that one discard of an image may cover. */
+export const IMAGE_DISCARD_MAX_BYTES: number = 2 ** 30;
 const DEVICE_DIRECTORY = "/dev/";
 
 /** A front, or an image. */
@@ -158,6 +160,7 @@ export class NbdExports implements ExportDirectory<DriverExport> {
       by: member.image,
       area: area.id,
       name: imageName(snapshot.id, tracker.device),
+      isReleasable: snapshot.releasableImages,
       description: `${tracker.device} as it was at ${snapshot.takenAt ?? "take"}`,
       contexts: hasMissed ? [] : dirtyContexts(tracker),
     });
@@ -197,11 +200,13 @@ class ReadOnlyExports implements ExportDirectory<DriverExport> {
 
 type Described = Pick<DriverExport, "tracker" | "by" | "area" | "name" | "description"> & {
   readonly contexts?: readonly ContextName[];
+  /** Clients may discard what they have read of the image. */
+  readonly isReleasable?: boolean;
 };
 
-function describe({ contexts = [], ...described }: Described): DriverExport {
+function describe({ contexts = [], isReleasable = false, ...described }: Described): DriverExport {
   const { tracker, by } = described;
-  const params = by?.exported ?? readOnlyParams(tracker);
+  const params = by?.exported ?? readOnlyParams(tracker, isReleasable);
   const { readOnly, rotational, discardMaxBytes, logicalBlockBytes } = params;
   return {
     ...described,
@@ -209,18 +214,18 @@ function describe({ contexts = [], ...described }: Described): DriverExport {
     sizeBytes: params.capacityBytes,
     blockBytes: logicalBlockBytes,
     preferredBlockBytes: Math.max(PREFERRED_BLOCK_BYTES, logicalBlockBytes),
-    flags: transmissionFlags({ readOnly, rotational, trims: discardMaxBytes > 0 }),
+    flags: transmissionFlags({ readOnly, rotational, trims: discardMaxBytes > 0, releases: true }),
     contexts: [{ name: BASE_ALLOCATION }, ...contexts],
   };
 }
 
-function readOnlyParams({ backing, geometry }: Tracker): DeviceParams {
+function readOnlyParams({ backing, geometry }: Tracker, isReleasable: boolean): DeviceParams {
   return {
     ...servedParams(backing, geometry),
     readOnly: true,
     volatileCache: false,
     fua: false,
-    discardMaxBytes: 0,
+    discardMaxBytes: isReleasable ? IMAGE_DISCARD_MAX_BYTES : 0,
     writeZeroesMaxBytes: 0,
   };
 }

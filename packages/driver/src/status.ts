@@ -269,6 +269,7 @@ export async function snapshotStatus(
     on_overflow: snapshot.onOverflow,
     persistent: snapshot.persistence.isOn,
     read_only_images: snapshot.readOnlyImages,
+    releasable_images: snapshot.releasableImages,
     resumed: snapshot.isResumed,
     file_systems: [...snapshot.fileSystems],
     events_pending: snapshot.events.pendingCount,

@@ -59,7 +59,8 @@ export class SnapshotOperations {
     onProgress?: (progress: SnapshotCreateProgress) => void,
   ): Promise<SnapshotCreateResponse> {
     const onOverflow = completePolicy(options.onOverflow);
-    const { persistent = false } = options;
+    const { persistent = false, releasableImages = false } = options;
+    const isNbd = this.#context.frontend.kind === "nbd";
     if (persistent) this.#context.persistent.assertAnswers();
     const attached: Tracker[] = [];
     const members = new Set<Tracker>();
@@ -90,7 +91,8 @@ export class SnapshotOperations {
         onOverflow,
         persistent,
         // An export is easily written to by mistake: another one's address is as long and as odd.
-        readOnlyImages: options.readOnlyImages ?? this.#context.frontend.kind === "nbd",
+        readOnlyImages: releasableImages || (options.readOnlyImages ?? isNbd),
+        releasableImages,
         signal,
         onProgress,
       };

@@ -77,6 +77,8 @@ export interface SnapshotRecord extends EventsRecord {
   readonly persistent?: boolean;
   /** Images refuse writes; they take them where it is absent. */
   readonly readOnlyImages?: boolean;
+  /** Their reader may discard what it has read; nobody may where it is absent. */
+  readonly releasableImages?: boolean;
   /** What the take did with the file systems on the members. */
   readonly fileSystems?: readonly FileSystemFreeze[];
   readonly stores: readonly StoreRecord[];

@@ -4,12 +4,9 @@ import { type AreaId, doubtOf, type FaultPoint, faultPoint } from "@blksnap/data
 import type { DeviceParams } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import type { ServedDevice, Serving } from "../frontend/frontend.js";
-import { imageName } from "../nbd-exports.js";
+import { IMAGE_DISCARD_MAX_BYTES, imageName } from "../nbd-exports.js";
 import { servedParams } from "../tracker/geometry.js";
 import type { Tracker } from "../tracker/tracker.js";
-
-/** Most that one discard of an image may cover. */
-const IMAGE_DISCARD_MAX_BYTES = 2 ** 30;
 
 /** What an image shows. */
 export interface Imaged {
@@ -20,8 +17,14 @@ export interface Imaged {
   readonly area: AreaId;
 }
 
-export interface ImageOptions {
+/** What clients of an image may do besides reading it. */
+export interface ImageAccess {
   readonly readOnly: boolean;
+  /** Its reader may discard what it has read, over NBD, though it is read-only. */
+  readonly releasable: boolean;
+}
+
+export interface ImageOptions extends ImageAccess {
   /** Told the device's number before it lives. */
   readonly onNumber: (number: number | null) => void;
 }
@@ -48,14 +51,17 @@ function imageQueue(
   };
 }
 
-function imageParams({ backing, geometry }: Tracker, readOnly: boolean): DeviceParams {
+function imageParams(
+  { backing, geometry }: Tracker,
+  { readOnly, releasable }: ImageAccess,
+): DeviceParams {
   return {
     ...servedParams(backing, geometry),
     // Written data is in the store or in its page cache; no flush makes it safer.
     volatileCache: false,
     readOnly,
     fua: false,
-    discardMaxBytes: IMAGE_DISCARD_MAX_BYTES,
+    discardMaxBytes: readOnly && !releasable ? 0 : IMAGE_DISCARD_MAX_BYTES,
     discardGranularityBytes: 2 ** geometry.chunkShift,
     writeZeroesMaxBytes: 0,
   };
@@ -64,11 +70,11 @@ function imageParams({ backing, geometry }: Tracker, readOnly: boolean): DeviceP
 export function startImage(
   context: DriverContext,
   imaged: Imaged,
-  { readOnly, onNumber }: ImageOptions,
+  { onNumber, ...access }: ImageOptions,
 ): Promise<ServedDevice> {
   const { tracker } = imaged;
   return context.frontend.start({
-    params: imageParams(tracker, readOnly),
+    params: imageParams(tracker, access),
     queueDepth: context.imageDepth,
     above: tracker.front.id,
     maxIoBytes: context.maxIoBytes,
@@ -82,10 +88,10 @@ export function resumeImage(
   context: DriverContext,
   imaged: Imaged,
   number: number,
-  readOnly: boolean,
+  access: ImageAccess,
 ): Promise<ServedDevice> {
   return context.frontend.resume(number, {
-    params: imageParams(imaged.tracker, readOnly),
+    params: imageParams(imaged.tracker, access),
     queueDepth: context.imageDepth,
     maxIoBytes: context.maxIoBytes,
     ...imageQueue(context, imaged, "recover.image-queue-started"),

@@ -15,7 +15,7 @@ import type { MapFile } from "../records/state-directory.js";
 import { linkImage } from "../system/device-names.js";
 import { AREA_DROP_SPARE_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
-import { resumeImage, startImage } from "./image.js";
+import { type ImageAccess, resumeImage, startImage } from "./image.js";
 
 /** A diff area, as the main thread knows it. */
 export interface MemberArea {
@@ -55,7 +55,12 @@ export function hasLost({
 interface WithImages {
   readonly id: string;
   readonly readOnlyImages: boolean;
+  readonly releasableImages: boolean;
   save(): void;
+}
+
+function accessTo(snapshot: WithImages): ImageAccess {
+  return { readOnly: snapshot.readOnlyImages, releasable: snapshot.releasableImages };
 }
 
 /** Makes the image of a member whose area is active. @param snapshot is saved when the image has a number */
@@ -68,7 +73,7 @@ export async function openImage(
   if (area === undefined) throw new Error(`${tracker.device} has no diff area`);
   const imaged = { snapshot: snapshot.id, tracker, area: area.id };
   member.image = await startImage(context, imaged, {
-    readOnly: snapshot.readOnlyImages,
+    ...accessTo(snapshot),
     onNumber: (number) => {
       faultPoint("take.image-added");
       member.imageNumber = number ?? undefined;
@@ -85,15 +90,15 @@ export async function openImage(
 /** Resumes the image of an earlier daemon. */
 export async function recoverImage(
   context: DriverContext,
-  { id: snapshot, readOnlyImages }: WithImages,
+  taken: WithImages,
   member: Member,
 ): Promise<void> {
   const { tracker, area, imageNumber } = member;
   if (imageNumber === undefined || area === undefined) return;
-  const imaged = { snapshot, tracker, area: area.id };
-  member.image = await resumeImage(context, imaged, imageNumber, readOnlyImages);
+  const imaged = { snapshot: taken.id, tracker, area: area.id };
+  member.image = await resumeImage(context, imaged, imageNumber, accessTo(taken));
   faultPoint("recover.image-live");
-  nameImage(context, snapshot, member);
+  nameImage(context, taken.id, member);
 }
 
 function nameImage({ frontend }: DriverContext, snapshot: string, member: Member): void {

@@ -18,6 +18,7 @@ export interface SnapshotOptions {
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: SnapshotCreateProgress) => void) | undefined;
   readonly readOnlyImages: boolean;
+  readonly releasableImages: boolean;
 }
 
 export type OpenStorageOptions = Pick<SnapshotOptions, "signal" | "onProgress"> &

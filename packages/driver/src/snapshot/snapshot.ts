@@ -64,6 +64,7 @@ export class Snapshot {
   takenAt: string | null;
   stallUs: number | null;
   readonly readOnlyImages: boolean;
+  readonly releasableImages: boolean;
   /** An earlier daemon took it. */
   readonly isResumed: boolean;
   /** What the take did with the file systems on the members. */
@@ -92,6 +93,7 @@ export class Snapshot {
     this.takenAt = record.takenAt;
     this.stallUs = record.stallUs;
     this.readOnlyImages = record.readOnlyImages ?? false;
+    this.releasableImages = record.releasableImages ?? false;
     this.fileSystems = record.fileSystems ?? [];
     this.limitBytes = record.limitBytes;
     this.slotBytes = record.slotBytes ?? LEGACY_SLOT_BYTES;
@@ -218,10 +220,9 @@ export class Snapshot {
       ...{ id: this.id, state: this.#state, createdAt: this.createdAt },
       ...{ takenAt: this.takenAt, stallUs: this.stallUs, limitBytes: this.limitBytes },
       alignmentBytes: this.#alignmentBytes,
-      slotBytes: this.slotBytes,
-      onOverflow: this.onOverflow,
+      ...{ slotBytes: this.slotBytes, onOverflow: this.onOverflow },
       ...this.persistence.record,
-      readOnlyImages: this.readOnlyImages,
+      ...{ readOnlyImages: this.readOnlyImages, releasableImages: this.releasableImages },
       fileSystems: this.fileSystems,
       stores: this.stores,
       ...(this.storeMark && { storeMark: this.storeMark }),

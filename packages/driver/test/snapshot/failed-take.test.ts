@@ -48,6 +48,7 @@ async function newSnapshot() {
     onOverflow: { policy: "break-snapshot" },
     persistent: false,
     readOnlyImages: false,
+    releasableImages: false,
   });
   const used = () => snapshot.storage.stats().allocatedBytes / SLOT_BYTES;
   return { snapshot, granted, used, reactors };
