@@ -1,6 +1,7 @@
 /** Exports a device as a qcow2 file, in full or as an overlay of what changed since the one before. */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
+import { doneChunks } from "./done-chunks.js";
 import { BackupError } from "./errors.js";
 import { emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
@@ -8,7 +9,7 @@ import { realFiles } from "./files.js";
 import { type HostIdentity, hostOf, isSameHost, otherMachineNote } from "./host.js";
 import { withTargetLock } from "./lock.js";
 import { copyParts } from "./part-copy.js";
-import { bytesOf, partsOf } from "./parts.js";
+import { bytesOf, partsOf, readPlaces } from "./parts.js";
 import { asOf, type Plan, planExport, withoutHost } from "./plan.js";
 import {
   breakOfChain,
@@ -62,9 +63,10 @@ async function writeFile(
   plan: Plan<Qcow2Point>,
   image: ImageReader,
   options: Qcow2ExportOptions,
-  { capacityBytes }: TakenSnapshot,
+  snapshot: TakenSnapshot,
   sums: Sums | undefined,
-): Promise<number> {
+): Promise<{ readonly readBytes: number; readonly freedBytes: number }> {
+  const { capacityBytes } = snapshot;
   const empty = plan.kind === "full" ? await emptyOf(image, capacityBytes) : [];
   const parts = partsOf(plan, capacityBytes, 0, empty);
   const reason = plan.kind === "full" ? plan.reason : null;
@@ -77,11 +79,13 @@ async function writeFile(
   const file = await OpenQcow2.open(path, { isBlank });
   let isFinished = false;
   try {
-    const readBytes = await copyParts(parts, image, file, sums, options);
+    const freed = doneChunks(snapshot, readPlaces(parts), options);
+    const done = (offsetBytes: number): void => freed.done(offsetBytes);
+    const readBytes = await copyParts(parts, image, file, sums, options, done).finally(freed.end);
     await file.finish();
     isFinished = true;
     await qemuImg(path, "check", "-q", "-f", "qcow2", path);
-    return readBytes;
+    return { readBytes, freedBytes: await freed.end() };
   } finally {
     if (!isFinished) await file.abandon();
   }
@@ -98,12 +102,19 @@ async function copy(snapshot: TakenSnapshot, options: Qcow2ExportOptions): Promi
   try {
     const written = path + INCOMPLETE_SUFFIX;
     const sums = sumsOnto(plan.kind === "full" ? undefined : plan.base, snapshot.capacityBytes);
-    const read_bytes = await writeFile(written, plan, image, options, snapshot, sums);
+    const { readBytes, freedBytes } = await writeFile(
+      written,
+      plan,
+      image,
+      options,
+      snapshot,
+      sums,
+    );
     await image.sync();
-    await snapshot.check();
+    await snapshot.check(freedBytes);
     const backing = plan.kind === "full" ? null : plan.base.name;
     await publishPoint(folder, { ...now, name, backing, sums: sums?.record() });
-    return { kind: plan.kind, ...withoutHost(now), read_bytes, path };
+    return { kind: plan.kind, ...withoutHost(now), read_bytes: readBytes, path };
   } catch (error) {
     await removeLeft(folder).catch(() => undefined);
     throw error;

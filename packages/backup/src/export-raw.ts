@@ -1,13 +1,14 @@
 /** Exports a device into a file or block device that becomes the same, byte for byte. */
 import type { ByteRange } from "@blksnap/api";
 import { copyState, rememberBegun, rememberDone } from "./copy-state.js";
+import { doneChunks } from "./done-chunks.js";
 import { BackupError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
 import { hostOf } from "./host.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
 import { copyParts } from "./part-copy.js";
-import { bytesOf, partsOf } from "./parts.js";
+import { bytesOf, partsOf, readPlaces } from "./parts.js";
 import { asOf, planExport, withoutHost } from "./plan.js";
 import { recordPathOf } from "./raw-record.js";
 import { RawTarget, targetAt, targetKind } from "./raw-target.js";
@@ -75,9 +76,11 @@ async function copy(
       const parts = partsOf(plan, capacityBytes, to.headBytes, empty);
       const reason = plan.kind === "full" ? plan.reason : null;
       options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });
-      const read_bytes = await copyParts(parts, image, to, sums, options);
+      const freed = doneChunks(snapshot, readPlaces(parts), options);
+      const done = (offsetBytes: number): void => freed.done(offsetBytes);
+      const read_bytes = await copyParts(parts, image, to, sums, options, done).finally(freed.end);
       await image.sync();
-      await snapshot.check();
+      await snapshot.check(await freed.end());
       await image.close();
       snapshot.release();
       await to.finish((seal) => rememberDone(record, { ...now, target, seal }, sums));

@@ -12,6 +12,7 @@ import {
   type Piece,
   piecesByChunk,
 } from "./chunks.js";
+import { type DoneChunks, type DoneChunksOptions, doneChunks } from "./done-chunks.js";
 import { abortedError, BackupError } from "./errors.js";
 import {
   type HostIdentity,
@@ -34,7 +35,11 @@ import type { StoreLock } from "./store-lock.js";
 /** Of each chunk that is in flight. */
 const PIECES_IN_FLIGHT = 8;
 
-export interface ExportOptions extends SnapshotOptions, HostRemembers, HostOptions {
+export interface ExportOptions
+  extends SnapshotOptions,
+    HostRemembers,
+    HostOptions,
+    DoneChunksOptions {
   readonly wanted: Wanted;
   readonly onProgress?: OnProgress | undefined;
   /** Told what will be read, before it is. */
@@ -89,9 +94,11 @@ class StoreExport {
         ? new Array(chunkCount(capacityBytes)).fill(null)
         : [...plan.base.chunks];
     const pieces = piecesByChunk(await this.#rangesOf(plan), capacityBytes);
-    await this.#copy(chunks, pieces, plan);
+    const places = [...pieces.keys()].map((index) => index * CHUNK_BYTES);
+    const freed = doneChunks(this.#snapshot, places, this.#options);
+    await this.#copy(chunks, pieces, plan, freed).finally(freed.end);
     await this.#image.sync();
-    await this.#snapshot.check();
+    await this.#snapshot.check(await freed.end());
     await this.#image.close();
     this.#snapshot.release();
     await this.#store.syncChunks(this.#fresh);
@@ -118,6 +125,7 @@ class StoreExport {
     chunks: (string | null)[],
     pieces: ReadonlyMap<number, readonly Piece[]>,
     plan: Plan<Manifest>,
+    freed: DoneChunks,
   ): Promise<void> {
     const all = [...pieces.values()];
     const total_bytes = all.reduce((sum, some) => sum + bytesToRead(some), 0);
@@ -128,6 +136,7 @@ class StoreExport {
       if (this.#options.signal?.aborted === true) throw abortedError();
       chunks[index] = await this.#chunk(index, changed, chunks[index]!);
       meter.add(bytesToRead(changed));
+      freed.done(index * CHUNK_BYTES);
     });
   }
 

@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES } from "./chunks.js";
+import { type DoneChunks, doneChunks } from "./done-chunks.js";
 import { abortedError, BackupError } from "./errors.js";
 import { emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
@@ -9,7 +10,7 @@ import { hostOf } from "./host.js";
 import { inOrder } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
-import { bytesOf, type Part, partsOf } from "./parts.js";
+import { bytesOf, type Part, partsOf, readPlaces } from "./parts.js";
 import { type AsOf, asOf, type Plan, planExport, withoutHost } from "./plan.js";
 import { Meter } from "./progress.js";
 import { targetAt } from "./raw-target.js";
@@ -160,6 +161,7 @@ async function sendParts(
   image: ImageReader,
   writer: StreamWriter,
   { signal, onProgress }: StreamExportOptions,
+  freed: DoneChunks,
 ): Promise<number> {
   const meter = new Meter(bytesOf(parts), onProgress);
   const pool = new ChunkPool();
@@ -178,7 +180,9 @@ async function sendParts(
     await inOrder(parts, pool.depth, read, async (found) => {
       await writer.part(found);
       if (found.memory?.length === CHUNK_BYTES) idle.push(found.memory);
-      if (!found.part.isDiscarded) meter.add(found.part.lengthBytes);
+      if (found.part.isDiscarded) return;
+      meter.add(found.part.lengthBytes);
+      freed.done(found.part.offsetBytes);
     });
   } finally {
     await pool.close();
@@ -203,9 +207,10 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
     options.onPlan?.({ kind, reason, total_bytes: bytesOf(parts) });
     const total_bytes = parts.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
     await writer.begin({ stream_id: randomUUID(), ...now, kind, parent, total_bytes });
-    const read_bytes = await sendParts(parts, image, writer, options);
+    const freed = doneChunks(snapshot, readPlaces(parts), options);
+    const read_bytes = await sendParts(parts, image, writer, options, freed).finally(freed.end);
     await image.sync();
-    await snapshot.check();
+    await snapshot.check(await freed.end());
     await writer.end();
     if (record !== undefined) await writeSent(record, now);
     return { kind, ...withoutHost(now), read_bytes, sent_bytes: writer.sentBytes };

@@ -78,13 +78,18 @@ class PartCopy {
   }
 }
 
-/** Copies all parts. Answers how many bytes were read. @param sums gets those of the parts */
+/**
+ * Copies all parts. Answers how many bytes were read.
+ * @param sums gets those of the parts
+ * @param onDone told the place of each that was read and is written
+ */
 export async function copyParts(
   parts: readonly Part[],
   image: ImageReader,
   target: PartWriter | FilePartWriter,
   sums: Sums | undefined,
   options: Pick<ExportOptions, "signal" | "onProgress" | "threadsMinBytes">,
+  onDone: (offsetBytes: number) => void = () => undefined,
 ): Promise<number> {
   const { signal, onProgress, threadsMinBytes = THREADS_MIN_BYTES } = options;
   const meter = new Meter(bytesOf(parts), onProgress);
@@ -94,7 +99,9 @@ export async function copyParts(
   const run = async (part: Part): Promise<void> => {
     if (signal?.aborted === true) throw abortedError();
     await copy.run(part, isHere);
-    if (!part.isDiscarded) meter.add(part.lengthBytes);
+    if (part.isDiscarded) return;
+    meter.add(part.lengthBytes);
+    onDone(part.offsetBytes);
   };
   const [large, small] = [parts.filter((part) => !isSmall(part)), parts.filter(isSmall)];
   try {

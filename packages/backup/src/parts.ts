@@ -62,6 +62,11 @@ export function partsOf(
   return parts;
 }
 
+/** Where those begin that are read. */
+export function readPlaces(parts: readonly Part[]): number[] {
+  return parts.filter((part) => !part.isDiscarded).map(({ offsetBytes }) => offsetBytes);
+}
+
 export function bytesOf(parts: readonly Part[]): number {
   return parts.reduce((sum, part) => sum + (part.isDiscarded ? 0 : part.lengthBytes), 0);
 }

@@ -20,7 +20,7 @@ export interface StatusParts {
   readonly trackers: readonly Pick<Status["trackers"][number], "device" | "front">[];
   readonly snapshots: readonly (Pick<
     Status["snapshots"][number],
-    "id" | "taken_at" | "read_only_images" | "resumed"
+    "id" | "taken_at" | "read_only_images" | "releasable_images" | "resumed"
   > & {
     readonly devices: readonly Pick<
       Status["snapshots"][number]["devices"][number],
@@ -42,6 +42,11 @@ export interface SnapshotOptions {
    * stay, and every later one would read it again.
    */
   readonly ownSnapshot?: Remembered | undefined;
+  /**
+   * Frees what was read in the diff storage, while it goes on: only of a snapshot that is taken for the export, and
+   * remembered. Others cannot read that snapshot then. Default: false.
+   */
+  readonly frees?: boolean | undefined;
   /** Told what is not as it should be, and ends nothing. */
   readonly onNote?: ((text: string) => void) | undefined;
 }
@@ -59,8 +64,13 @@ export interface TakenSnapshot {
   readonly capacityBytes: number;
   readonly generationId: string;
   readonly changesNumber: number;
-  /** Fails unless the image is still this one, and whole. */
-  readonly check: () => Promise<void>;
+  /** It was taken for this export: nobody else may read its image, and parts of that may be freed. */
+  readonly isFreed: boolean;
+  /**
+   * Fails unless the image is still this one, and whole.
+   * @param freedBytes that this export has freed of it, at most. Default: none
+   */
+  readonly check: (freedBytes?: number) => Promise<void>;
   /**
    * Begins to destroy it, where it was taken for this export: what was read is checked, and its image closed. What is
    * left to do at the target needs neither.
@@ -68,8 +78,11 @@ export interface TakenSnapshot {
   readonly release: () => void;
 }
 
-/** Whether the device is in a taken snapshot, and as what. */
-async function takenOf({ client, device }: SnapshotOptions): Promise<TakenSnapshot | undefined> {
+/** Whether the device is in a taken snapshot, and as what. @param freed the id of the one that was taken to be freed */
+async function takenOf(
+  { client, device }: SnapshotOptions,
+  freed?: string,
+): Promise<TakenSnapshot | undefined> {
   const info = await client.snapshotInfo(device);
   const { snapshot_id: id, image } = info;
   if (id === null || image === null) return undefined;
@@ -88,7 +101,11 @@ async function takenOf({ client, device }: SnapshotOptions): Promise<TakenSnapsh
     capacityBytes: cbt.capacity_bytes,
     generationId: cbt.generation_id,
     changesNumber: cbt.changes_number,
-    check: () => checkTaken({ client, device }, { id, device: info.device, image }),
+    isFreed: id === freed,
+    check: (freedBytes = 0) => {
+      const named = { id, device: info.device, image, isFreed: id === freed };
+      return checkTaken({ client, device }, named, freedBytes);
+    },
     release: () => undefined,
   };
   await taken.check();
@@ -110,7 +127,13 @@ async function statusOf(
 /** Fails unless the image is still this one, and has what the device held, all of whose changes are known. */
 async function checkTaken(
   { client, device }: Pick<SnapshotOptions, "client" | "device">,
-  { id, device: original, image }: Pick<TakenSnapshot, "id" | "device" | "image">,
+  {
+    id,
+    device: original,
+    image,
+    isFreed,
+  }: Pick<TakenSnapshot, "id" | "device" | "image" | "isFreed">,
+  freedBytes: number,
 ): Promise<void> {
   const [info, status, cbt] = await Promise.allSettled([
     client.snapshotInfo(device),
@@ -126,7 +149,8 @@ async function checkTaken(
   }
   const snapshot = settled(status);
   if (snapshot === undefined) throw gone(original, id);
-  checkUnchanged(snapshot, original);
+  if (isFreed) checkOwn(snapshot, original, freedBytes);
+  else checkUnchanged(snapshot, original);
   // Fails where writes were missed.
   settled(cbt);
 }
@@ -136,9 +160,15 @@ async function checkTaken(
  * is not the device's, and no diff lists either. Its counters begin anew with each daemon.
  */
 function checkUnchanged(snapshot: StatusParts["snapshots"][number], original: string): void {
-  const { id, devices, read_only_images, resumed } = snapshot;
-  const ofDevice = devices.find(({ device }) => device === original);
-  if (ofDevice === undefined) throw gone(original, id);
+  const { id, releasable_images, read_only_images, resumed } = snapshot;
+  const ofDevice = deviceIn(snapshot, original);
+  // Whether anything was freed is not asked: an earlier daemon's counters are gone, and it may be at this moment.
+  if (releasable_images) {
+    const hint =
+      "Export again when that has ended. If it was killed: run that again, or destroy its snapshot";
+    const why = `${original} is in snapshot ${id} of another export, which frees what it has read`;
+    throw new BackupError("DEVICE_IN_OTHER_SNAPSHOT", why, { hint });
+  }
   if (read_only_images) return;
   const { image, image_io } = ofDevice;
   const failed = (why: string): BackupError => {
@@ -149,6 +179,26 @@ function checkUnchanged(snapshot: StatusParts["snapshots"][number], original: st
   if (image_io.discards > 0) throw failed("was discarded from (fstrim), and misses data");
   if (image_io.writes > 0) throw failed("was written to, and is not what the device held");
   if (resumed) throw failed("may have been written to: an earlier daemon took its snapshot");
+}
+
+type SnapshotParts = StatusParts["snapshots"][number];
+
+function deviceIn(
+  { id, devices }: SnapshotParts,
+  original: string,
+): SnapshotParts["devices"][number] {
+  const ofDevice = devices.find(({ device }) => device === original);
+  if (ofDevice === undefined) throw gone(original, id);
+  return ofDevice;
+}
+
+/** Fails where others have freed parts of the image of an own snapshot, which nobody can write to. */
+function checkOwn(snapshot: SnapshotParts, original: string, freedBytes: number): void {
+  const { image, image_io } = deviceIn(snapshot, original);
+  if (image_io.discard_bytes <= freedBytes) return;
+  const hint = "Export again, and let nothing trim the image of an export";
+  const why = `the image ${image} of ${original} was discarded from by another program, and misses data`;
+  throw new BackupError("IMAGE_FAILED", why, { hint });
 }
 
 function gone(device: string, id: string): BackupError {
@@ -190,7 +240,10 @@ export async function withSnapshot<Result>(
     return reading(there, use);
   }
   const { stores, limitBytes } = options;
-  const parameters = { devices: [device], stores, limitBytes, readOnlyImages: true };
+  // One that nothing remembers may be left by a kill, and is read again then: it has to keep all.
+  const isFreed = options.frees === true && ownSnapshot !== undefined;
+  const images = isFreed ? { releasableImages: true } : { readOnlyImages: true };
+  const parameters = { devices: [device], stores, limitBytes, ...images };
   const { id } = await client
     .snapshotCreate(parameters, { signal })
     .catch((error: unknown) => Promise.reject(inOther(error)));
@@ -203,7 +256,7 @@ export async function withSnapshot<Result>(
     await ownSnapshot?.set(id);
     if (signal?.aborted === true) throw abortedError();
     await client.snapshotTake(id);
-    const taken = await takenOf(options);
+    const taken = await takenOf(options, isFreed ? id : undefined);
     if (taken?.id !== id) throw gone(device, id);
     return await reading({ ...taken, release: () => void destroy() }, use);
   } finally {

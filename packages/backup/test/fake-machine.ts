@@ -27,6 +27,11 @@ export class FakeMachine {
   discards = 0;
   imageWrites = 0;
   isReadOnly = false;
+  isReleasable = false;
+  /** Freed over NBD, of the image. */
+  freedBytes = 0;
+  /** Address of the image's export. */
+  exported: string | null = null;
   /** An earlier daemon took the snapshot. */
   isResumed = false;
   /** cbtInfo fails from now on. */
@@ -137,13 +142,21 @@ export class FakeMachine {
   #deviceStatus() {
     const none = { reads: 0, read_bytes: 0, writes: 0, write_bytes: 0, flushes: 0, errors: 0 };
     const { discards, imageWrites: writes } = this;
-    const image_io = { ...none, writes, discards, discard_bytes: discards * 512 };
+    const image_io = { ...none, writes, discards, discard_bytes: discards * 512 + this.freedBytes };
     return { device: this.device, image: this.image, image_io };
   }
 
   #snapshotStatus(id: string) {
     const { takenAt: taken_at, isReadOnly: read_only_images, isResumed: resumed } = this;
-    return { id, taken_at, read_only_images, resumed, devices: [this.#deviceStatus()] };
+    const devices = [this.#deviceStatus()];
+    return {
+      id,
+      taken_at,
+      read_only_images,
+      releasable_images: this.isReleasable,
+      resumed,
+      devices,
+    };
   }
 
   #makeClient(): BackupClient {
@@ -158,11 +171,13 @@ export class FakeMachine {
       snapshotInfo: async () => {
         const image = this.snapshotId === null ? null : this.image;
         const error_code = this.errorCode;
-        const told = { device, front, image, nbd_uri: null };
+        const told = { device, front, image, nbd_uri: this.exported };
         return { ...told, error_code, snapshot_id: this.snapshotId };
       },
-      snapshotCreate: async ({ readOnlyImages = false }) => {
-        this.isReadOnly = readOnlyImages;
+      snapshotCreate: async ({ readOnlyImages = false, releasableImages = false }) => {
+        this.isReadOnly = readOnlyImages || releasableImages;
+        this.isReleasable = releasableImages;
+        this.freedBytes = 0;
         return { id: randomUUID(), attached: [] };
       },
       snapshotTake: async (taken) => {

@@ -67,6 +67,11 @@ export const backupVerbs: readonly Verb[] = [
           "in a full export, read only blocks that the image's ext2, ext3 or ext4 uses, and store zeros " +
           "for the rest; refused if the file system's journal needs a replay",
       },
+      free: {
+        describe:
+          "free old data as it is read, if the export takes its own snapshot: writes there copy nothing more; " +
+          "no other export can read that snapshot",
+      },
       record: {
         describe:
           "with --raw: file that records which snapshot the copy is of; default: beside the target " +

@@ -1,13 +1,23 @@
 /** export and restore: what comes back is the image as it was, of each point, and a file system in order. */
-import { closeSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  createReadStream,
+  mkdirSync,
+  openSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
+import { exportStream, restoreStream } from "../../../packages/backup/dist/index.js";
 import { run } from "../lib/command.mjs";
 import { ctl } from "../lib/ctl.mjs";
 import { loopDisk } from "../lib/disks.mjs";
 import { checkFileSystem, makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, takeSnapshot } from "../lib/snapshots.mjs";
+import { until } from "../lib/wait.mjs";
 
 const test = scenario(import.meta.url);
 const SIZE_BYTES = 24 * MIB;
@@ -137,6 +147,58 @@ test("an export takes a snapshot of its own, a raw copy is the same, and bad tar
   await mounted.unmount();
   const small = await loopDisk(t, SIZE_BYTES - MIB);
   await refused("TARGET_TOO_SMALL", onto(small, "--raw"));
+  assert.equal(await t.client.snapshotCollect(), []);
+});
+
+/** A stream into a file that stops behind `limitBytes`, until it goes on. */
+function stoppingSink(path, limitBytes) {
+  const file = openSync(path, "w");
+  let goOn;
+  const going = new Promise((resolve) => {
+    goOn = resolve;
+  });
+  let bytes = 0;
+  const write = async (data) => {
+    if (bytes > limitBytes) await going;
+    bytes += writeSync(file, data);
+  };
+  return { sink: { write, end: async () => closeSync(file) }, goOn };
+}
+
+test("an export frees what it has read: its place comes back, and writes there copy nothing", async (t) => {
+  const device = await loopDisk(t, 4 * SIZE_BYTES);
+  const { front } = await attach(t, device);
+  const overwrite = async (source, offsetBytes, lengthBytes) => {
+    const place = [`seek=${offsetBytes / MIB}`, `count=${lengthBytes / MIB}`, "iflag=fullblock"];
+    const words = [`if=${source}`, `of=${front}`, "bs=1M", "oflag=direct", "conv=notrunc"];
+    await run(["dd", ...words, ...place, "status=none"]);
+  };
+  const into = folder(t);
+  await overwrite("/dev/urandom", 0, 4 * SIZE_BYTES);
+  const before = join(into, "before");
+  await run(["cp", device, before]);
+  const stream = join(into, "stream");
+  const { sink, goOn } = stoppingSink(stream, 2 * SIZE_BYTES);
+  const own = { client: t.client, device, stores: [into], limitBytes: 256 * MIB };
+  const record = join(into, "record");
+  const exporting = exportStream({ ...own, wanted: { kind: "full" }, frees: true, record, sink });
+  exporting.catch(() => undefined);
+  const used = async () => (await t.client.status()).snapshots[0]?.devices[0];
+  const isFreed = async () => (await used())?.image_io.discard_bytes >= SIZE_BYTES;
+  await until("what is sent is freed", isFreed);
+  await overwrite("/dev/zero", 0, SIZE_BYTES);
+  assert.is((await used()).copied_bytes, 0);
+  // Not read yet: the old data is kept, and given back when it is.
+  await overwrite("/dev/zero", 3 * SIZE_BYTES, SIZE_BYTES);
+  assert.is((await used()).chunks_used, (SIZE_BYTES / MIB) * 4);
+  const other = await ctl("export", "-d", device, "--to", join(into, "store"));
+  assert.is(other.status, 1);
+  assert.match(other.stderr, "of another export");
+  goOn();
+  await exporting;
+  const copy = join(into, "copy");
+  await restoreStream({ input: createReadStream(stream), target: copy });
+  await run(["cmp", before, copy]);
   assert.equal(await t.client.snapshotCollect(), []);
 });
 

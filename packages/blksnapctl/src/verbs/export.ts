@@ -67,6 +67,7 @@ async function optionsOf(context: Context, given: Given): Promise<ExportOptions>
   return {
     client,
     ...open,
+    frees: given.has("free"),
     device: parsePath(given.need("device"), "device"),
     wanted: wantedOf(given),
     stores: parseStores(stores.length === 0 ? [STORE_DEFAULT] : stores),
