@@ -48,7 +48,7 @@ test("a record of a copy elsewhere does not allow overwriting a foreign file", a
         exportRaw(optionsOf(machine, { target: thesis, record, wanted })),
       );
       assert.is(error.code, "TARGET_EXISTS");
-      assert.match(error.message, `not the copy that ${record} is of`);
+      assert.match(error.message, `not the copy that ${record} describes`);
     }
     await assertSame(thesis, Buffer.from("a thesis"));
   };

@@ -134,8 +134,8 @@ export function parsePath(text: string, option: string): string {
 }
 
 /** The path of a socket, as it is: a relative one may be much shorter. */
-export function parseSocket(text: string): string {
-  checkPath(text, text, "socket", SOCKET_PATH_MAX_BYTES);
+export function parseSocket(text: string, option = "socket"): string {
+  checkPath(text, text, option, SOCKET_PATH_MAX_BYTES);
   return text;
 }
 

@@ -39,6 +39,7 @@ const samplesOf: Readonly<Record<string, Samples>> = {
   DIR: path,
   FILE: path,
   PATH: path,
+  SOCKET: { good: "point.sock", wrong: ["x".repeat(108), "é".repeat(54)] },
   UUID: { good: UUID, wrong: notIds },
   POINT: { good: "2038-01-01T06:00Z", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },
   HOST: { good: "db-1.example.org", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },

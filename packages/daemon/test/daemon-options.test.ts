@@ -3,6 +3,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import fs, { readFileSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
 import { join } from "node:path";
+import { native } from "@blksnap/uring/testing";
 import { pino } from "pino";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -32,17 +33,25 @@ const wrongValues: Readonly<Record<string, readonly string[]>> = {
 async function refused(args: string[]): Promise<string> {
   const lines: string[] = [];
   const { writeSync } = fs;
-  // What it complains of goes past the console.
-  fs.writeSync = (_: number, bytes: unknown) => {
-    lines.push(String(bytes).trimEnd());
+  const { sendNow } = native;
+  const keep = (_: number, bytes: unknown): number => {
+    lines.push(
+      Buffer.from(bytes as Uint8Array)
+        .toString()
+        .trimEnd(),
+    );
     return (bytes as Uint8Array).length;
   };
+  // What it complains of goes past the console, to a socket in a way of its own.
+  fs.writeSync = keep;
+  native.sendNow = keep;
   syncBuiltinESMExports();
   try {
     await run(args);
     assert.is(process.exitCode, 2, args.join(" ").slice(0, 100));
   } finally {
     fs.writeSync = writeSync;
+    native.sendNow = sendNow;
     syncBuiltinESMExports();
     process.exitCode = 0;
   }

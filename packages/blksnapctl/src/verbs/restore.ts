@@ -1,10 +1,11 @@
 /** restore: a point in time or a stream, to a file or block device; or a point as an NBD export. */
-import type { BackupStore, DamagedPoint, Manifest } from "@blksnap/backup";
+import { resolve } from "node:path";
+import type { BackupStore, DamagedPoint, Manifest, PointWish } from "@blksnap/backup";
 import { openBackups } from "../backup-place.js";
 import { teller } from "../transfer.js";
 import { formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
-import { parsePath, STANDARD_STREAM } from "../values.js";
+import { parsePath, parseSocket, STANDARD_STREAM } from "../values.js";
 import type { Context, Given } from "../verb.js";
 import { checkNoChoice, streamInput, summaryOf, wishOf } from "./backups.js";
 
@@ -26,8 +27,7 @@ async function restoreInput(context: Context, given: Given): Promise<void> {
 }
 
 /** The point that is meant, and only where no unreadable one may be meant. */
-async function pointIn(context: Context, given: Given, store: BackupStore): Promise<Manifest> {
-  const wish = wishOf(given);
+async function pointIn(context: Context, store: BackupStore, wish: PointWish): Promise<Manifest> {
   const { checkMeant, checkReadable, findPoint, isOfFuture } = await import("@blksnap/backup");
   const unread: DamagedPoint[] = [];
   const points = await store.points((one) => unread.push(one));
@@ -48,10 +48,12 @@ async function browse(context: Context, given: Given): Promise<void> {
   if (stray !== undefined) {
     throw usageError(`${stray}: --nbd writes nothing`, "USAGE", `Leave --${stray} or --nbd out`);
   }
-  const socketPath = parsePath(given.need("nbd"), "nbd");
+  // Absolute: its address is for clients in other folders.
+  const socketPath = resolve(parseSocket(given.need("nbd"), "nbd"));
+  const wish = wishOf(given);
   const signal = context.untilInterrupted();
   const store = await openBackups(context, given, "from", false, signal);
-  const point = await pointIn(context, given, store);
+  const point = await pointIn(context, store, wish);
   const { servePoint } = await import("@blksnap/backup");
   const server = await servePoint({ store, point, socketPath, onNote: context.warn });
   if (context.json) {
@@ -71,11 +73,12 @@ async function browse(context: Context, given: Given): Promise<void> {
 async function restoreTo(context: Context, given: Given): Promise<void> {
   const { json, print, printJson } = context;
   const target = parsePath(given.need("to"), "to");
+  const wish = wishOf(given);
   const signal = context.untilInterrupted();
   const store = await openBackups(context, given, "from", false, signal);
   const { checkUntracked, restore } = await import("@blksnap/backup");
   await checkUntracked(context.client, target);
-  const point = await pointIn(context, given, store);
+  const point = await pointIn(context, store, wish);
   const onProgress = teller(context, "restore");
   const isDelta = given.has("delta");
   const done = await restore({ store, point, target, isDelta, signal, onProgress });
