@@ -287,7 +287,9 @@ async function reading<Result>(
   try {
     return await use(snapshot);
   } catch (error) {
-    if (error instanceof BackupError && error.code === "IMAGE_FAILED") await snapshot.check();
+    // How much this export itself has freed by now is not known here.
+    const isImage = error instanceof BackupError && error.code === "IMAGE_FAILED";
+    if (isImage) await snapshot.check(Number.POSITIVE_INFINITY);
     throw error;
   }
 }

@@ -177,7 +177,10 @@ export class BackupStore {
   /** As get(); an error of the medium is answered. */
   #getOrFault(key: string): Promise<Buffer | Error | undefined> {
     return this.#objects.get(key).catch((error: unknown) => {
-      if (MEDIUM_ERRORS.includes(errnoNameOf((error as Error).cause))) return error as Error;
+      const { cause } = error as Error;
+      // An error without one, as of an object store, is not the medium's.
+      const isFault = cause !== undefined && MEDIUM_ERRORS.includes(errnoNameOf(cause));
+      if (isFault) return error as Error;
       throw error;
     });
   }

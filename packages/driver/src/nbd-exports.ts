@@ -46,6 +46,8 @@ export interface DriverExport extends ExportDescription {
   readonly params: DeviceParams;
   /** Clients that found it so cannot write to it, whatever others may. */
   readonly readOnly?: true;
+  /** An image whose reader frees what it has read: the rest of it is zeros to others. */
+  readonly isReleasable: boolean;
 }
 
 export class NbdExports implements ExportDirectory<DriverExport> {
@@ -81,9 +83,10 @@ export class NbdExports implements ExportDirectory<DriverExport> {
   /** None is the default one: which that would be changes with each device. */
   find(name: string): DriverExport | undefined {
     for (const one of this.all()) {
-      const isNamed = one.name === name;
-      if (isNamed || (one.area !== null && name === `image/${deviceName(one.tracker.device)}`))
-        return one;
+      if (one.name === name) return one;
+      // One that its reader frees is found only by a reader that knows of it.
+      const hasShortName = one.area !== null && !one.isReleasable;
+      if (hasShortName && name === `image/${deviceName(one.tracker.device)}`) return one;
     }
     return undefined;
   }
@@ -210,6 +213,7 @@ function describe({ contexts = [], isReleasable = false, ...described }: Describ
   const { readOnly, rotational, discardMaxBytes, logicalBlockBytes } = params;
   return {
     ...described,
+    isReleasable,
     params,
     sizeBytes: params.capacityBytes,
     blockBytes: logicalBlockBytes,

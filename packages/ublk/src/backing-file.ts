@@ -144,7 +144,7 @@ function described(
 function kindOf(path: string, stat: Stats): "block" | "file" {
   if (stat.isBlockDevice()) return "block";
   if (stat.isFile()) return "file";
-  const what = stat.isDirectory() ? "a directory" : "no block device or regular file";
+  const what = stat.isDirectory() ? "a directory" : "not a block device or regular file";
   const errno = stat.isDirectory() ? EISDIR : ENOTBLK;
   throw new UblkError("BACKING_UNSUPPORTED", `${path} is ${what}`, errno);
 }

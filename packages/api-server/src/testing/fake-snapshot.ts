@@ -43,7 +43,7 @@ export function snapshotStatus(snapshot: FakeSnapshot): SnapshotStatus {
     fill_bytes_per_s: null,
     full_in_ms: null,
     persistent: false,
-    read_only_images: options.releasableImages ?? options.readOnlyImages ?? false,
+    read_only_images: options.releasableImages || (options.readOnlyImages ?? false),
     releasable_images: options.releasableImages ?? false,
     resumed: false,
     file_systems: takenAt === null ? [] : fileSystems(snapshot),

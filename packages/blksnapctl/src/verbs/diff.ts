@@ -1,6 +1,7 @@
 /** diff: what changed on a device since an earlier snapshot. */
 import type { DiffHead, DiffRange } from "@blksnap/api";
 import type { ChangedFiles } from "../changed-files.js";
+import { whyFreed } from "../freed-image.js";
 import { glyphsFor, heatMap } from "../pictures.js";
 import { formatTable } from "../table.js";
 import { BYTES, commonUnit, formatBytes, sectorsOf } from "../units.js";
@@ -116,6 +117,9 @@ async function filesOf(
     const hint = "Take a snapshot of the device first: files are looked for in its image";
     throw usageError(`--files: ${device} has no image`, "FILES_NOT_NAMED", hint);
   }
+  const why = whyFreed((await client.status()).snapshots, image);
+  if (why !== undefined)
+    throw usageError(`--files: ${why}`, "FILES_NOT_NAMED", "Wait until it has ended");
   const { changedFiles } = await import("../changed-files.js");
   return changedFiles(image, ranges);
 }

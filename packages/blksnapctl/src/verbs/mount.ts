@@ -4,6 +4,7 @@ import { existsSync, readFileSync, realpathSync, type Stats, statSync } from "no
 import { basename } from "node:path";
 import type { StatusResponse } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
+import { imagesIn, whyFreed } from "../freed-image.js";
 import { type MountPlan, mountPlan, type Probed } from "../mount-plan.js";
 import { mountedAt } from "../mount-table.js";
 import { resolveId } from "../resolve-id.js";
@@ -77,10 +78,10 @@ interface Wanted {
   readonly dir: string;
 }
 
-type Images = StatusResponse["snapshots"];
-
-function imagesIn(snapshots: Images): string[] {
-  return snapshots.flatMap(({ devices }) => devices.flatMap(({ image }) => image ?? []));
+/** @throws BlksnapClientError MOUNT_FAILED */
+function checkWhole(snapshots: StatusResponse["snapshots"], image: string): void {
+  const why = whyFreed(snapshots, image);
+  if (why !== undefined) throw failed(why, "Wait until it has ended, or take a snapshot after it");
 }
 
 /** Of a daemon without ublk. @throws BlksnapClientError MOUNT_FAILED */
@@ -116,7 +117,10 @@ async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
     }
     const { snapshots, trackers } = await client.status();
     const real = realpathSync(image);
-    if (imagesIn(snapshots).includes(real)) return { image: real, dir: folderOf(second) };
+    if (imagesIn(snapshots).includes(real)) {
+      checkWhole(snapshots, real);
+      return { image: real, dir: folderOf(second) };
+    }
     const front = trackers.find((tracker) => tracker.front === real);
     const what = front === undefined ? "no image of a snapshot" : `the front of ${front.device}`;
     throw failed(`${image} is ${what}`, "Mount it by mount(8), or give an image: see status");
@@ -137,6 +141,7 @@ async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
   if (info.image === null)
     throw failed(`there is no image of ${path} yet`, "Take the snapshot first");
   refuseExport(info.image);
+  checkWhole((await client.status()).snapshots, info.image);
   return { image: info.image, dir };
 }
 

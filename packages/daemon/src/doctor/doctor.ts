@@ -122,7 +122,7 @@ async function allFindings(
 
 function writableImages({ snapshots }: Records): string[] {
   return snapshots
-    .filter(({ readOnlyImages }) => readOnlyImages !== true)
+    .filter((one) => one.readOnlyImages !== true && one.releasableImages !== true)
     .flatMap(({ members }) => members.flatMap(({ image }) => image ?? []))
     .map((number) => `/dev/ublkb${number}`);
 }

@@ -77,7 +77,10 @@ export interface SnapshotRecord extends EventsRecord {
   readonly persistent?: boolean;
   /** Images refuse writes; they take them where it is absent. */
   readonly readOnlyImages?: boolean;
-  /** Their reader may discard what it has read; nobody may where it is absent. */
+  /**
+   * They are read-only, and their reader may discard what it has read. The field above is false then: it is all that an
+   * older daemon knows, and exports refuse an image that it says others could have written to.
+   */
   readonly releasableImages?: boolean;
   /** What the take did with the file systems on the members. */
   readonly fileSystems?: readonly FileSystemFreeze[];

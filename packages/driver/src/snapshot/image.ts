@@ -52,16 +52,19 @@ function imageQueue(
 }
 
 function imageParams(
+  { frontend }: DriverContext,
   { backing, geometry }: Tracker,
   { readOnly, releasable }: ImageAccess,
 ): DeviceParams {
+  // A block device is freed through its NBD export: newer kernels pass a file system's discards on to a read-only one.
+  const takesDiscards = !readOnly || (releasable && frontend.kind === "nbd");
   return {
     ...servedParams(backing, geometry),
     // Written data is in the store or in its page cache; no flush makes it safer.
     volatileCache: false,
     readOnly,
     fua: false,
-    discardMaxBytes: readOnly && !releasable ? 0 : IMAGE_DISCARD_MAX_BYTES,
+    discardMaxBytes: takesDiscards ? IMAGE_DISCARD_MAX_BYTES : 0,
     discardGranularityBytes: 2 ** geometry.chunkShift,
     writeZeroesMaxBytes: 0,
   };
@@ -74,7 +77,7 @@ export function startImage(
 ): Promise<ServedDevice> {
   const { tracker } = imaged;
   return context.frontend.start({
-    params: imageParams(tracker, access),
+    params: imageParams(context, tracker, access),
     queueDepth: context.imageDepth,
     above: tracker.front.id,
     maxIoBytes: context.maxIoBytes,
@@ -91,7 +94,7 @@ export function resumeImage(
   access: ImageAccess,
 ): Promise<ServedDevice> {
   return context.frontend.resume(number, {
-    params: imageParams(imaged.tracker, access),
+    params: imageParams(context, imaged.tracker, access),
     queueDepth: context.imageDepth,
     maxIoBytes: context.maxIoBytes,
     ...imageQueue(context, imaged, "recover.image-queue-started"),

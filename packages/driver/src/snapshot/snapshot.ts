@@ -92,8 +92,8 @@ export class Snapshot {
     this.createdAt = record.createdAt;
     this.takenAt = record.takenAt;
     this.stallUs = record.stallUs;
-    this.readOnlyImages = record.readOnlyImages ?? false;
     this.releasableImages = record.releasableImages ?? false;
+    this.readOnlyImages = this.releasableImages || (record.readOnlyImages ?? false);
     this.fileSystems = record.fileSystems ?? [];
     this.limitBytes = record.limitBytes;
     this.slotBytes = record.slotBytes ?? LEGACY_SLOT_BYTES;
@@ -222,7 +222,8 @@ export class Snapshot {
       alignmentBytes: this.#alignmentBytes,
       ...{ slotBytes: this.slotBytes, onOverflow: this.onOverflow },
       ...this.persistence.record,
-      ...{ readOnlyImages: this.readOnlyImages, releasableImages: this.releasableImages },
+      readOnlyImages: this.readOnlyImages && !this.releasableImages,
+      releasableImages: this.releasableImages,
       fileSystems: this.fileSystems,
       stores: this.stores,
       ...(this.storeMark && { storeMark: this.storeMark }),

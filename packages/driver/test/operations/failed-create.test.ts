@@ -27,7 +27,7 @@ function operations(): { snapshots: SnapshotOperations; detached: string[]; logg
   };
   return {
     snapshots: new SnapshotOperations(
-      { logger } as unknown as DriverContext,
+      { logger, frontend: { kind: "ublk" } } as unknown as DriverContext,
       registry as unknown as Registry,
       trackers as unknown as TrackerOperations,
     ),

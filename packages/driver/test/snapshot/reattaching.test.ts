@@ -70,6 +70,20 @@ test("a snapshot that an earlier daemon only created is not one that it took", (
   rmSync(folder, { recursive: true });
 });
 
+test("to an older daemon an image that its reader frees is none that was read-only all along", () => {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-freed-"));
+  const state = new StateDirectory(folder);
+  const one = { ...record, members: [], readOnlyImages: true, releasableImages: true };
+  new Snapshot({ state } as never, one).save();
+  const [found] = state.readRecords("snapshot-");
+  const saved = (found as { value: SnapshotRecord }).value;
+  assert.is(saved.readOnlyImages, false);
+  const { readOnlyImages, releasableImages } = new Snapshot({ state } as never, saved);
+  assert.equal([readOnlyImages, releasableImages], [true, true]);
+  state.close();
+  rmSync(folder, { recursive: true });
+});
+
 test("a loss is told under the name and number that users know the device by", () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-loss-"));
   const state = new StateDirectory(folder);
