@@ -27,7 +27,7 @@ import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
  * its transport or its driver, with names of their own (blk_errors of block/blk-core.c), or of a file system's server.
  */
 const NOT_ASKED: readonly string[] = [
-  ...["EINVAL", "EOPNOTSUPP", "ENOSYS", "EPERM", "EACCES"],
+  ...["EINVAL", "EOPNOTSUPP", "ENOSYS"],
   ...["EBADF", "ESPIPE", "EINTR"],
 ];
 

@@ -11,8 +11,8 @@ const ask = (status: number): Promise<boolean> | undefined => {
 test("writes are lost by whatever name the kernel tells it, but for those that say that it was not asked", async () => {
   // As blk_status_to_errno() has them of a disk: I/O, medium, target, transport, timeout, offline, protection, space.
   for (const errno of [5, 61, 121, 67, 110, 19, 84, 28]) assert.is(await ask(-errno), true);
-  // A quota, a handle of NFS that is stale.
-  for (const errno of [122, 116]) assert.is(await ask(-errno), true);
+  // A quota; a handle of NFS that is stale, an export or a ticket that permits no more.
+  for (const errno of [122, 116, 1, 13]) assert.is(await ask(-errno), true);
   // Not known to the kernel, not the right file, no memory or thread for the question.
   for (const errno of [22, 95, 38, 9, 29, 4, 12, 11, 125]) assert.is(await ask(-errno), false);
   assert.is(await ask(0), false);

@@ -116,10 +116,18 @@ export function doubtOfIdentity(
 ): string | undefined {
   if (isRegularFile(now.witness)) return undefined;
   if (compareIdentity(before.identity, now.identity) !== "unknown") return undefined;
-  const gone = NAMES.find((name) => (before.identity[name] ?? null) !== null);
+  const gone = NAMES.find(
+    (name) => (before.identity[name] ?? null) !== null && !isUntold(name, before, now),
+  );
   if (gone !== undefined) return changed(FIELD_NAMES[gone], before.identity[gone], null);
   if (before.capacityBytes === now.capacityBytes) return undefined;
   return changed("capacity in bytes", before.capacityBytes, now.capacityBytes);
+}
+
+/** An older kernel does not tell the PARTUUID: of the partition that is where the other was, its absence says nothing. */
+function isUntold(name: NamingField, before: PersistedIdentity, now: PersistedIdentity): boolean {
+  if (name !== "partUuid" || before.identity.partition !== now.identity.partition) return false;
+  return startOf(before.identity) === startOf(now.identity);
 }
 
 /** What shows a write after tracking had ended in order. */

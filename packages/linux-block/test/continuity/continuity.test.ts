@@ -3,6 +3,7 @@ import * as assert from "uvu/assert";
 import type { BootMark } from "../../dist/continuity/boot-mark.js";
 import {
   type Continuity,
+  doubtOfIdentity,
   type EarlierTracking,
   judgeContinuity,
   type PersistedIdentity,
@@ -307,6 +308,24 @@ test("evidence of a write counts for more than any proof", () => {
     const judged = judge(BLOCK, { ...proof, isCounters: written }, clean, more);
     assert.is(outcome(judged), "foreign_write", JSON.stringify(proof));
   }
+});
+
+test("of a partition that is where it was, a PARTUUID that is not told says nothing of another disk", () => {
+  const nameless = { wwid: null, serial: null, dmUuid: null, contentUuid: null };
+  const identity = {
+    ...BLOCK.identity,
+    ...nameless,
+    partition: 1,
+    partUuid: "6f0a3f5e-01",
+    startBytes: 2 ** 20,
+  };
+  const doubt = (change: object): string | undefined =>
+    doubtOfIdentity({ ...BLOCK, identity }, { ...BLOCK, identity: { ...identity, ...change } });
+  assert.is(doubt({ partUuid: null }), undefined);
+  assert.match(
+    doubt({ partUuid: null, startBytes: 2 ** 21 }) ?? "none",
+    /its PARTUUID was 6f0a3f5e-01/,
+  );
 });
 
 test.run();
