@@ -65,6 +65,7 @@ export class DiffStorage {
   #clock: Clock;
   #closeTimeoutMs: number;
   #closing: Promise<boolean> | undefined;
+  readonly #tracked = new Set<Promise<void>>();
 
   private constructor(
     stores: readonly Store[],
@@ -149,6 +150,17 @@ export class DiffStorage {
     return this.#allocator.onChange(listener);
   }
 
+  /** I/O of the caller's own, by a store's descriptor, which may outlast its patience: close() waits for it. */
+  track<Result>(io: Promise<Result>): Promise<Result> {
+    const ended = io.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#tracked.add(ended);
+    void ended.then(() => this.#tracked.delete(ended));
+    return io;
+  }
+
   /** Sizes, use and forecast at this moment. */
   stats(): DiffStorageStats {
     return this.#allocator.stats();
@@ -167,7 +179,7 @@ export class DiffStorage {
    * Ends growth, answers who waits with "full", and closes the stores. The caller's own I/O must have
    * ended. Regular files stay as long as they have become; memory and unnamed files vanish.
    *
-   * Resolves with true when all is closed. False: a growth in flight did not end in time; its store
+   * Resolves with true when all is closed. False: a growth in flight, or what track() has, did not end in time; its store
    * is closed as soon as it does. May be called again.
    */
   close(options: CloseOptions = {}): Promise<boolean> {
@@ -181,6 +193,7 @@ export class DiffStorage {
     this.#allocator.stop();
     // A descriptor must not be closed, and its number reused, under an operation that names it.
     const closed = this.#allocator.idle().then(async () => {
+      await Promise.all(this.#tracked);
       for (const store of this.stores) await store.close(options.keepNamedFiles === true);
     });
     return within(closed, timeoutMs, this.#clock);

@@ -329,4 +329,19 @@ test("close is bounded; a store with a hanging growth is closed when that ends",
     clearTimeout(hold);
   }));
 
+test("a store that a caller's own write still names is closed when that ends", () =>
+  withDirectory(async (directory) => {
+    const storage = await DiffStorage.open({ ...BASE, stores: [{ path: directory }] });
+    const before = openDescriptors();
+    let fail: ((why: Error) => void) | undefined;
+    const write = storage.track(new Promise<void>((_, reject) => (fail = reject)));
+    const hold = setTimeout(() => undefined, 60_000);
+    assert.is(await storage.close({ timeoutMs: 30 }), false);
+    assert.is(openDescriptors(), before);
+    fail?.(new Error("no answer"));
+    assert.is(await write.then(String, String), "Error: no answer");
+    while (openDescriptors() === before) await new Promise((done) => setTimeout(done, 5));
+    clearTimeout(hold);
+  }));
+
 test.run();

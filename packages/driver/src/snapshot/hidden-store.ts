@@ -4,7 +4,7 @@
  * the record does not.
  */
 import { join } from "node:path";
-import type { Store, StoreSystem } from "@blksnap/diff-storage";
+import type { DiffStorage, StoreSystem } from "@blksnap/diff-storage";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
 import type { SnapshotRecord, StoreMark, StoreRecord } from "../records/records.js";
@@ -18,7 +18,7 @@ type HidingContext = {
 
 type Hidden = Pick<Snapshot, "id" | "stores" | "slotBytes"> & {
   storeMark?: StoreMark | undefined;
-  readonly storage: { readonly stores: readonly Store[] };
+  readonly storage: Pick<DiffStorage, "stores" | "track">;
 };
 
 /** The names that the file of a store may have; none where it is the user's own, or a device. */

@@ -27,7 +27,7 @@ type MarkContext = Pick<DriverContext, "logger"> & {
 /** A snapshot. */
 interface Marked {
   readonly slotBytes: number;
-  readonly storage: { readonly stores: readonly Pick<Store, "fd">[] };
+  readonly storage: { readonly stores: readonly Pick<Store, "fd">[] } & Pick<DiffStorage, "track">;
   storeMark?: StoreMark | undefined;
 }
 
@@ -114,5 +114,5 @@ async function write(
   const bytes = Buffer.alloc(MARK_BYTES);
   bytes.write(text);
   const writing = storeSystem.writeSynced?.(fd, slotIndex(slot) * slotBytes, bytes);
-  await bounded(Promise.resolve(writing), STORE_MARK_TIMEOUT_MS, noAnswer);
+  await bounded(storage.track(Promise.resolve(writing)), STORE_MARK_TIMEOUT_MS, noAnswer);
 }

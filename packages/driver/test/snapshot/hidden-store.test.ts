@@ -22,7 +22,10 @@ function snapshotOf(steps: string[], stores: readonly StoreRecord[] = RECORDS) {
     id: SNAPSHOT,
     slotBytes: 2 ** 18,
     stores,
-    storage: { stores: stores.map(() => ({ rename })) as unknown as Store[] },
+    storage: {
+      stores: stores.map(() => ({ rename })) as unknown as Store[],
+      track: <Result>(io: Promise<Result>) => io,
+    },
   };
 }
 

@@ -23,7 +23,11 @@ function surroundings(write: (text: string) => Promise<void>) {
   };
   const snapshot = {
     ...{ id: "a", slotBytes: SLOT_BYTES, storeMark: undefined },
-    storage: { stores: [{ fd: 7 }], allocateExtentWhenReady },
+    storage: {
+      stores: [{ fd: 7 }],
+      allocateExtentWhenReady,
+      track: <Result>(io: Promise<Result>) => io,
+    },
   };
   return { context: context as never, snapshot: snapshot as Parameters<typeof markStore>[1] };
 }
