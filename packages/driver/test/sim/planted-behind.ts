@@ -83,6 +83,7 @@ export const PLANTED_BEHIND: readonly PlantedFault[] = [
   },
   {
     what: "old data counts as saved when its slot begins to be written",
+    seed: 2,
     plant: () =>
       atBegin(({ core }, copy) => {
         const { chunk, rangeStart, rangeEnd } = core.copies;

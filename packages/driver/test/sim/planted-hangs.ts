@@ -17,22 +17,22 @@ const SYNC_TIMEOUT_MS = 60_000;
 export const PLANTED_HANGS: readonly PlantedFault[] = [
   {
     what: "a write waits for ever for its old data to be saved",
-    seed: 43,
+    seed: 52,
     plant: omitted(CopyPath.prototype, "expire", always),
   },
   {
     what: "what was not saved in time is not told of as lost",
-    seed: 43,
+    seed: 48,
     plant: omitted(CopyPath.prototype, "giveUp" as never, always),
   },
   {
     what: "a read of an image waits for ever for its store",
-    seed: 114,
+    seed: 119,
     plant: omitted(ImagePath.prototype, "expire", always),
   },
   {
     what: "a write waits for ever for a journal",
-    seed: 7,
+    seed: 9,
     plant: omitted(JournalIo.prototype, "tick", always, true),
   },
   {
@@ -45,7 +45,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "what a map has is told only when its original has been synced",
-    seed: 9,
+    seed: 13,
     plant: () =>
       replace(Registry.prototype, "intact", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -57,7 +57,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "writes continue without a journal that the next daemon believes",
-    seed: 101,
+    seed: 110,
     plant: omitted(TrackerPersistence.prototype, "fail", always, Promise.resolve()),
   },
 ];
