@@ -7,25 +7,20 @@ import * as assert from "uvu/assert";
 import { HANG_OPTIONS } from "./hangs.js";
 import { faults } from "./load.js";
 import { DISK_BYTES } from "./settings.js";
-import { type World, within } from "./tracking-world.js";
+import { keepLastingNames, type World, within } from "./tracking-world.js";
 
 /** An errno of Linux. */
 const EROFS = 30;
 const ENOSPC = 28;
 
 /** The disk of the journals takes no writes and removes nothing. @returns ends that */
-function makeReadOnly({ machine }: World): () => void {
-  const { disksFs, files } = machine;
-  const unlink = files.unlink.bind(files);
-  files.unlink = (path) => {
-    if (path.startsWith("/var/lib/blksnap/"))
-      throw Object.assign(new Error("EROFS: read-only file system"), { code: "EROFS", errno: -30 });
-    unlink(path);
-  };
+function makeReadOnly(world: World): () => void {
+  const { disksFs } = world.machine;
+  const removeAgain = keepLastingNames(world, EROFS);
   disksFs.medium.fault = ({ kind, isDurable }) =>
     isDurable || kind === "sync" ? { errno: EROFS } : undefined;
   return () => {
-    files.unlink = unlink;
+    removeAgain();
     disksFs.medium.fault = undefined;
   };
 }

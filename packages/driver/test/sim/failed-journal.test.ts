@@ -2,10 +2,11 @@
  * The journal of a persistent tracker does not answer, and its users continue without it. What it has by then is not
  * the truth any more: no later daemon and no later boot takes it for that.
  */
+import { Errno } from "@blksnap/sim-kernel";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { HANG_OPTIONS } from "./hangs.js";
-import { DEVICE, type World, within } from "./tracking-world.js";
+import { DEVICE, keepLastingNames, type World, within } from "./tracking-world.js";
 
 const FORGOTTEN_MS = 10_000;
 
@@ -181,12 +182,7 @@ test("a snapshot that was given up has no store any more for the record that the
     await world.attach();
     const id = await world.take(true);
     const { disksFs, files } = world.machine;
-    const unlink = files.unlink.bind(files);
-    files.unlink = (path) => {
-      if (path.startsWith("/var/lib/blksnap/"))
-        throw Object.assign(new Error("EIO: i/o error"), { code: "EIO", errno: -5 });
-      unlink(path);
-    };
+    const removeAgain = keepLastingNames(world, Errno.EIO);
     disksFs.medium.fault = ({ isDurable }) => (isDurable ? { errno: 5 } : undefined);
     await world.write();
     disksFs.medium.fault = undefined;
@@ -198,7 +194,7 @@ test("a snapshot that was given up has no store any more for the record that the
     await assertNotKept(world, id);
     assert.is(await world.imageByte(), 0);
     world.machine.cut();
-    files.unlink = unlink;
+    removeAgain();
     await world.machine.settle();
     await world.start();
     assert.is(await world.imageByte(), undefined);

@@ -2,12 +2,12 @@
  * A persistent snapshot whose store is a disk: nothing of it can be renamed when the disk of the journals fails and keeps
  * the record. The store says itself that the snapshot is over.
  */
-import type { SimDisk } from "@blksnap/sim-kernel";
+import { Errno, type SimDisk } from "@blksnap/sim-kernel";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { HANG_OPTIONS } from "./hangs.js";
 import { DISK_BYTES, LINKED_STORE, linkStore } from "./settings.js";
-import { type World, within } from "./tracking-world.js";
+import { keepLastingNames, type World, within } from "./tracking-world.js";
 
 async function takeOnDisk(world: World): Promise<{ id: string; disk: SimDisk }> {
   const disk = world.machine.addDisk("sds", { sizeBytes: 4 * DISK_BYTES });
@@ -24,16 +24,12 @@ async function reboot(world: World, heal: () => void): Promise<void> {
 }
 
 /** The disk of the journals takes no journal, and removes no record. @returns ends that */
-function failJournals({ machine: { disksFs, files } }: World): () => void {
-  const unlink = files.unlink.bind(files);
-  files.unlink = (path) => {
-    if (path.startsWith("/var/lib/blksnap/"))
-      throw Object.assign(new Error("EIO: i/o error"), { code: "EIO", errno: -5 });
-    unlink(path);
-  };
+function failJournals(world: World): () => void {
+  const { disksFs } = world.machine;
+  const removeAgain = keepLastingNames(world, Errno.EIO);
   disksFs.medium.fault = ({ isDurable }) => (isDurable ? { errno: 5 } : undefined);
   return () => {
-    files.unlink = unlink;
+    removeAgain();
     disksFs.medium.fault = undefined;
   };
 }

@@ -1,6 +1,6 @@
 /** One persistent tracker on a simulated machine, and a backup of it: does the next one miss what was written? */
 import type { FaultPoint } from "@blksnap/data-plane";
-import { Killed, SimMachine } from "@blksnap/sim-kernel";
+import { Killed, SimMachine, SystemError } from "@blksnap/sim-kernel";
 import { UblkState } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
 import type { DriverOptions } from "../../dist/index.js";
@@ -9,6 +9,8 @@ import { faults, startDriver } from "./load.js";
 import { DISK_BYTES } from "./settings.js";
 
 export const DEVICE = "/dev/sda";
+/** The medium that records and journals last on. */
+const LASTING = "/var/lib/blksnap/";
 const LIMIT_BYTES = 2 ** 22;
 const WRITTEN_AT = 65536;
 const WRITTEN_BYTES = 4096;
@@ -178,4 +180,16 @@ export async function within(
   } finally {
     await world.machine.close();
   }
+}
+
+/** The disk of the journals removes no name. @param errno of Linux @returns ends that */
+export function keepLastingNames({ machine: { files } }: World, errno: number): () => void {
+  const unlink = files.unlink.bind(files);
+  files.unlink = (path) => {
+    if (path.startsWith(LASTING)) throw new SystemError(errno, "unlink", path);
+    unlink(path);
+  };
+  return () => {
+    files.unlink = unlink;
+  };
 }
