@@ -1,70 +1,17 @@
-/** Devices of the configuration: those that are in each other's way, and how they are attached. */
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+/** How devices of the configuration are attached, and how users let go of them. */
+import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { lookAtPath, type PathTarget } from "@blksnap/linux-block";
+import { setImmediate as turn } from "node:timers/promises";
 import { pino } from "pino";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { ConfiguredDevices, devicesToAttach } from "../dist/config/attach-configured.js";
 import type { ConfiguredDevice } from "../dist/config/config.js";
-import { problemText } from "../dist/config/config-problem.js";
-import { deviceConflicts } from "../dist/config/device-conflicts.js";
 import type { Served } from "../dist/config/served.js";
-
-let folder: string;
-test.before.each(() => {
-  folder = mkdtempSync(join(tmpdir(), "blksnap-devices-"));
-});
-test.after.each(() => rmSync(folder, { recursive: true }));
 
 function configured(device: string, line: number, waitSeconds = 0): ConfiguredDevice {
   return { device, persistent: line === 1, waitSeconds, from: `/c:${line}` };
 }
-
-/** A disk with a partition; other paths as they are. */
-function sysfs() {
-  const sysfsRoot = join(folder, "sys");
-  const put = (path: string, text: string) => {
-    mkdirSync(join(sysfsRoot, path, ".."), { recursive: true });
-    writeFileSync(join(sysfsRoot, path), text);
-  };
-  put("block/sdb/dev", "8:16\n");
-  put("block/sdb/size", "4096\n");
-  put("block/sdb/sdb1/dev", "8:17\n");
-  put("block/sdb/sdb1/partition", "1\n");
-  put("block/sdb/sdb1/start", "8\n");
-  put("block/sdb/sdb1/size", "1024\n");
-  mkdirSync(join(sysfsRoot, "dev/block"), { recursive: true });
-  symlinkSync("../../block/sdb", join(sysfsRoot, "dev/block/8:16"));
-  symlinkSync("../../block/sdb/sdb1", join(sysfsRoot, "dev/block/8:17"));
-  const lookAt = async (path: string): Promise<PathTarget> => {
-    const minor = { "/dev/disk/by-id/b": 16, "/dev/disk/by-id/b-part1": 17 }[path];
-    if (minor === undefined) return await lookAtPath(path);
-    const blockDevice = { major: 8, minor };
-    const device = { major: 0, minor: 5 };
-    return { realPath: path, device, blockDevice, identity: `block:8:${minor}` };
-  };
-  return { sysfsRoot, lookAt };
-}
-
-test("devices that are the same, or lie on each other, are named with their lines", async () => {
-  const probe = sysfs();
-  const [disk, part] = ["/dev/disk/by-id/b", "/dev/disk/by-id/b-part1"];
-  const said = async (...names: string[]) => {
-    const devices = names.map((name, at) => configured(name, at + 1));
-    return (await deviceConflicts(devices, probe)).map(problemText);
-  };
-  const hint = "Keep one of them: the daemon refuses the other when it starts.";
-  assert.equal(await said(disk, part), [`/c:2: ${part} lies on ${disk} (/c:1). ${hint}`]);
-  assert.equal(await said(part, disk), [`/c:2: ${part} (/c:1) lies on ${disk}. ${hint}`]);
-  const [file, link, other] = ["a.img", "link", "b.img"].map((name) => join(folder, name));
-  for (const path of [file!, other!]) writeFileSync(path, "");
-  symlinkSync(file!, link!);
-  assert.equal(await said(file!, link!, other!, part, "/dev/not/there"), [
-    `/c:2: ${link} and ${file} (/c:1) are the same. ${hint}`,
-  ]);
-});
 
 /** The devices, waited for from now, and answers to attach: undefined for a success. */
 function attaching(
@@ -110,6 +57,19 @@ function attaching(
 
 function repeated(code: string, times: number): string[] {
   return Array.from({ length: times }, () => code);
+}
+
+function failing(code: string): () => Promise<never> {
+  return async () => {
+    throw Object.assign(new Error("the driver says no"), { code });
+  };
+}
+
+function codeOf(operation: Promise<unknown>): Promise<string> {
+  return operation.then(
+    () => "",
+    ({ code }) => code,
+  );
 }
 
 const INFO = 30;
@@ -187,10 +147,12 @@ test("one that users have detached is not attached later, by whatever name they 
     "/dev/vg/a": ["DEVICE_BUSY"],
     "/dev/vg/b": ["DEVICE_BUSY", undefined],
   });
-  assert.equal([all.letGo("/dev/vg/../vg/a"), all.letGo("/dev/vg/c")], [true, false]);
+  assert.is(await all.letGo("/dev/vg/../vg/a", failing("NOT_ATTACHED")), undefined);
+  assert.is(await codeOf(all.letGo("/dev/vg/c", failing("NOT_ATTACHED"))), "NOT_ATTACHED");
   await all.attachHeld();
   assert.equal([asked, all.missing, settled()], [["/dev/vg/b false"], [], 4]);
-  assert.not(all.letGo("/dev/vg/b"), "it is attached");
+  const text = "it is attached";
+  assert.is(await codeOf(all.letGo("/dev/vg/b", failing("NOT_ATTACHED"))), "NOT_ATTACHED", text);
 
   // Below /dev, as udev's links are.
   const links = mkdtempSync("/dev/shm/blksnap-devices-");
@@ -202,13 +164,71 @@ test("one that users have detached is not attached later, by whatever name they 
   const { untilLookAgain } = waiting.surroundings;
   Object.assign(waiting.surroundings, {
     untilLookAgain: async (signal: AbortSignal, afterMs: number) => {
-      if (waiting.asked.length === 3) assert.ok(waiting.all.letGo(link));
+      if (waiting.asked.length === 3) void waiting.all.letGo(link, failing("DEVICE_NOT_FOUND"));
       await untilLookAgain(signal, afterMs);
     },
   });
   await waiting.all.attach();
   assert.equal([waiting.asked.length, waiting.all.waited, waiting.all.missing], [3, [], []]);
   rmSync(links, { recursive: true });
+});
+
+test("one whose detach fails is attached in its time, and not tried meanwhile", async () => {
+  const { all, asked, surroundings } = attaching(
+    { "/dev/vg/a": [...repeated("DEVICE_NOT_FOUND", 3), undefined] },
+    [configured("/dev/vg/a", 1, 60)],
+  );
+  const { untilLookAgain } = surroundings;
+  let detaching: Promise<string> | undefined;
+  let fail: () => void = () => undefined;
+  Object.assign(surroundings, {
+    untilLookAgain: async (signal: AbortSignal, afterMs: number) => {
+      await untilLookAgain(signal, afterMs);
+      if (asked.length !== 2 || detaching !== undefined) return;
+      const detach = () =>
+        new Promise<never>((_, reject) => {
+          fail = () => reject(Object.assign(new Error("it is busy"), { code: "FRONT_IN_USE" }));
+        });
+      detaching = codeOf(all.letGo("/dev/vg/a", detach));
+    },
+  });
+  const attached = all.attach();
+  for (let turns = 0; turns < 20; turns++) await turn();
+  assert.equal([asked.length, all.waited.length, all.missing.length], [2, 1, 1]);
+  fail();
+  assert.is(await detaching, "FRONT_IN_USE");
+  await attached;
+  assert.equal([asked.length, all.waited, all.missing], [4, [], []]);
+});
+
+test("one that is given up and held back under its detach does not come back", async () => {
+  const { all, asked, surroundings } = attaching({ "/dev/vg/a": ["DEVICE_BUSY"] }, [
+    configured("/dev/vg/a", 1),
+  ]);
+  let isGivenUp: () => void = () => undefined;
+  const givenUp = new Promise<void>((resolve) => {
+    isGivenUp = resolve;
+  });
+  const { attach, onSettled } = surroundings;
+  let leaving: Promise<unknown> | undefined;
+  Object.assign(surroundings, {
+    isHeld: () => true,
+    attach: async (device: string, options: object) => {
+      leaving ??= all.letGo(device, () => givenUp.then(failing("NOT_ATTACHED")));
+      surroundings.nowMs = () => Number.MAX_SAFE_INTEGER;
+      return await attach(device, options);
+    },
+    onSettled: () => {
+      isGivenUp();
+      onSettled();
+    },
+  });
+  await all.attach();
+  assert.is(await leaving, undefined);
+  assert.equal([all.waited, all.missing], [[], []]);
+  asked.length = 0;
+  await all.attachHeld();
+  assert.equal(asked, []);
 });
 
 test("the next daemon does not wait at its start for what is held back, and attaches it in its time", async () => {

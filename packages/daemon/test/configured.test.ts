@@ -105,6 +105,19 @@ test("daemons that are replaced by newer ones do not count as such that have end
   assert.equal([attached, missing(configured)], [all, []]);
 });
 
+test("what a detach fails for is the driver's, and what is to come still comes", async () => {
+  const { configured, driver, attached, over, control } = daemon();
+  await configured.attachTo(driver);
+  driver.detach = async () => {
+    throw coded("NO_ANSWER");
+  };
+  assert.is(await control.detach("/dev/vg/a", {}).catch(({ code }) => code), "NO_ANSWER");
+  const all = DEVICES.map(({ device }) => device);
+  assert.equal([missing(configured), waited()], [all, all]);
+  await over(true);
+  assert.equal(attached, all);
+});
+
 test("a detach has what is to come given up, and else is the driver's", async () => {
   const { configured, driver, attached, over, control } = daemon();
   await configured.attachTo(driver);

@@ -35,6 +35,11 @@ const PASSING: ReadonlySet<string> = new Set<ErrorName>([
   "UBLK_FAILED",
 ]);
 const PASSING_WAIT_MS = 10_000;
+/** Of a detach of what is still to be attached. */
+const NOTHING_TO_DETACH: ReadonlySet<string> = new Set<ErrorName>([
+  "NOT_ATTACHED",
+  "DEVICE_NOT_FOUND",
+]);
 /** Of what no boot waits for. */
 const HELD_LOOK_AGAIN_INTERVAL_MS = 10_000;
 
@@ -99,6 +104,8 @@ export class ConfiguredDevices {
   readonly #surroundings: AttachSurroundings;
   readonly #waited: Set<WaitedFor>;
   readonly #missing = new Map<string, Missing>();
+  /** Those that users are detaching, each until that has ended. */
+  readonly #leaving = new Map<WaitedFor, Promise<void>>();
 
   constructor(devices: readonly WaitedFor[], surroundings: AttachSurroundings) {
     this.#waited = new Set(devices);
@@ -130,15 +137,43 @@ export class ConfiguredDevices {
     await Promise.all(held.map((one) => this.#attachOne(one)));
   }
 
-  /** Users have detached it: it is not attached later. Answers whether it was still to be. */
-  letGo(path: string): boolean {
+  /**
+   * Users detach it: it is not tried meanwhile, and not attached later unless that fails. Undefined: there was nothing
+   * to detach, and what was still to be attached is given up.
+   * @throws the error of `detach`
+   */
+  async letGo<Value>(path: string, detach: () => Promise<Value>): Promise<Value | undefined> {
     const wanted = resolve(path);
     const its = this.waited.filter(({ configured }) => isSamePath(configured.device, wanted));
-    for (const one of its) {
-      this.#missing.delete(one.configured.device);
-      this.#settle(one);
+    const leaving = this.#letGo(its, detach());
+    for (const one of its) this.#leaves(one, leaving);
+    return await leaving;
+  }
+
+  async #letGo<Value>(
+    its: readonly WaitedFor[],
+    detaching: Promise<Value>,
+  ): Promise<Value | undefined> {
+    let answer: Value | undefined;
+    try {
+      answer = await detaching;
+    } catch (error) {
+      const { code = "" } = error as { code?: string };
+      if (its.length === 0 || !NOTHING_TO_DETACH.has(code)) throw error;
     }
-    return its.length > 0;
+    for (const { configured } of its) {
+      this.#missing.delete(configured.device);
+      // It may be waited for in another way by now.
+      for (const one of this.waited) if (one.configured === configured) this.#settle(one);
+    }
+    return answer;
+  }
+
+  #leaves(one: WaitedFor, leaving: Promise<unknown>): void {
+    const ended = Promise.allSettled([this.#leaving.get(one), leaving]).then(() => {
+      if (this.#leaving.get(one) === ended) this.#leaving.delete(one);
+    });
+    this.#leaving.set(one, ended);
   }
 
   async #attachOne(one: WaitedFor): Promise<void> {
@@ -153,6 +188,11 @@ export class ConfiguredDevices {
     const beganMs = nowMs();
     let untilMs = one.untilMs;
     while (!signal.aborted && this.#waited.has(one)) {
+      const leaving = this.#leaving.get(one);
+      if (leaving !== undefined) {
+        await leaving;
+        continue;
+      }
       try {
         const { front } = await attach(device, { persistent });
         logger.info({ device, front, from }, "a device of the configuration is attached");

@@ -3,7 +3,6 @@ import { resolve } from "node:path";
 import type {
   AttachRequestOptions,
   AttachResponse,
-  ControlError,
   DriverControl,
   StatusResponse,
 } from "@blksnap/api";
@@ -74,18 +73,14 @@ export class Configured {
   /** The driver, whose users let go of what is still to be attached, too, by a detach. */
   watching(driver: DriverControl): DriverControl {
     const detach: DriverControl["detach"] = async (device, options) => {
-      // First: an attempt that is under way has its turn before the detach.
-      const wasToCome = this.#devices?.letGo(device) === true;
-      try {
-        return await driver.detach(device, options);
-      } catch (error) {
-        if (!wasToCome || (error as ControlError).code !== "NOT_ATTACHED") throw error;
-        this.#logger.info(
-          { device },
-          "a device of the configuration was to be attached, and is given up",
-        );
-        return { device: resolve(device), front: "" };
-      }
+      const detaching = () => driver.detach(device, options);
+      const devices = this.#devices;
+      if (devices === undefined) return await detaching();
+      const detached = await devices.letGo(device, detaching);
+      if (detached !== undefined) return detached;
+      const text = "a device of the configuration was to be attached, and is given up";
+      this.#logger.info({ device }, text);
+      return { device: resolve(device), front: "" };
     };
     return overlay(driver, { detach });
   }
