@@ -1,4 +1,4 @@
-// Where things stand in the map of a diff area.
+// The layout of a diff area's map.
 //
 //     0      header                                                                  4096 bytes
 //              0 magic "DArm" | 4 version | 8 chunk shift | 12 block shift | 16 logical block
@@ -13,26 +13,26 @@
 //     ...    holes: one bit per block of each chunk, same words as `saved`   padded to 4096
 //     ...    places of copies, if the header says how many: see copy-records.ts
 //
-// Version 1 has no id, and is read as well. Versions 7 and 8 have places of copies: programs from before each do not
-// read it. In version 8 their records say whether they are whole.
+// Version 1 has no id, and is read as well. Versions 7 and 8 have places of copies; a program does not read a version
+// that is newer than itself. In version 8, records tell whether they are whole.
 //
 // A block is in one of four states:
 //
 //     saved  hole
 //       0     -     UNSAVED   the image shows the original; a write to the original must copy first
 //       1     0     DATA      the image shows the slot
-//       1     1     LOST      could not be saved: the image answers EIO
+//       1     1     ZERO      released by the reader (chunk flag RELEASED): the image shows zero
 //       1     1     ZERO      released by the reader (chunk flag RELEASED): the image shows zero
 //
-// The file is sparse and never filled: a zero entry means nothing happened yet, the hole bits are
-// looked at only if the chunk's flag HOLES is set, and scans go by the touched bits. So creating,
-// opening and scanning cost nothing for parts of the device without a write.
+// The file is sparse and never filled: a zero entry means that nothing is recorded, the hole bits count only if the
+// chunk's flag HOLES is set, and scans follow the touched bits. So parts of the device without a write cost nothing
+// to create, open or scan.
 //
-// Nor is there memory for them. A slice is 32 pages of entries, those of one word of the touched bits, with the
-// hole bits of their chunks. While that word is zero the slice is not looked at: even a read would take memory.
-// Before something is first recorded in it, what the slice is in has to be allocated (slices.ranges), or a
-// file system that is full would end the process in a store. Where it cannot be had, all of the slice is lost:
-// a bit in the header says so, and makes the map version 4, which older programs do not read.
+// Nor do they take memory. A slice is 32 pages of entries, those of one word of the touched bits, with the
+// hole bits of their chunks. While that word is zero the slice is not read: even a read would take memory.
+// Before anything is recorded in a slice, its memory must be allocated (slices.ranges); otherwise a store to it would
+// end the process when the file system is full. If memory cannot be allocated, the whole slice is lost: a bit in the
+// header says so, and makes the map version 4, which older programs do not read.
 import { type CopyPlaces, copyPlacesBytes, NO_PLACES } from "./copy-records.js";
 import { EngineError } from "./errors.js";
 import { Geometry, type TrackerGeometry } from "./geometry.js";
@@ -42,7 +42,7 @@ export const PAGE_WORDS: number = PAGE_BYTES / 4;
 /** log2 of the words of entries in a slice: as many pages as a word of the index has bits. */
 export const SLICE_WORDS_SHIFT = 15;
 const MAP_BYTES_MAX = 2 ** 32;
-/** A smaller map has all its memory from the beginning. */
+/** Smaller maps have all their memory from the beginning. */
 const WHOLE_BYTES_MAX = 2 ** 20;
 
 export const MapWord = {
@@ -62,7 +62,7 @@ export const MapWord = {
   LOST: 16,
 } as const;
 
-/** A stretch of the map's file. */
+/** A range of the map's file. */
 export interface MapRange {
   readonly offsetBytes: number;
   readonly lengthBytes: number;
@@ -89,7 +89,7 @@ export function regionsOf({ chunkCount, wordsPerChunk }: Shape): MapRegions {
   return { entryWords, entryPages, entries, holes, total: holes + holesBytes };
 }
 
-/** Whether a map for this device is not too large. The geometry need not be checked. */
+/** Whether a map for this device is within the limit of 4 GiB. The geometry need not be checked. */
 export function fitsMap(geometry: Omit<TrackerGeometry, "logicalBlockBytes">): boolean {
   const { capacityBytes, chunkShift, blockShift } = geometry;
   const chunkCount = Math.ceil(capacityBytes / 2 ** chunkShift);
@@ -111,7 +111,7 @@ export function isWholeMap(geometry: TrackerGeometry): boolean {
   return mapBytes(geometry) <= WHOLE_BYTES_MAX;
 }
 
-/** Of these bytes of a new map, from its beginning, the memory must be there: all, or header and touched bits. */
+/** Bytes at the beginning of a new map that need memory first: all of them, or header and touched bits. */
 export function firstMapBytes(geometry: TrackerGeometry): number {
   const { entries, total } = regionsOf(new Geometry(geometry));
   return isWholeMap(geometry) ? total : entries;
@@ -122,7 +122,7 @@ export function firstChunkOfSlice(slice: number, entryWords: number): number {
   return Math.ceil((slice * 2 ** SLICE_WORDS_SHIFT) / entryWords);
 }
 
-/** What of the file the entries and holes of chunks [first, end) are in: two stretches, in whole pages. */
+/** The parts of the file with the entries and the holes of chunks [first, end): two ranges of whole pages. */
 export function rangesOfChunks(
   { entries, entryWords, holes }: MapRegions,
   wordsPerChunk: number,

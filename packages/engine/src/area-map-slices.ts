@@ -1,8 +1,9 @@
 /**
- * Which slices of an area's map have memory, and which are lost because none was available: see area-map-layout.ts.
+ * Knows which slices of an area's map have memory, and which are lost because none was available: see
+ * area-map-layout.ts.
  *
- * Order of stores, for kills in between: the version, the number of lost slices, the slice's bit, its word of
- * the touched bits. Nothing that was to be saved there has been changed before the last one.
+ * Order of stores, for a kill in between: the version, the number of lost slices, the slice's bit, its word of the
+ * touched bits. No block of the slice is overwritten before the last of them.
  */
 import {
   firstChunkOfSlice,
@@ -18,10 +19,10 @@ import { bitAt, setBits } from "./bits.js";
 import { EngineError } from "./errors.js";
 import type { Geometry } from "./geometry.js";
 
-/** No flipped bit makes it of another version. Those with places of copies may have lost slices, too. */
+/** Versions that no single flipped bit turns into each other. Maps with places of copies may have lost slices, too. */
 export const VERSION_WITH_LOST_SLICES = 4;
 export const VERSION_WITH_PLACES = 8;
-/** As that, with records that do not say whether they are whole: see copy-records.ts. */
+/** As version 8, but its records do not tell whether they are whole: see copy-records.ts. */
 export const VERSION_WITH_PLAIN_PLACES = 7;
 
 export function hasPlaces(version: number): boolean {
@@ -32,10 +33,10 @@ export class AreaMapSlices {
   private readonly words: Int32Array;
   private readonly geometry: Geometry;
   private readonly entryWords: number;
-  /** Of those in which something is recorded the memory is there, with no note here. */
+  /** By slice: 1 if it has memory. Slices in which something is recorded have it even without this note. */
   private readonly here: Uint8Array;
 
-  /** @param isWhole all of its memory is there, not just that of header and touched bits */
+  /** @param isWhole the whole map has memory, not just its header and touched bits */
   constructor(words: Int32Array, geometry: Geometry, isWhole: boolean) {
     const { entryPages, entryWords } = regionsOf(geometry);
     this.words = words;
@@ -53,7 +54,7 @@ export class AreaMapSlices {
     return (chunk * this.entryWords) >> SLICE_WORDS_SHIFT;
   }
 
-  /** True if the chunk's entry is not to be looked at: nothing is recorded in the slice, or it is lost. */
+  /** True if the chunk's entry must not be read: nothing is recorded in its slice, or the slice is lost. */
   isBlank(chunk: number): boolean {
     const slice = this.of(chunk);
     return this.words[PAGE_WORDS + slice] === 0 || this.isLost(slice);
@@ -69,7 +70,7 @@ export class AreaMapSlices {
     return this.words[PAGE_WORDS + slice] !== 0 && !this.isLost(slice);
   }
 
-  /** One that was lost meanwhile stays lost. */
+  /** The slice has memory now; a lost slice stays lost. */
   setHere(slice: number): void {
     if (!this.isLost(slice)) this.here[slice] = 1;
   }
@@ -88,7 +89,7 @@ export class AreaMapSlices {
     this.words[PAGE_WORDS + slice] = -1;
   }
 
-  /** Ends what a kill in the middle of setLost() has left. Throws MAP_FORMAT where no kill has left that. */
+  /** Completes a setLost() that a kill interrupted. Throws MAP_FORMAT if the state cannot come from such a kill. */
   completeLost(): void {
     const { words } = this;
     const told = words[MapWord.LOST_SLICES];
@@ -115,7 +116,7 @@ export class AreaMapSlices {
     return Math.min(this.geometry.chunkCount, firstChunkOfSlice(slice + 1, this.entryWords));
   }
 
-  /** What of the map's file the slice needs. Cold. */
+  /** The ranges of the map's file that the slice consists of. Cold. */
   ranges(slice: number): readonly MapRange[] {
     const { geometry } = this;
     const [first, end] = [this.firstChunk(slice), this.endChunk(slice)];

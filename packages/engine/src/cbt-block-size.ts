@@ -1,6 +1,6 @@
 /**
- * How large a block of the CBT map is: the kernel module's rule. Start at the smallest size and
- * double it while the map would have more blocks than wanted; the largest size wins over the count.
+ * Chooses the block size of a CBT map by the kernel module's rule: start at the smallest size and double it while
+ * the map would have more blocks than wanted, but never exceed the largest size.
  */
 import { EngineError } from "./errors.js";
 

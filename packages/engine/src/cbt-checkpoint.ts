@@ -1,10 +1,10 @@
 /**
- * The whole content of a changed-block map, for another medium: header, write map, read map, one after the other.
+ * The whole content of a CBT map, to be stored elsewhere: header, write map, read map, one after the other.
  *
- * It is read part by part, in order, while the owner may mark, but not switch or reset: the reader detects that. A
- * mark made meanwhile is in the checkpoint, or has to be repeated after restore(). read[b] is stored before write[b],
- * so a reader that copies the whole write map first misses no frozen value: a mark made after write[b] was copied has
- * saved exactly that value.
+ * It is read part by part, in order. Meanwhile the owner may mark; if it switches or resets the map, read() throws.
+ * A mark made meanwhile is either in the checkpoint, or has to be repeated after restore(). read[b] is stored before
+ * write[b], so a reader that copies the whole write map first misses no frozen value: a mark made after write[b] was
+ * copied has saved exactly that value.
  */
 import { CBT_HEADER_BYTES, CbtWord } from "./cbt-layout.js";
 import { EngineError } from "./errors.js";
@@ -26,7 +26,7 @@ export class CbtCheckpoint {
   }
 
   /**
-   * Copies bytes from `offset` on, as many as `into` has. In order, the first ones first.
+   * Copies bytes from `offset` on, as many as `into` has. Call it in order of offsets.
    * Throws CBT_BUSY: the map was switched or reset since the checkpoint was begun.
    */
   read(into: Uint8Array, offset: number): void {
@@ -38,7 +38,7 @@ export class CbtCheckpoint {
       partAt += part.length;
     }
     const { words } = this;
-    // Nothing is left of a map whose memory was unmapped.
+    // The memory of an unmapped map has no length.
     const isSame =
       words.length > 0 &&
       Atomics.load(words, CbtWord.ACTIVE) === this.active &&

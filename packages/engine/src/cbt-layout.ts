@@ -12,9 +12,8 @@
  *     ...    read map:  the same size
  *     ...    discards:  the same size; CbtDiscard bits
  *
- * The previous number is always active - 1, so one store switches both. The check is stored just
- * before: a number that does not fit it is damaged, and a smaller one than was meant would have
- * changes counted as old.
+ * The previous number is always active - 1, so one store switches both. The check is stored just before. A number
+ * that does not match it is damaged; one that is too low would make changes count as old.
  */
 
 export const CBT_MAGIC = 0x6d544243;
@@ -39,9 +38,9 @@ export const CbtWord = {
 
 /** Bits of a block in the table of discards. */
 export const CbtDiscard = {
-  /** The last change of the block was a discard of all of it. */
+  /** The last change of the block was a discard of the whole block. */
   LIVE: 1,
-  /** The same of its frozen value; valid only where the read map's is. */
+  /** The same for its frozen value; valid only where the read map is. */
   FROZEN: 2,
 } as const;
 
@@ -61,7 +60,7 @@ export function cbtTableBytes(blockCount: number): number {
   return Math.ceil(blockCount / 4096) * 4096;
 }
 
-/** A new generation id derived from the old one, so that a rollover needs no source of chance. */
+/** Replaces a generation id by one derived from it, so that a rollover needs no random numbers. */
 export function nextGeneration(id: Uint8Array): void {
   const words = new Uint32Array(4);
   new Uint8Array(words.buffer).set(id);

@@ -12,24 +12,22 @@
  *     read     -    |    -  ->   3           |   (3, no longer looked at)
  *     frozen   3    |    3       3           |    6
  *
- * So a take is one store of the active number instead of a copy of the map: the first mark of a block
- * in an interval saves its frozen value itself.
+ * So a take is one store of the active number, not a copy of the map: the first mark of a block in an interval saves
+ * its frozen value.
  *
- * Threads. One thread, the owner, marks and switches. Any other may open the same file in a mapping
- * of its own and read. What makes that right: a mark stores read[b] before write[b], so a reader that sees
- * write[b] === active also sees the saved value (write[b] is stored with Atomics, which neither the
- * compiler nor the processor moves before read[b]); and marks of an interval come after the store of
- * its number, so a reader that met one finds the number changed afterwards and reads again. Only a
- * reset takes longer than one store: `sequence` is odd meanwhile, and readers wait for it.
+ * Threads. One thread, the owner, marks and switches. Other threads may open the same file in mappings of their own,
+ * and read. A mark stores read[b] before write[b], so a reader that sees write[b] === active also sees the saved value
+ * (write[b] is stored with Atomics, which neither compiler nor processor moves before read[b]). Marks of an interval
+ * follow the store of its number, so a reader that has seen one finds the number changed afterwards and reads again.
+ * Only a reset takes more than one store: `sequence` is odd meanwhile, and readers wait for it.
  *
- * Discards. A third table has two bits per block: LIVE says that the last change of the block was a
- * discard of all of it, FROZEN is what LIVE was at the last take, saved and valid as read[b] is. LIVE
- * is set last, by recordDiscard() when the discard has ended, and cleared first, by any mark; so a
- * kill in between leaves "changed", which is always true. A reader that met write[b] before and after
- * it looked at LIVE has seen a value that belongs to it.
+ * Discards. A third table has two bits per block. LIVE: the last change of the block was a discard of the whole block.
+ * FROZEN: the value of LIVE at the last take, saved and valid as read[b] is. recordDiscard() sets LIVE last, when the
+ * discard has ended, and any mark clears it first; so a kill in between leaves "changed", which is always right. If
+ * write[b] is the same before and after a reader looks at LIVE, the two belong together.
  *
- * Killed at any instruction, the file is still right: a mark without its second store is a mark that
- * was not made (its write was not issued either), and a half-made reset is completed by open().
+ * The file is right after a kill at any instruction: a mark without its second store does not count (its write was not
+ * issued either), and open() completes an interrupted reset.
  */
 import { assert } from "./assert.js";
 import { ACTIVE_MAX, recoveredActive, storeActive } from "./cbt-active.js";
@@ -65,7 +63,7 @@ export interface CbtInfo {
   capacityBytes: number;
   blockBytes: number;
   blockCount: number;
-  /** 16 bytes; another one means: ignore what you know, take everything. */
+  /** 16 bytes. If it differs from the one that you know, discard what you know, and read everything. */
   generation: Uint8Array;
   /** Why this generation began: one of CbtReason. */
   reason: number;
@@ -113,15 +111,15 @@ export class CbtMap {
     words[CbtWord.REASON] = options.reason ?? CbtReason.ATTACHED;
     new Float64Array(buffer, CBT_CAPACITY_OFFSET, 1)[0] = capacityBytes;
     new Uint8Array(buffer, CBT_GENERATION_OFFSET, CBT_GENERATION_BYTES).set(generation);
-    // The magic comes last: a file without it is not a map.
+    // The magic comes last: without it, a file is not a map.
     Atomics.store(words, CbtWord.MAGIC, CBT_MAGIC);
     return new CbtMap(buffer);
   }
 
   /**
-   * Opens a map made by create(), for reading beside its owner or to resume it. Only the owner
-   * may pass `owner: true`: it completes a reset or a switch that a crash left half made, and begins
-   * a new generation where the active number is damaged.
+   * Opens a map made by create(), to read it beside its owner or to resume it. Only the owner may pass `owner: true`:
+   * it completes a reset or a switch that a crash interrupted, and begins a new generation if the active number is
+   * damaged.
    */
   static open(buffer: ArrayBufferLike, options: { owner?: boolean } = {}): CbtMap {
     if (buffer.byteLength < CBT_HEADER_BYTES) {
@@ -160,7 +158,7 @@ export class CbtMap {
     return CBT_HEADER_BYTES + 2 * blockCount;
   }
 
-  /** All that restore() needs. That a block was discarded is not kept: it then counts as written. */
+  /** All that restore() needs. Discards are not kept: discarded blocks then count as written. */
   checkpoint(): CbtCheckpoint {
     return new CbtCheckpoint(this.words, this.write, this.read);
   }
@@ -182,7 +180,7 @@ export class CbtMap {
 
   /**
    * Makes a map in `buffer`, which must be all zero, from a checkpoint.
-   * Throws MAP_FORMAT, MAP_GEOMETRY, MAP_SIZE: the checkpoint is none, or of another device.
+   * Throws MAP_FORMAT, MAP_GEOMETRY, MAP_SIZE: not a checkpoint, or one of another device.
    */
   static restore(buffer: ArrayBufferLike, checkpoint: Uint8Array): CbtMap {
     if (checkpoint.length < CBT_HEADER_BYTES || buffer.byteLength < CBT_HEADER_BYTES) {
@@ -220,8 +218,8 @@ export class CbtMap {
   }
 
   /**
-   * Records that a discard has ended and that its whole blocks hold no data since: markRequest() was
-   * called for it before, and nothing wrote to the range meanwhile.
+   * Records that a discard has ended and that its whole blocks hold no data since. Before, markRequest() must have been
+   * called for it, and nothing may have written to the range meanwhile.
    */
   recordDiscard(offsetBytes: number, lengthBytes: number): void {
     const endBytes = offsetBytes + lengthBytes;
@@ -272,8 +270,8 @@ export class CbtMap {
   }
 
   /**
-   * A snapshot is taken: what was live becomes frozen. One store, whatever the size of the map, but
-   * for the one switch in 255 that runs out of numbers and begins a new generation.
+   * Takes a snapshot: live values become frozen. This is one store, whatever the size of the map, except for the one
+   * switch in 255 that runs out of numbers and begins a new generation.
    */
   switch(): void {
     const active = this.words[CbtWord.ACTIVE];
@@ -298,15 +296,14 @@ export class CbtMap {
     Atomics.add(this.words, CbtWord.SEQUENCE, 1);
   }
 
-  /** Says that marks were lost (a write bypassed tracking): the map ends at the next switch. */
+  /** Records that marks were lost (a write bypassed tracking): the map cannot be read until the next switch resets it. */
   corrupt(): void {
     this.words[CbtWord.CORRUPTED] = 1;
   }
 
   /**
-   * Copies `length` bytes of the frozen map, from block `offset` on, to the start of `into`. The same
-   * bytes of `discarded`, where given, become 1 for each block whose last change was a discard of all
-   * of it, else 0.
+   * Copies `length` bytes of the frozen map, from block `offset` on, to the start of `into`. If `discarded` is given,
+   * its same bytes become 1 for each block whose last change was a discard of the whole block, else 0.
    * Throws CBT_RANGE, CBT_CORRUPTED, or CBT_BUSY: the owner has been resetting the map for a quarter of a second.
    */
   readFrozen(into: Uint8Array, offset: number, length: number, discarded?: Uint8Array): void {
@@ -353,18 +350,18 @@ export class CbtMap {
     throw new EngineError("CBT_BUSY", "the CBT map is being reset: try again");
   }
 
-  /** For the owner: the frozen value of a block, by which a diff tells whether it has changed. */
+  /** For the owner: the frozen value of a block, which tells a diff whether the block has changed. */
   frozenNumber(block: number): number {
     const value = this.write[block];
     return value === this.words[CbtWord.ACTIVE] ? this.read[block] : value;
   }
 
-  /** For the owner: the map is whole, of this generation, and its last take has this number. */
+  /** For the owner: true if no marks were lost, the generation is this one, and its last take has this number. */
   isAt(generation: Uint8Array, changesNumber: number): boolean {
     return this.words[CbtWord.ACTIVE] - 1 === changesNumber && this.isOf(generation);
   }
 
-  /** For the owner: the map is whole, and of this generation. */
+  /** For the owner: true if no marks were lost, and the generation is this one. */
   isOf(generation: Uint8Array): boolean {
     if (this.words[CbtWord.CORRUPTED] !== 0) return false;
     for (let at = 0; at < CBT_GENERATION_BYTES; at++) {
@@ -379,7 +376,7 @@ export class CbtMap {
     throw new EngineError("RANGE", `blocks ${first} to ${first + count} of ${this.blockCount}`);
   }
 
-  /** What a killed owner left half made is completed. */
+  /** Completes what a killed owner left half done. */
   private takeOver(): void {
     const active = recoveredActive(this.words);
     const isReset = (this.words[CbtWord.SEQUENCE] & 1) !== 0;
@@ -427,7 +424,7 @@ export class CbtMap {
       const before = Atomics.load(this.write, block);
       const bits = Atomics.load(this.discards, block);
       const value = Atomics.load(this.write, block);
-      // Marked between the looks: FROZEN is stored by now, but `bits` may be older.
+      // Marked between the two loads: FROZEN is stored by now, but `bits` may be older.
       const stable = value === before ? bits : Atomics.load(this.discards, block);
       const bit = value === active ? CbtDiscard.FROZEN : CbtDiscard.LIVE;
       into[index] = (stable & bit) !== 0 ? 1 : 0;

@@ -27,7 +27,7 @@ export const RunKind = {
   ZERO: 3,
 } as const;
 
-/** What a copy does. Only OLD and ZERO ever reach EngineIo.submitCopy. */
+/** What a copy does. EngineIo.submitCopy receives only OLD and ZERO. */
 export const CopyKind = {
   /** Read the original into the copy window, write the copy window to the slot. */
   OLD: 0,
@@ -37,13 +37,13 @@ export const CopyKind = {
   DIRECT: 2,
 } as const;
 
-/** How a copy comes to its slot. */
+/** How the write of a copy's slot is ordered. */
 export const CopyMode = {
-  /** It is read and written; then its request continues. */
+  /** The slot is written directly after the read; then the request continues. */
   LINKED: 0,
-  /** It is read, and written when the engine has been told of that. */
+  /** The slot is written after onCopyRead has told the engine that the read has ended. */
   APART: 1,
-  /** Its old data is in its place, recorded: it is only written, while its request writes the original. */
+  /** The old data is in its place, and recorded: the slot is written beside the request's write to the original. */
   BEHIND: 2,
 } as const;
 
@@ -56,7 +56,7 @@ export const OverflowPolicy = {
   BREAK_SNAPSHOT: 0,
   /** The write fails, and nothing is lost. */
   FAIL_WRITES: 1,
-  /** The write waits for room, for a bounded time; then as BREAK_SNAPSHOT. */
+  /** The write waits for room, for a bounded time; after that as BREAK_SNAPSHOT. */
   BLOCK_WRITES: 2,
 } as const;
 
@@ -67,5 +67,5 @@ export { EINVAL, EIO, ENOSPC, EOPNOTSUPP, ETIMEDOUT } from "@blksnap/errors";
 
 export const SECTOR_BYTES = 512;
 
-/** What the image shows in place of a block that the original has written over. */
+/** What the image shows for a block. UNSAVED: the original; the others: what the area has recorded. */
 export const BlockState = { UNSAVED: 0, DATA: 1, LOST: 2, ZERO: 3 } as const;

@@ -1,18 +1,18 @@
 /**
- * Copies whose request does not wait for their slot: once its old data is in its place and recorded there (see
- * copy-records.ts), a copy and the write of the original go side by side. The request ends when both have.
+ * Copies that go behind their write: once the old data is in its place and recorded there (see copy-records.ts), the
+ * copy to the slot and the write of the original go side by side. The request ends when both have ended.
  *
  *     APART ──read──▶ BEHIND: recorded ─▶ slot is written ─▶ saved bits ─▶ record cleared ─┐
  *                        └──────────────▶ original is written ─────────────────────────────┴▶ the request ends
  *
- * From the record on the original may have been written. So a clear bit proves nothing while such a copy is in
- * flight: reads of the image wait for it. A failed copy is written again from the place; nothing is read again.
+ * Once a record is set, the original may have changed. So while such a copy is in flight, a clear bit proves nothing,
+ * and reads of the image wait for the copy. A failed copy is written again from the place; nothing is read again.
  *
- * Only for snapshots that break when space is short: an issued write cannot be refused. And only for the last copy of
- * a request, when all its other blocks are saved or lost.
+ * Only for snapshots that break when space is short, because an issued write cannot be refused. And only for the last
+ * copy of a request, when all its other blocks are saved or lost.
  *
- * A process that ends leaves records. The next one begins with these copies; a tag of the front begins no other
- * while its place has one.
+ * A process that is killed leaves records. The next process resumes these copies first; a tag of the front starts no
+ * other copy behind its write while its place has one.
  */
 import { BufferOwner, CopyKind, CopyMode, EIO, RequestOp } from "./constants.js";
 import type { CopyRecords } from "./copy-records.js";
@@ -21,9 +21,9 @@ import { NONE } from "./request-queue.js";
 import { Stat } from "./stats.js";
 
 export class CopiesBehind {
-  /** How many there are. */
+  /** Copies in flight behind their writes. */
   count: number = 0;
-  /** Of these, such as an earlier process has left. */
+  /** Those of them that an earlier process has left. */
   private leftCount: number = 0;
   private readonly core: EngineCore;
 
@@ -31,7 +31,7 @@ export class CopiesBehind {
     this.core = core;
   }
 
-  /** True if the copy that front request `tag` is about to start may have its place. */
+  /** True if the copy that front request `tag` is about to start may use the tag's place. */
   mayHavePlace(tag: number, copy: number): boolean {
     const { copies, front, geometry } = this.core;
     const { records } = this;
@@ -43,7 +43,7 @@ export class CopiesBehind {
     return records.isFree(tag, copies.blockCount[copy] << geometry.blockShift);
   }
 
-  /** The copy is in its place: its request is about to write the original. */
+  /** Records that the copy's old data is in its place: its request is about to write the original. */
   begin(copy: number): void {
     const { chunk, rangeStart, rangeEnd, bufferTag, mode } = this.core.copies;
     this.records!.set(bufferTag[copy], chunk[copy], rangeStart[copy], rangeEnd[copy]);
@@ -52,7 +52,7 @@ export class CopiesBehind {
     this.core.counters[Stat.COPIES_BEHIND]++;
   }
 
-  /** Its blocks are saved or lost. */
+  /** The copy's blocks are saved or lost: clears its record. */
   end(copy: number): void {
     const { mode, owner, bufferTag } = this.core.copies;
     if (mode[copy] !== CopyMode.BEHIND) return;
@@ -62,13 +62,13 @@ export class CopiesBehind {
     this.records!.clear(bufferTag[copy]);
   }
 
-  /** Something late keeps the memory of a front's tag. */
+  /** Late I/O still uses the memory of a front's tag: its place is not used again. */
   retire(copy: number): void {
     const { bufferOwner, bufferTag } = this.core.copies;
     if (bufferOwner[copy] === BufferOwner.FRONT) this.records?.retire(bufferTag[copy]);
   }
 
-  /** The one that an earlier process has left in the place of this tag, or NONE. */
+  /** The copy that an earlier process has left in the place of this tag, or NONE. */
   leftOf(tag: number): number {
     if (this.leftCount === 0) return NONE;
     const { size, mode, owner, bufferTag } = this.core.copies;
@@ -79,7 +79,10 @@ export class CopiesBehind {
     return NONE;
   }
 
-  /** Those that an earlier process has left, before any request. @param submit asks for their I/O */
+  /**
+   * Resumes the copies that an earlier process has left. Call it before any request.
+   * @param submit asks for a copy's I/O
+   */
   resume(submit: (copy: number) => void): void {
     const { records } = this;
     if (records === undefined) return;
@@ -92,7 +95,7 @@ export class CopiesBehind {
       if (start === end) records.clear(place);
       else if (this.core.copies.freeCount > 0) submit(this.resumed(place, chunk, start, end));
       else {
-        // The front of the earlier process had more tags than this one has copies.
+        // The earlier process's front had more tags than this one has copies.
         this.core.lose(chunk, start, end, EIO);
         records.clear(place);
       }

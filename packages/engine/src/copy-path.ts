@@ -1,25 +1,24 @@
 /**
- * Copies: how they start, end, fail and are tried again.
+ * Copies: how they start, end, fail and are retried.
  *
  *     launch --> I/O --ok--> saved bits set --> waiters and owner continue
  *                 |
- *                 +--late: blocks lost, or the owner's error; they continue, the answer ends nothing
+ *                 +--late: blocks lost, or the owner's error; they continue without the answer
  *                 |
  *                 +--failed, several blocks--> again block by block, each ends as one of
  *                 |                              saved | lost (owner: front) | the owner's error
  *                 +--failed, one block or no space: lost, or the owner's error
  *
- * Bits are set only here, after the answer: the old data of a set bit is in the slot. A failed copy that goes behind
- * its write (copies-behind.ts) is written again from its place; any other is read again.
+ * Bits are set only here, after the answer: if a bit is set, the block's old data is in the slot. A failed copy that
+ * goes behind its write (copies-behind.ts) is written again from its place; any other is read again.
  *
- * Ahead of a write that continues a sequence its copy takes what follows in the same slot along, for one I/O in
- * place of one for each block. It needs no slot that was not needed without it, and it is a favour: where it
- * fails or is late, the copy is what it would have been without, and nothing ahead of the write is lost.
+ * When a write continues a sequence, its copy also copies blocks ahead of the write, in the same slot: one I/O instead
+ * of one per block. That needs no additional slot, and it is optional: if it fails or is late, the copy shrinks to
+ * what its request needs, and no block ahead of the write is lost.
  *
- * A front request's block is lost when it cannot be copied and the overflow policy lets its write go
- * on. It is lost under every policy when the original cannot be read: there is no old data that
- * could be kept, and a write is what mends a bad sector. An image request's block is never lost: the
- * original still has it, only that image write fails.
+ * A front request's block is lost when it cannot be copied and the overflow policy lets its write continue. It is lost
+ * under every policy when the original cannot be read: there is no old data to save, and a write is what repairs a bad
+ * sector. An image request's block is never lost: the original still has it, and only the image write fails.
  */
 import {
   BufferOwner,
@@ -77,7 +76,7 @@ export class CopyPath {
     this.submit(copy);
   }
 
-  /** As far as a copy of [start, end) may go ahead: over what is neither saved nor being copied, in this slot. */
+  /** How far a copy of [start, end) may go ahead: over blocks of its slot that are neither saved nor being copied. */
   private aheadEnd(tag: number, chunk: number, start: number, end: number): number {
     const { copies, front, geometry, windowBlocks } = this.core;
     if (chunk !== front.endChunk[tag] || end !== front.endBlock[tag]) return end;
@@ -93,7 +92,7 @@ export class CopyPath {
     return other === NONE ? unsaved : copies.rangeStart[other];
   }
 
-  /** Starts a one-block copy for image request `tag`; `place` (0 or 1) is its copy window's half. */
+  /** Starts a one-block copy for image request `tag`; `place` (0 or 1) is the half of its copy window. */
   launchImage(
     tag: number,
     chunk: number,
@@ -114,7 +113,7 @@ export class CopyPath {
     this.submit(copy);
   }
 
-  /** A place among the copies for blocks that a run of image request `tag` writes itself. */
+  /** An entry in the table of copies for blocks that a run of image request `tag` writes itself. */
   acquireDirect(tag: number, chunk: number, start: number, end: number, slot: number): number {
     const { copies, front } = this.core;
     const copy = copies.acquire(chunk, start, end);
@@ -124,14 +123,14 @@ export class CopyPath {
     return copy;
   }
 
-  /** The copy has reached this stage. */
+  /** Notes that the copy has reached this stage, and restarts its bound. */
   onStage(copy: number, stage: number): void {
     const { copies } = this.core;
     copies.stage[copy] = stage;
     copies.since[copy] = this.core.ioTicks;
   }
 
-  /** Copies whose bound has passed are late. */
+  /** Gives up copies whose bound has passed. */
   expire(): void {
     const { core } = this;
     const { copies } = core;
@@ -160,7 +159,7 @@ export class CopyPath {
     const failed = result < 0;
     let goesOn = this.core.phase === AreaPhase.ACTIVE;
     if (goesOn && !failed && copies.isStale[copy] === 1) {
-      // What its slot had is lost now, and not what it is about to save there.
+      // The saved blocks of its slot are lost now, but not those that it is about to save again.
       this.core.meetChunk(copies.chunk[copy]);
       this.tryAgain(copy);
       return;
@@ -190,14 +189,14 @@ export class CopyPath {
     this.end(copy);
   }
 
-  /** Lets waiters and, when it was the last thing in flight for it, the owner continue. */
+  /** Ends a copy: its waiters continue, and so does its owner if nothing else is in flight for it. */
   end(copy: number): void {
     this.core.behind.end(copy);
     this.release(copy);
     this.goOn(this.core.copies.owner[copy]);
   }
 
-  /** The copy failed: from now on it is what its request needs, and no other goes ahead for now. */
+  /** Reduces a failed copy to what its request needs. No copy goes ahead until new sequences are found. */
   private takeBack(copy: number): void {
     const { copies, streams } = this.core;
     copies.rangeEnd[copy] = copies.ownEnd[copy];
@@ -217,7 +216,7 @@ export class CopyPath {
     else if (front.isAnswered[tag] === 1) this.core.ready.push(owner);
   }
 
-  /** Lets the waiters continue. */
+  /** Frees the copy; its waiters continue. */
   release(copy: number): void {
     this.core.wakeWaiters(copy);
     this.core.copies.free(copy);
@@ -243,7 +242,7 @@ export class CopyPath {
     core.copies.free(copy);
   }
 
-  /** The store hangs: what is not copied yet will not be. */
+  /** The store hangs: blocks that are not copied yet are given up. */
   private giveUp(copy: number): void {
     const { copies, front, image } = this.core;
     const owner = copies.owner[copy];
@@ -267,7 +266,7 @@ export class CopyPath {
     this.submit(copy);
   }
 
-  /** Those that an earlier process has left behind, before any request. */
+  /** Resumes the copies that an earlier process has left. Call it before any request. */
   resume(): void {
     this.core.behind.resume((copy) => this.submit(copy));
   }
@@ -292,16 +291,14 @@ export class CopyPath {
     counters[Stat.COPIED_BYTES] += copies.lengthBytes[copy];
   }
 
-  /**
-   * True if a write must not continue without its copy. A write whose copy goes behind it has been issued already.
-   */
+  /** True if a write must fail or wait without its copy. A write whose copy goes behind it is issued already. */
   private mayRefuse(copy: number): boolean {
     const { area, copies } = this.core;
     const isBehind = copies.mode[copy] === CopyMode.BEHIND;
     return !isBehind && area!.overflow !== OverflowPolicy.BREAK_SNAPSHOT;
   }
 
-  /** True if the blocks after the failed one are to be tried. */
+  /** True if the copy continues with the blocks after the failed one. */
   private fail(copy: number, result: number, fault: number): boolean {
     const { copies, front, image } = this.core;
     const owner = copies.owner[copy];

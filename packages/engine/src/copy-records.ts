@@ -1,18 +1,18 @@
 /**
- * Where the old data of copies is that outlive the process: behind the map of their area, in its file.
+ * Where the old data of copies is that outlive the process: after the map of their area, in its file.
  *
  *     map | records                                    | place 0 | place 1 | ...
  *           state | first block | blocks | chunk          old data of one copy each
  *
- * The state of a record that is set comes from its other words: they are whole, or the map is refused. In a map of
- * version 7 it is the same for all, and stays so: the programs before read no other.
+ * The state of a set record is computed from its other words, so that damage is found: the map is then refused. Maps of
+ * version 7 use one state for all records, and keep it: programs of that time read no other.
  *
- * A record that is set says: the old data of these blocks is in the place, from its beginning, and the original may
- * have been written. Those of them that are saved, or lost, need it no more. A new process writes the others to
- * their slot before anything relies on them.
+ * A set record means: the old data of these blocks is in the place, from its beginning, and the original may have been
+ * overwritten. Blocks that are saved or lost no longer need it. A new process writes the others to their slot before
+ * anything relies on them.
  *
- * Order of stores, so that a kill between any two leaves what is right: the place is filled, then the record is set,
- * then the original is written; the saved bits are set, then the record is cleared.
+ * Order of stores, so that a kill between any two leaves a right state: the place is filled, the record is set, the
+ * original is written; the saved bits are set, the record is cleared.
  */
 import { assert } from "./assert.js";
 import type { Geometry } from "./geometry.js";
@@ -20,22 +20,22 @@ import type { Geometry } from "./geometry.js";
 const RECORD_WORDS = 4;
 const RECORD_BYTES = RECORD_WORDS * 4;
 const PAGE_BYTES = 4096;
-/** State of a record of a copy of nothing; of any in a map of version 7. */
+/** The state of records in maps of version 7; in others the seed of the computed state. */
 const SET = 0x436f7079;
 const Word = { STATE: 0, FIRST_BLOCK: 1, BLOCKS: 2, CHUNK: 3 } as const;
-/** Odd: no other number in one of the words leads to the same state. */
+/** Odd, so that two different numbers in one word never give the same state. */
 const OF_FIRST_BLOCK = 0x9e3779b1;
 const OF_BLOCKS = 0x85ebca6b;
 const OF_CHUNK = 0xc2b2ae35;
 
-/** The state of a record that is set, never 0: it fits no other blocks, so a flipped bit of either is seen. */
+/** The state of a set record, never 0. Any flipped bit in state or words makes them inconsistent. */
 function stateOf(chunk: number, firstBlock: number, blocks: number): number {
   const first = Math.imul(firstBlock, OF_FIRST_BLOCK);
   const state = SET ^ first ^ Math.imul(blocks, OF_BLOCKS) ^ Math.imul(chunk, OF_CHUNK);
   return state === 0 ? SET : state;
 }
 
-/** How many copies have a place at most, and how long each of them is: a multiple of a page. */
+/** How many copies can have a place, and the size of each place: a multiple of a page. */
 export interface CopyPlaces {
   readonly count: number;
   readonly placeBytes: number;
@@ -43,7 +43,7 @@ export interface CopyPlaces {
 
 export const NO_PLACES: CopyPlaces = { count: 0, placeBytes: 0 };
 
-/** Bytes of records and places behind a map. */
+/** Bytes that records and places take after the map. */
 export function copyPlacesBytes(places: CopyPlaces): number {
   return recordsBytes(places) + places.count * places.placeBytes;
 }
@@ -55,12 +55,12 @@ function recordsBytes({ count }: CopyPlaces): number {
 export class CopyRecords {
   readonly count: number;
   readonly placeBytes: number;
-  /** Of records and places in the map's file; and of the first place. */
+  /** Where records and places begin in the map's file, and where the first place begins. */
   readonly offsetBytes: number;
   readonly placesOffsetBytes: number;
   private readonly words: Int32Array;
   private readonly isPlain: boolean;
-  /** Its memory is not that of its tag any more. */
+  /** By place: its tag uses other memory now. */
   private readonly retired: Uint8Array;
 
   /**
@@ -88,7 +88,7 @@ export class CopyRecords {
     return this.isPlain ? state === SET : state !== 0;
   }
 
-  /** False: it is set, and its words do not belong together. */
+  /** False if the record is set but its words do not match its state. */
   isSound(place: number): boolean {
     if (this.isPlain || !this.isSet(place)) return true;
     const at = place * RECORD_WORDS;
@@ -113,7 +113,7 @@ export class CopyRecords {
     return this.firstBlockOf(place) + this.words[place * RECORD_WORDS + Word.BLOCKS];
   }
 
-  /** The old data of blocks [start, end) is in the place. */
+  /** Records that the old data of blocks [start, end) is in the place. */
   set(place: number, chunk: number, start: number, end: number): void {
     assert(!this.isSet(place), "a place has two copies");
     const at = place * RECORD_WORDS;
@@ -124,18 +124,18 @@ export class CopyRecords {
     Atomics.store(this.words, at + Word.STATE, state);
   }
 
-  /** The blocks are all saved or lost. */
+  /** The blocks are all saved or lost: clears the record. */
   clear(place: number): void {
     Atomics.store(this.words, place * RECORD_WORDS + Word.STATE, 0);
   }
 
-  /** Its tag has other memory from now on. */
+  /** The tag uses other memory from now on: the place is not used again. */
   retire(place: number): void {
     if (place < this.count) this.retired[place] = 1;
   }
 }
 
-/** What is read of a map to judge its records. */
+/** What damageOfRecords() needs of a map. */
 interface RecordedMap {
   readonly geometry: Pick<Geometry, "chunkCount" | "blockShift" | "blocksInChunk">;
   readonly copyRecords: CopyRecords | undefined;
@@ -144,7 +144,7 @@ interface RecordedMap {
   nextSaved(chunk: number, from: number, to: number): number;
 }
 
-/** What cannot be in records that only this code has written, or undefined. */
+/** Describes what is impossible in the records, unless they are damaged; undefined if nothing is. */
 export function damageOfRecords(map: RecordedMap): string | undefined {
   const { copyRecords: records, geometry } = map;
   if (records === undefined) return undefined;
@@ -163,7 +163,7 @@ export function damageOfRecords(map: RecordedMap): string | undefined {
       (end - start) << geometry.blockShift <= records.placeBytes;
     if (!isInside) return `the copy in place ${place} lies nowhere`;
     const unsaved = map.nextUnsaved(chunk, start, end);
-    // Blocks are saved in order, and nothing else saves one of a copy that is under way.
+    // Blocks are saved in order, and no other copy saves blocks of a copy in flight.
     if (map.nextSaved(chunk, unsaved, end) < end) return `the copy in place ${place} has gaps`;
     if (unsaved < end && map.slotOf(chunk) < 0) return `the copy in place ${place} has no slot`;
   }

@@ -3,12 +3,12 @@
  *
  *     buckets   chunk hash -> first copy -> next copy -> ...     (chain through `next`)
  *     copy      chunk, range [rangeStart, rangeEnd) of blocks    what others must wait for
- *               I/O   [blockStart, blockStart + blockCount)      what is being copied just now
+ *               I/O   [blockStart, blockStart + blockCount)      what is being copied now
  *               waiters: requests that need one of these blocks  (queue through the request links)
- *               ahead [ownEnd, rangeEnd)                         what its request does not need itself
+ *               ahead [ownEnd, rangeEnd)                         what its request itself does not need
  *
- * Two copies in flight never overlap. Range and I/O differ only while a failed copy is tried again
- * block by block. The table is bounded; a request that finds it exhausted waits in a queue.
+ * Copies in flight never overlap. Range and I/O differ only while a failed copy is retried block by block. The table
+ * is bounded; a request that finds it exhausted waits in a queue.
  */
 import { assert } from "./assert.js";
 import { CopyMode } from "./constants.js";
@@ -19,7 +19,7 @@ import { NONE } from "./request-queue.js";
 export class CopyTable extends IdPool {
   /** IoStage. */
   readonly stage: Uint8Array;
-  /** The tick at which the present stage began. */
+  /** The tick at which the present stage began; see IoStage. */
   readonly since: Int32Array;
   /** CopyKind. */
   readonly kind: Uint8Array;
@@ -36,14 +36,14 @@ export class CopyTable extends IdPool {
   /** Whose copy window: BufferOwner.FRONT or IMAGE. */
   readonly bufferOwner: Uint8Array;
   readonly bufferTag: Int32Array;
-  /** Where in that tag's copy window. */
+  /** Offset in that tag's copy window. */
   readonly bufferOffsetBytes: Int32Array;
 
-  /** What it had written by then is gone with its slot. */
+  /** 1: what it has written so far was lost with its slot. */
   readonly isStale: Uint8Array;
   readonly rangeStart: Int32Array;
   readonly rangeEnd: Int32Array;
-  /** From here on it goes ahead of its request. */
+  /** Blocks from here on are copied ahead of its request. */
   readonly ownEnd: Int32Array;
   /** Id of the request that started it. */
   readonly owner: Int32Array;
@@ -81,7 +81,7 @@ export class CopyTable extends IdPool {
     this.buckets = new Int32Array(bucketCount).fill(NONE);
   }
 
-  /** Takes a free copy and makes it findable as [start, end) of the chunk. */
+  /** Takes a free copy and registers it as [start, end) of the chunk. */
   acquire(chunk: number, start: number, end: number): number {
     assert(end > start, "a copy of nothing");
     const copy = this.acquireId();
@@ -99,7 +99,7 @@ export class CopyTable extends IdPool {
     return copy;
   }
 
-  /** What is in these slots is gone: live copies to them are stale. */
+  /** The content of these slots is lost: live copies to them are stale. */
   setStale(firstSlot: number, lastSlot: number): void {
     for (let copy = 0; copy < this.size; copy++) {
       const isThere = this.slot[copy] >= firstSlot && this.slot[copy] <= lastSlot;
@@ -107,7 +107,7 @@ export class CopyTable extends IdPool {
     }
   }
 
-  /** Its waiters must have been taken off before. */
+  /** Its waiters must have been removed before. */
   protected endLife(copy: number): void {
     assert(this.waitersHead[copy] === NONE, "copy freed with requests waiting on it");
     const bucket = this.bucketOf(this.chunk[copy]);
@@ -120,7 +120,7 @@ export class CopyTable extends IdPool {
     }
   }
 
-  /** The copy that overlaps [start, end) of the chunk and begins first, or NONE; of those whose mode is at least that. */
+  /** The first copy that overlaps [start, end) of the chunk and whose mode is at least `mode`, or NONE. */
   find(chunk: number, start: number, end: number, mode: number = CopyMode.LINKED): number {
     let found = NONE;
     let copy = this.buckets[this.bucketOf(chunk)];

@@ -8,17 +8,15 @@
  *     blocked     no room, and the overflow policy is to wait for it
  *     sliceWaiters  overlaps the slice of kept-back discards that is in flight
  *
- * Why nothing waits for ever. A request waits on a copy, a pool or a slot only when it has no copy
- * and no run in flight itself, and a copy or run in flight needs nothing but its I/O to end, or the
- * bound of it to pass (io-state.ts): a store with something late gets no I/O at all, so what is still
- * to be written to a slot or read from it meets nothing that came later. Slots are always answered,
- * with a grant or a denial. Blocked requests hold nothing that another needs,
- * and the host's ticks end their wait. The one thing that is kept while waiting is a run
- * reserved by an image write that lacks a copy; runs are always taken before copies and copies
- * never wait for runs, so there is no circle.
+ * Why nothing waits without end. A request waits on a copy, a pool or a slot only when it has no copy and no run in
+ * flight. A copy or run in flight only needs its I/O to end, or its bound to pass (io-state.ts): a store with late I/O
+ * gets no more, so I/O that is still due on a slot never meets later I/O there. The host always answers a request for
+ * slots, with a grant or a denial. Blocked requests hold nothing that another needs, and the host's ticks end their
+ * wait. The only thing kept while waiting is a run, reserved by an image write that lacks a copy; runs are always taken
+ * before copies, and copies never wait for runs, so there is no cycle.
  *
- * Why no request starves. The queues are first-in first-out; while one waits for a pool, newcomers
- * queue up behind it even if there is a free entry (`serving` lets just the woken one pass).
+ * Why no request starves. The queues are first-in first-out; while a request waits for a pool, newcomers queue up
+ * behind it even if an entry is free (`serving` lets only the woken request pass).
  */
 import type { CbtMap } from "./cbt-map.js";
 import { EIO, ENOSPC } from "./constants.js";
@@ -49,7 +47,7 @@ export const AreaPhase = {
   CLOSING: 3,
 } as const;
 
-/** Why a pass over a request stopped. Values >= 0 of such functions mean it did not. */
+/** Why a pass over a request stopped. Functions that return these return values >= 0 otherwise. */
 export const Stop = {
   COPY: -2,
   COPY_POOL: -3,
@@ -58,11 +56,11 @@ export const Stop = {
   WINDOW: -6,
   ERROR: -7,
   SLOTS_DENIED: -8,
-  /** Things of its own have to end first. */
+  /** Copies or runs of its own have to end first. */
   OWN: -9,
   /** No room: wait for it. */
   BLOCKED: -10,
-  /** A slice of kept-back discards is on its way to the same place. */
+  /** A slice of kept-back discards is in flight to the same range. */
   SLICE: -11,
   /** The slot's store hangs, or all stores do. */
   STORE_HUNG: -12,
@@ -75,8 +73,8 @@ export interface EngineOptions {
   frontDepth: number;
   imageDepth: number;
   /**
-   * Copy window of each front tag: at least the largest WRITE rounded out to blocks plus two blocks,
-   * so that a write needs one round of copies. Image tags have a copy window of two blocks.
+   * Copy window of each front tag: at least the largest WRITE rounded out to blocks, plus two blocks, so that a write
+   * needs one round of copies. An image tag has a copy window of two blocks.
    */
   copyWindowBytes: number;
   /** Copies and runs that may be in flight. */
@@ -85,8 +83,8 @@ export interface EngineOptions {
   /** Calls of tick() after which the store's part of a copy or run is late; 7 if not given. */
   lateTicks?: number;
   /**
-   * Discards that a snapshot is in the way of are answered and forgotten: by the time they could be sent, the
-   * original may be written to past the front.
+   * True: discards of blocks that a snapshot still needs are answered and forgotten. By the time they could be issued,
+   * the original may have been written to past the front.
    */
   forgetsDiscards?: boolean;
   cbt: CbtMap;
@@ -128,13 +126,13 @@ export class EngineCore {
   serving: number = Serving.NOBODY;
   /** The copy that stopped a pass with Stop.COPY. */
   stopCopy: number = NONE;
-  /** Searches for chunks whose slots are gone, one for a store. */
+  /** Searches for chunks whose slots were lost, one per store. */
   lostSlots: LostSlots[] = [];
-  /** Counts the ticks; 0 means "never" in RequestTable.blockedSince. */
+  /** Ticks of waiting writes; 0 means "never" in RequestTable.blockedSince. */
   ticks: number = 1;
-  /** Why the last Stop.SLOTS_DENIED was: a positive errno. */
+  /** The cause of the last Stop.SLOTS_DENIED: a positive errno. */
   deniedErrno: number = 0;
-  /** Counts the ticks of I/O. */
+  /** Ticks of I/O. */
   ioTicks: number = 0;
   private readonly lateTicks: number;
   readonly forgetsDiscards: boolean;
@@ -168,7 +166,7 @@ export class EngineCore {
     return this.area!.map;
   }
 
-  /** Queues a request for what stopped it. It must have nothing in flight. */
+  /** Queues a request for what stopped it. The request must have nothing in flight. */
   park(id: number, stop: number): void {
     this.counters[Stat.WAITS]++;
     this.setState(id, RequestState.PARKED);
@@ -186,7 +184,7 @@ export class EngineCore {
     this.ready.push(id);
   }
 
-  /** True if no request may continue now, nor with a free copy or run. */
+  /** True if no request waits to continue, for a free copy, or for a free run. */
   isNobodyWaiting(): boolean {
     const { ready, copyWaiters, runWaiters } = this;
     return ready.isEmpty() && copyWaiters.isEmpty() && runWaiters.isEmpty();
@@ -218,9 +216,7 @@ export class EngineCore {
     );
   }
 
-  /**
-   * Slot of the chunk, taken now if it has none; or Stop.SLOTS, Stop.SLOTS_DENIED or Stop.STORE_HUNG.
-   */
+  /** Slot of the chunk, allocated now if it has none; or Stop.SLOTS, Stop.SLOTS_DENIED or Stop.STORE_HUNG. */
   slotFor(chunk: number): number {
     const area = this.area!;
     this.meetChunk(chunk);
@@ -245,8 +241,8 @@ export class EngineCore {
   }
 
   /**
-   * Whether the map can record something of the chunk: 0, or Stop.SLOTS or Stop.SLOTS_DENIED. Each denial is the
-   * answer to a question that was asked before; the next one is asked at once.
+   * Whether the map can record anything about the chunk: 0, or Stop.SLOTS or Stop.SLOTS_DENIED. A denial answers an
+   * earlier question; the next question is asked at once.
    */
   memoryFor(chunk: number): number {
     const { map, memory } = this.area!;
@@ -261,7 +257,7 @@ export class EngineCore {
     return this.deniedErrno === 0 ? Stop.SLOTS : Stop.SLOTS_DENIED;
   }
 
-  /** Asks the host for slots if there are few, it was not asked yet and did not refuse. */
+  /** Asks the host for slots if few are left, unless an answer is awaited or the last one was a denial. */
   askForSlots(): void {
     const { slots, lowWaterSlots, wantedSlots, hungStores } = this.area!;
     if (slots.asked || slots.deniedErrno !== 0) return;
@@ -279,11 +275,11 @@ export class EngineCore {
     this.io.onAreaFault(errno);
   }
 
-  /** From now on what these slots of one store had is lost. */
+  /** From now on the content of these slots, all of one store, is lost. */
   loseSlots(firstSlot: number, lastSlot: number): void {
     const isOther = (one: LostSlots): boolean => !one.has(lastSlot);
     const before = this.lostSlots.find((one) => !isOther(one));
-    // One that has begun would not look again at what was saved since.
+    // An earlier search does not return to chunks that were saved since it passed them.
     const first = Math.min(firstSlot, before?.firstSlot ?? firstSlot);
     const lost = new LostSlots(this.activeMap(), first, lastSlot, (chunk, from, to) =>
       this.lose(chunk, from, to, EIO),
@@ -293,7 +289,7 @@ export class EngineCore {
     this.runs.setStale(first, lastSlot);
   }
 
-  /** Before the chunk's content is relied on: what is gone counts as lost. */
+  /** Counts what was lost with the chunk's slot as lost. Call it before relying on the chunk's content. */
   meetChunk(chunk: number): void {
     for (let i = 0; i < this.lostSlots.length; i++) this.lostSlots[i].meet(chunk);
   }
@@ -304,7 +300,7 @@ export class EngineCore {
     return stage === IoStage.STORING || this.phase === AreaPhase.CLOSING;
   }
 
-  /** I/O of the slot is late: its store gets nothing any more before that is answered. */
+  /** I/O of the slot is late: its store gets no more I/O until that is answered. */
   noteLate(slot: number): void {
     this.counters[Stat.LATE_IO]++;
     if (this.phase !== AreaPhase.ACTIVE) return;

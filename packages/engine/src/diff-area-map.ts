@@ -1,8 +1,8 @@
 // What is known about each chunk of a device in a snapshot: its slot, and which blocks are saved.
 //
-// Order of stores, so that a kill between any two leaves a map that is right: the touched bit before
-// the entry, flags before hole bits, hole bits before saved bits, slot before anything is written
-// to it, and a saved bit only after the block is complete in the slot.
+// Order of stores, so that a kill between any two leaves a right map: the touched bit before the entry, flags before
+// hole bits, hole bits before saved bits, the slot before anything is written to it, and a saved bit only after the
+// block is complete in the slot.
 import {
   fitsMap,
   isWholeMap,
@@ -42,7 +42,7 @@ const FLAG_HOLES = 1;
 const FLAG_RELEASED = 2;
 export const NO_SLOT = -1;
 
-/** How far an area got; kept in the map so that a new process knows. */
+/** The stage of an area, kept in the map for the next process. */
 export const AreaState = { PREPARED: 1, ACTIVE: 2, DROPPED: 3 } as const;
 
 function writeId(buffer: ArrayBufferLike, id: Uint8Array): void {
@@ -50,7 +50,7 @@ function writeId(buffer: ArrayBufferLike, id: Uint8Array): void {
   new Uint8Array(buffer, MapWord.ID * 4, AREA_ID_BYTES).set(id);
 }
 
-/** Other versions may have anything there. */
+/** Maps of other versions may have anything in these words. */
 function placesIn(words: Int32Array): CopyPlaces {
   if (!hasPlaces(words[MapWord.VERSION])) return NO_PLACES;
   return { count: words[MapWord.PLACES], placeBytes: words[MapWord.PLACE_BYTES] };
@@ -58,11 +58,11 @@ function placesIn(words: Int32Array): CopyPlaces {
 
 export class DiffAreaMap {
   readonly geometry: Geometry;
-  /** How much is lost, kept as it happens. Of a map that was opened: after losses.reset(). */
+  /** How much is lost, kept up to date. Of an opened map valid only after losses.reset(). */
   readonly losses: LossCount = new LossCount(this);
-  /** What of the map has memory. */
+  /** Which parts of the map have memory. */
   readonly slices: AreaMapSlices;
-  /** Of a map with places of copies. */
+  /** Undefined if the map has no places of copies. */
   readonly copyRecords: CopyRecords | undefined;
   private readonly words: Int32Array;
   private readonly entryWords: number;
@@ -83,9 +83,9 @@ export class DiffAreaMap {
 
   /**
    * Makes a new map in `buffer`, which must be all zero and of byteLength() bytes.
-   * @param id the area's, 16 bytes; of one that needs no name: zeroes
-   * @param isWhole all of its memory is there, not just that of header and touched bits
-   * @param places those of copies that outlive the process
+   * @param id the area's id, 16 bytes; zeroes if the area needs none
+   * @param isWhole the whole map has memory, not just its header and touched bits
+   * @param places places for copies that outlive the process
    */
   static create(
     buffer: ArrayBufferLike,
@@ -189,7 +189,7 @@ export class DiffAreaMap {
     this.words[MapWord.FAULT] = errno;
   }
 
-  /** True if something may be recorded of the chunk: the memory for that is there. */
+  /** True if the map has the memory to record something about the chunk. */
   isHere(chunk: number): boolean {
     return this.slices.isHere(this.slices.of(chunk));
   }
@@ -231,7 +231,7 @@ export class DiffAreaMap {
     return (flags & FLAG_RELEASED) !== 0 ? BlockState.ZERO : BlockState.LOST;
   }
 
-  /** End of the run of blocks from `from` on that share its state, at most `to`. */
+  /** End of the run of blocks from `from` on that have the same state, at most `to`. */
   stateEnd(chunk: number, from: number, to: number): number {
     if (this.slices.isBlank(chunk)) return to;
     if (!bitAt(this.words, this.savedAt(chunk), from)) return this.nextSaved(chunk, from, to);
@@ -242,14 +242,14 @@ export class DiffAreaMap {
     return findBit(this.words, holes, skip, from, end);
   }
 
-  /** Bits of 32 blocks from `32 * word` on that are DATA. */
+  /** A bit for each of 32 blocks from `32 * word` on: set if the block is DATA. */
   dataBits(chunk: number, word: number): number {
     if (this.slices.isBlank(chunk)) return 0;
     const saved = this.words[this.savedAt(chunk) + word];
     return this.flagsOf(chunk) === 0 ? saved : saved & ~this.words[this.holesOf(chunk) + word];
   }
 
-  /** The same of those that are LOST, or ZERO where the chunk was released. */
+  /** The same for blocks that are LOST, or ZERO if the chunk was released. */
   holeBits(chunk: number, word: number): number {
     if (this.flagsOf(chunk) === 0) return 0;
     if (this.slices.isBlank(chunk))
@@ -270,8 +270,8 @@ export class DiffAreaMap {
   }
 
   /**
-   * Records that blocks [from, to) could not be saved. Answers how many blocks are lost by that: all of the slice
-   * where its memory is not there.
+   * Records that blocks [from, to) could not be saved. Returns how many blocks that loses: the whole slice if it has no
+   * memory.
    */
   setLost(chunk: number, from: number, to: number): number {
     if (!this.isHere(chunk)) return this.loseSlice(chunk);
@@ -286,7 +286,7 @@ export class DiffAreaMap {
   }
 
   /**
-   * Records that the reader is done with the chunk: it shows zero and needs no copies any more.
+   * Records that the reader no longer needs the chunk: it shows zero and is not copied any more.
    * Returns the slot that it gives up, or NO_SLOT. Nothing may be in flight on the chunk.
    */
   release(chunk: number): number {
@@ -307,14 +307,11 @@ export class DiffAreaMap {
     return this.flagsOf(chunk) !== 0;
   }
 
-  /**
-   * Records that blocks [from, to) show zero, as release() does for all of a chunk: for a map that is
-   * made from what another one has.
-   */
+  /** Records that blocks [from, to) show zero, as release() does for a whole chunk: to build a map from another one. */
   setZero(chunk: number, from: number, to: number): void {
     const at = this.entriesAt + chunk * this.entryWords;
     this.touch(at);
-    // Blocks that were lost show zero from here on, all of the chunk.
+    // From here on blocks that were lost show zero, in the whole chunk.
     const wasLost = this.words[at + 1] === FLAG_HOLES;
     const blocks = this.geometry.blocksInChunk(chunk);
     if (wasLost) this.losses.before(chunk, 0, blocks);
@@ -325,9 +322,9 @@ export class DiffAreaMap {
   }
 
   /**
-   * Calls `visit` for each chunk from `from` on that has anything recorded, in bounded steps: until it
-   * answers false, which leaves that chunk for later, or after `unitsMax` units of work: chunks, and words of the index, looked at.
-   * Answers where to continue; chunkCount at the end.
+   * Calls `visit` for each chunk from `from` on of which something is recorded, in bounded steps: until `visit` returns
+   * false, which leaves that chunk for later, or after `unitsMax` units of work (chunks, and words of the index).
+   * Returns the chunk to continue at; chunkCount at the end.
    */
   visitTouched(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
     return this.visitPages(from, unitsMax, (chunk) => {
@@ -335,7 +332,7 @@ export class DiffAreaMap {
     });
   }
 
-  /** As visitTouched(), but all chunks of the pages in which something is recorded. */
+  /** As visitTouched(), but visits all chunks of pages in which something is recorded. */
   visitPages(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
     const { chunkCount } = this.geometry;
     const pageWords = PAGE_WORDS;
@@ -358,9 +355,9 @@ export class DiffAreaMap {
   }
 
   /**
-   * What cannot be in a map that only this code has written, or undefined: of one chunk of a page in which
-   * something is recorded. It finds damage that would lead astray; a flipped bit that makes another possible
-   * map stays unseen.
+   * Describes what is impossible in an undamaged map, for one chunk of a page in which something is recorded; undefined
+   * if nothing is. It finds damage that would make the map inconsistent, not a flipped bit that gives another valid
+   * map.
    */
   damageOf(chunk: number): string | undefined {
     if (this.slices.isBlank(chunk)) return undefined;
@@ -396,14 +393,14 @@ export class DiffAreaMap {
     return this.words[this.entriesAt + chunk * this.entryWords + 1];
   }
 
-  /** Before anything is stored in the entry at `at`. */
+  /** Must be called before anything is stored in the entry at `at`. */
   private touch(at: number): void {
     const page = (at - this.entriesAt) >> 10;
     assert(this.slices.isHere(page >> 5), "something is recorded where the map has no memory");
     this.words[PAGE_WORDS + (page >> 5)] |= 1 << (page & 31);
   }
 
-  /** All of the chunk's slice, which has no memory. Answers how many blocks that is. */
+  /** Loses the chunk's whole slice, which has no memory. Returns how many blocks that is. */
   private loseSlice(chunk: number): number {
     const { slices } = this;
     const slice = slices.of(chunk);

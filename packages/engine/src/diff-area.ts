@@ -1,4 +1,4 @@
-// One device's part of a snapshot: its map, and the slots that it may still use.
+// One device's part of a snapshot: its map, and the slots granted to it that are still unused.
 import { assert } from "./assert.js";
 import { OverflowPolicy } from "./constants.js";
 import type { DiffAreaMap } from "./diff-area-map.js";
@@ -6,27 +6,27 @@ import { MapMemory } from "./map-memory.js";
 import { SlotPool } from "./slot-pool.js";
 
 export interface DiffAreaOptions {
-  /** Ask for more slots when this many are left or fewer; more of them while many are used. */
+  /** Ask for more slots when this many or fewer are left; it rises while slots are used fast. */
   lowWaterSlots?: number;
-  /** How many slots to ask for at a time to begin with. */
+  /** How many slots to ask for at a time, at first. */
   wantedSlots?: number;
-  /** How many to ask for at most, when they are used fast; `wantedSlots` if not given. */
+  /** The most slots to ask for at a time, when they are used fast; `wantedSlots` if not given. */
   wantedSlotsMax?: number;
-  /** Extents that may wait in the pool. If not given, as many as can come where each has one slot. */
+  /** Extents that may wait in the pool. If not given: enough for extents of one slot each. */
   extentsMax?: number;
   /** One of OverflowPolicy; BREAK_SNAPSHOT if not given. */
   overflow?: number;
   /** BLOCK_WRITES: ticks that a write waits for room before its blocks are lost. 8 if not given. */
   blockedTicksMax?: number;
-  /** The store of a slot is the slot's number without its lowest `storeShift` bits. 31: there is one. */
+  /** The store of a slot is the slot's number without its lowest `storeShift` bits. 31: there is one store. */
   storeShift?: number;
   /** Stores, 1 if not given. */
   storeCount?: number;
 }
 
-/** Extents that an area may be granted besides the one that it asked for last: used again, or unasked. */
+/** Extents that an area may be granted besides those of its last request: slots used again, or granted unasked. */
 const GRANTED_BESIDE = 64;
-/** So many fit into the bits of `hungStores`. */
+/** As many as `hungStores` has bits. */
 const STORES_MAX = 31;
 
 /** Listens to an area: the engine that it is attached to. */
@@ -40,21 +40,21 @@ export class DiffArea {
   readonly map: DiffAreaMap;
   readonly slots: SlotPool;
   readonly memory: MapMemory;
-  /** Both follow the rate at which slots are used. */
+  /** Both adapt to the rate at which slots are used. */
   lowWaterSlots: number;
   wantedSlots: number;
   readonly blockedTicksMax: number;
-  /** Writes that wait for space. While there are any, the host calls tick() again and again. */
+  /** Writes that wait for space. While it is not 0, the host calls tick() at even intervals. */
   blockedWrites: number = 0;
-  /** A write waited its whole time: blocks are lost until slots are granted. Set by the engine. */
+  /** A write has waited its full time: blocks are lost until slots are granted. Set by the engine. */
   gaveUp: boolean = false;
-  /** Bit per store: something of it is late. Set by the engine. */
+  /** A bit per store: it has late I/O. Set by the engine. */
   hungStores: number = 0;
   /** Set by the engine. */
   listener: AreaListener | null = null;
   /**
-   * Whether copies may go behind their writes (see copies-behind.ts): if the map has places for them, and never if a
-   * write can be refused for lack of space.
+   * Whether copies may go behind their writes (see copies-behind.ts): only if the map has places for them, and no write
+   * can be refused for lack of space.
    */
   readonly copiesBehind: boolean;
   private readonly lowWaterSlotsFirst: number;
@@ -106,7 +106,7 @@ export class DiffArea {
     return this.hungStores === this.allStores;
   }
 
-  /** I/O of the slot is late. Answers the store if that hangs from now on, else -1. For the engine. */
+  /** Notes late I/O of the slot. Returns the store if it hangs from now on, else -1. For the engine. */
   noteLate(slot: number): number {
     const store = slot >>> this.storeShift;
     assert(store < this.lateIo.length, "a slot lies in no store");
@@ -114,7 +114,7 @@ export class DiffArea {
     return this.lateIo[store]++ === 0 ? store : -1;
   }
 
-  /** Late I/O of the slot was answered. Answers the store if it hangs no more, else -1. */
+  /** Notes that late I/O of the slot was answered. Returns the store if it hangs no longer, else -1. */
   noteAnswered(slot: number): number {
     const store = slot >>> this.storeShift;
     assert(this.lateIo[store] > 0, "late I/O was answered twice");
@@ -123,12 +123,12 @@ export class DiffArea {
     return store;
   }
 
-  /** What a write without room meets at this moment: one of OverflowPolicy. */
+  /** The overflow policy for a write that finds no room now: one of OverflowPolicy. */
   get overflow(): number {
     return this.gaveUp ? OverflowPolicy.BREAK_SNAPSHOT : this.policy;
   }
 
-  /** Gives the area slots firstSlot..firstSlot+count-1: an answer to requestSlots, or unasked. */
+  /** Gives the area slots firstSlot..firstSlot+count-1, as the answer to requestSlots, or unasked. */
   grantSlots(firstSlot: number, count: number): void {
     if (this.slots.asked) this.followRate();
     try {
@@ -142,8 +142,8 @@ export class DiffArea {
   }
 
   /**
-   * Others are short of slots: gives half of those that wait here back, at least one if there is one, and
-   * asks for few again. `visit` gets each extent.
+   * Other areas are short of slots: gives back half of the unused slots, at least one if there is one, and asks for few
+   * at a time again. Calls `visit` with each extent.
    */
   giveBackSlots(visit: (firstSlot: number, count: number) => void): void {
     this.lowWaterSlots = this.lowWaterSlotsFirst;
@@ -157,7 +157,7 @@ export class DiffArea {
     this.listener?.onSlotsAnswered(false);
   }
 
-  /** What was refused before is refused for this reason now. Not an answer: where one is awaited, nothing changes. */
+  /** Changes the reason of an earlier denial. Not an answer: if one is awaited, nothing changes. */
   denySlotsAnew(errno: number): void {
     if (this.slots.isRefused && !this.slots.asked) this.denySlots(errno);
   }
@@ -170,8 +170,8 @@ export class DiffArea {
   }
 
   /**
-   * Refuses requestMapSlice. What needs it meets the overflow policy; where that loses blocks, all of the slice is
-   * lost, and stays so. `errno` is positive.
+   * Refuses requestMapSlice. Requests that need the slice meet the overflow policy; if that loses blocks, the whole
+   * slice is lost for good. `errno` is positive.
    */
   denyMemory(slice: number, errno: number): void {
     this.memory.deny(slice, errno);
@@ -179,7 +179,7 @@ export class DiffArea {
     this.memory.forgetDenial(slice);
   }
 
-  /** Slots have arrived. If half of the rest is used by then, the next grant may be too late. */
+  /** Slots have arrived. Asks for more, and earlier, if half of the low-water mark was used meanwhile. */
   private followRate(): void {
     if (this.slots.freeCount > this.lowWaterSlots >> 1) return;
     this.wantedSlots = Math.min(this.wantedSlots * 2, this.wantedSlotsMax);

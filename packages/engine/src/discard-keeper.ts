@@ -1,9 +1,9 @@
 /**
  * Discards that a snapshot delays.
  *
- * A discard is a hint: "this data is no longer needed". While the snapshot needs the data, copying it for a hint
- * would be a waste. So such a discard is kept back as a whole: answered at once, not copied, not issued, not a
- * change. When no snapshot is left, the kept discards are issued, a slice at a time; adjacent blocks go together,
+ * A discard is a hint: "this data is no longer needed". While the snapshot needs the data, copying it for a hint would
+ * be a waste. So such a discard is kept back as a whole: answered at once, but not copied, not issued, and not marked
+ * as a change. When no snapshot is left, the kept discards are issued, a slice at a time; adjacent blocks are joined,
  * whichever request discarded them.
  *
  *     DISCARD, some block unsaved --> kept -- write issued to it --> forgotten
@@ -12,14 +12,14 @@
  *
  * Rules that make this safe:
  *
- *     A write takes what it touches off when it is issued, so before it can reach the original. A
- *     discard does not keep what a write that was issued before still has in hand.
- *     Writes to the slice in flight wait for its end. One slice is in flight at most.
- *     A hold waits for the slice as for a write, and none begins while writes are held, or an area is
- *     attached. What is still kept at a take stays kept: the image shows what the original holds.
+ *     A write removes the blocks that it touches when it is issued, before it can reach the original. A discard does
+ *     not keep blocks that a write issued before is still writing.
+ *     Writes to the slice in flight wait for its end. At most one slice is in flight.
+ *     A hold waits for the slice as for a write. No slice is issued while writes are held or an area is attached.
+ *     Discards that are still kept at a take stay kept: the image shows what the original holds.
  *
- * What is kept is forgotten with the process, and with the tracker; at once where `forgetsDiscards` is set. Write-zeroes is not a hint: the zero
- * bytes can be read back, so it takes the way of a write.
+ * Kept discards are forgotten when the process or the tracker ends; with `forgetsDiscards` they are not kept at all.
+ * Write-zeroes is not a hint: the zero bytes can be read back, so it is treated as a write.
  */
 import { RequestOp } from "./constants.js";
 import { AreaPhase, type EngineCore } from "./core.js";
@@ -27,7 +27,7 @@ import { NONE } from "./request-queue.js";
 import { RequestState } from "./request-table.js";
 import { Stat } from "./stats.js";
 
-/** Most that one slice covers: what a writer may have to wait for. */
+/** The size of a slice at most, and so how long a writer may have to wait. */
 const SLICE_BYTES = 64 * 2 ** 20;
 
 export class DiscardKeeper {
@@ -37,7 +37,7 @@ export class DiscardKeeper {
     this.core = core;
   }
 
-  /** Under an active area: true if located front request `tag` is a discard that is kept back. */
+  /** Called under an active area. True if located front request `tag` is a discard that is kept back. */
   keeps(tag: number): boolean {
     const { front } = this.core;
     if (front.op[tag] !== RequestOp.DISCARD || !this.isNeeded(tag)) return false;
@@ -65,14 +65,14 @@ export class DiscardKeeper {
     return true;
   }
 
-  /** Something else has changed the original, or says so. */
+  /** The original was changed past the front, or might have been. */
   meet(offsetBytes: number, lengthBytes: number): void {
     const { slice, kept } = this.core;
     kept.forget(offsetBytes, lengthBytes);
     slice.isMet = true;
   }
 
-  /** Sends the next slice down, if there is one and nothing is in its way. */
+  /** Issues the next slice, if there is one and nothing prevents it. */
   next(): void {
     const { core } = this;
     const { kept, slice } = core;
@@ -80,7 +80,7 @@ export class DiscardKeeper {
     if (first === NONE || slice.inFlight || core.holding || core.phase !== AreaPhase.NONE) return;
     const size = kept.granuleBytes;
     const most = Math.max(1, SLICE_BYTES / size);
-    // Cut where slices of an empty device would be, so that blocks of the CBT map stay whole.
+    // Cut at multiples of a slice, so that blocks of the CBT map stay whole.
     const end = kept.runEnd(first, (Math.floor(first / most) + 1) * most);
     const offset = first * size;
     slice.offsetBytes[0] = offset;
@@ -93,7 +93,7 @@ export class DiscardKeeper {
     core.io.submitKept();
   }
 
-  /** The original's answer to a slice. One that failed is forgotten: it was a hint. */
+  /** The original's answer to a slice. A failed slice is forgotten: it was a hint. */
   ended(result: number): void {
     const { core } = this;
     const { slice, discardWatch } = core;

@@ -1,16 +1,16 @@
 /**
- * Which discards of the original may be recorded in the CBT map as what they are.
+ * Decides which discards of the original may be recorded in the CBT map as discards.
  *
- * A block counts as discarded only when the discard has succeeded and no write to it was under way
- * at any moment between the discard's issue and its end: which of them won would be unknown.
+ * A block counts as discarded only if the discard has succeeded and no write to the block was in flight at any moment
+ * between the discard's issue and its end: otherwise it is unknown which of them won.
  *
  *     write  |-- issued ----------|                        found when the discard is issued
  *     write          |-- issued --|                        found when the write is issued
  *     write                |-- marked, not issued yet ...  found when the discard ends
  *     discard     |------------------------|
  *
- * A discard that was met by a write just counts as a change. Writes pay for this with one look at
- * `inFlight`; the table is only searched while discards are under way.
+ * A discard that overlaps such a write counts as a plain change. Writes pay one look at `inFlight`; the table is
+ * searched only while discards are in flight.
  */
 import type { CbtMap } from "./cbt-map.js";
 import { RequestFlag, RequestOp } from "./constants.js";
@@ -20,7 +20,7 @@ const CLEAN = 1;
 const MET = 2;
 
 export class DiscardWatch {
-  /** Discards that were issued to the original. */
+  /** Discards in flight to the original. */
   inFlight: number = 0;
   private readonly front: RequestTable;
   private readonly cbt: CbtMap;
@@ -33,7 +33,7 @@ export class DiscardWatch {
     this.watched = new Uint8Array(front.depth);
   }
 
-  /** True if the request leaves nothing of the old content and brings no data. */
+  /** True if the request removes the old content and brings no data. */
   discards(tag: number): boolean {
     const op = this.front.op[tag];
     if (op === RequestOp.DISCARD) return true;
@@ -41,7 +41,7 @@ export class DiscardWatch {
     return (this.front.flags[tag] & RequestFlag.NOUNMAP) === 0;
   }
 
-  /** A write-like request is being issued, in state ISSUED already; only while it matters. */
+  /** A write-like request is being issued, and is in state ISSUED. Only needed while discards are in flight. */
   issued(tag: number): void {
     const { front, watched } = this;
     const begins = this.discards(tag);
@@ -58,7 +58,7 @@ export class DiscardWatch {
     }
   }
 
-  /** The original has answered a discard; it is IDLE again. */
+  /** The original has answered a discard, which is IDLE again. */
   ended(tag: number, result: number): void {
     const { front, watched } = this;
     if (watched[tag] === 0) return;
@@ -72,7 +72,7 @@ export class DiscardWatch {
     if (clean) this.cbt.recordDiscard(front.offsetBytes[tag], front.lengthBytes[tag]);
   }
 
-  /** Something else has changed the original, or says so. */
+  /** The original was changed past the front, or might have been. */
   meetAll(): void {
     for (let tag = 0; this.inFlight > 0 && tag < this.watched.length; tag++) {
       if (this.watched[tag] === CLEAN) this.watched[tag] = MET;

@@ -1,10 +1,10 @@
 import { BlksnapError } from "@blksnap/errors";
 
-// The engine's one error class. `code` is stable and meant for programs, `errno` is what a caller
-// that speaks errno should see, the message says what to do.
+// The engine's error class. `code` is stable and meant for programs, `errno` is for callers that pass on errnos, the
+// message says what to do.
 
 const ERRNO_OF_CODE = {
-  /** A bug in the engine, or a host that broke a rule of EngineIo. */
+  /** A bug in the engine, or a host that violates a rule of EngineIo. */
   ASSERTION: 5,
   /** Capacity, chunk or block size that the engine does not support. */
   BAD_GEOMETRY: 22,
@@ -16,7 +16,7 @@ const ERRNO_OF_CODE = {
   MAP_FORMAT: 22,
   /** The map belongs to a device of another geometry. */
   MAP_GEOMETRY: 116,
-  /** A range of the CBT map beyond its end was asked for. */
+  /** The requested range lies beyond the end of the CBT map. */
   CBT_RANGE: 61,
   /** Marks were lost, so the CBT map must not be used. */
   CBT_CORRUPTED: 14,

@@ -1,24 +1,23 @@
 /**
- * The front: what users do to the original.
+ * The front: users' requests to the original.
  *
  *     READ, FLUSH   ------------------------------------------------> original
  *     WRITE, DISCARD, WRITE_ZEROES
  *                   mark CBT -> save old blocks (active area) -> held? -> original
  *     DISCARD of blocks that the active area still needs: kept back, see discard-keeper
  *
- * Saving goes over the request from its cursor. Blocks that are saved are passed, runs of unsaved
- * blocks are copied, and the pass ends at the first thing in its way: a block that another request
- * is copying, an exhausted pool, a full copy window. With copies of its own in flight the request
- * continues when these have ended, else it parks on what stopped it. The cursor only moves forward:
- * what was passed is saved, or lost, or will be one of both when `pending` is zero again. So a
- * discard of any length goes window by window and never looks at a block twice. A write whose last copy
- * may go behind is issued as soon as that is read, and ends when both have ended (copies-behind.ts).
+ * Saving proceeds over the request from its cursor. Saved blocks are skipped, runs of unsaved blocks are copied, and
+ * the pass ends at the first obstacle: a block that another request is copying, an exhausted pool, a full copy window.
+ * If the request has copies in flight it continues when these have ended, else it parks on what stopped it. The cursor
+ * only moves forward: blocks before it are saved or lost, at the latest when `pending` is zero again. So a discard of
+ * any length proceeds window by window and never looks at a block twice. A write whose last copy may go behind is
+ * issued as soon as the copy's read has ended, and ends when both have ended (copies-behind.ts).
  *
  * Without room for old data, or while the store hangs, the area's overflow policy decides:
  *
  *     BREAK_SNAPSHOT  blocks lost, the request continues
- *     FAIL_WRITES     the request ends with the error, before anything of it was issued
- *     BLOCK_WRITES    the request is blocked; woken by a grant or a tick it begins again
+ *     FAIL_WRITES     the request ends with the error, before any of it was issued
+ *     BLOCK_WRITES    the request waits; a grant or a tick wakes it, and it begins again
  */
 import { assert } from "./assert.js";
 import { EINVAL, EIO, EOPNOTSUPP, ETIMEDOUT, OverflowPolicy, RequestOp } from "./constants.js";
@@ -62,7 +61,7 @@ export class FrontPath {
     }
   }
 
-  /** A write-like request from its beginning: new, or held until now. */
+  /** Starts a write-like request from its beginning: a new one, or one that was held. */
   start(tag: number): void {
     const { core } = this;
     if (core.phase !== AreaPhase.ACTIVE) {
@@ -101,7 +100,7 @@ export class FrontPath {
       return;
     }
     if (core.front.pending[tag] > 0) {
-      // Its copy goes behind: what ends last ends the request.
+      // Its copy goes behind: the later of the two answers ends the request.
       core.front.answer[tag] = result;
       core.front.isAnswered[tag] = 1;
       return;
@@ -116,7 +115,7 @@ export class FrontPath {
     this.end(tag, front.answer[tag]);
   }
 
-  /** A write-like request that was issued. */
+  /** Ends a write-like request that was issued. */
   private end(tag: number, result: number): void {
     const { core } = this;
     const op = core.front.op[tag];
@@ -141,7 +140,7 @@ export class FrontPath {
   private submitWrite(tag: number): void {
     const { core } = this;
     if (!core.front.isValid(tag, core.geometry)) {
-      // Nothing of it is issued, so there is nothing to track either.
+      // None of it is issued, so there is nothing to track either.
       core.io.completeFront(tag, -EINVAL);
     } else if (core.holding && core.phase !== AreaPhase.ACTIVE) {
       this.hold(tag);
@@ -168,7 +167,7 @@ export class FrontPath {
     this.core.held.push(tag);
   }
 
-  /** To the original, unless held back. All its blocks are marked, and saved or lost. */
+  /** Issues the request to the original, unless held. All its blocks are marked, and saved or lost. */
   private issue(tag: number): void {
     const { core } = this;
     if (core.holding) {
@@ -182,12 +181,12 @@ export class FrontPath {
     this.send(tag);
   }
 
-  /** The old data of the only copy that the request still has is in its place: the two may go side by side. */
+  /** The old data of the request's only remaining copy is in its place: the copy and the write may go side by side. */
   issueBefore(copy: number): void {
     const { core } = this;
     const tag = core.copies.owner[copy];
     if (core.phase !== AreaPhase.ACTIVE || core.holding) return;
-    // What it had saved is gone with its slot, and it is tried again: from the original, if that is as it was.
+    // What it had saved was lost with its slot: it is retried, and reads an original that must not have changed.
     if (core.copies.isStale[copy] === 1) return;
     if (!this.keeper.admits(tag)) return;
     assert(core.front.pending[tag] === 1, "a copy goes behind beside others");
@@ -209,14 +208,14 @@ export class FrontPath {
     }
   }
 
-  /** The host threw. What it throws now, too, has the same cause. */
+  /** The host threw. If it throws again here, the cause is the same. */
   private issueFailed(tag: number): void {
     try {
       this.onOriginalDone(tag, -EIO);
     } catch {}
   }
 
-  /** Saves what is not saved yet. True when nothing is left to do. */
+  /** Saves blocks that are not saved yet. True when all are saved or lost. */
   private preserve(tag: number): boolean {
     const { core } = this;
     const { front } = core;
@@ -262,7 +261,7 @@ export class FrontPath {
     return stop;
   }
 
-  /** Starts copying unsaved blocks [start, end): how far it got, or what stopped it. */
+  /** Starts copying unsaved blocks [start, end). Returns how far it got, or what stopped it. */
   private preserveRun(tag: number, chunk: number, start: number, end: number): number {
     const { core } = this;
     const room = core.windowBlocks - core.front.windowUsedBlocks[tag];
@@ -289,7 +288,7 @@ export class FrontPath {
     return reached;
   }
 
-  /** There is no place for unsaved blocks [start, end): how far it got, or what stopped it. */
+  /** Unsaved blocks [start, end) find no room. Returns how far the request may continue, or what stopped it. */
   private overflow(tag: number, chunk: number, start: number, end: number, errno: number): number {
     const { core } = this;
     const policy = core.area!.overflow;
@@ -316,7 +315,7 @@ export class FrontPath {
     return false;
   }
 
-  /** Ends a request of which nothing was issued with its error. */
+  /** Ends with its error a request of which nothing was issued. */
   private refuse(tag: number): void {
     const { core } = this;
     core.counters[Stat.REFUSED_WRITES]++;

@@ -1,5 +1,5 @@
 /**
- * How a device is cut up.
+ * How a device is divided into chunks and blocks.
  *
  *     device   |--------- chunk 0 ---------|--------- chunk 1 ---------|-- last, short --|
  *     chunk    | block 0 | block 1 | ...   |                           | ...     |short|
@@ -7,8 +7,8 @@
  * A chunk is what gets a slot in the diff storage, a block is what gets copied. Both are powers of
  * two. The last chunk and the last block may be short; a short chunk still takes a whole slot.
  *
- * Positions are kept as (chunk number, block in chunk, byte in chunk): small integers that can be
- * passed between functions without turning into heap numbers, which byte offsets above 2^31 can not.
+ * Positions are (chunk number, block in chunk, byte in chunk): small integers that can be passed between functions
+ * without becoming heap numbers, as byte offsets above 2^31 would.
  */
 import { SECTOR_BYTES } from "./constants.js";
 import { EngineError } from "./errors.js";
@@ -27,8 +27,8 @@ export interface TrackerGeometry {
   /** log2 of the chunk size, up to 26; usually 18 (256 KiB). */
   chunkShift: number;
   /**
-   * log2 of the block size, 9 to 16: 12, or log2 of the logical block size if that is larger; more for devices of
-   * which a map of such blocks would be too large (DiffAreaMap.fits).
+   * log2 of the block size, 9 to 16: 12, or log2 of the logical block size if that is larger; more for devices whose
+   * map would otherwise be too large (DiffAreaMap.fits).
    */
   blockShift: number;
 }
@@ -113,7 +113,7 @@ export class Geometry implements TrackerGeometry {
     return Math.min(end, bytes);
   }
 
-  /** True if `other` cuts up a device of the same size in the same way. */
+  /** True if `other` describes a device of the same size with the same chunks and blocks. */
   equals(other: TrackerGeometry): boolean {
     return (
       this.capacityBytes === other.capacityBytes &&

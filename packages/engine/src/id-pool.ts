@@ -1,12 +1,12 @@
 /**
- * Ids of what is in flight, from a bounded table.
+ * Ids for what is in flight, from a bounded table.
  *
  *     FREE --acquireId--> LIVE ----free----> FREE
  *                       |                  ^
  *                       +-----setLate----> LATE (ORPHANED) --free
  *
- * A late one cannot be found and keeps only its id. There are twice as many ids as may be live, so that a
- * store that hangs with all of them leaves room for the others.
+ * An id that is late can no longer be found; it is only kept. There are twice as many ids as may be live, so that a
+ * store that hangs with all of them leaves as many for the others.
  */
 import { assert } from "./assert.js";
 import { IoState } from "./io-state.js";
@@ -35,22 +35,22 @@ export abstract class IdPool {
     for (let id = 0; id < size; id++) this.nextFree[id] = id + 1 < size ? id + 1 : NONE;
   }
 
-  /** How many can be taken now. */
+  /** How many ids can be acquired now. */
   get freeCount(): number {
     return Math.min(this.liveMax - this.liveCount, this.freeIds);
   }
 
-  /** Late ones. */
+  /** How many ids are late. */
   get lateCount(): number {
     return this.size - this.freeIds - this.liveCount;
   }
 
-  /** True if none is free and none will be before a late one is answered. */
+  /** True if no id is free, and none will be before a late one is answered. */
   isExhausted(): boolean {
     return this.liveCount === 0 && this.freeIds === 0;
   }
 
-  /** Its end, or that of a late one. */
+  /** Frees the id of something that has ended, in time or late. */
   free(id: number): void {
     if (this.state[id] === IoState.LIVE) this.leave(id);
     this.state[id] = IoState.FREE;
@@ -59,7 +59,7 @@ export abstract class IdPool {
     this.freeIds++;
   }
 
-  /** It can no longer be found. */
+  /** From now on the id cannot be found. */
   setLate(id: number): void {
     this.leave(id);
     this.state[id] = IoState.LATE;
@@ -75,7 +75,7 @@ export abstract class IdPool {
     return id;
   }
 
-  /** A live one has ended, or is late: it is to be found no more. */
+  /** A live id has ended, or is late: removes it from where it can be found. */
   protected abstract endLife(id: number): void;
 
   private leave(id: number): void {

@@ -4,7 +4,7 @@
  *     READ     runs from original and slots                          image-read
  *     WRITE    mark CBT twice, runs and copies into slots            image-write
  *     DISCARD  whole chunks are released                             image-release
- *     FLUSH    done at once: the image does not outlive a power cut
+ *     FLUSH    done at once: the image does not survive a power cut
  */
 import { EINVAL, EIO, EOPNOTSUPP, RequestOp, RunKind } from "./constants.js";
 import type { CopyPath } from "./copy-path.js";
@@ -72,7 +72,7 @@ export class ImagePath {
       this.complete(tag);
       return;
     }
-    // One more than what is in flight, so that a ZERO run answered at once cannot end the pass.
+    // One more than is in flight, so that a ZERO run that is answered at once cannot end the pass.
     image.pending[tag] = 1;
     const stop = this.pass(tag);
     image.pending[tag]--;
@@ -107,12 +107,12 @@ export class ImagePath {
     image.pending[tag]--;
     if (image.pending[tag] > 0) return;
     image.meetAgain(tag);
-    // Most requests end here; only what has more to start goes through the queue.
+    // Most requests end here; only those with more to start go through the queue.
     if (image.error[tag] !== 0 || image.cursorChunk[tag] > image.endChunk[tag]) this.complete(tag);
     else core.wake(core.front.depth + tag);
   }
 
-  /** Runs whose bound has passed are late. */
+  /** Gives up runs whose bound has passed. */
   expire(): void {
     const { core } = this;
     const { runs } = core;
@@ -137,7 +137,7 @@ export class ImagePath {
     this.core.runs.stage[run] = IoStage.RECORDING;
   }
 
-  /** Why the request cannot be served at all: 0 or a negative errno. */
+  /** Why the request cannot be served: a negative errno, or 0. */
   private refusal(tag: number, op: number): number {
     const { image, geometry, phase } = this.core;
     if (op !== RequestOp.READ && op !== RequestOp.WRITE && op !== RequestOp.DISCARD) {

@@ -9,9 +9,9 @@
  *
  * A run that was read from the original is validated afterwards: a write to the original is issued only after the
  * block's saved bit is set, so a bit that is still clear when the read has ended means that the data is old. Blocks
- * whose bit was set meanwhile are read again from the slot, through the same run, one stretch after the other. Where
- * a copy goes behind its write (copies-behind.ts) a clear bit proves nothing: from there on the request is read
- * again, when that copy has ended.
+ * whose bit was set meanwhile are read again from the slot, by the same run, one stretch after the other. While a copy
+ * goes behind its write (copies-behind.ts), a clear bit proves nothing: from that block on the request is read again
+ * when the copy has ended.
  */
 import { BlockState, CopyMode, EIO, RunKind } from "./constants.js";
 import { type EngineCore, Stop } from "./core.js";
@@ -58,8 +58,8 @@ export class ImageReader {
   }
 
   /**
-   * After a read of the original, or of one stretch after it: true if blocks of the run have been
-   * saved meanwhile and the run continues with reading these.
+   * After a read of the original, or of one stretch of it: true if blocks of the run have been saved meanwhile, and the
+   * run continues by reading these.
    */
   reread(run: number): boolean {
     const { runs, geometry } = this.core;
@@ -85,8 +85,8 @@ export class ImageReader {
   }
 
   /**
-   * Whether a copy that goes behind its write is under way for some of the unsaved blocks [start, end): what was read
-   * there may be new. The request continues there when its runs have ended, and finds the copy.
+   * Whether a copy that goes behind its write is in flight for some of the unsaved blocks [start, end): the data read
+   * there may be new. The request returns there when its runs have ended, and waits on the copy.
    */
   private isBehind(tag: number, chunk: number, start: number, end: number): boolean {
     const { behind, copies, image } = this.core;
@@ -98,7 +98,7 @@ export class ImageReader {
     return true;
   }
 
-  /** The blocks from `block` on were saved meanwhile: what is left of the run is [from, to). */
+  /** The blocks from `block` on were saved meanwhile: the rest of the run is [from, to). */
   private rereadFrom(
     run: number,
     chunk: number,
@@ -132,7 +132,7 @@ export class ImageReader {
     return true;
   }
 
-  /** Starts one run at `block`: the block after it, in reachedChunk, or what stopped it. */
+  /** Starts one run at `block`. Returns the block after it, in reachedChunk, or what stopped it. */
   private readRun(tag: number, chunk: number, block: number, limit: number): number {
     const { core, runPath } = this;
     const map = core.activeMap();
@@ -156,7 +156,7 @@ export class ImageReader {
     return end;
   }
 
-  /** Blocks from `block` to `end` are unsaved, and what follows them in the next chunks perhaps too. */
+  /** Reads unsaved blocks from `block` to `end`, and those that follow them in the next chunks. */
   private readOriginal(tag: number, chunk: number, block: number, end: number): number {
     const { core, runPath } = this;
     const { image, geometry } = core;

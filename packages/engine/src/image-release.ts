@@ -1,10 +1,10 @@
 /**
- * Discards of the image: the reader says that it is done with a range.
+ * Discards of the image: the reader no longer needs a range.
  *
  * Whole chunks of the range free their slot and are no longer copied; they read as zero from then on, and can be
  * written again. Chunks with I/O in flight, and partial chunks at both ends of the range, stay as they are: a discard
  * may always do less. So do chunks whose store hangs, and those for which the map has no memory. The CBT map does not
- * change, because being done with a range says nothing about the original.
+ * change, because releasing a range says nothing about the original.
  */
 import { type EngineCore, Stop } from "./core.js";
 import { NO_SLOT } from "./diff-area-map.js";
@@ -19,8 +19,8 @@ export class ImageRelease {
   }
 
   /**
-   * Releases the whole chunks of image request `tag`, which must have been located. 0 when nothing is left to
-   * do, or what stopped it: it then begins again.
+   * Releases the whole chunks of image request `tag`, which must have been located. Returns 0 when done, or what
+   * stopped it: the request then begins again.
    */
   run(tag: number): number {
     const { image, geometry } = this.core;
@@ -41,7 +41,7 @@ export class ImageRelease {
     const map = this.core.activeMap();
     const present = map.slotOf(chunk);
     if (map.isReleased(chunk) && present === NO_SLOT) return;
-    // What is late there could still write into the slot when another chunk has it.
+    // Late I/O could still write into the slot when another chunk owns it.
     if (present !== NO_SLOT && this.core.area!.isHung(present)) return;
     if (copies.find(chunk, 0, geometry.blocksPerChunk) !== NONE || runs.isBusy(chunk)) return;
     const slot = map.release(chunk);

@@ -1,15 +1,15 @@
 /**
- * Writes to the image: they go to slots, the original never sees them.
+ * Writes to the image: they go to slots and never reach the original.
  *
  *     request          |..head..|   whole blocks   |..tail..|
- *     not in the slot    copy     straight to the    copy       head and tail first: the rest of such
- *     yet                old      slot: "direct"     old        a block must be in the slot too
+ *     not in the slot    copy     straight to the    copy       head and tail first: the rest of such a
+ *     yet                old      slot: "direct"     old        block must be in the slot, too
  *     in the slot        in place in place           in place
  *
- * A direct write takes a place in the table of copies, so that every request that needs one of its blocks
- * waits for it; its saved bits are set when it has succeeded. A failed one leaves them unset: the old
- * data is still where it was, and each waiting request looks again and copies it itself. Writing a whole
- * block over a lost one heals it; writing a part of a lost one is an error.
+ * A direct write takes an entry in the table of copies, so that requests that need one of its blocks wait for it; its
+ * saved bits are set when it has succeeded. A failed one leaves them clear: the old data is still in the original, and
+ * each waiting request looks again and copies it. Writing a whole block over a lost one heals it; writing a part of a
+ * lost one is an error.
  */
 import { BlockState, CopyKind, EIO, RunKind } from "./constants.js";
 import type { CopyPath } from "./copy-path.js";
@@ -57,7 +57,7 @@ export class ImageWriter {
     return stop;
   }
 
-  /** Brings partly written blocks into their slot. 0 when nothing is left to do. */
+  /** Brings partly written blocks into their slot. Returns 0 when all are there, or what stopped it. */
   private prepareEdges(tag: number): number {
     const { image, geometry } = this.core;
     const beginBlock = image.beginInChunkBytes[tag] >> geometry.blockShift;
@@ -85,7 +85,7 @@ export class ImageWriter {
     return cursorChunk[tag] > chunk || (cursorChunk[tag] === chunk && cursorBlock[tag] > block);
   }
 
-  /** 0 if the block is in its slot, Stop.OWN if it is on its way there, or what stopped it. */
+  /** Returns 0 if the block is in its slot, Stop.OWN if it is being copied there, or what stopped it. */
   private prepareBlock(tag: number, chunk: number, block: number, place: number): number {
     const { core } = this;
     core.meetChunk(chunk);
@@ -102,7 +102,7 @@ export class ImageWriter {
     return Stop.OWN;
   }
 
-  /** Starts one run at `block`: the block after it, or what stopped it. */
+  /** Starts one run at `block`. Returns the block after it, or what stopped it. */
   private writeRun(tag: number, chunk: number, block: number, limit: number): number {
     const { core, runPath, copyPath } = this;
     const map = core.activeMap();
@@ -139,7 +139,7 @@ export class ImageWriter {
     return this.fail(tag, -this.core.deniedErrno);
   }
 
-  /** There is no free copy: wait for one, where one will come. */
+  /** No copy is free: waits for one, if one can become free. */
   private withoutCopy(tag: number): number {
     return this.core.copies.isExhausted() ? this.fail(tag, -EIO) : Stop.COPY_POOL;
   }

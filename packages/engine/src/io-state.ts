@@ -5,12 +5,12 @@
  *       └──bound passed──> LATE ──answer──────────────> FREE     the store has answered
  *                            └──area closed──> ORPHANED ──answer──> FREE
  *
- * The request that it was for does not wait for a late one. Its id, its slot and its buffer stay
- * taken until the answer comes: the store may still write or read there.
+ * A request does not wait for its late I/O. The id, the slot and the buffer of late I/O stay taken until the answer
+ * comes: the store may still write or read there.
  *
- * The bound counts ticks of the host. It holds for the store's part alone: while a copy reads the
- * original it has none, because an original that hangs would hang the write as well. Once the area is
- * dropped it holds for everything.
+ * The bound counts the host's ticks. It applies only to the store's part: while a copy reads the original there is no
+ * bound, because an original that hangs would hang the write as well. Once the area is dropped, it applies to
+ * everything.
  */
 export const IoState = { FREE: 0, LIVE: 1, LATE: 2, ORPHANED: 3 } as const;
 
@@ -19,6 +19,6 @@ export const IoStage = {
   READING: 0,
   /** The slot is being read or written. */
   STORING: 1,
-  /** The data is in the slot; the host waits for a record of it, under a bound of its own. */
+  /** The data is in the slot; the host waits until that is recorded, under a bound of its own. */
   RECORDING: 2,
 } as const;

@@ -2,13 +2,13 @@
  * Discards of the original that are kept back: a bit per granule that its users have discarded and
  * that has not been written since.
  *
- *     granule   a block; on large devices more of them, so that the bits never take more than 64 MiB
- *     page      2^18 granules; without any: no memory; all of them: one array that all pages share
+ *     granule   a block; more of them on large devices, so that the bits never take more than 64 MiB
+ *     page      2^18 granules; an empty one takes no memory; full ones share one array
  *
  *     pages     [ none | bits | all | none | ... ]      2048 of them at most
  *
- * A discard sets the granules that it covers whole, whatever overlaps a granule in part clears it. So
- * a set bit may be missing, but a bit is never set for data that a user wants back.
+ * A discard sets the granules that it covers completely; anything that overlaps a granule in part clears it. So a set
+ * bit may be missing, but no bit is ever set for data that a user wants back.
  */
 import { bitAt, clearBits, findBit, setBits } from "./bits.js";
 import type { Geometry } from "./geometry.js";
@@ -18,7 +18,7 @@ const PAGE_GRANULES = 2 ** PAGE_SHIFT;
 const PAGE_WORDS = PAGE_GRANULES / 32;
 const GRANULES_MAX = 2 ** 29;
 
-/** The page of which everything is kept; never changed. */
+/** Shared by all pages whose granules are all kept; never changed. */
 const ALL: Int32Array = new Int32Array(PAGE_WORDS).fill(-1);
 
 export class KeptDiscards {
@@ -48,7 +48,7 @@ export class KeptDiscards {
     return this.count * this.granuleBytes;
   }
 
-  /** Keeps the granules that lie in the range as a whole. */
+  /** Keeps the granules that lie completely in the range. */
   keep(offsetBytes: number, lengthBytes: number): void {
     const endBytes = offsetBytes + lengthBytes;
     const first = Math.ceil(offsetBytes * this.granuleBytesInverse);
@@ -95,7 +95,7 @@ export class KeptDiscards {
     return bits !== null && bitAt(bits, 0, granule & (PAGE_GRANULES - 1));
   }
 
-  /** The first granule that is kept, or -1. Looks at no more than all pages and the bits of one. */
+  /** The first granule that is kept, or -1. Looks at most at all pages and the bits of one. */
   first(): number {
     if (this.count === 0) return -1;
     let page = 0;
@@ -104,7 +104,7 @@ export class KeptDiscards {
     return (page << PAGE_SHIFT) + found;
   }
 
-  /** End of the run of kept granules that begins with this one, at most `end` and its page's end. */
+  /** End of the run of kept granules that begins at `granule`, at most `end` and the end of its page. */
   runEnd(granule: number, end: number): number {
     const page = granule >> PAGE_SHIFT;
     const base = page << PAGE_SHIFT;

@@ -1,9 +1,9 @@
 /**
- * How many blocks of a diff area are lost, and in how many ranges: kept as it happens, so that telling it
- * costs nothing, whatever the size of the map.
+ * How many blocks of a diff area are lost, and in how many ranges: kept up to date, so that reading it costs nothing,
+ * whatever the size of the map.
  *
- * A range begins at a lost block whose predecessor on the device is not lost. What happens to blocks
- * [from, to) changes beginnings in [from, to] alone, so these are counted before and after.
+ * A range begins at a lost block whose predecessor on the device is not lost. A change of blocks [from, to) affects
+ * beginnings only in [from, to], so these are counted before and after.
  */
 import { BlockState } from "./constants.js";
 import type { Geometry } from "./geometry.js";
@@ -17,7 +17,7 @@ export interface BlockStates {
 export class LossCount {
   blocks: number = 0;
   ranges: number = 0;
-  /** Another one after each change. */
+  /** Differs after each change. */
   version: number = 0;
   private readonly map: BlockStates;
 
@@ -25,7 +25,7 @@ export class LossCount {
     this.map = map;
   }
 
-  /** What was counted of a map that an earlier process has left. */
+  /** Sets the counts of a map that an earlier process has left. */
   reset(blocks: number, ranges: number): void {
     this.blocks = blocks;
     this.ranges = ranges;
@@ -41,18 +41,18 @@ export class LossCount {
     return bytes - ((block + 1) * geometry.blockBytes - geometry.lastChunkBytes);
   }
 
-  /** Blocks [from, to) of the chunk are about to change: what they count for is taken off. */
+  /** Blocks [from, to) of the chunk are about to change: subtracts what they count for. */
   before(chunk: number, from: number, to: number): void {
     this.add(chunk, from, to, -1);
   }
 
-  /** They have changed. */
+  /** They have changed: adds what they count for. */
   after(chunk: number, from: number, to: number): void {
     this.add(chunk, from, to, 1);
     this.version++;
   }
 
-  /** All blocks of chunks [first, end), none of which is lost, are about to be. Answers how many. */
+  /** All blocks of chunks [first, end), none of which is lost, are about to be lost. Returns how many. */
   addChunks(first: number, end: number): number {
     const { geometry } = this.map;
     const short = geometry.blocksPerChunk - geometry.blocksInChunk(end - 1);
@@ -74,7 +74,7 @@ export class LossCount {
     }
   }
 
-  /** One block before or behind those of the chunk is in the chunk that follows there. */
+  /** A block number outside the chunk means the block in the neighbouring chunk. */
   private isLost(chunk: number, block: number): boolean {
     const { geometry } = this.map;
     if (block < 0) return chunk > 0 && this.isLost(chunk - 1, geometry.blocksPerChunk - 1);

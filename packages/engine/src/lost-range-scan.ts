@@ -8,14 +8,14 @@ export interface ByteRange {
 }
 
 export class LostRangeScan {
-  /** In order, those that touch each other as one. */
+  /** In order; adjacent ranges are joined. */
   readonly ranges: ByteRange[] = [];
   private readonly map: DiffAreaMap;
   private readonly rangesMax: number;
   private chunk = 0;
   private isFull = false;
 
-  /** @param rangesMax the scan is over once it has so many */
+  /** @param rangesMax the scan ends once it has found so many */
   constructor(map: DiffAreaMap, rangesMax: number) {
     this.map = map;
     this.rangesMax = rangesMax;
@@ -25,7 +25,7 @@ export class LostRangeScan {
     return this.isFull || this.chunk >= this.map.geometry.chunkCount;
   }
 
-  /** Continues for about so many units of work: chunks, words of bitmaps. */
+  /** Continues for about so many units of work: chunks, and words of bitmaps. */
   step(unitsMax: number): void {
     const { geometry } = this.map;
     let units = unitsMax;

@@ -1,17 +1,17 @@
 /**
- * Slots whose content is gone because their store was cut off, and the chunks that had them: found in
- * bounded steps, as a map can have millions of chunks, and at once where a request needs to know.
+ * Finds the chunks whose slots were lost when their store was truncated: in bounded steps, as a map can have millions
+ * of chunks, and at once where a request needs to know.
  *
  *     chunks    | found        cursor ──▶    met          met
  *
- * What is saved there from the cut on is there. So a chunk loses what it has once: when the cursor comes
- * to it, or before that when it is met, because a request copies into it or reads its slot.
+ * What is saved there after the truncation is valid. So a chunk is checked once: when the cursor reaches it, or earlier
+ * when it is met, because a request copies into it or reads its slot.
  */
 import { bitAt, setBits } from "./bits.js";
 import { BlockState } from "./constants.js";
 import { type DiffAreaMap, NO_SLOT } from "./diff-area-map.js";
 
-/** Takes blocks [from, to) of a chunk that are gone. */
+/** Records blocks [from, to) of a chunk as lost. */
 export type LoseBlocks = (chunk: number, from: number, to: number) => void;
 
 export class LostSlots {
@@ -39,7 +39,7 @@ export class LostSlots {
     return slot >= this.firstSlot && slot <= this.lastSlot;
   }
 
-  /** Before the chunk's content is relied on, or the chunk gets a slot. */
+  /** Must be called before a request relies on the chunk's content, and before the chunk gets a slot. */
   meet(chunk: number): void {
     if (chunk < this.cursor || bitAt(this.met, 0, chunk)) return;
     setBits(this.met, 0, chunk, chunk + 1);
@@ -63,7 +63,7 @@ export class LostSlots {
     return slot !== NO_SLOT && this.has(slot);
   }
 
-  /** Answers how many blocks it was. */
+  /** Returns how many blocks that loses. */
   private loseChunk(chunk: number): number {
     const { map } = this;
     const blocks = map.geometry.blocksInChunk(chunk);

@@ -1,10 +1,10 @@
-/** What is asked for of an area's map: memory for slices of it, and the answers. */
+/** Requests for memory for slices of an area's map, and their answers. */
 import type { AreaMapSlices } from "./area-map-slices.js";
 import { assert } from "./assert.js";
 
 export class MapMemory {
   private readonly slices: AreaMapSlices;
-  /** By slice. */
+  /** By slice: 1 while an answer is awaited. */
   private readonly asked: Uint8Array;
   /** By slice: errno of the last answer if that was a denial, else 0. */
   private readonly denied: Uint8Array;
@@ -15,14 +15,14 @@ export class MapMemory {
     this.denied = new Uint8Array(slices.count);
   }
 
-  /** True if the slice is to be asked for: it counts as asked from now on. */
+  /** True if the host is to be asked for the slice; it then counts as asked. */
   mayAsk(slice: number): boolean {
     if (this.asked[slice] === 1) return false;
     this.asked[slice] = 1;
     return true;
   }
 
-  /** Why the slice was refused, positive, until the next answer; 0 if it was not. */
+  /** The positive errno of the slice's denial, until the next answer; 0 if it was not denied. */
   deniedErrno(slice: number): number {
     return this.denied[slice];
   }
@@ -37,7 +37,7 @@ export class MapMemory {
     this.answered(slice, errno);
   }
 
-  /** Those who waited for the answer have it. Where none of them has asked again it says nothing of later. */
+  /** All waiting requests have seen the denial. Unless one has asked again, it does not apply to later requests. */
   forgetDenial(slice: number): void {
     if (this.asked[slice] === 0) this.denied[slice] = 0;
   }

@@ -48,7 +48,7 @@ export class RequestQueue {
     this.tail = tail;
   }
 
-  /** Appends everything that `other` holds, and empties it. */
+  /** Appends all requests of `other`, and empties it. */
   appendAll(other: RequestQueue): void {
     this.append(other.head, other.tail);
     other.head = NONE;

@@ -7,8 +7,9 @@
  *     offsetBytes  [ ]  [ ]  [ ]
  *     lengthBytes  [ ]  [ ]  [ ]
  *     -----------------------------------------
- *     begin, end, cursor, pending ...             the engine's own: where the request lies and how
- *                                                 far it got
+ *     begin, end, cursor, pending ...             the engine's own: the request's range and its
+ *                                                 progress
+ * When it falls to zero, the request continues from the cursor.
  *
  * A request covers [begin, end). Everything before the cursor is done or on its way; `pending` counts
  * what is on its way. When it falls to zero the request continues from the cursor.
@@ -19,20 +20,20 @@ import type { Geometry } from "./geometry.js";
 
 /** Where a request is. A request is on at most one queue at any time. */
 export const RequestState = {
-  /** Not ours: free, or held by the host. */
+  /** Not in use by the engine: free, or held by the host. */
   IDLE: 0,
   /** Working, or waiting for its own copies and runs. */
   ACTIVE: 1,
   /** On the queue of a copy, of a pool, or of held requests. */
   PARKED: 2,
-  /** Issued to the original as it is; perhaps with a copy of its own still under way. */
+  /** Issued to the original; one of its copies may still be in flight. */
   ISSUED: 3,
 } as const;
 
 export class RequestTable {
   readonly depth: number;
   readonly op: Uint8Array;
-  /** The engine looks at those of RequestFlag; all others are free for the host. */
+  /** The engine reads the flags of RequestFlag; the host may use all others. */
   readonly flags: Uint32Array;
   readonly offsetBytes: Float64Array;
   readonly lengthBytes: Float64Array;
@@ -48,16 +49,16 @@ export class RequestTable {
   readonly cursorChunk: Int32Array;
   readonly cursorBlock: Int32Array;
   readonly pending: Int32Array;
-  /** Image: where it is to be read again from, when its runs have ended; chunk -1: nowhere. */
+  /** Image: where to read again from when the request's runs have ended; chunk -1: nowhere. */
   private readonly againChunk: Int32Array;
   private readonly againBlock: Int32Array;
   /** 0 or a negative errno: what the request will end with. */
   readonly error: Int32Array;
-  /** Front: the original has answered, with `answer`, before the copy that goes behind has ended. */
+  /** Front: the original has answered, with `answer`, before the copy behind it has ended. */
   readonly isAnswered: Uint8Array;
   readonly answer: Int32Array;
   readonly windowUsedBlocks: Int32Array;
-  /** Front: blocks that may be copied ahead of the request, which continues a sequence. */
+  /** Front: how many blocks may be copied ahead of the request, which continues a sequence. */
   readonly aheadBlocks: Int32Array;
   /** Front: the tick at which the request first waited for room; 0 if it never did. */
   readonly blockedSince: Int32Array;
@@ -91,11 +92,11 @@ export class RequestTable {
     this.reservedRun = new Int32Array(depth).fill(-1);
   }
 
-  /** True if the request lies within the device, is cut at sectors and not empty. */
+  /** True if the request lies within the device, is aligned to sectors and not empty. */
   isValid(tag: number, geometry: Geometry): boolean {
     const offset = this.offsetBytes[tag];
     const length = this.lengthBytes[tag];
-    // A remainder of doubles is a library call; rounding is one instruction.
+    // The remainder of doubles is a library call; rounding is one instruction.
     const firstSector = offset * (1 / SECTOR_BYTES);
     const sectors = length * (1 / SECTOR_BYTES);
     return (
@@ -127,7 +128,7 @@ export class RequestTable {
     this.rewind(tag, geometry);
   }
 
-  /** The request is to be read again from this block on, or from one before. */
+  /** The request is to be read again from this block on, or from an earlier one noted before. */
   goBack(tag: number, chunk: number, block: number): void {
     const before = this.againChunk[tag];
     if (before >= 0 && (before < chunk || (before === chunk && this.againBlock[tag] <= block)))
@@ -136,7 +137,7 @@ export class RequestTable {
     this.againBlock[tag] = block;
   }
 
-  /** Goes back, with nothing in flight. */
+  /** Moves the cursor back to that block, with nothing in flight. */
   meetAgain(tag: number): void {
     if (this.againChunk[tag] < 0) return;
     this.cursorChunk[tag] = this.againChunk[tag];
@@ -144,7 +145,7 @@ export class RequestTable {
     this.againChunk[tag] = -1;
   }
 
-  /** Back to the beginning of a request that was located and has nothing in flight. */
+  /** Moves back to the beginning of a request that was located and has nothing in flight. */
   rewind(tag: number, geometry: Geometry): void {
     this.cursorChunk[tag] = this.beginChunk[tag];
     this.cursorBlock[tag] = this.beginInChunkBytes[tag] >> geometry.blockShift;

@@ -1,9 +1,9 @@
 /**
  * Runs: parts of image requests, how they start and end.
  *
- * A run is one contiguous piece of one chunk, all from the slot, all zero, or all to the slot; or a piece
- * of the original, over as many chunks as it lasts. Byte positions come from the request: the first and last
- * block of a run are cut where the request begins and ends.
+ * A run is one contiguous piece of a chunk: all from the slot, all zero, or all to the slot; or a piece of the
+ * original, which may span chunks. Byte positions come from the request: the first and the last block of a run are cut
+ * where the request begins and ends.
  */
 import { assert } from "./assert.js";
 import { EIO, RunKind } from "./constants.js";
@@ -100,7 +100,7 @@ export class RunPath {
     this.core.counters[Stat.IMAGE_RUNS]++;
   }
 
-  /** Asks for the I/O of the run. */
+  /** Asks the host for the run's I/O. */
   submit(run: number): void {
     const { runs, ioTicks, io } = this.core;
     runs.stage[run] = readsOriginal(runs.kind[run]) ? IoStage.READING : IoStage.STORING;
@@ -137,7 +137,7 @@ export class RunPath {
   }
 }
 
-/** Or nothing at all. */
+/** True as well for runs without I/O. */
 function readsOriginal(kind: number): boolean {
   return kind === RunKind.READ_ORIGINAL || kind === RunKind.ZERO;
 }

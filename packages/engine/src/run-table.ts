@@ -2,10 +2,9 @@
  * Runs in flight: parts of image requests.
  *
  * A run covers [offsetInChunkBytes, rangeEndBytes), counted from the start of its chunk; one that reads the
- * original may continue into the chunks that follow. `lengthBytes` is the part that is being worked on; it is
- * less than the whole only while blocks that were saved during a read of the original are read again
- * from their slot: `chunk` is then that of the slot. The table is bounded; a request that finds it
- * exhausted waits.
+ * original may continue into the chunks that follow. `lengthBytes` is the part that is in flight; it is less than the
+ * whole only while blocks that were saved during a read of the original are read again from their slot: `chunk` is then
+ * that of the slot. The table is bounded; a request that finds it exhausted waits.
  *
  *     busy   chunk hash -> number of runs in flight there        quick "this chunk is unused"
  */
@@ -16,7 +15,7 @@ import { NONE } from "./request-queue.js";
 
 const BUSY_BUCKETS = 1024;
 
-/** A run is LIVE also while it is reserved. */
+/** A run is LIVE while it is reserved, too. */
 export class RunTable extends IdPool {
   /** IoStage. */
   readonly stage: Uint8Array;
@@ -34,14 +33,14 @@ export class RunTable extends IdPool {
   readonly slot: Int32Array;
   readonly offsetInChunkBytes: Int32Array;
   readonly lengthBytes: Int32Array;
-  /** Where in the image tag's data buffer. */
+  /** Offset in the image tag's data buffer. */
   readonly bufferOffsetBytes: Int32Array;
 
   readonly rangeEndBytes: Int32Array;
   /** The DIRECT copy that this run stands for, or NONE. */
   readonly copy: Int32Array;
   readonly inUse: Uint8Array;
-  /** What it has read or written by then is gone with its slot. */
+  /** 1: what it has read or written so far was lost with its slot. */
   readonly isStale: Uint8Array;
   private readonly busy: Int32Array;
 
@@ -73,7 +72,7 @@ export class RunTable extends IdPool {
     return run;
   }
 
-  /** Says that the run works on these chunks from now on. */
+  /** Notes that the run works on these chunks from now on. */
   bind(run: number, chunk: number, lastChunk: number): void {
     this.chunk[run] = chunk;
     this.firstChunk[run] = chunk;
@@ -84,7 +83,7 @@ export class RunTable extends IdPool {
     for (let at = chunk; at <= lastChunk; at++) this.busy[at & (BUSY_BUCKETS - 1)]++;
   }
 
-  /** What is in these slots is gone: live runs that use them are stale. */
+  /** The content of these slots is lost: live runs that use them are stale. */
   setStale(firstSlot: number, lastSlot: number): void {
     for (let run = 0; run < this.size; run++) {
       const kind = this.kind[run];

@@ -1,4 +1,4 @@
-// Slots granted to one area and not used yet.
+// Slots granted to an area and not used yet.
 //
 //     first   [ 40 | 96 |  . |  . ]      a ring of extents: slots 40..44, then 96..103
 //     count   [  5 |  8 |  . |  . ]
@@ -9,9 +9,9 @@
 //     asked    a request for more is under way: a request without a slot waits
 //     denied   the last answer was no: a request that finds no slot fails at once, until a grant
 //
-// Extents of stores that hang stay, and others are asked for. Since an area asks only while the stores that
-// answer have few slots left, a store never has more extents here than it had slots then, and what came
-// besides; DiffArea makes room for that.
+// Extents of hung stores stay, and the area asks for others. It asks only while the stores that answer have few slots
+// left, so a store never has more extents here than it had slots then, plus those granted unasked; DiffArea makes
+// room for these.
 import { assert } from "./assert.js";
 import { ENOSPC } from "./constants.js";
 import { EngineError } from "./errors.js";
@@ -51,7 +51,7 @@ export class SlotPool {
     return this.deniedErrno !== 0;
   }
 
-  /** A slot, or NO_FREE_SLOT. `hungStores`: bit per store whose slots are passed over. */
+  /** A slot, or NO_FREE_SLOT. `hungStores`: bit per store whose slots are skipped. */
   acquire(hungStores: number = 0): number {
     if (this.used === 0 || (hungStores !== 0 && !this.bringForward(hungStores))) {
       return NO_FREE_SLOT;
@@ -79,7 +79,7 @@ export class SlotPool {
     return count;
   }
 
-  /** Makes the first extent that lies in none of these stores the next one. False: there is none. */
+  /** Makes the first extent outside these stores the next one. False: there is none. */
   private bringForward(hungStores: number): boolean {
     const { first, count, head } = this;
     for (let i = 0; i < this.used; i++) {
@@ -101,8 +101,8 @@ export class SlotPool {
   }
 
   /**
-   * Adds slots firstSlot..firstSlot+count-1, all of one store. Throws SLOTS_FULL when too many extents wait:
-   * that is a denial to those that wait.
+   * Adds slots firstSlot..firstSlot+count-1, all of one store. Throws SLOTS_FULL if too many extents wait, which counts
+   * as a denial.
    */
   grant(firstSlot: number, count: number): void {
     assert(Number.isInteger(firstSlot) && firstSlot >= 0, "slot numbers are 0 to 2^31 - 2");
@@ -131,7 +131,7 @@ export class SlotPool {
     this.deniedErrno = 0;
   }
 
-  /** Calls `visit` for each extent that waits, next one first. Cold. */
+  /** Calls `visit` for each extent, the next one first. Cold. */
   forEachExtent(visit: (firstSlot: number, count: number) => void): void {
     for (let i = 0; i < this.used; i++) {
       const at = (this.head + i) % this.first.length;
@@ -140,8 +140,7 @@ export class SlotPool {
   }
 
   /**
-   * Takes up to `most` slots out again, the last ones first, and calls `visit` with each extent of them.
-   * Cold.
+   * Removes up to `most` slots, the last ones first, and calls `visit` with each of their extents. Cold.
    */
   giveBack(most: number, visit: (firstSlot: number, count: number) => void): void {
     for (let left = Math.min(most, this.freeCount); left > 0; ) {

@@ -37,7 +37,7 @@ export interface EngineCounters {
   frontWrites: number;
   frontFlushes: number;
   frontDiscards: number;
-  /** Runs of old data that were copied, their bytes, and single blocks tried again. */
+  /** Runs of old data that were copied, their bytes, and retries. */
   copies: number;
   copiedBytes: number;
   copyRetries: number;
@@ -54,20 +54,20 @@ export interface EngineCounters {
   slotsFreed: number;
   /** Front requests that a hold kept back. */
   held: number;
-  /** Front requests that waited for room, and that were refused for lack of it. */
+  /** Front requests that waited for room, and those refused for lack of it. */
   blockedWrites: number;
   refusedWrites: number;
-  /** Discards that were kept back, and bytes of them that were sent to the original later. */
+  /** Discards that were kept back, and bytes of them that were issued to the original later. */
   keptDiscards: number;
   sentDiscardBytes: number;
   /** Copies and parts of image requests that passed their bound. */
   lateIo: number;
-  /** Copies that took more along than their write needed, because it continued a sequence. */
+  /** Copies that included blocks ahead of their write, because it continued a sequence. */
   copiesAhead: number;
-  /** Copies that went beside their write, and such as an earlier process had left. */
+  /** Copies that went beside their write, and those that an earlier process had left. */
   copiesBehind: number;
   copiesResumed: number;
-  /** Reads of the image that met one of these, and waited for it. */
+  /** Reads of the image that overlapped one of these, and waited for it. */
   readsGoneBack: number;
 }
 

@@ -10,9 +10,9 @@
  *                                                |
  *                                                +--> completeFront, completeImage, onDrained, ...
  *
- * The engine belongs to one thread, never waits, and does no I/O. An event changes state and puts
- * those that may continue into the queue `ready`; settle() then lets them continue, one after the other, so events
- * do not nest however long the chain of waiters is. Nothing is allocated per request.
+ * The engine belongs to one thread, never waits, and does no I/O. An event changes state and puts requests that may
+ * continue into the queue `ready`; settle() then lets them continue one after the other, so events do not nest however
+ * long the chain of waiters is. Nothing is allocated per request.
  *
  *     area    NONE --attachArea--> PREPARED --switchAndRelease--> ACTIVE
  *               ^                      |                             |
@@ -147,7 +147,7 @@ export class TrackerEngine implements AreaListener {
     this.core.kept.clear();
   }
 
-  /** The old data of a copy is in its window: from now on the store's bound counts. */
+  /** The old data of a copy is in its window: the store's bound begins. */
   onCopyRead(copyId: number): void {
     const { mode, state } = this.copies;
     if (state[copyId] !== IoState.LIVE) return;
@@ -155,7 +155,7 @@ export class TrackerEngine implements AreaListener {
     if (mode[copyId] === CopyMode.APART) this.frontPath.issueBefore(copyId);
   }
 
-  /** The copy, or the run, is in its slot; what is still to come is bounded by the host. */
+  /** The copy, or the run, is in its slot; the host bounds the rest. */
   onCopyWritten(copyId: number): void {
     if (this.copies.state[copyId] === IoState.LIVE) {
       this.copyPath.onStage(copyId, IoStage.RECORDING);
@@ -167,8 +167,8 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * Time passes: what has not been answered for more than `lateTicks` ticks is late. The host calls
-   * this at even intervals as long as it answers true, and again from the next question on.
+   * Time passes: I/O that has not been answered for more than `lateTicks` ticks is late. The host calls this at even
+   * intervals as long as it returns true, and again from the next question on.
    */
   tick(): boolean {
     const { core, copies, runs } = this;
@@ -200,8 +200,8 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * Keeps back writes to the original from now on; reads and flushes continue. Calls onDrained, perhaps
-   * from inside, once none is in flight.
+   * Holds writes to the original from now on; reads and flushes continue. Calls onDrained, perhaps from inside, once no
+   * write is in flight.
    */
   hold(): void {
     if (this.core.holding) throw new EngineError("BAD_STATE", "writes are held already");
@@ -217,7 +217,7 @@ export class TrackerEngine implements AreaListener {
     this.core.askForSlots();
   }
 
-  /** Resumes an area that was active when the last process ended. Before any request. */
+  /** Resumes an area that was active when the last process ended. Call it before any request. */
   resumeArea(area: DiffArea): void {
     this.adopt(area, AreaState.ACTIVE);
     this.core.phase = AreaPhase.ACTIVE;
@@ -226,8 +226,8 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * The take: what is on the original now is the image. Only while held and drained. The CBT numbers
-   * switch, copying begins, and the writes that were kept back continue.
+   * The take: the present content of the original becomes the image. Only while held and drained. The CBT numbers
+   * switch, copying begins, and the held writes continue.
    */
   switchAndRelease(): void {
     const { core } = this;
@@ -243,12 +243,12 @@ export class TrackerEngine implements AreaListener {
     this.release();
   }
 
-  /** Ends a hold without a take: the writes that were kept back continue. */
+  /** Ends a hold without a take: the held writes continue. */
   release(): void {
     const { core } = this;
     if (!core.holding) throw new EngineError("BAD_STATE", "no writes are held");
     core.holding = false;
-    // From their beginning: marks and copies of before the take do not count after it.
+    // They restart: marks and copies from before the take do not count after it.
     let failure: unknown;
     for (let tag = core.held.pop(); tag !== NONE; tag = core.held.pop()) {
       try {
@@ -263,8 +263,8 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * What was saved in this slot and those behind it in its store is gone, and counts as lost from now on.
-   * Which chunk has it is still to be found: findLost(). Cold.
+   * The content of this slot and of those after it in its store is lost from now on. findLost() has to find the chunks
+   * that it belonged to. Cold.
    */
   loseSlots(firstSlot: number): void {
     const { core } = this;
@@ -273,7 +273,7 @@ export class TrackerEngine implements AreaListener {
   }
 
   /**
-   * Looks for chunks whose slots are gone, for about so many units of work (chunks, and blocks that are lost).
+   * Looks for chunks whose slots were lost, for about so many units of work (chunks, and blocks that are lost).
    * Returns true if there are more. Chunks not scanned yet count as lost already. Cold.
    */
   findLost(unitsMax: number): boolean {
@@ -310,9 +310,7 @@ export class TrackerEngine implements AreaListener {
     return 2 ** this.core.cbt.blockShift;
   }
 
-  /**
-   * Marks a range as changed, in the CBT map that can be read now and in the next. Cold. Throws RANGE.
-   */
+  /** Marks a range as changed, in the CBT map that can be read now and in the next one. Cold. Throws RANGE. */
   markDirty(offsetBytes: number, lengthBytes: number): void {
     this.core.cbt.markRange(offsetBytes, lengthBytes);
     this.core.discardWatch.meetAll();
@@ -336,7 +334,7 @@ export class TrackerEngine implements AreaListener {
     this.core.ready.appendAll(queue);
   }
 
-  /** Lets every request continue that can. Only one whose host throws does not. */
+  /** Lets every request continue that can. If the host throws for one, the others still continue. */
   private settle(): void {
     const { core } = this;
     if (this.settling) return;

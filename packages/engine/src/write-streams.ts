@@ -4,13 +4,13 @@
  *     write      | 0 | 1 | 2 | 3 |  4  |   ...
  *     sequence   one block .. four     the fifth may copy four blocks ahead, and so on
  *
- * A write that begins where an earlier one ended continues its sequence. The length of the sequence is what
- * may be copied ahead: so no more than as much again is ever copied in vain, and a writer at random, who makes
- * no sequence, copies nothing ahead. A few sequences are remembered. One gives way to newcomers step by step,
- * the longer it is the later, so that writes at random between its own do not end it.
+ * A write that begins where an earlier one ended continues its sequence. As much as the sequence is long may be copied
+ * ahead: so at most as much again is copied in vain, and random writes, which form no sequence, copy nothing ahead. A
+ * few sequences are remembered. A newcomer replaces one only after repeated attempts, more of them the longer the
+ * sequence is, so that random writes in between do not end it.
  */
 const STREAMS = 4;
-/** Shorter sequences are chance. */
+/** Shorter sequences may be chance. */
 const BLOCKS_MIN = 4;
 /** A copy goes ahead to the next multiple of this at most. */
 export const AHEAD_SHIFT = 18;
@@ -25,7 +25,7 @@ export class WriteStreams {
     this.blockShift = blockShift;
   }
 
-  /** A write, by its columns. Answers how many blocks may be copied ahead of it. */
+  /** Notes a write, given by its columns. Returns how many blocks may be copied ahead of it. */
   note(offsetBytes: Float64Array, lengthBytes: Float64Array, tag: number): number {
     const offset = offsetBytes[tag];
     const end = offset + lengthBytes[tag];
@@ -41,7 +41,7 @@ export class WriteStreams {
     return 0;
   }
 
-  /** Nothing is copied ahead before new sequences have come about. */
+  /** Nothing is copied ahead until new sequences have formed. */
   forget(): void {
     this.endBytes.fill(-1);
     this.lengthBytes.fill(0);

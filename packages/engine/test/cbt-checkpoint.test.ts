@@ -17,7 +17,7 @@ function restored(map: CbtMap): CbtMap {
   return CbtMap.restore(new ArrayBuffer(CbtMap.byteLength(CAPACITY, 16)), checkpoint);
 }
 
-/** Frozen values now and after the next take: all that users of a map ever see. */
+/** Frozen values now and after the next take: everything that a reader of the map can see. */
 function visible(map: CbtMap): number[][] {
   const now = new Uint8Array(BLOCKS);
   map.readFrozen(now, 0, BLOCKS);
@@ -41,7 +41,7 @@ test("a checkpoint holds what is frozen and what is live", () => {
   assert.equal(visible(copy)[1].slice(3, 8), [1, 1, 2, 1, 0]);
 });
 
-test("a discard comes back as a change", () => {
+test("a restored map shows a discarded block as changed", () => {
   const map = make();
   map.markBlocks(0, 2);
   map.recordDiscard(0, 131072);
@@ -53,8 +53,8 @@ test("a discard comes back as a change", () => {
   assert.equal([...discarded.slice(0, 3)], [0, 0, 0]);
 });
 
-test("marks between two parts: no frozen value is missed", () => {
-  // Where the parts are cut, and marks of all kinds at that moment: blocks changed before, or not.
+test("marks made between two parts hide no frozen value", () => {
+  // For each place to cut the parts: marks of all kinds at that moment, of blocks changed before and of others.
   for (let cut = 4096; cut <= 4096 + 2 * BLOCKS; cut++) {
     const map = make();
     map.markBlocks(0, 50);
@@ -67,14 +67,14 @@ test("marks between two parts: no frozen value is missed", () => {
     map.markBlocksBoth(60, 30);
     source.read(bytes.subarray(cut), cut);
     const copy = CbtMap.restore(new ArrayBuffer(CbtMap.byteLength(CAPACITY, 16)), bytes);
-    // As the journal has it.
+    // As the journal would repeat them.
     copy.markBlocks(0, 30);
     copy.markBlocksBoth(60, 30);
     assert.equal(visible(copy), visible(map), `cut at ${cut}`);
   }
 });
 
-test("a switch, or a reset, between two parts is found out", () => {
+test("a switch or a reset between two parts is detected", () => {
   for (const between of [(map: CbtMap) => map.switch(), (map: CbtMap) => map.reset(4)]) {
     const map = make();
     const source = map.checkpoint();
@@ -85,7 +85,7 @@ test("a switch, or a reset, between two parts is found out", () => {
   }
 });
 
-test("what is not a checkpoint of this device is refused", () => {
+test("bytes that are not a checkpoint of this device are refused", () => {
   const map = make();
   const checkpoint = new Uint8Array(CbtMap.checkpointBytes(map.blockCount));
   map.checkpoint().read(checkpoint, 0);

@@ -73,7 +73,7 @@ test("an image write and markRange show at once and after the next take", () => 
   assert.equal(frozen(map), [0, 3, 0, 0, 0, 3, 3, 0, 0, 0]);
 });
 
-/** A discard of a range of blocks, or of bytes, that nothing met. */
+/** A discard of a range of blocks, or of bytes, that no write overlaps. */
 function discard(map: CbtMap, from: number, to: number): void {
   const offset = Float64Array.of(from * BLOCK);
   const length = Float64Array.of((to - from) * BLOCK);
@@ -171,7 +171,7 @@ test("a second map over the same bytes reads what the owner marks", () => {
   assert.equal(reader.info(), map.info());
 });
 
-/** Runs `read` while another thread resets the map. @param whilePaused what that does while the reader stands still */
+/** Runs `read` while another thread resets the map. @param whilePaused called while the reader pauses */
 function readWhile(whilePaused: (pauses: number) => void, read: () => void): number {
   const { wait } = Atomics;
   let pauses = 0;
@@ -187,7 +187,7 @@ function readWhile(whilePaused: (pauses: number) => void, read: () => void): num
   return pauses;
 }
 
-test("a reader waits for a reset under way", () => {
+test("a reader waits for a reset in progress", () => {
   for (const what of ["numbers", "blocks"]) {
     const { map, buffer } = make();
     const sequence = new Int32Array(buffer, 0, 16);
@@ -203,7 +203,7 @@ test("a reader waits for a reset under way", () => {
   }
 });
 
-test("a reader meets a reset that does not end as CBT_BUSY", () => {
+test("a reader gets CBT_BUSY if a reset does not end", () => {
   const { map, buffer } = make();
   const sequence = new Int32Array(buffer, 0, 16);
   sequence[7]++;
@@ -223,7 +223,7 @@ test("a reader meets a reset that does not end as CBT_BUSY", () => {
   frozen(CbtMap.open(buffer, { owner: true }));
 });
 
-test("a half-made reset is made whole, with another generation", () => {
+test("an interrupted reset is completed, with another generation", () => {
   const { map, buffer } = make();
   write(map, 2);
   map.switch();
@@ -235,7 +235,7 @@ test("a half-made reset is made whole, with another generation", () => {
   assert.equal(frozen(owner), new Array(BLOCKS).fill(0));
 });
 
-test("a mark beyond the device spoils the map until the next take, and is never dropped silently", () => {
+test("a mark beyond the device makes the map unreadable until the next take", () => {
   const { map } = make();
   write(map, BLOCKS);
   assert.is(
@@ -279,7 +279,7 @@ test("ranges are checked", () => {
   map.markRange(map.capacityBytes, 0);
 });
 
-test("what is not a map is refused", () => {
+test("bytes that are not a map are refused", () => {
   assert.is(
     codeOf(() => CbtMap.open(new ArrayBuffer(100))),
     "MAP_FORMAT",

@@ -35,7 +35,7 @@ function own(buffer: SharedArrayBuffer, control: Int32Array): void {
       map.markRequest(offset, length, 0);
       if (discards(block, number)) map.recordDiscard(offset[0], length[0]);
     }
-    // A moment in which the reader can look at a map that is being marked but not switched.
+    // Gives the reader time for a map that is being marked but not switched.
     Atomics.wait(control, 1, 0, 1);
     map.switch();
   }
@@ -58,7 +58,7 @@ if (isMainThread) {
     while (Atomics.load(control, 0) === 0) {
       const taken = map.info().changesNumber;
       map.readFrozen(into, 0, BLOCKS, kinds);
-      // The number must not have moved while the map was read, or this read proves nothing.
+      // If the number changed during the read, this read proves nothing.
       if (map.info().changesNumber !== taken) continue;
       seen.add(taken);
       for (let block = 0; block < BLOCKS; block++) {

@@ -1,4 +1,4 @@
-/** First writes whose copy goes beside them: in what order what is asked for, and what the next process makes of it. */
+/** Copies behind their writes: the order of their I/O, and what the next process does with them. */
 import {
   CopyMode,
   DiffAreaMap,
@@ -17,7 +17,7 @@ const ENOSPC = 28;
 const BLOCK = 4096;
 const PLACE_BYTES = 4 * BLOCK;
 
-/** A host with places, in a snapshot; and what the image has to show. */
+/** A host with places, in a snapshot, and the bytes that the image has to show. */
 function snapshot(overflow: number = OverflowPolicy.BREAK_SNAPSHOT): [FakeHost, Uint8Array] {
   const host = new FakeHost({ placeBytes: PLACE_BYTES });
   const before = host.original.slice();
@@ -25,7 +25,7 @@ function snapshot(overflow: number = OverflowPolicy.BREAK_SNAPSHOT): [FakeHost, 
   return [host, before];
 }
 
-/** One whose first block is being written, with its copy beside it. */
+/** A host whose first blocks are being written, with their copy beside the write. */
 function underWay(blocks = 1): [FakeHost, Uint8Array] {
   const [host, before] = snapshot();
   host.front(0, WRITE, 0, blocks * BLOCK, 200);
@@ -59,7 +59,7 @@ for (const [first, second] of [
   });
 }
 
-test("the record is there before the original is written, the bit after the slot is", () => {
+test("the record is set before the original is written, the saved bit after the slot is written", () => {
   const [host] = snapshot();
   const map = host.engine.area!.map;
   const { submitOriginal } = host;
@@ -78,7 +78,7 @@ test("the record is there before the original is written, the bit after the slot
   assert.not(map.copyRecords!.isSet(0));
 });
 
-test("a read of the image that meets such a copy waits for it", () => {
+test("a read of the image waits for such a copy of its blocks", () => {
   const [host, before] = underWay();
   host.image(0, READ, 0, 4 * BLOCK);
   assert.is(kinds(host), "copyWrite original");
@@ -88,7 +88,7 @@ test("a read of the image that meets such a copy waits for it", () => {
   assert.equal(host.imageData[0], before.slice(0, 4 * BLOCK));
 });
 
-test("a read of the original that a write has overtaken is done again from the slot", () => {
+test("a read of the original that a write has overtaken is repeated from the slot", () => {
   const [host, before] = snapshot();
   host.image(0, READ, 0, 8 * BLOCK);
   host.front(0, WRITE, 2 * BLOCK, BLOCK, 200);
@@ -104,7 +104,7 @@ test("a read of the original that a write has overtaken is done again from the s
 
 for (const isReversed of [false, true]) {
   const order = isReversed ? "from the last run to the first" : "in order";
-  test(`a read that two writes have overtaken goes back to the first of them, told ${order}`, () => {
+  test(`a read that two writes have overtaken restarts at the first of them, answered ${order}`, () => {
     const [host, before] = snapshot();
     // A run of the original, one of the slot, and one of the original.
     host.front(0, WRITE, 3 * BLOCK, BLOCK, 99);
@@ -125,7 +125,7 @@ for (const isReversed of [false, true]) {
   });
 }
 
-test("a record is whole when it is set, and cleared when its blocks are saved", () => {
+test("a record is complete when it is set, and is cleared when its blocks are saved", () => {
   const [host] = snapshot();
   const { map } = host.engine.area!;
   const { store } = Atomics;
@@ -146,13 +146,13 @@ test("a record is whole when it is set, and cleared when its blocks are saved", 
   } finally {
     Object.assign(Atomics, { store });
   }
-  // First block, blocks, chunk; and then none of them is unsaved.
+  // First block, count and chunk of the record; after it no block is unsaved.
   assert.equal(seen, [[2, 3, 1], 5]);
 });
 
 for (const isNext of [false, true]) {
   const life = isNext ? "the next process" : "the process";
-  test(`what ${life} writes from its place again, since its store was cut, is not lost`, () => {
+  test(`blocks that ${life} rewrites from their place after their store was truncated are not lost`, () => {
     const [first, before] = underWay();
     first.answer("original");
     const host = isNext ? first.nextLife() : first;
@@ -164,7 +164,7 @@ for (const isNext of [false, true]) {
   });
 }
 
-test("a write to the image of a block that is on its way waits for its copy", () => {
+test("a write to the image of a block in flight waits for the block's copy", () => {
   const [host, before] = underWay();
   host.image(0, WRITE, 0, BLOCK, 77);
   host.answer("original");
@@ -175,7 +175,7 @@ test("a write to the image of a block that is on its way waits for its copy", ()
   assert.equal(imageOf(host).slice(BLOCK), before.slice(BLOCK));
 });
 
-test("what cannot be written is tried again from its place, block by block, and lost at last", () => {
+test("a failed write of a slot is retried from the place, block by block, before the block is lost", () => {
   const [host, before] = underWay(3);
   host.answer("original");
   const { copies } = host.engine;
@@ -193,7 +193,7 @@ test("what cannot be written is tried again from its place, block by block, and 
   assert.equal(host.faults, [EIO]);
 });
 
-test("a store without room loses all of it at once", () => {
+test("a store without room loses the whole copy at once", () => {
   const [host] = underWay(3);
   host.fault = (kind) => (kind === "copyWrite" ? -ENOSPC : 0);
   host.run();
@@ -202,7 +202,7 @@ test("a store without room loses all of it at once", () => {
   assert.equal(host.faults, [ENOSPC]);
 });
 
-test("a copy that is late is lost, its write ends, and its tag has no place any more", () => {
+test("a late copy loses its blocks, its write ends, and its tag loses its place", () => {
   const [host] = underWay();
   host.answer("original");
   for (let tick = 0; tick < 9; tick++) host.engine.tick();
@@ -217,7 +217,7 @@ test("a copy that is late is lost, its write ends, and its tag has no place any 
   assert.is(kinds(host), "copy");
 });
 
-test("a hold waits for copies that go beside their writes, and none begins while it lasts", () => {
+test("a hold waits for copies beside their writes, and none starts during it", () => {
   const [host] = underWay();
   host.front(1, WRITE, 3 * BLOCK, BLOCK, 200);
   const { drained: before } = host;
@@ -235,7 +235,7 @@ test("a hold waits for copies that go beside their writes, and none begins while
   assert.is(host.frontResults.get(1), BLOCK);
 });
 
-test("a dropped area is closed when such a copy has ended, and its write continues", () => {
+test("a dropped area closes when such a copy has ended, and its write continues", () => {
   const [host] = underWay();
   host.engine.dropArea();
   host.answer("original");
@@ -245,7 +245,7 @@ test("a dropped area is closed when such a copy has ended, and its write continu
   assert.is(host.frontResults.get(0), BLOCK);
 });
 
-test("a copy is never behind a write that can be refused, nor beside others, nor of what is not a write", () => {
+test("no copy goes behind a write that can be refused, behind a write-zeroes, or beside other copies", () => {
   for (const policy of [OverflowPolicy.FAIL_WRITES, OverflowPolicy.BLOCK_WRITES]) {
     const [host] = snapshot(policy);
     host.front(0, WRITE, 0, BLOCK, 200);
@@ -253,7 +253,7 @@ test("a copy is never behind a write that can be refused, nor beside others, nor
   }
   const [host] = snapshot();
   host.front(0, WRITE_ZEROES, 0, BLOCK);
-  // Two chunks, five blocks, and a second copy before it.
+  // A write over two chunks, and one of five blocks, which needs two copies.
   host.front(1, WRITE, 15 * BLOCK, 2 * BLOCK, 200);
   host.front(2, WRITE, 20 * BLOCK, 5 * BLOCK, 200);
   assert.is(kinds(host), "copy copy copy copy");
@@ -261,7 +261,7 @@ test("a copy is never behind a write that can be refused, nor beside others, nor
   assert.is(host.engine.stats.snapshot().copiesBehind, 0);
 });
 
-test("a discard of what such a write has in hand is not sent down later", () => {
+test("a discard of blocks that such a write still writes is not issued later", () => {
   const [host] = underWay();
   host.answer("original");
   host.front(1, DISCARD, 0, 2 * BLOCK);
@@ -274,14 +274,14 @@ test("a discard of what such a write has in hand is not sent down later", () => 
 });
 
 for (const isWritten of [false, true]) {
-  test(`the next process finishes what was left, the original ${isWritten ? "" : "not "}written`, () => {
+  test(`the next process finishes the copy that was left, with the original ${isWritten ? "" : "not "}written`, () => {
     const [dead, before] = underWay(2);
     if (isWritten) dead.answer("original");
     const host = dead.nextLife();
     assert.is(kinds(host), "copyWrite");
     assert.is(host.engine.copies.mode[host.questions[0]!.id], CopyMode.BEHIND);
     host.image(0, READ, 0, 4 * BLOCK);
-    // The same request again, and another one of its tag.
+    // The same request again, whose tag's place is in use.
     host.front(0, WRITE, 0, 2 * BLOCK, 200);
     assert.is(kinds(host), "copyWrite");
     host.run();
@@ -293,7 +293,7 @@ for (const isWritten of [false, true]) {
   });
 }
 
-test("a tag begins no copy while its place has one that was left", () => {
+test("a tag starts no copy behind its write while its place has one that was left", () => {
   const [dead, before] = underWay();
   dead.answer("original");
   const host = dead.nextLife();
@@ -305,7 +305,7 @@ test("a tag begins no copy while its place has one that was left", () => {
   assert.equal(imageOf(host), before);
 });
 
-test("the next process leaves blocks alone that are saved already, and may have been written since", () => {
+test("the next process does not rewrite saved blocks, which the image may have changed since", () => {
   const [dead, before] = underWay(2);
   dead.answer("original");
   const { copies } = dead.engine;
@@ -315,7 +315,7 @@ test("the next process leaves blocks alone that are saved already, and may have 
     attempts++;
     return copies.blockCount[id] === 2 ? -EIO : 0;
   };
-  // Both, and then the first one: the second is under way.
+  // First both blocks, then the first one alone; the second is in flight.
   dead.answer("copyWrite");
   dead.answer("copyWrite");
   assert.is(attempts, 2);
@@ -326,7 +326,7 @@ test("the next process leaves blocks alone that are saved already, and may have 
   assert.equal(imageOf(host).slice(BLOCK), before.slice(BLOCK));
 });
 
-test("a snapshot that ends before the stores are open takes what was left with it", () => {
+test("a snapshot that ends before the stores are open drops copies that were left", () => {
   const [dead] = underWay();
   dead.answer("original");
   const host = dead.nextLife();
@@ -336,7 +336,7 @@ test("a snapshot that ends before the stores are open takes what was left with i
   assert.is(host.closed, 1);
 });
 
-test("a map with places is another version, and what cannot be in its records is found", () => {
+test("a map with places has another version, and damage to its records is found", () => {
   const [host] = underWay();
   const { mapBuffer } = host;
   const words = new Int32Array(mapBuffer);
@@ -378,7 +378,7 @@ test("a map with places is another version, and what cannot be in its records is
   );
 });
 
-test("a record of a program from before they say whether they are whole is read, and the next one is as that reads it", () => {
+test("records of version 7 are read, and new ones are written in the same form", () => {
   const [dead, before] = underWay();
   dead.answer("original");
   const words = new Int32Array(dead.mapBuffer);

@@ -23,7 +23,7 @@ function writeAll(host: FakeHost, from: number, to: number, depth: number): void
   }
 }
 
-/** A host whose first four writes have begun a sequence: the next one is block 4. */
+/** A host whose first four writes have formed a sequence: the next one is block 4. */
 function inSequence(options: HostOptions = {}, slots = 1000, overflow = 0): FakeHost {
   const host = new FakeHost(options);
   host.take(slots, { overflow });
@@ -31,7 +31,7 @@ function inSequence(options: HostOptions = {}, slots = 1000, overflow = 0): Fake
   return host;
 }
 
-/** The range of blocks of the copy that waits to be answered. */
+/** The range of blocks of the copy in flight. */
 function copied(host: FakeHost): [number, number] {
   const [question] = host.questions;
   assert.is(question?.kind, "copy");
@@ -41,13 +41,13 @@ function copied(host: FakeHost): [number, number] {
 }
 
 for (const depth of [1, 8]) {
-  test(`a sequence, ${depth} at a time, is copied ahead, and the image shows what was`, () => {
+  test(`a sequence, ${depth} at a time, is copied ahead, and the image shows the old data`, () => {
     const host = new FakeHost();
     const before = host.original.slice();
     host.take();
     writeAll(host, 0, BLOCKS, depth);
     const { copies, copiesAhead, copiedBytes } = host.engine.stats.snapshot();
-    // Blocks 0 to 3 alone, 4 to 8, 9 to 15, and each chunk after that as a whole.
+    // Blocks 0 to 3 each alone, 4 to 8, 9 to 15, and each later chunk as a whole.
     assert.is(copies, 4 + 2 + (BLOCKS / CHUNK_BLOCKS - 1));
     assert.is(copiesAhead, copies - 4);
     assert.is(copiedBytes, BLOCKS * BLOCK_BYTES);
@@ -55,7 +55,7 @@ for (const depth of [1, 8]) {
   });
 }
 
-test("writes at random copy nothing ahead, nor do three in sequence", () => {
+test("random writes copy nothing ahead, nor do three in sequence", () => {
   const host = new FakeHost();
   host.take();
   for (let block = 0; block < BLOCKS; block++) {
@@ -69,7 +69,7 @@ test("writes at random copy nothing ahead, nor do three in sequence", () => {
   assert.is(other.engine.stats.snapshot().copies, 52);
 });
 
-test("a long sequence continues after some writes at random, which copy nothing ahead", () => {
+test("a long sequence continues after some random writes, which copy nothing ahead", () => {
   const host = new FakeHost();
   host.take();
   writeAll(host, 0, 32, 1);
@@ -82,14 +82,14 @@ test("a long sequence continues after some writes at random, which copy nothing 
   assert.is(host.engine.stats.snapshot().copiesAhead, before.copiesAhead + 1);
 });
 
-test("no slot is taken ahead: what had room without has it", () => {
+test("copying ahead takes no slot that the write does not need", () => {
   const host = inSequence({}, 1, OverflowPolicy.FAIL_WRITES);
   writeAll(host, 4, CHUNK_BLOCKS, 1);
   assert.is(host.engine.stats.snapshot().slotsTaken, 1);
   assert.is(host.engine.area?.slots.deniedErrno, 0);
 });
 
-test("a copy goes ahead to the next 256 KiB, in a chunk that is larger", () => {
+test("in a larger chunk a copy goes ahead to the next multiple of 256 KiB", () => {
   const geometry = { chunkShift: 20, capacityBytes: 2 ** 20 };
   const host = new FakeHost({ geometry, copyWindowBytes: 2 ** 20 });
   host.take();
@@ -101,7 +101,7 @@ test("a copy goes ahead to the next 256 KiB, in a chunk that is larger", () => {
   assert.equal(copied(host), [64, 128]);
 });
 
-/** Answers all without moving data: the host's windows are small. */
+/** Answers all questions without moving data: the host's windows are small. */
 function answerUnseen(host: FakeHost): void {
   for (const { kind, id } of host.questions.splice(0)) {
     if (kind === "copy") host.engine.onCopyDone(id, 0, CopyFault.NONE);
@@ -109,7 +109,7 @@ function answerUnseen(host: FakeHost): void {
   }
 }
 
-test("it stops at what is saved, at what another copies, and at its window", () => {
+test("a copy ahead stops at saved blocks, at another copy, and at the end of its window", () => {
   const saved = inSequence();
   saved.front(1, WRITE, 6 * BLOCK_BYTES, BLOCK_BYTES, 201);
   saved.run();
@@ -160,13 +160,13 @@ for (const errno of [EIO, ENOSPC]) {
       const { result, data } = host.readImage(4 * BLOCK_BYTES, 12 * BLOCK_BYTES);
       assert.is(result, 12 * BLOCK_BYTES);
       assert.equal(data, before.slice(4 * BLOCK_BYTES, 16 * BLOCK_BYTES));
-      // After a failure a sequence has to begin anew.
+      // After a failure a new sequence has to form.
       assert.ok(host.engine.stats.snapshot().copiesAhead < 4);
     });
   }
 }
 
-test("of a late copy only what its write needed is lost", () => {
+test("a late copy loses only the blocks that its write needed", () => {
   const host = inSequence();
   host.front(0, WRITE, 4 * BLOCK_BYTES, BLOCK_BYTES, 200);
   assert.equal(copied(host), [4, 9]);
@@ -179,7 +179,7 @@ test("of a late copy only what its write needed is lost", () => {
   assert.is(host.imageResults.get(2), BLOCK_BYTES);
 });
 
-test("a snapshot that ends is closed when what is copied ahead has ended", () => {
+test("a snapshot that ends is closed when copies ahead have ended", () => {
   const host = inSequence();
   host.front(0, WRITE, 4 * BLOCK_BYTES, BLOCK_BYTES, 200);
   host.engine.dropArea();

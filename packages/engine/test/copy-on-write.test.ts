@@ -52,7 +52,7 @@ test("a write parks on the copy of another and continues after it", () => {
   );
 });
 
-test("write-zeroes longer than the copy window goes window by window", () => {
+test("write-zeroes longer than the copy window proceeds window by window", () => {
   const host = new FakeHost({ copyWindowBytes: 8192 });
   const before = host.original.slice();
   host.take();
@@ -78,7 +78,7 @@ test("a read of the original that a write overtook is read again from the slot",
   assert.is(host.engine.stats.snapshot().rereadRuns, 1);
 });
 
-test("what is unsaved from one chunk to the next is read at once, what is saved by chunk", () => {
+test("unsaved blocks are read across chunks at once, saved ones chunk by chunk", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   host.take();
@@ -89,13 +89,13 @@ test("what is unsaved from one chunk to the next is read at once, what is saved 
   host.front(1, WRITE, CHUNK_BYTES - 4096, 8192, 200);
   host.run();
   host.image(0, READ, 512, host.original.length - 1024);
-  // Original, the end of the first chunk, the start of the second one, original.
+  // The original, the end of the first slot, the start of the second one, the original.
   assert.is(host.questions.length, 4);
   host.run();
   assert.equal(host.imageData[0], before.slice(512, -512));
 });
 
-test("a read over several chunks that writes overtook is read again where they were", () => {
+test("a read over several chunks that writes overtook is repeated where they were", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   host.take();
@@ -111,7 +111,7 @@ test("a read over several chunks that writes overtook is read again where they w
   assert.is(host.engine.stats.snapshot().rereadRuns, 4);
 });
 
-test("no chunk of a read is released by a discard meanwhile, whichever it has come to", () => {
+test("a discard releases no chunk that a read in flight covers", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   host.take();
@@ -128,7 +128,7 @@ test("no chunk of a read is released by a discard meanwhile, whichever it has co
   assert.is(host.freed.length, 1);
 });
 
-test("an image write of parts of blocks keeps the rest, and never reaches the original", () => {
+test("an image write of partial blocks keeps the rest, and never reaches the original", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   host.take();

@@ -1,4 +1,4 @@
-/** Every bit of small maps flipped: refused, or of use all the same, and never believed too much. */
+/** Flips every bit of small maps: each map is refused, or is still usable and claims nothing that could do harm. */
 import {
   AreaState,
   BlockState,
@@ -35,7 +35,7 @@ function forEachFlip(
   }
 }
 
-/** What `act` answers, or undefined where it refuses by name; anything else thrown is thrown on. */
+/** The result of `act`, or undefined if it throws an EngineError; other exceptions pass through. */
 function unlessRefused<Value>(act: () => Value): Value | undefined {
   try {
     return act();
@@ -72,7 +72,7 @@ test("a CBT map with a damaged header is refused, begins anew, or misses no chan
   const outcomes = { refused: 0, anew: 0, whole: 0 };
   forEachFlip(cbtBuffer(), 0, 64, (damaged, where) => {
     const map = unlessRefused(() => CbtMap.open(damaged, { owner: true }));
-    // The size is compared with the device's by who opens the map.
+    // Whoever opens the map compares the size with the device's.
     if (map === undefined || map.capacityBytes !== CAPACITY_BYTES) {
       outcomes.refused++;
       return;
@@ -85,7 +85,7 @@ test("a CBT map with a damaged header is refused, begins anew, or misses no chan
     }
     const frozen = new Uint8Array(BLOCKS);
     map.readFrozen(frozen, 0, BLOCKS);
-    // Who backed up at the sixth take asks what changed since.
+    // A backup of the sixth take asks what has changed since.
     assert.ok(frozen[6] > KNOWN && frozen[7] > KNOWN, `${where}: ${frozen}`);
     assert.ok(map.info().changesNumber > KNOWN, where);
     outcomes.whole++;
@@ -93,7 +93,7 @@ test("a CBT map with a damaged header is refused, begins anew, or misses no chan
   for (const [outcome, count] of Object.entries(outcomes)) assert.ok(count > 20, outcome);
 });
 
-test("a switch that a kill left half made counts as made", () => {
+test("a switch that a kill interrupted counts as made", () => {
   const buffer = cbtBuffer();
   const words = new Int32Array(buffer);
   const CHECK = 10;
@@ -104,7 +104,7 @@ test("a switch that a kill left half made counts as made", () => {
   assert.equal(map.info().generation, GENERATION);
 });
 
-test("a cut CBT map is refused", () => {
+test("a truncated CBT map is refused", () => {
   const buffer = cbtBuffer();
   for (let length = 0; length < buffer.byteLength; length += 512) {
     assert.is(
@@ -136,7 +136,7 @@ function areaBuffer(places?: CopyPlaces): ArrayBuffer {
   return buffer;
 }
 
-/** As the driver looks at a map before it resumes it: why not, or the slots in use. */
+/** Inspects a map as the driver does before it resumes it: the reason to refuse it, or the slots in use. */
 function inspect(buffer: ArrayBuffer): number[] | undefined {
   return unlessRefused(() => {
     const map = DiffAreaMap.open(buffer);
@@ -146,7 +146,7 @@ function inspect(buffer: ArrayBuffer): number[] | undefined {
   });
 }
 
-test("an area map of its own code is not damaged", () => {
+test("an undamaged area map is not reported as damaged", () => {
   assert.equal(inspect(areaBuffer()), [7, 9]);
 });
 
@@ -157,7 +157,7 @@ test("an area map with a damaged header is refused", () => {
   });
 });
 
-test("an area map with damaged entries is refused, or leads to no slot that there cannot be", () => {
+test("an area map with damaged entries is refused, or leads to no impossible slot", () => {
   const entriesAt = 2 * HEADER_BYTES;
   const entryBytes = 16;
   const refused: string[] = [];
@@ -172,10 +172,10 @@ test("an area map with damaged entries is refused, or leads to no slot that ther
   });
   const refusedBits = (at: number) =>
     refused.filter((where) => where.startsWith(`byte ${at},`)).length;
-  // The flags of chunk 0, but for the two bits that flags may have.
+  // The flags of chunk 0, except for the two bits that flags may have.
   assert.is(refusedBits(entriesAt + 4), 7);
   for (const at of [5, 6, 7]) assert.is(refusedBits(entriesAt + at), 8);
-  // The sign of its slot; old data without a slot, in chunk 1.
+  // The sign of its slot; data without a slot, in chunk 1.
   assert.is(refusedBits(entriesAt + 3), 1);
   assert.is(refusedBits(entriesAt + entryBytes + 8), 8);
 });
@@ -183,7 +183,7 @@ test("an area map with damaged entries is refused, or leads to no slot that ther
 const PLACES: CopyPlaces = { count: 3, placeBytes: 16_384 };
 const RECORD_BYTES = 16;
 
-/** As areaBuffer(), with a copy whose blocks are saved in part, one that has ended, and a place that was never used. */
+/** As areaBuffer(), with a copy whose blocks are partly saved, one that has ended, and a place that was never used. */
 function buffersOfCopies(): { buffer: ArrayBuffer; recordsAt: number } {
   const buffer = areaBuffer(PLACES);
   const records = DiffAreaMap.open(buffer).copyRecords!;
@@ -205,7 +205,7 @@ test("an area map whose header has damaged places is refused", () => {
   }
 });
 
-test("a copy that was under way is what it was, or its map is refused", () => {
+test("the record of a copy in flight is unchanged, or its map is refused", () => {
   const { buffer, recordsAt } = buffersOfCopies();
   const refused: number[] = [];
   forEachFlip(buffer, recordsAt, recordsAt + PLACES.count * RECORD_BYTES, (damaged, where) => {
@@ -219,7 +219,7 @@ test("a copy that was under way is what it was, or its map is refused", () => {
     assert.equal(set, [0], where);
     assert.equal([records.chunkOf(0), records.firstBlockOf(0), records.endBlockOf(0)], [0, 7, 11]);
   });
-  // Each bit of the copy that is under way, and of each other place the one word that says whether there is one.
+  // Each bit of the record in flight; of the other records, the word that says whether they are set.
   const expected = [...Array(RECORD_BYTES).keys(), 16, 17, 18, 19, 32, 33, 34, 35];
   assert.equal(
     refused,

@@ -21,7 +21,7 @@ function codeOf(act: () => unknown): string {
   return "nothing thrown";
 }
 
-test("a map names its area; one of version 1, which does not, is given a name once", () => {
+test("a map has its area's id; a map of version 1, which has none, can adopt one once", () => {
   const id = Uint8Array.from({ length: 16 }, (_, index) => index + 1);
   const buffer = new ArrayBuffer(DiffAreaMap.byteLength(SMALL));
   const made = DiffAreaMap.create(buffer, SMALL, id);
@@ -30,7 +30,7 @@ test("a map names its area; one of version 1, which does not, is given a name on
   assert.equal(DiffAreaMap.open(buffer).id, id);
   assert.throws(() => made.adopt(id), /has an id/);
 
-  // As a daemon before wrote it: version 1, and nothing where the id is now.
+  // As an older daemon wrote it: version 1, and nothing in place of the id.
   new Int32Array(buffer)[1] = 1;
   new Uint8Array(buffer, 48, 16).fill(0);
   const old = DiffAreaMap.open(buffer);
@@ -46,7 +46,7 @@ test("a map names its area; one of version 1, which does not, is given a name on
   );
 });
 
-test("slots that wait are told as extents, next one first", () => {
+test("unused slots are visited as extents, the next one first", () => {
   const area = new DiffArea(makeMap().map, { extentsMax: 2 });
   const waiting = () => {
     const extents: number[][] = [];
@@ -115,7 +115,7 @@ test("every small range agrees with a plain bitmap, for all block sizes", () => 
   }
 });
 
-test("lost, data, released and unsaved blocks are told apart", () => {
+test("lost, saved, released and unsaved blocks have different states", () => {
   const { map } = makeMap();
   map.setSlot(5, 17);
   map.setSaved(5, 0, 8);
@@ -134,7 +134,7 @@ test("lost, data, released and unsaved blocks are told apart", () => {
   assert.is(map.release(6), -1);
 });
 
-test("another process finds everything again", () => {
+test("another process finds the whole state again", () => {
   const { map, buffer } = makeMap();
   map.setState(AreaState.ACTIVE);
   map.setFaultErrno(28);
@@ -215,14 +215,14 @@ test("sizes and formats are checked", () => {
   }
 });
 
-test("stores that hang in turn, all in fragments: there is room for what the others grant", () => {
+test("with stores that hang in turn, all fragmented, there is room for the grants of the others", () => {
   const storeCount = 8;
   const lowWaterSlots = 32;
   const area = new DiffArea(makeMap().map, { storeShift: 20, storeCount, lowWaterSlots });
   const { slots } = area;
   const next = new Int32Array(storeCount);
   const grantOne = (store: number): void => {
-    // No two of them beside each other.
+    // No two slots are adjacent.
     area.grantSlots(store * 2 ** 20 + 2 * next[store]++, 1);
   };
   const extents = (): number => {
@@ -232,7 +232,7 @@ test("stores that hang in turn, all in fragments: there is room for what the oth
   };
   for (let round = 0; round < 3; round++) {
     for (let store = 0; store < storeCount; store++) {
-      // As long as the engine asks; then what comes besides: used again, and for who was refused.
+      // As long as the engine asks; then grants besides: slots used again, and unasked ones.
       while (slots.countOutside(area.hungStores) <= lowWaterSlots) grantOne(store);
       if (round === 0) for (let beside = 0; beside < 33; beside++) grantOne(store);
       area.noteLate(store * 2 ** 20);
@@ -257,7 +257,7 @@ test("slots are handed out in order, once each, and denials hold until a grant",
     codeOf(() => slots.grant(7, 1)),
     "SLOTS_FULL",
   );
-  // Who waits for them is not kept waiting.
+  // A grant beyond the bound is a denial to requests that wait.
   assert.is(slots.deniedErrno, 28);
   assert.not.ok(slots.asked);
   assert.equal(
@@ -278,7 +278,7 @@ test("slots are handed out in order, once each, and denials hold until a grant",
   );
 });
 
-/** Chunks far apart and in rows, of a map with so many words per chunk. */
+/** Chunks far apart and in rows, in a map with so many words per chunk. */
 function scattered(geometry: TrackerGeometry): { map: DiffAreaMap; chunks: number[] } {
   const { map } = makeMap(geometry);
   const chunks: number[] = [];
@@ -312,7 +312,7 @@ test("recorded chunks are visited in steps that do not grow with the map, each o
   }
 });
 
-test("losses are counted as they happen, over the borders of chunks, up to the short last block", () => {
+test("losses are counted as they happen, across chunks, up to the short last block", () => {
   const { map } = makeMap();
   const area = new DiffArea(map);
   const last = map.geometry.chunkCount - 1;
@@ -336,7 +336,7 @@ test("losses are counted as they happen, over the borders of chunks, up to the s
   ]);
 });
 
-test("the first lost ranges are found in steps, and no more of them than were asked for", () => {
+test("the first lost ranges are found in steps, at most as many as were asked for", () => {
   const { map } = makeMap();
   for (let chunk = 0; chunk < 1000; chunk++) map.setLost(chunk, 5, 6);
   const all = lostRanges({ map });

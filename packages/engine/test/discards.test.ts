@@ -1,4 +1,4 @@
-/** Which discards of the original show as such in the CBT map. */
+/** Which discards of the original the CBT map shows as discards. */
 import { RequestFlag, RequestOp } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -7,7 +7,7 @@ import { FakeHost } from "./fake-host.js";
 const { WRITE, DISCARD, WRITE_ZEROES } = RequestOp;
 const BLOCK = 65536;
 
-/** Blocks that the CBT map shows as discarded after a take of what is there now. */
+/** Blocks that the CBT map shows as discarded after a take at this moment. */
 function discardedAfterTake(host: FakeHost): number[] {
   host.run();
   host.take();
@@ -16,7 +16,7 @@ function discardedAfterTake(host: FakeHost): number[] {
   return [...kinds.keys()].filter((block) => kinds[block] === 1);
 }
 
-test("a discard, and write-zeroes that may unmap", () => {
+test("shown: a discard, and write-zeroes that may unmap", () => {
   const host = new FakeHost();
   host.front(0, DISCARD, 0, BLOCK);
   host.front(1, WRITE_ZEROES, BLOCK, BLOCK);
@@ -26,14 +26,14 @@ test("a discard, and write-zeroes that may unmap", () => {
   assert.equal(discardedAfterTake(host), [0, 1]);
 });
 
-test("not one that failed", () => {
+test("not shown: a discard that failed", () => {
   const host = new FakeHost();
   host.fault = () => -5;
   host.front(0, DISCARD, 0, BLOCK);
   assert.equal(discardedAfterTake(host), []);
 });
 
-test("not one that a write was under way with, whoever began and ended first", () => {
+test("not shown: a discard in flight with a write, whichever began and ended first", () => {
   for (const [first, second] of [
     [WRITE, DISCARD],
     [DISCARD, WRITE],
@@ -48,7 +48,7 @@ test("not one that a write was under way with, whoever began and ended first", (
   }
 });
 
-test("not one that ended while a write to it waited for its copy", () => {
+test("not shown: a discard that ended while a write to its range waited for a copy", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, DISCARD, 0, BLOCK);
@@ -61,7 +61,7 @@ test("not one that ended while a write to it waited for its copy", () => {
   assert.equal(discardedAfterTake(host), []);
 });
 
-test("one beside writes elsewhere, and one beside another discard", () => {
+test("shown: a discard beside writes elsewhere, and one beside another discard", () => {
   const host = new FakeHost();
   host.front(0, DISCARD, 0, BLOCK);
   host.front(1, WRITE, BLOCK, BLOCK);
@@ -71,7 +71,7 @@ test("one beside writes elsewhere, and one beside another discard", () => {
   assert.equal(discardedAfterTake(host), [0]);
 });
 
-test("not one that something was marked by hand beside", () => {
+test("not shown: a discard during which its range was marked by hand", () => {
   const host = new FakeHost();
   host.front(0, DISCARD, 0, BLOCK);
   host.engine.markDirty(0, 512);

@@ -9,7 +9,7 @@ const { READ, WRITE } = RequestOp;
 const EIO = -5;
 const ENOSPC = -28;
 
-test("a failed copy is tried again block by block; only the bad block is lost", () => {
+test("a failed copy is retried block by block, and only the bad block is lost", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   const area = host.take();
@@ -30,7 +30,7 @@ test("a failed copy is tried again block by block; only the bad block is lost", 
   assert.equal(host.readImage(12288, 8192).data, before.slice(12288, 20480));
 });
 
-test("no space loses all blocks of the copy at once, and the fault is told once", () => {
+test("no space loses all blocks of the copy at once, and the fault is reported once", () => {
   const host = new FakeHost();
   const area = host.take();
   host.fault = (kind) => (kind === "copy" ? ENOSPC : 0);
@@ -68,7 +68,7 @@ test("a write waits for its slot; a denial loses the block and lets the write th
   assert.is(host.engine.copies.slot[0], 5);
 });
 
-test("writing a whole lost block to the image heals it, a part of it is an error", () => {
+test("an image write of a whole lost block heals it, one of a part is an error", () => {
   const host = new FakeHost();
   const area = host.take(0);
   area.denySlots(28);
@@ -123,7 +123,7 @@ test("a short run is an I/O error", () => {
   assert.is(host.imageResults.get(0), EIO);
 });
 
-test("the last block is copied only as far as the device goes", () => {
+test("the last block is copied only up to the end of the device", () => {
   const capacityBytes = 65536 + 4096 + 1024;
   const host = new FakeHost({ geometry: { capacityBytes } });
   const before = host.original.slice();

@@ -1,6 +1,6 @@
 /**
- * A host with real bytes in memory: every question of the engine is queued, and answered when the
- * test says so, in order or one picked by the test.
+ * A host with real bytes in memory: it queues every question of the engine, and answers when the test says so, in order
+ * or as the test picks.
  */
 import {
   BufferOwner,
@@ -27,12 +27,12 @@ export interface HostOptions {
   copiesMax?: number;
   runsMax?: number;
   copyWindowBytes?: number;
-  /** Of the area's map, each of so many bytes: one for each tag of the front. */
+  /** Size of each place of the area's map; the map has one for each tag of the front. */
   placeBytes?: number;
   forgetsDiscards?: boolean;
 }
 
-/** A copy that may go behind its write is read, and written, by itself. */
+/** A copy that may go behind its write is read and written in two steps. */
 type Question = {
   kind: "original" | "copy" | "copyRead" | "copyWrite" | "run" | "kept";
   id: number;
@@ -47,7 +47,7 @@ export class FakeHost implements EngineIo {
   readonly slots: Map<number, Uint8Array> = new Map();
   readonly frontData: Uint8Array[];
   readonly imageData: Uint8Array[];
-  /** Copy windows of the front: the places. */
+  /** Copy windows of the front: its places. */
   readonly frontWindows: Uint8Array[];
   readonly options: HostOptions;
   readonly frontResults: Map<number, number> = new Map();
@@ -58,9 +58,9 @@ export class FakeHost implements EngineIo {
   readonly faults: number[] = [];
   drained = 0;
   closed = 0;
-  /** Asked before each I/O: a negative errno makes it fail. */
+  /** Called before each I/O: a negative errno makes it fail. */
   fault: (kind: string, id: number) => number = () => 0;
-  /** Which side of a copy it is that fails. */
+  /** Which side of a copy fails. */
   faultSide: number = CopyFault.READ;
   blockedTold = 0;
   mapBuffer: ArrayBuffer = new ArrayBuffer(0);
@@ -119,7 +119,7 @@ export class FakeHost implements EngineIo {
     return area;
   }
 
-  /** The host of the next process: what this one was asked for never ends. */
+  /** The host of the next process: questions of this one are never answered. */
   nextLife(options: DiffAreaOptions = {}): FakeHost {
     const next = new FakeHost(this.options);
     next.original.set(this.original);
@@ -151,7 +151,7 @@ export class FakeHost implements EngineIo {
     this.engine.submitImage(tag);
   }
 
-  /** Answers the questions of this kind that wait now, or those picked; returns how many. */
+  /** Answers the waiting questions of this kind, or those picked of them; returns how many. */
   answer(kind?: Question["kind"], pick: (id: number) => boolean = () => true): number {
     const due = this.questions.filter((q) => (kind === undefined || q.kind === kind) && pick(q.id));
     for (const question of due) {
@@ -161,12 +161,12 @@ export class FakeHost implements EngineIo {
     return due.length;
   }
 
-  /** Answers until nothing is asked any more. */
+  /** Answers until no question is left. */
   run(): void {
     while (this.answer() > 0);
   }
 
-  /** Reads the image, with everything answered in order. */
+  /** Reads the image, answering everything in order. */
   readImage(offset: number, length: number): { result: number; data: Uint8Array } {
     this.image(0, RequestOp.READ, offset, length, 0xee);
     this.run();
@@ -228,7 +228,7 @@ export class FakeHost implements EngineIo {
     this.closed++;
   }
 
-  /** The old data of the copies that wait is in their windows; so many ticks go by. */
+  /** The copies in flight have read their old data; then so many ticks pass. */
   hang(ticks: number): void {
     for (const { kind, id } of this.questions) if (kind === "copy") this.engine.onCopyRead(id);
     for (let tick = 0; tick < ticks; tick++) this.engine.tick();
@@ -269,7 +269,7 @@ export class FakeHost implements EngineIo {
     this.engine.onCopyDone(id, failure, failure === 0 ? CopyFault.NONE : CopyFault.WRITE);
   }
 
-  /** Where a copy reads, and how many bytes. */
+  /** Where a copy reads from, and how many bytes. */
   private sourceOf(id: number): [number, number] {
     const { blockStart, chunk, lengthBytes } = this.engine.copies;
     const start = blockStart[id]! << this.geometry.blockShift;

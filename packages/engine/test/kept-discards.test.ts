@@ -1,4 +1,4 @@
-/** Discards that a snapshot is in the way of: kept back, and sent down when it is gone. */
+/** Discards of blocks that a snapshot still needs: kept back, and issued after its end. */
 import {
   Geometry,
   KeptDiscards,
@@ -19,7 +19,7 @@ const MIB = 2 ** 20;
 
 const kinds = (host: FakeHost) => host.questions.map(({ kind }) => kind);
 
-/** Blocks that the CBT map shows as changed, or as discarded, after a take of what is there now. */
+/** Blocks that the CBT map shows as changed, and as discarded, after a take at this moment. */
 function afterTake(host: FakeHost): { changed: number[]; discarded: number[] } {
   host.take();
   const map = new Uint8Array(host.cbt.blockCount);
@@ -31,7 +31,7 @@ function afterTake(host: FakeHost): { changed: number[]; discarded: number[] } {
   return { changed, discarded: blocks.filter((block) => discards[block] === 1) };
 }
 
-test("a discard of everything copies nothing, changes nothing, and arrives when the area is gone", () => {
+test("a discard of the whole device copies nothing, changes nothing, and is issued when the area is gone", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   host.take(0);
@@ -53,7 +53,7 @@ test("a discard of everything copies nothing, changes nothing, and arrives when 
   assert.is(host.engine.stats.snapshot().sentDiscardBytes, SIZE);
 });
 
-test("a front that is written past sends no discard after its answer", () => {
+test("with forgetsDiscards no discard is issued after its answer", () => {
   const host = new FakeHost({ forgetsDiscards: true });
   const before = host.original.slice();
   host.take();
@@ -66,7 +66,7 @@ test("a front that is written past sends no discard after its answer", () => {
   assert.equal(afterTake(host), { changed: [], discarded: [] });
 });
 
-test("it is not a change while it is kept, and one when it is sent", () => {
+test("a kept discard is a change only when it is issued", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, DISCARD, 0, 3 * CBT_BLOCK);
@@ -78,7 +78,7 @@ test("it is not a change while it is kept, and one when it is sent", () => {
   assert.equal(afterTake(host), { changed: [], discarded: [0, 1, 2] });
 });
 
-test("what is still kept at the next take stays kept: the image shows what is there", () => {
+test("discards still kept at the next take stay kept: the image shows the original", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   host.take();
@@ -114,7 +114,7 @@ test("slices begin when a hold without a take ends, and continue after one that 
   assert.is(host.engine.keptDiscardBytes, 0, "it was a hint");
 });
 
-test("a write takes its blocks off, also one that is in flight when the discard comes", () => {
+test("a write removes its blocks, also one in flight when the discard arrives", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, DISCARD, 0, SIZE);
@@ -136,7 +136,7 @@ test("a write takes its blocks off, also one that is in flight when the discard 
   assert.equal([host.original[8 * BLOCK], host.original[11 * BLOCK]], [0, 0]);
 });
 
-test("a write whose copy is under way when the discard comes keeps its data", () => {
+test("a write whose copy is in flight when the discard arrives keeps its data", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, WRITE, 0, BLOCK, 99);
@@ -164,7 +164,7 @@ test("writes to the slice in flight wait for it, others do not", () => {
   assert.equal(kinds(host), ["original"]);
   host.run();
   assert.equal([host.original[3 * BLOCK - 1], host.original[3 * BLOCK]], [0, 55]);
-  // It waited, marked, while the slice ended: its block holds data.
+  // The write waited, marked, while the slice ended: its block holds data.
   assert.equal(afterTake(host).discarded, []);
 });
 
@@ -197,7 +197,7 @@ test("write-zeroes is not a hint", () => {
   assert.is(host.engine.keptDiscardBytes, 3 * BLOCK);
 });
 
-test("a discard of blocks that are saved goes down at once", () => {
+test("a discard of saved blocks is issued at once", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, WRITE, 0, 2 * BLOCK, 11);
@@ -209,7 +209,7 @@ test("a discard of blocks that are saved goes down at once", () => {
   assert.is(host.engine.keptDiscardBytes, 0);
 });
 
-test("parts of blocks are never kept, the short last one is", () => {
+test("partial blocks are never kept, except the short last one", () => {
   const host = new FakeHost({ geometry: { capacityBytes: SIZE - 512 } });
   host.take();
   host.front(0, DISCARD, 512, BLOCK - 512);
@@ -221,7 +221,7 @@ test("parts of blocks are never kept, the short last one is", () => {
   assert.equal([offsetBytes[0], lengthBytes[0]], [SIZE - BLOCK, BLOCK - 512]);
 });
 
-test("no overflow policy ever meets a discard", () => {
+test("no overflow policy ever applies to a discard", () => {
   for (const overflow of Object.values(OverflowPolicy)) {
     const host = new FakeHost();
     const area = host.take(0, { overflow });
@@ -232,7 +232,7 @@ test("no overflow policy ever meets a discard", () => {
   }
 });
 
-test("what was marked as changed by others is not discarded", () => {
+test("blocks that were marked by hand are not discarded", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, DISCARD, 0, SIZE);
@@ -240,7 +240,7 @@ test("what was marked as changed by others is not discarded", () => {
   assert.is(host.engine.keptDiscardBytes, SIZE - BLOCK);
 });
 
-test("it can be forgotten, and a slice in flight still ends", () => {
+test("kept discards can be forgotten, and a slice in flight still ends", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, DISCARD, 0, BLOCK);
@@ -255,7 +255,7 @@ function geometryOf(capacityBytes: number): TrackerGeometry {
   return { capacityBytes, logicalBlockBytes: 512, chunkShift: 20, blockShift: 12 };
 }
 
-test("slices are bounded and cut at even places, and all of them are sent", () => {
+test("slices are bounded, cut at multiples of their size, and all issued", () => {
   const capacityBytes = 160 * MIB;
   const host = new FakeHost({ geometry: geometryOf(capacityBytes) });
   host.take();
@@ -285,7 +285,7 @@ test("the bits of any device fit into 64 MiB", () => {
   }
 });
 
-test("bits are as those of a plain array, at any page's end", () => {
+test("the bits agree with a plain array, also at the ends of pages", () => {
   let seed = 1;
   const random = (below: number) => {
     seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;

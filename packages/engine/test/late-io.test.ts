@@ -1,4 +1,4 @@
-/** A store that does not answer: after the bound everybody continues, and nothing late harms what follows. */
+/** A store that does not answer: after the bound all requests continue, and late I/O harms no later one. */
 import { OverflowPolicy, RequestOp } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -8,7 +8,7 @@ import { lostRanges } from "./whole-maps.js";
 const { READ, WRITE, DISCARD } = RequestOp;
 const EIO = -5;
 const ETIMEDOUT = 110;
-/** As many ticks as a store may take, and one more. */
+/** The most ticks that a store may take. */
 const BOUND = 7;
 const isCopy = (q: { kind: string }) => q.kind === "copy";
 
@@ -21,7 +21,7 @@ function hungWrite(options = {}): FakeHost {
   return host;
 }
 
-test("after its bound, not before, a write continues and its block is lost", () => {
+test("a write continues after its bound, not before, and its block is lost", () => {
   const host = new FakeHost();
   const area = host.take();
   host.front(0, WRITE, 0, 4096, 200);
@@ -39,7 +39,7 @@ test("after its bound, not before, a write continues and its block is lost", () 
   assert.is(host.engine.stats.snapshot().lateIo, 1);
 });
 
-test("later writes do not wait at all, until the store has answered", () => {
+test("later writes do not wait until the store has answered", () => {
   const host = hungWrite();
   host.front(1, WRITE, 65536, 65536, 201);
   host.front(2, WRITE, 8192, 4096, 202);
@@ -57,7 +57,7 @@ test("later writes do not wait at all, until the store has answered", () => {
   assert.is(host.engine.copies.lateCount, 0);
 });
 
-test("an original that is read for long is not the store's fault", () => {
+test("a slow read of the original does not count against the store", () => {
   const host = new FakeHost();
   const area = host.take();
   host.front(0, WRITE, 0, 4096, 200);
@@ -69,7 +69,7 @@ test("an original that is read for long is not the store's fault", () => {
   assert.equal(lostRanges(area), []);
 });
 
-test("fail-writes: the write is refused, the block is not lost, and copied when the store answers", () => {
+test("fail-writes: the write is refused, the block is not lost, and is copied when the store answers", () => {
   const host = hungWrite({ overflow: OverflowPolicy.FAIL_WRITES });
   const before = host.original.slice(0, 4096);
   assert.is(host.frontResults.get(0), EIO);
@@ -106,7 +106,7 @@ test("block-writes: after its time the write continues without the store", () =>
   assert.equal(lostRanges(area), [{ offsetBytes: 0, lengthBytes: 4096 }]);
 });
 
-test("the area closes at once beside what is late, and the next one has nothing to do with it", () => {
+test("an area closes without waiting for late I/O, which does not affect the next area", () => {
   const host = hungWrite();
   host.engine.dropArea();
   assert.is(host.closed, 1);
@@ -165,7 +165,7 @@ test("image requests end with EIO after the bound, and at once while the store h
   assert.is(host.imageResults.get(6), 4096);
 });
 
-test("a slot with something late is not given back by a discard of the image", () => {
+test("a discard of the image does not free a slot with late I/O", () => {
   const host = hungWrite();
   host.image(0, DISCARD, 0, 65536);
   assert.equal(host.freed, []);
@@ -192,7 +192,7 @@ test("new chunks get slots of the stores that answer", () => {
   assert.equal(host.imageData[0], before.slice(65536, 65536 + 4096));
 });
 
-test("a host that waits for a record has its own bound for that", () => {
+test("a host that waits for a record applies a bound of its own", () => {
   const host = new FakeHost();
   host.take();
   host.front(0, WRITE, 0, 4096, 200);
@@ -204,7 +204,7 @@ test("a host that waits for a record has its own bound for that", () => {
   assert.is(host.frontResults.get(0), 4096);
 });
 
-test("a set of copies that are all late delays nothing", () => {
+test("late copies that use up a whole set delay nothing", () => {
   const host = new FakeHost({ copiesMax: 1 });
   host.take(0, { storeShift: 4, storeCount: 2 });
   host.engine.area?.grantSlots(0, 4);

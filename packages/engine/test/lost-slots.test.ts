@@ -1,6 +1,6 @@
 /**
- * Slots whose content is gone: their blocks are lost from that moment on, though who has them is found in
- * steps, with requests between them.
+ * Slots that were lost: their blocks count as lost from that moment on, though their chunks are found in steps, with
+ * requests in between.
  */
 import { BlockState, CopyFault, type DiffArea, RequestOp } from "@blksnap/engine";
 import { test } from "uvu";
@@ -18,7 +18,7 @@ function findAll(host: FakeHost): void {
   while (host.engine.findLost(1));
 }
 
-/** Bytes of what is lost. */
+/** The lost blocks, numbered over the device. */
 function lostBlocks(area: DiffArea): number[] {
   const { geometry } = area.map;
   const found: number[] = [];
@@ -44,7 +44,7 @@ function taken(): { host: FakeHost; area: DiffArea; before: Uint8Array } {
   return { host, area, before };
 }
 
-test("their blocks are lost, and nothing else is", () => {
+test("the blocks of lost slots are lost, and no others", () => {
   const { host, area, before } = taken();
   host.engine.loseSlots(2);
   findAll(host);
@@ -66,7 +66,7 @@ test("a read of a loss that is not found yet fails, and the next step does not c
   assert.equal(lostBlocks(area), []);
   assert.is(host.readImage(at, BLOCK_BYTES).result, EIO);
   assert.equal(lostBlocks(area), [48, 49]);
-  // What is saved there from now on is there, and what is written over it heals it.
+  // Data saved there from now on is valid, and overwriting a lost block heals it.
   host.front(0, WRITE, at + 2 * BLOCK_BYTES, BLOCK_BYTES, 201);
   host.image(1, WRITE, at, BLOCK_BYTES, 9);
   host.run();
@@ -77,7 +77,7 @@ test("a read of a loss that is not found yet fails, and the next step does not c
   assert.equal(host.readImage(at, BLOCK_BYTES).data, new Uint8Array(BLOCK_BYTES).fill(9));
 });
 
-test("a copy that was on its way is made again, and a read or a write of the slot fails", () => {
+test("a copy in flight is repeated, and a read or a write of the slot fails", () => {
   const { host, area, before } = taken();
   host.image(1, READ, 0, BLOCK_BYTES);
   host.image(2, WRITE, CHUNK_BYTES, BLOCK_BYTES, 9);
@@ -85,7 +85,7 @@ test("a copy that was on its way is made again, and a read or a write of the slo
   host.engine.loseSlots(0);
   host.slots.clear();
   findAll(host);
-  // It was in the slot before, and is answered now.
+  // It was written to the slot before, and is answered now.
   const copy = host.questions.findIndex(({ kind }) => kind === "copy");
   const [{ id }] = host.questions.splice(copy, 1);
   host.engine.onCopyDone(id, 0, CopyFault.NONE);
@@ -98,7 +98,7 @@ test("a copy that was on its way is made again, and a read or a write of the slo
   assert.equal(host.readImage(saved, BLOCK_BYTES).data, before.slice(saved, saved + BLOCK_BYTES));
 });
 
-test("another store is searched beside, and the same one once more", () => {
+test("stores are searched independently, and a further loss in one restarts its search", () => {
   const host = new FakeHost();
   const area = host.take(0, { storeShift: 4, storeCount: 2 });
   area.grantSlots(0, 1);
@@ -125,7 +125,7 @@ test("a dropped area is not searched any more", () => {
   assert.not.ok(host.engine.findLost(1));
 });
 
-/** Some requests, answered as they come; between them `between` is called. */
+/** Some requests, answered as they come; `between` is called between them. */
 function story(seed: number, between: (host: FakeHost, random: Random) => void): unknown[] {
   const { host, area } = taken();
   host.engine.loseSlots(1);
@@ -158,7 +158,7 @@ function story(seed: number, between: (host: FakeHost, random: Random) => void):
   return results;
 }
 
-test("found in steps or at once: no request sees a difference", () => {
+test("requests see no difference whether chunks are found in steps or at once", () => {
   for (let seed = 1; seed <= 300; seed++) {
     const atOnce = story(seed, findAll);
     const inSteps = story(seed, (host, random) => {

@@ -1,4 +1,4 @@
-/** A million requests through a warm engine must not make the garbage collector run once. */
+/** A million requests through a warm engine do not start the garbage collector once. */
 import { PerformanceObserver, performance } from "node:perf_hooks";
 import {
   CbtMap,
@@ -18,7 +18,7 @@ const TRIES = 5;
 const capacityBytes = 2 ** 37;
 const geometry = { capacityBytes, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 };
 
-/** Notes what was asked, answers in batches, allocates nothing. */
+/** Notes questions, answers in batches, allocates nothing. */
 class BatchHost implements EngineIo {
   readonly engine: TrackerEngine;
   completed = 0;
@@ -118,7 +118,7 @@ function images(host: BatchHost, op: number, count: number, firstBlock: number):
   }
 }
 
-/** Collections that ran while `work` did. */
+/** The number of collections during `work`. */
 async function collections(work: () => void): Promise<number> {
   const starts: number[] = [];
   const observer = new PerformanceObserver((list) => {
@@ -130,7 +130,7 @@ async function collections(work: () => void): Promise<number> {
   const begin = performance.now();
   work();
   const end = performance.now();
-  // They are told in order: when this one is, all before it are.
+  // Collections are reported in order: this one marks the end of all before it.
   globalThis.gc?.();
   while (!starts.some((start) => start > end)) await new Promise((done) => setTimeout(done, 5));
   observer.disconnect();
@@ -138,7 +138,7 @@ async function collections(work: () => void): Promise<number> {
 }
 
 const far = 2 ** 20;
-/** No two of them are a sequence. */
+/** No two of its writes form a sequence. */
 const apart = (host: BatchHost, count: number): void =>
   fronts(host, RequestOp.WRITE, count, 8 * far, 3);
 const workloads: [string, boolean, (host: BatchHost, count: number) => void][] = [
@@ -151,7 +151,7 @@ const workloads: [string, boolean, (host: BatchHost, count: number) => void][] =
   ["image writes", true, (host, count) => images(host, RequestOp.WRITE, count, 2 * far)],
 ];
 
-/** Runs all workloads on a new engine and says which had collections. */
+/** Runs all workloads on a new engine. Returns those that had collections. */
 async function measure(): Promise<string[]> {
   const host = new BatchHost();
   const report: string[] = [];
@@ -175,8 +175,8 @@ test("a million requests of each kind allocate nothing", async () => {
       await new Promise((done) => setTimeout(done, 50));
     }
   }
-  // The compiler works on a thread of its own, which a busy machine lets wait, and code that is not compiled
-  // yet allocates. What allocates once it is compiled does so each time.
+  // The compiler has its own thread, which a busy machine delays, and code that is not compiled yet allocates. Compiled
+  // code that allocates does so in every round.
   let report = await measure();
   for (let tries = 1; tries < TRIES && report.length > 0; tries++) report = await measure();
   assert.equal(report, []);

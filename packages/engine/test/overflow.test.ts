@@ -19,7 +19,7 @@ function brokenStore(errno: number): FakeHost {
   return host;
 }
 
-test("fail-writes: without slots a write ends with ENOSPC, and nothing has happened", () => {
+test("fail-writes: without slots a write ends with ENOSPC, and has no effect", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   const area = host.take(0, failWrites);
@@ -42,7 +42,7 @@ test("fail-writes: without slots a write ends with ENOSPC, and nothing has happe
   assert.equal(host.readImage(0, 65536).data, before.slice(0, 65536));
 });
 
-test("fail-writes: what was copied before room ran out stays saved", () => {
+test("fail-writes: blocks copied before room ran out stay saved", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   const area = host.take(1, failWrites);
@@ -72,7 +72,7 @@ for (const [name, errno] of Object.entries({ EIO, ENOSPC })) {
   });
 }
 
-test("an unreadable block is lost under every policy, for a write is what mends it", () => {
+test("an unreadable block is lost under every policy, because only a write repairs it", () => {
   for (const overflow of Object.values(OverflowPolicy)) {
     const host = new FakeHost();
     const area = host.take(8, { overflow });
@@ -112,7 +112,7 @@ test("block-writes: writes wait for slots while reads continue, and the image st
   assert.equal(host.readImage(0, 131072).data, before.slice(0, 131072));
 });
 
-test("block-writes: after its time a write continues and its blocks are lost, until slots come", () => {
+test("block-writes: after its time a write continues and its blocks are lost, until slots are granted", () => {
   const host = new FakeHost();
   const area = host.take(0, blockWrites);
   host.front(0, WRITE, 0, 4096, 200);
@@ -136,7 +136,7 @@ test("block-writes: after its time a write continues and its blocks are lost, un
   assert.is(area.blockedWrites, 1);
 });
 
-test("block-writes: a broken store is tried again at each tick", () => {
+test("block-writes: a broken store is retried at each tick", () => {
   const host = brokenStore(EIO);
   const area = host.take(8, blockWrites);
   host.front(0, WRITE, 0, 8192, 200);
@@ -152,7 +152,7 @@ test("block-writes: a broken store is tried again at each tick", () => {
   assert.equal(lostRanges(area), []);
 });
 
-test("block-writes: a store that stays broken loses the blocks in the end", () => {
+test("block-writes: a store that stays broken finally loses the blocks", () => {
   const host = brokenStore(ENOSPC);
   const area = host.take(8, blockWrites);
   host.front(0, WRITE, 0, 8192, 200);
@@ -180,7 +180,7 @@ test("block-writes: the end of the snapshot releases all writes at once", () => 
   assert.is(area.blockedWrites, 0);
 });
 
-test("block-writes: a hold is drained beside blocked writes, and holds them when they are freed", () => {
+test("block-writes: a hold is drained despite blocked writes, and holds them when they wake", () => {
   const host = new FakeHost();
   const area = host.take(0, blockWrites);
   const drained = host.drained;

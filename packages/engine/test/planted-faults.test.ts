@@ -1,4 +1,4 @@
-/** The simulation finds faults: each of these is planted, and found from one of some seeds. SHOW=1 tells from which. */
+/** The simulation finds each of these planted faults, from one of some seeds. SHOW=1 prints which. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { PLANTED_FAULTS } from "./sim/planted-faults.js";
@@ -8,7 +8,7 @@ import { type SimOptions, Simulation } from "./sim/simulation.js";
 const SEEDS_MAX = 300;
 const STEPS_PER_SEED = 5000;
 
-/** Runs that have found something, by their options: without a fault they have to find nothing. */
+/** Runs that have found a fault, by their options: without the fault they must find nothing. */
 const found = new Map<string, SimOptions>();
 
 function finds(fault: PlantedFault, seed: number): boolean {

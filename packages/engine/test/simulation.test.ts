@@ -11,7 +11,7 @@ for (let seed = 101; seed < 101 + SEEDS; seed++) {
   });
 }
 
-test("with writes in sequence, which are copied ahead, there is no violation", () => {
+test("writes in sequence, which are copied ahead, run without a violation", () => {
   let ahead = 0;
   for (let seed = 1; seed <= SEEDS; seed++) {
     const simulation = new Simulation({ seed, hasSequences: true });
@@ -23,7 +23,7 @@ test("with writes in sequence, which are copied ahead, there is no violation", (
 
 for (const hasLongCopies of [false, true]) {
   const length = hasLongCopies ? "of up to 16 blocks" : "of up to 3 blocks";
-  test(`with first writes ${length}, whose copies go behind them, there is no violation`, () => {
+  test(`first writes ${length}, whose copies go behind them, run without a violation`, () => {
     const sum = { copiesBehind: 0, copiesResumed: 0, readsGoneBack: 0 };
     for (let seed = 1; seed <= SEEDS; seed++) {
       const simulation = new Simulation({ seed, hasFirstWrites: true, hasLongCopies });
@@ -50,9 +50,9 @@ test("the runs reach every part of the engine", () => {
       sum[name] = (sum[name] ?? 0) + count;
     }
   }
-  // What is copied ahead is seen with writes in sequence.
+  // Only writes in sequence are copied ahead.
   delete sum["copiesAhead"];
-  // Some of these with first writes.
+  // Only first writes leave copies to resume.
   delete sum["copiesResumed"];
   delete sum["readsGoneBack"];
   for (const [name, count] of Object.entries(sum)) assert.ok(count > 10, `${name} is ${count}`);

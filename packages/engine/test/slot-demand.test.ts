@@ -42,7 +42,7 @@ test("a repeated denial answers no request, and does not deny granted slots", ()
   area.grantSlots(0, 1);
   area.denySlotsAnew(28);
   assert.equal(state(), [false, 0]);
-  // It has asked for more before this one came.
+  // The area asked for more before this grant arrived.
   slots.asked = true;
   area.denySlotsAnew(28);
   assert.equal(state(), [true, 0]);
@@ -50,7 +50,7 @@ test("a repeated denial answers no request, and does not deny granted slots", ()
   assert.is(slots.freeCount, 5);
 });
 
-test("slots that are given back are the last ones, half of them, and never handed out", () => {
+test("an area gives back half of its slots, the last ones, and never uses them", () => {
   const area = new DiffArea(makeMap().map, { extentsMax: 3 });
   const { slots } = area;
   area.grantSlots(40, 2);

@@ -28,7 +28,7 @@ const GEOMETRY: TrackerGeometry = {
 const INDEX_BYTES = 8192;
 const GARBAGE = 0x5a;
 
-/** A device in a snapshot; what of its map has no memory is full of garbage. */
+/** A device in a snapshot; the parts of its map without memory are full of garbage. */
 class SparseHost extends FakeHost {
   readonly asked: number[] = [];
   readonly buffer: ArrayBuffer;
@@ -51,7 +51,7 @@ class SparseHost extends FakeHost {
     this.asked.push(slice);
   }
 
-  /** As fallocate does: what has memory already, of the slice before, stays as it is. */
+  /** As fallocate does: parts that have memory, of the slice before, keep their content. */
   grant(slice: number): void {
     for (const { offsetBytes, lengthBytes } of this.area.map.slices.ranges(slice)) {
       for (let at = offsetBytes; at < offsetBytes + lengthBytes; at += 4096) {
@@ -76,7 +76,7 @@ class SparseHost extends FakeHost {
 
 const { original } = new FakeHost({ geometry: GEOMETRY });
 
-/** What the original had. */
+/** The old data of the original. */
 function before(chunk: number, blocks = 1): Uint8Array {
   return original.slice(chunk * BLOCK, (chunk + blocks) * BLOCK);
 }
@@ -98,7 +98,7 @@ test("a first write waits for the memory of its slice, which is asked for once",
   assert.is(host.frontResults.get(2), BLOCK);
 });
 
-test("a write over the border of two slices waits for both", () => {
+test("a write across two slices waits for the memory of both", () => {
   const host = new SparseHost();
   const chunk = SLICE_CHUNKS - 1;
   host.write(0, chunk, 2);
@@ -113,7 +113,7 @@ test("a write over the border of two slices waits for both", () => {
   assert.equal(host.imageOf(chunk, 2), before(chunk, 2));
 });
 
-test("reads of the image take no memory, whole passes included", () => {
+test("reads of the image take no memory, not even full passes", () => {
   const host = new SparseHost();
   for (let chunk = 0; chunk < 30_000; chunk += 100) {
     assert.equal(host.imageOf(chunk, 100), before(chunk, 100));
@@ -124,7 +124,7 @@ test("reads of the image take no memory, whole passes included", () => {
   assert.equal(host.asked, []);
 });
 
-test("without memory the snapshot loses a slice, alone, and stays so", () => {
+test("without memory the snapshot loses that slice only, for good", () => {
   const host = new SparseHost();
   host.write(0, 3);
   host.grant(0);
@@ -145,7 +145,7 @@ test("without memory the snapshot loses a slice, alone, and stays so", () => {
   assert.equal(host.imageOf(2 * SLICE_CHUNKS), before(2 * SLICE_CHUNKS));
   assert.equal(host.imageOf(3), before(3));
 
-  // Memory that comes too late changes nothing, and neither does the next process.
+  // A late grant changes nothing, and neither does the next process.
   host.asked.length = 0;
   host.write(2, SLICE_CHUNKS + 8);
   assert.is(host.frontResults.get(2), BLOCK);
@@ -167,7 +167,7 @@ test("an image write into a lost slice fails instead of writing nothing", () => 
   assert.is(host.imageResults.get(0), -ENOMEM);
 });
 
-test("where writes fail for lack of room, they fail for lack of memory, and memory is asked for again", () => {
+test("fail-writes: lack of memory fails a write, and the next write asks for memory again", () => {
   const host = new SparseHost(OverflowPolicy.FAIL_WRITES);
   host.write(0, 3);
   host.area.denyMemory(0, ENOSPC);
@@ -181,7 +181,7 @@ test("where writes fail for lack of room, they fail for lack of memory, and memo
   assert.equal(host.faults, []);
 });
 
-test("where writes wait for room, memory that comes lets them continue", () => {
+test("block-writes: writes continue when memory is granted", () => {
   const host = new SparseHost(OverflowPolicy.BLOCK_WRITES);
   host.write(0, 3);
   host.area.denyMemory(0, ENOSPC);
@@ -197,7 +197,7 @@ test("where writes wait for room, memory that comes lets them continue", () => {
   assert.equal(host.imageOf(3), before(3));
 });
 
-test("and memory that never comes only for their time", () => {
+test("block-writes: writes continue after their time if memory is never granted", () => {
   const host = new SparseHost(OverflowPolicy.BLOCK_WRITES);
   host.write(0, 3);
   host.area.denyMemory(0, ENOSPC);
@@ -207,7 +207,7 @@ test("and memory that never comes only for their time", () => {
   assert.is(host.imageOf(3), -EIO);
 });
 
-test("a discard of the image waits for memory, and does less without", () => {
+test("a discard of the image waits for memory, and does less without it", () => {
   const host = new SparseHost();
   host.image(0, RequestOp.DISCARD, 10 * BLOCK, 4 * BLOCK);
   assert.equal(host.asked, [0]);
@@ -221,7 +221,7 @@ test("a discard of the image waits for memory, and does less without", () => {
   assert.equal(host.imageOf(2 * SLICE_CHUNKS), before(2 * SLICE_CHUNKS));
 });
 
-test("what was refused long ago costs a later write nothing, where memory is there by then", () => {
+test("an old denial costs a later write nothing if there is memory by then", () => {
   const host = new SparseHost();
   host.image(0, RequestOp.DISCARD, 10 * BLOCK, 4 * BLOCK);
   host.area.denyMemory(0, ENOSPC);
@@ -237,7 +237,7 @@ test("what was refused long ago costs a later write nothing, where memory is the
   assert.equal(host.faults, []);
 });
 
-test("a snapshot that ends lets go of what waits for memory", () => {
+test("a snapshot that ends releases requests that wait for memory", () => {
   const host = new SparseHost();
   host.write(0, 3);
   host.engine.dropArea();

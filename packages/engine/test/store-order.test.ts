@@ -1,6 +1,6 @@
 /**
- * A process may be killed between any two stores. After each store of each operation the map must
- * show every block as before or as after the operation, never as something else.
+ * A process may be killed between any two stores. After each store of each operation, the map must show every block
+ * as before or as after the operation, never as anything else.
  */
 import { BlockState, DiffAreaMap } from "@blksnap/engine";
 import { test } from "uvu";
@@ -15,7 +15,7 @@ const GEOMETRY = {
 };
 const BLOCKS = 64;
 
-/** The buffer after each store that `act` makes, the one before it first. */
+/** The buffer before and after each store that `act` makes. */
 function afterEachStore(buffer: ArrayBuffer, map: DiffAreaMap, act: () => void): ArrayBuffer[] {
   const inside = map as unknown as { words: Int32Array };
   const { words } = inside;

@@ -30,7 +30,7 @@ function codeOf(act: () => unknown): string {
   return "nothing thrown";
 }
 
-test("a hold drains writes in flight, keeps new ones back, and lets reads and flushes pass", () => {
+test("a hold drains writes in flight, holds new ones, and lets reads and flushes pass", () => {
   const host = new FakeHost();
   host.front(0, WRITE, 0, 512, 200);
   host.engine.hold();
@@ -50,7 +50,7 @@ test("a hold drains writes in flight, keeps new ones back, and lets reads and fl
   assert.is(host.original[0], 201);
 });
 
-test("a held write is after the take: it is copied, and marked in the next interval", () => {
+test("a held write comes after the take: it is copied, and marked in the next interval", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   host.engine.attachArea(areaFor(host));
@@ -81,7 +81,7 @@ test("a write whose copy ends during a hold is not issued before the release", (
   assert.is(host.original[0], 200);
 });
 
-test("a rolled back take leaves no trace", () => {
+test("a rolled back take has no effect", () => {
   const host = new FakeHost();
   host.engine.attachArea(areaFor(host));
   host.engine.hold();
@@ -93,7 +93,7 @@ test("a rolled back take leaves no trace", () => {
   assert.is(host.cbt.info().changesNumber, 0);
 });
 
-test("a drop lets parked writes through and ends image requests", () => {
+test("a drop lets parked writes continue and ends image requests", () => {
   const host = new FakeHost({ copiesMax: 1 });
   const area = host.take(1);
   host.image(0, READ, 0, 4096);
@@ -117,7 +117,7 @@ test("a drop lets parked writes through and ends image requests", () => {
   host.take();
 });
 
-test("an area continues in another engine", () => {
+test("an area resumes in another engine", () => {
   const host = new FakeHost();
   const before = host.original.slice();
   const area = host.take();
@@ -171,7 +171,7 @@ test("calls that do not fit the state are refused", () => {
   );
 });
 
-test("an engine checks what it is made of", () => {
+test("an engine checks its options", () => {
   const host = new FakeHost();
   const capacityBytes = 4096;
   const buffer = new ArrayBuffer(CbtMap.byteLength(capacityBytes, 16));

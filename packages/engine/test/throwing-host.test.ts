@@ -1,4 +1,4 @@
-/** A host that throws: one request may suffer for it, and nobody else. */
+/** A host that throws: at most one request fails by it. */
 import { RequestOp } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -9,7 +9,7 @@ const EIO = -5;
 const BLOCK_BYTES = 4096;
 
 class ThrowingHost extends FakeHost {
-  /** The next call of this name throws, with this id. */
+  /** The next call of this name with this id throws. */
   armed:
     | { call: "submitOriginal" | "completeFront" | "submitRun" | "completeImage"; id: number }
     | undefined;
@@ -56,7 +56,7 @@ function assertAlive(host: ThrowingHost): void {
   assert.is(host.engine.inflightWrites, 0);
 }
 
-test("a throw as a write is issued ends that write, and those behind it continue", () => {
+test("a throw when a write is issued ends that write, and later ones continue", () => {
   const host = new ThrowingHost();
   const area = host.take(0);
   for (let tag = 0; tag < 4; tag++) host.front(tag, WRITE, tag * BLOCK_BYTES, BLOCK_BYTES, 9);
@@ -69,7 +69,7 @@ test("a throw as a write is issued ends that write, and those behind it continue
   assertAlive(host);
 });
 
-test("a throw at the take ends one of the writes that were held, and the take is one all the same", () => {
+test("a throw at the take ends one of the held writes, and the take succeeds", () => {
   const host = new ThrowingHost();
   host.engine.hold();
   for (let tag = 0; tag < 3; tag++) host.front(tag, WRITE, tag * BLOCK_BYTES, BLOCK_BYTES, 9);
@@ -82,7 +82,7 @@ test("a throw at the take ends one of the writes that were held, and the take is
   assertAlive(host);
 });
 
-test("a throw as a held device's last write ends does not keep the hold from draining", () => {
+test("a throw when a held device's last write ends does not keep the hold from draining", () => {
   const host = new ThrowingHost();
   host.front(0, WRITE, 0, BLOCK_BYTES, 9);
   host.engine.hold();
@@ -95,7 +95,7 @@ test("a throw as a held device's last write ends does not keep the hold from dra
   assertAlive(host);
 });
 
-test("a throw in a part of an image request leaves the front alone", () => {
+test("a throw in a part of an image request does not affect the front", () => {
   const host = new ThrowingHost();
   host.take();
   for (let id = 0; id < 16; id++) {
@@ -111,7 +111,7 @@ test("a throw in a part of an image request leaves the front alone", () => {
   assertAlive(host);
 });
 
-test("a throw at the end of an image request lets those continue that waited for its run", () => {
+test("a throw at the end of an image request does not stop those that waited for its run", () => {
   const host = new ThrowingHost({ runsMax: 1 });
   host.take();
   for (const tag of [0, 1, 2]) host.image(tag, READ, tag * BLOCK_BYTES, BLOCK_BYTES);

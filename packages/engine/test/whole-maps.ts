@@ -1,4 +1,4 @@
-/** What a map has in all, for tests, whose maps are small. */
+/** Reads whole maps at once, for tests, whose maps are small. */
 import {
   type ByteRange,
   DiffAreaMap,
@@ -9,7 +9,7 @@ import {
 
 const ALL = Number.MAX_SAFE_INTEGER;
 
-/** A thousand chunks, and one that is neither whole nor ends with a block. */
+/** A thousand chunks, and one that is neither whole nor ends at a block. */
 export const SMALL: TrackerGeometry = {
   capacityBytes: 1000 * 262144 + 5 * 4096 + 1024,
   logicalBlockBytes: 512,
@@ -22,7 +22,7 @@ export function makeMap(geometry = SMALL): { map: DiffAreaMap; buffer: ArrayBuff
   return { map: DiffAreaMap.create(buffer, geometry), buffer };
 }
 
-/** Chunks that have anything recorded. */
+/** Chunks of which something is recorded. */
 export function touchedChunks(map: DiffAreaMap): number[] {
   const chunks: number[] = [];
   map.visitTouched(0, ALL, (chunk) => {
@@ -46,7 +46,7 @@ export function lostRanges({ map }: { map: DiffAreaMap }): ByteRange[] {
   return scan.ranges;
 }
 
-/** The first thing that cannot be in a map that only this code has written. */
+/** The first damage found in the map, or undefined. */
 export function damageIn(map: DiffAreaMap): string | undefined {
   let found: string | undefined;
   map.visitPages(0, ALL, (chunk) => {

@@ -1,4 +1,4 @@
-/** What is checked of a device when nothing is under way. */
+/** Checks of a device when nothing is in flight. */
 import { BlockState, RequestOp } from "@blksnap/engine";
 import type { SimDevice } from "./sim-device.js";
 import { require } from "./violation.js";

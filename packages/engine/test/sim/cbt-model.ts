@@ -1,10 +1,9 @@
 /**
- * What a CBT map must say, kept the slow way: two tables, copied at each take.
+ * What a CBT map must show, computed the slow way: two tables, copied at each take.
  *
- * `must`: blocks that were written for sure; the map may not show less. `may`: blocks that a request
- * was submitted for; the map may show these as changed too. Nothing else may be shown as changed.
- * `zero`: blocks that held nothing but zero at the last take. Writes never bring zero, so only these
- * may be shown as discarded.
+ * `must`: blocks that were certainly written; the map may not show less. `may`: blocks of submitted requests; the map
+ * may show these as changed, too. No other block may be shown as changed. `zero`: blocks that held only zero at the
+ * last take. Writes never bring zero, so only these may be shown as discarded.
  */
 import type { CbtMap } from "@blksnap/engine";
 import { ZERO } from "./content.js";
@@ -17,14 +16,14 @@ export class CbtModel {
   private frozen: Uint8Array;
   private may: Uint8Array;
   private mayFrozen: Uint8Array;
-  /** Numbers that blocks may show besides: of requests that never came to be issued. */
+  /** Numbers that blocks may show as well: of requests that were never issued. */
   private readonly stale: Uint8Array;
-  /** What they were before: it may be what a later mark has frozen. */
+  /** What they were before: a later mark may have frozen it. */
   private readonly staleBefore: Uint8Array;
   private readonly zero: Uint8Array;
   private readonly into: Uint8Array;
   private readonly discarded: Uint8Array;
-  /** Blocks that checks found shown as discarded. */
+  /** Blocks that a check found shown as discarded. */
   discardsSeen = 0;
 
   constructor(blockCount: number, blockShift: number) {
@@ -40,7 +39,7 @@ export class CbtModel {
     this.discarded = new Uint8Array(blockCount);
   }
 
-  /** Answers the number that the request may show from now on. */
+  /** Returns the number that the request may show from now on. */
   submitted(offsetBytes: number, lengthBytes: number): number {
     const [first, last] = this.blocks(offsetBytes, lengthBytes);
     this.may.fill(1, first, last + 1);

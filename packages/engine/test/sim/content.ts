@@ -1,11 +1,11 @@
 /**
- * What a sector holds, as one number. Bytes are not simulated; each sector has a u32:
+ * The content of a sector, as one number. Bytes are not simulated; each sector has a u32:
  *
  *     0                          zero bytes
- *     version << 10 | position   written by the request with this version, at this place
- *     0xffc00000 and above       whatever was there before: must never be read
+ *     version << 10 | position   written by the request with this version, at this position
+ *     0xffc00000 and above       garbage: must never be read
  *
- * The low bits are the sector's place on the device, so data that lands at the wrong place shows.
+ * The low bits are the sector's position on the device, so misplaced data is found.
  */
 
 export const ZERO = 0;
@@ -18,7 +18,7 @@ export function sectorValue(version: number, sector: number): number {
   return ((version << 10) | (sector & 1023)) >>> 0;
 }
 
-/** Never the same twice in a long while. */
+/** Each value is unique for a long time. */
 export function garbage(): number {
   garbageCount = (garbageCount + 1) & 0x3fffff;
   return (GARBAGE | garbageCount) >>> 0;

@@ -1,4 +1,4 @@
-/** Which I/O of the simulation fails, and on which side. */
+/** Decides which I/O of the simulation fails, and on which side. */
 import { CopyFault } from "@blksnap/engine";
 import type { Random } from "./random.js";
 import type { SimIo } from "./sim-io.js";
@@ -11,7 +11,7 @@ export class Failures {
   private readonly isFaulty: boolean;
   private readonly hasSequences: boolean;
 
-  /** @param isFaulty whether more fails than what is spoiled or late */
+  /** @param isFaulty more fails than unreadable sectors and late I/O */
   constructor(random: Random, isFaulty: boolean, hasSequences: boolean) {
     this.random = random;
     this.isFaulty = isFaulty;

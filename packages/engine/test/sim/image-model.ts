@@ -1,9 +1,9 @@
 /**
  * What reads of the image may return: a plain model, one value per sector.
  *
- * A sector has one right value, or a set of them while image writes to it are under way, or when one
- * of these failed or several crossed. A read that was under way when the set shrank may still return
- * a value of before: each such read keeps what it may see besides.
+ * A sector has one right value, or a set of them while image writes to it are in flight, or after one of these failed
+ * or several overlapped. A read that was in flight when the set shrank may still return an earlier value: each such
+ * read keeps the additional values that it may see.
  */
 import { describe } from "./content.js";
 import { Violation } from "./violation.js";
@@ -21,7 +21,7 @@ export class ImageModel {
   private readonly sets: Map<number, Set<number>> = new Map();
   private readonly reads: Set<ImageRead> = new Set();
 
-  /** The image as of now: what the original holds. */
+  /** The image at this moment: the content of the original. */
   constructor(original: Uint32Array) {
     this.value = original.slice();
     this.writers = new Uint8Array(original.length);
@@ -69,7 +69,7 @@ export class ImageModel {
     }
   }
 
-  /** The write did nothing at all. */
+  /** The write had no effect. */
   cancelWrite(first: number, count: number, value: number): void {
     for (let sector = first; sector < first + count; sector++) {
       this.writers[sector]--;

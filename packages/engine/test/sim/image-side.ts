@@ -1,4 +1,4 @@
-/** The image of one simulated device: requests under way, their buffers, and what they must return. */
+/** The image of one simulated device: requests in flight, their buffers, and what they must return. */
 import { RequestOp, type RequestTable } from "@blksnap/engine";
 import { garbage, sectorValue, ZERO } from "./content.js";
 import type { ImageModel, ImageRead } from "./image-model.js";
@@ -11,7 +11,7 @@ const zero = () => ZERO;
 export interface ImageRequest {
   read: ImageRead | null;
   version: number;
-  /** Something happened that it may fail for. */
+  /** It may fail, because of something that happened. */
   excused: boolean;
 }
 
@@ -20,7 +20,7 @@ export class ImageSide {
   readonly buffers: Uint32Array[];
   /** What the image must show; null without a snapshot. */
   model: ImageModel | null = null;
-  /** The same between the instant of the take and this device's turn. */
+  /** The model from the instant of the take until this device's turn. */
   instant: ImageModel | null = null;
   lastResult = 0;
   private readonly device: SimDevice;
@@ -53,7 +53,7 @@ export class ImageSide {
     device.engine.submitImage(tag);
   }
 
-  /** The same request again, to the engine of a new process. */
+  /** Submits the same request to the engine of a new process. */
   replay(tag: number, old: RequestTable): void {
     const request = this.requests[tag];
     if (request === null) return;
@@ -103,12 +103,12 @@ export class ImageSide {
     }
   }
 
-  /** Something late still uses the buffer of this tag. */
+  /** Late I/O still uses the buffer of this tag: gives it another. */
   replaceBuffer(tag: number): void {
     this.buffers[tag] = new Uint32Array(this.device.disk.length).fill(garbage());
   }
 
-  /** Whatever is under way may fail. */
+  /** All requests in flight may fail. */
   excuseAll(): void {
     for (const request of this.requests) if (request !== null) request.excused = true;
   }

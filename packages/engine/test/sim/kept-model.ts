@@ -1,6 +1,6 @@
 /**
- * Which blocks were discarded under a snapshot and not written since: what is still owed to the
- * original, and all that may be discarded behind its users' back.
+ * Which blocks were discarded under a snapshot and not written since: those that may be, and have to be, discarded on
+ * the original later.
  */
 import { RequestOp } from "@blksnap/engine";
 import { FRONT_DEPTH, FrontState } from "./front-state.js";
@@ -16,7 +16,7 @@ export class KeptModel {
     this.owed = new Uint8Array(Math.ceil(device.disk.length / device.blockSectors));
   }
 
-  /** True if front request `tag` is a discard that the snapshot must not let through. */
+  /** True if front request `tag` is a discard that the snapshot must keep back. */
   keeps(tag: number): boolean {
     const { engine, area, dropping, image, blockSectors, geometry } = this.device;
     if (engine.front.op[tag] !== RequestOp.DISCARD) return false;
@@ -30,18 +30,18 @@ export class KeptModel {
     return false;
   }
 
-  /** A discard was kept back. What writes in flight have in hand is theirs. */
+  /** A discard was kept back, except for blocks that writes in flight still write. */
   kept(tag: number): void {
     const { device, owed } = this;
     const { offsetBytes, lengthBytes } = device.engine.front;
-    // It waited for a slice to end, in an interval of before.
+    // It waited for a slice to end, in an earlier interval.
     const mark = device.frontMark[tag];
     if (mark > 0) device.cbtModel.neverIssued(offsetBytes[tag], lengthBytes[tag], mark);
     const { first, end } = this.rangeOf(tag);
     const last = end === device.disk.length ? owed.length : Math.floor(end / device.blockSectors);
     owed.fill(1, Math.ceil(first / device.blockSectors), last);
     for (let other = 0; other < FRONT_DEPTH; other++) {
-      // One that the original has answered may have a copy that goes behind: it has not ended.
+      // A request that the original has answered may have a copy behind it: it has not ended.
       const state = device.frontState[other];
       if (state === FrontState.ISSUED || state === FrontState.DONE) this.issued(other);
     }
@@ -59,13 +59,13 @@ export class KeptModel {
     this.forget(first, end - first);
   }
 
-  /** Nobody is to discard what is here. */
+  /** These blocks must not be discarded. */
   forget(first: number, count: number): void {
     const { blockSectors } = this.device;
     this.owed.fill(0, Math.floor(first / blockSectors), Math.ceil((first + count) / blockSectors));
   }
 
-  /** A slice of what was kept goes to the original. */
+  /** A slice of kept discards is issued to the original. */
   sent(first: number, count: number): void {
     const { device, owed } = this;
     require(device.area === null, () => "a discard is sent down under a snapshot");
@@ -83,12 +83,12 @@ export class KeptModel {
     }
   }
 
-  /** With the process it is forgotten. */
+  /** The process has ended: nothing is kept. */
   clear(): void {
     this.owed.fill(0);
   }
 
-  /** Without a snapshot, when nothing is under way. */
+  /** Called without a snapshot, when nothing is in flight. */
   check(): void {
     const left = this.owed.indexOf(1);
     require(left < 0, () => `block ${left} was discarded, and the original never heard of it`);

@@ -1,6 +1,6 @@
 /**
- * Which I/O may be late, by a clock of its own: the store's part of it has lasted longer than the bound,
- * or, once the area is dropped, any part of it.
+ * Which I/O may be late, by an independent clock: when the store's part of it has taken longer than the bound, or, once
+ * the area is dropped, any part.
  */
 import type { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
@@ -10,9 +10,9 @@ import { require } from "./violation.js";
 export const LATE_TICKS = 3;
 
 export class LateModel {
-  /** Bit per store that the engine says hangs. */
+  /** Bit per store that the engine has reported as hung. */
   hungTold = 0;
-  /** Slots of areas that have gone, with something late. */
+  /** Slots of closed areas that late I/O still uses. */
   readonly formerSlots: Set<number> = new Set();
   private ticks = 0;
   private readonly device: SimDevice;
@@ -34,7 +34,7 @@ export class LateModel {
   storeHangs(store: number): void {
     require((this.hungTold & (1 << store)) === 0, () => `store ${store} hangs twice`);
     this.hungTold |= 1 << store;
-    // Those who were woken meet it in the same event.
+    // Requests that were woken see it in the same event.
     this.device.permissions.give();
   }
 
@@ -48,7 +48,7 @@ export class LateModel {
     this.hungTold &= ~(1 << store);
   }
 
-  /** What is late keeps its slots, and nothing else is under way. */
+  /** Late I/O keeps its slots, and no other is in flight. */
   areaClosed(): void {
     for (const io of this.device.ios()) {
       require(io.isOfOriginal || io.isToldLate, () => `area closed under ${io.kind}`);
@@ -62,14 +62,14 @@ export class LateModel {
     this.hungTold = 0;
   }
 
-  /** Late I/O was answered: the slot of an area that has gone is free now. */
+  /** Late I/O was answered: the slot of a closed area is free now. */
   ends(io: SimIo): void {
     const { device } = this;
     if (!io.usesSlot() || device.ios().some((other) => other.slot === io.slot)) return;
     if (this.formerSlots.delete(io.slot)) device.store.release(io.slot, device.number);
   }
 
-  /** A tick: permits what may come of it, has the engine do it, and sees that it kept the bound. */
+  /** A tick: permits its consequences, passes it to the engine, and checks that the engine kept the bound. */
   tick(): void {
     const { device } = this;
     this.ticks++;
@@ -87,7 +87,7 @@ export class LateModel {
     }
   }
 
-  /** The engine gives it up. */
+  /** The engine gives up this I/O. */
   told(kind: string, id: number): void {
     const io = this.device.ios().find((one) => one.kind === kind && one.id === id);
     require(io?.isLate === true && !io.isToldLate, () => `${kind} ${id} is late for no reason`);

@@ -1,10 +1,10 @@
-/** Which blocks of an image may be lost: those that a failure or a denial gave the engine a reason for. */
+/** Which blocks of an image may be lost: those for which a failure or a denial gave the engine a reason. */
 import { BlockState, type DiffArea, type Geometry } from "@blksnap/engine";
 import { lostRanges } from "../whole-maps.js";
 import { require } from "./violation.js";
 
 export class LossModel {
-  /** Blocks, numbered over the device, that may be lost now; and that ever might be. */
+  /** Blocks, numbered over the device, that may be lost now, and that could be at any time. */
   private readonly now: Set<number> = new Set();
   private readonly ever: Set<number> = new Set();
   private readonly geometry: Geometry;
@@ -27,7 +27,7 @@ export class LossModel {
     this.ever.add(number);
   }
 
-  /** A write is under way while the map, which is one slice, is denied its memory. */
+  /** A write is in flight while the map, which is one slice, is denied its memory. */
   permitAll(): void {
     const { geometry } = this;
     for (let chunk = 0; chunk < geometry.chunkCount; chunk++) {
@@ -67,7 +67,7 @@ export class LossModel {
     return false;
   }
 
-  /** The range was written: whole blocks of it are not lost any more. */
+  /** The range was written: its whole blocks are not lost any more. */
   heal(first: number, count: number, area: DiffArea): void {
     const { blocksPerChunk, capacityBytes } = this.geometry;
     const end = first + count;
@@ -81,7 +81,7 @@ export class LossModel {
     }
   }
 
-  /** Compares with what the area says is lost. */
+  /** Compares with what the area reports as lost. */
   check(area: DiffArea): void {
     const size = this.geometry.blockBytes;
     const ranges = lostRanges(area);

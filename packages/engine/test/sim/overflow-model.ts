@@ -1,6 +1,6 @@
 /**
- * What may become of a write to the original that finds no room for its old data, by the area's
- * overflow policy: when it may be refused, and when its blocks may be lost.
+ * What may happen to a write to the original that finds no room for its old data, by the area's overflow policy: when
+ * it may be refused, and when its blocks may be lost.
  */
 import { OverflowPolicy } from "@blksnap/engine";
 
@@ -11,7 +11,7 @@ export const BLOCKED_TICKS_MAX = 3;
 
 export class OverflowModel {
   readonly policy: number;
-  /** Some write has waited its whole time, and no slots have come since. */
+  /** A write has waited its full time, and no slots were granted since. */
   private gaveUp = false;
   private ticks = 0;
   private readonly submittedAt: Int32Array;
@@ -33,17 +33,17 @@ export class OverflowModel {
     this.refusable[tag] = 0;
   }
 
-  /** The request has met a lack of room. */
+  /** The request may have found no room. */
   permitRefusal(tag: number): void {
     if (this.policy === OverflowPolicy.FAIL_WRITES) this.refusable[tag] = 1;
   }
 
-  /** True if the request may end with this although nothing of it was issued. */
+  /** True if the request may end with this result although none of it was issued. */
   mayRefuse(tag: number, result: number): boolean {
     return this.refusable[tag] === 1 && (result === -EIO || result === -ENOSPC);
   }
 
-  /** A tick, while these requests are under way. */
+  /** A tick, while these requests are waiting. */
   tick(waiting: readonly number[]): void {
     this.ticks++;
     for (const tag of waiting) {
@@ -51,7 +51,7 @@ export class OverflowModel {
     }
   }
 
-  /** Slots were granted, or another area or process begins. */
+  /** Slots were granted, or a new area or process begins. */
   begin(): void {
     this.gaveUp = false;
   }

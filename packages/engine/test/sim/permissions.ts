@@ -1,4 +1,4 @@
-/** What a lack of room, or a store that hangs, permits an engine to do to the requests under way. */
+/** What an engine may do to requests when room is short or a store hangs. */
 import { FrontState } from "./front-state.js";
 import type { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
@@ -10,14 +10,14 @@ export class Permissions {
     this.device = device;
   }
 
-  /** Stores hang, or have hung with all copies or runs that there are. */
+  /** Stores hang, or use up all copies or runs with late ones. */
   get isShort(): boolean {
     const { area, engine } = this.device;
     const { copies, runs } = engine;
     return area?.hungStores !== 0 || copies.isExhausted() || runs.isExhausted();
   }
 
-  /** While slots or memory are denied, or stores hang, writers that need them meet the overflow policy. */
+  /** While slots or memory are denied, or stores hang, writes that need them meet the overflow policy. */
   give(exhausted: boolean = this.device.engine.copies.isExhausted()): void {
     const { area, dropping, engine, image, losses, memory, overflow } = this.device;
     if (area === null || dropping) return;
@@ -36,7 +36,7 @@ export class Permissions {
     }
   }
 
-  /** What a copy or run that is given up may come to. */
+  /** Permits the consequences of giving up a copy or run. */
   giveForLate(io: SimIo): void {
     const { area, dropping, engine, image, losses, overflow } = this.device;
     if (area === null || dropping) return;

@@ -1,7 +1,7 @@
-// Faults in how a copy goes ahead of a write that continues a sequence.
+// Faults in copies that go ahead of a write that continues a sequence.
 import type { Inside, PlantedFault } from "./planting.js";
 
-/** Lets copies go ahead as far as `reach` says, from the end of what the request needs. */
+/** Makes copies go ahead as far as `reach` returns, from the end of what the request needs. */
 function reaching(reach: (core: Inside, chunk: number, end: number, most: number) => number) {
   return ({ copyPath, core }: Inside): void => {
     copyPath.aheadEnd = (tag: number, chunk: number, start: number, end: number) => {

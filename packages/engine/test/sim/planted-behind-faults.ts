@@ -1,9 +1,9 @@
-// Faults in how a copy goes beside its write, and in how the next process goes on with it.
+// Faults in copies that go behind their write, and in how the next process resumes them.
 import type { Inside, Method, PlantedFault } from "./planting.js";
 
 const BEHIND = 2;
 
-/** Does something besides when a copy begins to go behind. */
+/** Runs `act` when a copy begins to go behind. */
 function atBegin(act: (core: Inside, copy: number) => void) {
   return ({ core }: Inside): void => {
     const begin: Method = core.behind.begin.bind(core.behind);
@@ -14,7 +14,7 @@ function atBegin(act: (core: Inside, copy: number) => void) {
   };
 }
 
-/** Changes the record of a copy when the original has answered. */
+/** Runs `act` on a copy when the original has answered. */
 function atAnswer(act: (core: Inside, copy: number) => void) {
   return ({ core, frontPath }: Inside): void => {
     const { onOriginalDone } = frontPath;

@@ -1,4 +1,4 @@
-/** Faults in what the CBT map says about discards. */
+/** Faults in the discards that the CBT map shows. */
 import { CbtMap } from "@blksnap/engine";
 import { type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 

@@ -1,4 +1,4 @@
-// Faults to plant into the engine, to see that the simulation finds them.
+// Faults to plant into the engine: the simulation must find them.
 import { CbtMap, DiffAreaMap, Geometry } from "@blksnap/engine";
 import { makeMap } from "../whole-maps.js";
 import { AHEAD_FAULTS } from "./planted-ahead-faults.js";

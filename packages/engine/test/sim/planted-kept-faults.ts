@@ -1,4 +1,4 @@
-/** Faults in what becomes of discards under a snapshot. */
+/** Faults in discards that a snapshot keeps back. */
 import { KeptDiscards, RequestOp } from "@blksnap/engine";
 import { type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 
@@ -76,7 +76,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
     global: () =>
       replace(KeptDiscards.prototype, "forgetGranules", (original) => {
         return function (this: Inside, first, end) {
-          // Slices know what they take.
+          // True in a call of the slices' own code.
           const isSlice = this.runEnd !== undefined && this.first() === first;
           original.call(this, first, isSlice ? end : first + 1);
         };

@@ -1,4 +1,4 @@
-/** Faults in what happens to I/O whose store does not answer in time. */
+/** Faults in the handling of I/O whose store does not answer in time. */
 import { DiffArea } from "@blksnap/engine";
 import { type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 

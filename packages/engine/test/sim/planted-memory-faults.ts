@@ -1,4 +1,4 @@
-/** Faults in what is made of a map that has no memory yet, or gets none. */
+/** Faults in the handling of maps that have no memory yet, or are denied it. */
 import type { DiffAreaMap } from "@blksnap/engine";
 import { type Inside, type Method, type PlantedFault, replace } from "./planting.js";
 

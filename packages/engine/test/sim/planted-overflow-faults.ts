@@ -1,4 +1,4 @@
-/** Faults in what happens to writes that find no room for their old data. */
+/** Faults in the handling of writes that find no room for their old data. */
 import { CopyFault, DiffArea } from "@blksnap/engine";
 import type { Inside, Method, PlantedFault } from "./planting.js";
 

@@ -1,4 +1,4 @@
-// Faults in how slots that wait for a chunk are given back to others.
+// Faults in giving back unused slots.
 import { DiffArea } from "@blksnap/engine";
 import { type Inside, type PlantedFault, replace } from "./planting.js";
 

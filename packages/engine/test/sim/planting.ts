@@ -1,6 +1,5 @@
 /**
- * What planted faults are made of: methods replaced by ones with a mistake that is easy to make. The
- * engine itself knows nothing of this.
+ * Builds planted faults: replaces methods by versions with a plausible mistake. The engine itself does not know of it.
  */
 import type { TrackerEngine } from "@blksnap/engine";
 
@@ -10,15 +9,15 @@ export type Inside = any;
 
 export interface PlantedFault {
   name: string;
-  /** The seed that has found it before: it is tried first. */
+  /** A seed that finds it: tried first. */
   seed?: number;
-  /** Found only where users write in sequence. */
+  /** Only writes in sequence find it. */
   hasSequences?: boolean;
-  /** Found only where copies go behind their writes often. */
+  /** Only frequent copies behind their writes find it. */
   hasFirstWrites?: boolean;
   /** Plants it into every engine that is made. */
   engine?: (engine: Inside) => void;
-  /** Plants it into a class; what it returns undoes it. */
+  /** Plants it into a class; returns the function that undoes it. */
   global?: () => () => void;
 }
 

@@ -26,12 +26,12 @@ export class Random {
     return this.a >>> 0;
   }
 
-  /** A whole number from 0 to below - 1. */
+  /** An integer from 0 to below - 1. */
   below(below: number): number {
     return this.next() % below;
   }
 
-  /** A whole number from low to high, both included. */
+  /** An integer from low to high, both included. */
   between(low: number, high: number): number {
     return low + this.below(high - low + 1);
   }

@@ -1,4 +1,4 @@
-// Writes that follow each other without a gap, now and then, among those at random.
+// Writes in sequence, now and then, among random ones.
 import type { Random } from "./random.js";
 import type { SimDevice } from "./sim-device.js";
 
@@ -11,7 +11,7 @@ export class Sequence {
     this.device = device;
   }
 
-  /** The range of the next write: one of the sequence, if there is one, or the one at random. */
+  /** The range of the next write: the next of the sequence, if there is one, else the random one. */
   next(random: Random, range: [number, number]): [number, number] {
     const { blockSectors, chunkSectors, disk, shape } = this.device;
     if (shape.sequenceEvery === 0) return range;
@@ -22,7 +22,7 @@ export class Sequence {
     }
     if (this.left === 0 || random.oneIn(6)) return range;
     const first = this.at;
-    // Somebody else is ahead of it.
+    // Another writer is ahead of it.
     const other = first + blockSectors * random.between(1, 6);
     if (random.oneIn(6) && other + blockSectors <= disk.length) return [other, blockSectors];
     const whole = blockSectors * (random.oneIn(8) ? random.between(1, 4) : 1);

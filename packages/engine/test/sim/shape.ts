@@ -1,4 +1,4 @@
-/** What a simulation's devices and requests are like. */
+/** The shape of a simulation's devices and requests. */
 import { OverflowPolicy, RequestOp } from "@blksnap/engine";
 import type { Random } from "./random.js";
 import type { SimDevice } from "./sim-device.js";
@@ -25,13 +25,13 @@ export function shapeOf(
   };
 }
 
-/** The same where writes follow each other, in chunks and windows that have room for more than one of them. */
+/** The same for writes in sequence, with chunks and windows that have room for several of them. */
 export function withSequences<Shape extends ReturnType<typeof shapeOf>>(shape: Shape): Shape {
   const chunkShift = Math.max(shape.chunkShift, shape.blockShift + 4);
   return { ...shape, chunkShift, sequenceEvery: 3, windowBlocks: 20, copiesMax: 16 };
 }
 
-/** The same where most writes are first ones whose copies can go behind. */
+/** The same with mostly first writes, whose copies can go behind them. */
 export function withFirstWrites<Shape extends ReturnType<typeof shapeOf>>(shape: Shape): Shape {
   const chunkShift = Math.max(shape.chunkShift, shape.blockShift + 3);
   const { BREAK_SNAPSHOT: overflow } = OverflowPolicy;

@@ -1,5 +1,5 @@
-// One tracked device of the simulation: the original, the engine that tracks it, and the models that
-// say what must come out. It is the engine's host; it checks every question the engine asks.
+// One tracked device of the simulation: the original, the engine that tracks it, and the models of what it must show.
+// It is the engine's host, and checks every question of the engine.
 import {
   CbtMap,
   CopyMode,
@@ -46,7 +46,7 @@ export class SimDevice implements EngineIo {
   readonly image: ImageSide;
   readonly frontState: Uint8Array = new Uint8Array(FRONT_DEPTH);
   readonly frontVersion: Uint32Array = new Uint32Array(FRONT_DEPTH);
-  /** The CBT number that the request may have left, or 0. */
+  /** The CBT number that the request may have left in the map, or 0. */
   readonly frontMark: Uint8Array = new Uint8Array(FRONT_DEPTH);
   readonly losses: LossModel;
   readonly overflow: OverflowModel;
@@ -97,7 +97,7 @@ export class SimDevice implements EngineIo {
     this.engine = this.makeEngine();
   }
 
-  // What the world does with the device.
+  // What the simulation does with the device.
 
   submitFront(tag: number, op: number, first: number, count: number, version: number): void {
     const { front } = this.engine;
@@ -130,7 +130,7 @@ export class SimDevice implements EngineIo {
     this.engine.hold();
   }
 
-  /** The instant of the take, for this device: what the image must show from now on. */
+  /** The instant of the take for this device: the image must show it from now on. */
   freeze(): void {
     require(this.writesInFlight() === 0, () => `device ${this.number} not drained at the take`);
     this.image.instant = new ImageModel(this.disk);
@@ -144,7 +144,7 @@ export class SimDevice implements EngineIo {
     this.image.model = this.image.instant;
     this.cbtModel.switch(this.disk);
     for (let tag = 0; tag < FRONT_DEPTH; tag++) {
-      // A discard too: a write before it may lose the blocks that it would be kept back for.
+      // A discard, too: a write before it may lose the blocks for which it would be kept back.
       if (this.frontState[tag] === FrontState.SUBMITTED && this.isWriteLike(tag)) {
         const { front } = this.engine;
         const mark = this.cbtModel.submitted(front.offsetBytes[tag], front.lengthBytes[tag]);
@@ -168,7 +168,7 @@ export class SimDevice implements EngineIo {
     this.engine.dropArea();
   }
 
-  /** A new process takes over: what the old one had in flight is gone, its maps remain. */
+  /** A new process takes over: the I/O in flight of the old one is gone, its maps remain. */
   restart(keepArea: boolean): void {
     const frontOld = this.engine.front;
     const imageOld = this.engine.image;
@@ -200,7 +200,7 @@ export class SimDevice implements EngineIo {
     if (this.area !== null) this.engine.resumeArea(this.area);
     for (let tag = 0; tag < FRONT_DEPTH; tag++) {
       if (this.frontState[tag] === FrontState.FREE) continue;
-      // Its user has gone with the process.
+      // Its user ended with the process.
       const isIssued = this.frontState[tag] !== FrontState.SUBMITTED;
       if (isIssued && this.shape.isCold && this.world.random.oneIn(4)) {
         this.frontState[tag] = FrontState.FREE;
@@ -226,7 +226,7 @@ export class SimDevice implements EngineIo {
     return this.ios().filter((io) => io.isOfOriginal && io.isWrite).length;
   }
 
-  /** Time continues for blocked writes. */
+  /** A tick for blocked writes. */
   tickArea(): void {
     const { area } = this;
     if (area === null || area.blockedWrites === 0) return;
@@ -235,7 +235,7 @@ export class SimDevice implements EngineIo {
     area.tick();
   }
 
-  // What the engine asks.
+  // The engine's questions.
 
   submitOriginal(tag: number): void {
     this.world.tick();

@@ -1,11 +1,11 @@
 /**
- * One I/O in flight: it moves a few sectors at a time, in either direction, so that others see it half
- * done, and ends when the simulation says so.
+ * One I/O in flight: it moves a few sectors at a time, in either direction, so that others see it half done, and ends
+ * when the simulation says so.
  *
  *     original   WRITE, DISCARD: sectors of the device change     READ, FLUSH: nothing to move
  *     kept       sectors of the device become zero
  *     copy       stage 0: device -> copy window, stage 1: copy window -> slot
- *                of one that goes behind its write stage 1 alone
+ *                a copy that goes behind its write has only stage 1
  *     run        device or slot -> image buffer, or image buffer -> slot
  */
 import { CopyFault, CopyKind, CopyMode, RequestOp, RunKind } from "@blksnap/engine";
@@ -31,11 +31,11 @@ export class SimIo {
   readonly isWrite: boolean;
   private readonly work: number;
   private readonly backward: boolean;
-  /** The tick at which its present part began; its bound has passed; the engine gave it up. */
+  /** The tick at which its present stage began; whether its bound has passed; whether the engine gave it up. */
   since: number = 0;
   isLate: boolean = false;
   isToldLate: boolean = false;
-  /** Its process is dead: the kernel goes on with what it has been given. */
+  /** Its process is dead: the kernel continues the I/O. */
   isOrphan: boolean = false;
   private readonly mode: number = CopyMode.LINKED;
   private stage: number = 0;
@@ -93,18 +93,18 @@ export class SimIo {
     }
   }
 
-  /** True if it is for the original alone, and nothing of the snapshot. */
+  /** True if it concerns only the original. */
   get isOfOriginal(): boolean {
     return this.kind === "original" || this.kind === "kept";
   }
 
-  /** True of a copy that takes along what its write does not need. */
+  /** True for a copy that includes blocks that its write does not need. */
   get goesAhead(): boolean {
     const { ownEnd, rangeEnd } = this.device.engine.copies;
     return this.kind === "copy" && ownEnd[this.id] < rangeEnd[this.id];
   }
 
-  /** True of a copy whose write has been issued. */
+  /** True for a copy whose write is issued. */
   get goesBehind(): boolean {
     return this.kind === "copy" && this.device.engine.copies.mode[this.id] === CopyMode.BEHIND;
   }
@@ -148,7 +148,7 @@ export class SimIo {
     this.device.engine.onCopyRead(this.id);
   }
 
-  /** Moves what is left, or a part of it and fails, and tells the engine. */
+  /** Moves the rest, or a part of it and fails, and tells the engine. */
   complete(random: Random, failure: number, fault: number): void {
     const { engine } = this.device;
     if (failure === 0) this.progress(2 * this.sectors + 1);
@@ -168,7 +168,7 @@ export class SimIo {
     }
   }
 
-  /** What could not be read is not written. */
+  /** Moves a random part; data that could not be read is not written. */
   private progressBeforeFailure(random: Random, fault: number): void {
     if (this.kind !== "copy") this.progress(random.below(this.sectors + 1));
     else if (fault === CopyFault.READ) this.progress(random.below(this.sectors - this.moved + 1));

@@ -1,4 +1,4 @@
-/** The maps of a device, which outlive the process: as they were at the moment of its death. */
+/** The maps of a device, which outlive the process: their content at the moment of its death. */
 import { type CopyPlaces, DiffAreaMap, damageOfRecords, NO_PLACES } from "@blksnap/engine";
 import { lostRanges } from "../whole-maps.js";
 import { FRONT_DEPTH } from "./front-state.js";
@@ -33,7 +33,7 @@ export function newMap(device: SimDevice): DiffAreaMap {
   return DiffAreaMap.create(device.areaBuffer, geometry, undefined, !shape.isSparse, places);
 }
 
-/** The area's map as the next process finds it, with what is lost in it counted. */
+/** The area's map as the next process opens it, with its losses counted. */
 export function openMap({ areaBuffer, shape }: SimDevice): DiffAreaMap {
   const map = DiffAreaMap.open(areaBuffer!, !shape.isSparse);
   const damage = damageOfRecords(map);

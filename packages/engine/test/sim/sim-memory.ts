@@ -1,6 +1,6 @@
 /**
- * Memory of an area's map that comes when it is asked for, or is refused. What has no memory is full of garbage:
- * an engine that looks at it is found by what it makes of that. Maps of the simulation are one slice.
+ * Memory of an area's map, which is granted or denied when the engine asks for it. Parts without memory are full of
+ * garbage, which reveals an engine that reads them. Maps of the simulation are one slice.
  */
 import type { SimDevice } from "./sim-device.js";
 import { require } from "./violation.js";
@@ -18,7 +18,7 @@ export class SimMemory {
     this.device = device;
   }
 
-  /** A new map begins, or none is there any more. */
+  /** A new map begins, or the map is gone. */
   begin(isThere: boolean): void {
     this.asked = false;
     this.isThere = isThere;
@@ -26,13 +26,13 @@ export class SimMemory {
     if (!isThere) this.fill(GARBAGE);
   }
 
-  /** Another process begins; what the file has it keeps. */
+  /** Another process begins; the file keeps its memory. */
   restart(): void {
     this.asked = false;
     this.wasRefused = false;
   }
 
-  /** The last answer was no, or all of the map's blocks are lost for that. */
+  /** The last answer was a denial, or all of the map's blocks are lost because of one. */
   get isRefused(): boolean {
     return this.wasRefused || (this.device.area?.map.slices.isLost(0) ?? false);
   }

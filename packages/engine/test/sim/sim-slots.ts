@@ -1,4 +1,4 @@
-// How the host gives areas slots, refuses them, and takes back what waits there for a chunk.
+// How the host grants slots to areas, denies them, and takes unused ones back.
 import { usedSlots } from "../whole-maps.js";
 import type { SimDevice } from "./sim-device.js";
 import { require } from "./violation.js";
@@ -10,7 +10,7 @@ export function asks({ memory, slotsAsked }: SimDevice): boolean {
   return slotsAsked > 0 || memory.asked;
 }
 
-/** Answers what a device has asked for, memory or slots, or gives one slots that was refused. */
+/** Answers a device's request for memory or slots, or grants slots unasked after a denial. */
 export function answerSlots(device: SimDevice, mayDeny: boolean): void {
   const { area, store } = device;
   const { random } = device.world;

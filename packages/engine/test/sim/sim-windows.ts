@@ -7,7 +7,7 @@ import { IMAGE_DEPTH } from "./image-side.js";
 export class SimWindows {
   private readonly front: Uint32Array[] = [];
   private readonly image: Uint32Array[];
-  /** What the front's are before anything is late, and for the next process. */
+  /** The front's windows before any I/O is late, and those of the next process. */
   private places: readonly Uint32Array[] = [];
   private readonly frontLength: number;
 
@@ -18,13 +18,13 @@ export class SimWindows {
     this.begin();
   }
 
-  /** An area has its own. */
+  /** A new area has its own places. */
   begin(): void {
     this.places = Array.from({ length: FRONT_DEPTH }, () => soiled(this.frontLength));
     this.restart();
   }
 
-  /** A new process has those of the area's map. */
+  /** A new process uses the places of the area's map. */
   restart(): void {
     for (const [tag, place] of this.places.entries()) this.front[tag] = place;
   }
@@ -33,7 +33,7 @@ export class SimWindows {
     return this.allOf(bufferOwner[copy]!)[bufferTag[copy]!]!;
   }
 
-  /** Something late keeps the window: its tag gets another. */
+  /** Late I/O keeps the window: its tag gets another. */
   replace({ bufferOwner, bufferTag }: CopyTable, copy: number): void {
     const windows = this.allOf(bufferOwner[copy]!);
     const tag = bufferTag[copy]!;

@@ -9,7 +9,7 @@ export interface SimWorld {
   readonly random: Random;
   readonly store: SimStore;
   trace(text: () => string): void;
-  /** Called by every callback: where a crash in the middle of an event may strike. */
+  /** Called by every callback: a crash in the middle of an event happens here. */
   tick(): void;
   addIo(io: SimIo): void;
   ios(): readonly SimIo[];
@@ -25,9 +25,9 @@ export interface SimShape {
   copiesMax: number;
   runsMax: number;
   windowBlocks: number;
-  /** Longer copies go before their write. */
+  /** Size of a place; longer copies go before their write. */
   placeBlocks: number;
-  /** Of most writes, at most. */
+  /** The most blocks of most writes. */
   writeBlocks: number;
   /** OverflowPolicy of all areas. */
   overflow: number;
@@ -37,6 +37,6 @@ export interface SimShape {
   hasPlaces: boolean;
   /** One write in so many begins a sequence; 0: none does. */
   sequenceEvery: number;
-  /** Half of the requests are anywhere, not in the part that most are in. */
+  /** Half of the requests go anywhere, not to the hot part. */
   isCold: boolean;
 }

@@ -1,5 +1,5 @@
-// The simulation: some devices, one store, one snapshot at a time, and a random generator that says
-// what happens next. The same seed gives the same run.
+// The simulation: some devices, one store, one snapshot at a time, and a random generator that decides what happens
+// next. The same seed gives the same run.
 import { CopyFault, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import { audit } from "./audit.js";
 import { Failures } from "./failures.js";
@@ -22,13 +22,13 @@ export interface SimOptions {
   seed: number;
   /** Users write in sequence, too, which is copied ahead. */
   hasSequences?: boolean | undefined;
-  /** Users write most where nothing is saved yet, and processes die while copies go behind their writes. */
+  /** Users mostly write unsaved blocks, and processes die while copies go behind their writes. */
   hasFirstWrites?: boolean | undefined;
-  /** With first writes: of up to 16 blocks. */
+  /** With hasFirstWrites: writes of up to 16 blocks. */
   hasLongCopies?: boolean | undefined;
   /** Changes each engine right after it was made: where a test plants a fault. */
   sabotage?: (engine: TrackerEngine) => void;
-  /** Told what happens, for a trace. */
+  /** Called for each event, for a trace. */
   onTrace?: (line: string) => void;
 }
 
@@ -47,14 +47,14 @@ export class Simulation implements SimWorld {
   private readonly hangs: boolean;
   private readonly hasSequences: boolean;
   private readonly hasFirstWrites: boolean;
-  /** Soon, or when more has happened. */
+  /** A process dies after few steps, or after many. */
   private readonly diesOneIn: number;
   private readonly counted: Record<string, number> = {};
   private readonly failures: Failures;
   private version = 1;
   private calm = false;
   private ticksToCrash = 0;
-  /** What the dead process has left in each device's maps. */
+  /** The maps of each device that the dead process has left. */
   private left: SimMaps[] | undefined;
 
   constructor(options: SimOptions) {
@@ -89,7 +89,7 @@ export class Simulation implements SimWorld {
     this.onTrace?.(`${this.steps}: ${text()}`);
   }
 
-  /** From the crash on nothing happens any more, whatever the engine makes of the exception. */
+  /** After the crash nothing happens, whatever the engine does with the exception. */
   tick(): void {
     if (this.left !== undefined) throw new CrashSignal();
     if (this.ticksToCrash === 0) return;
@@ -145,7 +145,7 @@ export class Simulation implements SimWorld {
     }
   }
 
-  /** Lets everything end, then compares all that can be compared. */
+  /** Lets everything end, then compares everything that can be compared. */
   checkAll(): void {
     this.ticksToCrash = 0;
     this.endRequests();
@@ -168,7 +168,7 @@ export class Simulation implements SimWorld {
     return ++this.version;
   }
 
-  /** Stores that hang continue to hang: everybody's requests end all the same, and areas close. */
+  /** Stores that hang keep hanging: all requests still have to end, and areas to close. */
   private endRequests(): void {
     if (this.store.hung === 0) return;
     this.trace(() => "requests end, stores hang");
@@ -187,7 +187,7 @@ export class Simulation implements SimWorld {
     }
   }
 
-  /** Lets what is under way end: no new requests, no failures. Whatever does not end hangs. */
+  /** Lets I/O in flight end: no new requests, no failures. What does not end now hangs. */
   private quiesce(): void {
     this.trace(() => "everything ends");
     this.calm = true;
@@ -198,7 +198,7 @@ export class Simulation implements SimWorld {
       if (this.inFlight.length > 0) this.completeOne();
       else if (this.cycle.phase === Phase.DROPPING) this.cycle.step();
       const asked = this.devices.find(asks);
-      // Time alone must end the wait of those who are blocked.
+      // Ticks alone must end the wait of blocked writes.
       const blocked = this.devices.find((device) => (device.area?.blockedWrites ?? 0) > 0);
       if (asked !== undefined) answerSlots(asked, this.denies);
       else if (this.inFlight.length === 0 && blocked !== undefined) blocked.tickArea();
@@ -215,7 +215,7 @@ export class Simulation implements SimWorld {
     for (const device of this.devices) if (device.held) device.release();
   }
 
-  /** Seldom; rather while a copy goes ahead, which is seldom itself. */
+  /** Rare, but less so while a copy goes ahead, which is rare itself. */
   private hangsOneIn(): number {
     if (this.store.hung !== 0) return 1200;
     if (this.isBehind) return 100;
@@ -258,7 +258,7 @@ export class Simulation implements SimWorld {
   private completeOne(): void {
     if (this.inFlight.length === 0) return;
     const io = this.random.pick(this.inFlight);
-    // Reads of the original linger, so that writes overtake them; what was kept, so that they wait.
+    // Reads of the original linger, so that writes overtake them; kept discards, so that writes wait for them.
     const isBehind = this.hasFirstWrites && io.goesBehind;
     const lingers = (io.kind === "run" && io.readsOriginal()) || io.kind === "kept" || isBehind;
     if (lingers && !this.calm && !this.random.oneIn(5)) return;
@@ -285,8 +285,7 @@ export class Simulation implements SimWorld {
   }
 
   /**
-   * A failed I/O excuses the image request it is for, permits blocks to be lost, or the write that
-   * it was for to be refused.
+   * A failed I/O excuses its image request, or permits blocks to be lost, or its write to be refused.
    */
   private excuse(io: SimIo, failure: number, fault: number): void {
     const { device } = io;
@@ -295,7 +294,7 @@ export class Simulation implements SimWorld {
       const request = device.image.requests[runs.tag[io.id]];
       if (request !== null) request.excused = true;
     } else if (io.goesAhead) {
-      // It went ahead: what its write needs is tried again first.
+      // The copy went ahead: it is first retried with what its write needs.
       return;
     } else if (io.kind === "copy" && copies.owner[io.id] >= front.depth) {
       const request = device.image.requests[copies.owner[io.id] - front.depth];
@@ -347,7 +346,7 @@ export class Simulation implements SimWorld {
     device.permissions.give();
   }
 
-  /** Holds that no take follows: what is held back must continue unharmed. */
+  /** A hold without a take: the held writes must continue unharmed. */
   private holdOrRelease(device: SimDevice): void {
     const taking = this.cycle.phase === Phase.HOLDING || this.cycle.phase === Phase.SWITCHING;
     if (taking && this.cycle.isMember(device)) return;
@@ -370,7 +369,7 @@ export class Simulation implements SimWorld {
     else if (this.faulty) badBlocks.add(this.random.below(blocks));
   }
 
-  /** The process dies: I/O in flight gets somewhere or nowhere, then a new one starts. */
+  /** The process dies: I/O in flight ends or is dropped, then a new process starts. */
   private crash(): void {
     this.crashes++;
     this.ticksToCrash = 0;

@@ -1,6 +1,5 @@
 /**
- * The life of snapshots over all devices, one small step at a time, so that anything else can happen
- * in between.
+ * The life of snapshots over all devices, in small steps, so that anything else can happen in between.
  *
  *     NONE -> ATTACHING -> HOLDING -> (all drained: the instant) -> SWITCHING -> ACTIVE -> DROPPING
  *                 |            |                                       |                      |

@@ -1,5 +1,5 @@
-// The diff storage of the simulation: stores of slots full of garbage, and who the slots belong to. A
-// store may hang: its I/O gets on, but is not answered.
+// The diff storage of the simulation: stores of slots full of garbage, and the owners of the slots. A hung store still
+// moves data, but does not answer.
 import { garbage } from "./content.js";
 import type { Random } from "./random.js";
 import { require } from "./violation.js";
@@ -33,7 +33,7 @@ export class SimStore {
     return this.data.get(slot)!;
   }
 
-  /** Up to `wanted` slots in a row for `device`, none of the stores in `avoid`: [first, count]. */
+  /** Up to `wanted` consecutive slots for `device`, of no store in `avoid`: [first, count]. */
   grant(device: number, wanted: number, random: Random, avoid: number): [number, number] {
     const stores = [...this.free.keys()].filter((store) => ((avoid >> store) & 1) === 0);
     const store = random.pick(stores.length > 0 ? stores : [...this.free.keys()]);
@@ -60,7 +60,7 @@ export class SimStore {
     this.free[slot >> STORE_SHIFT].push(slot);
   }
 
-  /** Takes back all slots of `device` but those in `keep`. */
+  /** Takes back all slots of `device` except those in `keep`. */
   releaseAll(device: number, keep: Set<number>): void {
     for (const [slot, owner] of [...this.owner]) {
       if (owner === device && !keep.has(slot)) this.release(slot, device);
