@@ -46,9 +46,9 @@ async function volume(t) {
   await run(["mount", "/dev/vg/data", "/srv/data"]);
 }
 
-test('"On a real host", copied', async (t) => {
+test('the guide\'s "Quick start", copied', async (t) => {
   await volume(t);
-  const commands = blocksOf(GUIDE, "On a real host", "sh");
+  const commands = blocksOf(GUIDE, "Quick start", "sh");
   for (const verb of ["blksnapd --supervise", "attach", "snapshot_take", "diff", "daemon stop"]) {
     assert.ok(commands.includes(verb), `the section has ${verb}`);
   }
