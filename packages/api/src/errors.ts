@@ -95,7 +95,11 @@ const nbdErrors = {
     400,
     "Give a folder with ca-cert.pem, server-cert.pem, server-key.pem",
   ),
-  NBD_LISTEN_FAILED: failed("EIO", 409, "Give an address of this machine and a port that is free"),
+  NBD_LISTEN_FAILED: failed(
+    "EIO",
+    409,
+    "Give a free port of this machine; a systemd unit must allow AF_INET",
+  ),
   NBD_LISTENER_NOT_FOUND: failed("ENOENT", 404, "See blksnapctl nbd list"),
 } as const;
 

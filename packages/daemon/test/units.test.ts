@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { DEFAULT_SOCKET_PATH } from "@blksnap/api";
+import { DEFAULT_SOCKET_PATH, ERRORS } from "@blksnap/api";
 import { SOCKET_GROUP } from "@blksnap/api-server";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -108,6 +108,12 @@ test("each capability and each protection that is left out has its reason in the
     assert.equal(valuesOf("blksnapd.service", name), [], "given, and not left out");
     assert.match(reasons, name);
   }
+});
+
+test("the unit forbids Internet sockets, and the error of an NBD address names them", () => {
+  const [families = ""] = valuesOf("blksnapd.service", "RestrictAddressFamilies");
+  assert.not.match(families, "AF_INET");
+  assert.match(ERRORS.NBD_LISTEN_FAILED.hint, "AF_INET");
 });
 
 test("the unit starts blksnapd as its options are, and waits as long as it may take", () => {
