@@ -75,6 +75,16 @@ test("the memory of places is taken slice by slice, and others are served betwee
   world.close();
 });
 
+test("of all the memory of an area V8 counts its map only, and so collects no garbage for its windows", () => {
+  const world = attached();
+  world.viewed.length = 0;
+  world.post(2, prepareRequest(world), makeClaim());
+  world.turns(() => world.answers(2).length > 0);
+  assert.equal(world.answers(2), [{ re: 2 }]);
+  assert.equal(world.viewed, [MAP_BYTES + PLACES_BYTES]);
+  world.close();
+});
+
 test("an area that is dropped while its memory is taken is not made, and another may come", () => {
   const world = attached();
   const request = prepareRequest(world);
@@ -135,8 +145,8 @@ test("where memory runs out in the middle of the places an area does without", (
   const world = attached();
   const { advise } = native;
   let calls = 0;
-  native.advise = (buffer, offset, length, advice) =>
-    advice === POPULATE_WRITE && ++calls === 2 ? -ENOMEM : advise(buffer, offset, length, advice);
+  native.advise = (mapping, offset, length, advice) =>
+    advice === POPULATE_WRITE && ++calls === 2 ? -ENOMEM : advise(mapping, offset, length, advice);
   world.post(2, prepareRequest(world), makeClaim());
   world.turns(() => world.answers(2).length > 0);
   assert.equal(world.answers(2), [{ re: 2 }]);

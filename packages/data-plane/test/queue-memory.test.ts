@@ -47,8 +47,8 @@ test("a device that cannot be made gives the buffers back and says why", () => {
 test("a kernel that cannot populate makes the queue all the same", () => {
   const world = new ServerWorld();
   const { advise } = native;
-  native.advise = (buffer, offset, length, advice) =>
-    advice === POPULATE_WRITE ? -22 : advise(buffer, offset, length, advice);
+  native.advise = (mapping, offset, length, advice) =>
+    advice === POPULATE_WRITE ? -22 : advise(mapping, offset, length, advice);
   world.post(1, world.attachRequest(), makeClaim());
   world.turns(() => world.answers(1).length > 0);
   assert.not("error" in (world.answers(1)[0] as object));

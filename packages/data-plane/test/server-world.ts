@@ -4,7 +4,7 @@ import { MessageChannel } from "node:worker_threads";
 import { CbtMap } from "@blksnap/engine";
 import { createMemoryFile, MappedMemory } from "@blksnap/uring";
 import * as assert from "uvu/assert";
-import { native } from "../../uring/dist/native.js";
+import { type NativeMapping, native } from "../../uring/dist/native.js";
 import type { AttachRequest, FromReactor, ReactorRequest } from "../dist/messages.js";
 import { ReactorServer } from "../dist/reactor-server.js";
 
@@ -23,13 +23,15 @@ export const GEOMETRY = {
 export class ServerWorld {
   readonly said: FromReactor[] = [];
   readonly calls: string[] = [];
+  /** Lengths of the mappings whose bytes are read, which V8 counts as its memory. */
+  readonly viewed: number[] = [];
   readonly server: ReactorServer;
   readonly #fds: number[] = [];
   readonly #channel = new MessageChannel();
   readonly #wakeFd: number;
   readonly #original = { ...native };
-  /** Memory of the size of the queue's buffers that is mapped. */
-  mapped = 0;
+  /** Mappings as long as the queue's buffers. */
+  readonly #buffers = new Set<unknown>();
 
   constructor() {
     this.#wakeFd = native.eventFd(0, 0o2000000);
@@ -74,6 +76,11 @@ export class ServerWorld {
     };
   }
 
+  /** How many of them there are. */
+  get mapped(): number {
+    return this.#buffers.size;
+  }
+
   closeFile(fd: number): void {
     this.#fds.splice(this.#fds.indexOf(fd), 1);
     closeSync(fd);
@@ -113,22 +120,28 @@ export class ServerWorld {
   }
 
   #watch(): void {
-    const { advise, updateBuffer, mapMemory, unmap } = this.#original;
-    native.advise = (buffer, offset, length, advice) => {
+    const { advise, updateBuffer, mapMemory, bytesOf, unmap } = this.#original;
+    native.bytesOf = (mapping) => {
+      const bytes = bytesOf(mapping);
+      this.viewed.push(bytes.byteLength);
+      return bytes;
+    };
+    native.advise = (mapping, offset, length, advice) => {
       if (advice === POPULATE_WRITE) this.calls.push(`populate ${offset} ${length}`);
-      return advise(buffer, offset, length, advice);
+      return advise(mapping, offset, length, advice);
     };
     native.updateBuffer = (handle, index, address, length) => {
       if (length > 0) this.calls.push(`register ${length}`);
       return updateBuffer(handle, index, address, length);
     };
     native.mapMemory = (length, flags) => {
-      if (length === BUFFERS_BYTES) this.mapped++;
-      return mapMemory(length, flags);
+      const made = mapMemory(length, flags);
+      if (length === BUFFERS_BYTES) this.#buffers.add((made as NativeMapping).mapping);
+      return made;
     };
-    native.unmap = (buffer, mapping) => {
-      if (buffer.byteLength === BUFFERS_BYTES) this.mapped--;
-      return unmap(buffer, mapping);
+    native.unmap = (mapping, buffer) => {
+      this.#buffers.delete(mapping);
+      return unmap(mapping, buffer);
     };
   }
 }

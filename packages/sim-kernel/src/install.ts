@@ -44,7 +44,7 @@ export function activate(machine: SimMachine): () => void {
 function guarded(machine: SimMachine): object {
   const table = new SimNative(machine).table() as unknown as Record<string, unknown>;
   for (const [name, call] of Object.entries(table)) {
-    if (name === "Watcher" || name === "addressOf") continue;
+    if (name === "Watcher" || name === "bytesOf") continue;
     table[name] = (...words: unknown[]): unknown => {
       if (machine.isDying) throw new Killed();
       return (call as (...words: unknown[]) => unknown)(...words);

@@ -25,7 +25,6 @@ export class Mapping {
 export class Memory {
   #next = FIRST_ADDRESS;
   readonly #byGranule = new Map<number, Mapping>();
-  readonly #byBuffer = new Map<ArrayBuffer, Mapping[]>();
 
   add(buffer: ArrayBuffer, onEnd?: () => void): Mapping {
     const address = this.#next;
@@ -33,27 +32,16 @@ export class Memory {
     this.#next += granules * GRANULE_BYTES;
     const mapping = new Mapping(buffer, address, onEnd);
     for (let i = 0; i < granules; i++) this.#byGranule.set(address / GRANULE_BYTES + i, mapping);
-    const same = this.#byBuffer.get(buffer);
-    if (same === undefined) this.#byBuffer.set(buffer, [mapping]);
-    else same.push(mapping);
     return mapping;
   }
 
-  addressOf(buffer: ArrayBuffer): number {
-    return this.#byBuffer.get(buffer)?.at(-1)?.address ?? 0;
-  }
-
-  /** Ends a mapping; a buffer that was mapped twice stays with the other. */
+  /** Ends a mapping. Calling it again does nothing. */
   remove(mapping: Mapping): void {
     const first = mapping.address / GRANULE_BYTES;
+    if (this.#byGranule.get(first) !== mapping) return;
     for (let i = 0; this.#byGranule.get(first + i) === mapping; i++) {
       this.#byGranule.delete(first + i);
     }
-    const same = this.#byBuffer.get(mapping.buffer) ?? [];
-    const at = same.indexOf(mapping);
-    if (at < 0) return;
-    same.splice(at, 1);
-    if (same.length === 0) this.#byBuffer.delete(mapping.buffer);
     mapping.onEnd?.();
   }
 

@@ -94,16 +94,17 @@ export class SimNative {
       limitWorkers: () => 0,
       mapMemory: (lengthBytes) => this.#mapped(machine.memory.add(new ArrayBuffer(lengthBytes))),
       mapFile: (fd, offsetBytes, lengthBytes) => this.#mapFile(fd, offsetBytes, lengthBytes),
-      unmap: (_buffer, mapping) => {
+      bytesOf: (mapping) => (mapping as Mapping).buffer,
+      unmap: (mapping) => {
         const { users } = mapping as Mapping;
         if (users > 0) machine.violation(`memory was unmapped under ${users} pieces of I/O`);
         machine.runningProcess?.mappings.delete(mapping as Mapping);
         machine.memory.remove(mapping as Mapping);
         return 0;
       },
-      addressOf: (buffer) => machine.memory.addressOf(buffer),
-      advise: (buffer, offsetBytes, lengthBytes, advice) => {
-        if (advice === MADV_DONTNEED) new Uint8Array(buffer, offsetBytes, lengthBytes).fill(0);
+      advise: (mapping, offsetBytes, lengthBytes, advice) => {
+        const { bytes } = mapping as Mapping;
+        if (advice === MADV_DONTNEED) bytes.fill(0, offsetBytes, offsetBytes + lengthBytes);
         return 0;
       },
       ioctl: (fd, request, argument) => this.#ioctl(fd, request, argument),
@@ -211,7 +212,7 @@ export class SimNative {
 
   #mapped(mapping: Mapping): NativeMapping {
     this.#machine.process.mappings.add(mapping);
-    return { buffer: mapping.buffer, mapping };
+    return { address: mapping.address, mapping };
   }
 
   #mapFile(fd: number, offsetBytes: number, lengthBytes: number): NativeMapping | number {

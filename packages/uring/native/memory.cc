@@ -1,4 +1,4 @@
-// Memory and files mapped into JavaScript as external ArrayBuffers.
+// Memory and files mapped for JavaScript, which gets an external ArrayBuffer of those whose bytes it reads.
 //
 // A mapping must be given back by hand (unmap): one that waits for garbage collection keeps the
 // file below it open, and DEL_DEV of a ublk device waits for the mapping of its descriptors. The
@@ -11,7 +11,7 @@
 namespace uring {
 namespace {
 
-struct Mapping {
+struct Mapping : std::enable_shared_from_this<Mapping> {
   void* address;
   size_t length;
 
@@ -26,13 +26,18 @@ struct Mapping {
   }
 };
 
-// Answers {buffer, mapping}: unmap() takes both.
+// Answers {address, mapping}.
 Napi::Value Mapped(Napi::Env env, void* address, size_t length) {
-  auto mapping = std::make_shared<Mapping>(address, length);
   auto result = Napi::Object::New(env);
-  result["buffer"] = WrapMemory(env, address, length, mapping);
-  result["mapping"] = Handle(env, mapping);
+  result["address"] = Number(env, static_cast<double>(reinterpret_cast<uintptr_t>(address)));
+  result["mapping"] = Handle(env, std::make_shared<Mapping>(address, length));
   return result;
+}
+
+// bytesOf(mapping): once at most for each, as V8 has one ArrayBuffer for an address.
+Napi::Value BytesOf(const Napi::CallbackInfo& info) {
+  auto& mapping = FromHandle<Mapping>(info, 0);
+  return WrapMemory(info.Env(), mapping.address, mapping.length, mapping.shared_from_this());
 }
 
 Napi::Value MapMemory(const Napi::CallbackInfo& info) {
@@ -88,33 +93,30 @@ Napi::Value MapFile(const Napi::CallbackInfo& info) {
   return Mapped(info.Env(), address, length);
 }
 
-// unmap(buffer, mapping)
+// unmap(mapping, buffer): the buffer is undefined where bytesOf() was not called.
 Napi::Value Unmap(const Napi::CallbackInfo& info) {
-  auto buffer = info[0].As<Napi::ArrayBuffer>();
-  auto& mapping = FromHandle<Mapping>(info, 1);
+  auto& mapping = FromHandle<Mapping>(info, 0);
   if (mapping.length == 0) return Number(info.Env(), 0);
-  if (mapping.address != buffer.Data() || mapping.length != buffer.ByteLength()) {
-    errno = EINVAL;
-    return Result(info.Env(), -1);
+  if (info[1].IsArrayBuffer()) {
+    auto buffer = info[1].As<Napi::ArrayBuffer>();
+    if (mapping.address != buffer.Data() || mapping.length != buffer.ByteLength()) {
+      errno = EINVAL;
+      return Result(info.Env(), -1);
+    }
+    // Detached before it is unmapped, so that no view can reach the hole.
+    Detach(info.Env(), buffer);
   }
-  // Detached before it is unmapped, so that no view can reach the hole.
-  Detach(info.Env(), buffer);
   mapping.Release();
   return Number(info.Env(), 0);
 }
 
-Napi::Value AddressOf(const Napi::CallbackInfo& info) {
-  auto buffer = info[0].As<Napi::ArrayBuffer>();
-  return Number(info.Env(), static_cast<double>(reinterpret_cast<uintptr_t>(buffer.Data())));
-}
-
-// advise(buffer, offset, length, advice)
+// advise(mapping, offset, length, advice)
 Napi::Value Advise(const Napi::CallbackInfo& info) {
-  auto buffer = info[0].As<Napi::ArrayBuffer>();
-  auto* base = static_cast<uint8_t*>(buffer.Data());
+  auto& mapping = FromHandle<Mapping>(info, 0);
+  auto* base = static_cast<uint8_t*>(mapping.address);
   const uint64_t offset = U64(info, 1);
   const uint64_t length = U64(info, 2);
-  if (length > buffer.ByteLength() || offset > buffer.ByteLength() - length) {
+  if (length > mapping.length || offset > mapping.length - length) {
     errno = EINVAL;
     return Result(info.Env(), -1);
   }
@@ -145,7 +147,7 @@ void InitMemory(Napi::Env env, Napi::Object exports) {
   exports["mapMemory"] = Napi::Function::New(env, MapMemory, "mapMemory");
   exports["mapFile"] = Napi::Function::New(env, MapFile, "mapFile");
   exports["unmap"] = Napi::Function::New(env, Unmap, "unmap");
-  exports["addressOf"] = Napi::Function::New(env, AddressOf, "addressOf");
+  exports["bytesOf"] = Napi::Function::New(env, BytesOf, "bytesOf");
   exports["advise"] = Napi::Function::New(env, Advise, "advise");
 }
 

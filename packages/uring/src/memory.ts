@@ -18,21 +18,29 @@ const MADV_POPULATE_WRITE = 23;
  * all while its thread sits in a reactor's loop), and until then keeps its file open.
  */
 export class MappedMemory {
-  /** The bytes. After unmap() its length is 0, and so is that of every view on it. */
-  readonly buffer: ArrayBuffer;
   /** Where it stands in this process; exact, since user addresses stay below 2^47. */
   readonly address: number;
   readonly lengthBytes: number;
   readonly #mapping: unknown;
+  #buffer: ArrayBuffer | undefined;
 
-  private constructor(mapped: NativeMapping | number, what: string) {
+  private constructor(mapped: NativeMapping | number, lengthBytes: number, what: string) {
     if (typeof mapped === "number") {
       throw new UringError("MAP_FAILED", `cannot map ${what}`, mapped);
     }
-    this.buffer = mapped.buffer;
     this.#mapping = mapped.mapping;
-    this.address = native.addressOf(mapped.buffer);
-    this.lengthBytes = mapped.buffer.byteLength;
+    this.address = mapped.address;
+    this.lengthBytes = lengthBytes;
+  }
+
+  /**
+   * The bytes. After unmap() its length is 0, and so is that of every view on it.
+   * From its first use on V8 counts all of them as memory of its own, and collects garbage for every few MiB that are
+   * new: what only the kernel transfers had better do without.
+   */
+  get buffer(): ArrayBuffer {
+    this.#buffer ??= native.bytesOf(this.#mapping);
+    return this.#buffer;
   }
 
   /**
@@ -45,6 +53,7 @@ export class MappedMemory {
     assert(rounded > 0 && rounded <= 2 ** 32, `mapping length ${lengthBytes}`);
     const memory = new MappedMemory(
       native.mapMemory(rounded, MapFlag.NORESERVE),
+      rounded,
       `${rounded} bytes of memory`,
     );
     // A fork would write-protect it under the reactors, and copy what is pinned for the kernel.
@@ -75,6 +84,7 @@ export class MappedMemory {
       access === "read" ? MapProtection.READ : MapProtection.READ | MapProtection.WRITE;
     return new MappedMemory(
       native.mapFile(fd, offsetBytes, lengthBytes, protection, MapFlag.SHARED),
+      lengthBytes,
       `${lengthBytes} bytes of descriptor ${fd}`,
     );
   }
@@ -89,17 +99,18 @@ export class MappedMemory {
    * each page. False where the kernel does not know how, or has none: they are taken later, then.
    */
   populate(offsetBytes: number, lengthBytes: number): boolean {
-    return native.advise(this.buffer, offsetBytes, lengthBytes, MADV_POPULATE_WRITE) >= 0;
+    return native.advise(this.#mapping, offsetBytes, lengthBytes, MADV_POPULATE_WRITE) >= 0;
   }
 
   #advise(offsetBytes: number, lengthBytes: number, advice: number, what: string): void {
-    const status = native.advise(this.buffer, offsetBytes, lengthBytes, advice);
+    const status = native.advise(this.#mapping, offsetBytes, lengthBytes, advice);
     if (status < 0) throw new UringError("MAP_FAILED", `cannot ${what}`, status);
   }
 
   /** Ends the mapping now. Calling it again does nothing. */
   unmap(): void {
-    native.unmap(this.buffer, this.#mapping);
+    native.unmap(this.#mapping, this.#buffer);
+    this.#buffer ??= new ArrayBuffer(0);
   }
 }
 

@@ -1,9 +1,9 @@
 import { fileURLToPath } from "node:url";
 import { loadAddon, programBeside } from "./addon-file.js";
 
-/** A mapping as the addon hands it out: the bytes, and what unmap() needs. */
+/** A mapping as the addon hands it out: where it stands, and what other calls take for it. */
 export interface NativeMapping {
-  readonly buffer: ArrayBuffer;
+  readonly address: number;
   readonly mapping: unknown;
 }
 
@@ -60,9 +60,11 @@ export interface UringNative {
     protection: number,
     flags: number,
   ): NativeMapping | number;
-  unmap(buffer: ArrayBuffer, mapping: unknown): number;
-  addressOf(buffer: ArrayBuffer): number;
-  advise(buffer: ArrayBuffer, offsetBytes: number, lengthBytes: number, advice: number): number;
+  /** Once at most for each mapping. */
+  bytesOf(mapping: unknown): ArrayBuffer;
+  /** @param buffer what bytesOf() has answered, if it was called */
+  unmap(mapping: unknown, buffer: ArrayBuffer | undefined): number;
+  advise(mapping: unknown, offsetBytes: number, lengthBytes: number, advice: number): number;
   ioctl(fd: number, request: number, argument: ArrayBufferView | number): number;
   ioctlAsync(fd: number, request: number, argument: ArrayBufferView | number): Promise<number>;
   lockFile(fd: number, type: number): number;

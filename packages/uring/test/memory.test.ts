@@ -24,6 +24,27 @@ test("unmapping empties the views and gives the address range back", () => {
   memory.unmap();
 });
 
+test("V8 counts memory as its own from the first use of its bytes on", () => {
+  const bytes = 64 << 20;
+  const counted = (): boolean => process.memoryUsage().external >= bytes;
+  const memory = MappedMemory.anonymous(bytes);
+  assert.ok(memory.populate(0, PAGE_BYTES));
+  assert.not(counted());
+  assert.is(new Uint8Array(memory.buffer)[PAGE_BYTES], 0);
+  assert.ok(counted());
+  assert.is(memory.buffer, memory.buffer);
+  memory.unmap();
+  assert.not(counted());
+});
+
+test("memory whose bytes nobody has read has none once it is unmapped", () => {
+  const memory = MappedMemory.anonymous(PAGE_BYTES);
+  memory.unmap();
+  assert.not(isMapped(memory.address));
+  assert.is(memory.buffer.byteLength, 0);
+  assert.not(memory.populate(0, PAGE_BYTES));
+});
+
 test("discarded pages read as zeroes, and only they", () => {
   const memory = MappedMemory.anonymous(3 * PAGE_BYTES);
   const bytes = new Uint8Array(memory.buffer).fill(1);
