@@ -77,7 +77,7 @@ export class AreaMapFile implements CompletionHandler {
         isWholeMap(geometry),
         places,
       );
-      return new AreaMapFile(reactor, fd, memory, made);
+      return new AreaMapFile(reactor, fd, memory, made, true);
     });
   }
 
@@ -87,14 +87,20 @@ export class AreaMapFile implements CompletionHandler {
     return reactor.attempt(() => {
       const memory = MappedMemory.file(fd, 0, lengthBytes);
       reactor.noteTaken(() => memory.unmap());
-      return new AreaMapFile(reactor, fd, memory, DiffAreaMap.open(memory.buffer));
+      return new AreaMapFile(reactor, fd, memory, DiffAreaMap.open(memory.buffer), false);
     });
   }
 
-  private constructor(reactor: Reactor, fd: number, memory: MappedMemory, map: DiffAreaMap) {
+  private constructor(
+    reactor: Reactor,
+    fd: number,
+    memory: MappedMemory,
+    map: DiffAreaMap,
+    isPopulated: boolean,
+  ) {
     this.#memory = memory;
     this.map = map;
-    this.places = this.map.copyRecords && this.#placesIn(this.map.copyRecords);
+    this.places = map.copyRecords && this.#placesIn(map.copyRecords, isPopulated);
     const isWhole = isWholeMap(this.map.geometry);
     this.#fileIndex = isWhole ? NONE : reactor.addFile(fd);
     this.#handlerId = isWhole ? NONE : reactor.addHandler(this);
@@ -148,8 +154,10 @@ export class AreaMapFile implements CompletionHandler {
     this.#letGo();
   }
 
-  #placesIn({ count, placeBytes, placesOffsetBytes: offsetBytes }: CopyRecords): PlacesOfMap {
+  #placesIn(records: CopyRecords, isPopulated: boolean): PlacesOfMap {
+    const { count, placeBytes, placesOffsetBytes: offsetBytes } = records;
     return {
+      isPopulated,
       count,
       placeBytes,
       offsetBytes,

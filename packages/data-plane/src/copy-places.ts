@@ -39,6 +39,8 @@ const LONG_MAX_BYTES = 4 * 2 ** 20;
 export interface PlacesOfMap extends CopyPlaces {
   readonly memory: MappedMemory;
   readonly offsetBytes: number;
+  /** The mapping has all pages of them. */
+  readonly isPopulated: boolean;
   /** The mapping stays until each that holds it has let it go. */
   hold(): void;
   letGo(): void;

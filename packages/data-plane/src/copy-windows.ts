@@ -109,7 +109,7 @@ export class CopyWindows {
     this.#windowsOf = new Array<IoBuffers>(engine.copies.size).fill(this.#near);
     this.#longOf = new Int32Array(engine.copies.size).fill(NO_WINDOW);
     this.#bufferIndex = new Int32Array(engine.copies.size);
-    this.#registeredIndex = this.#register(this.#registered, 0, this.#registered.lengthBytes);
+    this.#registeredIndex = this.#registerOwn();
     this.#placesIndex = this.#registerPlaces();
     this.#onIdle = options.onIdle;
     this.#long = LongWindows.of(reactor);
@@ -234,10 +234,15 @@ export class CopyWindows {
    * Copies do without where there is no place or no memory for it. Pages that were never touched are not
    * registered: with them, User Mode Linux 7.3 has transferred other bytes than those that are seen here.
    */
-  #register(memory: MappedMemory, offsetBytes: number, lengthBytes: number): number {
-    if (!memory.populate(offsetBytes, lengthBytes)) return NOT_REGISTERED;
+  #registerOwn(): number {
+    const { address, lengthBytes } = this.#registered;
+    if (!this.#registered.populate(0, lengthBytes)) return NOT_REGISTERED;
+    return this.#register(address, lengthBytes);
+  }
+
+  #register(address: number, lengthBytes: number): number {
     try {
-      return this.#reactor.addBuffer(memory.address + offsetBytes, lengthBytes);
+      return this.#reactor.addBuffer(address, lengthBytes);
     } catch {
       return NOT_REGISTERED;
     }
@@ -245,7 +250,9 @@ export class CopyWindows {
 
   #registerPlaces(): number {
     if (this.#places === undefined) return NOT_REGISTERED;
-    const { count, placeBytes, offsetBytes, memory } = this.#places;
-    return this.#register(memory, offsetBytes, count * placeBytes);
+    const { count, placeBytes, offsetBytes, memory, isPopulated } = this.#places;
+    const lengthBytes = count * placeBytes;
+    if (!isPopulated && !memory.populate(offsetBytes, lengthBytes)) return NOT_REGISTERED;
+    return this.#register(memory.address + offsetBytes, lengthBytes);
   }
 }

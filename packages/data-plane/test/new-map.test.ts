@@ -19,6 +19,9 @@ const PLACES_BYTES = 4096 + DEPTH * 65_536;
 
 let worlds = 0;
 
+/** Of four tags, a block at either end of a request. */
+const IMAGE_WINDOWS_BYTES = 4 * 2 * 4096;
+
 /** With a device that is attached. */
 function attached(): ServerWorld {
   worlds++;
@@ -70,6 +73,13 @@ test("the memory of places is taken slice by slice, and others are served betwee
     return `populate ${MAP_BYTES + doneBytes} ${Math.min(SLICE_BYTES, PLACES_BYTES - doneBytes)}`;
   });
   assert.equal(world.calls.slice(0, slices.length), slices);
+  // In one turn: what an image's copies and the last tags' go through, and no place for a second time.
+  const rest = world.calls.slice(slices.length);
+  assert.equal(rest, [
+    `populate 0 ${IMAGE_WINDOWS_BYTES}`,
+    `register ${IMAGE_WINDOWS_BYTES}`,
+    `register ${DEPTH * 65_536}`,
+  ]);
   assert.is(mapped(), 1, "the area has what was populated");
   assert.is(areaOf(world, 4), AREA);
   world.close();
