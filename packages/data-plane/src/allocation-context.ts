@@ -1,11 +1,11 @@
 /**
- * `base:allocation` of fronts and images, from the holes that the original had when they were queried:
+ * `base:allocation` of fronts and images, from the holes that the original had when it was queried:
  *
  * ```
- *   take ──▶ the original is looked at ──▶ the request
- *                     │                         │
- *                  a hole          no write since, by the map of what is written
- *                     └────────────┬────────────┘
+ *   take ──▶ the original is queried ──▶ the request
+ *                     │                     │
+ *                  a hole      no write since, according to the map of writes
+ *                     └──────────┬──────────┘
  *                       it reads as zero: a hole
  * ```
  *
@@ -19,26 +19,26 @@ import { REACTOR_TURN_UNITS } from "./turns.js";
 
 const EMPTY: number = AllocationFlag.HOLE | AllocationFlag.ZERO;
 
-/** Holes of an original. */
+/** Holes of an original, as a query found them. */
 export interface KnownHoles {
-  /** Where each begins and ends, ascending: two numbers for each. */
+  /** Start and end of each, ascending: two numbers for each. */
   readonly ends: Float64Array;
-  /** The map's, before the original was looked at. */
+  /** The CBT map's generation before the query. */
   readonly generation: Uint8Array;
-  /** The number that writes had then. */
+  /** The number that the map gave to writes at that time. */
   readonly number: number;
 }
 
 class Holes {
   readonly #ends: Float64Array;
-  /** The part that the last search led to is in one. */
+  /** Whether the part that the last endOf() found is a hole. */
   isHole = false;
 
   constructor(ends: Float64Array) {
     this.#ends = ends;
   }
 
-  /** @returns where the hole, or the data, ends that begins before or at a byte */
+  /** @returns the end of the hole, or of the data, that the byte lies in */
   endOf(offsetBytes: number): number {
     const ends = this.#ends;
     let low = 0;
@@ -53,24 +53,24 @@ class Holes {
   }
 }
 
-/** Where the original had no hole, all is data; in its holes, block by block, what is not as it was then. */
+/** Everything outside the original's holes is data; inside them, block by block, what was written since. */
 abstract class AllocationContext implements MetaContext {
   readonly name: string = BASE_ALLOCATION;
   readonly reachBytes: number;
   flags = 0;
-  /** What sameUntil() has looked at has not been written to since. */
+  /** The blocks that sameUntil() has looked at were not written since. */
   protected isAsItWas = false;
   readonly #holes: Holes;
   readonly #blockBytes: number;
 
-  /** @param reachBlocks what one turn is enough for */
+  /** @param reachBlocks the most blocks to look at in one turn */
   protected constructor(holes: KnownHoles, blockBytes: number, reachBlocks: number) {
     this.#holes = new Holes(holes.ends);
     this.#blockBytes = blockBytes;
     this.reachBytes = reachBlocks * blockBytes;
   }
 
-  /** Whether anything is known at all now. */
+  /** Whether the holes still say anything. */
   protected abstract isKnown(): boolean;
 
   /** End of a run of blocks from `block` on of which all or none were written to; at most `end`. */
@@ -150,14 +150,14 @@ class ImageAllocation extends AllocationContext {
   }
 }
 
-/** @param holes of the original; null where nothing is known of them */
+/** @param holes of the original; null if they are unknown */
 export function frontAllocation(cbt: CbtMap, holes: KnownHoles | null): MetaContext {
   return holes === null ? allData() : new FrontAllocation(cbt, holes);
 }
 
 /**
- * @param holes that the original had at some time after the take @param isReadable whether the image still shows
- * something
+ * @param holes that the original had at some time after the take
+ * @param isReadable whether the image can still be read
  */
 export function imageAllocation(
   map: DiffAreaMap,

@@ -1,6 +1,6 @@
 /**
  * Writes the whole map of an area into the log of its journal's successor, part by part. Each part gives the state
- * when its commit is sealed; commits in between are in the log anyway.
+ * at the time when its commit is sealed; changes in between are in the log as well.
  */
 import type { DiffAreaMap } from "@blksnap/engine";
 import type { JournalWriter } from "@blksnap/journal";
@@ -13,11 +13,11 @@ export class AreaCompaction implements Compaction {
   firstSequence = 0;
   readonly #encoder: AreaEncoder;
   readonly #onEnd: (firstSequence: number | null) => void;
-  /** The commit that has its last part. */
+  /** The commit that has the last part. */
   #lastCommit: number | undefined;
   #ended = false;
 
-  /** @param onEnd all is on the medium; null: given up */
+  /** @param onEnd called when everything is on the medium; with null if it was given up */
   constructor(map: DiffAreaMap, onEnd: (firstSequence: number | null) => void) {
     this.#encoder = new AreaEncoder(map);
     this.#onEnd = onEnd;
@@ -43,7 +43,7 @@ export class AreaCompaction implements Compaction {
     }
   }
 
-  /** Tells how it ended, once. */
+  /** Calls onEnd, once. */
   end(firstSequence: number | null): void {
     if (this.#ended) return;
     this.#ended = true;

@@ -1,4 +1,4 @@
-/** What happened since a diff area was attached, and which of its slots are in use. */
+/** Counts what happened since a diff area was attached, and which of its slots are in use. */
 import type { DiffArea, EngineCounters } from "@blksnap/engine";
 import type { AreaId } from "./area-id.js";
 
@@ -6,18 +6,18 @@ export interface AreaCounters
   extends Pick<EngineCounters, "copiedBytes" | "blockedWrites" | "refusedWrites" | "lateIo"> {
   /** The area; null without one. */
   readonly id: AreaId | null;
-  /** Writes that wait for room at this moment. */
+  /** Writes that wait for room now. */
   readonly blockedNow: number;
   /** Slots that hold a chunk. */
   readonly slotsUsed: number;
-  /** Slots that wait for a chunk, as extents: first slot and count, in turn. */
+  /** Slots granted and not used yet, as extents: first slot and count, alternating. */
   readonly spareExtents: readonly number[];
   readonly lostBytes: number;
-  /** In how many ranges that is. */
+  /** Number of lost ranges. */
   readonly lostRanges: number;
 }
 
-/** What is in an area that an earlier daemon has left. */
+/** Counts of an area that an earlier daemon has left. */
 export interface AreaFigures {
   readonly slotsUsed: number;
   readonly lostBlocks: number;
@@ -42,7 +42,7 @@ export class AreaCounter {
   readonly #before: EngineCounters;
   readonly #figures: AreaFigures | undefined;
 
-  /** @param figures of an area that an earlier daemon has left */
+  /** @param figures counts of the area, if an earlier daemon has left it */
   constructor(area: DiffArea, before: EngineCounters, figures?: AreaFigures) {
     this.#area = area;
     this.#before = before;

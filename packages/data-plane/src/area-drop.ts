@@ -1,9 +1,9 @@
-/** The end of an area's copying: begun once, told to the last caller. */
+/** Dropping an area: begun once, reported to the last caller. */
 export class AreaDrop {
   #isDone = false;
   #told: (() => void) | undefined;
 
-  /** True where it is to be begun now. A caller that asks again had given up waiting. */
+  /** True if the drop is to begin now. A caller that asks again has given up waiting for the first answer. */
   begin(onClosed: () => void): boolean {
     if (this.#isDone) {
       onClosed();
@@ -14,7 +14,7 @@ export class AreaDrop {
     return !isBegun;
   }
 
-  /** Nothing refers to the area any more. */
+  /** Nothing uses the area any more. */
   done(): void {
     this.#isDone = true;
     const told = this.#told;

@@ -1,18 +1,18 @@
 /**
- * All that the map of a diff area has, as entries of its journal, in bounded steps: while a reactor continues
- * writing the map, or all at once before it does.
+ * Writes the whole map of a diff area as entries of its journal, in bounded steps: while a reactor continues to
+ * change the map, or all at once before that.
  *
- * Each entry is true of the map at the moment of its step. So any of them may be missing in a log that
- * knows all that happened before, as the last ones are after a power cut; and in a log that begins
- * empty, entries of the steps and of what happens between them, in this order, make the same map.
+ * Each entry is true of the map at the time of its step. So a log with all earlier changes may lack any of them, as it
+ * may lack the last ones after a power cut; and in an empty log the entries of the steps and of the changes in between,
+ * in this order, give the same map.
  *
- * A chunk costs one entry for each run of whole words of 32 equal blocks, and never more than two for each
- * word: those have a bit per block.
+ * A chunk costs one entry for each run of whole words of 32 equal blocks, and never more than two for each word: those
+ * have one bit per block.
  */
 import { type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
 import { type AppendEntry, AreaOp, blockRange, maskOp } from "./journal-entries.js";
 
-/** Entries that a step may have besides those that it counts. */
+/** Entries that a step may append besides those that it counts. */
 const SPARE_ENTRIES = 3;
 
 export class AreaEncoder {
@@ -20,10 +20,10 @@ export class AreaEncoder {
   /** Where the next step begins: a chunk, and a block of it. */
   #chunk = 0;
   #block = 0;
-  /** What a chunk that is done in part had: it begins again when that has changed. */
+  /** State of a partly encoded chunk, which restarts if that has changed. */
   #slot = NO_SLOT;
   #wasReleased = false;
-  /** Chunks in a row that were released as a whole. */
+  /** Start of the current row of chunks that were released as a whole. */
   #releasedFrom = 0;
   #releasedCount = 0;
   #entriesLeft = 0;
@@ -38,6 +38,7 @@ export class AreaEncoder {
   }
 
   /**
+   * Appends the entries of the next part of the map.
    * @param entriesMax how many entries it may append; at least 4
    * @param unitsMax about how many chunks, and words of bitmaps, it may look at
    */
@@ -54,7 +55,7 @@ export class AreaEncoder {
     this.#flushReleased();
   }
 
-  /** Answers false where the chunk is not done yet. */
+  /** Returns false if the chunk is not complete yet. */
   #encode(chunk: number): boolean {
     const map = this.#map;
     const slot = map.slotOf(chunk);
@@ -76,7 +77,7 @@ export class AreaEncoder {
     return true;
   }
 
-  /** Encodes a run, or what there is up to the next multiple of 32 blocks. Answers where that ends. */
+  /** Encodes a run, or what precedes the next multiple of 32 blocks. Returns where that ends. */
   #encodeBlocks(chunk: number, slot: number, from: number, blocks: number): number {
     const map = this.#map;
     const word = from >> 5;
@@ -84,7 +85,7 @@ export class AreaEncoder {
     const asked = bitsOf(from, wordEnd);
     const data = map.dataBits(chunk, word) & asked;
     const holes = map.holeBits(chunk, word) & asked;
-    // All that was asked for is one run: it may continue behind the word.
+    // All blocks belong to one run, which may continue after the word.
     if (data === asked) return this.#run(AreaOp.SAVED, chunk, slot, from, blocks);
     const holeOp = this.#wasReleased ? AreaOp.ZERO : AreaOp.LOST;
     if (holes === asked) return this.#run(holeOp, chunk, 0, from, blocks);

@@ -1,2 +1,2 @@
-/** A UUID: of one diff area, and of no other at any time. Its bytes are in maps and journals. */
+/** A UUID that identifies one diff area for all time. Its bytes are in maps and journals. */
 export type AreaId = string;

@@ -1,4 +1,4 @@
-/** What the I/O of a diff area is made with. */
+/** What the I/O of a diff area needs. */
 import type { TrackerEngine } from "@blksnap/engine";
 import type { Reactor } from "@blksnap/uring";
 import type { PlacesOfMap } from "./copy-places.js";
@@ -10,20 +10,20 @@ export interface AreaIoOptions {
   readonly reactor: Reactor;
   readonly ticker: IoTicker;
   readonly engine: TrackerEngine;
-  /** Is told when a copy has ended. */
+  /** Receives the beginning and the end of each copy. */
   readonly copyDurations: CopyDurations;
   /** Index of the original among the ring's registered files. */
   readonly originalIndex: number;
   readonly storeFds: readonly number[];
   readonly frontDepth: number;
-  /** Tags of the image's device: those of NBD follow. */
+  /** Tags of the image's device; those of NBD follow. */
   readonly imageDepth: number;
   readonly frontWindowBytes: number;
   readonly imageWindowBytes: number;
   readonly slotBytes: number;
-  /** Of a map that has them. */
+  /** Undefined if the map has no places. */
   readonly places?: PlacesOfMap | undefined;
-  /** Of a persistent snapshot. */
+  /** Undefined unless the snapshot is persistent. */
   readonly journal: AreaJournalSetup | undefined;
 }
 

@@ -8,15 +8,15 @@
  *   run    READ original | READ slot ─▶ buffer of the image tag ─▶ WRITE slot
  * ```
  *
- * A copy that may go behind its write (CopyMode) first only reads: its slot is written when the engine knows that the
- * read has ended, and issues the write of the original in the same call.
+ * A copy that may go behind its write (CopyMode) only reads at first: its slot is written when onCopyRead() has told
+ * the engine that the read has ended, and together with the original, which the engine writes in the same call.
  *
  * A copy's id is freed only after both completions, so that no late one can meet a new copy with the same id. A short
  * transfer breaks the link and counts as failed. If the kernel accepted only the read (Ring.reserve), the write
  * follows when the read has ended.
  *
- * I/O for which io_uring had no memory or thread is retried, as for requests of a front; after a copy's read, only
- * its write.
+ * I/O for which io_uring had no memory or thread is retried, as for requests of a front; if a copy's read has
+ * succeeded, only the write is.
  *
  * The engine gives up I/O that a store does not answer in time; here the tag loses that buffer, and close() keeps
  * memory and files until the answer arrives.
@@ -54,30 +54,30 @@ export class AreaIo {
   readonly #engine: TrackerEngine;
   readonly #reactor: Reactor;
   readonly #chunkBytes: number;
-  /** Distance of slots in a store. */
+  /** Size of a slot in the stores. */
   readonly #slotBytes: number;
   readonly #blockShift: number;
   readonly #stores: Int32Array;
   readonly #windows: CopyWindows;
   readonly #copyHandler: number;
   readonly #runHandler: number;
-  /** Per copy: completions still to come, and how it went so far. */
+  /** Per copy: completions to come, and its result so far. */
   readonly #copyPending: Uint8Array;
   readonly #copyResult: Int32Array;
   readonly #copyFault: Uint8Array;
-  /** Its write goes without its read, which is in. */
+  /** Its read has ended: the write is in flight alone. */
   readonly #isWriteAlone: Uint8Array;
-  /** Its write is still to come. */
+  /** Only its read is in flight; its write follows. */
   readonly #isReadAlone: Uint8Array;
   readonly #copyTries: SecondTries;
   readonly #runTries: SecondTries;
-  /** Of an area in a persistent snapshot. */
+  /** Undefined unless the snapshot is persistent. */
   readonly journal: AreaJournal | undefined;
-  /** The image's queues, of the device and of NBD, whose buffers the runs use; and that of each run. */
+  /** The image's queues, of the device and of NBD, whose buffers the runs use; and the one that each run uses. */
   #image: ImageBuffers | undefined;
   #nbdImage: ImageBuffers | undefined;
   readonly #runImages: (ImageBuffers | undefined)[];
-  /** Windows, images and journals that something in flight still needs. */
+  /** Windows, images and journals that I/O in flight still needs. */
   #inUse = WINDOW_KINDS;
   #onIdle: (() => void) | undefined;
 
@@ -141,7 +141,7 @@ export class AreaIo {
     this.#prepareSlotWrite(copy);
   }
 
-  /** The read alone, or the write of what its place has. */
+  /** Starts the read alone, or the write of the data in its place. */
   #startPart(copy: number): void {
     if (this.#engine.copies.mode[copy] === CopyMode.APART) {
       this.#copyPending[copy] = 1;
@@ -205,7 +205,7 @@ export class AreaIo {
     this.#startRun(run, image);
   }
 
-  /** In the image's queue, of its device or of NBD. */
+  /** The tag in the image's queue, of its device or of NBD. */
   #imageTagOf(run: number): number {
     const tag = this.#engine.runs.tag[run];
     return tag - (tag >= this.#options.imageDepth ? this.#options.imageDepth : 0);
@@ -244,13 +244,13 @@ export class AreaIo {
     else transferRead(ring, file, buffer, at, high, length, offsetLow, offsetHigh, run, handler);
   }
 
-  /** The image's queue, or that of a successor: its runs are answered in any case. */
+  /** The image's queue, or its successor's; runs of the old one are answered all the same. */
   set imageQueue(queue: RequestQueue) {
     this.#image?.close();
     this.#image = this.#buffersOf(queue);
   }
 
-  /** The queue of the image's NBD server. Its tags are the engine's from imageDepth on, and only read. */
+  /** The queue of the image's NBD server. Its tags follow those of the device, from imageDepth on, and only read. */
   set nbdQueue(queue: RequestQueue) {
     this.#nbdImage?.close();
     this.#nbdImage = this.#buffersOf(queue);
@@ -261,7 +261,7 @@ export class AreaIo {
     return new ImageBuffers(queue, this.#engine.runs.size, () => this.#release());
   }
 
-  /** A copy is late: its window stays what it is, its tag gets another. */
+  /** A copy is late: it keeps its window, and its tag gets another. */
   setCopyLate(copy: number): void {
     this.#windows.setLate(copy);
   }
@@ -271,7 +271,7 @@ export class AreaIo {
   }
 
   /**
-   * Only after the engine said that the area is closed. Answers whether nothing is late.
+   * Call it only after the engine's onAreaClosed. Returns true if nothing is late.
    * @param onIdle called otherwise, when everything has been answered
    */
   close(onIdle: () => void): boolean {
@@ -314,7 +314,7 @@ export class AreaIo {
     const isWrite = (data & 1) === 1;
     const { copies } = this.#engine;
     const wanted = !isWrite && copies.kind[copy] === CopyKind.ZERO ? 0 : copies.lengthBytes[copy];
-    // A failed read cancels the write: then the read is what failed, in whatever order they come.
+    // A failed read cancels the write: then the fault is the read's, in whatever order the completions come.
     if (result !== wanted && (!isWrite || this.#copyFault[copy] === CopyFault.NONE)) {
       this.#copyResult[copy] = result < 0 ? result : -EIO;
       this.#copyFault[copy] = isWrite ? CopyFault.WRITE : CopyFault.READ;
@@ -331,8 +331,8 @@ export class AreaIo {
   }
 
   /**
-   * Its old data is in its window. What the engine issues now goes to the kernel with it.
-   * @returns false where it has been given up: it is not written
+   * The old data is in the copy's window: writes the slot, together with what the engine issues now.
+   * @returns false if the copy has been given up: its slot is not written
    */
   #writeBehind(copy: number): boolean {
     if (this.#engine.copies.state[copy] !== IoState.LIVE) return false;
@@ -344,13 +344,13 @@ export class AreaIo {
     return true;
   }
 
-  /** Whether how it went is not an answer, because the kernel could not carry it out. */
+  /** Whether the kernel could not carry out the copy, so that it is retried. */
   #isCopyTriedAgain(copy: number): boolean {
     const result = this.#copyResult[copy];
     const isWrite = this.#copyFault[copy] === CopyFault.WRITE;
     if (isWrite && result === LINK_TORN && this.#isWriteAlone[copy] === 0) {
-      // It had no memory to take the write with its read, which has ended since. That of a read that ends
-      // with the same number has nothing to write.
+      // The kernel had no memory to accept the write with its read, which has ended since. A read that fails with the
+      // same number leaves nothing to write.
       this.#writeAlone(copy);
       return true;
     }
@@ -358,7 +358,7 @@ export class AreaIo {
   }
 
   #retryCopy(copy: number): void {
-    // It may be late since, or its area may have been dropped: its window is its own no longer.
+    // The copy is late by now, or its area has been dropped: its window may belong to another.
     if (this.#engine.copies.state[copy] !== IoState.LIVE) this.#endCopy(copy);
     else if (this.#copyFault[copy] === CopyFault.WRITE) this.#writeAlone(copy);
     else this.#startCopy(copy);
@@ -389,7 +389,7 @@ export class AreaIo {
   #copyDone(copy: number): void {
     this.#options.copyDurations.end(copy);
     this.#engine.onCopyDone(copy, this.#copyResult[copy], this.#copyFault[copy]);
-    // The original's write may be prepared by now, but the kernel has not got it.
+    // The original's write may be prepared by now, but is not submitted.
     faultPoint("copy.bit-recorded");
   }
 
@@ -413,15 +413,15 @@ export class AreaIo {
   }
 
   #retryRun(run: number): void {
-    // What is late has ended for its request, whose tag may be that of another one by now. Where another part of the
-    // request is late, that fails, and the tag's buffer is not the one that has its data.
+    // A late run has ended for its request, whose tag another request may have by now. If another part of the request
+    // is late, the request fails, and the tag's buffer may not have its data.
     const { image, runs } = this.#engine;
     const isWanted = runs.state[run] === IoState.LIVE && image.error[runs.tag[run]] === 0;
     if (isWanted) this.#startRun(run, this.#runImages[run] as ImageBuffers);
     else this.#onRun(run, -EIO);
   }
 
-  /** Blocks that so many bytes reach into. */
+  /** How many blocks that many bytes reach into. */
   #blocks(lengthBytes: number): number {
     return (lengthBytes + (1 << this.#blockShift) - 1) >> this.#blockShift;
   }

@@ -1,7 +1,7 @@
 /**
- * The journal of a diff area in a persistent snapshot. Copies and writes into slots end only when the
- * data is on the medium and the journal says where it is; so the engine, which lets a write to the
- * original continue when its copies have ended, needs to know nothing of it.
+ * The journal of a diff area in a persistent snapshot. Copies and writes into slots end only when the data is on the
+ * medium and the journal records where it is. The engine needs to know nothing of it, because it lets a write to the
+ * original continue only when its copies have ended.
  *
  * ```
  *   copy or run done ──▶ entry ──▶ fdatasync its stores ─▶ journal, synced ──▶ onCopied, onRun
@@ -15,22 +15,22 @@ import type { IoTicker } from "./io-ticker.js";
 import { AreaOp, blockRange, CHUNK_BLOCKS_MAX } from "./journal-entries.js";
 import { JournalIo, type JournalSetup, type LogLocation, type LogNeed } from "./journal-io.js";
 
-/** Entries for discards of the image in one commit; more are not recorded, which loses nothing. */
+/** Most entries for discards of the image in one commit; further ones are not recorded, which loses nothing. */
 const RELEASE_ENTRIES = 64;
-/** Of a compaction in one commit: 16 KiB. */
+/** Most entries of a compaction in one commit: 16 KiB. */
 const COMPACTION_ENTRIES = 960;
 
 export interface AreaJournalOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
   readonly ticker: IoTicker;
-  /** What each store is synced by, by its number; see slotStore(). */
+  /** Descriptors to sync the stores by, by store number; see slotStore(). */
   readonly syncFds: readonly number[];
   readonly copiesMax: number;
   readonly runsMax: number;
-  /** A copy is on the medium. */
+  /** The copy's data and its record are on the medium. */
   readonly onCopied: (copy: number) => void;
-  /** A write into a slot is on the medium. */
+  /** The data of a write into a slot and its record are on the medium. */
   readonly onWritten: (run: number) => void;
   readonly onFault: (errno: number) => void;
   readonly onLow: (need: LogNeed) => void;
@@ -45,7 +45,7 @@ export interface ByteColumns {
 export class AreaJournal {
   readonly io: JournalIo;
   readonly #options: AreaJournalOptions;
-  /** What waits for the commit being filled, and for the one on its way: copy, or -1 - run. */
+  /** What waits for the commit being filled, and for the one in flight: a copy, or -1 - run. */
   #filling: Int32Array;
   #sealed: Int32Array;
   #fillingCount = 0;
@@ -74,19 +74,19 @@ export class AreaJournal {
     this.#fillingCommit = this.io.writer.fillingCommit;
   }
 
-  /** Blocks [from, to) of the chunk are complete in the slot, because of a copy. */
+  /** Records that a copy has completed blocks [from, to) of the chunk in the slot. */
   copied(copy: number, chunk: number, slot: number, from: number, to: number): void {
     if (this.#dropped) this.#options.onCopied(copy);
     else this.#saved(copy, chunk, slot, from, to);
   }
 
-  /** As copied(), because of a write to the image. */
+  /** As copied(), for a write to the image. */
   written(run: number, chunk: number, slot: number, from: number, to: number): void {
     if (this.#dropped) this.#options.onWritten(run);
     else this.#saved(-1 - run, chunk, slot, from, to);
   }
 
-  /** A discard of the image has ended: the chunks that it released are recorded. Nothing waits for that. */
+  /** A discard of the image has ended: records the chunks that it released. Nothing waits for that. */
   recordDiscard({ offsetBytes, lengthBytes }: ByteColumns, tag: number, map: DiffAreaMap): void {
     const { chunkBytes } = map.geometry;
     const end = Math.ceil((offsetBytes[tag] + lengthBytes[tag]) / chunkBytes);
@@ -100,9 +100,9 @@ export class AreaJournal {
   }
 
   /**
-   * A successor gets all commits too, and all that the map has. `onEnd` is told the sequence number of the
-   * successor's first sector once it is complete on the medium; from then on it may get its name, and is to
-   * be adopted. Null: the journal has failed, or was dropped.
+   * Mirrors all commits to a successor, and writes the whole map to it. `onEnd` receives the sequence number of the
+   * successor's first sector once the successor is complete on the medium; from then on the caller may rename it, and
+   * has to call adopt(). It receives null if the journal has failed, or was dropped.
    */
   compact(
     location: LogLocation,
@@ -123,12 +123,12 @@ export class AreaJournal {
     });
   }
 
-  /** The successor takes the journal's place. `done` is told false where the journal has failed. */
+  /** The successor takes the journal's place. `done` receives false if the journal has failed. */
   adopt(done: (adopted: boolean) => void): void {
     this.#whenIdle(() => done(!this.#dropped && this.io.adopt()));
   }
 
-  /** The successor is given up, the journal continues. */
+  /** Gives up the successor; the journal continues. */
   abandon(done: () => void): void {
     this.#whenIdle(() => {
       if (!this.#dropped) this.io.dropMirror();
@@ -138,7 +138,7 @@ export class AreaJournal {
     });
   }
 
-  /** When no commit is on its way, or the journal is dropped. One waits at a time. */
+  /** Calls back when no commit is in flight, or the journal is dropped. Only one caller may wait at a time. */
   #whenIdle(callback: () => void): void {
     this.#onIdle = callback;
     this.io.whenIdle(() => this.#tellIdle());
@@ -150,7 +150,7 @@ export class AreaJournal {
     told?.();
   }
 
-  /** Ends the journal: nothing waits for it any more. */
+  /** Ends the journal: whatever waits for it continues. */
   drop(): void {
     if (this.#dropped) return;
     this.#dropped = true;
@@ -180,7 +180,7 @@ export class AreaJournal {
     this.io.commitSoon();
   }
 
-  /** The writer has sealed what was being filled: from here on that waits in `sealed`. */
+  /** The writer has sealed a commit: its waiters move to `sealed`. */
   #swap(): void {
     assert(this.#sealedCount === 0, "two commits are on their way");
     const filled = this.#filling;

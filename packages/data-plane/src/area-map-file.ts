@@ -6,11 +6,11 @@
  *                                   └─ failed, or late ───┴──▶ the area is denied it
  * ```
  *
- * What io_uring had no memory or thread for is tried again, as long as requests of a front are.
+ * Requests for which io_uring had no memory or thread are retried as often as requests of a front.
  *
- * The kernel does that on a thread of its own, while the reactor continues. It takes as long as it takes to find memory,
- * which others may have to give back to a disk that hangs: writers wait for a store's bound. After that a write that
- * needs the slice is denied it at the next tick, and the kernel is asked for it no second time, until it has answered.
+ * The kernel allocates on a thread of its own, while the reactor continues. That may take long: others may have to
+ * write back memory to a disk that hangs. Writers wait for the bound of a store's I/O. After that, a write that needs
+ * the slice is denied it at the next tick, and the kernel is not asked for it again until it has answered.
  */
 import { type CopyRecords, type DiffArea, DiffAreaMap, isWholeMap } from "@blksnap/engine";
 import { EINTR, ETIMEDOUT } from "@blksnap/errors";
@@ -36,19 +36,19 @@ import type { NewMap } from "./new-map.js";
 
 const NONE = -1;
 
-/** A slice that the kernel was asked for. */
+/** A slice for which the kernel was asked. */
 interface Pending {
   waitedTicks: number;
   /** The area waits for an answer. */
   isWanted: boolean;
   triesLeft: number;
-  /** What is to be asked for again: 0 or 1, or NONE. */
+  /** The part to ask for again: 0 or 1, or NONE. */
   waitingPart: number;
 }
 
 export class AreaMapFile implements CompletionHandler {
   readonly map: DiffAreaMap;
-  /** Of a map that has them. */
+  /** Undefined if the map has no places. */
   readonly places: PlacesOfMap | undefined;
   readonly #reactor: Reactor;
   readonly #memory: MappedMemory;
@@ -57,13 +57,13 @@ export class AreaMapFile implements CompletionHandler {
   readonly #handlerId: number;
   readonly #pending = new Map<number, Pending>();
   #inFlight = 0;
-  /** Until what waits is asked for again. */
+  /** The pause before waiting parts are asked for again. */
   #pause: Timer | undefined;
-  /** This one, and who uses its places. */
+  /** This object, and the users of its places. */
   #memoryUsers = 1;
   #area: DiffArea | undefined;
 
-  /** A new map in memory that is all there. */
+  /** Makes a new map in memory that is allocated. */
   static create(reactor: Reactor, map: NewMap, id: AreaId): AreaMapFile {
     const { fd, geometry, places } = map;
     return reactor.attempt(() => {
@@ -81,7 +81,7 @@ export class AreaMapFile implements CompletionHandler {
     });
   }
 
-  /** One that an earlier process has left. */
+  /** Opens a map that an earlier process has left. */
   static open(reactor: Reactor, file: MapFileRef): AreaMapFile {
     const { fd, lengthBytes } = file;
     return reactor.attempt(() => {
@@ -107,7 +107,7 @@ export class AreaMapFile implements CompletionHandler {
     this.#reactor = reactor;
   }
 
-  /** Gets memory for the slice; the answer goes to the area, unless the map is closed by then. */
+  /** Allocates memory for the slice; the answer goes to the area, unless the map is closed by then. */
   allocate(slice: number, area: DiffArea): void {
     this.#area = area;
     const late = this.#pending.get(slice);
@@ -120,7 +120,7 @@ export class AreaMapFile implements CompletionHandler {
     this.#submit(slice, 0);
   }
 
-  /** An eighth of the bound of a store's I/O has passed. True while the area waits for an answer. */
+  /** Call it eight times per bound of a store's I/O. Returns true while the area waits for an answer. */
   tick(): boolean {
     const area = this.#area;
     if (area === undefined) return false;
@@ -132,7 +132,7 @@ export class AreaMapFile implements CompletionHandler {
         pending.isWanted = false;
         area.denyMemory(slice, ETIMEDOUT);
       }
-      // The write that was denied may have asked again.
+      // The denied write may have asked again.
       isAwaited ||= pending.isWanted;
     }
     return isAwaited;
@@ -145,7 +145,7 @@ export class AreaMapFile implements CompletionHandler {
     else this.#goOn(area, tag >>> 1, tag & 1, result);
   }
 
-  /** Unmaps it, unless its places are in use. What is asked for ends by itself, and keeps the file until then. */
+  /** Unmaps it, unless its places are in use. Allocations in flight end by themselves, and keep the file until then. */
   close(): void {
     this.#area = undefined;
     if (this.#pause !== undefined) this.#reactor.cancelTimer(this.#pause);

@@ -1,4 +1,4 @@
-/** What the main thread asks of a device's diff areas. One that has gone has nothing any more. */
+/** Carries out the main thread's requests for a device's diff areas. Areas that are gone answer with nothing. */
 import { assert } from "@blksnap/uring";
 import { loseSlots } from "./lost-slots.js";
 import type { AdoptReply, AreaRequest, CloseAreaReply, MirrorReply } from "./messages.js";

@@ -1,4 +1,4 @@
-/** An area as its setup says. */
+/** Makes an area from its setup. */
 import { SLOT_INDEX_BITS } from "@blksnap/diff-storage";
 import { DiffArea, type DiffAreaMap } from "@blksnap/engine";
 import type { Reactor } from "@blksnap/uring";
@@ -21,7 +21,7 @@ export function makeArea(map: DiffAreaMap, setup: SleepingArea): DiffArea {
   });
 }
 
-/** What all areas of a device are opened with. */
+/** Options common to the areas of a device. */
 export type AreaIoBase = Omit<AreaIoOptions, "storeFds" | "slotBytes" | "places" | "journal">;
 
 /** What an area's I/O needs of its device. */
@@ -47,7 +47,7 @@ export function openIo(
   return reactor.attempt(() => new AreaIo(options));
 }
 
-/** All that was asked for when the area was closed has been answered. */
+/** Everything in flight when the area was closed has been answered. */
 export function tellIdle(
   { tracker, notify }: Pick<IoHost, "tracker" | "notify">,
   area: AreaId,

@@ -1,4 +1,4 @@
-/** Time for the blocked writes of a diff area: they try again at each tick, and give up in the end. */
+/** Ticks for the blocked writes of a diff area: they retry at each tick, and finally give up. */
 import type { DiffArea } from "@blksnap/engine";
 import type { Reactor } from "@blksnap/uring";
 
@@ -12,7 +12,7 @@ export class AreaTicker {
     this.#tickMs = tickMs;
   }
 
-  /** Ticks as long as writes of the area are blocked. True if it did not do so already. */
+  /** Ticks as long as writes of the area are blocked. True if it was not ticking already. */
   start(area: DiffArea): boolean {
     if (this.#ticking) return false;
     this.#ticking = true;

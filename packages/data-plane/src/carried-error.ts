@@ -20,11 +20,11 @@ export function carriedError(error: unknown): CarriedError {
   };
 }
 
-/** The same error on this side. */
+/** Rebuilds the error on this side. */
 export function errorFrom({ name, message, code, errno }: CarriedError): Error {
   if (name === "EngineError") return new EngineError(code as EngineErrorCode, message);
   if (name === "UblkError") {
-    // Its message has the errno's name already.
+    // The message already names the errno.
     return Object.assign(new UblkError(code as UblkErrorCode, message), { errno: errno ?? 0 });
   }
   const error = new Error(message);

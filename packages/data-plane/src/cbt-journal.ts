@@ -1,7 +1,6 @@
 /**
- * The journal of a persistent tracker: no write reaches the original before its blocks are on record
- * as changed, on the medium. A block is recorded once per interval; a write that finds all its
- * blocks recorded costs a look at a bitmap.
+ * The journal of a persistent tracker: no write reaches the original before its blocks are recorded as changed, on the
+ * medium. A block is recorded once per interval; a write whose blocks are all recorded costs a look at a bitmap.
  *
  * ```
  *   logged    bit per block: an entry has been appended         durable    the entry is on the medium
@@ -10,9 +9,8 @@
  *              └─ else: append what is not logged, wait for the commit ──▶ onAdmitted(tag)
  * ```
  *
- * A sequential writer finds the blocks ahead recorded already: as many as it has written without a
- * gap, up to AHEAD_BYTES. After a power cut these count as changed and are not: never more than what
- * really was changed.
+ * Ahead of a sequential writer, blocks are recorded in advance: as many as it has written without a gap, up to
+ * AHEAD_BYTES. After a power cut these count as changed without being so: never more than were really changed.
  */
 import type { CbtInfo } from "@blksnap/engine";
 import type { JournalWriter } from "@blksnap/journal";
@@ -25,9 +23,9 @@ import { Slices } from "./slices.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
 
 const AHEAD_BYTES = 4 * 2 ** 20;
-/** Entries besides those of requests: takes, and word of lost data; each is two. */
+/** Entries besides those of requests: takes and losses, two entries each. */
 const SPARE_ENTRIES = 32;
-/** So many are named again in a longer log: a commit has room for them. */
+/** As many are repeated in a longer log: a commit has room for them. */
 const LOST_AREAS_MAX = 8;
 
 export interface CbtJournalOptions {
@@ -39,13 +37,13 @@ export interface CbtJournalOptions {
   readonly blockCount: number;
   /** Requests that may wait: tags 0 to requestsMax - 1. */
   readonly requestsMax: number;
-  /** Whether the map says of a block that it was changed since the last take. */
+  /** Whether the map has the block marked as changed since the last take. */
   readonly isMarked: (block: number) => boolean;
   /** The request may continue. */
   readonly onAdmitted: (tag: number) => void;
   readonly onFault: (errno: number) => void;
   readonly onLow: () => void;
-  /** Blocks that one turn looks at, at most. */
+  /** Most blocks to look at in one turn. */
   readonly turnUnits?: number;
 }
 
@@ -56,19 +54,19 @@ export class CbtJournal {
   readonly #aheadBlocks: number;
   readonly #logged: Int32Array;
   readonly #durable: Int32Array;
-  /** Requests that wait, in order, each for a commit: a ring of requestsMax places. */
+  /** Requests that wait, in order, each for a commit: a ring of requestsMax entries. */
   readonly #waiting: Int32Array;
   readonly #awaited: Int32Array;
   #waitingHead = 0;
   #waitingCount = 0;
-  /** Entries of earlier commits, and of this one before its last SWITCH, are of an old interval. */
+  /** Entries of earlier commits, and those of this one before its last SWITCH, belong to an older interval. */
   #intervalCommit: number;
-  /** Writes wait for this commit, whatever their blocks. */
+  /** All writes wait for this commit, whatever their blocks. */
   #barrier: number;
   #onCommitted: { commit: number; callback: () => void }[] = [];
   /**
-   * The first areas that have lost old data since the last take: those that did not continue, and one that has been taken.
-   * Further ones were never part of a snapshot.
+   * The first areas that have lost old data since the last take: those that did not continue, and the one that was
+   * taken. Further areas were never part of a snapshot.
    */
   #lostAreas: AreaId[] = [];
   #dropped = false;
@@ -102,9 +100,9 @@ export class CbtJournal {
   }
 
   /**
-   * A write, discard or write-zeroes is about to be issued. True: it may be. False: onAdmitted(tag)
-   * is called once it may.
-   * @param id what onAdmitted is called with, where that is not the place of the range
+   * A write, discard or write-zeroes is about to be issued. True: it may be. False: onAdmitted(tag) is called when it
+   * may.
+   * @param id passed to onAdmitted, if it differs from the index of the range
    */
   admit(
     offsetBytes: Float64Array,
@@ -119,14 +117,14 @@ export class CbtJournal {
     if (this.#all(this.#durable, first, last)) {
       if (this.#barrier - writer.committed <= 0) return true;
     } else if (!this.#all(this.#logged, first, last)) this.#log(first, last);
-    // What is logged and not durable is in the commit being filled, or else in the one on its way.
+    // Blocks that are logged but not durable are in the commit being filled, or else in the one in flight.
     const { fillingCommit } = writer;
     this.#wait(id, writer.fillingEntries > 0 ? fillingCommit : (fillingCommit - 1) | 0);
     this.io.commitSoon();
     return false;
   }
 
-  /** A write to the image is about to be issued: it waits until its blocks are on record. */
+  /** A write to the image is about to be issued: it waits until its blocks are recorded. */
   admitImage(
     offsetBytes: Float64Array,
     lengthBytes: Float64Array,
@@ -136,7 +134,7 @@ export class CbtJournal {
     if (this.#dropped) return true;
     const first = (offsetBytes[tag] * this.#blockBytesInverse) | 0;
     const last = ((offsetBytes[tag] + lengthBytes[tag] - 1) * this.#blockBytesInverse) | 0;
-    // The engine refuses it: nothing of it is issued.
+    // The engine refuses such a request: none of it is issued.
     if (first < 0 || last < first || last >= this.#options.blockCount) return true;
     this.io.writer.append(CbtOp.MARK_BOTH, first, last - first + 1, 0);
     this.#wait(id, this.io.writer.fillingCommit);
@@ -145,9 +143,9 @@ export class CbtJournal {
   }
 
   /**
-   * A take: a new interval begins, in which nothing is recorded yet. No write is in flight.
-   * @param before the map's state, which is to be switched now
-   * @param area the one that is taken
+   * A take: begins a new interval, in which nothing is recorded yet. No write is in flight.
+   * @param before the map's state before the switch
+   * @param area the area that is taken
    */
   noteSwitch(before: CbtInfo, area: AreaId): void {
     if (this.#dropped) return;
@@ -159,7 +157,7 @@ export class CbtJournal {
     this.io.commitSoon();
   }
 
-  /** Old data of an area was lost: no write continues before that is on record. */
+  /** Old data of an area was lost: no write continues before that is recorded. */
   noteAreaLost(area: AreaId): void {
     if (this.#dropped || this.#lostAreas.includes(area)) return;
     if (this.#lostAreas.length < LOST_AREAS_MAX) this.#lostAreas.push(area);
@@ -168,10 +166,10 @@ export class CbtJournal {
   }
 
   /**
-   * From now on the successor gets all entries too. Its checkpoint has what is marked; what was recorded
-   * ahead of being written is forgotten, in slices, and all that was appended so far is committed, since word
-   * of lost data is in no checkpoint. Then `done` is told the sequence number of the successor's first
-   * sector: the checkpoint may be made. Null when the journal has failed, or was dropped. Only while idle.
+   * Mirrors all entries to the successor from now on. The successor's checkpoint will have the marked blocks, so blocks
+   * recorded ahead of their write are forgotten, in slices; and all entries so far are committed, since no checkpoint
+   * has losses. Then `done` receives the sequence number of the successor's first sector, and the checkpoint may be
+   * made; or null if the journal has failed, or was dropped. Only while idle.
    */
   mirror(location: LogLocation, done: (firstSequence: number | null) => void): void {
     if (!this.#dropped) for (const area of this.#lostAreas) this.#appendLost(area);
@@ -185,7 +183,7 @@ export class CbtJournal {
     const oneEnded = (): void => {
       if (--left === 0) this.#tellMirrored(firstSequence);
     };
-    // For what was appended so far the old log has room, for what comes later perhaps not.
+    // The old log has room for the entries so far, but perhaps not for later ones.
     this.whenCommitted(oneEnded);
     let word = 0;
     this.#slices.run(() => {
@@ -204,12 +202,12 @@ export class CbtJournal {
   }
 
   /**
-   * A write to such a block before this has marked it, and the checkpoint is made after it; a later write
-   * finds it not recorded.
+   * Forgets blocks that were recorded ahead of their write. An earlier write to such a block has marked it, before the
+   * checkpoint is made; a later one finds the block not recorded.
    */
   #forgetAhead(word: number): void {
     const { isMarked } = this.#options;
-    // An entry of the commit being filled was cleared at an earlier rotation, and is durable since.
+    // An entry of the commit being filled, cleared at an earlier rotation, may be durable by now.
     let bits = this.#logged[word] | this.#durable[word];
     for (; bits !== 0; bits &= bits - 1) {
       const lowest = bits & -bits;
@@ -219,7 +217,7 @@ export class CbtJournal {
     }
   }
 
-  /** Calls back when all that was appended so far is on the medium, or the journal was given up. */
+  /** Calls back when all entries so far are on the medium, or the journal was given up. */
   whenCommitted(callback: () => void): void {
     const { writer } = this.io;
     if (this.#dropped || !this.io.isBusy) callback();
@@ -229,7 +227,7 @@ export class CbtJournal {
     }
   }
 
-  /** Ends the journal: nothing waits for it any more. */
+  /** Ends the journal: all requests that wait for it continue. */
   drop(): void {
     if (this.#dropped) return;
     this.#dropped = true;
@@ -247,7 +245,7 @@ export class CbtJournal {
     this.io.commitSoon();
   }
 
-  /** Appends one entry that covers [first, last], and more where the writer continues in sequence. */
+  /** Appends one entry that covers [first, last], and the blocks ahead if the writer continues a sequence. */
   #log(first: number, last: number): void {
     const { blockCount } = this.#options;
     let end = last + 1;
@@ -257,7 +255,7 @@ export class CbtJournal {
     set(this.#logged, first, end);
   }
 
-  /** Marked blocks in a row that end before this one, aheadBlocks at most. */
+  /** How many consecutive blocks before this one are marked, at most aheadBlocks. */
   #markedBefore(first: number): number {
     const { isMarked } = this.#options;
     const least = Math.max(0, first - this.#aheadBlocks);

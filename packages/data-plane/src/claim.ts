@@ -1,12 +1,12 @@
 /**
- * Decides who owns a late request that carries descriptors. They travel as numbers, and by the time that a busy
- * reactor handles it, the number of a closed one may mean another file. So either the reactor takes the request, and
- * uses its descriptors only in that turn, or the main thread withdraws it, and may then close them. An area takes several
- * turns to be made: in each the reactor looks whether the main thread has given up waiting.
+ * Decides who owns a late request that carries descriptors. They travel as numbers, and when a busy reactor handles the
+ * request, the number of a closed descriptor may mean another file. So either the reactor takes the request, and uses
+ * the descriptors only in that turn, or the main thread withdraws it, and may then close them. Making an area takes
+ * several turns: in each of them the reactor checks whether the main thread has given up waiting.
  *
  * ```
  *   OPEN ──▶ TAKEN       by the reactor ──▶ ABANDONED   by the main thread, after another one
- *     └────▶ WITHDRAWN   by the main thread, after its time-out
+ *     └────▶ WITHDRAWN   by the main thread, after its time limit
  * ```
  */
 import { BlksnapError } from "@blksnap/errors";
@@ -31,7 +31,7 @@ export function withdraw(claim: Claim): boolean {
   return Atomics.compareExchange(cell, 0, State.OPEN, State.WITHDRAWN) !== State.TAKEN;
 }
 
-/** On the main thread: what the reactor has taken is not waited for any more. */
+/** On the main thread: it stops waiting for a request that the reactor has taken. */
 export function abandon(claim: Claim): void {
   Atomics.store(new Int32Array(claim), 0, State.ABANDONED);
 }
@@ -43,7 +43,7 @@ export function isAbandoned(claim: Claim): boolean {
 
 /** A reactor did not answer in time. */
 export class NoAnswerError extends BlksnapError<"NO_ANSWER"> {
-  /** It had begun: what it was given by number may be in use there. */
+  /** The reactor had begun: it may be using the descriptors. */
   readonly isTaken: boolean;
 
   constructor(what: string, isTaken: boolean) {
@@ -52,7 +52,7 @@ export class NoAnswerError extends BlksnapError<"NO_ANSWER"> {
   }
 }
 
-/** As ServeOptions of @blksnap/ublk has it. */
+/** The answer in the form of ServeOptions of @blksnap/ublk. */
 export function doubtOf(error: unknown): "served" | "unanswered" | undefined {
   if (!(error instanceof NoAnswerError)) return undefined;
   return error.isTaken ? "served" : "unanswered";

@@ -1,8 +1,8 @@
 /**
- * The places of copies that may go behind their writes, in the file of their area's map: memory of the front's tags that
- * outlives the process. See copy-records.ts and copies-behind.ts of the engine.
+ * The places of copies that may go behind their writes, in the file of their area's map: memory of the front's tags
+ * that survives the process. See copy-records.ts and copies-behind.ts of the engine.
  *
- * Where there is little memory for them the map does without, and its copies go before their writes.
+ * If memory is short, a map has no places, and its copies go before their writes.
  */
 import { ftruncateSync, statfsSync } from "node:fs";
 import {
@@ -16,39 +16,39 @@ import {
 import type { MappedMemory } from "@blksnap/uring";
 import type { AreaSetup, MapFileRef } from "./messages.js";
 
-/** What is registered for a tag, where it has no place: copies of most random writes are no longer. */
+/** Registered memory of a tag without a place: most copies of random writes are no longer. */
 export const NEAR_BYTES = 16_384;
-/** As long is a place where memory is plentiful, and else as what is registered without: see LONG_SHARE. */
+/** Size of a place if memory is plentiful, see LONG_SHARE; else it is NEAR_BYTES. */
 const LONG_PLACE_BYTES = 65_536;
 
 /**
- * They take such a part of what is free at most, and only where as much as this is free of all: maps get memory as they
- * are written, and lose blocks without.
+ * Places take at most this share of the free memory, and only if this share of all is free: maps need memory as they
+ * grow, and lose blocks without it.
  */
 const FREE_SHARE = 1 / 4;
 const FREE_MIN = 1 / 2;
 /**
- * Long ones are less urgent: while most is free, and so that they leave room for the short ones of many devices. A reactor
- * pins their memory in one turn, so a front of many tags has none.
+ * Long places are less urgent: only while most is free, and small enough to leave room for the short ones of many
+ * devices. A reactor pins their memory in one turn, so a front with many tags has none.
  */
 const LONG_SHARE = 1 / 64;
 const LONG_FREE_MIN = 7 / 8;
 const LONG_MAX_BYTES = 4 * 2 ** 20;
 
-/** Where the places of a map are: in its own mapping, so that the map is not mapped twice. */
+/** The places of a map, in the map's own mapping, so that the file is not mapped twice. */
 export interface PlacesOfMap extends CopyPlaces {
   readonly memory: MappedMemory;
   readonly offsetBytes: number;
   /** The mapping has all pages of them. */
   readonly isPopulated: boolean;
-  /** The mapping stays until each that holds it has let it go. */
+  /** Keeps the mapping until as many letGo() have followed. */
   hold(): void;
   letGo(): void;
 }
 
 /**
- * Those that a new area may have, the first that there is memory for: none where its writers, not its snapshot, give way,
- * nor with a journal, nor where a block finds no room in one.
+ * The places that a new area may have; it gets the first for which there is memory. None if a write may be refused or
+ * has to wait for room, if the area has a journal, or if a block does not fit into a place.
  */
 export function placesFor(
   { front, geometry }: Pick<TrackerEngine, "front" | "geometry">,
@@ -64,11 +64,11 @@ export function placesFor(
   return lengths.filter(({ placeBytes }) => geometry.blockBytes <= placeBytes);
 }
 
-/** Whether they take no more than `share` of what the file's file system has free, and that is `freeMin` of all. */
+/** Whether they take at most `share` of the free space of the file's file system, and `freeMin` of all is free. */
 function isRoomFor(places: CopyPlaces, fd: number, share: number, freeMin: number): boolean {
   try {
     const { blocks, bavail, bsize } = statfsSync(`/proc/self/fd/${fd}`);
-    // A tmpfs without a limit has no blocks at all.
+    // A tmpfs without a limit reports no blocks.
     if (blocks === 0) return true;
     return bavail >= blocks * freeMin && copyPlacesBytes(places) <= bavail * bsize * share;
   } catch {
@@ -77,8 +77,8 @@ function isRoomFor(places: CopyPlaces, fd: number, share: number, freeMin: numbe
 }
 
 /**
- * Makes a new map's file long enough for places behind it. Cold.
- * @returns the file as it is then, or undefined where it stays as it was
+ * Extends a new map's file by places after the map. Cold.
+ * @returns the extended file, or undefined if it was not extended
  */
 export function growForPlaces(
   { fd, lengthBytes }: MapFileRef,

@@ -1,19 +1,20 @@
 /**
- * The memory that copies go through. The kernel need not look up and pin what the ring knows, for the read and once
- * more for the write. That memory stays pinned, so each tag has only as much of it as random writes need, or as its
- * place in the map has; longer copies take a window that is shared (long-windows.ts), and go through plain memory,
- * which comes to be when it is touched, where all of these are taken.
+ * The memory that copies go through. For registered memory, the kernel need not look up and pin pages, for the read and
+ * again for the write. But it stays pinned, so a tag has only as much of it as random writes need, or as its place in
+ * the map has. Longer copies use a shared window (long-windows.ts); if all of those are in use, they go through plain
+ * memory, which is allocated when it is touched.
  *
  * ```
  *   registered   | near 0 | near 1 | … | image 0 | image 1 | …     copies that end within NEAR_BYTES
- *   of the map   | place 0 | place 1 | …                           near ones of a map with places: they outlive the process
+ *   of the map   | place 0 | place 1 | …                           near ones of a map with places: they survive the
+ *   process
  *   shared       | long 0         | long 1         | …             others of the front, of up to a long window
  *   plain        | far 0          | far 1          | …             all others of the front
  * ```
  *
- * Each tag of the front has a near place and a far one, and a copy finds the same offset in either; in a long
- * window it begins at 0. Those of an image with blocks so large that two are more than NEAR_BYTES are plain. What
- * is late keeps its place; its tag gets another, which is not registered.
+ * Each tag of the front has a near window and a far one, and a copy has the same offset in both; in a long window it
+ * begins at 0. Windows of an image whose blocks are so large that two exceed NEAR_BYTES are plain. A late copy keeps
+ * its window; its tag gets another, which is not registered.
  */
 import { BufferOwner, type TrackerEngine } from "@blksnap/engine";
 import { NOT_REGISTERED } from "@blksnap/ublk";
@@ -29,20 +30,20 @@ export interface CopyWindowsOptions {
   readonly imageDepth: number;
   readonly frontWindowBytes: number;
   readonly imageWindowBytes: number;
-  /** Near windows that are in the area's map. */
+  /** Near windows in the area's map. */
   readonly places?: PlacesOfMap | undefined;
-  /** After close(): nothing uses one of the four kinds of windows any more. Called for each of them. */
+  /** Called for each of the four kinds of windows, after close(), when nothing uses it any more. */
   readonly onIdle: () => void;
 }
 
-/** Kinds of windows: each is idle by itself. */
+/** Kinds of windows; each becomes idle separately. */
 export const WINDOW_KINDS = 4;
 
 export class CopyWindows {
   readonly #reactor: Reactor;
   readonly #copies: TrackerEngine["copies"];
   readonly #nearBytes: number;
-  /** Tags that have a near window. */
+  /** How many tags have a near window. */
   readonly #nearTags: number;
   readonly #isImageNear: boolean;
   readonly #registered: MappedMemory;
@@ -56,12 +57,12 @@ export class CopyWindows {
   readonly #long: LongWindows;
   readonly #onIdle: () => void;
   #isLongUser = false;
-  /** Copies in long windows. */
+  /** Copies in flight in long windows. */
   #longBusy = 0;
   #isClosing = false;
-  /** Per copy that is in flight. */
+  /** Per copy in flight: the kind of its window. */
   readonly #windowsOf: IoBuffers[];
-  /** Its long window, or NO_WINDOW. */
+  /** Per copy: its long window, or NO_WINDOW. */
   readonly #longOf: Int32Array;
   readonly #bufferIndex: Int32Array;
 
@@ -71,10 +72,10 @@ export class CopyWindows {
     this.#copies = engine.copies;
     this.#places = places;
     this.#nearBytes = places?.placeBytes ?? Math.min(NEAR_BYTES, frontWindowBytes);
-    // A map of a daemon whose front had more tags may have more places.
+    // A map of an earlier daemon whose front had more tags may have more places.
     const frontDepth = Math.max(options.frontDepth, places?.count ?? 0);
     const placeCount = places?.count ?? 0;
-    // What is behind long places would be as long: more than is worth being registered.
+    // With long places, windows of tags without a place would be as long: too much to be registered.
     this.#nearTags = this.#nearBytes > NEAR_BYTES ? placeCount : frontDepth;
     const nearBytes = (this.#nearTags - placeCount) * this.#nearBytes;
     const farBytes = frontDepth * frontWindowBytes;
@@ -115,7 +116,7 @@ export class CopyWindows {
     this.#long = LongWindows.of(reactor);
   }
 
-  /** A copy begins that lies at its offset, with its length, in the window of its tag. */
+  /** A copy begins, at its offset in the window of its tag. */
   begin(copy: number): void {
     const { bufferOwner, bufferTag } = this.#copies;
     const tag = bufferTag[copy];
@@ -128,19 +129,19 @@ export class CopyWindows {
     this.#bufferIndex[copy] = isNear ? near : NOT_REGISTERED;
   }
 
-  /** Where the bytes of a copy are that has begun. */
+  /** Address of the bytes of a copy that has begun. */
   addressOf(copy: number): number {
     const long = this.#longOf[copy];
     if (long !== NO_WINDOW) return this.#long.memoryOf(long).address;
     return this.#windowsOf[copy].addressOf(copy) + this.#copies.bufferOffsetBytes[copy];
   }
 
-  /** The registered buffer that they lie in, or NOT_REGISTERED. */
+  /** Index of the registered buffer of these bytes, or NOT_REGISTERED. */
   bufferIndexOf(copy: number): number {
     return this.#bufferIndex[copy];
   }
 
-  /** The bytes of a copy that has begun and is not late, for what is rare: it allocates a view. */
+  /** The bytes of a copy that has begun and is not late, for rare cases: it allocates a view. */
   bytesOf(copy: number): Uint8Array {
     const long = this.#longOf[copy];
     const length = this.#copies.lengthBytes[copy];
@@ -167,13 +168,13 @@ export class CopyWindows {
     if (this.#isClosing && this.#longBusy === 0) this.#onIdle();
   }
 
-  /** The copy is late: its tag gets another window in place of this one, unless it has none of its tag. */
+  /** The copy is late: its tag gets another window in place of this one, unless the window is a long one. */
   setLate(copy: number): void {
     if (this.#longOf[copy] !== NO_WINDOW) return;
     this.#windowsOf[copy].replace(this.#copies.bufferTag[copy]);
   }
 
-  /** No more copies begin. */
+  /** No more copies will begin. */
   close(): void {
     this.#near.close();
     this.#far.close();
@@ -182,7 +183,7 @@ export class CopyWindows {
     if (this.#longBusy === 0) this.#onIdle();
   }
 
-  /** When all kinds are idle. */
+  /** Call it when all kinds are idle. */
   unmap(): void {
     for (const index of [this.#registeredIndex, this.#placesIndex]) {
       if (index !== NOT_REGISTERED) this.#reactor.removeBuffer(index);
@@ -198,7 +199,7 @@ export class CopyWindows {
     return windows === this.#near || (windows === this.#image && this.#isImageNear);
   }
 
-  /** True of the near windows of tags that have a place in the map. */
+  /** True for near windows of tags that have a place in the map. */
   #isPlace(windows: IoBuffers, tag: number): boolean {
     const { count = 0 } = this.#places ?? {};
     return windows === this.#near && tag < count;
@@ -211,7 +212,7 @@ export class CopyWindows {
     return memory.address + offsetBytes + tag * this.#nearBytes;
   }
 
-  /** False: it finds no long window, or is too long for one. */
+  /** False: no long window is free, or the copy is too long for one. */
   #beginLong(copy: number): boolean {
     if (this.#copies.lengthBytes[copy] > LONG_WINDOW_BYTES) return false;
     if (!this.#isLongUser) this.#long.enter();
@@ -231,8 +232,8 @@ export class CopyWindows {
   }
 
   /**
-   * Copies do without where there is no place or no memory for it. Pages that were never touched are not
-   * registered: with them, User Mode Linux 7.3 has transferred other bytes than those that are seen here.
+   * Without room in the ring's table or memory, copies work with NOT_REGISTERED. Pages that were never touched must not
+   * be registered: User Mode Linux 7.3 then transfers other bytes than this process sees.
    */
   #registerOwn(): number {
     const { address, lengthBytes } = this.#registered;

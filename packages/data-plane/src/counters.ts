@@ -25,7 +25,7 @@ const Count = {
   ERRORS: 7,
 } as const;
 
-/** Where a request of this operation is counted: READ, WRITE, FLUSH, DISCARD, -, WRITE_ZEROES. */
+/** The column that counts an operation: READ, WRITE, FLUSH, DISCARD, -, WRITE_ZEROES. */
 const PLACE = new Uint8Array([
   Count.READS,
   Count.WRITES,
@@ -35,13 +35,13 @@ const PLACE = new Uint8Array([
   Count.DISCARDS,
 ]);
 
-/** Of one tracked device. */
+/** Counters of one tracked device. */
 export interface TrackedDeviceCounters {
   readonly front: DeviceIoCounters;
   readonly image: DeviceIoCounters;
-  /** Bytes of discards that wait for the end of snapshots. */
+  /** Bytes of discards that wait for the end of the snapshot. */
   readonly keptDiscardBytes: number;
-  /** All since attach. */
+  /** All counted since attach. */
   readonly engine: EngineCounters;
   readonly durations: DeviceDurations;
   readonly area: AreaCounters;

@@ -1,13 +1,13 @@
 /**
- * A diff area of a tracked device on its reactor: its map and slots, the I/O to its stores, its journal and its
- * image. All that names the area by its id ends here.
+ * A diff area of a tracked device on its reactor: its map and slots, the I/O to its stores, its journal and its image.
+ * Messages that name the area by its id end here.
  *
  * ```
  *   prepare ─▶ the take ─▶ copies ─▶ drop ─▶ close        a new one
  *   resume ─▶ sleeps ─ wake ─▶ copies                     one that an earlier daemon has left
  * ```
  *
- * Its image may outlive it: what is asked of the image from then on fails.
+ * Its image may outlive it: requests to the image then fail.
  */
 import { type DiffArea, type DiffAreaMap, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import { EIO } from "@blksnap/errors";
@@ -56,7 +56,7 @@ export interface AreaHost {
   readonly reactor: Reactor;
   readonly engine: TrackerEngine;
   readonly slices: Slices;
-  /** Of a persistent tracker. */
+  /** Undefined unless the tracker is persistent. */
   readonly gate: WriteGate | undefined;
   readonly ioBase: AreaIoBase;
   readonly imageDepth: number;
@@ -67,7 +67,7 @@ export interface AreaHost {
 export class DeviceArea {
   readonly id: AreaId;
   readonly map: DiffAreaMap;
-  /** The engine's side of it. */
+  /** The engine's part of the area. */
   readonly diffArea: DiffArea;
   readonly lostRanges: LostRanges;
   readonly imageCounter: IoCounter = new IoCounter();
@@ -81,12 +81,12 @@ export class DeviceArea {
   #imageQueue: ServedQueue | undefined;
   readonly #nbd: NbdDoor;
   #nbdQueue: RequestQueue | undefined;
-  /** Undefined while it sleeps, and when it is closed. */
+  /** Undefined while the area sleeps, and after it is closed. */
   #io: AreaIo | undefined;
-  /** While the stores of a resumed area are not open. */
+  /** Defined while the stores of a resumed area are not open. */
   #sleeping: SleepingCopies | undefined;
   #isOpen = true;
-  /** Closed, and not all that was asked for has been answered. */
+  /** The area is closed, and I/O is still in flight. */
   #isLate = false;
 
   private constructor(
@@ -124,13 +124,13 @@ export class DeviceArea {
     });
   }
 
-  /** The map of a new area, whose memory is still to be taken. */
+  /** The map of a new area; its memory is still to be populated. */
   static newMap({ engine, ioBase }: AreaHost, setup: AreaSetup): NewMap {
     const places = placesFor(engine, ioBase.frontWindowBytes, setup);
     return new NewMap(setup.map, engine.geometry, places);
   }
 
-  /** A new area, with its first slots. Nothing is left of it where it throws. */
+  /** Makes a new area, with its first slots. Leaves nothing behind if it throws. */
   static prepare(host: AreaHost, setup: AreaSetup, map: NewMap): DeviceArea {
     const mapFile = AreaMapFile.create(host.reactor, map, setup.id);
     let io: AreaIo | undefined;
@@ -149,7 +149,7 @@ export class DeviceArea {
     }
   }
 
-  /** The area of a snapshot that an earlier daemon took. Its copies wait for wake() or drop(). */
+  /** Resumes the area of a snapshot that an earlier daemon took. Its copies wait for wake() or drop(). */
   static resume(host: AreaHost, setup: SleepingArea): DeviceArea {
     const mapFile = AreaMapFile.open(host.reactor, setup.map);
     try {
@@ -162,27 +162,27 @@ export class DeviceArea {
     }
   }
 
-  /** Until close(). */
+  /** True until close(). */
   get isOpen(): boolean {
     return this.#isOpen;
   }
 
-  /** It is closed, and its image has ended: another one may take its place. */
+  /** True if the area is closed and its image has ended: another area may take its place. */
   get isGone(): boolean {
     return !this.#isOpen && this.#imageEnd.isEnded;
   }
 
-  /** Of an area in a persistent snapshot, while it is awake. */
+  /** Undefined unless the snapshot is persistent and the area is awake. */
   get journal(): AreaJournal | undefined {
     return this.#io?.journal;
   }
 
-  /** What the area has counted, after those of its engine. */
+  /** The area's counters. @param engine the engine's counters now */
   counters(engine: ReturnType<TrackerEngine["stats"]["snapshot"]>): AreaCounters {
     return this.#isOpen ? { ...this.#counter.snapshot(engine), id: this.id } : NO_AREA;
   }
 
-  // ---- what the main thread asks for ----
+  // ---- requests of the main thread ----
 
   /** The stores are open. */
   wake(setup: WakingArea): void {
@@ -191,7 +191,7 @@ export class DeviceArea {
     const io = openIo(this.#host, setup, this.#mapFile);
     this.#io = io;
     this.#sleeping = undefined;
-    // Told once per area, and that was the daemon before this one: its journal is another one.
+    // The engine reports a loss once per area, and did so in the earlier daemon, to another journal.
     if (this.map.faultErrno !== 0) this.noteLost();
     sleeping.begin(io);
   }
@@ -204,7 +204,7 @@ export class DeviceArea {
     faultPoint("slots.granted");
   }
 
-  /** Others are short of slots: half of those that wait here go back to the stores. */
+  /** Other areas are short of slots: half of the unused ones go back to the stores. */
   giveBackSlots(): void {
     if (!this.#isOpen || this.#freed.hasKept) return;
     const extents: number[] = [];
@@ -214,7 +214,7 @@ export class DeviceArea {
     notify({ notice: "returned", tracker, area: this.id, extents });
   }
 
-  /** No copy-on-write from here on; calls back when nothing refers to the area any more. */
+  /** Ends copy-on-write; calls back when nothing uses the area any more. */
   drop(onClosed: () => void): void {
     if (!this.#drop.begin(onClosed)) return;
     this.noteLost();
@@ -223,7 +223,7 @@ export class DeviceArea {
     this.#sleeping = undefined;
   }
 
-  /** From here on writes are not copied: a later recovery must not believe the area's journal. */
+  /** Writes are not copied from now on: a later recovery must not trust the area's journal. */
   noteLost(): void {
     if ((this.journal ?? this.#sleeping) === undefined) return;
     this.#host.gate?.journal.noteAreaLost(this.id);
@@ -235,8 +235,8 @@ export class DeviceArea {
   }
 
   /**
-   * Gives the area up, after drop(), endNbd() and the end of the image's queue. Answers whether something is late:
-   * that keeps the memory and files that it needs until the notice "areaIdle".
+   * Closes the area, after drop(), endNbd() and the end of the image's queue. Returns whether I/O is late: it keeps the
+   * memory and files that it needs until the notice "areaIdle".
    */
   close(): boolean {
     if (!this.#isOpen) return this.#isLate;
@@ -274,18 +274,18 @@ export class DeviceArea {
     startQueue(served, target, this.#imageEnd);
   }
 
-  /** Ends the image, where its device does not do that. */
+  /** Calls back at the end of the image; ends it unless its device does that. */
   readonly awaitImageEnd = (onEnd: () => void): void => {
     this.#imageEnd.await(onEnd);
     this.#imageQueue?.end();
   };
 
-  /** Of clients that the image has instead of a device. */
+  /** Connections of clients that the image has instead of a device. */
   get imageConnections(): number {
     return this.#imageQueue?.connections ?? 0;
   }
 
-  /** A connection to the image. @param params as a client sees it */
+  /** Serves a connection to the image. @param params as a client sees it */
   serveNbd(
     params: DeviceParams,
     connection: NbdConnection,
@@ -297,12 +297,12 @@ export class DeviceArea {
     else this.#nbd.serve(params, connection, done);
   }
 
-  /** Ends the NBD connections of the image; calls back when nothing of them is in flight any more. */
+  /** Ends the NBD connections of the image; calls back when none of their requests is in flight. */
   endNbd(onEnd: () => void): void {
     this.#nbd.end(onEnd);
   }
 
-  // ---- what the engine asks for ----
+  // ---- questions of the engine ----
 
   submitCopy(copy: number): void {
     if (this.#sleeping !== undefined) this.#sleeping.add(copy);
@@ -313,7 +313,7 @@ export class DeviceArea {
     (this.#io as AreaIo).submitRun(run);
   }
 
-  /** The journal of the tracker knows what a request of the image is going to change. */
+  /** The tracker's journal has recorded what a request of the image will change. */
   imageAdmitted(tag: number): void {
     if (this.#isOpen) this.#host.engine.submitImage(tag);
     else this.#imageQueue?.queue.complete(tag, -EIO);
@@ -341,7 +341,7 @@ export class DeviceArea {
     this.#host.ioBase.ticker.start();
   }
 
-  /** A tick of the bound of its I/O. True while its map waits for memory. */
+  /** A tick of the bound of I/O. True while the map waits for memory. */
   tickMap(): boolean {
     return this.#mapFile.tick();
   }
@@ -379,7 +379,7 @@ export class DeviceArea {
     notify({ notice: "storeAnswered", tracker, area: this.id, store });
   }
 
-  /** Nothing in flight refers to it any more. */
+  /** Nothing in flight uses the area any more. */
   onClosed(): void {
     this.#drop.done();
   }

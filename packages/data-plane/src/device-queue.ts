@@ -1,4 +1,4 @@
-/** A served queue, and its end: that of a ublk device, or of an NBD export that clients write to. */
+/** A served queue and its end: the queue of a ublk device, or of an NBD export that clients write to. */
 
 import { ReactorServer, type ServerSettings, serverMemoryBytes } from "@blksnap/nbd";
 import {
@@ -12,7 +12,7 @@ import type { Reactor } from "@blksnap/uring";
 import { CONNECTIONS_MAX, EXPORT_NAME, type NbdConnection } from "./nbd-door.js";
 import type { QueueMemory } from "./queue-memory.js";
 
-/** A queue that is to be served without a device: its requests come from NBD connections. */
+/** A queue served without a device: its requests come from NBD connections. */
 export interface ExportStart {
   readonly exported: DeviceParams;
   readonly queueDepth: number;
@@ -22,18 +22,18 @@ export interface ExportStart {
 export type DeviceQueueStart = QueueStart | ExportStart;
 
 export interface ServedQueue {
-  /** What the target takes its requests from. */
+  /** The queue that the target serves. */
   readonly queue: RequestQueue;
-  /** Requests may come, and it ends by `onEnd`. */
+  /** Requests may arrive, and its end will call `onEnd`. */
   readonly isServing: boolean;
-  /** Takes a connection over, unless it answers false. Undefined where users have a device. */
+  /** Takes over a connection, unless it returns false. Undefined if users have a device. */
   readonly adopt: ((connection: NbdConnection) => boolean) | undefined;
   /** How many connections there are. */
   readonly connections: number;
   start(target: Target): void;
-  /** Gives up one that was not started. */
+  /** Gives up a queue that was not started. */
   discard(): void;
-  /** Ends it, unless its device does that. */
+  /** Ends the queue, unless its device does that. */
   end(): void;
 }
 
@@ -41,7 +41,7 @@ function exportSettings({ queueDepth, maxIoBytes }: ExportStart): ServerSettings
   return { connectionsMax: Math.min(CONNECTIONS_MAX, queueDepth), queueDepth, maxIoBytes };
 }
 
-/** Memory for the buffers of a queue, and whatever else it gives to the kernel. */
+/** Bytes of the buffers of a queue, and of what else it gives to the kernel. */
 export function queueMemoryBytes(start: DeviceQueueStart): number {
   if ("exported" in start) return serverMemoryBytes(exportSettings(start));
   return start.zeroCopy === true ? 0 : start.queueDepth * start.maxIoBytes;
@@ -83,7 +83,7 @@ class UblkQueue implements ServedQueue {
     this.queue.discard();
   }
 
-  /** The kernel ends it with its device. */
+  /** The kernel ends the queue with its device. */
   end(): void {}
 }
 
@@ -127,7 +127,7 @@ class ExportQueue implements ServedQueue {
 
   start(target: Target): void {
     const { readOnly } = this.#params;
-    // Those of an image that is read-only have discards only where its reader may release what it has read.
+    // A read-only image accepts discards only if its reader may release what it has read.
     this.#server.add({ name: EXPORT_NAME, readOnly, releases: true }, this.#params, target);
     this.isServing = true;
   }
@@ -143,7 +143,7 @@ class ExportQueue implements ServedQueue {
   }
 }
 
-/** Where it throws the queue is given up, or ends with its device: `end` tells. */
+/** Starts the queue. If it throws, the queue is given up, or ends with its device: see `end`. */
 export function startQueue(queue: ServedQueue, target: Target, end: QueueEnd): void {
   try {
     queue.start(target);
@@ -153,7 +153,7 @@ export function startQueue(queue: ServedQueue, target: Target, end: QueueEnd): v
   }
 }
 
-/** What waits for the end of a queue: the main thread, or nothing where it was not expected. */
+/** The caller that waits for the end of a queue: the main thread, or none if the end is unexpected. */
 export class QueueEnd {
   readonly #onUnexpected: () => void;
   #isEnded = true;
@@ -163,12 +163,12 @@ export class QueueEnd {
     this.#onUnexpected = onUnexpected;
   }
 
-  /** There is no queue, or none any more. */
+  /** True before a queue begins, and after it has ended. */
   get isEnded(): boolean {
     return this.#isEnded;
   }
 
-  /** There is a queue from now on. */
+  /** A queue begins. */
   begin(): void {
     this.#isEnded = false;
   }
@@ -182,7 +182,7 @@ export class QueueEnd {
     else told();
   }
 
-  /** Calls back once, at the end, or now. */
+  /** Calls back once: at the end, or at once if it has ended. */
   await(onEnd: () => void): void {
     if (this.#isEnded) onEnd();
     else this.#onEnd = onEnd;

@@ -1,4 +1,4 @@
-/** What the reactors know about their devices; asking never waits long for one that hangs. */
+/** Reads what the reactors know about their devices; never waits long for a reactor that hangs. */
 
 import { NO_AREA } from "./area-counter.js";
 import type { AreaId } from "./area-id.js";
@@ -7,10 +7,10 @@ import { NO_DURATIONS } from "./durations.js";
 import type { LostRange, ReactorRequest } from "./messages.js";
 import type { ReactorPool } from "./pool.js";
 
-/** For figures that status and metrics are made of: then they have the last ones. */
+/** How long status and metrics wait for new figures, before they use the last ones. */
 const FIGURES_PATIENCE_MS = 5_000;
 
-/** A tracker, and the reactor that serves it; the same object each time. */
+/** A tracker and the reactor that serves it; always the same object for a tracker. */
 export interface ServedTracker {
   readonly id: number;
   readonly reactor: number;
@@ -39,7 +39,7 @@ const NO_COUNTERS: DeviceCounters = {
   area: NO_AREA,
 };
 
-/** Answers with what was seen last where a reactor does not answer. */
+/** Answers with the last values seen if a reactor does not answer. */
 export class DeviceReader {
   readonly #reactors: ReactorPool;
   readonly #counters = new WeakMap<ServedTracker, DeviceCounters>();
@@ -59,7 +59,7 @@ export class DeviceReader {
     return this.#ask(tracker, request, this.#lostRanges, []);
   }
 
-  /** To all fronts together, as far as it is known. */
+  /** Bytes written to all fronts together, as far as known. */
   async bytesWritten(trackers: Iterable<ServedTracker>): Promise<number> {
     const counters = await Promise.all([...trackers].map((tracker) => this.counters(tracker)));
     return counters.reduce((sum, { front }) => sum + front.writeBytes, 0);

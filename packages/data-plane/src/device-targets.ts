@@ -1,4 +1,4 @@
-/** How the requests of a tracked device's queues come to its engine. */
+/** Passes the requests of a tracked device's queues to its engine. */
 import type { TrackerEngine } from "@blksnap/engine";
 import type { RequestQueue, Target } from "@blksnap/ublk";
 import { copyRequest } from "./copy-request.js";
@@ -13,7 +13,7 @@ export function frontTarget(queue: RequestQueue, engine: TrackerEngine): Target 
       copyRequest(queue, front, tag, tag);
       engine.submitFront(tag);
     },
-    // The image reads the original as long as it lives, and others must not get its place.
+    // The image reads the original as long as it exists, so no other file may get its index.
     close: () => undefined,
   };
 }

@@ -1,7 +1,7 @@
 /**
- * What has changed since a take, as an NBD context: `qemu:dirty-bitmap:since-N` says of each CBT block whether
- * the last take found it changed after number N, as a diff does. `qemu:dirty-bitmap:since-N-of-GENERATION` says the
- * same where that is the map's generation: a client that has kept the number of another one is not misled.
+ * Changes since a take, as an NBD context: `qemu:dirty-bitmap:since-N` says for each CBT block whether the last take
+ * found it changed after number N, as a diff does. `qemu:dirty-bitmap:since-N-of-GENERATION` does the same if that is
+ * the map's generation: so a client that knows a number of another generation is not misled.
  */
 import type { CbtMap } from "@blksnap/engine";
 import { uuidBytes, uuidText } from "@blksnap/linux-block";
@@ -13,7 +13,7 @@ const OF = "-of-";
 
 class DirtyContext implements MetaContext {
   readonly name: string;
-  /** An answer is made in one turn. */
+  /** An answer takes one turn. */
   readonly reachBytes: number;
   flags = 0;
   readonly #cbt: CbtMap;
@@ -21,7 +21,7 @@ class DirtyContext implements MetaContext {
   readonly #generation: Uint8Array;
   readonly #changesNumber: number;
 
-  /** @param wanted the generation that the name has, where it has one */
+  /** @param wanted the generation in the name, if it has one */
   constructor(name: string, cbt: CbtMap, since: number, wanted: Uint8Array | undefined) {
     const { generation, changesNumber, blockBytes } = cbt.info();
     this.name = name;
@@ -35,7 +35,7 @@ class DirtyContext implements MetaContext {
   runBytes(offsetBytes: number, endBytes: number): number {
     const cbt = this.#cbt;
     const since = this.#since;
-    // Too much may be called changed, never too little.
+    // Too much may be reported as changed, never too little.
     if (!cbt.isAt(this.#generation, this.#changesNumber)) {
       this.flags = DIRTY;
       return endBytes - offsetBytes;
@@ -51,13 +51,13 @@ class DirtyContext implements MetaContext {
   }
 }
 
-/** @param generation of the map; without one the name is that of whatever generation there is */
+/** @param generation of the map; without it, the name fits any generation */
 export function dirtyContextName(since: number, generation?: Uint8Array): string {
   const of = generation === undefined ? "" : `${OF}${uuidText(generation)}`;
   return `${PREFIX}${since}${of}`;
 }
 
-/** The context of that name; undefined for another kind. */
+/** The context with that name; undefined for names of other kinds. */
 export function dirtyContext(name: string, cbt: CbtMap): MetaContext | undefined {
   if (!name.startsWith(PREFIX)) return undefined;
   const [since, generation] = name.slice(PREFIX.length).split(OF);

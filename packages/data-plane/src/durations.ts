@@ -1,16 +1,16 @@
 /**
- * How long what is slow anyway takes, of one tracked device, in histograms: copies of old data, for which first writes
- * wait, and takes. Requests that pass through read no clock. If the clock is slow, not every copy reads it.
+ * Durations of slow operations of one tracked device, in histograms: copies of old data, for which first writes wait,
+ * and takes. Requests that pass through read no clock. If the clock is slow, not every copy reads it.
  */
 import type { Reactor } from "@blksnap/uring";
 
-/** The first bucket is up to 32 µs, each other one up to twice as much, and the last one has no end. */
+/** log2 of the end of the first bucket, 32 µs; each further one ends at twice as much, the last one has no end. */
 const FIRST_SHIFT = 5;
 const BUCKETS = 20;
-/** What does not fit into 31 bits is in the last bucket by far. */
+/** Longer durations do not fit into 31 bits, and belong to the last bucket. */
 const LONGEST_US = 2 ** 31 - 1;
 
-/** Ends of buckets in microseconds, but for the last one. */
+/** Ends of buckets in microseconds, except for the last one. */
 export const DURATION_BOUNDS_US: readonly number[] = Array.from(
   { length: BUCKETS - 1 },
   (_, index) => 2 ** (FIRST_SHIFT + index),
@@ -19,15 +19,15 @@ export const DURATION_BOUNDS_US: readonly number[] = Array.from(
 export interface DurationCounts {
   /** By bucket, one more than there are bounds. */
   readonly buckets: readonly number[];
-  /** Of all, in microseconds. */
+  /** Sum of all durations, in microseconds. */
   readonly sumUs: number;
 }
 
-/** Since attach. */
+/** Counted since attach. */
 export interface DeviceDurations {
-  /** Old data, from the need for it until it is in the store and on record, or has failed; of the copies that were timed. */
+  /** Timed copies: from the need for the old data until it is stored and recorded, or has failed. */
   readonly copy: DurationCounts;
-  /** Writes stood for so long, at each take. */
+  /** How long each take held writes. */
   readonly takeStall: DurationCounts;
 }
 
@@ -40,12 +40,12 @@ export const NO_DURATIONS: DeviceDurations = { copy: NONE, takeStall: NONE };
  */
 const SLOW_CLOCK_US = 4;
 const CLOCK_TRIALS = 16;
-/** With a slow clock, one copy of so many is timed. A prime, because a chunk has a power of two of blocks. */
+/** With a slow clock, one copy in so many is timed. A prime, because a chunk has a power of two of blocks. */
 const SLOW_CLOCK_STRIDE = 13;
 
-/** One copy of how many is timed on this machine. */
+/** One copy in how many is timed on this machine. */
 export function clockStride(nowMs: () => number = () => performance.now()): number {
-  // The least counts: a thread that was interrupted says nothing about the clock.
+  // The least counts: an interrupted thread says nothing about the clock.
   let leastMs = Number.POSITIVE_INFINITY;
   for (let trial = 0; trial < CLOCK_TRIALS; trial++) {
     const fromMs = nowMs();
@@ -56,11 +56,11 @@ export function clockStride(nowMs: () => number = () => performance.now()): numb
 
 /** Counts without allocating. */
 export class Durations {
-  /** By bucket, with the sum of all behind them. */
+  /** Counts by bucket, followed by the sum. */
   readonly #counts = new Float64Array(BUCKETS + 1);
 
   add(tookUs: number): void {
-    // A time that is a bucket's end belongs into that bucket.
+    // A duration equal to a bucket's end belongs to that bucket.
     const below = Math.max(Math.ceil(Math.min(tookUs, LONGEST_US)) - 1, 0);
     const bucket = Math.min(32 - Math.clz32(below >>> FIRST_SHIFT), BUCKETS - 1);
     this.#counts[bucket]++;
@@ -72,21 +72,21 @@ export class Durations {
   }
 }
 
-/** In place of the time at which a copy began that is not timed. */
+/** In place of the start of a copy that is not timed. */
 const UNTIMED = -1;
 
-/** Of the copies of one device, by their numbers. */
+/** Durations of the copies of one device, by their ids. */
 export class CopyDurations extends Durations {
   readonly #clock: Pick<Reactor, "stampUs">;
   readonly #stride: number;
   readonly #beganUs: Float64Array;
   readonly #nowUs = new Float64Array(1);
-  /** Copies that begin before the next one that is timed. */
+  /** Copies before the next one that is timed. */
   #untimedLeft = 0;
 
   /**
-   * @param copiesMax how many can be under way
-   * @param stride one copy of so many is timed, the first one among them: clockStride()
+   * @param copiesMax how many can be in flight
+   * @param stride one copy in so many is timed, including the first: clockStride()
    */
   constructor(clock: Pick<Reactor, "stampUs">, copiesMax: number, stride: number) {
     super();

@@ -1,9 +1,9 @@
 /**
- * Moments between two steps of the driver at which a test can have the process die.
+ * Points between two steps of the driver at which a test can kill the process.
  *
- * Nothing here can end a process: a test preloads a module of its own (`node --import`) that leaves a
- * function under FAULT_HOOK before the driver is loaded, and that function decides. Without one, as
- * everywhere but in tests, a fault point is a call of an empty function.
+ * Nothing here can end a process: a test preloads a module of its own (`node --import`) that puts a function under
+ * FAULT_HOOK before the driver is loaded, and that function decides. Without one, as everywhere but in tests, a fault
+ * point calls an empty function.
  */
 
 export const FAULT_POINTS = [
@@ -45,7 +45,7 @@ export const FAULT_POINTS = [
   // On a reactor. A chunk's slot is recorded before its first copy is issued.
   "copy.slot-recorded",
   "copy.data-complete",
-  // Of a copy that goes behind its write: before it is on record, and with both writes about to begin.
+  // For a copy behind its write: before it is recorded, and when both writes are about to be issued.
   "copy.old-data-read",
   "copy.left-behind",
   "copy.bit-recorded",
@@ -90,7 +90,7 @@ export const FAULT_POINTS = [
   "recover.orphans-removed",
 ] as const;
 
-/** Those of a live attach, which only comes by them where there is a device mapper. */
+/** Points of a live attach, which needs a device mapper. */
 export const LIVE_FAULT_POINTS = [
   "live.cloned",
   "live.prepared",
@@ -104,7 +104,7 @@ export const LIVE_FAULT_POINTS = [
 export type FaultPoint = (typeof FAULT_POINTS)[number];
 export type LiveFaultPoint = (typeof LIVE_FAULT_POINTS)[number];
 
-/** Where a test's module leaves its function: `globalThis[FAULT_HOOK]`. */
+/** Where a test's module puts its function: `globalThis[FAULT_HOOK]`. */
 export const FAULT_HOOK: symbol = Symbol.for("blksnap.fault-point");
 
 type Hook = (point: FaultPoint | LiveFaultPoint) => void;
@@ -113,5 +113,5 @@ const preloaded = (globalThis as unknown as Record<symbol, Hook | undefined>)[FA
 
 export const hasFaultHook: boolean = preloaded !== undefined;
 
-/** The step before this call is done, the one after it has not begun. */
+/** Marks a point: the step before this call is complete, the step after it has not begun. */
 export const faultPoint: Hook = preloaded ?? (() => undefined);

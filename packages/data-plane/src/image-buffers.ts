@@ -1,4 +1,4 @@
-/** The data buffers of a queue of an image, some of which late runs still use. */
+/** The data buffers of an image's queue, some of which late runs may still use. */
 import type { RequestQueue } from "@blksnap/ublk";
 import { IoBuffers } from "./io-buffers.js";
 
@@ -6,11 +6,11 @@ export class ImageBuffers {
   readonly queue: RequestQueue;
   readonly #buffers: IoBuffers;
   readonly #tagOf: Int32Array;
-  /** By tag: late runs that use its buffer, as there is no memory for another one. And which runs these are. */
+  /** By tag: late runs that use its buffer while there is no memory for another one; and which runs these are. */
   readonly #stuck: Int32Array;
   readonly #isStuck: Uint8Array;
 
-  /** @param onIdle after close(): nothing uses a buffer any more */
+  /** @param onIdle called after close(), when nothing uses a buffer any more */
   constructor(queue: RequestQueue, runsMax: number, onIdle: () => void) {
     this.queue = queue;
     this.#tagOf = new Int32Array(runsMax);
@@ -29,7 +29,7 @@ export class ImageBuffers {
     });
   }
 
-  /** False, and it does not begin, while something late uses the buffer of the tag: it would meet the run's bytes. */
+  /** False, without beginning, while late I/O uses the tag's buffer: it could overwrite the run's data. */
   begin(run: number, tag: number): boolean {
     if (this.#stuck[tag] > 0) return false;
     this.#tagOf[run] = tag;
@@ -44,7 +44,7 @@ export class ImageBuffers {
     this.#stuck[this.#tagOf[run]]--;
   }
 
-  /** The run is late: its tag gets another buffer, or none is begun for it before this one has been answered. */
+  /** The run is late: its tag gets another buffer, or no run of it begins until this one has been answered. */
   setLate(run: number): void {
     const tag = this.#tagOf[run];
     const memory = this.#buffers.replace(tag);

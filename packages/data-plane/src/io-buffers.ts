@@ -7,7 +7,7 @@
  *                ▲ late I/O                               buffer 3 ◀─ late I/O, then unused
  * ```
  *
- * A store that has something late gets no more I/O, so each store keeps one buffer per place at most.
+ * A store with late I/O gets no more, so each store keeps at most one buffer per place.
  */
 import { assert, MappedMemory } from "@blksnap/uring";
 
@@ -19,9 +19,9 @@ export interface IoBuffersOptions {
   /** I/O that can be in flight has ids from 0 to ids - 1. */
   readonly ids: number;
   readonly lengthBytes: number;
-  /** Address of the buffer that a place begins with. */
+  /** Address of a place's first buffer. */
   readonly address: (place: number) => number;
-  /** After close(): nothing uses a buffer any more. */
+  /** Called after close(), when nothing uses a buffer any more. */
   readonly onIdle: () => void;
 }
 
@@ -32,9 +32,9 @@ export class IoBuffers {
   readonly #addresses: Float64Array;
   readonly #bufferOf: Int32Array;
   readonly #users: Int32Array;
-  /** Which buffer an id uses. */
+  /** By id: the buffer that it uses. */
   readonly #used: Int32Array;
-  /** By number of the buffer, less the number of places. */
+  /** By buffer number, less the number of places. */
   readonly #spares: MappedMemory[] = [];
   readonly #free: number[] = [];
   #busy = 0;
@@ -51,12 +51,12 @@ export class IoBuffers {
     this.#used = new Int32Array(ids).fill(FREE);
   }
 
-  /** I/O in flight. */
+  /** How many I/Os are in flight. */
   get busy(): number {
     return this.#busy;
   }
 
-  /** I/O begins that uses the buffer of the place. */
+  /** I/O begins, in the buffer of the place. */
   begin(id: number, place: number): void {
     const buffer = this.#bufferOf[place];
     this.#used[id] = buffer;
@@ -64,7 +64,7 @@ export class IoBuffers {
     this.#busy++;
   }
 
-  /** Address of the buffer that I/O uses which has begun. */
+  /** Address of the buffer of I/O that has begun. */
   addressOf(id: number): number {
     return this.#addresses[this.#used[id]];
   }
@@ -80,7 +80,7 @@ export class IoBuffers {
     if (this.#closing && this.#busy === 0) this.#release();
   }
 
-  /** Whether I/O that has begun uses the buffer that the place has by now. */
+  /** Whether I/O that has begun uses the buffer that the place has now. */
   isAt(id: number, place: number): boolean {
     return this.#used[id] === this.#bufferOf[place];
   }
@@ -88,11 +88,11 @@ export class IoBuffers {
   /** The spare that the place has, if it has one. */
   spareOf(place: number): MappedMemory | undefined {
     const spare = this.#bufferOf[place] - this.#places;
-    // Looked up by a negative index an array is searched like an object, for longer than all else takes.
+    // An index below 0 would make the array be searched like an object, which takes longer than everything else here.
     return spare < 0 ? undefined : this.#spares[spare];
   }
 
-  /** Something late uses the buffer of the place: it gets another, where there is memory for one. */
+  /** Late I/O uses the buffer of the place: it gets another, if there is memory for one. */
   replace(place: number): MappedMemory | undefined {
     if (this.#users[this.#bufferOf[place]] === 0) return undefined;
     const spare = this.#free.pop() ?? this.#makeSpare();
@@ -101,7 +101,7 @@ export class IoBuffers {
     return this.spareOf(place);
   }
 
-  /** No more I/O begins. */
+  /** No more I/O will begin. */
   close(): void {
     this.#closing = true;
     if (this.#busy === 0) this.#release();
@@ -120,7 +120,7 @@ export class IoBuffers {
     }
   }
 
-  /** Unless a place has it now. */
+  /** Frees the buffer, unless a place has it now. */
   #giveBack(buffer: number): void {
     if (!this.#bufferOf.includes(buffer) && !this.#free.includes(buffer)) this.#free.push(buffer);
   }

@@ -1,22 +1,22 @@
 /**
- * Time for the bounds of I/O: as long as something is in flight that has one, all devices of a reactor are
- * told at even intervals, by one timer.
+ * Ticks for the bounds of I/O: as long as I/O with a bound is in flight, one timer ticks all devices of a reactor at
+ * even intervals.
  */
 import type { Reactor } from "@blksnap/uring";
 
-/** Ticks in the time that I/O of a store may take. What is not answered for one less is late. */
+/** Ticks per time limit of a store. I/O that is not answered within one less is late. */
 const TICKS_PER_TIMEOUT = 8;
 /** For a copy or a part of an image request. */
 export const LATE_TICKS: number = TICKS_PER_TIMEOUT - 1;
-/** For a commit of a journal: the rest of the time is for giving it up on the medium, giveUpMs(). */
+/** For a commit of a journal: the rest of the time is for giveUpMs(), during which the medium gives it up. */
 export const COMMIT_LATE_TICKS = 5;
 
-/** How long to wait for the medium to forget what its journal does not say any more. */
+/** How long to wait until data that the journal no longer refers to is gone from the medium. */
 export function giveUpMs(timeoutMs: number): number {
   return (timeoutMs / TICKS_PER_TIMEOUT) * (TICKS_PER_TIMEOUT - COMMIT_LATE_TICKS - 1);
 }
 
-/** Listens to the passing of time. */
+/** Receives ticks. */
 export interface Timed {
   /** True: something is in flight. */
   tickIo(): boolean;
@@ -57,7 +57,7 @@ export class IoTicker {
         try {
           isBusy = user.tickIo() || isBusy;
         } catch (error) {
-          // Time continues for all others, and for what this one has in flight.
+          // The others, and what this one has in flight, still need ticks.
           isBusy = true;
           failure ??= error;
         }

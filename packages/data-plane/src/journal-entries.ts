@@ -1,11 +1,11 @@
 /**
- * What the journals of persistent trackers and snapshots say.
+ * The entries of the journals of persistent trackers and snapshots.
  *
  * ```
  *   tracker    checkpoint: CbtMap.checkpoint()
  *              MARK       first block, count        written since the last take, or soon
  *              MARK_BOTH  first block, count        since the last take and before it: image writes
- *              AREA       id, bytes 0 to 11         the entry behind it is of this diff area
+ *              AREA       id, bytes 0 to 11         the next entry concerns this diff area
  *              SWITCH     map before it, id's rest  its take; see encodeSwitch()
  *              AREA_LOST  0, 0, id's rest           old data of its persistent snapshot was lost
  *
@@ -17,13 +17,13 @@
  *              ..._MASK   | word << 8; chunk, slot, bits   the same of blocks 32 * word + bit
  * ```
  *
- * LOST, ZERO and the masks are only written by a walk through a map, see area-encoder.ts. SWITCH and
- * AREA_LOST without AREA are of daemons before: they mean the area that the tracker had then.
+ * LOST, ZERO and the masks are only written by a walk through a map, see area-encoder.ts. SWITCH and AREA_LOST without
+ * AREA come from older daemons: they mean the area that the tracker had at the time.
  *
- * MARK is on the medium before the first write to a block of it is issued, SAVED (and before it the
- * data in the slot) before the first write to its blocks is. So whatever reached the original before
- * a power cut, the journals know of it. All of them may be applied to a checkpoint that has them
- * already: one that was made while they were on their way.
+ * MARK is on the medium before the first write to one of its blocks is issued; SAVED, and before it the data in the
+ * slot, before the first write to one of its blocks is. So the journals cover whatever reached the original before a
+ * power cut. All entries may be applied to a checkpoint that has them already, because it was made while they were in
+ * flight.
  */
 import { type CbtInfo, type CbtMap, type DiffAreaMap, NO_SLOT } from "@blksnap/engine";
 import { uuidBytes, uuidText } from "@blksnap/linux-block";
@@ -33,7 +33,7 @@ export const JournalKind = { TRACKER: 1, AREA: 2 } as const;
 
 export const CbtOp = { MARK: 1, MARK_BOTH: 2, SWITCH: 3, AREA_LOST: 4, AREA: 5 } as const;
 
-/** Takes an entry. */
+/** Receives an entry. */
 export type AppendEntry = (op: number, a: number, b: number, c: number) => void;
 
 export const AreaOp = {
@@ -65,10 +65,10 @@ function wordOfMask(op: number): number {
   return op >>> 8;
 }
 
-/** Blocks that a chunk may have, for entries to say where a range of them ends. */
+/** Most blocks of a chunk: entries have 16 bits for the end of a range. */
 export const CHUNK_BLOCKS_MAX = 0xffff;
 
-/** The blocks [from, to) of a chunk, as a number of an entry. */
+/** The blocks [from, to) of a chunk, as one number of an entry. */
 export function blockRange(from: number, to: number): number {
   return from | (to << 16);
 }
@@ -87,7 +87,7 @@ function mapWords({ changesNumber, corrupted, generation }: CbtInfo): [number, n
   return [changesNumber * 2 + (corrupted ? 1 : 0), tag];
 }
 
-/** Names the area that the next entry is of. Answers the rest of its id, which goes into that one. */
+/** Appends an entry that names the area of the next one. Returns the rest of the area's id, which the next one has. */
 function encodeArea(area: AreaId, append: AppendEntry): number {
   const [first, second, third, rest] = new Uint32Array(uuidBytes(area).buffer);
   append(CbtOp.AREA, first, second, third);
@@ -106,24 +106,24 @@ export function encodeAreaLost(area: AreaId, append: AppendEntry): void {
   append(CbtOp.AREA_LOST, 0, 0, rest);
 }
 
-/** The area that entries of daemons before are of. */
+/** The area of entries of older daemons, which name none. */
 const UNNAMED = Symbol("unnamed");
 
-/** Entries of a tracker's journal, to be applied to its checkpoint one after the other. */
+/** Applies the entries of a tracker's journal to its checkpoint, one after the other. */
 export class CbtReplay {
   readonly #map: CbtMap;
-  /** What AREA has said of the next entry's area. */
+  /** The area that AREA names for the next entry. */
   #named: readonly [number, number, number] | undefined;
-  /** That of the last take, where an entry names it. */
+  /** The area of the last take, if an entry names it. */
   #taken: AreaId | undefined;
-  /** Areas that have lost old data since; UNNAMED by an entry that names none. */
+  /** Areas that have lost old data since; UNNAMED for an entry that names none. */
   readonly #lost = new Set<AreaId | typeof UNNAMED>();
 
   constructor(map: CbtMap) {
     this.#map = map;
   }
 
-  /** Why a snapshot cannot continue with this area; undefined when it can. */
+  /** Why the area's snapshot cannot continue; undefined if it can. */
   problemOf(area: AreaId): string | undefined {
     if (this.#lost.has(area) || this.#lost.has(UNNAMED)) {
       return `old data of the area ${area} was lost`;
@@ -132,12 +132,12 @@ export class CbtReplay {
     return `the last take was that of the area ${this.#taken}, not of ${area}`;
   }
 
-  /** Other areas that have lost old data since the last take: this one has nothing to do with them. */
+  /** Other areas that have lost old data since the last take, which does not affect this one. */
   lostBeside(area: AreaId): AreaId[] {
     return [...this.#lost].filter((one) => one !== UNNAMED && one !== area) as AreaId[];
   }
 
-  /** @throws Error when the entry cannot be of this map */
+  /** @throws Error if the entry cannot belong to this map */
   readonly apply = (op: number, a: number, b: number, c: number): void => {
     const named = this.#named;
     this.#named = undefined;
@@ -169,20 +169,20 @@ function areaOf(
   return uuidText(new Uint8Array(Uint32Array.of(...named, rest).buffer));
 }
 
-/** Entries of an area's journal, to be applied to an empty map one after the other. */
+/** Applies the entries of an area's journal to an empty map, one after the other. */
 export class AreaReplay {
   readonly #map: DiffAreaMap;
   readonly #takeMemory: (chunk: number) => void;
-  /** Chunk that each slot belongs to. */
+  /** The chunk of each slot. */
   readonly #owners = new Map<number, number>();
 
-  /** @param takeMemory called before something is recorded of a chunk of which the map cannot do that yet */
+  /** @param takeMemory called before anything is recorded of a chunk for which the map has no memory yet */
   constructor(map: DiffAreaMap, takeMemory: (chunk: number) => void) {
     this.#map = map;
     this.#takeMemory = takeMemory;
   }
 
-  /** @throws Error when the entry cannot be of this map */
+  /** @throws Error if the entry cannot belong to this map */
   readonly apply = (op: number, a: number, b: number, c: number): void => {
     if (op === AreaOp.RELEASED) this.#released(a, b);
     else if (op <= AreaOp.ZERO) this.#range(op, a, b, rangeFrom(c), rangeTo(c));
@@ -219,7 +219,7 @@ export class AreaReplay {
 
   #saved(chunk: number, slot: number, from: number, to: number): void {
     const owner = this.#owners.get(slot);
-    // Only a released chunk's slot is used again; word of the release may have come too late.
+    // Only slots of released chunks are used again; the entry of the release may come later.
     if (owner !== undefined && owner !== chunk) this.#map.release(owner);
     if (this.#map.slotOf(chunk) === NO_SLOT) this.#map.setSlot(chunk, slot);
     if (this.#map.slotOf(chunk) !== slot) {

@@ -2,25 +2,24 @@
  * A journal's commits on a reactor's ring.
  *
  * ```
- *   entries appended ── NOP: the batch at hand ends ──▶ seal
+ *   entries appended ── NOP: the current batch ends ──▶ seal
  *        [fdatasync touched store …] ─link─▶ write sectors, DSYNC           the same to the mirror
  *                                                   │ all have ended
- *                     onCommitted ◀─────────────────┘   what came meanwhile is next
+ *                     onCommitted ◀─────────────────┘   entries appended meanwhile are next
  * ```
  *
- * A write with DSYNC ends when its bytes are on the medium with all that is needed to find them, as fdatasync
- * would; what was committed before is there already. Stores that a commit tells nothing of are not synced.
+ * A write with DSYNC ends when its bytes are on the medium with everything that is needed to find them, as after
+ * fdatasync; earlier commits are there already. Stores whose data a commit does not refer to are not synced.
  *
- * A commit that io_uring had no memory or thread for is submitted once more, to the same places, within its bound:
- * see commit-outcome.ts.
+ * A commit for which io_uring had no memory or thread is submitted again, to the same sectors, within its bound: see
+ * commit-outcome.ts.
  *
- * A mirror is the journal's successor while its checkpoint is being written: every commit goes to
- * both, until adopt(). Which of them would be found after a power cut is not known here, so a commit
- * that is not on both has failed. So has one that the medium does not answer in time: it is told so, and
- * memory and files stay until the answer comes.
+ * A mirror is the journal's successor while its checkpoint is being written: until adopt(), every commit goes to both.
+ * Which of them a power cut would leave is not known here, so a commit that is not on both has failed. So has one that
+ * the medium does not answer in time: it is reported as failed, and memory and files stay until the answer comes.
  *
- * A compaction makes the checkpoint of a mirror's log itself: each commit begins with some of it, and where
- * nothing else is to be committed it continues alone. It never takes room that the commits need.
+ * A compaction puts the checkpoint into the mirror's log itself: each commit begins with a part of it, and if nothing
+ * else is to be committed it continues alone. It never takes room that the commits need.
  */
 import { ETIMEDOUT } from "@blksnap/errors";
 import { ENTRIES_PER_SECTOR, JournalWriter, SECTOR_BYTES, writerBytes } from "@blksnap/journal";
@@ -56,16 +55,16 @@ export type { Compaction, JournalSetup, LogLocation, LogNeed };
 
 const NOP_DATA = 0;
 const MIRROR_DATA = 64;
-/** Some file systems would sync in the call that submits it; the reactor must not wait for a medium. */
+/** Some file systems would sync in the system call that submits it, and the reactor must not wait for a medium. */
 const APART_FILE = SqeFlag.FIXED_FILE | SqeFlag.ASYNC;
 
 export interface JournalIoOptions {
   readonly reactor: Reactor;
   readonly setup: JournalSetup;
   readonly entriesMax: number;
-  /** Sees to it that tick() is called; without it commits have no bound. */
+  /** Makes sure that tick() is called; without it commits have no bound. */
   readonly ticker?: Pick<IoTicker, "start"> | undefined;
-  /** Descriptors that are synced before a commit for which touch() was called with their place. */
+  /** Descriptors to sync before a commit, if touch() was called with their index. */
   readonly syncFirst: readonly number[];
   /** The sealed commit is on the medium; its entries can still be read from the writer. */
   readonly onCommitted: (writer: JournalWriter) => void;
@@ -73,7 +72,7 @@ export interface JournalIoOptions {
   readonly onFault: (errno: number) => void;
   /** The log is half full, or full. */
   readonly onLow: (need: LogNeed) => void;
-  /** Of a journal that can be compacted. */
+  /** Only for a journal that can be compacted. */
   readonly prefixEntriesMax?: number;
 }
 
@@ -84,22 +83,22 @@ export class JournalIo {
   readonly #memory: MappedMemory;
   readonly #handler: number;
   readonly #stores: StoreSyncs;
-  /** Kept free until a mirror is there, so that a full log still takes what was being filled. */
+  /** Kept free until there is a mirror, so that a full log still accepts the entries being filled. */
   readonly #reserveSectors: number;
   readonly #prefixSectors: number;
   #log: LogFile;
   #mirror: LogFile | undefined;
   #compaction: Compaction | undefined;
   readonly #life = new JournalLife();
-  /** Completions to come: of the commit on its way, or of the NOP. */
+  /** Completions to come: of the commit in flight, or of the NOP. */
   #pending = 0;
   readonly #outcome = new CommitOutcome();
-  /** Until the commit is submitted once more. */
+  /** The pause before the commit is submitted again. */
   #pause: Timer | undefined;
-  /** What was asked for since a log became longer, or another one. */
+  /** The last call of onLow, until a log becomes longer, or is replaced. */
   #asked: LogNeed | undefined;
   #onIdle: (() => void) | undefined;
-  /** Ticks since entries wait. */
+  /** Ticks for which entries have waited. */
   #waitedTicks = 0;
   #onClosed: (() => void) | undefined;
 
@@ -127,17 +126,17 @@ export class JournalIo {
     });
   }
 
-  /** True while entries are appended that are not committed, or a commit is on its way. */
+  /** True while entries are not committed, or a commit is in flight. */
   get isBusy(): boolean {
     return this.writer.isCommitting || this.writer.fillingEntries > 0;
   }
 
-  /** The commit being filled tells of data that was written to this place of `syncFirst`. */
+  /** The commit being filled refers to data written to this store of `syncFirst`. */
   touch(place: number): void {
     this.#stores.touch(place);
   }
 
-  /** After append(): commits as soon as the batch at hand is over. */
+  /** Call it after append(): commits when the current batch is over. */
   commitSoon(): void {
     if (!this.#life.is(JournalState.IDLE)) return;
     this.#life.enter(JournalState.SOON);
@@ -146,9 +145,9 @@ export class JournalIo {
   }
 
   /**
-   * From the next commit on everything goes to the mirror too. Only while idle. Answers the sequence
-   * number of the first sector there, or null when the journal has failed.
-   * @param compaction puts into the mirror's log what was in the journal before
+   * Mirrors all commits from the next one on. Only while idle. Returns the sequence number of the first sector there,
+   * or null if the journal has failed.
+   * @param compaction puts the journal's content so far into the mirror's log
    */
   mirror(location: LogLocation, compaction?: Compaction): number | null {
     if (this.#life.isOver) return null;
@@ -162,7 +161,7 @@ export class JournalIo {
     return firstSequence;
   }
 
-  /** The mirror takes the journal's place. Only while idle. False when the journal has failed. */
+  /** The mirror takes the journal's place. Only while idle. False if the journal has failed. */
   adopt(): boolean {
     const mirror = this.#mirror;
     if (mirror === undefined || this.#life.isOver) {
@@ -179,7 +178,7 @@ export class JournalIo {
     return true;
   }
 
-  /** Not while something is late: what is next in its chain would meet the file that has its place by then. */
+  /** Does nothing while I/O is late: later entries of its chain could hit a file that has reused the index. */
   dropMirror(): void {
     if (this.#pending > 0 && !this.#life.is(JournalState.SOON)) return;
     if (this.#mirror !== undefined) this.#reactor.removeFile(this.#mirror.index);
@@ -187,7 +186,7 @@ export class JournalIo {
     this.#compaction = undefined;
   }
 
-  /** The log in this file has become longer: that of the journal, or of its mirror. */
+  /** The log in this file, the journal's or its mirror's, has become longer. */
   grown(fd: number, logBytes: number): void {
     const file = [this.#log, this.#mirror].find((one) => one?.fd === fd);
     if (file === undefined) return;
@@ -195,7 +194,7 @@ export class JournalIo {
     this.#goOn();
   }
 
-  /** Calls back when no commit is on its way. */
+  /** Calls back when no commit is in flight. */
   whenIdle(callback: () => void): void {
     if (!this.#life.is(JournalState.COMMITTING)) {
       callback();
@@ -205,7 +204,7 @@ export class JournalIo {
     this.#onIdle = callback;
   }
 
-  /** Time passes; see IoTicker. True while something waits for the medium, or for room in the log. */
+  /** See IoTicker. Returns true while entries wait for the medium, or for room in the log. */
   tick(): boolean {
     const isFull = this.#life.is(JournalState.FULL);
     const waitsForRoom = isFull && this.writer.fillingEntries > 0;
@@ -218,20 +217,20 @@ export class JournalIo {
     return !this.#life.isOver;
   }
 
-  /** After close(): calls back when the medium has answered all that it was asked. */
+  /** After close(): calls back when the medium has answered everything. */
   whenClosed(callback: () => void): void {
     if (this.#life.is(JournalState.CLOSED)) callback();
     else this.#onClosed = callback;
   }
 
-  /** Ends it at once; the end of a commit that is on its way is not reported any more. */
+  /** Ends it at once; the end of a commit in flight is not reported. */
   close(): void {
     if (this.#life.isClosing) return;
     this.#life.enter(JournalState.CLOSING);
     if (this.#pending === 0) this.#cleanUp();
   }
 
-  /** The kernel has given everything back: until now memory and files stayed. */
+  /** The kernel has answered everything: frees memory and files, which had to stay until now. */
   #cleanUp(): void {
     this.#life.enter(JournalState.CLOSED);
     if (this.#pause !== undefined) this.#reactor.cancelTimer(this.#pause);
@@ -255,13 +254,13 @@ export class JournalIo {
     this.#begin();
   }
 
-  /** Seals and submits what there is. Only while idle. */
+  /** Seals and submits the entries. Only while idle. */
   #begin(): void {
     const { writer } = this;
     const compaction = this.#compaction;
     if (compaction?.isPending === true && this.#hasRoomForPrefix()) {
       compaction.prepend(writer);
-      // It found nothing yet in what it may look at in one turn.
+      // Within this turn's units it found nothing to write yet.
       if (compaction.isPending && writer.sectorsToSeal === 0) this.commitSoon();
     }
     const sectors = writer.sectorsToSeal;
@@ -284,7 +283,7 @@ export class JournalIo {
     this.#outcome.submitted();
     this.#pending = this.#submit(this.#log, 1);
     if (this.#mirror !== undefined) {
-      // It may have the journal's name by now: it must not know of data that is not there either.
+      // It may have the journal's name by now, so it must not refer to data that is not there either.
       this.#pending += this.#submit(this.#mirror, MIRROR_DATA);
     }
   }
@@ -296,7 +295,7 @@ export class JournalIo {
     return hasRoom(this.#log, sectors) && hasRoom(mirror, sectors + reserve);
   }
 
-  /** With the largest commit behind it, and one more, there is still room. */
+  /** True if there is still room after the largest commit and one more. */
   #hasRoomForPrefix(): boolean {
     const mirror = this.#mirror;
     const sectors = this.#prefixSectors + 2 * this.#reserveSectors;
@@ -305,7 +304,7 @@ export class JournalIo {
     return room;
   }
 
-  /** Prepares one chain. Answers how many completions it has. */
+  /** Prepares one chain. Returns how many completions it has. */
   #submit(file: LogFile, firstData: number): number {
     const { writer } = this;
     const { count } = this.#stores;
@@ -334,7 +333,7 @@ export class JournalIo {
   #onCompletion(data: number, result: number): void {
     this.#pending--;
     if (this.#life.isOver) {
-      // A commit that was late has been given up.
+      // A late commit has been given up.
       if (this.#life.isClosing && this.#pending === 0) this.#cleanUp();
     } else if (data === NOP_DATA) {
       this.#life.enter(JournalState.IDLE);
@@ -375,7 +374,7 @@ export class JournalIo {
     const idle = this.#onIdle;
     this.#onIdle = undefined;
     idle?.();
-    // The callbacks may have begun, or ended, something.
+    // The callbacks may have begun, or ended, a commit.
     if (this.#life.is(JournalState.IDLE)) this.#begin();
   }
 
@@ -401,7 +400,7 @@ export class JournalIo {
     this.#options.onLow(this.#asked);
   }
 
-  /** The log that should become longer while a checkpoint is put into the mirror's. */
+  /** The log that should become longer during a compaction. */
   #lowOf(): LogNeed | undefined {
     if (this.#compaction === undefined) return undefined;
     const mirror = this.#mirror as LogFile;

@@ -1,11 +1,11 @@
-/** What the main thread asks of the journal of a tracker. */
+/** Carries out the main thread's requests for a tracker's journal. */
 import { assert } from "@blksnap/uring";
 import type { AdoptReply, JournalRequest, MirrorJournalRequest, MirrorReply } from "./messages.js";
 import type { TrackedDevice } from "./tracked-device.js";
 
 /**
  * Carries a request out; `done` may be called later.
- * @param acquire whether its descriptors may be looked at: asked in the turn in which they are
+ * @param acquire whether the request's descriptors may be used; called in the turn that uses them
  */
 export function carryOutJournal(
   device: TrackedDevice,

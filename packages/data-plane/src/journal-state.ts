@@ -1,5 +1,5 @@
 /**
- * What a journal on a reactor is doing. It is one thing at a time:
+ * The states of a journal on a reactor. It is in one at a time:
  *
  * ```
  *          append            seal
@@ -10,17 +10,17 @@
  *   each of them ── close ──▶ CLOSING ── the kernel has answered ──▶ CLOSED
  * ```
  *
- * SOON and COMMITTING have something on the ring. FAILED and CLOSING may still have: what is late.
+ * In SOON and COMMITTING, entries are in flight on the ring. In FAILED and CLOSING, late ones may be.
  */
 import { assert } from "@blksnap/uring";
 
 export const JournalState = {
-  /** Nothing is on its way; entries may wait to be committed. */
+  /** Nothing is in flight; entries may wait to be committed. */
   IDLE: 0,
-  /** What is being filled is committed when the reactor's batch is over. */
+  /** The entries being filled are committed when the reactor's batch is over. */
   SOON: 1,
   COMMITTING: 2,
-  /** The log has no room for what is filled. */
+  /** The log has no room for the entries being filled. */
   FULL: 3,
   /** Nothing is committed any more. */
   FAILED: 4,
@@ -35,7 +35,7 @@ function oneOf(...states: number[]): number {
   return states.reduce((mask, state) => mask | (1 << state), 0);
 }
 
-/** By state, those that it may go over to: one bit for each. */
+/** By state: one bit for each state that may follow. */
 const NEXT = new Uint8Array(CLOSED + 1);
 NEXT[IDLE] = oneOf(SOON, COMMITTING, FULL, CLOSING);
 NEXT[SOON] = oneOf(IDLE, CLOSING);
@@ -51,7 +51,7 @@ export class JournalLife {
     return this.#state === state;
   }
 
-  /** Nothing is committed from here on. */
+  /** Nothing is committed any more. */
   get isOver(): boolean {
     return this.#state >= FAILED;
   }

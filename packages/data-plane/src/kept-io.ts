@@ -1,6 +1,6 @@
 /**
- * Sends discards that a snapshot had kept back to the original, one slice at a time: what it discards
- * the journal of a persistent tracker knows as changed first. A slice that fails is gone: it was a hint.
+ * Sends kept-back discards to the original, one slice at a time. The journal of a persistent tracker records a slice as
+ * changed first. A failed slice is dropped: it was a hint.
  */
 import type { TrackerEngine } from "@blksnap/engine";
 import { BLOCK_URING_CMD_DISCARD } from "@blksnap/ublk";
@@ -27,9 +27,9 @@ export class KeptIo {
   readonly #gate: WriteGate | undefined;
   readonly #originalFd: number;
   readonly #handler: number;
-  /** Among the ring's registered files; -1 until it is needed. The front's own goes with the front. */
+  /** Index among the ring's registered files; -1 until it is needed. The front's own index ends with the front. */
   #fileIndex = -1;
-  /** Discards as commands: Linux 6.12, block devices. */
+  /** Discards as commands need Linux 6.12 and a block device. */
   #knowsCommand: boolean;
   #onIdle: (() => void) | undefined;
 
@@ -49,18 +49,18 @@ export class KeptIo {
     });
   }
 
-  /** Sends the engine's slice; the engine is told of its end. */
+  /** Sends the engine's slice, and tells the engine of its end. */
   submit(): void {
     if (this.#gate?.admitKept(this.#engine.keptSlice) !== false) this.admitted();
   }
 
-  /** The journal knows of the slice. */
+  /** The journal has recorded the slice. */
   admitted(): void {
     if (this.#knowsCommand) this.#discard();
     else this.#punchHole();
   }
 
-  /** Nothing more is sent; calls back when nothing is on its way any more. */
+  /** Sends nothing more; calls back when nothing is in flight. */
   end(onIdle: () => void): void {
     this.#engine.forgetKept();
     if (this.#engine.keptSlice.inFlight) this.#onIdle = onIdle;
@@ -118,7 +118,7 @@ export class KeptIo {
   #onCompletion(isCommand: boolean, result: number): void {
     const isUnknown = result === -EOPNOTSUPP || result === -ENOTTY || result === -EINVAL;
     if (isCommand && isUnknown) {
-      // An EINVAL may as well be that of this one slice.
+      // An EINVAL may as well concern only this slice.
       if (result !== -EINVAL) this.#knowsCommand = false;
       this.#punchHole();
       return;

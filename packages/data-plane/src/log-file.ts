@@ -1,8 +1,8 @@
-/** The log of a journal in an open file: where the next commit goes, and whether there is room for it. */
+/** The log of a journal in an open file: where the next commit goes, and whether it has room. */
 import { type JournalWriter, SECTOR_BYTES } from "@blksnap/journal";
 import type { Reactor } from "@blksnap/uring";
 
-/** How many times longer than what a log began with it becomes before it is compacted. */
+/** How many times its initial length a log grows before it is compacted. */
 const WORTH_RENEWAL = 4;
 
 /** A log in an open file. */
@@ -21,25 +21,25 @@ export interface JournalSetup extends LogLocation {
   readonly nextCommit: number;
 }
 
-/** What puts a checkpoint into the log of a mirror, part by part. */
+/** Puts a checkpoint into the log of a mirror, part by part. */
 export interface Compaction {
-  /** There is more of it to come. */
+  /** More parts are to come. */
   readonly isPending: boolean;
   /** A commit is about to be sealed: puts a part into its prefix, or nothing. */
   prepend(writer: JournalWriter): void;
 }
 
-/** Which log is to become longer, or that it is to be made anew. */
+/** Which log has to become longer, or that the journal has to be renewed. */
 export type LogNeed = "renewal" | "log" | "mirror";
 
-/** A place that commits are written to. */
+/** A file that commits are written to. */
 export class LogFile {
   readonly fd: number;
   readonly index: number;
   readonly logOffsetBytes: number;
   logSectors: number;
   usedSectors: number;
-  /** What it had when it became the log: what a compaction would make again. */
+  /** Sectors in use when it became the log: a compaction would write about as many. */
   baseSectors: number;
 
   constructor(reactor: Reactor, location: LogLocation) {
@@ -60,7 +60,7 @@ export function hasRoom({ usedSectors, logSectors }: LogFile, sectors: number): 
   return usedSectors + sectors <= logSectors;
 }
 
-/** A compaction writes what the log began with once more: it must have grown a lot since. */
+/** A compaction writes the initial content again: the log must have grown a lot since. */
 export function isWorthRenewal({ baseSectors, logSectors }: LogFile): boolean {
   return baseSectors * WORTH_RENEWAL <= logSectors;
 }

@@ -1,21 +1,21 @@
 /**
  * Registered memory for copies of many blocks, shared by all areas of a reactor: looking up and pinning the pages of a
- * plain window, twice for each copy, takes longer than copying what is in them. There is a window for each of the
- * copies that have been in flight at once, up to a bound; what comes beyond that goes through plain memory.
+ * plain window, twice per copy, takes longer than copying their content. There are as many windows as copies have been
+ * in flight at once, up to a bound; copies beyond that use plain memory.
  *
  * ```
  *   take ─▶ a free one ─▶ or a new one: mapped, populated, registered ─▶ or none
- *                         giveBack ─▶ it is taken next: few are in the processor's cache
+ *                         giveBack ─▶ it is taken next: so only few need the processor's cache
  * ```
  *
- * With the last area of the reactor all of them go.
+ * When the reactor has no more areas, all windows are unmapped.
  */
 import { MappedMemory, type Reactor } from "@blksnap/uring";
 
 /** A copy of a whole chunk of the default size. */
 export const LONG_WINDOW_BYTES: number = 256 * 1024;
 const LONG_WINDOWS_MAX = 32;
-/** Copies that do without after one could not be made: trying costs more than a copy does. */
+/** After a failed attempt to make a window, this many copies do without: trying costs more than a copy. */
 const DONE_WITHOUT = 1024;
 export const NO_WINDOW = -1;
 
@@ -29,14 +29,14 @@ const byReactor = new WeakMap<Reactor, LongWindows>();
 export class LongWindows {
   readonly #reactor: Reactor;
   readonly #windows: LongWindow[] = [];
-  /** The last one is taken first. */
+  /** A stack: the last one is taken first. */
   readonly #free = new Int32Array(LONG_WINDOWS_MAX);
   #freeCount = 0;
-  /** So many more copies do without. */
+  /** How many more copies do without. */
   #withoutLeft = 0;
   #users = 0;
 
-  /** Those of the reactor. */
+  /** The windows of the reactor. */
   static of(reactor: Reactor): LongWindows {
     const present = byReactor.get(reactor);
     if (present !== undefined) return present;
@@ -49,12 +49,12 @@ export class LongWindows {
     this.#reactor = reactor;
   }
 
-  /** An area begins to take them, until leave(). */
+  /** An area may take windows from now on, until leave(). */
   enter(): void {
     this.#users++;
   }
 
-  /** It has given back all that it had. */
+  /** The area has given back all its windows. */
   leave(): void {
     this.#users--;
     if (this.#users > 0) return;
@@ -78,7 +78,7 @@ export class LongWindows {
     return NO_WINDOW;
   }
 
-  /** Nothing is in flight in it. */
+  /** Nothing in flight uses the window any more. */
   giveBack(window: number): void {
     this.#free[this.#freeCount] = window;
     this.#freeCount++;
@@ -88,7 +88,7 @@ export class LongWindows {
     return this.#windows[window].memory;
   }
 
-  /** Of the ring's registered buffers. */
+  /** Index among the ring's registered buffers. */
   bufferIndexOf(window: number): number {
     return this.#windows[window].bufferIndex;
   }
@@ -105,7 +105,7 @@ export class LongWindows {
     try {
       memory = MappedMemory.anonymous(LONG_WINDOW_BYTES);
       const { address, lengthBytes } = memory;
-      // Pages that were never touched are not registered: see copy-windows.ts.
+      // Pages that were never touched must not be registered: see copy-windows.ts.
       const isThere = memory.populate(0, lengthBytes);
       if (isThere) return { memory, bufferIndex: this.#reactor.addBuffer(address, lengthBytes) };
     } catch {}

@@ -7,7 +7,7 @@ import type { LostRange } from "./messages.js";
 import type { Slices } from "./slices.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
 
-/** Ranges that are told; there may be a million. */
+/** Most ranges to return; there may be a million. */
 const LOST_RANGES_TOLD = 100;
 
 type Told = (ranges: readonly LostRange[]) => void;
@@ -16,7 +16,7 @@ export class LostRanges {
   readonly #slices: Slices;
   #map: DiffAreaMap | undefined;
   #found: readonly LostRange[] = [];
-  /** Of the losses that were found. */
+  /** LossCount.version at the last search. */
   #version = -1;
   #waiting: Told[] = [];
   #isScanning = false;
@@ -25,7 +25,7 @@ export class LostRanges {
     this.#slices = slices;
   }
 
-  /** Another area, or none any more: waiting callers are told what was found. */
+  /** Sets the area, or none: waiting callers get what was found. */
   use(map: DiffAreaMap | undefined): void {
     this.#map = map;
     this.#version = -1;

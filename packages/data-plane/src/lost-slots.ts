@@ -1,11 +1,11 @@
-/** Blocks in a part of a store that another program has truncated: lost from now on, and found in slices. */
+/** Counts the blocks in a truncated part of a store as lost, at once, and finds them in slices. */
 import { makeSlot } from "@blksnap/diff-storage";
 import type { TrackerEngine } from "@blksnap/engine";
 import type { LoseSlotsRequest } from "./messages.js";
 import type { Slices } from "./slices.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
 
-/** @param done called when all that was lost is known */
+/** @param done called when all lost blocks are found */
 export function loseSlots(
   engine: Pick<TrackerEngine, "loseSlots" | "findLost">,
   slices: Slices,

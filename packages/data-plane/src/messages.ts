@@ -1,12 +1,11 @@
 /**
- * What the main thread and the reactors say to each other. Descriptors are those of the process, so
- * they travel as numbers.
+ * The messages between main thread and reactors. Descriptors belong to the process, so they travel as numbers.
  *
  * ```
  *   main                                   reactor
  *     │── Request {id, …} ────────────────▶ │   one Reply each, in any order
  *     │◀──────────────── Reply {re: id, …} ─│
- *     │◀──────────────── Notice ────────────│   by itself
+ *     │◀──────────────── Notice ────────────│   unasked
  *     │── Grant ──────────────────────────▶ │   answer to the notice "slots"
  * ```
  */
@@ -25,28 +24,28 @@ export interface OverflowSetup {
   /** The engine's OverflowPolicy. */
   readonly policy: number;
   readonly tickMs: number;
-  /** Ticks that a blocked write waits. */
+  /** Ticks that a blocked write waits for room. */
   readonly ticksMax: number;
 }
 
 /** Settings of all devices of a reactor. */
 export interface ReactorSettings {
   readonly index: number;
-  /** Tags that an image's queue may have; its device may have fewer. */
+  /** Most tags of an image's queue; its device may have fewer. */
   readonly imageDepth: number;
-  /** In what time a store, or the medium of a journal, has to answer. */
+  /** Time limit of a store, and of the medium of a journal. */
   readonly ioTimeoutMs: number;
-  /** Submission entries of its ring: all tags of a queue are fetched by one call. */
+  /** Submission entries of its ring: one call fetches all tags of a queue. */
   readonly ringEntries: number;
-  /** One word, which the reactor's loop counts its turns in. */
+  /** One word, in which the reactor's loop counts its turns. */
   readonly heartbeat: SharedArrayBuffer;
-  /** The process ends with this status at once when the reactor ends by itself. */
+  /** The process exits with this status at once if the reactor ends by itself. */
   readonly lostStatus?: number | undefined;
-  /** It serves without the mark of an I/O flusher, and says nothing. */
+  /** It serves without the mark of an I/O flusher, and does not report that. */
   readonly isFlusherOptional?: boolean | undefined;
 }
 
-/** A file of maps, to be mapped whole. */
+/** A map's file, to be mapped as a whole. */
 export interface MapFileRef {
   readonly fd: number;
   readonly lengthBytes: number;
@@ -54,15 +53,15 @@ export interface MapFileRef {
 
 /** A diff area: its map, and where its slots are. */
 export interface AreaSetup {
-  /** What comes late from or for another area is dropped. */
+  /** Late messages from or for another area are dropped. */
   readonly id: AreaId;
   readonly map: MapFileRef;
   readonly storeCount: number;
   /** Descriptors of the stores, in the order of the slots' store numbers. */
   readonly storeFds: readonly number[];
-  /** Extents to begin with: first slot and count, in turn. */
+  /** First extents: first slot and count, alternating. */
   readonly extents: readonly number[];
-  /** When a device asks for slots, and how many it asks for: at first, and when it uses them fast. */
+  /** When a device asks for slots, and for how many: at first, and when it uses them fast. */
   readonly lowWaterSlots: number;
   readonly wantedSlots: number;
   readonly wantedSlotsMax: number;
@@ -71,11 +70,11 @@ export interface AreaSetup {
   /** Tags of the image that an earlier daemon has left; absent for a new area. */
   readonly imageDepth?: number;
   readonly overflow: OverflowSetup;
-  /** Of a persistent snapshot. */
+  /** Absent unless the snapshot is persistent. */
   readonly journal?: JournalSetup;
   /**
-   * What that journal syncs the stores by: the area's own open files of them. That cached data could not be written
-   * the kernel tells each open file once, whoever syncs by it.
+   * Descriptors for the journal's syncs of the stores: open files of the area's own, because the kernel reports a
+   * failed write of cached data once per open file, to whoever syncs it first.
    */
   readonly syncFds?: readonly number[];
   /** Of an area that an earlier daemon has left. */
@@ -83,11 +82,11 @@ export interface AreaSetup {
 }
 
 /**
- * The area of a snapshot that is held already, before its stores are open: what needs a copy waits for
- * "wakeArea" or "dropArea".
+ * The area of a recovered snapshot before its stores are open: requests that need a copy wait for "wakeArea" or
+ * "dropArea".
  */
 export type SleepingArea = Omit<AreaSetup, "storeFds" | "extents" | "journal" | "syncFds">;
-/** Its slots it has asked for. */
+/** The area has asked for its slots itself. */
 export type WakingArea = Omit<AreaSetup, "extents">;
 
 export interface AttachRequest {
@@ -98,11 +97,11 @@ export interface AttachRequest {
   readonly isBlock: boolean;
   readonly geometry: TrackerGeometry;
   readonly cbt: MapFileRef;
-  /** After a recovery. */
+  /** Defined after a recovery. */
   readonly area: SleepingArea | undefined;
-  /** Of a persistent tracker. */
+  /** Defined for a persistent tracker. */
   readonly journal?: JournalSetup | undefined;
-  /** That do not continue, and that a later boot could find: no write is issued before that is on record. */
+  /** Areas that do not continue but that a later boot could find: no write is issued before their loss is recorded. */
   readonly lostAreas?: readonly AreaId[];
   /** As the engine's option. */
   readonly forgetsDiscards?: boolean;
@@ -115,18 +114,18 @@ export interface PrepareAreaRequest {
   readonly area: AreaSetup;
 }
 
-/** The stores of an area that sleeps are open. */
+/** Opens the stores of an area that sleeps. */
 export interface WakeAreaRequest {
   readonly type: "wakeArea";
   readonly tracker: number;
   readonly area: WakingArea;
 }
 
-/** Stops issuing writes to the original; the reply comes when none is in flight any more. */
+/** Stops issuing writes to the original; the reply comes when none is in flight. */
 export interface HoldRequest {
   readonly type: "hold";
   readonly tracker: number;
-  /** When it is over by itself, should the main thread never come back. */
+  /** The hold ends by itself after this time, in case the main thread does not end it. */
   readonly deadlineMs: number;
 }
 
@@ -164,14 +163,14 @@ export interface GrowAreaJournalRequest {
   readonly type: "growAreaJournal";
   readonly tracker: number;
   readonly area: AreaId;
-  /** Which log it is. */
+  /** The descriptor of the log. */
   readonly fd: number;
   readonly logBytes: number;
 }
 
 /**
- * An area's journal gets a successor: commits go to both, and with them all that the map has. The reply comes
- * when that is complete, however long it takes: until then the descriptor must stay open.
+ * An area's journal gets a successor: commits go to both, and the whole map to the successor. The reply comes when that
+ * is complete, however long it takes: until then the descriptor must stay open.
  */
 export interface CompactAreaJournalRequest {
   readonly type: "compactAreaJournal";
@@ -189,17 +188,17 @@ export interface NamedAreaRequest {
     | "closeArea"
     | "awaitImageEnd"
     | "lostRanges"
-    /** Other areas are short of slots. The notice "returned" comes before the reply. */
+    /** Other areas are short of slots. The notice "returned" precedes the reply. */
     | "giveBackSlots"
     | "dropAreaJournal"
-    /** The successor of its journal takes the journal's place, or is given up. */
+    /** The successor of the area's journal takes the journal's place, or is given up. */
     | "adoptAreaJournal"
     | "abandonAreaJournal";
   readonly tracker: number;
   readonly area: AreaId;
 }
 
-/** Slots of a store, from one on, have lost what was in them. */
+/** The content of a store's slots, from one on, is lost. */
 export interface LoseSlotsRequest {
   readonly type: "loseSlots";
   readonly tracker: number;
@@ -211,7 +210,7 @@ export interface LoseSlotsRequest {
 export interface MarkDirtyRequest {
   readonly type: "markDirty";
   readonly tracker: number;
-  /** Offset and length in bytes, in turn. */
+  /** Offset and length in bytes, alternating. */
   readonly ranges: readonly number[];
 }
 
@@ -221,32 +220,32 @@ export interface DeviceRequest {
   readonly tracker: number;
 }
 
-/** A connection to the NBD export of a front, or of an image. Answered with a ServeNbdReply. */
+/** A connection to the NBD export of a front or an image. Answered with a ServeNbdReply. */
 export interface ServeNbdRequest {
   readonly type: "serveNbd";
   readonly tracker: number;
-  /** Of the image; null: the front. */
+  /** The image's area; null: the front. */
   readonly area: AreaId | null;
   readonly params: DeviceParams;
   /** The socket. */
   readonly fd: number;
   readonly structured: boolean;
   readonly extended: boolean;
-  /** Names of those that were agreed on. */
+  /** Names of the negotiated contexts. */
   readonly contexts: readonly string[];
-  /** It may not write, whatever others may. */
+  /** This connection may not write, even if others may. */
   readonly readOnly: boolean;
-  /** Of the original: of an image's, as they were after its take. Null where nothing is known of them. */
+  /** Holes of the original; for an image, holes that it had after the take. Null if they are unknown. */
   readonly holes: KnownHoles | null;
   /** Bytes that arrived after the handshake. */
   readonly received: Uint8Array;
 }
 
-/** How many clients a front, or an image, has that is an NBD export instead of a device. The reply is a number. */
+/** Asks for the number of clients of a front or image that is an NBD export. The reply is a number. */
 export interface CountConnectionsRequest {
   readonly type: "countConnections";
   readonly tracker: number;
-  /** Of the image; null: the front. */
+  /** The image's area; null: the front. */
   readonly area: AreaId | null;
 }
 
@@ -254,7 +253,7 @@ export interface StopRequest {
   readonly type: "stop";
 }
 
-/** Requests of an area that there is, or was. */
+/** Requests for an existing or former area. */
 export type AreaRequest =
   | OpenImageRequest
   | LoseSlotsRequest
@@ -277,20 +276,20 @@ export type ReactorRequest =
   | CountConnectionsRequest
   | StopRequest;
 
-/** More slots for an area, or word that there are none. */
+/** More slots for an area, or a denial. */
 export interface GrantMessage {
   readonly type: "grant";
   readonly tracker: number;
   readonly area: AreaId;
   readonly firstSlot: number;
-  /** 0: none; `errno` says why. */
+  /** 0: a denial, with its reason in `errno`. */
   readonly count: number;
   readonly errno: number;
-  /** No answer: what was denied before is denied for this reason now. */
+  /** Not an answer: changes the reason of an earlier denial. */
   readonly isAnew?: boolean;
 }
 
-/** The thread may compile what its requests will use, while it has nothing else to do. */
+/** The thread may compile the data path while it has nothing else to do. */
 export interface WarmUpMessage {
   readonly type: "warmUp";
   /** Whether fronts will have it. */
@@ -300,26 +299,26 @@ export interface WarmUpMessage {
 export interface RequestMessage {
   readonly id: number;
   readonly request: ReactorRequest;
-  /** Of a request that carries descriptors. */
+  /** Present if the request carries descriptors. */
   readonly claim?: Claim | undefined;
 }
 
 export type ToReactor = RequestMessage | GrantMessage | WarmUpMessage;
 
 export interface SwitchReply {
-  /** For how long writes were held, in microseconds. */
+  /** How long writes were held, in microseconds. */
   readonly stallUs: number;
 }
 
 export interface ServeNbdReply {
-  /** False: there is no such device or image, or it has too many connections. */
+  /** False: no such device or image, or it has too many connections. */
   readonly isServed: boolean;
 }
 
 export interface CloseAreaReply {
   /**
-   * Not everything of the area was answered: the notice "areaIdle" comes when it is. Null: the device has no such area, or no
-   * more.
+   * True: some I/O of the area is unanswered; the notice "areaIdle" follows when it is. Null: the device has no such
+   * area, or no longer.
    */
   readonly isLate: boolean | null;
 }
@@ -332,12 +331,12 @@ export interface LostRange {
 export interface ReactorReply {
   readonly re: number;
   readonly value?: unknown;
-  /** Absent when it went well. */
+  /** Absent after success. */
   readonly error?: CarriedError;
 }
 
 export interface MirrorReply {
-  /** Sequence number of the first sector that goes to the successor too; null: the journal failed. */
+  /** Sequence number of the first sector that goes to the successor, too; null: the journal has failed. */
   readonly firstSequence: number | null;
 }
 
@@ -355,7 +354,7 @@ export type ReactorNotice =
   | { readonly notice: "ready" }
   | (AreaNotice & { readonly notice: "slots"; readonly wanted: number })
   | (AreaNotice & { readonly notice: "freed"; readonly slots: readonly number[] })
-  /** Slots that waited for a chunk go back, as extents: first slot and count, in turn. */
+  /** Unused slots go back, as extents: first slot and count, alternating. */
   | (AreaNotice & { readonly notice: "returned"; readonly extents: readonly number[] })
   | (AreaNotice & { readonly notice: "fault"; readonly errno: number })
   | (AreaNotice & { readonly notice: "blocked" })
@@ -366,7 +365,7 @@ export type ReactorNotice =
   | { readonly notice: "journalLow"; readonly tracker: number }
   | { readonly notice: "journalFault"; readonly tracker: number; readonly errno: number }
   | { readonly notice: "holdExpired"; readonly tracker: number }
-  /** The queue's last command came back: its device was stopped, by the main thread or by others. */
+  /** The queue's last command has completed: the device was stopped, by the main thread or by others. */
   | { readonly notice: "frontEnded"; readonly tracker: number }
   | (AreaNotice & { readonly notice: "imageEnded" })
   | { readonly notice: "error"; readonly message: string };

@@ -1,6 +1,6 @@
 /**
- * The NBD connections of one device or image, served in its reactor. It has no memory before the first of them
- * comes, and keeps it until the end of what it shows.
+ * The NBD connections of one device or image, served in its reactor. It takes memory with the first connection, and
+ * keeps it until the front or image ends.
  *
  * ```
  *   closed ── serve ──▶ opening ── memory is there ──▶ open ── serve ──▶ …
@@ -13,33 +13,32 @@ import type { Reactor } from "@blksnap/uring";
 import { QueueMemory } from "./queue-memory.js";
 import type { Slices } from "./slices.js";
 
-/** Requests in flight in the device, of all its connections. */
+/** Requests in flight of one device, over all its connections. */
 export const NBD_DEPTH = 32;
 /** Connections to a front or an image at a time. */
 export const CONNECTIONS_MAX = 16;
-/** More at a time is only more memory. */
+/** Most bytes per request: more would only take more memory. */
 export const NBD_IO_BYTES_MAX: number = 256 * 1024;
 /**
- * Doors of one reactor that have been opened and have not ended: the places in its tables (handlers, registered files
- * and buffers) are for devices first.
+ * Most open doors of a reactor: room in its tables (handlers, registered files and buffers) belongs to devices first.
  */
 export const DOORS_MAX = 64;
 const openDoors = new WeakMap<Reactor, number>();
 
-/** A server has one export: who wants which is known before a connection comes. */
+/** A server has one export: the main thread knows which one a client wants before it passes the connection on. */
 export const EXPORT_NAME = "";
 
 export interface NbdDoorOptions {
   readonly reactor: Reactor;
   readonly slices: Slices;
-  /** The most that the device takes at a time. */
+  /** The most that the device accepts per request. */
   readonly maxIoBytes: number;
   readonly openTarget: (queue: RequestQueue) => Target;
   readonly onError: (error: unknown) => void;
 }
 
 export interface NbdConnection extends Omit<Adoption, "exportName"> {
-  /** A socket, which is the door's once it serves it. */
+  /** The socket, which belongs to the door once it is served. */
   readonly fd: number;
 }
 
@@ -49,7 +48,7 @@ export class NbdDoor {
   readonly #options: NbdDoorOptions;
   #state: "closed" | "opening" | "open" | "ending" | "ended" = "closed";
   #server: ReactorServer | undefined;
-  /** What is done when the memory is there, or is not to come. */
+  /** Called when there is memory, or will be none. */
   #waiting: (() => void)[] = [];
   #onEnded: (() => void)[] = [];
 
@@ -57,13 +56,13 @@ export class NbdDoor {
     this.#options = options;
   }
 
-  /** Nothing of it is in flight, and never will be. */
+  /** Nothing is in flight, and never will be. */
   get isEnded(): boolean {
     return this.#state === "ended";
   }
 
   /**
-   * Serves a connection. Where it answers false the descriptor is the caller's.
+   * Serves a connection. If `done` receives false, the descriptor remains the caller's.
    * @param params of the export, read-only; with discards, clients may trim what they have read
    */
   serve(params: DeviceParams, connection: NbdConnection, done: Served): void {
@@ -79,7 +78,7 @@ export class NbdDoor {
     } else adopt();
   }
 
-  /** Ends all connections, and calls back when nothing of them is in flight any more. */
+  /** Ends all connections, and calls back when nothing of them is in flight. */
   end(onEnd: () => void): void {
     if (this.#state === "ended") {
       onEnd();
@@ -152,7 +151,7 @@ export class NbdDoor {
     server.add({ name: EXPORT_NAME, readOnly: true, releases }, params, target);
   }
 
-  /** Who waits is answered, whether or not there is a server now. */
+  /** Answers waiting connections, whether or not there is a server. */
   #opened(isGood: boolean): void {
     const isEnding = this.#state === "ending";
     if (!isEnding) this.#state = isGood ? "open" : "closed";
@@ -163,7 +162,7 @@ export class NbdDoor {
     const done = (): void => {
       if (isEnding) this.#ended();
     };
-    // Of a server whose target could not be opened nothing is in flight.
+    // A server whose target could not be opened has nothing in flight.
     if (server === undefined) done();
     else server.stop(done);
   }

@@ -1,4 +1,4 @@
-/** A connection for a device's front or image, from the main thread. */
+/** Makes a connection for a device's front or image from the main thread's request. */
 import { AreaState, type CbtMap } from "@blksnap/engine";
 import type { MetaContext } from "@blksnap/nbd";
 import { frontAllocation, imageAllocation } from "./allocation-context.js";
@@ -7,14 +7,14 @@ import { dirtyContext } from "./dirty-context.js";
 import type { ServeNbdRequest } from "./messages.js";
 import type { NbdConnection } from "./nbd-door.js";
 
-/** @param area of the image; undefined: the front */
+/** @param area the image's; undefined: the front */
 export function connectionOf(
   request: ServeNbdRequest,
   cbt: CbtMap,
   area: DeviceArea | undefined,
 ): NbdConnection {
   const { fd, structured, extended, readOnly, received, holes } = request;
-  // From the end of copy-on-write on what is not saved may have been written to, and is read as an error.
+  // After the end of copy-on-write, unsaved blocks may have been written; reads of them fail.
   const isReadable = (): boolean => area?.isOpen === true && area.map.state === AreaState.ACTIVE;
   const allocation = (): MetaContext =>
     area === undefined ? frontAllocation(cbt, holes) : imageAllocation(area.map, holes, isReadable);

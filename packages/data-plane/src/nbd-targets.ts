@@ -1,4 +1,4 @@
-/** How reads of NBD connections come to a front's original, and to an image. */
+/** Passes reads of NBD connections to a front's original, and to an image. */
 
 import type { TrackerEngine } from "@blksnap/engine";
 import { EIO } from "@blksnap/errors";
@@ -7,8 +7,8 @@ import { assert, type Reactor } from "@blksnap/uring";
 import { copyRequest } from "./copy-request.js";
 
 /**
- * What the front shows: a read of the front is one of the original, whatever a snapshot does. So nothing of
- * the front waits for an NBD client.
+ * Serves the content of the front, which is that of the original, whatever a snapshot does: it reads the original
+ * directly. So no request of the front waits for an NBD client.
  */
 export function nbdFrontTarget(
   reactor: Reactor,
@@ -28,7 +28,7 @@ export function nbdFrontTarget(
   };
 }
 
-/** @param firstTag of the image's tags in the engine, the one that stands for tag 0 of the queue */
+/** @param firstTag the image's tag in the engine that stands for tag 0 of the queue */
 export function nbdImageTarget(
   queue: RequestQueue,
   engine: TrackerEngine,
@@ -51,7 +51,7 @@ export function nbdImageTarget(
   };
 }
 
-/** The server lets nothing else through but trims of an image: the exports are read-only, and have no volatile cache. */
+/** The server lets only reads pass, and trims of an image: the exports are read-only and have no volatile cache. */
 function assertRead(queue: RequestQueue, tag: number): void {
   assert(queue.op(tag) === UblkOp.READ, "an NBD client writes to a read-only export");
 }

@@ -1,6 +1,6 @@
 /**
- * The memory of a new area's map, with places of copies behind it where there is enough. That of the places is taken
- * from the kernel in slices, with what else the reactor has to do between them.
+ * The memory of a new area's map, with places of copies after it if there is enough memory. The places are populated in
+ * slices, between other work of the reactor.
  *
  * ```
  *   map the file, with places ─▶ populate 256 KiB ─ turn ─▶ populate 256 KiB ─ … ─▶ the area is made in it
@@ -23,7 +23,7 @@ export class NewMap {
   #nextWanted = 0;
   #places: CopyPlaces | undefined;
   #memory: MappedMemory | undefined;
-  /** As far as it has memory, and is to have some. */
+  /** How far the memory is populated, and how far it is to be. */
   #doneBytes = 0;
   #endBytes = 0;
   #isTaken = false;
@@ -31,7 +31,7 @@ export class NewMap {
 
   /**
    * @param file has memory as far as firstMapBytes() says
-   * @param wanted places that it is to have: the first that there is memory for
+   * @param wanted alternatives for its places: it gets the first for which there is memory
    */
   constructor(file: MapFileRef, geometry: Geometry, wanted: readonly CopyPlaces[] = []) {
     this.fd = file.fd;
@@ -40,12 +40,12 @@ export class NewMap {
     this.#wanted = wanted;
   }
 
-  /** Those that it has got. */
+  /** The places that it has got. */
   get places(): CopyPlaces | undefined {
     return this.#places;
   }
 
-  /** A slice of its memory is taken. True: there is more. @throws UringError MAP_FAILED; Error once it is given up */
+  /** Populates a slice. Returns true if there is more. @throws UringError MAP_FAILED; Error once it is given up */
   takeSlice(): boolean {
     if (this.#isGivenUp) throw new Error("the area was given up before it was made");
     this.#memory ??= this.#map();
@@ -55,14 +55,14 @@ export class NewMap {
     return this.#memory === undefined || this.#doneBytes < this.#endBytes;
   }
 
-  /** The caller unmaps it. After takeSlice() has answered that there is no more. */
+  /** Passes the mapping to the caller, who unmaps it. Call it after takeSlice() has returned false. */
   take(): MappedMemory {
     assert(this.#memory !== undefined, "a map has no memory");
     this.#isTaken = true;
     return this.#memory;
   }
 
-  /** It is not taken any more, unless it has been. */
+  /** Unmaps it, unless it has been taken. */
   giveUp(): void {
     this.#isGivenUp = true;
     if (!this.#isTaken) this.#memory?.unmap();

@@ -12,21 +12,21 @@ import type {
 } from "./messages.js";
 import { type ReactorState, Watchdog } from "./watchdog.js";
 
-/** How long a reactor may take to answer, unless the caller says otherwise. */
+/** Time limit of a reactor's answer, unless the caller gives another. */
 const REPLY_TIMEOUT_MS = 30_000;
-/** More reactors than this only take memory: one serves hundreds of thousands of requests a second. */
+/** More reactors would only take memory: one serves hundreds of thousands of requests a second. */
 const REACTORS_MAX = 16;
 const RING_ENTRIES_MIN = 256;
 
 export type LostHandler = (reactor: number, error: Error) => void;
 export type NoticeHandler = (reactor: number, notice: ReactorNotice) => void;
 
-/** A reactor that runs, as ReactorThread is one. */
+/** A running reactor, as ReactorThread is one. */
 export type RunningReactor = Pick<ReactorThread, "post" | "wake" | "stop">;
 
 /**
- * Starts a reactor. `onMessage` is called with each FromReactor, `onExit` when it has ended, with an error
- * when it did so by itself.
+ * Starts a reactor. Calls `onMessage` with each FromReactor, and `onExit` when the reactor has ended, with an error if
+ * it ended by itself.
  */
 export type StartReactor = (
   settings: ReactorSettings,
@@ -34,7 +34,7 @@ export type StartReactor = (
   onExit: (error: Error | undefined) => void,
 ) => RunningReactor;
 
-/** On a thread of its own. */
+/** Starts it on a thread of its own. */
 export const startReactorThread: StartReactor = (settings, onMessage, onExit) =>
   new ReactorThread(new URL("./worker.js", import.meta.url), settings, onMessage, onExit);
 
@@ -54,11 +54,11 @@ function carriesDescriptors({ type }: ReactorRequest): boolean {
   );
 }
 
-/** One reactor's thread with the requests that it has not answered. */
+/** One reactor's thread, with the requests that it has not answered yet. */
 class ReactorHandle {
   devices = 0;
   readonly index: number;
-  /** Ends when the reactor's loop is about to run. */
+  /** Resolves when the reactor's loop is about to run. */
   readonly ready: Promise<void>;
   #onReady: () => void = () => undefined;
   #onFailure: (error: Error) => void = () => undefined;
@@ -100,7 +100,7 @@ class ReactorHandle {
     return Atomics.load(this.#heartbeat, 0);
   }
 
-  /** Has the loop make a turn. */
+  /** Makes the loop take a turn. */
   wake(): void {
     if (this.#dead === undefined) this.#thread.wake();
   }
@@ -127,7 +127,7 @@ class ReactorHandle {
       timer = setTimeout(() => {
         if (claim === undefined) giveUp(true);
         else if (withdraw(claim)) giveUp(false);
-        // It has the descriptors in hand: they are not to be closed now, and it is soon done.
+        // The reactor uses the descriptors: they must not be closed now. It will be done soon.
         else {
           timer = setTimeout(() => {
             abandon(claim);
@@ -159,19 +159,19 @@ class ReactorHandle {
 export interface ReactorPoolOptions {
   /** 1 to 16; default: one per CPU, at most 4. */
   readonly reactors?: number;
-  /** Tags of a front's and of an image's queue. */
+  /** Tags of a front's queue, and of an image's. */
   readonly frontDepth: number;
   readonly imageDepth: number;
   readonly ioTimeoutMs: number;
   readonly logger: Logger;
-  /** The process ends with this status at once when a reactor ends by itself. */
+  /** The process exits with this status at once if a reactor ends by itself. */
   readonly lostStatus?: number | undefined;
-  /** No file system of this machine need lie on what is served. */
+  /** Set if no file system of this machine lies on a served device. */
   readonly isFlusherOptional?: boolean | undefined;
   readonly onNotice: NoticeHandler;
   /** A reactor has ended by itself. */
   readonly onLost: LostHandler;
-  /** Default: on a thread of its own. */
+  /** Default: each reactor on a thread of its own. */
   readonly startReactor?: StartReactor | undefined;
 }
 
@@ -196,17 +196,17 @@ export class ReactorPool {
     this.#watchdog.start();
   }
 
-  /** Ends when all reactors run. @throws the error of one that cannot */
+  /** Resolves when all reactors run. @throws the error of one that cannot */
   async ready(): Promise<void> {
     await Promise.all(this.#handles.map(({ ready }) => ready));
   }
 
-  /** Has each reactor compile what requests will use, in the time that it has. @param zeroCopy fronts will have it */
+  /** Makes each reactor compile the data path when it has time. @param zeroCopy fronts will use it */
   warmUp(zeroCopy: boolean): void {
     for (const handle of this.#handles) handle.send({ type: "warmUp", zeroCopy });
   }
 
-  /** How each reactor does. */
+  /** The state of each reactor. */
   get states(): readonly ReactorState[] {
     return this.#watchdog.states;
   }
@@ -224,7 +224,7 @@ export class ReactorPool {
     return handle.index;
   }
 
-  /** Whether pages of all requests of its devices have places in its ring, if each has a queue of this depth. */
+  /** Whether the ring has room for the pages of all requests of its devices, with queues of this depth. */
   hasRoomForPages(index: number, queueDepth: number): boolean {
     return this.#handle(index).devices * queueDepth <= DRIVER_PLACES_MAX;
   }
@@ -237,7 +237,7 @@ export class ReactorPool {
     this.#handle(index).send(message);
   }
 
-  /** Sends a request and waits for its answer; rejects with what went wrong there, or on time-out. */
+  /** Sends a request and waits for its answer; rejects with the reactor's error, or after the time limit. */
   request<Value = void>(
     index: number,
     request: ReactorRequest,

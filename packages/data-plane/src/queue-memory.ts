@@ -1,15 +1,15 @@
 /**
- * Memory for the buffers of a queue that is about to be served. It is taken from the kernel in slices, with what
- * else the reactor has to do between them: its pages are zeroed, for longer than a turn may last.
+ * Memory for the buffers of a queue that is about to be served. It is populated in slices, between other work of the
+ * reactor: zeroing its pages takes longer than a turn may last.
  *
  * ```
- *   map ─▶ populate 256 KiB ─ turn ─▶ populate 256 KiB ─ … ─▶ the queue is made, and registers it whole
+ *   map ─▶ populate 256 KiB ─ turn ─▶ populate 256 KiB ─ … ─▶ the queue is made, and registers all of it
  * ```
  */
 import { MappedMemory } from "@blksnap/uring";
 import type { Slices } from "./slices.js";
 
-/** Some 0.1 ms of work. */
+/** About 0.1 ms of work. */
 export const SLICE_BYTES: number = 256 * 1024;
 
 export class QueueMemory {
@@ -21,7 +21,7 @@ export class QueueMemory {
     this.#memory = MappedMemory.anonymous(lengthBytes);
   }
 
-  /** Calls back, perhaps from inside, when it is populated, or cannot be: then who registers it is told why. */
+  /** Calls back, perhaps from inside, when it is populated or cannot be: in that case registering it will fail. */
   populate(slices: Slices, done: () => void): void {
     const { lengthBytes } = this.#memory;
     let doneBytes = 0;
@@ -35,18 +35,18 @@ export class QueueMemory {
     });
   }
 
-  /** The caller unmaps it. */
+  /** Passes the mapping to the caller, who unmaps it. */
   take(): MappedMemory {
     this.#isTaken = true;
     return this.#memory;
   }
 
-  /** The caller that took it has no use for it. */
+  /** Takes the mapping back from the caller, who has no use for it. */
   giveBack(): void {
     this.#memory.unmap();
   }
 
-  /** It is not taken any more. */
+  /** Unmaps it, unless it has been taken. */
   discard(): void {
     if (!this.#isTaken) this.#memory.unmap();
   }

@@ -1,6 +1,6 @@
 /**
- * One reactor: takes requests of the main thread for the devices that it owns. worker.ts runs it on a thread
- * of its own.
+ * One reactor: carries out requests of the main thread for the devices that it owns. worker.ts runs it on a thread of
+ * its own.
  */
 import type { MessagePort } from "node:worker_threads";
 import { assert, becomeIoFlusher, Reactor } from "@blksnap/uring";
@@ -33,30 +33,30 @@ import { TrackedDevice } from "./tracked-device.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
 import type { RunningWarmUp, StartWarmUp } from "./warm-up.js";
 
-/** What a reactor's server is made with. */
+/** What a reactor's server needs. */
 export interface ReactorServerOptions {
-  /** As ReactorOptions has it. */
+  /** See ReactorOptions. */
   readonly wakeFd: number;
   /** Where requests arrive: messages of type ToReactor. */
   readonly port: MessagePort;
   readonly say: (message: FromReactor) => void;
   readonly settings: ReactorSettings;
-  /** Begins what a WarmUpMessage asks for; without it such a message is ignored. */
+  /** Starts what a WarmUpMessage asks for; without it such messages are ignored. */
   readonly startWarmUp?: StartWarmUp | undefined;
 }
 
-/** All but those that take memory in slices whose descriptors they have in hand. */
+/** All requests except those that keep their descriptors while memory is populated in slices. */
 type OtherRequest = Exclude<ReactorRequest, PrepareAreaRequest>;
 
-/** To be made on the reactor's own thread. It serves as long as its reactor is run. */
+/** Must be made on the reactor's own thread. It serves as long as its reactor runs. */
 export class ReactorServer {
   readonly #options: ReactorServerOptions;
   readonly #devices = new Map<number, TrackedDevice>();
   readonly #reactor: Reactor;
   readonly #ticker: IoTicker;
-  /** Work before a device, or an area, is there. */
+  /** Work before a device or an area exists. */
   readonly #slices: Slices;
-  /** Of areas that are not there yet. */
+  /** Maps of areas that do not exist yet. */
   readonly #newMaps = new Map<AreaId, NewMap>();
   #warmUp: RunningWarmUp | undefined;
 
@@ -100,7 +100,7 @@ export class ReactorServer {
     return device;
   }
 
-  /** In slices: it may be all of a device. */
+  /** In slices, because the range may be the whole device. */
   #markDirty({ tracker, ranges }: MarkDirtyRequest, done: () => void): void {
     const { engine, slices } = this.#deviceOf(tracker);
     const { cbtBlockBytes } = engine;
@@ -133,19 +133,19 @@ export class ReactorServer {
     try {
       device.start();
     } catch (error) {
-      // Where the kernel has commands of its queue, it ends with its device.
+      // If the kernel has commands of its queue, the queue ends with its device.
       device.awaitFrontEnd(() => this.#removeDevice(tracker));
       throw error;
     }
   }
 
-  /** Each caller that has waited for its end, more than once where the first wait was given up, comes here. */
+  /** Called for each caller that has waited for the device's end; a caller whose first wait timed out waits again. */
   #removeDevice(tracker: number): void {
     this.#devices.get(tracker)?.close();
     this.#devices.delete(tracker);
   }
 
-  /** Tried again after a wait that was given up, it may come when the device has gone. */
+  /** May be called after the device is gone, if a caller waits again after a time-out. */
   #awaitFrontEnd(tracker: number, done: () => void): void {
     const device = this.#devices.get(tracker);
     const onEnd = (): void => {
@@ -156,7 +156,7 @@ export class ReactorServer {
     else device.awaitFrontEnd(onEnd);
   }
 
-  /** It may come when the device has gone. */
+  /** May be called after the device is gone. */
   #serveNbd(request: ServeNbdRequest, done: (reply: ServeNbdReply) => void): void {
     const device = this.#devices.get(request.tracker);
     if (device === undefined) done({ isServed: false });
@@ -169,7 +169,7 @@ export class ReactorServer {
 
   /**
    * Carries a request out; `done` may be called later.
-   * @param acquire whether the request's descriptors may be looked at
+   * @param acquire whether the request's descriptors may be used
    * @param memory for the buffers of the queue that it serves
    */
   #carryOut(
@@ -204,7 +204,7 @@ export class ReactorServer {
         this.#markDirty(request, done);
         return;
       case "counters":
-        // It may come when the device has gone.
+        // The device may be gone.
         done(this.#devices.get(request.tracker)?.counters() ?? null);
         return;
       case "mirrorJournal":
@@ -259,7 +259,7 @@ export class ReactorServer {
       this.#begin(id, request, claim);
       return;
     }
-    // Before the request's descriptors are looked at: until then it can be withdrawn.
+    // Before the request's descriptors are used: until then it can be withdrawn.
     const memoryBytes = queueMemoryBytes(request.queue);
     if (memoryBytes === 0) {
       this.#begin(id, request, claim);
@@ -290,8 +290,8 @@ export class ReactorServer {
   }
 
   /**
-   * Its descriptors stay open until it is answered, or the main thread has given up waiting: some of them it closes
-   * then, and drops the area later.
+   * The main thread keeps the descriptors open until it has the answer or gives up waiting. In that case it closes some
+   * of them at once, and drops the area later.
    */
   #prepareArea(id: number, { tracker, area }: PrepareAreaRequest, claim?: Claim): void {
     if (claim !== undefined && !acquireClaim(claim)) return;
@@ -324,7 +324,7 @@ export class ReactorServer {
     this.#attempt(id, () => this.#carryOut(request, done, acquire, memory));
   }
 
-  /** What it throws is the answer. */
+  /** An exception becomes the answer. */
   #attempt(id: number, work: () => void): void {
     try {
       work();

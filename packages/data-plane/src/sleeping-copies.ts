@@ -20,12 +20,12 @@ export class SleepingCopies {
     this.#copies[this.#count++] = copy;
   }
 
-  /** The stores are open. */
+  /** The stores are open: issues the copies. */
   begin(io: { submitCopy(copy: number): void }): void {
     for (let i = 0; i < this.#count; i++) io.submitCopy(this.#copies[i]);
   }
 
-  /** The area is being dropped: what waits continues without a copy. */
+  /** The area is being dropped: waiting requests continue without a copy. */
   giveUp(): void {
     for (let i = 0; i < this.#count; i++) {
       this.#engine.onCopyDone(this.#copies[i], -EIO, CopyFault.WRITE);

@@ -3,7 +3,7 @@
  */
 import { prepareNop, type Reactor } from "@blksnap/uring";
 
-/** Does a slice. True: there is more. */
+/** Does a slice of the work. Returns true if there is more. */
 export type Slice = () => boolean;
 
 export class Slices {
@@ -18,14 +18,14 @@ export class Slices {
     this.#handler = reactor.addHandler({ onCompletion: () => this.#onTurn() });
   }
 
-  /** The first slice is done at once, the others in turns to come. */
+  /** Runs the first slice at once, the others in later turns. */
   run(slice: Slice): void {
     if (!slice()) return;
     this.#work.push(slice);
     this.#arm();
   }
 
-  /** Whatever is left is not done. */
+  /** Drops all remaining slices. */
   close(): void {
     this.#closing = true;
     this.#work.length = 0;

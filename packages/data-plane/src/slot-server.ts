@@ -9,8 +9,9 @@
  *                                                    is granted
  * ```
  *
- * A denial says whether there is no room, or a store that has some does not answer: users are told that of what is
- * lost. Where that changes it is said anew. That is not an answer: it may cross a question of the same area.
+ * A denial says whether there is no room, or a store that has room does not answer: users see that as the reason of
+ * their losses. If the reason changes, the denial is repeated. That is not an answer: it may cross a request of the
+ * same area.
  */
 
 import type { DiffStorage, Extent } from "@blksnap/diff-storage";
@@ -36,13 +37,13 @@ export interface SlotServerOptions {
   readonly send: (reactor: number, message: GrantMessage) => void;
   /** False when the user has no diff area any more. */
   readonly isActive: (user: SlotUser) => boolean;
-  /** Has the other users give back slots that they have not used, and ends when that is done. */
+  /** Makes the other users give back unused slots; resolves when they have. */
   readonly gather: (user: SlotUser) => Promise<void>;
-  /** Told of each extent before it is sent. */
+  /** Called with each extent before it is sent. */
   readonly onGrant?: (extent: Extent) => void;
 }
 
-/** What was denied, and why. */
+/** A denied request, and the reason. */
 interface Refused {
   readonly user: SlotUser;
   readonly wanted: number;
@@ -51,7 +52,7 @@ interface Refused {
 
 export class SlotServer {
   readonly #options: SlotServerOptions;
-  /** By area, in the order in which that happened. */
+  /** By area, in the order of the denials. */
   readonly #refused = new Map<AreaId, Refused>();
   readonly #unsubscribe: () => void;
 
@@ -60,10 +61,10 @@ export class SlotServer {
     this.#unsubscribe = options.storage.onChange(() => this.#serveRefused());
   }
 
-  /** Ends with an answer sent, after the time limits of two growths and of a gathering at the latest. */
+  /** Resolves when an answer is sent: at the latest after the time limits of two growths and of a gathering. */
   async serve(user: SlotUser, wanted: number): Promise<void> {
     const { storage } = this.#options;
-    // It was given some by others since. What it asked for before is not denied anew while this is looked for.
+    // An earlier request is answered by now, so its denial is not repeated during this one.
     this.#refused.delete(user.area);
     let extent = await storage.allocateExtentWhenReady(wanted);
     if (extent === "full" && this.#options.isActive(user)) {
@@ -78,7 +79,7 @@ export class SlotServer {
     const errno = this.#denial;
     this.#send(user, 0, 0, errno);
     this.#refused.set(user.area, { user, wanted, errno });
-    // A change between the answer and now has found no waiting area.
+    // A change since the last attempt has found no waiting area.
     this.#serveRefused();
   }
 
@@ -105,7 +106,7 @@ export class SlotServer {
     return this.#options.storage.isWithholding ? ETIMEDOUT : ENOSPC;
   }
 
-  /** Those that are still refused, where it is for another reason now. */
+  /** Repeats denials whose reason has changed. */
   #denyAnew(): void {
     const errno = this.#denial;
     for (const refused of this.#refused.values()) {

@@ -1,4 +1,4 @@
-/** The stores that a journal's commits refer to: their data is synced before the commit is. */
+/** Syncs the stores that a journal's commits refer to: their data before the commit. */
 import { assert, FsyncFlag, prepareFsync, type Reactor, SqeFlag } from "@blksnap/uring";
 
 const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
@@ -6,7 +6,7 @@ const LINKED_FILE = SqeFlag.FIXED_FILE | SqeFlag.IO_LINK;
 export class StoreSyncs {
   readonly #reactor: Reactor;
   readonly #files: readonly number[];
-  /** By the store's place: 1 where the commit being filled tells of it, or the one on its way. */
+  /** By store: 1 if the commit being filled refers to it; the same for the commit in flight. */
   readonly #filling: Uint8Array;
   readonly #sealed: Uint8Array;
 
@@ -17,24 +17,24 @@ export class StoreSyncs {
     this.#sealed = new Uint8Array(fds.length);
   }
 
-  /** All that there are, whether touched or not. */
+  /** The number of stores, touched or not. */
   get count(): number {
     return this.#files.length;
   }
 
-  /** The commit being filled tells of data that was written there. */
+  /** The commit being filled refers to data written to this store. */
   touch(place: number): void {
     assert(place < this.#files.length, "a commit tells of a store that it does not know");
     this.#filling[place] = 1;
   }
 
-  /** The commit that was being filled is on its way. */
+  /** The commit being filled is now in flight. */
   seal(): void {
     this.#sealed.set(this.#filling);
     this.#filling.fill(0);
   }
 
-  /** Prepares the first part of a sealed commit's chain. Answers how many completions it has. */
+  /** Prepares the first part of a sealed commit's chain. Returns how many completions it has. */
   prepare(firstData: number, handler: number): number {
     let completions = 0;
     for (let place = 0; place < this.#files.length; place++) {

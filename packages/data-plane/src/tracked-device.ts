@@ -1,6 +1,6 @@
 /**
- * One tracked device on its reactor: the front's queue, the engine's host, the I/O of the original. What
- * belongs to a diff area is in device-area.ts. Nothing of it is ever touched by another thread.
+ * One tracked device on its reactor: the front's queue, the engine's host, the I/O of the original. A diff area's part
+ * is in device-area.ts. No other thread touches any of it.
  *
  * ```
  *   front queue ──▶ engine.submitFront ──▶ submitOriginal ──▶ FileIo ──▶ original
@@ -52,7 +52,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly #notify: (notice: ReactorNotice) => void;
   readonly #cbtMemory: MappedMemory;
   readonly #cbt: CbtMap;
-  /** Of a persistent tracker. */
+  /** Undefined unless the tracker is persistent. */
   readonly gate: WriteGate | undefined;
   readonly #frontQueue: ServedQueue;
   readonly #frontCounter = new IoCounter();
@@ -62,7 +62,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly #areaHost: AreaHost;
   readonly #copyDurations: CopyDurations;
   readonly #takeStalls = new Durations();
-  /** The present one, or the last: its image, and what that has counted, outlive it. */
+  /** The present area, or the last one: its image and its counters outlive it. */
   #area: DeviceArea | undefined;
   /** Long work of this device. */
   readonly slices: Slices;
@@ -151,19 +151,19 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     }
     this.#ticker = ioTicker;
     ioTicker.add(this);
-    // Last: what is made is taken back where something fails, and a commit is on its way from here on.
+    // Last: if anything fails before, everything is undone; from here on a commit is in flight.
     for (const area of request.lostAreas ?? []) this.gate?.journal.noteAreaLost(area);
   }
 
-  /** Serves the front. When it throws, awaitFrontEnd() tells when the device can be closed. */
+  /** Serves the front. If it throws, awaitFrontEnd() tells when the device can be closed. */
   start(): void {
     const { queue } = this.#frontQueue;
     startQueue(this.#frontQueue, frontTarget(queue, this.engine), this.#frontEnd);
   }
 
-  // ---- what the main thread asks for ----
+  // ---- requests of the main thread ----
 
-  /** The area that a message names, also after its end; undefined where another one has its place. */
+  /** The area with this id, also after its end; undefined once another one has replaced it. */
   areaOf(id: AreaId): DeviceArea | undefined {
     return this.#area?.id === id ? this.#area : undefined;
   }
@@ -174,7 +174,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   /**
    * Attaches a new diff area; nothing is copied before switchAndRelease().
-   * @param map that newMap() has answered, with all its memory
+   * @param map from newMap(), with all its memory populated
    */
   prepareArea(setup: AreaSetup, map: NewMap): void {
     assert(this.#area?.isGone !== false, "the device has a diff area already");
@@ -195,14 +195,14 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     area.wake(setup);
   }
 
-  /** Calls back when no write to the original is in flight any more; new ones are kept back. */
+  /** Holds new writes; calls back when no write to the original is in flight. */
   hold(deadlineMs: number, onDrained: () => void): void {
     this.#hold.begin(deadlineMs, onDrained, () =>
       this.#notify({ notice: "holdExpired", tracker: this.#id }),
     );
   }
 
-  /** The instant of the area's take. Answers for how long writes were held, in microseconds. */
+  /** The instant of the area's take. Returns how long writes were held, in microseconds. */
   switchAndRelease(area: AreaId): number {
     assert(this.#hold.isActive, "the hold has expired");
     assert(this.areaOf(area)?.isOpen === true, "the device has no such area");
@@ -215,19 +215,19 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   readonly release = (): void => this.#hold.release();
 
-  /** Ends the front, where its device does not do that. */
+  /** Calls back at the end of the front; ends it unless its device does that. */
   readonly awaitFrontEnd = (onEnd: () => void): void => {
     this.#frontEnd.await(() => this.#keptIo.end(() => this.#endNbd(onEnd)));
     if (!this.#frontEnd.isEnded) this.#frontQueue.end();
   };
 
-  /** Of clients that the front, or the image of an area, has instead of a device. */
+  /** Connections of clients that the front, or the image of an area, has instead of a device. */
   connections(area: AreaId | null): number {
     if (area === null) return this.#frontQueue.connections;
     return this.areaOf(area)?.imageConnections ?? 0;
   }
 
-  /** A connection to the front, or to the image of an area. */
+  /** Serves a connection to the front, or to the image of an area. */
   serveNbd(request: ServeNbdRequest, done: (isServed: boolean) => void): void {
     const { params } = request;
     const area = request.area === null ? undefined : this.areaOf(request.area);
@@ -253,7 +253,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` });
   }
 
-  /** One tick has passed. True while something is in flight that has a bound. */
+  /** One tick. True while I/O with a bound is in flight. */
   tickIo(): boolean {
     const inGate = this.gate?.journal.io.tick() ?? false;
     const area = this.#area;
@@ -276,7 +276,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     };
   }
 
-  /** After awaitFrontEnd(). An area that is still here is to be resumed later. */
+  /** Call it after awaitFrontEnd(). An area that is still here will be resumed later. */
   close(): void {
     this.#ticker.remove(this);
     this.#area?.close();
@@ -287,7 +287,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     this.#cbtMemory.unmap();
   }
 
-  // ---- what the engine asks for ----
+  // ---- questions of the engine ----
 
   submitOriginal(tag: number): void {
     const { gate } = this;

@@ -1,4 +1,4 @@
-/** Reads and writes of registered files, with memory that may be a registered buffer's. */
+/** Reads and writes of registered files, from memory that may be in a registered buffer. */
 import { NOT_REGISTERED } from "@blksnap/ublk";
 import {
   prepareRead,
@@ -9,7 +9,7 @@ import {
   SqeFlag,
 } from "@blksnap/uring";
 
-/** @param buffer the registered one that the memory lies in, or NOT_REGISTERED */
+/** @param buffer the registered buffer of the memory, or NOT_REGISTERED */
 export function transferRead(
   ring: Ring,
   file: number,

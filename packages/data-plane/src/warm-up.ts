@@ -1,14 +1,14 @@
 /**
- * Compiles the data path before its first request: V8 interprets code until it has run some thousand times, which
- * costs each of a process's first requests 5 to 60 µs, and several hundred in User Mode Linux. A front and an image
- * without a kernel's device, over /dev/zero, serve requests of each kind, on a ring of their own:
+ * Compiles the data path before its first request: V8 interprets code until it has run some thousand times, which costs
+ * each of a process's first requests 5 to 60 µs, and several hundred in User Mode Linux. A front and an image without a
+ * kernel's device, over /dev/zero, serve requests of each kind on a ring of their own:
  *
  * ```
  *   reactor's ring ── NOP: its turn ──▶ step ── turn of the other ring: at most DEPTH requests
- *                  └─ anything else came in that turn ──▶ the next step is PAUSE_MS later
+ *                  └─ anything else arrived in that turn ──▶ the next step is PAUSE_MS later
  * ```
  *
- * So it uses time in which the reactor would sleep, and ends when all is served, or its time is over.
+ * So it uses time in which the reactor would sleep, and ends when all requests are served, or its time is over.
  */
 import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
@@ -20,17 +20,17 @@ import { IoTicker } from "./io-ticker.js";
 import type { ReactorSettings } from "./messages.js";
 import { TrackedDevice } from "./tracked-device.js";
 
-/** Requests of a turn: also uncompiled they take a fraction of a millisecond. */
+/** Requests per turn: even uncompiled they take a fraction of a millisecond. */
 const DEPTH = 8;
 const MAX_IO_BYTES = 64 * 1024;
-/** After so many V8 has compiled what they use. First writes need most of it, and come first, should time be short. */
+/** After so many, V8 has compiled their code. First writes need most of it, and come first in case time is short. */
 const FIRST_WRITES = 3072;
 const REQUESTS = 1024;
 const PAUSE_MS = 20;
-/** Pauses in which something came, before this is given up: then requests of users have compiled the code. */
+/** Most pauses because of other work: after that, requests of users have compiled the code. */
 const PAUSES_MAX = 100;
 const BUSY_MS_MAX = 1000;
-/** For what it has in hand to end. */
+/** Time for requests in flight to end. */
 const END_TIMEOUT_MS = 2000;
 const IO_TIMEOUT_MS = 60_000;
 const RING_ENTRIES = 64;
@@ -39,9 +39,9 @@ const CBT_BLOCK_SHIFT = 16;
 const BLOCKS = FIRST_WRITES;
 const BLOCKS_PER_CHUNK = 64;
 const CHUNKS = BLOCKS / BLOCKS_PER_CHUNK;
-/** Requests lie in every 680th chunk: offsets beyond 2 GiB are other numbers to V8 than those below. */
+/** Requests use every 680th chunk: to V8, offsets beyond 2 GiB are other numbers than those below. */
 const CHUNK_STRIDE = 680;
-/** Has no factor in common with BLOCKS: each block comes once in so many requests, and no sequence comes about. */
+/** Coprime to BLOCKS: each block comes once in so many requests, and they form no sequence. */
 const STRIDE = 1229;
 const AREA = "00000000-0000-4000-8000-000000000000" as AreaId;
 const geometry = {
@@ -51,7 +51,7 @@ const geometry = {
   blockShift: 12,
 };
 
-/** So many requests of 4 KiB, of which none is beside the one before. */
+/** So many requests of 4 KiB, none adjacent to the one before. */
 class Load implements RequestSource {
   failed = 0;
   isOver = false;
@@ -79,12 +79,12 @@ class Load implements RequestSource {
   }
 }
 
-/** A front, its image, and all that they are made of. */
+/** A front, its image, and everything that they need. */
 class World {
   readonly #driver = new DriverStandIn();
   readonly #channel = new MessageChannel();
   readonly #fds: number[] = [];
-  /** Takes what is written anywhere, and answers at once: a file in memory has threads of io_uring write. */
+  /** Accepts writes anywhere, and answers at once; writes to a file in memory would go to threads of io_uring. */
   readonly #disk = openSync("/dev/zero", "r+");
   readonly #reactor: Reactor;
   readonly #idleHandler: number;
@@ -93,7 +93,7 @@ class World {
   readonly #image: number;
   #load: Load | undefined;
   #isOver = false;
-  /** What went wrong first. */
+  /** The first error. */
   failure: unknown;
 
   constructor(settings: ReactorSettings, zeroCopy: boolean) {
@@ -113,13 +113,13 @@ class World {
     }
   }
 
-  /** One turn of the ring, which does not wait. */
+  /** One turn of the ring, without waiting. */
   turn(): void {
     prepareNop(this.#reactor.ring, 0, this.#idleHandler, 0);
     this.#reactor.turn();
   }
 
-  /** Nothing new is begun; run() ends soon. */
+  /** Begins nothing new; run() ends soon. */
   giveUp(): void {
     this.#isOver = true;
     if (this.#load !== undefined) this.#load.isOver = true;
@@ -208,7 +208,7 @@ class World {
     while (!isFrontGone) yield;
     area?.close();
     device.close();
-    // What they have prepared for the ring's next turn.
+    // Lets the ring's next turn submit what they have prepared.
     yield;
   }
 
@@ -261,7 +261,7 @@ class World {
     return reactor.attempt(attach);
   }
 
-  /** @param memoryBytes have memory: where there is none this fails, and a store would end the process */
+  /** @param memoryBytes allocated; if there is no memory this throws, where a store would end the process */
   #file(name: string, lengthBytes: number, memoryBytes = lengthBytes): number {
     const fd = createMemoryFile(name);
     this.#fds.push(fd);
@@ -272,17 +272,17 @@ class World {
   }
 }
 
-/** One that runs. */
+/** A running warm-up. */
 export interface RunningWarmUp {
-  /** The reactor is about to end: what this has in hand ends now, and it has nothing any more. */
+  /** The reactor is about to end: ends requests in flight now, and frees everything. */
   end(): void;
 }
 
 /**
- * @param reactor that of this thread, whose time it takes
- * @param zeroCopy whether fronts have it
- * @param onEnd told once, with what went wrong, or undefined
- * @throws UringError where the machine has no room for another ring
+ * @param reactor that of this thread, whose time it uses
+ * @param zeroCopy whether fronts use it
+ * @param onEnd called once, with the error, or undefined
+ * @throws UringError if the machine has no room for another ring
  */
 export type StartWarmUp = (
   reactor: Reactor,
@@ -291,7 +291,7 @@ export type StartWarmUp = (
   onEnd: (failure: unknown) => void,
 ) => RunningWarmUp;
 
-/** Warms the thread of a reactor, while that has nothing else to do. */
+/** Warms up the thread of a reactor while that has nothing else to do. */
 export class WarmUp implements RunningWarmUp {
   readonly #reactor: Reactor;
   readonly #handler: number;
@@ -358,7 +358,7 @@ export class WarmUp implements RunningWarmUp {
         this.#finish(this.#world.failure);
       }
     } catch (error) {
-      // What is still in flight has its memory, and its files, until the process ends.
+      // Requests that are still in flight keep their memory and files until the process ends.
       this.#finish(error);
     }
     this.#busyMs += performance.now() - begunMs;

@@ -1,19 +1,19 @@
 /**
- * Checks from the main thread whether the reactors' loops continue.
+ * Checks from the main thread whether the reactors' loops keep turning.
  *
  * ```
  *   check, every 250 ms    turned since the last check   all is well
  *                          not                           it sleeps, or hangs: it is woken once
- *                          still not, a second later     it hangs: said once, and when it continues
+ *                          still not, a second later     it hangs: reported once, and again when it continues
  * ```
  *
- * A busy reactor pays one store per turn, an idle one two wake-ups per second, and one without
- * devices nothing. The time counts from the wake-up, so a main thread that comes late reports no reactor.
+ * A busy reactor pays one store per turn, an idle one two wake-ups per second, and one without devices nothing. The
+ * time counts from the wake-up, so a main thread that is late itself reports no reactor.
  */
 const CHECK_INTERVAL_MS = 250;
 const STALL_MS = 1_000;
 
-/** A reactor, as far as it is watched. */
+/** The watched part of a reactor. */
 export interface Watched {
   readonly index: number;
   readonly devices: number;
@@ -25,15 +25,15 @@ export interface Watched {
 export interface ReactorState {
   readonly index: number;
   readonly devices: number;
-  /** Of its loop, so far. */
+  /** Turns of its loop so far. */
   readonly turns: number;
-  /** For how long it has not turned; 0 while all is well. */
+  /** How long it has not turned; 0 while it does. */
   readonly stalledMs: number;
   /** How often it has stalled so far. */
   readonly stalls: number;
 }
 
-/** The part of pino's logger that is used here. */
+/** The used part of pino's logger. */
 export interface WatchdogLogger {
   warn(details: object, message: string): void;
   error(details: object, message: string): void;
@@ -69,7 +69,7 @@ export class Watchdog {
     this.#nowMs = nowMs;
   }
 
-  /** Checks from now on; keeps no process alive. */
+  /** Starts checking; does not keep the process alive. */
   start(): void {
     this.#timer = setInterval(() => this.check(), CHECK_INTERVAL_MS);
     this.#timer.unref();

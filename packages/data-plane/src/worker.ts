@@ -13,10 +13,10 @@ import type { FromReactor, ReactorSettings } from "./messages.js";
 import { ReactorServer } from "./reactor-server.js";
 import { WarmUp } from "./warm-up.js";
 
-/** As pino writes it. */
+/** pino's level. */
 const FATAL = 60;
 const STDERR = 2;
-/** How long a reader of the log may take that has no room for the last line: users wait for the next process. */
+/** How long to wait if the log has no room for the last line: users wait for the next process meanwhile. */
 const LAST_LINE_WAIT_MS = 1000;
 const FULL_PAUSE_MS = 10;
 
@@ -29,7 +29,7 @@ function say(message: FromReactor): void {
   port.postMessage(message);
 }
 
-/** To the log itself: the main thread may not come to it before the process has ended. */
+/** Writes directly to the log: the main thread may not get to it before the process ends. */
 function sayLast(error: unknown): void {
   const msg = `reactor ${settings.index} has ended: ${errorText(error)}`;
   let left: Uint8Array = Buffer.from(
@@ -48,10 +48,10 @@ function sayLast(error: unknown): void {
   }
 }
 
-/** When it ends nothing serves its requests any more, and their writers wait for the next process. */
+/** Exit with this status when the thread ends: nothing serves its requests any more, and writers wait. */
 const { lostStatus } = settings;
 const untie = lostStatus === undefined ? () => undefined : endProcessWithThread(lostStatus);
-// A test counts the fault points that the devices come by, not those of the warm-up.
+// A test counts the fault points that devices pass, not those of the warm-up.
 const startWarmUp = hasFaultHook ? undefined : WarmUp.start;
 const server = new ReactorServer({ wakeFd, port, say, settings, startWarmUp });
 try {

@@ -1,6 +1,5 @@
 /**
- * What stands before the original of a persistent tracker: no write passes that the tracker's journal
- * does not know of.
+ * The gate before the original of a persistent tracker: no write passes that is not recorded in the tracker's journal.
  */
 import { type CbtMap, type KeptSlice, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import type { Reactor } from "@blksnap/uring";
@@ -53,7 +52,7 @@ export class WriteGate {
     });
   }
 
-  /** True: the front request may be issued. False: it is told to onFrontAdmitted when it may. */
+  /** True: the front request may be issued. False: onFrontAdmitted is called when it may. */
   admitFront(tag: number): boolean {
     const { op, offsetBytes, lengthBytes } = this.#engine.front;
     const kind = op[tag];
@@ -68,7 +67,7 @@ export class WriteGate {
     return this.journal.admitImage(offsetBytes, lengthBytes, tag, this.#engine.front.depth + tag);
   }
 
-  /** As admitFront(), for the slice of discards that were kept back. */
+  /** As admitFront(), for a slice of kept-back discards. */
   admitKept({ offsetBytes, lengthBytes }: KeptSlice): boolean {
     const { front, image } = this.#engine;
     return this.journal.admit(offsetBytes, lengthBytes, 0, front.depth + image.depth);
@@ -79,7 +78,7 @@ export class WriteGate {
     this.journal.mirror(location, done);
   }
 
-  /** Just before the engine switches to the area. */
+  /** Call it just before the engine switches to the area. */
   noteSwitch(area: AreaId): void {
     this.journal.noteSwitch(this.#cbt.info(), area);
   }

@@ -1,4 +1,4 @@
-/** Holds writes to an original at a take, for a bounded time, and tells when those in flight have ended. */
+/** Holds writes to an original at a take, for a bounded time, and reports when those in flight have ended. */
 import type { TrackerEngine } from "@blksnap/engine";
 import { assert, type Reactor, type Timer } from "@blksnap/uring";
 
@@ -22,7 +22,7 @@ export class WriteHold {
     return this.#sinceMs !== 0;
   }
 
-  /** @param onExpired writes continued by themselves, because they were not released in time */
+  /** @param onExpired called if the writes continue because they were not released in time */
   begin(deadlineMs: number, onDrained: () => void, onExpired: () => void): void {
     assert(!this.isActive, "writes are held already");
     this.#sinceMs = performance.now();
@@ -40,7 +40,7 @@ export class WriteHold {
     told?.();
   }
 
-  /** The instant of the take. Answers for how long writes were held, in microseconds. */
+  /** The instant of the take. Returns how long writes were held, in microseconds. */
   switchAndRelease(): number {
     this.#endBy(() => this.#engine.switchAndRelease());
     return this.#stallUs;
@@ -50,7 +50,7 @@ export class WriteHold {
     if (this.isActive) this.#endBy(() => this.#engine.release());
   }
 
-  /** What the engine throws may come after the hold's end, or leave it as it is. */
+  /** If the engine throws, the hold may have ended or not. */
   #endBy(step: () => void): void {
     try {
       step();

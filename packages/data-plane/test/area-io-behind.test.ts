@@ -7,7 +7,7 @@ import { type Answer, blockOf, CHUNKS, copyAll, sourceOf, UNWRITTEN } from "./co
 
 const EBADF = 9;
 
-test("a copy that may go behind its write is not written where its read fails", () => {
+test("a copy that may go behind its write writes no slot if its read fails", () => {
   const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS - 1, { mode: CopyMode.APART });
   assert.equal(done[CHUNKS - 1], { copy: CHUNKS - 1, result: -EIO, fault: CopyFault.READ });
   assert.ok(blockOf(stored, CHUNKS - 1).every((byte) => byte === UNWRITTEN));
@@ -18,7 +18,7 @@ test("a copy that may go behind its write is not written where its read fails", 
   }
 });
 
-test("a copy that goes behind its write is written from its window, and nothing is read", () => {
+test("a copy behind its write is written from its window, without a read", () => {
   const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS, {
     isOriginalGone: true,
     mode: CopyMode.BEHIND,
@@ -30,7 +30,7 @@ test("a copy that goes behind its write is written from its window, and nothing 
 });
 
 for (const part of ["read", "write"]) {
-  test(`a copy that may go behind its write is made again whose ${part} the kernel could not carry out`, () => {
+  test(`a copy that may go behind its write is repeated if the kernel could not carry out its ${part}`, () => {
     const left = new Array<number>(CHUNKS).fill(3);
     const answer: Answer = (copy, isWrite, result) =>
       isWrite === (part === "write") && left[copy]!-- > 0 ? -ENOMEM : result;

@@ -1,4 +1,4 @@
-/** Copies of a diff area on real files, by a kernel that takes chains in part. */
+/** Copies of a diff area on real files, with a kernel that accepts only parts of chains. */
 import { closeSync, writeSync } from "node:fs";
 import { makeSlot } from "@blksnap/diff-storage";
 import { CopyFault, CopyKind, CopyMode, IoState, RunKind } from "@blksnap/engine";
@@ -24,7 +24,7 @@ const ENOMEM = 12;
 const ECANCELED = 125;
 
 for (const count of [1, 2, 3, 1000]) {
-  test(`copies are right where the kernel takes ${count} entries at a time`, () => {
+  test(`copies are right if the kernel takes ${count} entries at a time`, () => {
     const restore = takeAtMost(count);
     try {
       const { done, stored, original } = copyAll(CopyKind.OLD, "r+", CHUNKS);
@@ -47,15 +47,15 @@ for (const count of [1, 2, 3, 1000]) {
     }
   });
 
-  test(`a read that fails writes nothing where it takes ${count} at a time`, () => {
+  test(`a read that fails writes nothing if the kernel takes ${count} entries at a time`, () => {
     const restore = takeAtMost(count);
     try {
-      // The last chunk is not there.
+      // The last chunk is missing.
       const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS - 1);
       assert.equal(done[CHUNKS - 1], { copy: CHUNKS - 1, result: -EIO, fault: CopyFault.READ });
       assert.ok(blockOf(stored, CHUNKS - 1).every((byte) => byte === UNWRITTEN));
       assert.is(done[0]?.result, 0);
-      // A store that cannot be written is tried once more at most.
+      // A store that cannot be written is retried at most once.
       const refused = copyAll(CopyKind.OLD, "r", CHUNKS);
       for (const end of refused.done) {
         assert.equal([end.result, end.fault], [-EBADF, CopyFault.WRITE]);
@@ -66,7 +66,7 @@ for (const count of [1, 2, 3, 1000]) {
   });
 }
 
-test("a read that fails as a torn chain does is not a torn chain: nothing is written", () => {
+test("a failed read is not mistaken for a torn chain: nothing is written", () => {
   const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS, { isOriginalGone: true });
   for (let copy = 0; copy < CHUNKS; copy++) {
     assert.equal(done[copy], { copy, result: -EBADF, fault: CopyFault.READ });
@@ -74,7 +74,7 @@ test("a read that fails as a torn chain does is not a torn chain: nothing is wri
   }
 });
 
-/** Of a copy: the kernel has no memory for its read, or for its write, so often. */
+/** For a copy: the kernel has no memory for its read, or for its write, so many times. */
 function shortage(errno: number, isWriteShort: boolean, times: number): Answer {
   const left = new Array<number>(CHUNKS).fill(times);
   const isShort = (copy: number): boolean => left[copy]! > 0;
@@ -82,21 +82,21 @@ function shortage(errno: number, isWriteShort: boolean, times: number): Answer {
     if (!isWrite) return !isWriteShort && isShort(copy) ? -errno : result;
     if (!isShort(copy)) return result;
     left[copy]!--;
-    // A read that fails takes the write that is linked to it along.
+    // A failed read cancels the write that is linked to it.
     return isWriteShort ? -errno : -ECANCELED;
   };
 }
 
 for (const errno of [ENOMEM, ECANCELED, EAGAIN]) {
   for (const part of ["read", "write"]) {
-    test(`a copy whose ${part} the kernel could not carry out (${errno}) is made again`, () => {
+    test(`a copy is repeated if the kernel could not carry out its ${part} (${errno})`, () => {
       const answer = shortage(errno, part === "write", 3);
       const { done, stored, original, read } = copyAll(CopyKind.OLD, "r+", CHUNKS, { answer });
       for (let copy = 0; copy < CHUNKS; copy++) {
         assert.equal(done[copy], { copy, result: 0, fault: CopyFault.NONE });
         assert.is(blockOf(stored, copy).compare(sourceOf(original, copy)), 0);
       }
-      // The bound of the store begins once.
+      // The store's bound begins only once.
       assert.equal(read, [0, 1, 2, 3]);
     });
   }
@@ -120,7 +120,7 @@ test("a copy that cannot be made is given up after as many tries as a request of
   }
 });
 
-test("what follows from a copy that was given up does not take its time once more", () => {
+test("after a copy was given up, its repetitions do not pause again", () => {
   for (const isWriteShort of [false, true]) {
     const asked = new Array<number>(CHUNKS).fill(0);
     const isShort = shortage(ENOMEM, isWriteShort, 103);
@@ -137,7 +137,7 @@ test("what follows from a copy that was given up does not take its time once mor
   }
 });
 
-test("a copy that is late before it is made again ends, and writes nothing", () => {
+test("a copy that is late before its retry ends, and writes nothing", () => {
   const answer = shortage(ENOMEM, true, 1);
   const onPause = (state: Float64Array) => state.fill(IoState.LATE);
   const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS, { answer, onPause });
@@ -150,7 +150,7 @@ for (const [isLate, expected] of [
   [true, [0, -EIO]],
 ] as const) {
   const when = isLate ? " ends where it is late by then" : "";
-  test(`a part of an image request that the kernel could not carry out is tried again${when}`, () => {
+  test(`a part of an image request that the kernel could not carry out is retried${when}`, () => {
     const { reactor, close } = openReactor();
     const store = createMemoryFile("store");
     writeSync(store, Buffer.alloc(2 * CHUNK_BYTES, 7));

@@ -1,4 +1,4 @@
-/** A map file on a reactor of its own, whose ring does what a test says. */
+/** A map file on a reactor of its own, whose ring answers as a test says. */
 import { closeSync, fstatSync, ftruncateSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { type CopyPlaces, DiffArea, DiffAreaMap, firstMapBytes, Geometry } from "@blksnap/engine";
@@ -17,7 +17,7 @@ export function geometryOf(capacityBytes: number): Geometry {
   return new Geometry({ capacityBytes, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 });
 }
 
-/** The memory of a map, all at once. */
+/** Populates the memory of a map at once. */
 export function newMap(
   file: MapFileRef,
   geometry: Geometry,
@@ -36,7 +36,7 @@ export class Bench {
   readonly file: AreaMapFile;
   readonly area: DiffArea;
   readonly #port = new MessageChannel();
-  /** In place of the ring's first results. */
+  /** Replace the first results of the ring. */
   readonly refusals: number[] = [];
   readonly timers: { readonly delayMs: number; callback: () => void }[] = [];
   answers = 0;
@@ -80,7 +80,7 @@ export class Bench {
     return reactor;
   }
 
-  /** Lets the time pass that is waited for. */
+  /** Ends the pause that is waited for. */
   pass(): void {
     for (const { callback } of this.timers.splice(0)) callback();
   }
@@ -94,7 +94,7 @@ export class Bench {
     this.file.allocate(slice, this.area);
   }
 
-  /** Serves until the area has its next answer. */
+  /** Serves until the area gets its next answer. */
   awaitAnswer(): void {
     const before = this.answers;
     while (this.answers === before) this.reactor.turn();

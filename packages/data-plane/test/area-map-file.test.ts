@@ -1,4 +1,4 @@
-/** Memory for the map of a diff area: taken slice by slice, from a real file. */
+/** Memory for the map of a diff area: allocated slice by slice, in a real file. */
 import { readFileSync } from "node:fs";
 import { firstMapBytes } from "@blksnap/engine";
 import { ECANCELED, ENOMEM, ETIMEDOUT } from "@blksnap/errors";
@@ -9,10 +9,10 @@ import { Bench, GIB } from "./area-map-bench.js";
 
 /** Entries of 16 bytes and 8 bytes of hole bits for each of 8192 chunks. */
 const SLICE_BYTES = 8192 * 24;
-/** Of the second slice. */
+/** A chunk of the second slice. */
 const CHUNK = 8192;
 
-test("a slice gets memory, and no more than it needs; what is recorded stays", () => {
+test("a slice gets only the memory that it needs, and recorded content stays", () => {
   const bench = new Bench(64 * GIB);
   const { map } = bench.file;
   const before = bench.allocatedBytes;
@@ -33,7 +33,7 @@ test("a slice gets memory, and no more than it needs; what is recorded stays", (
   map.setLost(CHUNK, 12, 13);
   assert.is(bench.allocatedBytes, before + SLICE_BYTES);
 
-  // A process that comes later asks again where nothing was recorded, and changes nothing by that.
+  // A later process asks again for slices without records, which changes nothing.
   bench.ask(1);
   bench.awaitAnswer();
   assert.equal([map.slotOf(CHUNK), map.nextSaved(CHUNK, 0, 64)], [5, 3]);
@@ -42,7 +42,7 @@ test("a slice gets memory, and no more than it needs; what is recorded stays", (
   bench.end();
 });
 
-test("a map that a full reactor has no place for takes nothing from it", () => {
+test("a map that does not fit into a full reactor takes nothing from it", () => {
   const bench = new Bench(64 * GIB);
   const { reactor } = bench;
   const handler = { onCompletion: () => undefined };
@@ -63,11 +63,11 @@ test("a map that a full reactor has no place for takes nothing from it", () => {
   bench.end();
 });
 
-test("a slice whose memory does not come in time is denied, again soon, and granted when it has come", () => {
+test("a slice whose memory is late is denied, again at later requests, and granted when it comes", () => {
   const bench = new Bench(64 * GIB);
   const { file } = bench;
   const { memory } = bench.area;
-  // The kernel is told of nothing before the reactor's next turn.
+  // The kernel sees the request only in the reactor's next turn.
   bench.ask(1);
   for (let ticks = 1; ticks <= LATE_TICKS; ticks++) assert.ok(file.tick());
   assert.is(bench.answers, 0);
@@ -84,7 +84,7 @@ test("a slice whose memory does not come in time is denied, again soon, and gran
   assert.ok(file.map.isHere(CHUNK));
   assert.not(file.tick());
 
-  // When it comes no write waits for it any more.
+  // When the memory comes, no write waits for it any more.
   bench.ask(2);
   while (file.tick());
   bench.ask(3);
@@ -97,7 +97,7 @@ test("a slice whose memory does not come in time is denied, again soon, and gran
   bench.end();
 });
 
-test("a write that is denied and asks again at once waits for the next tick", () => {
+test("a denied write that asks again at once waits for the next tick", () => {
   const bench = new Bench(64 * GIB);
   const { file, area } = bench;
   let asks = 0;
@@ -124,7 +124,7 @@ test("a write that is denied and asks again at once waits for the next tick", ()
   bench.end();
 });
 
-test("what the ring had no memory or thread for is tried again, and denied when its time has passed", () => {
+test("a request for which the ring had no memory or thread is retried, and denied after its time", () => {
   const bench = new Bench(64 * GIB);
   const { file, refusals, timers } = bench;
   const denied: number[] = [];
@@ -146,7 +146,7 @@ test("what the ring had no memory or thread for is tried again, and denied when 
   bench.awaitAnswer();
   assert.equal([denied, refusals, file.map.isHere(CHUNK)], [[], [], true]);
 
-  // It is denied in time, and what comes later is not asked for again.
+  // It is denied in time, and a later answer causes no further request.
   bench.answers = 0;
   refusals.push(-ENOMEM);
   bench.ask(2);
@@ -169,7 +169,7 @@ test("what the ring had no memory or thread for is tried again, and denied when 
   assert.is(waitedMs, 10_000);
   refusals.length = 0;
 
-  // Nothing is asked for a map that is closed.
+  // A closed map asks for nothing.
   bench.answers = 0;
   refusals.push(-ENOMEM);
   bench.ask(3);
@@ -179,7 +179,7 @@ test("what the ring had no memory or thread for is tried again, and denied when 
   bench.end();
 });
 
-test("slices that wait together wait by one timer, and all of them are asked for again", () => {
+test("slices that wait together share one timer, and all are asked for again", () => {
   const bench = new Bench(64 * GIB);
   const { file, refusals, timers } = bench;
   refusals.push(-ENOMEM, -ECANCELED, -ENOMEM);
@@ -196,7 +196,7 @@ test("slices that wait together wait by one timer, and all of them are asked for
   bench.end();
 });
 
-test("a map that is closed meanwhile is not answered for", () => {
+test("a map that is closed meanwhile gets no answer", () => {
   const bench = new Bench(64 * GIB);
   const other = new Bench(64 * GIB, bench.reactor);
   bench.ask(0);
@@ -208,7 +208,7 @@ test("a map that is closed meanwhile is not answered for", () => {
   other.end();
 });
 
-test("a small map has its memory from the beginning", () => {
+test("a small map has all its memory from the beginning", () => {
   const bench = new Bench(4 * GIB);
   assert.is(bench.allocatedBytes, bench.lengthBytes);
   assert.ok(bench.file.map.isHere(0));

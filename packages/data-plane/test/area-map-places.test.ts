@@ -1,4 +1,4 @@
-/** Maps that have places for copies beside their writes. */
+/** Maps with places for copies behind their writes. */
 import { closeSync, fstatSync, ftruncateSync, readFileSync } from "node:fs";
 import { createRequire, syncBuiltinESMExports } from "node:module";
 import { type CopyPlaces, DiffAreaMap } from "@blksnap/engine";
@@ -12,7 +12,7 @@ import { AREA, Bench, GIB, geometryOf, newMap, SECTOR } from "./area-map-bench.j
 
 const MADV_POPULATE_WRITE = 23;
 const PLACES = { count: 3, placeBytes: 16_384 };
-/** Makes a map that is to have places; tells how often a file was mapped, and of what is mapped still. */
+/** Makes a map with places; counts how often a file was mapped, and what is still mapped. */
 function withPlaces(
   code: (file: AreaMapFile, fd: number, mapped: { count: number; now: number }) => void,
   places: readonly CopyPlaces[] = [PLACES],
@@ -43,7 +43,7 @@ function withPlaces(
   bench.end();
 }
 
-test("a map with places is mapped once, and stays as long as its places are in use", () => {
+test("a map with places is mapped once, and stays mapped while its places are in use", () => {
   withPlaces((file, fd, mapped) => {
     const { places } = file;
     assert.is(places?.count, PLACES.count);
@@ -58,7 +58,7 @@ test("a map with places is mapped once, and stays as long as its places are in u
   });
 });
 
-test("where there is memory for shorter places only, a map has those", () => {
+test("with memory only for shorter places, a map gets those", () => {
   const { advise } = native;
   let calls = 0;
   native.advise = (...words) =>
@@ -78,7 +78,7 @@ test("where there is memory for shorter places only, a map has those", () => {
   }
 });
 
-test("without memory for places a map does without", () => {
+test("without memory for places, a map does without", () => {
   const { advise } = native;
   native.advise = (...words) => (words[3] === MADV_POPULATE_WRITE ? -ENOMEM : advise(...words));
   try {
@@ -94,7 +94,7 @@ test("without memory for places a map does without", () => {
   }
 });
 
-test("places leave three quarters of what is free, and half of all, to maps that grow", () => {
+test("places leave three quarters of the free memory, and half of all, to maps that grow", () => {
   const fs = createRequire(import.meta.url)("node:fs");
   const { statfsSync } = fs;
   const hasPlaces = (blocks: number, bavail: number): boolean => {

@@ -1,4 +1,4 @@
-/** A diff area's I/O alone, on a reactor of its own: what stands for the engine is the test's. */
+/** A diff area's I/O alone, on a reactor of its own; the test plays the engine. */
 import { closeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import type { TrackerEngine } from "@blksnap/engine";
@@ -17,7 +17,7 @@ const EFD_CLOEXEC = 0o2000000;
 /** Nothing is late here. */
 const ticker = { start: () => undefined } as unknown as IoTicker;
 
-/** `close()` is for when it has ended. */
+/** Call `close()` when it has ended. */
 export function openReactor(onError: (error: unknown) => void = () => undefined): {
   reactor: Reactor;
   close: () => void;
@@ -52,7 +52,7 @@ export function areaIo({ frontDepth = 1, originalIndex = 0, engine, ...own }: Ow
   });
 }
 
-/** Of one tag, which has this memory. */
+/** A queue with one tag, which has this memory. */
 export function queueOn(memory: MappedMemory): RequestQueue {
   const queue = {
     depth: 1,

@@ -1,4 +1,4 @@
-/** Copies of all chunks of an area on real files, by a kernel that says what a test wants. */
+/** Copies all chunks of an area on real files, with a kernel that answers as a test says. */
 import {
   closeSync,
   mkdtempSync,
@@ -30,17 +30,17 @@ export type Answer = (copy: number, isWrite: boolean, result: number) => number;
 
 export interface World {
   readonly isOriginalGone?: boolean;
-  /** CopyMode, of all. */
+  /** CopyMode of all copies. */
   readonly mode?: number;
-  /** What the kernel says in place of its result, of a part of a copy. */
+  /** The kernel's answer to a part of a copy, in place of its result. */
   readonly answer?: Answer;
-  /** How often a copy that has failed is made again, as an engine does with its blocks one by one. */
+  /** How often a failed copy is repeated, as an engine does with its blocks one by one. */
   readonly again?: number;
   /** A pause begins. */
   readonly onPause?: (state: Float64Array) => void;
 }
 
-/** What the kernel did not carry out has written nothing. */
+/** Operations that the kernel did not carry out write nothing. */
 export function answerFor(reactor: Reactor, storeFd: number, answer: Answer): void {
   const addHandler = reactor.addHandler.bind(reactor);
   reactor.addHandler = (handler) =>
@@ -57,7 +57,7 @@ export function answerFor(reactor: Reactor, storeFd: number, answer: Answer): vo
     });
 }
 
-/** Copies one block of each chunk; answers how the copies ended, and what the store has. */
+/** Copies one block of each chunk; returns how the copies ended, and the content of the store. */
 export function copyAll(
   kind: number,
   storeFlags: string,
@@ -132,7 +132,7 @@ function targetOf(copy: number): number {
   return (CHUNKS - 1 - copy) * CHUNK_BYTES + copy * BLOCK_BYTES;
 }
 
-/** The block that a copy was to write. */
+/** The block that a copy should have written. */
 export function blockOf(stored: Buffer, copy: number): Buffer {
   const at = targetOf(copy);
   return stored.subarray(at, at + BLOCK_BYTES);

@@ -1,4 +1,4 @@
-/** Which areas have places for copies beside their writes, and of which length. */
+/** Which areas have places for copies behind their writes, and how long these are. */
 import { closeSync, ftruncateSync } from "node:fs";
 import { createRequire, syncBuiltinESMExports } from "node:module";
 import {
@@ -31,7 +31,7 @@ function places(blockBytes: number, own: Own = {}, depth = 64) {
   }
 }
 
-test("areas have places, but where a block finds no room in one, a write can be refused, or a journal is kept", () => {
+test("no places if a block does not fit, if a write may be refused or wait, or with a journal", () => {
   assert.equal(places(4096), [LONG, SHORT]);
   assert.equal(places(65_536), [LONG]);
   assert.equal(places(131_072), []);
@@ -41,12 +41,12 @@ test("areas have places, but where a block finds no room in one, a write can be 
   assert.equal(places(4096, { journal: {} as NonNullable<AreaSetup["journal"]> }), []);
 });
 
-test("a front of many tags has short ones: a reactor pins their memory in one turn", () => {
+test("a front with many tags has short places, because a reactor pins their memory in one turn", () => {
   assert.equal(places(4096, {}, 65), [{ ...SHORT, count: 65 }]);
   assert.equal(places(32_768, {}, 65), []);
 });
 
-/** Runs with a file system of pages of 4 KiB, of which so many are free. */
+/** Runs `code` with a file system of 4 KiB pages, of which so many are free. */
 function withFree(code: (setFree: (blocks: number, bavail: number) => void) => void): void {
   const fs = createRequire(import.meta.url)("node:fs");
   const { statfsSync } = fs;
@@ -65,7 +65,7 @@ function withFree(code: (setFree: (blocks: number, bavail: number) => void) => v
 const LONG_PAGES = 1 + 64 * 16;
 const SHORT_PAGES = 1 + 64 * 4;
 
-test("places are long where they are a 64th of what is free, and seven eighths of all are", () =>
+test("places are long if they take at most a 64th of the free memory, and seven eighths of all are free", () =>
   withFree((setFree) => {
     const placesWith = (blocks: number, bavail: number, blockBytes = 4096) => {
       setFree(blocks, bavail);
@@ -81,7 +81,7 @@ test("places are long where they are a 64th of what is free, and seven eighths o
     assert.equal(placesWith(least, 0, 32_768), []);
   }));
 
-test("long places of some devices leave room for short ones of many", () =>
+test("the long places of some devices leave room for short ones of many", () =>
   withFree((setFree) => {
     const geometry = new Geometry({
       ...{ capacityBytes: 2 ** 20, logicalBlockBytes: 512 },
@@ -90,7 +90,7 @@ test("long places of some devices leave room for short ones of many", () =>
     const map = { fd: createMemoryFile("map"), lengthBytes: DiffAreaMap.byteLength(geometry) };
     ftruncateSync(map.fd, map.lengthBytes);
     for (const blocks of [100_000, 200_000, 400_000]) {
-      /** How many devices have places, one after the other. */
+      /** How many devices get such places, one after the other. */
       const countWith = (some: (its: readonly CopyPlaces[]) => readonly CopyPlaces[]): number => {
         let bavail = blocks;
         for (let count = 0; ; count++) {

@@ -1,4 +1,4 @@
-/** Where copies have their bytes, and which of these the kernel has pinned. */
+/** Where the bytes of copies are, and which of these the kernel has pinned. */
 import { closeSync, ftruncateSync, readSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { BufferOwner, type TrackerEngine } from "@blksnap/engine";
@@ -12,9 +12,9 @@ import { CopyWindows, WINDOW_KINDS } from "../dist/copy-windows.js";
 import { LONG_WINDOW_BYTES } from "../dist/long-windows.js";
 
 const BLOCK_BYTES = 4096;
-/** Of a reactor. */
+/** Most long windows of a reactor. */
 const LONG_WINDOWS_MAX = 32;
-/** As of a front whose requests are as long as a long window. */
+/** The window of a front whose requests are as long as a long window. */
 const FRONT_WINDOW_BYTES = LONG_WINDOW_BYTES + 2 * BLOCK_BYTES;
 const LONG_BLOCKS = LONG_WINDOW_BYTES / BLOCK_BYTES;
 const COPIES = LONG_WINDOWS_MAX + 2;
@@ -89,9 +89,9 @@ class World {
   }
 }
 
-/** Of the ring's table: as many as the windows of one area, short and long, take at most. */
+/** Room in the ring's table for all windows of one area, short and long. */
 const ALL_BUFFERS = 1 + LONG_WINDOWS_MAX;
-/** One after the other, each copy a byte of which another must not have. */
+/** In this order, each copy gets a byte of its own. */
 const SIDE_BY_SIDE: [owner: number, tag: number, offset: number, length: number][] = [
   [FRONT, 0, 0, 1],
   [FRONT, 0, 1, 3],
@@ -142,7 +142,7 @@ for (const [what, buffersMax, imageBlocks, plain] of [
   });
 }
 
-test("after a while without long windows they are tried again", () => {
+test("long windows are tried again after a while without them", () => {
   const world = new World(ALL_BUFFERS);
   const { reactor, windows } = world;
   const { addBuffer } = reactor;
@@ -168,8 +168,8 @@ test("after a while without long windows they are tried again", () => {
   world.close();
 });
 
-test("copies do without registered memory where there is no place for it", () => {
-  // The ring's table has one place: the first area has it.
+test("copies do without registered memory if the ring's table is full", () => {
+  // The ring's table has room for one: the first area takes it.
   const world = new World(1);
   const second = world.makeWindows();
   world.begin(0, FRONT, 0, 0, 1);
@@ -184,7 +184,7 @@ test("copies do without registered memory where there is no place for it", () =>
   world.close();
 });
 
-test("a tag whose copy is late gets a window beside it, which is not registered", () => {
+test("a tag whose copy is late gets another window, which is not registered", () => {
   const world = new World(ALL_BUFFERS);
   const [late] = world.begin(0, FRONT, 1, 0, 2);
   world.windows.setLate(0);
@@ -206,7 +206,7 @@ test("a tag whose copy is late gets a window beside it, which is not registered"
   world.close();
 });
 
-test("long copies have windows of their own, as many as there are, and others go through the tag's", () => {
+test("long copies use long windows while there are any, and then the tag's", () => {
   const world = new World(ALL_BUFFERS + 1);
   const tooLong = world.begin(LONG_WINDOWS_MAX, FRONT, 1, 0, LONG_BLOCKS + 1);
   const long = Array.from({ length: LONG_WINDOWS_MAX }, (_, copy) =>
@@ -226,7 +226,7 @@ test("long copies have windows of their own, as many as there are, and others go
   world.close();
 });
 
-test("a long window is taken until its copy is answered, also one that is late", () => {
+test("a long window is in use until its copy is answered, even a late one", () => {
   const world = new World(ALL_BUFFERS);
   const [late] = world.begin(0, FRONT, 1, 0, LONG_BLOCKS);
   world.windows.setLate(0);
@@ -243,8 +243,8 @@ test("a long window is taken until its copy is answered, also one that is late",
   world.close();
 });
 
-test("areas share long windows, and with the last one that had any they go", () => {
-  // The short windows of two areas have a place of the ring's table each, long ones the third.
+test("areas share long windows, which are freed with the last area", () => {
+  // The short windows of two areas take one entry of the ring's table each, a long one the third.
   const world = new World(3);
   const second = world.makeWindows();
   const [first] = world.begin(0, FRONT, 0, 0, LONG_BLOCKS);
@@ -264,7 +264,7 @@ test("areas share long windows, and with the last one that had any they go", () 
   world.close();
 });
 
-test("near windows of a map with places are in its file, until something is late", () => {
+test("near windows of a map with places are in its file, until I/O is late", () => {
   const world = new World(ALL_BUFFERS);
   const placeBytes = 4 * BLOCK_BYTES;
   const lengthBytes = 3 * BLOCK_BYTES + 2 * placeBytes;
@@ -294,7 +294,7 @@ test("near windows of a map with places are in its file, until something is late
   const places = windows.bufferIndexOf(0);
   assert.is.not(places, NOT_REGISTERED);
   assert.is.not(windows.bufferIndexOf(1), places);
-  // It is late: what its tag copies from now on is elsewhere.
+  // The copy is late: later copies of its tag are elsewhere.
   windows.setLate(0);
   begin(2, FRONT, 1, 1);
   assert.is(windows.bufferIndexOf(2), NOT_REGISTERED);
@@ -309,7 +309,7 @@ test("near windows of a map with places are in its file, until something is late
   world.close();
 });
 
-test("a tag beyond the places of a map has a registered window, unless that would be a long one", () => {
+test("a tag without a place in the map has a registered window, unless that would be a long one", () => {
   for (const [blocks, isRegistered] of [
     [4, true],
     [16, false],
@@ -334,7 +334,7 @@ test("a tag beyond the places of a map has a registered window, unless that woul
       windows.bytesOf(tag).fill(tag + 1);
     }
     assert.is.not(windows.bufferIndexOf(0), NOT_REGISTERED);
-    // It goes through one of the long windows, which all areas share, where it has none of its own.
+    // Without a window of its own, it uses one of the shared long ones.
     assert.is(lengths.includes(LONG_WINDOW_BYTES), !isRegistered);
     for (const tag of [0, 1]) windows.end(tag);
     windows.close();

@@ -1,6 +1,6 @@
 /**
- * What requests cost in entries of the ring and in system calls, exactly: both grow with each detour, and neither
- * with the load of the machine. The clock is read where something is copied, and nowhere else. One request is in flight at a time, the dearest case.
+ * The exact cost of requests in ring entries and system calls: both grow with each detour, but not with the load of the
+ * machine. Only copies read the clock. One request is in flight at a time, the most expensive case.
  */
 import { closeSync, ftruncateSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
@@ -27,13 +27,13 @@ const geometry = {
   chunkShift: 18,
   blockShift: 12,
 };
-/** Nothing is late, and no tick of the clock is among what is counted. */
+/** Nothing is late, and no tick of the clock is counted. */
 const IO_TIMEOUT_MS = 10_000_000;
 const QUEUE = { queueDepth: 1, maxIoBytes: MIB };
 
-/** How often anything here has read the clock. */
+/** How often the clock was read. */
 let clockReads = 0;
-// Of a clock that costs nothing: with a dear one not all copies are timed.
+// A clock that costs nothing: with a slow one, not all copies are timed.
 performance.now = () => clockReads++ * 0.0001;
 
 /** A tracked device in a snapshot, with its image, over files in memory. */
@@ -67,7 +67,7 @@ class World {
     device.hold(IO_TIMEOUT_MS, () => undefined);
     device.switchAndRelease(AREA);
     device.areaOf(AREA)?.openImage({ charFd: this.image, ...QUEUE });
-    // The clock of I/O is started by the first that has a bound.
+    // Starts the I/O clock, which begins with the first I/O that has a bound.
     this.ublk.run(this.image, [read(0)]);
   }
 
@@ -80,7 +80,7 @@ class World {
     return { copies, takes };
   }
 
-  /** Copies that went beside their write. */
+  /** Copies that went behind their write. */
   get copiesBehind(): number {
     return this.#device.counters().engine.copiesBehind;
   }
@@ -150,15 +150,15 @@ function write(offsetBytes: number, lengthBytes: number = BLOCK_BYTES): UserRequ
   return { op: WRITE, offsetBytes, lengthBytes };
 }
 
-/** One request for each chunk, at the same place in each. */
+/** One request for each chunk, at the same offset in each. */
 function each(make: (offsetBytes: number) => UserRequest, block = 1): UserRequest[] {
   const at = (index: number): number => index * CHUNK_BYTES + block * BLOCK_BYTES;
   return Array.from({ length: REQUESTS }, (_, index) => make(at(index)));
 }
 
 /**
- * Entries and calls for each request, besides bringing the first one, and look-ups of memory for all of them, with
- * nothing said to the main thread.
+ * Asserts entries and calls per request, besides fetching the first one, and memory look-ups for all of them, and that
+ * the main thread got no message.
  */
 function assertWork(
   world: World,
@@ -179,7 +179,7 @@ function assertWork(
   assert.equal(world.notices, []);
 }
 
-test("a read of the front or of the image is one entry and its answer, wherever the data is", () => {
+test("a read of the front or the image is one entry and its answer, wherever the data is", () => {
   const world = new World();
   const twoOfBoth = { entries: 2, enters: 2 };
   assertWork(world, world.front, each(read), twoOfBoth);
@@ -190,7 +190,7 @@ test("a read of the front or of the image is one entry and its answer, wherever 
   world.close();
 });
 
-test("with zero copy there are as many entries, and nothing is copied or looked up", () => {
+test("with zero copy there are as many entries, and no copies or look-ups", () => {
   const world = new World(true);
   const twoOfBoth = { entries: 2, enters: 2 };
   assertWork(world, world.front, each(read), twoOfBoth);
@@ -200,17 +200,17 @@ test("with zero copy there are as many entries, and nothing is copied or looked 
   world.close();
 });
 
-test("a read of the image has one entry for each stretch in one place", () => {
+test("a read of the image has one entry per contiguous stretch", () => {
   const world = new World();
   world.ublk.run(world.front, [write(BLOCK_BYTES), write(CHUNK_BYTES, 2 * BLOCK_BYTES)]);
-  // Original, slot, original; slot, original; answer.
+  // The original, a slot, the original; a slot, the original; the answer.
   assertWork(world, world.image, [read(0, 2 * CHUNK_BYTES)], { entries: 6 });
-  // From here on nothing is saved: what lies side by side in the original is one stretch.
+  // Nothing is saved from here on: adjacent blocks of the original are one stretch.
   assertWork(world, world.image, [read(2 * CHUNK_BYTES, MIB)], { entries: 2, enters: 2 });
   world.close();
 });
 
-test("a first write is a read, and a write of the slot beside its own; the next one is its own", () => {
+test("a first write is a read, a slot write and its own write; the next one is only its own", () => {
   const world = new World();
   assertWork(world, world.front, each(write), { entries: 4, clockReads: 2 });
   assertWork(world, world.front, each(write), { entries: 2, enters: 2 });
@@ -220,12 +220,12 @@ test("a first write is a read, and a write of the slot beside its own; the next 
   world.close();
 });
 
-test("first writes in sequence share one linked pair for each chunk, those at random share no copy", () => {
+test("first writes in sequence share one linked pair per chunk, random ones share no copy", () => {
   const world = new World();
   const blocks = CHUNK_BYTES / BLOCK_BYTES;
   const chunk = (number: number): UserRequest[] =>
     Array.from({ length: blocks }, (_, index) => write(number * CHUNK_BYTES + index * BLOCK_BYTES));
-  // The sequence has to come about: blocks 0 to 3 alone, then 4 to 8, 9 to 18, 19 to 38, and 39 to 63.
+  // The sequence has to form: blocks 0 to 3 alone, then 4 to 8, 9 to 18, 19 to 38, and 39 to 63.
   const pairs = (count: number) => ({
     entries: 2 + (count * 2) / blocks,
     clockReads: (count * 2) / blocks,
@@ -242,7 +242,7 @@ test("a long first write is a linked pair for each chunk, and the write", () => 
   const world = new World();
   const copies = MIB / CHUNK_BYTES;
   const twoLong = [write(0, MIB), write(MIB, MIB)];
-  // How many of its copies end in one turn, and share a reading of the clock, is the kernel's to say.
+  // How many copies end in one turn, and share a reading of the clock, depends on the kernel.
   const { results, entries, lookups } = world.ublk.run(world.front, twoLong);
   assert.equal(results, [MIB, MIB]);
   assert.is((entries - 1) / twoLong.length, 2 + copies * 2);
@@ -264,7 +264,7 @@ test("a first write of up to 64 KiB goes beside its copy, a longer one after it,
   world.close();
 });
 
-test("whole blocks that are written to the image go to their slot at once", () => {
+test("whole blocks written to the image go directly to their slot", () => {
   const world = new World();
   assertWork(world, world.image, each(write), { entries: 2, enters: 2 });
   assertWork(world, world.image, each(write), { entries: 2, enters: 2 });

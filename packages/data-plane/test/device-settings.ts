@@ -1,4 +1,4 @@
-/** What tests make a tracked device and its area with, where nothing of that is their subject. */
+/** Default settings of a tracked device and its area, for tests about something else. */
 import type { AreaSetup } from "../dist/messages.js";
 import type { TrackedDevice } from "../dist/tracked-device.js";
 
@@ -12,14 +12,14 @@ export function reactorSettings() {
   };
 }
 
-/** An area of the device, with all the memory of its map at once. */
+/** Prepares an area of the device, with all the memory of its map at once. */
 export function prepareArea(device: TrackedDevice, setup: AreaSetup): void {
   const map = device.newMap(setup);
   while (map.takeSlice());
   device.prepareArea(setup, map);
 }
 
-/** Of an area with four slots of one store. */
+/** Settings of an area with four slots of one store. */
 export const SLOTS = {
   extents: [0, 4],
   lowWaterSlots: 1,

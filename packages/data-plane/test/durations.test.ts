@@ -1,4 +1,4 @@
-/** Times go into the bucket that Prometheus would count them in, from the beginning of the same copy. */
+/** Durations go into the bucket in which Prometheus would count them, measured from the same copy's beginning. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { CopyDurations, clockStride, DURATION_BOUNDS_US, Durations } from "../dist/durations.js";
@@ -12,12 +12,12 @@ class Clock {
   }
 }
 
-/** Which buckets have how many. */
+/** The buckets that are not empty, and their counts. */
 function filled(buckets: readonly number[]): [bucket: number, count: number][] {
   return buckets.flatMap((count, bucket) => (count > 0 ? [[bucket, count]] : []));
 }
 
-test("each time is in the first bucket whose end is not below it, and in the sum", () => {
+test("each duration is in the first bucket whose end is not below it, and in the sum", () => {
   const last = DURATION_BOUNDS_US.length;
   assert.equal(DURATION_BOUNDS_US.slice(0, 3), [32, 64, 128]);
   assert.is(DURATION_BOUNDS_US.at(-1), 8_388_608);
@@ -33,7 +33,7 @@ test("each time is in the first bucket whose end is not below it, and in the sum
   }
 });
 
-test("copies that are under way at the same time are told apart by their numbers", () => {
+test("copies in flight at the same time are told apart by their ids", () => {
   const clock = new Clock();
   const durations = new CopyDurations(clock, 2, 1);
   durations.begin(0);
@@ -58,12 +58,12 @@ test("copies that are under way at the same time are told apart by their numbers
   );
 });
 
-test("with a slow clock, one copy of a stride is timed from its beginning to its end", () => {
+test("with a slow clock, one copy in a stride is timed from its beginning to its end", () => {
   const clock = new Clock();
   const durations = new CopyDurations(clock, 2, 3);
   for (let number = 0; number < 7; number++) {
     durations.begin(1);
-    // An untimed copy beside it takes the place of one that was timed.
+    // An untimed copy reuses the id of one that was timed.
     if (number === 3) durations.begin(0);
     clock.us += 100 + number;
     durations.end(1);
@@ -73,7 +73,7 @@ test("with a slow clock, one copy of a stride is timed from its beginning to its
   assert.equal([filled(buckets), sumUs, clock.reads], [[[2, 3]], 100 + 103 + 105, 6]);
 });
 
-test("a clock is slow if its quickest reading is, and not because a thread had to wait", () => {
+test("a clock is slow if its fastest reading is, not because a thread had to wait", () => {
   const clockOf = (readMs: (read: number) => number) => {
     let [ms, reads] = [0, 0];
     return () => {

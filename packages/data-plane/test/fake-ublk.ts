@@ -1,12 +1,12 @@
 /**
- * The ublk driver for a reactor on a real ring, with one tag for each device, whose requests are given by the test. What
- * the reactor asks for is counted.
+ * The ublk driver for a reactor on a real ring: one tag per device, and the test gives the requests. It counts the
+ * reactor's requests to the kernel.
  */
 import { DriverStandIn, type RequestSource } from "@blksnap/ublk";
 import type { Reactor, Ring } from "@blksnap/uring";
 import { native } from "../../uring/dist/native.js";
 
-/** Reads and writes of memory that the ring does not know. */
+/** Reads and writes of unregistered memory. */
 const READ = 22;
 const WRITE = 23;
 const SECTOR_BYTES = 512;
@@ -17,11 +17,11 @@ export interface UserRequest {
   readonly lengthBytes: number;
 }
 
-/** What the reactor has asked of the kernel. */
+/** The reactor's requests to the kernel. */
 export interface Work {
   enters: number;
   entries: number;
-  /** Entries for which the kernel has to look up and pin the pages of their memory. */
+  /** Entries whose memory the kernel has to look up and pin. */
   lookups: number;
 }
 
@@ -58,7 +58,7 @@ export class FakeUblk {
       this.#work.enters++;
       this.#work.entries += toSubmit;
       const status = this.#enter(fd, toSubmit, minComplete, flags);
-      // The kernel has read them: none is counted again.
+      // The kernel has read these entries: they are not counted again.
       if (status === toSubmit) this.#reactor?.ring.sqes32.fill(0);
       return status;
     };
@@ -80,7 +80,7 @@ export class FakeUblk {
     return this.#driver.addDevice(1, maxIoBytes);
   }
 
-  /** Has users send these, one after the other. Answers what the reactor did for them, and the results. */
+  /** Sends these requests one after the other. Returns the reactor's work for them, and the results. */
   run(charFd: number, requests: readonly UserRequest[]): Work & { results: number[] } {
     this.#turnUntilIdle(charFd);
     const { enters, entries, lookups } = this.#work;

@@ -10,7 +10,7 @@ const PACKAGES = fileURLToPath(new URL("../..", import.meta.url));
 const LIST = "fault-points.ts";
 const ALL = [...FAULT_POINTS, ...LIVE_FAULT_POINTS];
 
-/** How often each name is used as a fault point: in a call, or handed on to one. */
+/** How often each name is used as a fault point: in a call, or passed on to one. */
 function uses(): Map<string, number> {
   const found = new Map<string, number>();
   const names = new Set<string>(ALL);
@@ -32,7 +32,7 @@ function uses(): Map<string, number> {
   return found;
 }
 
-test("each fault point on the list is at one place of the code, and no other is there", () => {
+test("each listed fault point is in exactly one place of the code, and there are no others", () => {
   assert.is(new Set(ALL).size, ALL.length);
   const found = uses();
   for (const name of ALL) {
@@ -40,7 +40,7 @@ test("each fault point on the list is at one place of the code, and no other is 
   }
 });
 
-test("without a test's own module a fault point does nothing", () => {
+test("without a test's module a fault point does nothing", () => {
   assert.not(FAULT_HOOK in globalThis);
   for (const name of ALL) assert.is(faultPoint(name), undefined);
 });

@@ -31,7 +31,7 @@ function world() {
   return { slots, told, granted, turn, area, hung, none };
 }
 
-test("freed slots are told in one message", () => {
+test("freed slots are reported in one message", () => {
   const { slots, told, granted, turn, none } = world();
   slots.add(1, false);
   slots.add(2, false);
@@ -54,7 +54,7 @@ test("freed slots of an area with a journal are not reported, and are reused", (
   assert.is(granted.pop(), -1);
 });
 
-test("an area that has kept slots has none for others, also when it has used them again", () => {
+test("an area with kept slots gives none to others, even after it has used them again", () => {
   const { slots, turn } = world();
   slots.add(1, false);
   assert.not(slots.hasKept);
@@ -73,7 +73,7 @@ test("nothing is granted after the area's end", () => {
   assert.equal(granted, []);
 });
 
-test("an area that was refused is given what is freed, without asking", () => {
+test("an area that was refused slots gets freed ones, without asking", () => {
   const { slots, granted, turn, area } = world();
   slots.add(1, true);
   turn();
@@ -86,7 +86,7 @@ test("an area that was refused is given what is freed, without asking", () => {
   assert.equal(granted, [1, 2, 3]);
 });
 
-test("one that has no room for them gets them later", () => {
+test("an area without room for them gets them later", () => {
   const { slots, granted, turn, area } = world();
   for (let slot = 0; slot < 4; slot++) slots.add(slot, true);
   area.extentsFree = 3;
@@ -99,7 +99,7 @@ test("one that has no room for them gets them later", () => {
   assert.equal(granted, [0, 1, 2, 3]);
 });
 
-test("one that asks gets an answer also where it has no room", () => {
+test("an area that asks gets an answer, even without room for slots", () => {
   const { slots, granted, turn, area, none } = world();
   slots.add(0, true);
   area.extentsFree = 1;
@@ -166,7 +166,7 @@ function fullSnapshot() {
     submitRun: () => assert.unreachable("nothing is read"),
     requestMapSlice: () => undefined,
     requestSlots: (wanted) => {
-      // As the device does, and its main thread.
+      // As the device and its main thread do.
       freed.reuse(wanted, () => {
         jobs.push(() => freed.reuse(1, () => area.denySlots(28)));
       });
@@ -224,7 +224,7 @@ function fullSnapshot() {
   };
 }
 
-test("slots that discards of a kept image free after a refusal are used again", () => {
+test("slots that discards of a kept image free after a refusal are reused", () => {
   const { write, discardImage } = fullSnapshot();
   for (let chunk = 0; chunk < 4; chunk++) assert.is(write(chunk), 4096);
   assert.is(write(4), -28);
@@ -236,7 +236,7 @@ test("slots that discards of a kept image free after a refusal are used again", 
   assert.is(write(10), -28);
 });
 
-test("and those that were freed while the refusal was on its way", () => {
+test("slots that were freed while the refusal was in flight are reused, too", () => {
   const { write, discardImage } = fullSnapshot();
   for (let chunk = 0; chunk < 3; chunk++) write(chunk);
   discardImage(0, 2, true);

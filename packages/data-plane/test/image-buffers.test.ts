@@ -1,4 +1,4 @@
-/** Requests of an image whose tag has a buffer that something late still uses. */
+/** Image requests whose tag's buffer is still used by late I/O. */
 import { closeSync, writeSync } from "node:fs";
 import { makeSlot } from "@blksnap/diff-storage";
 import { IoState, RunKind } from "@blksnap/engine";
@@ -9,14 +9,14 @@ import { ImageBuffers } from "../dist/image-buffers.js";
 import { areaIo, BLOCK_BYTES, CHUNK_BYTES, GEOMETRY, openReactor, queueOn } from "./area-world.js";
 
 const EIO = 5;
-/** No process has so much. */
+/** No process has this much. */
 const WITHOUT_MEMORY_BYTES = 2 ** 52;
 
 function queueWithoutSpares(memory: MappedMemory): ReturnType<typeof queueOn> {
   return Object.assign(queueOn(memory), { maxIoBytes: WITHOUT_MEMORY_BYTES });
 }
 
-test("without memory for another buffer a tag has none until what is late has been answered", () => {
+test("without memory for another buffer, a tag has none until the late I/O has been answered", () => {
   const memory = MappedMemory.anonymous(BLOCK_BYTES);
   const buffers = new ImageBuffers(queueWithoutSpares(memory), 4, () => undefined);
   for (const run of [0, 1]) buffers.begin(run, 0);
@@ -32,7 +32,7 @@ test("without memory for another buffer a tag has none until what is late has be
   memory.unmap();
 });
 
-test("with it, the tag goes on with that, however many parts of its request are late", () => {
+test("with memory, the tag continues with another buffer, however many parts of its request are late", () => {
   const memory = MappedMemory.anonymous(BLOCK_BYTES);
   const buffers = new ImageBuffers(queueOn(memory), 4, () => undefined);
   for (const run of [0, 1]) buffers.begin(run, 0);
@@ -44,7 +44,7 @@ test("with it, the tag goes on with that, however many parts of its request are 
   memory.unmap();
 });
 
-test("a request fails whose buffer an answer to an earlier one could still overwrite", () => {
+test("a request fails if an answer to an earlier one could still overwrite its buffer", () => {
   const { reactor, close } = openReactor();
   const store = createMemoryFile("store");
   writeSync(store, Buffer.alloc(CHUNK_BYTES, 7));

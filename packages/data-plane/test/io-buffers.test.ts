@@ -1,4 +1,4 @@
-/** Buffers that something late still uses, and the time that makes it late. */
+/** Buffers that late I/O still uses, and the ticks that make I/O late. */
 import type { Reactor } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -17,7 +17,7 @@ function make(places = 2): { buffers: IoBuffers; idle: () => number } {
   return { buffers, idle: () => idle };
 }
 
-test("a place whose buffer is in late use gets another, and others keep theirs", () => {
+test("a place gets another buffer if late I/O uses its own, and others keep theirs", () => {
   const { buffers } = make();
   buffers.begin(0, 1);
   const spare = buffers.replace(1);
@@ -41,7 +41,7 @@ test("a buffer that nothing uses is not replaced", () => {
   buffers.close();
 });
 
-test("a spare is used again when its late use has ended, not before", () => {
+test("a spare is reused when its late I/O has been answered, not before", () => {
   const { buffers } = make();
   buffers.begin(0, 0);
   const first = buffers.replace(0);
@@ -70,7 +70,7 @@ test("a place has a bounded number of spares", () => {
   buffers.close();
 });
 
-test("memory is given back when the last answer has come", () => {
+test("memory is freed when the last answer has come", () => {
   const { buffers, idle } = make();
   buffers.begin(0, 0);
   const spare = buffers.replace(0);
@@ -84,7 +84,7 @@ test("memory is given back when the last answer has come", () => {
   assert.is(spare?.buffer.byteLength, 0);
 });
 
-test("time continues for all devices by one timer, as long as one of them waits", () => {
+test("one timer ticks for all devices, as long as one of them waits", () => {
   const timers: { delayMs: number; callback: () => void }[] = [];
   const setTimer = (delayMs: number, callback: () => void) => timers.push({ delayMs, callback });
   const reactor = { setTimer } as unknown as Pick<Reactor, "setTimer">;

@@ -20,10 +20,10 @@ function newMap(): CbtMap {
   return CbtMap.create(new ArrayBuffer(CbtMap.byteLength(map.capacityBytes, 16)), map);
 }
 
-/** What a journal with such entries says of the area. */
+/** Replays a journal with such entries. */
 function replayed(write: (append: AppendEntry, map: CbtMap) => void): CbtReplay {
   const replay = new CbtReplay(newMap());
-  // As a log has them.
+  // As in a log.
   write((...entry) => {
     const [op, a, b, c] = Uint32Array.from(entry) as unknown as Parameters<AppendEntry>;
     replay.apply(op, a, b, c);
@@ -43,7 +43,7 @@ test("a loss entry counts only for the area that it names", () => {
   assert.equal(replay.lostBeside(ANOTHER), []);
 });
 
-test("an area is refused when another one was taken since, also when its own loss was before", () => {
+test("an area is refused if another was taken since, even if its own loss was before", () => {
   const replay = replayed((append, map) => {
     encodeSwitch(map.info(), AREA, append);
     encodeAreaLost(AREA, append);
@@ -55,7 +55,7 @@ test("an area is refused when another one was taken since, also when its own los
   assert.is(replay.problemOf(AREA), why);
 });
 
-test("a switch is applied once, whichever way it names its area", () => {
+test("a switch is applied once, whether or not it names its area", () => {
   for (const isNamed of [true, false]) {
     const map = newMap();
     const replay = new CbtReplay(map);
@@ -70,7 +70,7 @@ test("a switch is applied once, whichever way it names its area", () => {
   }
 });
 
-test("entries of daemons that named no area are of the one that the tracker had", () => {
+test("entries of daemons that named no area belong to the tracker's area of the time", () => {
   const lost = replayed((append) => append(CbtOp.AREA_LOST, 0, 0, 0));
   assert.is(lost.problemOf(AREA), `old data of the area ${AREA} was lost`);
   const taken = replayed((append, map) => {

@@ -4,7 +4,7 @@ import { JournalLife, JournalState } from "../dist/journal-state.js";
 
 const { IDLE, SOON, COMMITTING, FULL, FAILED, CLOSING, CLOSED } = JournalState;
 
-/** A shortest way from the beginning to each state. */
+/** A shortest path from the initial state to each state. */
 const WAYS = new Map<number, readonly number[]>([
   [IDLE, []],
   [SOON, [SOON]],
@@ -22,7 +22,7 @@ function lifeIn(state: number): JournalLife {
   return life;
 }
 
-test("a journal goes over to the states that may follow, and to no others", () => {
+test("a journal enters only states that may follow", () => {
   const followers = new Map<number, readonly number[]>([
     [IDLE, [SOON, COMMITTING, FULL, CLOSING]],
     [SOON, [IDLE, CLOSING]],
@@ -46,7 +46,7 @@ test("a journal goes over to the states that may follow, and to no others", () =
   }
 });
 
-test("nothing is committed after a failure, and files are given back only when it closes", () => {
+test("nothing is committed after a failure, and files are freed only on close", () => {
   const over = [...WAYS.keys()].filter((state) => lifeIn(state).isOver);
   assert.equal(over, [FAILED, CLOSING, CLOSED]);
   const closing = [...WAYS.keys()].filter((state) => lifeIn(state).isClosing);

@@ -1,4 +1,4 @@
-/** A part of an image request whose other part is late. */
+/** A part of an image request while another part is late. */
 import { closeSync, readSync, writeSync } from "node:fs";
 import { makeSlot } from "@blksnap/diff-storage";
 import { IoState, RunKind } from "@blksnap/engine";
@@ -12,7 +12,7 @@ const EIO = 5;
 const ENOMEM = 12;
 const UNWRITTEN = 0xdd;
 
-/** The kernel has no memory for these many writes, which write nothing. */
+/** The kernel has no memory for so many writes, which write nothing. */
 function refuse(reactor: Reactor, store: number, count: number): void {
   const addHandler = reactor.addHandler.bind(reactor);
   const unwritten = Buffer.alloc(BLOCK_BYTES, UNWRITTEN);
@@ -48,7 +48,7 @@ function twoWrites(onRunDone: (run: number, result: number) => void) {
   };
 }
 
-test("a part of an image's write is not tried again when the tag has the buffer of another request", () => {
+test("a part of an image's write is not retried if its tag has the buffer of another request", () => {
   const { reactor, close } = openReactor();
   const store = createMemoryFile("store");
   writeSync(store, Buffer.alloc(2 * CHUNK_BYTES, UNWRITTEN));

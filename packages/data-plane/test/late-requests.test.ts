@@ -1,4 +1,4 @@
-/** Requests with descriptors that come to a reactor after nobody waits for them any more. */
+/** Requests with descriptors that reach a reactor after their caller has given up waiting. */
 import { closeSync, openSync } from "node:fs";
 import { createMemoryFile, ReactorThread, tryLockFile } from "@blksnap/uring";
 import pino from "pino";
@@ -20,10 +20,10 @@ test("a request is taken or withdrawn, never both", () => {
   assert.ok(withdraw(withdrawn));
 });
 
-/** What reactors have said that failed. */
+/** Errors that reactors have reported. */
 const errors: string[] = [];
 
-/** A reactor that gets what it is sent only when the test lets it. */
+/** A reactor that receives messages only when the test lets it. */
 async function withSlowReactor(
   use: (pool: ReactorPool, deliver: () => void) => Promise<void>,
 ): Promise<void> {
@@ -68,7 +68,7 @@ function attachOf(fd: number): ReactorRequest {
   };
 }
 
-test("a reactor that comes late does not look at descriptors that may be other files' by now", () =>
+test("a reactor that is late does not use descriptors that may mean other files by now", () =>
   withSlowReactor(async (pool, deliver) => {
     const fd = createMemoryFile("original");
     const failure = await pool.request(0, attachOf(fd), 20).catch((error: unknown) => error);
@@ -80,7 +80,7 @@ test("a reactor that comes late does not look at descriptors that may be other f
     const asSeenByOthers = openSync(`/proc/self/fd/${other}`, "r+");
     assert.ok(tryLockFile(other));
     deliver();
-    // The answer comes after all that was sent before: it has not attached anything.
+    // The answer follows everything sent before: the reactor has attached nothing.
     assert.is(await pool.request(0, { type: "counters", tracker: 7 }), null);
     closeSync(other);
     assert.ok(tryLockFile(asSeenByOthers), "the reactor holds another file");
@@ -89,7 +89,7 @@ test("a reactor that comes late does not look at descriptors that may be other f
 
 test("an area is not woken with the stores of a snapshot that was given up", () =>
   withSlowReactor(async (pool, deliver) => {
-    // Its descriptors are closed by the time that the reactor comes to it.
+    // Its descriptors are closed when the reactor handles it.
     const request = { type: "wakeArea", tracker: 7, area: { storeFds: [1_000_000] } };
     const asked = pool.request(0, request as unknown as ReactorRequest, 20);
     const failure = await asked.catch((error: unknown) => error);

@@ -49,7 +49,7 @@ export const PARAMS = {
 export const READ = 0;
 export const WRITE = 1;
 export const BLOCK_STATUS = 7;
-/** Ends what hangs. */
+/** Ends a test that hangs. */
 const LIMIT_MS = 600_000;
 const EAGAIN = "EAGAIN";
 export const NOTHING = new Uint8Array(0);
@@ -60,7 +60,7 @@ function file(name: string, lengthBytes: number): number {
   return fd;
 }
 
-/** A tracked device that has been written to, once before its take. */
+/** A tracked device in a snapshot, written once before the take. */
 export class World {
   readonly errors: unknown[] = [];
   readonly original: number = file("original", GEOMETRY.capacityBytes);
@@ -69,7 +69,7 @@ export class World {
   readonly #port = new MessageChannel();
   #isOver = false;
 
-  /** @param queue of the front: without a device it is an export that clients write to */
+  /** @param queue of the front; without a device it is an export that clients write to */
   constructor(
     queue: DeviceQueueStart = { charFd: file("ublkc", MIB), queueDepth: 4, maxIoBytes: BLOCK },
   ) {
@@ -79,7 +79,7 @@ export class World {
       onMessage: () => undefined,
       onError: (error) => this.errors.push(error),
     });
-    // A turn may wait for ever.
+    // A turn may wait without end.
     this.reactor.setTimer(LIMIT_MS, () => {
       this.#isOver = true;
     });
@@ -123,7 +123,7 @@ export class World {
     this.device.switchAndRelease(AREA);
   }
 
-  /** Turns of the reactor, of which each brings something, until it is so. */
+  /** Runs turns of the reactor until the condition holds; each of them has to bring something. */
   until(isSo: () => boolean): void {
     while (!isSo()) {
       assert.not(this.#isOver, `not so within ${LIMIT_MS} ms`);
@@ -165,7 +165,7 @@ export class World {
   }
 }
 
-/** Two ends of a connection. What comes is only read by received(). */
+/** Both ends of a connection. Only received() reads. */
 export class Pair {
   readonly serverFd: number;
   readonly #world: World;
@@ -207,7 +207,7 @@ export class Pair {
     writeSync(this.#fd, Buffer.concat([request, payload]));
   }
 
-  /** So many bytes, or those until the end. */
+  /** So many bytes, or all until the end. */
   received(bytes: number): Buffer {
     const all = Buffer.alloc(bytes);
     let have = 0;

@@ -20,7 +20,7 @@ import {
 
 const CHUNK_HEADER = 20;
 
-test("a reactor opens so many doors, and another one when one has ended", async () => {
+test("a reactor opens a limited number of doors, and another when one has ended", async () => {
   const world = new World();
   const { reactor } = world;
   const slices = new Slices(reactor);
@@ -55,7 +55,7 @@ test("a reactor opens so many doors, and another one when one has ended", async 
   world.close();
 });
 
-test("an image and its front are read, and its end ends its connections", async () => {
+test("an image and its front are read, and the image's end ends its connections", async () => {
   const world = new World();
   world.device.engine.markDirty(BLOCK, 2 * BLOCK);
   world.take();
@@ -74,7 +74,7 @@ test("an image and its front are read, and its end ends its connections", async 
   const words = Array.from({ length: 6 }, (_, at) => dirty.readUInt32BE(at * 4));
   assert.equal(words, [BLOCK, 0, 2 * BLOCK, 1, 5 * BLOCK, 0]);
 
-  // The same by its generation; and by one that is gone since its name was given away.
+  // The same by the map's generation, and by a generation that ended after the name was passed on.
   const named = await Pair.make(world);
   const of = (digit: string) =>
     `${contexts[1]}-of-${"00000000-0000-0000-0000-00000000000"}${digit}`;
@@ -120,13 +120,13 @@ test("an image and its front are read, and its end ends its connections", async 
   world.close();
 });
 
-test("a client that takes no replies does not hold up the end of its image", async () => {
+test("a client that reads no replies does not delay the end of its image", async () => {
   const world = new World();
   world.take();
   const pair = await Pair.make(world);
   assert.ok(world.serve(pair.serverFd, AREA));
   for (let at = 0; at < 64; at++) pair.send(READ, 0, MIB);
-  // What its socket holds, and what the server may have for it, is full at some time.
+  // The buffers of its socket and of the server fill up.
   const { image } = world.device.counters();
   assert.is(image.reads, 0);
   world.until(() => world.device.counters().image.reads > 8);
@@ -139,7 +139,7 @@ test("a client that takes no replies does not hold up the end of its image", asy
   world.close();
 });
 
-test("a front without a device is written to by its clients, old data first, and ends when it is told", async () => {
+test("clients write to a front without a device, old data is saved first, and it ends on request", async () => {
   const exported = { ...PARAMS, readOnly: false, volatileCache: true };
   const world = new World({ exported, queueDepth: 16, maxIoBytes: BLOCK });
   world.device.start();
@@ -175,7 +175,7 @@ test("a front without a device is written to by its clients, old data first, and
   world.close();
 });
 
-/** Of base:allocation alone: lengths and flags by turns. */
+/** Of base:allocation alone: lengths and flags, alternating. */
 function allocation(pair: Pair, extents: number): number[] {
   pair.send(BLOCK_STATUS, 0, 4 * MIB);
   const status = pair.received(CHUNK_HEADER + 4 + 8 * extents);
@@ -183,7 +183,7 @@ function allocation(pair: Pair, extents: number): number[] {
   return Array.from({ length: 2 * extents }, (_, at) => status.readUInt32BE(24 + at * 4));
 }
 
-test("holes of the original are holes until they are written, and old data is not a hole", async () => {
+test("holes of the original are holes until they are written, and old data is no hole", async () => {
   const exported = { ...PARAMS, readOnly: false, volatileCache: true };
   const world = new World({ exported, queueDepth: 16, maxIoBytes: BLOCK });
   world.device.start();
@@ -193,7 +193,7 @@ test("holes of the original are holes until they are written, and old data is no
     writer.send(WRITE, at, 4096, Buffer.alloc(4096, 9));
     writer.received(CHUNK_HEADER);
   };
-  // Written with number 1, and only then looked at; nothing tells that it was before.
+  // Written with number 1 and queried afterwards: nothing shows that the write came first.
   write(MIB);
   const ends = Float64Array.of(MIB, 2 * MIB, 3 * MIB, 4 * MIB);
   const holes = { ends, generation: new Uint8Array(16), number: 1 };

@@ -1,4 +1,4 @@
-/** What a reactor does between the request for an area and its answer. */
+/** A reactor's work between the request for an area and its answer. */
 import { readFileSync } from "node:fs";
 import { DiffAreaMap } from "@blksnap/engine";
 import { ENOMEM } from "@blksnap/errors";
@@ -13,7 +13,7 @@ import { GEOMETRY, POPULATE_WRITE, ServerWorld } from "./server-world.js";
 const AREA = "11111111-1111-4111-8111-111111111111";
 const MAP_BYTES = DiffAreaMap.byteLength(GEOMETRY);
 const SLICE_BYTES = 262_144;
-/** Slices of its places, and of their records. */
+/** Number of tags, each with a place. */
 const DEPTH = 16;
 const PLACES_BYTES = 4096 + DEPTH * 65_536;
 
@@ -22,7 +22,7 @@ let worlds = 0;
 /** Of four tags, a block at either end of a request. */
 const IMAGE_WINDOWS_BYTES = 4 * 2 * 4096;
 
-/** With a device that is attached. */
+/** A server with an attached device. */
 function attached(): ServerWorld {
   worlds++;
   const world = new ServerWorld();
@@ -44,7 +44,7 @@ function prepareRequest(world: ServerWorld): PrepareAreaRequest {
   return { type: "prepareArea", tracker: 1, area };
 }
 
-/** Mappings that this process has of maps of the last world. */
+/** How many mappings of maps of the last world this process has. */
 function mapped(): number {
   return readFileSync("/proc/self/maps", "utf8").split(`memfd:area-map-${worlds} `).length - 1;
 }
@@ -57,7 +57,7 @@ function areaOf(world: ServerWorld, id: number): unknown {
   return answer?.value?.area.id;
 }
 
-test("the memory of places is taken slice by slice, and others are served between", () => {
+test("the memory of places is populated slice by slice, with other requests in between", () => {
   const world = attached();
   world.post(2, prepareRequest(world), makeClaim());
   world.turns(() => world.calls.length > 0);
@@ -95,7 +95,7 @@ test("of all the memory of an area V8 counts its map only, and so collects no ga
   world.close();
 });
 
-test("an area that is dropped while its memory is taken is not made, and another may come", () => {
+test("an area dropped while its memory is populated is not made, and another may follow", () => {
   const world = attached();
   const request = prepareRequest(world);
   world.post(2, request, makeClaim());
@@ -103,7 +103,7 @@ test("an area that is dropped while its memory is taken is not made, and another
   world.post(3, { type: "dropArea", tracker: 1, area: AREA });
   world.turns(() => world.answers(3).length > 0);
   assert.is(mapped(), 0);
-  // The number of the map's descriptor is free to mean another file now.
+  // The number of the map's descriptor may mean another file now.
   for (const fd of [request.area.map.fd, ...request.area.storeFds]) world.closeFile(fd);
   world.turns(() => world.answers(2).length > 0);
   assert.ok("error" in (world.answers(2)[0] as object));
@@ -114,7 +114,7 @@ test("an area that is dropped while its memory is taken is not made, and another
   world.close();
 });
 
-test("an area whose caller has given up is not made with what its descriptors mean by then", () => {
+test("an area whose caller has given up is not made from reused descriptors", () => {
   const world = attached();
   const request = prepareRequest(world);
   const claim = makeClaim();
@@ -129,7 +129,7 @@ test("an area whose caller has given up is not made with what its descriptors me
   world.close();
 });
 
-test("an area that was withdrawn is not looked at", () => {
+test("descriptors of a withdrawn area are not used", () => {
   const world = attached();
   const claim = makeClaim();
   assert.ok(withdraw(claim));
@@ -140,7 +140,7 @@ test("an area that was withdrawn is not looked at", () => {
   world.close();
 });
 
-test("an area whose device ends while its memory is taken says so", () => {
+test("an area whose device ends while its memory is populated reports that", () => {
   const world = attached();
   world.post(2, prepareRequest(world), makeClaim());
   world.turns(() => world.calls.length > 0);
@@ -151,7 +151,7 @@ test("an area whose device ends while its memory is taken says so", () => {
   world.close();
 });
 
-test("where memory runs out in the middle of the places an area does without", () => {
+test("an area does without places if memory runs out while they are populated", () => {
   const world = attached();
   const { advise } = native;
   let calls = 0;

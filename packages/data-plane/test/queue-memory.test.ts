@@ -1,11 +1,11 @@
-/** What a reactor does between the request for a queue and its first command. */
+/** A reactor's work between the request for a queue and its first command. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { native } from "../../uring/dist/native.js";
 import { acquireClaim, makeClaim, withdraw } from "../dist/claim.js";
 import { BUFFERS_BYTES, POPULATE_WRITE, ServerWorld } from "./server-world.js";
 
-test("the buffers of a queue are taken slice by slice before it is made, and others are served between", () => {
+test("a queue's buffers are populated slice by slice before it is made, with other requests in between", () => {
   const world = new ServerWorld();
   world.post(1, world.attachRequest(), makeClaim());
   world.turns(() => world.calls.length > 0);
@@ -20,7 +20,7 @@ test("the buffers of a queue are taken slice by slice before it is made, and oth
   world.close();
 });
 
-test("a request that is withdrawn while its buffers are taken leaves nothing behind", () => {
+test("a request withdrawn while its buffers are populated leaves nothing behind", () => {
   const world = new ServerWorld();
   const claim = makeClaim();
   world.post(1, world.attachRequest(), claim);
@@ -34,7 +34,7 @@ test("a request that is withdrawn while its buffers are taken leaves nothing beh
   world.close();
 });
 
-test("a device that cannot be made gives the buffers back and says why", () => {
+test("a device that cannot be made frees the buffers and says why", () => {
   const world = new ServerWorld();
   const request = world.attachRequest();
   world.post(1, { ...request, cbt: { ...request.cbt, lengthBytes: 4096 } }, makeClaim());
@@ -44,7 +44,7 @@ test("a device that cannot be made gives the buffers back and says why", () => {
   world.close();
 });
 
-test("a kernel that cannot populate makes the queue all the same", () => {
+test("the queue is made even if the kernel cannot populate", () => {
   const world = new ServerWorld();
   const { advise } = native;
   native.advise = (mapping, offset, length, advice) =>

@@ -1,4 +1,4 @@
-/** A reactor's server whose turns the test makes, and what it asks of the kernel for memory. */
+/** A reactor's server whose turns the test runs, and its requests to the kernel for memory. */
 import { closeSync, ftruncateSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { CbtMap } from "@blksnap/engine";
@@ -91,12 +91,12 @@ export class ServerWorld {
     this.#wake();
   }
 
-  /** Answers to this request. */
+  /** The answers to this request. */
   answers(id: number): FromReactor[] {
     return this.said.filter((one) => "re" in one && one.re === id);
   }
 
-  /** Turns until the condition holds: as many as there are slices of memory, and a few. */
+  /** Runs turns until the condition holds: as many as there are slices of memory, and a few. */
   turns(condition: () => boolean): number {
     let turns = 0;
     while (!condition()) {

@@ -1,8 +1,8 @@
-/** A kernel that is short of memory, on one that is not. */
+/** Simulates a kernel that is short of memory. */
 import { prepareNop, Reactor } from "@blksnap/uring";
 import { native } from "../../uring/dist/native.js";
 
-/** Has the kernel take so many entries at a time, as if it had no memory for more. */
+/** Makes the kernel accept so many entries at a time, as if it had no memory for more. */
 export function takeAtMost(count: number): () => void {
   const { enter } = native;
   native.enter = (fd, toSubmit, minComplete, flags) =>
@@ -12,7 +12,7 @@ export function takeAtMost(count: number): () => void {
   };
 }
 
-/** No pause takes longer than a turn. */
+/** Ends each pause after one turn. */
 export function passTime(reactor: Reactor, onPause: () => void): void {
   const { addHandler } = Reactor.prototype;
   const pauses: (() => void)[] = [];

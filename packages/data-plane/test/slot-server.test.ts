@@ -6,7 +6,7 @@ import { AreaTicker } from "../dist/area-ticker.js";
 
 type Answer = { firstSlot: number; count: number } | "wait" | "full";
 
-/** A storage that answers what it is told to, and what was sent to the reactors. */
+/** A storage with preset answers, and the messages sent to the reactors. */
 function setUp(isActive = () => true) {
   const sent: [tracker: number, firstSlot: number, count: number][] = [];
   const storage = {
@@ -133,7 +133,7 @@ test("a repeated request is not denied again for the earlier denial", async () =
   assert.equal(denials.slice(1), [[1, ETIMEDOUT]]);
 });
 
-test("slots that came between the refusal and now are not missed", async () => {
+test("slots that arrived between the refusal and now are not missed", async () => {
   const { sent, storage, server } = setUp();
   storage.answers = ["full", "full", { firstSlot: 5, count: 1 }];
   await server.serve(user(1), 4);
@@ -143,7 +143,7 @@ test("slots that came between the refusal and now are not missed", async () => {
   ]);
 });
 
-test("nothing is taken for an area that is gone, or after the end", async () => {
+test("nothing is allocated for an area that is gone, or after the end", async () => {
   let active = true;
   const { sent, storage, server } = setUp(() => active);
   await server.serve(user(1), 4);
@@ -159,7 +159,7 @@ test("nothing is taken for an area that is gone, or after the end", async () => 
   assert.not(storage.subscribed);
 });
 
-test("blocked writes get ticks as long as there are any, from one timer", () => {
+test("one timer ticks for blocked writes as long as there are any", () => {
   const timers: (() => void)[] = [];
   const setTimer = (_delayMs: number, callback: () => void) => timers.push(callback);
   const ticker = new AreaTicker({ setTimer } as never, 10);

@@ -1,4 +1,4 @@
-/** Time for what is in flight goes on, whatever one of its users throws. */
+/** Ticks for I/O in flight continue, even if one of their receivers throws. */
 import type { DiffArea } from "@blksnap/engine";
 import type { Timer } from "@blksnap/uring";
 import { test } from "uvu";
@@ -6,7 +6,7 @@ import * as assert from "uvu/assert";
 import { AreaTicker } from "../dist/area-ticker.js";
 import { IoTicker } from "../dist/io-ticker.js";
 
-/** Timers that end when the test says so. */
+/** Timers that the test ends. */
 class Timers {
   #callbacks: (() => void)[] = [];
 
@@ -24,7 +24,7 @@ class Timers {
   }
 }
 
-test("a device that throws at a tick keeps no other from its bounds, nor itself from the next tick", () => {
+test("a device that throws at a tick loses no tick, and neither do others", () => {
   const timers = new Timers();
   const ticker = new IoTicker(timers, 8_000);
   const ticked: string[] = [];
@@ -51,7 +51,7 @@ test("a device that throws at a tick keeps no other from its bounds, nor itself 
   assert.is(timers.count, 0, "nothing is in flight");
 });
 
-test("writes that wait for room do so in bounded time, also where a tick throws", () => {
+test("writes wait for room for a bounded time, even if a tick throws", () => {
   const timers = new Timers();
   let ticks = 0;
   const area = {
@@ -68,7 +68,7 @@ test("writes that wait for room do so in bounded time, also where a tick throws"
   timers.fire();
   assert.is(ticks, 2);
   assert.is(timers.count, 0);
-  // The next one that waits begins anew.
+  // The next wait starts a new timer.
   assert.ok(ticker.start(area as unknown as DiffArea));
 });
 

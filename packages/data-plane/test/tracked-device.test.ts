@@ -1,4 +1,4 @@
-/** A tracked device on a real ring, with files in memory in place of its devices. */
+/** A tracked device on a real ring, with memory files in place of its devices. */
 import { closeSync, ftruncateSync, openSync, readFileSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { AreaState, CbtMap, DiffAreaMap } from "@blksnap/engine";
@@ -30,7 +30,7 @@ const GEOMETRY = {
   blockShift: 12,
 };
 
-/** Makes files in memory, whose locks tell whether somebody has them open. */
+/** Makes memory files, whose locks show whether they are open. */
 class World {
   readonly notices: ReactorNotice[] = [];
   readonly errors: unknown[] = [];
@@ -56,11 +56,11 @@ class World {
     return fd;
   }
 
-  /** A file that is closed here once it has been handed over; `isHeld` tells whether anybody has it open. */
+  /** A file to hand over, and to close here after that; `isHeld` tells whether it is still open anywhere. */
   handedOver(name: string): { fd: number; close: () => void; isHeld: () => boolean } {
     const fd = createMemoryFile(name);
     ftruncateSync(fd, GEOMETRY.capacityBytes);
-    // Another open file of the same inode: it gets the lock when the first is gone.
+    // Another open file of the same inode: it gets the lock when the first is closed.
     const other = openSync(`/proc/self/fd/${fd}`, "r+");
     this.#fds.push(other);
     assert.ok(tryLockFile(fd));
@@ -77,7 +77,7 @@ class World {
     return { fd, lengthBytes };
   }
 
-  /** @param faultErrno what the last daemon had lost a block with; undefined: it is not a map at all */
+  /** @param faultErrno of a block that the last daemon lost; undefined: the file is not a map */
   area(faultErrno: number | undefined, storeFds: number[]): AreaSetup {
     const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
     const fd = this.file("map", lengthBytes);
@@ -101,7 +101,7 @@ class World {
     return {
       type: "attach",
       tracker: 1,
-      // No ublk device: the kernel refuses its commands, and the queue ends by itself.
+      // No ublk device: the kernel refuses its commands, and the queue ends.
       queue: { charFd: this.file("ublkc", MIB), queueDepth: 4, maxIoBytes: 65_536 },
       originalFd,
       isBlock: false,
@@ -132,7 +132,7 @@ class World {
   }
 }
 
-test("a device that cannot be made lets go of its original and its stores", () => {
+test("a device that cannot be made closes its original and its stores", () => {
   const world = new World();
   const original = world.handedOver("original");
   const store = world.handedOver("store");
@@ -147,12 +147,12 @@ test("a device that cannot be made lets go of its original and its stores", () =
   world.close();
 });
 
-/** Mappings that this process has of files of this name. */
+/** How many mappings of files with this name the process has. */
 function mappings(name: string): number {
   return readFileSync("/proc/self/maps", "utf8").split(`memfd:${name} `).length - 1;
 }
 
-/** Takes all places for handlers. */
+/** Uses up all handlers. */
 function fill(reactor: Reactor): void {
   const isFull = (): boolean => {
     try {
@@ -179,7 +179,7 @@ test("a device that cannot be made leaves no memory behind", () => {
   world.close();
 });
 
-test("an image that a full reactor has no place for takes nothing from it", () => {
+test("an image that does not fit into a full reactor takes nothing from it", () => {
   const world = new World();
   const { reactor } = world;
   const device = world.attach(world.attachRequest(world.file("original", GEOMETRY.capacityBytes)));
@@ -204,7 +204,7 @@ test("an image that a full reactor has no place for takes nothing from it", () =
   world.close();
 });
 
-test("an area that cannot be prepared leaves the device without one, and its stores free", () => {
+test("an area that cannot be prepared leaves the device without one, and closes its stores", () => {
   const world = new World();
   const device = world.attach(world.attachRequest(world.file("original", GEOMETRY.capacityBytes)));
   const store = world.handedOver("store");
@@ -221,7 +221,7 @@ test("an area that cannot be prepared leaves the device without one, and its sto
   world.close();
 });
 
-test("what names another area leaves the present one alone, and its successor can come when it is gone", () => {
+test("requests that name another area do not affect the present one, and its successor can come after its end", () => {
   const world = new World();
   const device = world.attach(world.attachRequest(world.file("original", GEOMETRY.capacityBytes)));
   const setup = world.area(undefined, [world.file("store", MIB)]);
@@ -259,7 +259,7 @@ test("what names another area leaves the present one alone, and its successor ca
   world.close();
 });
 
-test("a front that ends by itself is told, and its original stays in its place until it is closed", () => {
+test("the end of a front is reported, and its original keeps its index until the device is closed", () => {
   const world = new World();
   const original = world.handedOver("original");
   const device = world.attach(world.attachRequest(original.fd));
@@ -268,7 +268,7 @@ test("a front that ends by itself is told, and its original stays in its place u
   world.reactor.run();
   const ends = world.notices.filter(({ notice }) => notice === "frontEnded");
   assert.equal(ends, [{ notice: "frontEnded", tracker: 1 }]);
-  // Images may still read it by its place in the table: nobody else has got that.
+  // Images may still read it by that index: no other file has got it.
   assert.ok(original.isHeld());
   let isTold = false;
   device.awaitFrontEnd(() => {
@@ -278,7 +278,7 @@ test("a front that ends by itself is told, and its original stays in its place u
   world.close();
 });
 
-test("areas that do not continue are on record as lost before the first write, and in a longer log", () => {
+test("areas that do not continue are recorded as lost before the first write, and in a longer log", () => {
   for (const lostAreas of [[], [AREA], [AREA, OTHER_AREA]]) {
     const world = new World();
     const log = world.file("log", LOG_BYTES);
@@ -319,7 +319,7 @@ test("areas that do not continue are on record as lost before the first write, a
   }
 });
 
-test("losses of a daemon before are on record before a copy begins, and others are not made up", () => {
+test("losses under an earlier daemon are recorded before a copy begins, and no others", () => {
   for (const faultErrno of [0, 28]) {
     const world = new World();
     const log = world.file("log", LOG_BYTES);

@@ -27,7 +27,7 @@ const reactor = new Reactor({
   onError: (error) => errors.push(error),
 });
 
-/** Descriptors and mappings of this process, without what V8 and its threads have. */
+/** Descriptors and mappings of this process, except those of V8 and its threads. */
 function held(): { files: number; mappings: string[] } {
   const maps = readFileSync("/proc/self/maps", "utf8").split("\n");
   const ours = maps.filter((line) => /memfd|io_uring|ublkc/.test(line));
@@ -59,16 +59,16 @@ for (const zeroCopy of [false, true]) {
   });
 }
 
-test("a reactor that is busy is left alone, until its own requests have done the work", () => {
+test("the warm-up leaves a busy reactor alone, until requests of users have compiled the code", () => {
   const handler = reactor.addHandler({ onCompletion: () => undefined });
   const before = reactor.completions;
   const { turns } = run(false, () => prepareNop(reactor.ring, 0, handler, 0));
-  // Each turn has a completion of the handler; the others are those of the warm-up and of its pauses.
+  // Each turn has a completion of the handler; the others belong to the warm-up and its pauses.
   const own = reactor.completions - before - turns;
   assert.ok(own > 0 && own < 300, `${own} turns of the warm-up among ${turns}`);
 });
 
-/** A server that is told to warm up, to make `turns`, and to stop. @returns what it has said */
+/** A server that gets the message to warm up, makes `turns`, and stops. @returns its messages */
 function stopped(turns: number): FromReactor[] {
   const { port1, port2 } = new MessageChannel();
   const wakeFd = createEventFd();
@@ -91,7 +91,7 @@ function stopped(turns: number): FromReactor[] {
   return said;
 }
 
-test("a reactor that stops in the middle of it leaves nothing, and says nothing", () => {
+test("a reactor that stops during the warm-up leaves nothing, and reports nothing", () => {
   stopped(1);
   const before = held();
   for (const turns of [1, 2, 3, 30, 300]) {
@@ -102,7 +102,7 @@ test("a reactor that stops in the middle of it leaves nothing, and says nothing"
 
 type Refused = "createRing" | "mapFile" | "memoryFile" | "eventFd";
 
-/** Why it fails where the system call `name` is refused for the n-th time that it is called. */
+/** The error if the system call `name` is refused at its n-th call. */
 function failureWithout(name: Refused, nth: number): unknown {
   const real = native[name] as (...args: unknown[]) => unknown;
   let calls = 0;
@@ -124,7 +124,7 @@ function failureWithout(name: Refused, nth: number): unknown {
 }
 
 for (const name of ["createRing", "mapFile", "memoryFile", "eventFd"] as const) {
-  test(`where it has to do without ${name} it leaves nothing`, () => {
+  test(`a warm-up that is refused ${name} leaves nothing`, () => {
     const before = held();
     let nth = 1;
     for (let failure: unknown; ; nth++) {
@@ -137,13 +137,13 @@ for (const name of ["createRing", "mapFile", "memoryFile", "eventFd"] as const) 
   });
 }
 
-test("what it maps has memory by then: a store into a page without it would end the process", () => {
+test("the warm-up allocates what it maps: a store into a page without memory would end the process", () => {
   const { mapFile } = native;
   const mapped = new Set<string>();
   native.mapFile = (fd, offset, length, ...others) => {
     const name = readlinkSync(`/proc/self/fd/${fd}`).replace(" (deleted)", "");
     mapped.add(name);
-    // Of a map the rest is taken in slices.
+    // The rest of a map is allocated in slices.
     const needed = name === "/memfd:map" ? PAGE_BYTES : length;
     assert.ok(fstatSync(fd).blocks * 512 >= needed, `${name}: ${length}`);
     return mapFile(fd, offset, length, ...others);
@@ -156,7 +156,7 @@ test("what it maps has memory by then: a store into a page without it would end 
   assert.equal([...mapped].sort(), ["/memfd:cbt", "/memfd:map", "/memfd:ublkc"]);
 });
 
-test("one that does not end is abandoned", () => {
+test("a warm-up that does not end is abandoned", () => {
   const { idleTags } = DriverStandIn.prototype;
   DriverStandIn.prototype.idleTags = () => 0;
   let failure: unknown;

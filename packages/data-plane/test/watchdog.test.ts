@@ -5,7 +5,7 @@ import * as assert from "uvu/assert";
 import { ReactorPool, type StartReactor, startReactorThread } from "../dist/pool.js";
 import { Watchdog } from "../dist/watchdog.js";
 
-/** A reactor whose thread does what the test wants, and a clock. */
+/** A reactor whose thread the test controls, and a clock. */
 function world() {
   const said: string[] = [];
   const log = (_: object, text: string) => void said.push(text);
@@ -32,7 +32,7 @@ function world() {
   return { reactor, clock, watchdog, pass, said };
 }
 
-test("an idle reactor is woken now and then and answers", () => {
+test("an idle reactor is woken now and then, and answers", () => {
   const { reactor, pass, said, watchdog } = world();
   pass(10_000);
   assert.is(reactor.wakes, 20);
@@ -53,7 +53,7 @@ test("a busy reactor, and one without devices, is left alone", () => {
   assert.equal(said, []);
 });
 
-test("one that hangs is reported once, and when it continues", () => {
+test("a reactor that hangs is reported once, and again when it continues", () => {
   const { reactor, pass, said, watchdog } = world();
   reactor.hangs = true;
   pass(1_000);
@@ -69,7 +69,7 @@ test("one that hangs is reported once, and when it continues", () => {
   assert.equal(watchdog.states, [{ index: 3, devices: 1, turns: 1, stalledMs: 0, stalls: 1 }]);
 });
 
-test("a late main thread reports no reactor", () => {
+test("a main thread that is late reports no reactor", () => {
   const { clock, pass, said, watchdog } = world();
   pass(250);
   clock.ms += 60_000;
@@ -104,7 +104,7 @@ test("a real reactor turns when it is woken, and only then", async () => {
   pool.assign();
   const turnsOf = () => pool.states[0]?.turns ?? 0;
   await eventually("it turns", () => turnsOf() >= 3 && wakes >= 3);
-  // One turn to begin with and one per wake-up at the most: it does not spin.
+  // At most one turn to begin with and one per wake-up: it does not spin.
   const [turns, woken] = [turnsOf(), wakes];
   assert.ok(turns <= woken + 1, `${turns} turns for ${woken} wake-ups`);
   pool.release(0);

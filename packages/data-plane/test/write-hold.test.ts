@@ -5,7 +5,7 @@ import { WriteHold } from "../dist/write-hold.js";
 
 const DEADLINE_MS = 10_000;
 
-/** A clock that passes by hand, and an engine that holds. */
+/** A clock that the test advances, and an engine that holds. */
 function world() {
   const timers = new Set<Timer>();
   const reactor = {
