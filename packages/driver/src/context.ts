@@ -1,4 +1,4 @@
-/** What all parts of one driver share, from its start to its end. */
+/** What all parts of a driver share, from its start to its end. */
 import { ControlError } from "@blksnap/api";
 import { giveUpMs, type ReactorPool } from "@blksnap/data-plane";
 import type { StoreSystem } from "@blksnap/diff-storage";
@@ -19,20 +19,20 @@ import type { DriverSettings } from "./settings.js";
 export interface DriverContext extends Omit<DriverSettings, "reactors" | "frontend"> {
   readonly frontend: Frontend;
   readonly reactors: ReactorPool;
-  /** On tmpfs: outlives the process. */
+  /** On tmpfs: survives the process. */
   readonly state: StateDirectory;
-  /** On a medium: outlives the machine's power. */
+  /** On a medium: survives a power cut. */
   readonly persistent: PersistentDirectory;
   readonly storeSystem: StoreSystem;
   readonly blockDevices: BlockDeviceFacts;
   readonly freezing: Freezing;
-  /** One take freezes at a time: a file system can lie on devices of two snapshots. */
+  /** Only one take freezes at a time: a file system can lie on devices of two snapshots. */
   readonly freezes: Serial;
 }
 
 interface Parts extends Pick<DriverContext, "reactors"> {
   readonly ring: PromiseRing;
-  /** Undefined where fronts are exported over NBD only. */
+  /** Undefined if fronts are exported over NBD only. */
   readonly ublk: UblkControl | undefined;
   readonly exports: NbdExports;
 }
@@ -62,7 +62,7 @@ export async function openContext(
   };
 }
 
-/** Users of what is on record would wait for ever, or find nothing. @throws ControlError FRONTEND_DIFFERS */
+/** Otherwise users of recorded fronts would wait without end, or find nothing. @throws ControlError FRONTEND_DIFFERS */
 function assertFrontend(state: StateDirectory, kind: FrontendKind): void {
   const records = state.readRecords(StateFile.trackerRecord.prefix);
   const isOther = (found: FoundRecord) =>

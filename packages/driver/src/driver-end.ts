@@ -1,7 +1,6 @@
 /**
- * The end of a driver: snapshots are destroyed and devices detached, each on its own. The driver waits for
- * what hangs as long as anything else makes progress, then leaves it to the next daemon, which finds it on
- * record.
+ * The end of a driver: snapshots are destroyed and devices detached, each independently. The driver waits for what
+ * hangs as long as anything else makes progress, and then leaves it to the next daemon, which finds it on record.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { OperationLocks } from "./operations/operation-locks.js";
@@ -14,17 +13,17 @@ import type { DetachOptions } from "./tracker/tracker-options.js";
 interface Ends {
   readonly registry: Pick<Registry, "trackers" | "snapshots" | "snapshotOf">;
   readonly locks: OperationLocks;
-  /** Keeps a persistent snapshot, destroys another. */
+  /** Keeps a persistent snapshot, destroys any other. */
   readonly endSnapshot: (snapshot: Snapshot) => Promise<void>;
   readonly detach: (tracker: Tracker) => Promise<void>;
 }
 
 export interface EndOptions extends Ends {
-  /** A figure that changes while anything makes progress: how much was written to the originals. */
+  /** A number that changes while anything makes progress: bytes written to the originals. */
   readonly progress: () => Promise<number>;
-  /** Nodes that an exchange of their tables has left suspended, in words, after a while in which they are resumed. */
+  /** Describes nodes that an exchange of tables has left suspended, after a while in which they are resumed. */
   readonly suspendedNodes?: () => Promise<readonly string[]>;
-  /** After so long without progress the driver waits no longer. */
+  /** Time without progress after which the driver stops waiting. */
   readonly stallMs?: number;
 }
 
@@ -33,7 +32,7 @@ interface Lockable {
   readonly splice?: Lockable | undefined;
 }
 
-/** Of a live attach its node counts: operations queue for that before there is a tracker, too. */
+/** For a live attach the lock is on its node: operations queue for it even before there is a tracker. */
 export function deviceLock({ identity, splice }: Lockable): string {
   return `device ${splice?.identity ?? identity}`;
 }
@@ -46,7 +45,7 @@ function locksOf({ id, members }: Pick<Snapshot, "id" | "members">): string[] {
   return [snapshotLock(id), ...[...members.values()].map(({ tracker }) => deviceLock(tracker))];
 }
 
-/** Ends all that there is, with no more operations begun. Answers, in words, what is left. */
+/** Ends everything; no operation may begin meanwhile. Returns descriptions of what is left. */
 export async function endAll(options: EndOptions): Promise<string[]> {
   const { registry, locks } = options;
   locks.close();
@@ -63,7 +62,7 @@ export async function endAll(options: EndOptions): Promise<string[]> {
       .finally(() => ended++);
   };
   const begun = new Set<Snapshot | Tracker>();
-  /** A device comes after the snapshot that it is in: both have queued for it, in this order. */
+  /** A device ends after its snapshot: both queue for the device's lock, in this order. */
   const beginAll = (): Promise<void>[] => {
     const snapshots = [...registry.snapshots.values()].filter((one) => !begun.has(one));
     const trackers = [...registry.trackers.values()].filter((one) => !begun.has(one));
@@ -80,7 +79,7 @@ export async function endAll(options: EndOptions): Promise<string[]> {
     ];
   };
   const all = async (): Promise<void> => {
-    // What an operation that still ran has made comes in another round.
+    // What an operation that was still running has made ends in another round.
     for (let works = beginAll(); works.length > 0; works = beginAll()) {
       await Promise.all([...works, locks.idle()]);
     }
@@ -94,7 +93,7 @@ export async function endAll(options: EndOptions): Promise<string[]> {
 }
 
 interface LiveTrackers {
-  /** Changes nothing. @throws where a detach can be expected to fail */
+  /** Changes nothing. @throws if a detach is expected to fail */
   assertMayLeave(tracker: Tracker): Promise<void>;
   detach(tracker: Tracker, options: DetachOptions): Promise<void>;
   /** See LiveFollow.hold(). */
@@ -102,16 +101,16 @@ interface LiveTrackers {
 }
 
 /**
- * Detaches what is attached live, with its snapshots: all, or where one of them may not leave, none. Answers, in
- * words, what stays. Nothing comes back by itself from then on, unless all stay.
- * @param eachAlone whether the others leave without one that stays
+ * Detaches what is attached live, with its snapshots: all, or none if one of them may not leave. Returns descriptions
+ * of what stays. Unless all stay, no volume is attached again automatically from then on.
+ * @param eachAlone whether the others leave if one stays
  */
 export async function endLive(
   ...[registry, locks, snapshots, trackers, eachAlone = false]: Parameters<typeof leaveLive>
 ): Promise<string[]> {
   trackers.holdReturns(true);
   const stays = await leaveLive(registry, locks, snapshots, trackers, eachAlone);
-  // The daemon continues then, but not while the system goes down.
+  // The daemon continues in that case, unless the system goes down.
   if (stays.length > 0 && !eachAlone) trackers.holdReturns(false);
   return stays;
 }

@@ -1,6 +1,6 @@
 /**
- * The driver: trackers, snapshots and the reactors that serve them. It implements the operations of
- * the control API and can be used without the daemon.
+ * The driver: trackers, snapshots and the reactors that serve them. It implements the operations of the control API,
+ * and can be used without the daemon.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -84,7 +84,7 @@ export class Driver implements DriverControl {
   #trackers!: TrackerOperations;
   #snapshots!: SnapshotOperations;
   #late!: LateRecovery;
-  /** What holds back all attaches: a front that no record tells of. */
+  /** Holds back all attaches while there is a front without a record. */
   held!: HeldBack;
   #mounts!: MountWatch;
   readonly #registry: Registry;
@@ -92,7 +92,7 @@ export class Driver implements DriverControl {
   readonly #reactorEvents: ReactorEvents;
   #handover: Handover | null = null;
   readonly #devices: DeviceReader;
-  /** What is to be exported over NBD; who listens for connections sets its socketPath. */
+  /** The NBD exports; the caller that listens for connections sets its socketPath. */
   readonly nbd: NbdExports;
 
   private constructor(options: DriverOptions, ports: DriverPorts, ublk?: UblkControl) {
@@ -129,8 +129,8 @@ export class Driver implements DriverControl {
   }
 
   /**
-   * Takes the state directory over and resumes everything that an earlier daemon has left.
-   * @param ports what replaces parts of this machine
+   * Takes over the state directory and resumes everything that an earlier daemon has left.
+   * @param ports replacements for parts of this machine
    * @throws ControlError UBLK_UNAVAILABLE, DEVICE_NOT_PERMITTED, ALREADY_RUNNING
    */
   static async start(options: DriverOptions, ports: DriverPorts = machinePorts()): Promise<Driver> {
@@ -154,8 +154,8 @@ export class Driver implements DriverControl {
   }
 
   /**
-   * Takes no more operations, waits a while for those that run, and leaves all devices to the next daemon:
-   * their users wait for it. The process has to end now, without stop().
+   * Accepts no more operations, waits a while for running ones, and leaves all devices to the next daemon: their users
+   * wait for it. The process must exit now, without stop().
    */
   async leave(): Promise<void> {
     this.#late.stop();
@@ -174,9 +174,9 @@ export class Driver implements DriverControl {
   }
 
   /**
-   * Detaches what is attached live: after an end its users would wait. Where one may not leave all stay. Answers,
-   * in words, what stays.
-   * @param eachAlone detaches all that can be, whatever stays
+   * Detaches what is attached live, because its users would wait after the daemon's end. If one may not leave, all
+   * stay. Returns descriptions of what stays.
+   * @param eachAlone detaches all that can be, even if others stay
    */
   leadBack(eachAlone = false): Promise<readonly string[]> {
     const { locks } = this.#operations;
@@ -184,11 +184,11 @@ export class Driver implements DriverControl {
   }
 
   /**
-   * Destroys all snapshots, detaches all devices and ends the reactors. Answers, in words, what did not
-   * end: that is left to the next daemon, and the process has to end at once.
+   * Destroys all snapshots, detaches all devices and ends the reactors. Returns descriptions of what did not end: it is
+   * left to the next daemon, and the process must exit at once.
    * @param closing the system goes down, and no program is left that could write to the devices
-   * @param onEnded called when all has ended, and before the state directory is another daemon's
-   * @param keepsAway volumes that are to be attached again stay on record: nobody has asked for this end
+   * @param onEnded called when everything has ended, before another daemon can own the state directory
+   * @param keepsAway keeps the records of volumes that are to be attached again: nobody has asked for this end
    */
   async stop(closing = false, onEnded?: () => void, keepsAway = false): Promise<readonly string[]> {
     this.#late.stop();
@@ -259,7 +259,7 @@ export class Driver implements DriverControl {
   async markDirty(device: string, ranges: readonly ByteRange[]): Promise<MarkDirtyResponse> {
     const tracker = await this.#registry.tracker(device);
     await tracker.markDirty(markedRanges(ranges, tracker.cbt.info(), tracker.device));
-    // What was marked by hand is in no journal: a new checkpoint has it.
+    // Marks made by hand are in no journal: a new checkpoint includes them.
     if (tracker.uuid !== undefined) await tracker.rotateJournal();
     return { device: tracker.device, ranges: ranges.length };
   }
@@ -299,7 +299,7 @@ export class Driver implements DriverControl {
   }
 
   async snapshotAdd(id: string, device: string): Promise<SnapshotAddResponse> {
-    // Before the device is looked at: it may take its time to answer.
+    // Before the device is queried, which may take long.
     this.#registry.snapshot(id);
     const operation = async () => {
       const tracker = await this.#snapshots.add(id, device);
@@ -353,7 +353,7 @@ export class Driver implements DriverControl {
     return this.#lookedAt(id).events.follow(from, signal);
   }
 
-  /** For an answer that says whether it is whole. @throws ControlError SNAPSHOT_NOT_FOUND */
+  /** Checks live nodes first, so that the answer shows losses by them. @throws ControlError SNAPSHOT_NOT_FOUND */
   #lookedAt(id: string): Snapshot {
     this.#trackers.look();
     return this.#registry.snapshot(id);

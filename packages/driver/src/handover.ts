@@ -1,4 +1,4 @@
-/** The note that a daemon leaves for its successor when it ends and its devices stay. */
+/** The note that a daemon leaves for its successor if it ends and its devices stay. */
 import { readBootIdSync } from "@blksnap/linux-block";
 import type { Logger } from "pino";
 import { StateFile } from "./records/file-names.js";
@@ -13,14 +13,14 @@ interface HandoverRecord {
   readonly bootId: string;
 }
 
-/** Which daemon left the devices to this one, and for how long they were not served. */
+/** Which daemon left the devices to this one, and how long they were not served. */
 export interface Handover {
   readonly pid: number;
   readonly version: string;
   readonly pauseMs: number;
 }
 
-/** Written last: what comes after it is the pause. It can be done without. */
+/** Called last: the pause begins here. A failure is only logged. */
 export function writeHandover(state: StateDirectory, logger: Pick<Logger, "warn">): void {
   const record: HandoverRecord = {
     pid: process.pid,
@@ -35,7 +35,7 @@ export function writeHandover(state: StateDirectory, logger: Pick<Logger, "warn"
   }
 }
 
-/** Reads the note and takes it away; null where the last daemon has left none: it was killed. */
+/** Reads and removes the note; null if the last daemon has left none: it was killed. */
 export function readHandover(state: StateDirectory): Handover | null {
   const found = state.readRecords(StateFile.handover)[0];
   if (found === undefined) return null;

@@ -9,17 +9,17 @@ export interface DeviceInUse {
   /** The front or the image: `/dev/ublkbN`, or the address of an export. */
   readonly path: string;
   readonly kind: "front" | "image";
-  /** In words; empty where this process cannot see what holds it. */
+  /** Descriptions; empty if this process cannot see what holds it. */
   readonly users: readonly string[];
 }
 
 export async function devicesInUse(registry: Registry, frontend: Frontend): Promise<DeviceInUse[]> {
   const inUse: DeviceInUse[] = [];
-  // A front that is being detached is used by this process, which ends that in any case.
+  // A front that is being detached is used by this process, which will end that.
   const trackers = [...registry.trackers.values()].filter(({ isDetaching }) => !isDetaching);
   const served = trackers.flatMap((tracker) => {
     const { device, front, splice } = tracker;
-    // Users of the node above a front are not affected when it is taken out.
+    // Users of the node above a front are not affected when the front is taken out.
     const isMounted = front.isLive && splice?.leadsTo(front.id ?? -1) !== true;
     const image = registry.snapshotOf(tracker)?.members.get(tracker.id)?.image;
     return [

@@ -1,14 +1,14 @@
 /**
- * What is exported over NBD: each front, and each image as long as it lives. Where users have devices, all of it is
- * read-only; else clients write to fronts, and to images that are not read-only. Images that are releasable take trims.
+ * The NBD exports: each front, and each image as long as it lives. If users have devices, all exports are read-only;
+ * otherwise clients write to fronts, and to images that are not read-only. Releasable images accept trims.
  *
  * ```
- *   front/DEVICE          what the device holds now
- *   image/UUID/DEVICE     what it held when snapshot UUID was taken; also image/DEVICE
+ *   front/DEVICE          the present content of the device
+ *   image/UUID/DEVICE     its content when snapshot UUID was taken; also image/DEVICE
  * ```
  *
- * DEVICE is the original's path, without /dev/ where it begins so. An image has a context
- * `qemu:dirty-bitmap:since-N` for each earlier number N of its device, and the same with `-of-GENERATION` behind it.
+ * DEVICE is the original's path, without /dev/ if it begins with that. An image has a context
+ * `qemu:dirty-bitmap:since-N` for each earlier number N of its device, and the same with `-of-GENERATION` appended.
  */
 import type { StatusResponse } from "@blksnap/api";
 import { type AreaId, dirtyContextName, doubtOf, type ServeNbdReply } from "@blksnap/data-plane";
@@ -32,34 +32,34 @@ import { OriginalHoles } from "./tracker/original-holes.js";
 import type { Tracker } from "./tracker/tracker.js";
 
 const PREFERRED_BLOCK_BYTES = 4096;
-/** Most that one discard of an image may cover. */
+/** The longest discard of an image. */
 export const IMAGE_DISCARD_MAX_BYTES: number = 2 ** 30;
 const DEVICE_DIRECTORY = "/dev/";
 
 /** A front, or an image. */
 export interface DriverExport extends ExportDescription {
   readonly tracker: Tracker;
-  /** The device beside it, or what it is an export of. */
+  /** The device beside the export, or the export's own device. */
   readonly by: ServedDevice | undefined;
-  /** Of an image. */
+  /** The image's area; null for a front. */
   readonly area: AreaId | null;
   readonly params: DeviceParams;
-  /** Clients that found it so cannot write to it, whatever others may. */
+  /** Clients that found it in this form cannot write to it. */
   readonly readOnly?: true;
-  /** An image whose reader frees what it has read: the rest of it is zeros to others. */
+  /** The reader of this image frees what it has read: to others that part is zeros. */
   readonly isReleasable: boolean;
 }
 
 export class NbdExports implements ExportDirectory<DriverExport> {
-  /** Where clients connect; undefined while no server listens. */
+  /** The socket's path; undefined while no server listens. */
   socketPath: string | undefined;
-  /** Where clients connect by TCP; the daemon, which listens, sets it. */
+  /** The TCP addresses; set by the daemon, which listens. */
   listeners: () => StatusResponse["nbd_listeners"] = () => [];
-  /** The same exports for clients that may not write. */
+  /** The same exports, for clients that may not write. */
   readonly readOnly: ExportDirectory<DriverExport> = new ReadOnlyExports(this);
   readonly #registry: Registry;
   readonly #context: () => Pick<DriverContext, "reactors" | "logger">;
-  /** By tracker, or by its area: a handshake may ask for one more than once. */
+  /** By tracker, or by area: a handshake may ask for an export more than once. */
   readonly #known = new WeakMap<object, DriverExport>();
   readonly #holes = new OriginalHoles();
 
@@ -80,11 +80,11 @@ export class NbdExports implements ExportDirectory<DriverExport> {
     }
   }
 
-  /** None is the default one: which that would be changes with each device. */
+  /** There is no default export: it would change with each device. */
   find(name: string): DriverExport | undefined {
     for (const one of this.all()) {
       if (one.name === name) return one;
-      // One that its reader frees is found only by a reader that knows of it.
+      // An image that its reader frees is found only under its full name.
       const hasShortName = one.area !== null && !one.isReleasable;
       if (hasShortName && name === `image/${deviceName(one.tracker.device)}`) return one;
     }
@@ -101,7 +101,7 @@ export class NbdExports implements ExportDirectory<DriverExport> {
     return isThere ? this.uriOf(imageName(snapshot.id, tracker.device)) : null;
   }
 
-  /** Gives a connection to the reactor of its device. @returns false where the caller has to close it */
+  /** Passes a connection to the device's reactor. @returns false if the caller has to close it */
   async serve(
     fd: number,
     agreement: Agreement<DriverExport>,
@@ -174,7 +174,7 @@ export class NbdExports implements ExportDirectory<DriverExport> {
 
 class ReadOnlyExports implements ExportDirectory<DriverExport> {
   readonly #exports: ExportDirectory<DriverExport>;
-  /** A handshake may ask for one more than once. */
+  /** A handshake may ask for an export more than once. */
   readonly #known = new WeakMap<DriverExport, DriverExport>();
 
   constructor(exports: ExportDirectory<DriverExport>) {
@@ -234,7 +234,7 @@ function readOnlyParams({ backing, geometry }: Tracker, isReleasable: boolean): 
   };
 }
 
-/** The latest numbers first. None where a diff would be refused. */
+/** The latest numbers first. None if a diff would be refused. */
 function dirtyContexts({ cbt }: Tracker): ContextName[] {
   const { changesNumber, corrupted, generation } = cbt.info();
   if (corrupted) return [];

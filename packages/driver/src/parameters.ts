@@ -4,24 +4,24 @@
 import { defaultsOf, PARAMETERS, type SettingDefaults } from "@blksnap/api";
 import { BLOCK_SHIFT_DEFAULT, BLOCK_SHIFT_MAX, DiffAreaMap } from "@blksnap/engine";
 
-/** Sizes are given as their log2. */
+/** Sizes are log2 values. */
 export type TrackingParameters = SettingDefaults<typeof PARAMETERS>;
 
 export const PARAMETER_DEFAULTS: TrackingParameters = defaultsOf(PARAMETERS);
 
 const PAGE_SHIFT = 12;
 const CHUNK_COUNT_SHIFT_MAX = 40;
-/** More chunks than this no map can hold. */
+/** No map can hold more chunks than this. */
 const MAP_COUNT_SHIFT_MAX = 30;
 
 export interface FixedParameters {
   readonly parameters: TrackingParameters;
   readonly portionBytes: number;
-  /** What was not as given, to be told. */
+  /** Describes the values that were changed. */
   readonly notes: readonly string[];
 }
 
-/** Makes parameters fit each other, as the module does at its start. */
+/** Adjusts parameters to each other, as the module does at its start. */
 export function fixParameters(
   given: Partial<TrackingParameters>,
   portionBytes: number,
@@ -71,8 +71,8 @@ interface DeviceSize {
 }
 
 /**
- * log2 of the blocks in which old data is copied: a page or a logical block; more, where the map of a snapshot
- * would be larger than one can be.
+ * log2 of the blocks in which old data is copied: a page or a logical block; more if a snapshot's map would otherwise
+ * exceed its limit.
  */
 export function blockShiftOf(device: DeviceSize, chunkShift: number): number {
   return fittingBlockShift(device, chunkShift) ?? leastBlockShift(device);
@@ -82,7 +82,7 @@ function leastBlockShift({ logicalBlockBytes }: DeviceSize): number {
   return Math.max(BLOCK_SHIFT_DEFAULT, Math.log2(logicalBlockBytes));
 }
 
-/** Undefined where no map of such chunks is small enough. */
+/** Undefined if no map for such chunks is small enough. */
 function fittingBlockShift(device: DeviceSize, chunkShift: number): number | undefined {
   const { capacityBytes } = device;
   const most = Math.min(BLOCK_SHIFT_MAX, chunkShift);
@@ -93,8 +93,8 @@ function fittingBlockShift(device: DeviceSize, chunkShift: number): number | und
 }
 
 /**
- * log2 of a device's chunks: at least its smallest efficient I/O, and large enough that there are
- * not too many, and that a map can hold them; never below a block.
+ * log2 of a device's chunks: at least its smallest efficient I/O, and large enough to limit their number and to fit
+ * into a map; never below a block.
  */
 export function chunkShiftOf(
   device: DeviceSize & { ioMinBytes: number },

@@ -1,17 +1,17 @@
 /**
- * What a driver needs of the machine, each part replaceable:
+ * What a driver needs from the machine; each part is replaceable:
  *
  * ```
  *   Driver.start(options, ports)
  *      │ openUblk, openRing     control commands, and system calls on the main thread's ring
  *      │ storeSystem            what stores of old data need of their files
- *      │ blockDevices           what paths, loop devices and superblocks lead to
+ *      │ blockDevices           targets of paths, loop devices and superblocks
  *      │ freezing               file systems above the fronts of a take
  *      └ startReactor           a thread for devices
  * ```
  *
- * Time, random numbers and files are the platform's own: a simulation replaces them for the whole process,
- * and so cannot miss one that a library asks for.
+ * Time, random numbers and files are the platform's own: a simulation replaces them for the whole process, and so
+ * covers libraries, too.
  */
 import type { FileSystemFreeze } from "@blksnap/api";
 import { type StartReactor, startReactorThread } from "@blksnap/data-plane";
@@ -40,7 +40,7 @@ import {
 import { pathTarget } from "./system/path-target.js";
 import { ringStoreSystem } from "./system/store-system.js";
 
-/** What is behind paths and devices; each answer comes in bounded time. */
+/** Facts about paths and devices; each answer has a bound in time. */
 export type BlockDeviceFacts = Required<
   Pick<TopologyProbe, "lookAt" | "loopBacking" | "readDevice">
 >;
@@ -65,7 +65,7 @@ export interface DriverPorts {
   readonly startReactor: StartReactor;
 }
 
-/** Other processes make the calls that may never return. */
+/** Helper processes make the calls that may never return. */
 const HELPER_CALLS: HelperCalls = {
   freezeProgram: apartProgram,
   stat: statInHelper,
@@ -76,7 +76,7 @@ const HELPER_CALLS: HelperCalls = {
   sync: syncInHelper,
 };
 
-/** This machine's. What was learned of its loop devices is kept with them. */
+/** The ports of this machine. They cache what is learned about its loop devices. */
 export function machinePorts(): DriverPorts {
   const loops = new LoopTable(HELPER_CALLS.loops);
   const system = usersSystem(loops, HELPER_CALLS);
@@ -105,7 +105,7 @@ function freezeOf(group: FreezeGroup): Freeze {
   };
 }
 
-/** As users are told, and as it is on record. */
+/** The report for users and for records. */
 function asTold({ device, mountPoint, ...rest }: FreezeReport): FileSystemFreeze {
   return { ...rest, device_number: device, mount_point: mountPoint };
 }

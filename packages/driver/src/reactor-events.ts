@@ -1,4 +1,4 @@
-/** Notices that reactors send by themselves, and how they are handled. */
+/** Handles the notices that reactors send unasked. */
 
 import type { AreaId, ReactorNotice } from "@blksnap/data-plane";
 import { ENODEV, ESTALE } from "@blksnap/errors";
@@ -8,20 +8,20 @@ import { noteImageEnd } from "./snapshot/ended-image.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
 import type { Tracker } from "./tracker/tracker.js";
 
-/** Trackers that are being attached at a time; each tells once of its journal. */
+/** Trackers that may be in the middle of an attach; each sends one notice about its journal. */
 const UNCLAIMED_MAX = 64;
 
 type StoreNotice = Extract<ReactorNotice, { notice: "storeHung" | "storeAnswered" }>;
 type JournalNotice = Extract<ReactorNotice, { notice: "journalLow" | "journalFault" }>;
-/** Of a tracker, whether it is in a snapshot or not. */
+/** Notices of a tracker, whether it is in a snapshot or not. */
 type TrackerNotice = JournalNotice | Extract<ReactorNotice, { notice: "frontEnded" }>;
 
 export class ReactorEvents {
   readonly #registry: Registry;
   readonly #logger: Logger;
-  /** While recovering: those that cannot be acted on yet. */
+  /** During recovery: notices that cannot be handled yet. */
   #early: ReactorNotice[] | undefined = [];
-  /** Of trackers that are not known yet: a front lives before its tracker is added. */
+  /** Notices of trackers that are not known yet: a front lives before its tracker is added. */
   #unclaimed: TrackerNotice[] = [];
   readonly #dropArea: (tracker: Tracker, area: AreaId) => Promise<void>;
 
@@ -43,7 +43,7 @@ export class ReactorEvents {
     else this.#act(notice);
   }
 
-  /** While recovering: more of what an earlier daemon has left is known. */
+  /** During recovery: more of what an earlier daemon has left is known. */
   retry(): void {
     const early = this.#early ?? [];
     const now = early.filter((notice) => this.#canAct(notice));
@@ -51,14 +51,14 @@ export class ReactorEvents {
     for (const notice of now) this.#act(notice);
   }
 
-  /** All that an earlier daemon has left is known. */
+  /** Everything that an earlier daemon has left is known. */
   begin(): void {
     const early = this.#early ?? [];
     this.#early = undefined;
     for (const notice of early) this.#act(notice);
   }
 
-  /** Whether the tracker or snapshot that it is about is known, and a snapshot has its stores. */
+  /** Whether the notice's tracker or snapshot is known, and a snapshot has its stores. */
   #canAct(notice: ReactorNotice): boolean {
     if (!("tracker" in notice)) return true;
     const tracker = this.#registry.trackers.get(notice.tracker);
@@ -87,7 +87,7 @@ export class ReactorEvents {
       return;
     }
     if (notice.notice === "areaIdle") {
-      // Its snapshot may have no such area any more.
+      // The snapshot may no longer have such an area.
       for (const one of this.#registry.snapshots.values()) one.areaIdle(notice.area);
       return;
     }
@@ -134,7 +134,7 @@ export class ReactorEvents {
     this.#endImage(tracker, ENODEV);
   }
 
-  /** What is written from now on is not copied. */
+  /** Writes are not copied from now on. */
   onSpliceLost(tracker: Tracker): void {
     const { device, front, splice } = tracker;
     const text = `${splice?.path} no longer leads to ${front.path}: detach ${device}`;
@@ -161,17 +161,17 @@ export class ReactorEvents {
     snapshot.noteStore(tracker, area, store, hangs);
   }
 
-  /** Not serialised with operations: these can wait for writes, and writes wait for this. */
+  /** Not serialised with operations: those can wait for writes, and writes wait for this. */
   #actOnJournal(tracker: Tracker, notice: JournalNotice): void {
     const isLow = notice.notice === "journalLow";
     const acting = isLow ? tracker.rotateJournal() : tracker.failJournal(notice.errno);
-    // It may have been detached meanwhile: then nothing waits for its journal any more.
+    // It may have been detached meanwhile: then nothing waits for its journal.
     acting.catch((error: unknown) => {
       this.#logger.warn({ device: tracker.device, err: error }, "its journal was not dropped");
     });
   }
 
-  /** Those of trackers that have gone are never asked for. */
+  /** Keeps a notice for a tracker to come. Those of former trackers are never used. */
   #keep(notice: TrackerNotice): void {
     this.#unclaimed.push(notice);
     if (this.#unclaimed.length > UNCLAIMED_MAX) this.#unclaimed.shift();

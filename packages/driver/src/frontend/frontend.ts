@@ -1,5 +1,5 @@
 /**
- * How users reach fronts and images. Everything above and below is the same for both kinds:
+ * How users reach fronts and images. The layers above and below are the same for both kinds:
  *
  * ```
  *           trackers, snapshots, recovery
@@ -8,7 +8,7 @@
  *              ┌────────┴─────────┐
  *    UblkFrontend              NbdFrontend
  *    block devices of the      exports of the daemon's NBD socket: no driver, and no
- *    kernel; a dead daemon's   rights are needed; a dead daemon's clients connect anew
+ *    kernel; a dead daemon's   rights are needed; a dead daemon's clients connect again
  *    users wait for the next
  *              └────────┬─────────┘
  *          the same queues and engine in the reactors
@@ -20,39 +20,39 @@ import type { DeviceParams } from "@blksnap/ublk";
 export type FrontendKind = "ublk" | "nbd";
 export type DeviceRole = "front" | "image";
 
-/** A front or an image, as users have it. */
+/** A front or an image, as users see it. */
 export interface ServedDevice {
-  /** N of /dev/ublkbN; null where it has none. */
+  /** N of /dev/ublkbN; null if it has none. */
   readonly id: number | null;
   /** What users open: `/dev/ublkbN`, or the address of an export. */
   readonly path: string;
-  /** "major:minor" of the block device; empty where it is none, or has ended. */
+  /** "major:minor" of the block device; empty if it is none, or has ended. */
   readonly deviceNumber: string;
-  /** False when another program has ended it. */
+  /** False if another program has ended it. */
   readonly isLive: boolean;
-  /** Pages of requests are passed on, and not copied. */
+  /** Pages of requests are passed through, not copied. */
   readonly hasZeroCopy: boolean;
-  /** What clients of an export may do; undefined where users have a block device. */
+  /** What clients of an export may do; undefined if users have a block device. */
   readonly exported: DeviceParams | undefined;
-  /** It takes no new users just now. */
+  /** It accepts no new users at present. */
   readonly isHeld: boolean;
-  /** Ends it. Where it fails it can be tried again. */
+  /** Ends it. After a failure the caller can try again. */
   stop(): Promise<void>;
   /**
-   * Its queue has ended. Answers whether another program ended it.
-   * @param forgetNumber called before its number can be another device's
+   * Notes that its queue has ended. Returns whether another program ended it.
+   * @param forgetNumber called before another device can get its number
    */
   noteEnd(forgetNumber: () => void): boolean;
   /** Leaves it to another daemon. */
   letGo(): void;
   /**
-   * Keeps new users away until the answer is called.
+   * Keeps new users away until the returned function is called.
    * @throws ControlError FRONT_IN_USE: it has users
    */
   hold(): Promise<() => Promise<void>>;
   /**
-   * Ends when all that was written to it is on its original.
-   * @param originalFd descriptor of that
+   * Resolves when everything written to it is on its original.
+   * @param originalFd descriptor of the original
    * @returns 0 or a negative errno
    */
   sync(originalFd: number): Promise<number>;
@@ -64,48 +64,48 @@ export interface Serving {
   readonly queueEnded: () => Promise<void>;
   readonly doubtOf: typeof doubtOf;
   readonly role: DeviceRole;
-  /** It is not to be found by the signatures that it bears. */
+  /** Programs must not find it by the signatures in its content. */
   readonly isHidden: boolean;
-  /** "major:minor" of a front's original, for those who look for its front; empty for a file, and of an image. */
+  /** "major:minor" of a front's original, for programs that look for its front; empty for a file, and for an image. */
   readonly original: string;
-  /** Of its export, where it is one. */
+  /** Name of its export, if it is one. */
   readonly exportName: string;
-  /** How many clients it has, where it is an export. */
+  /** How many clients it has, if it is an export. */
   readonly connections: () => Promise<number>;
 }
 
-/** What it is to users. */
+/** Its parameters for users. */
 export interface Served extends Serving {
   readonly params: DeviceParams;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
 }
 
-/** What the record of a device has before any user can reach it. */
+/** What a device's record contains before any user can reach the device. */
 export interface NumberedDevice {
-  /** Its number; null where it has none. */
+  /** Its number; null if it has none. */
   readonly id: number | null;
   readonly hasZeroCopy: boolean;
 }
 
 export interface NewServed extends Served {
-  /** Users' pages are passed on, where the kernel can and what is served takes them. */
+  /** Passes users' pages through, if the kernel and the target support that. */
   readonly zeroCopy?: boolean;
-  /** A number that its own is to be larger than. */
+  /** Its own number must be larger than this one. */
   readonly above?: number | null;
-  /** Called before any user can come, to make a record of it. */
+  /** Called before any user can come, to write a record of it. */
   readonly onNumber: (made: NumberedDevice) => void;
 }
 
-/** One that an earlier daemon has left. */
+/** A device that an earlier daemon has left. */
 export interface ResumedServed extends Served {
-  /** Called when it is this daemon's. */
+  /** Called when it belongs to this daemon. */
   readonly onBegun: () => void;
 }
 
 /** Stable names of devices, for users and programs. */
 export interface Links {
-  /** Answers the name, where there is one now. @param place another one, in a folder, that no other device has */
+  /** Returns the name, if there is one now. @param place a second, unique name, below a folder */
   add(name: string, path: string, place?: string): string | undefined;
   remove(link: string | undefined, path: string): void;
   has(name: string, path: string): boolean;
@@ -114,25 +114,25 @@ export interface Links {
 export interface Frontend {
   readonly kind: FrontendKind;
   readonly links: Links;
-  /** Makes it, and serves it; when it fails nothing is left behind. */
+  /** Makes and serves a device; leaves nothing behind if it fails. */
   start(served: NewServed): Promise<ServedDevice>;
-  /** @param patienceMs how long the old daemon's last requests are waited for */
+  /** @param patienceMs how long to wait for the old daemon's last requests */
   resume(id: number | null, served: ResumedServed, patienceMs?: number): Promise<ServedDevice>;
-  /** The image of this number, where an earlier daemon has left it and it can be resumed. */
+  /** The image with this number, if an earlier daemon has left it and it can be resumed. */
   leftImage(
     id: number | null,
   ): Promise<{ readonly id: number; readonly queueDepth: number } | undefined>;
-  /** Whether a front on record has gone, with no user left that could wait for it; then nothing is left of it. */
+  /** True if a recorded front is gone and no user waits for it; then nothing is left of it. */
   isFrontGone(id: number | null): Promise<boolean>;
-  /** Numbers of fronts with users that may wait, but for these. */
+  /** Numbers of other fronts than these whose users may wait. */
   otherFronts(known: ReadonlySet<number>): Promise<number[]>;
-  /** Removes an image; not where the number is a front's by now, or another program's. */
+  /** Removes an image, unless its number now belongs to a front or to another program. */
   removeImage(id: number): Promise<void>;
-  /** Removes what earlier daemons have left, but for these numbers. */
+  /** Removes what earlier daemons have left, except these numbers. */
   removeOrphans(known: ReadonlySet<number>): Promise<void>;
-  /** How a front on record is called in messages. */
+  /** The name of a recorded front for messages. */
   nameOf(id: number | null): string;
-  /** Those that have users, which are named as far as they can be seen. */
+  /** The devices that have users, and these users as far as they are visible. */
   inUse(devices: readonly ServedDevice[]): Promise<Map<ServedDevice, readonly string[]>>;
   makePartitions(device: ServedDevice): Promise<void>;
 }

@@ -1,6 +1,6 @@
 /**
- * Fronts and images as exports over NBD. Only their records outlive the process: clients of a daemon that has died
- * connect to the next one, which creates the exports again under their names.
+ * Fronts and images as exports over NBD. Only their records survive the process: clients of a dead daemon connect to
+ * the next one, which creates the exports again under the same names.
  */
 import { fsync } from "node:fs";
 import { promisify } from "node:util";
@@ -21,7 +21,7 @@ import type {
 
 type UriOf = (exportName: string) => string | null;
 
-/** There are no devices that could be named. */
+/** Exports have no devices to name. */
 const NO_LINKS: Links = {
   add: () => undefined,
   remove: () => undefined,
@@ -54,7 +54,7 @@ export class NbdFrontend implements Frontend {
     try {
       await startQueue({ exported: params, queueDepth, maxIoBytes });
     } catch (error) {
-      // The reactor may serve it anyway, and then needs its descriptors until the queue has ended.
+      // The reactor may serve it all the same, and then needs its descriptors until the queue has ended.
       if (served.doubtOf(error) === "served") await served.queueEnded();
       throw error;
     }
@@ -65,7 +65,7 @@ export class NbdFrontend implements Frontend {
     return undefined;
   }
 
-  /** Its clients may come again as long as it is on record. */
+  /** Its clients may return as long as it is on record. */
   async isFrontGone(): Promise<boolean> {
     return false;
   }
@@ -98,7 +98,7 @@ function clients(count: number): string {
   return count === 1 ? "1 NBD connection" : `${count} NBD connections`;
 }
 
-/** What opening a file again ends with that may only be written to, or where /proc does not show it. */
+/** Results of opening a file again that is write-only, or that /proc does not show. */
 const NOT_OPENED: readonly number[] = [-EACCES, -EPERM, -ENOENT];
 
 async function fsyncHere(fd: number): Promise<number> {
@@ -140,7 +140,7 @@ class NbdServed implements ServedDevice {
     await this.#serving.queueEnded();
   }
 
-  /** Only its daemon can end it. */
+  /** Only its own daemon can end it. */
   noteEnd(): boolean {
     return false;
   }
@@ -154,7 +154,7 @@ class NbdServed implements ServedDevice {
     };
     let count: number;
     try {
-      // What was let in before is counted: the reactor takes requests in their order.
+      // Connections passed on before are included: the reactor handles requests in order.
       count = await this.connections();
     } catch (error) {
       await release();
@@ -167,9 +167,9 @@ class NbdServed implements ServedDevice {
     });
   }
 
-  /** What its clients have not flushed is in the page cache of the original. */
+  /** Writes that its clients have not flushed are in the page cache of the original. */
   async sync(originalFd: number): Promise<number> {
-    // An original that does not answer must keep no thread of this process.
+    // In a helper: an original that does not answer must not keep a thread of this process.
     const path = `/proc/${process.pid}/fd/${originalFd}`;
     const status = await fsyncInHelper(path).catch(() => -EACCES);
     return NOT_OPENED.includes(status) ? fsyncHere(originalFd) : status;

@@ -36,7 +36,7 @@ export class UblkFrontend implements Frontend {
   readonly #owner: number;
   readonly #logger: Logger;
 
-  /** @param owner tag of the state directory that has its devices on record */
+  /** @param owner tag of the state directory that has the devices on record */
   constructor(control: UblkControl, owner: number, logger: Logger) {
     this.#control = control;
     this.#owner = owner;
@@ -104,8 +104,8 @@ export class UblkFrontend implements Frontend {
   }
 
   /**
-   * Those that never lived or have ended, and images, which are worth nothing without their snapshot and would
-   * have their readers wait for ever.
+   * Removes devices that never lived or have ended, and images: without their snapshot they are worth nothing, and
+   * their readers would wait without end.
    */
   async removeOrphans(known: ReadonlySet<number>): Promise<void> {
     for (const info of await ownDevices(this.#control, this.#owner)) {
@@ -137,7 +137,7 @@ export class UblkFrontend implements Frontend {
     const inUse = new Map<ServedDevice, readonly string[]>();
     for (const one of devices) {
       const of = users.get(one.path) ?? [];
-      // Mounted or opened exclusively, also where this process cannot see by whom.
+      // Mounted or opened exclusively, even if this process cannot see by what.
       const isUsed = of.length > 0 || (await claimInHelper(one.path, CLAIM_TIMEOUT_MS)) < 0;
       if (isUsed) inUse.set(one, of);
     }
@@ -149,7 +149,7 @@ export class UblkFrontend implements Frontend {
   }
 }
 
-/** A front that has not ended: its users wait where nothing serves it. */
+/** True for a front that has not ended: its users wait while nothing serves it. */
 function hasUsers({ serverFlags, state }: UblkDeviceInfo): boolean {
   return serverFlags === DeviceMark.FRONT && state !== UblkState.DEAD;
 }
@@ -173,7 +173,7 @@ function serveOptions({
 
 class UblkServed implements ServedDevice {
   readonly exported = undefined;
-  /** A claim of the device keeps others away. */
+  /** Claiming the device keeps others away, so there is no such state. */
   readonly isHeld = false;
   readonly #device: RecoverableDevice;
 
@@ -213,7 +213,7 @@ class UblkServed implements ServedDevice {
     this.#device.letGo();
   }
 
-  /** Opens it exclusively: nothing can mount it while it goes away. */
+  /** Opens it exclusively, so that nothing can mount it while it goes away. */
   async hold(): Promise<() => Promise<void>> {
     const { path } = this;
     let held: number;
@@ -222,7 +222,7 @@ class UblkServed implements ServedDevice {
     } catch (error) {
       throw new ControlError("FRONT_IN_USE", `the front ${path} is in use`, { cause: error });
     }
-    // Not on this thread: writes of the front may wait for slots that this thread grants.
+    // Not on this thread: writes to the front may wait for slots that this thread grants.
     return () => promisify(close)(held).catch(() => undefined);
   }
 

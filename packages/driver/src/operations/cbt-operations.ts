@@ -1,4 +1,4 @@
-/** What the control API does with a CBT map. */
+/** The control API's operations on a CBT map. */
 import type { ByteRange } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 import type { CbtInfo, CbtMap } from "@blksnap/engine";
@@ -17,8 +17,8 @@ export function readMap(cbt: CbtMap, firstBlock: number, count: number): Uint8Ar
 }
 
 /**
- * Offsets and lengths in bytes, in turn. With a map that lost marks, to mark more of them would only
- * feign that it can be trusted. @throws ControlError MARK_RANGE, CBT_CORRUPTED (EINVAL here)
+ * Offsets and lengths in bytes, alternating. In a map that lost marks, further marks would only pretend that it can be
+ * trusted. @throws ControlError MARK_RANGE, CBT_CORRUPTED (EINVAL here)
  */
 export function markedRanges(
   ranges: readonly ByteRange[],

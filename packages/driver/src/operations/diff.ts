@@ -1,10 +1,10 @@
 /**
- * What changed between two takes. A map may have millions of blocks, and a scattered one as many ranges:
- * it is copied and reported in turns of the main thread, which grants slots meanwhile.
+ * Changes between two takes. A map may have millions of blocks, and a scattered one as many ranges: it is copied and
+ * reported in turns of the main thread, which grants slots in between.
  *
  * ```
  *   frozen map ──slices──▶ copy ──▶ counted, then ranges in batches, as fast as the caller reads them
- *       └── switched meanwhile by a take: copied once more
+ *       └── switched meanwhile by a take: copied again
  * ```
  */
 import type { DiffAnswer, DiffResponse } from "@blksnap/api";
@@ -18,23 +18,26 @@ import type { Tracker } from "../tracker/tracker.js";
 type Ranges = DiffResponse["ranges"];
 
 export interface Changes extends Omit<DiffResponse, "device" | "front" | "since" | "ranges"> {
-  /** Sorted, cut at the device's end; those that touch each other differ in kind. In batches. */
+  /** In batches: sorted, cut at the device's end; adjacent ranges differ in kind. */
   readonly ranges: AsyncIterable<Ranges>;
 }
 
 const ATTEMPTS_MAX = 8;
-/** Ranges that are reported at a time. */
+/** Ranges per batch. */
 const BATCH_RANGES = 4096;
 
 /** The map of one take, by block. */
 interface Table {
   readonly info: CbtInfo;
   readonly numbers: Uint8Array;
-  /** 1: the last change was a discard of all of the block. */
+  /** 1: the last change was a discard of the whole block. */
   readonly discarded: Uint8Array;
 }
 
-/** What changed of a tracker's device: see changesSince(). @throws ControlError SPLICE_LOST, too: then writes may have passed the map */
+/**
+ * Changes of a tracker's device: see changesSince().
+ * @throws ControlError SPLICE_LOST: writes may have bypassed the map
+ */
 export async function diffSince(tracker: Tracker, since: number): Promise<DiffAnswer> {
   const changes = await changesSince(tracker.cbt, since, tracker.device);
   assertSpliced(tracker);
@@ -42,7 +45,7 @@ export async function diffSince(tracker: Tracker, since: number): Promise<DiffAn
 }
 
 /**
- * What changed after snapshot number `since` up to the last taken one.
+ * Changes after snapshot number `since`, up to the last take.
  * @throws ControlError CBT_NUMBER_UNKNOWN, CBT_BUSY, NOT_ATTACHED; EngineError CBT_CORRUPTED
  */
 export async function changesSince(cbt: CbtMap, since: number, device: string): Promise<Changes> {
@@ -68,7 +71,7 @@ export async function changesSince(cbt: CbtMap, since: number, device: string): 
   };
 }
 
-/** All of it is of the same take. */
+/** Copies the table of a single take. */
 async function copyTable(cbt: CbtMap, since: number, device: string, turns: Turns): Promise<Table> {
   for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
     const info = cbt.info();
@@ -113,7 +116,7 @@ async function* rangesOf(
     const first = block;
     const isChanged = numbers[first] > since;
     const kind = discarded[first];
-    // A long run, too, is gone through in turns.
+    // A long run is scanned in turns, too.
     const isSame = (other: number): boolean =>
       numbers[other] > since === isChanged && (!isChanged || discarded[other] === kind);
     while (block < numbers.length && isSame(block)) {
@@ -130,7 +133,7 @@ async function* rangesOf(
     });
     if (batch.length < BATCH_RANGES) continue;
     yield batch;
-    // Making and serialising a range is more work than looking at a block.
+    // Making and serialising a range costs more than looking at a block.
     await turns.spend(TURN_UNITS);
     batch = [];
   }

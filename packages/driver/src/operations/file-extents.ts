@@ -38,7 +38,7 @@ export async function markedFile(file: string, trackers: readonly Tracker[]): Pr
   return { tracker, deviceNumber, ranges: extents.map((extent) => rangeOf(extent, file)) };
 }
 
-/** Apart: looking the file up and syncing it wait for its front, and that may wait for this process. */
+/** In a helper: looking up and syncing the file wait for its front, which may wait for this process. */
 async function mapped(file: string): Promise<FileExtents> {
   const answer = await extentsInHelper(file);
   if (typeof answer !== "number") return answer;

@@ -1,24 +1,24 @@
 /**
- * Which operations may run beside each other: those that name nothing in common.
+ * Which operations may run concurrently: those that have no name in common.
  *
  * ```
  *   take     snapshot:A ──────────────▶ │ runs
  *   detach   device:1   ──────────────▶ │ runs, hangs
  *   destroy  snapshot:B ──────────────▶ │ runs
- *   attach   device:1   ─────────────────── waits for detach, and says so when that takes too long
+ *   attach   device:1   ─────────────────── waits for detach, and reports it when that takes too long
  * ```
  *
- * An operation queues for all its names at once, in the order in which operations come. So it waits only for
- * earlier ones, and no cycle can form.
+ * An operation queues for all its names at once, in the order of arrival. So it waits only for earlier ones, and no
+ * cycle can form.
  */
 export interface OperationOptions {
-  /** In words: "detach of /dev/sdb". */
+  /** A description: "detach of /dev/sdb". */
   readonly what: string;
-  /** Longest wait for others; then `onBusy` makes the error. Absent: as long as it takes. */
+  /** The longest wait for others; after it `busy` makes the error. Absent: no limit. */
   readonly waitMs?: number;
   /** Ends the wait for others. An operation that has begun continues. */
   readonly signal?: AbortSignal | undefined;
-  /** It is part of the end: it runs also when no more operations are taken. */
+  /** It belongs to the end: it runs even after close(). */
   readonly atEnd?: boolean;
 }
 
@@ -29,17 +29,17 @@ export interface RunningOperation {
 }
 
 export interface OperationLocksOptions {
-  /** The caller has waited too long for another operation. */
+  /** Makes the error for a caller that has waited too long for another operation. */
   readonly busy: (what: string, holder: RunningOperation, name: string) => Error;
-  /** No more operations are taken. */
+  /** Makes the error after close(). */
   readonly closed: (what: string) => Error;
-  /** The caller has gone. */
+  /** Makes the error for a caller that has gone. */
   readonly aborted: (what: string) => Error;
 }
 
 export class OperationLocks {
   readonly #options: OperationLocksOptions;
-  /** Per name: ends when the last operation that has queued for it has ended. */
+  /** Per name: resolves when the last queued operation has ended. */
   readonly #tails = new Map<string, Promise<void>>();
   readonly #running = new Map<string, RunningOperation>();
   readonly #waiting = new Set<(error: Error) => void>();
@@ -49,7 +49,7 @@ export class OperationLocks {
     this.#options = options;
   }
 
-  /** Runs the operation when no earlier one of one of these names is left. */
+  /** Runs the operation when no earlier one with a common name is left. */
   run<Value>(
     names: readonly string[],
     options: OperationOptions,
@@ -69,7 +69,7 @@ export class OperationLocks {
     return turn;
   }
 
-  /** Behind an operation that was given up, others wait only for earlier ones under the same name. */
+  /** After an operation that was given up, others wait only for earlier ones with the same name. */
   #queueUp(name: string, settled: Promise<void>): void {
     const ended = Promise.all([this.#tails.get(name), settled]).then(nothing);
     this.#tails.set(name, ended);
@@ -83,18 +83,18 @@ export class OperationLocks {
     return [...new Set(this.#running.values())];
   }
 
-  /** Takes no more operations, and gives up those that have not begun. */
+  /** Accepts no more operations, and gives up those that have not begun. */
   close(): void {
     this.#isClosed = true;
     for (const giveUp of [...this.#waiting]) giveUp(this.#options.closed("the operation"));
   }
 
-  /** Ends when no operation runs or waits any more. */
+  /** Resolves when no operation runs or waits. */
   async idle(): Promise<void> {
     while (this.#tails.size > 0) await Promise.all(this.#tails.values());
   }
 
-  /** True when it is the operation's turn, or why it has none. */
+  /** Resolves to true when it is the operation's turn, or to the error that says why it gets none. */
   #wait(
     names: readonly string[],
     before: readonly Promise<void>[],

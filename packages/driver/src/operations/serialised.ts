@@ -1,6 +1,6 @@
 /**
- * What clients ask for, side by side: changes of one snapshot or one device run one after another, and fail
- * under the names of the API.
+ * Operations of concurrent clients: changes of one snapshot or one device run one after another, and fail with the
+ * API's error codes.
  */
 
 import { ControlError } from "@blksnap/api";
@@ -11,7 +11,7 @@ import { named } from "../system/errors.js";
 import { OPERATION_TURN_TIMEOUT_MS } from "../time-limits.js";
 import { OperationLocks } from "./operation-locks.js";
 
-/** How often the device that a path leads to may change while it is waited for. */
+/** How often the device behind a path may change while an operation waits for it. */
 const PATH_ATTEMPTS_MAX = 3;
 
 export class Operations {
@@ -37,7 +37,7 @@ export class Operations {
     return this.locks.run([snapshotLock(id)], options, () => told(options.what, operation()));
   }
 
-  /** @param others locks that it needs besides those of the devices */
+  /** @param others names to lock besides those of the devices */
   async onDevices<Value>(
     verb: string,
     paths: readonly string[],
@@ -52,7 +52,7 @@ export class Operations {
     for (let attempt = 1; attempt <= PATH_ATTEMPTS_MAX; attempt++) {
       const names = await this.#deviceLocks(paths);
       const outcome = await this.locks.run([...others, ...names], options, async () => {
-        // While it waited, a path may have come to lead to another device.
+        // While it waited, the path may have come to lead to another device.
         const now = await this.#deviceLocks(paths);
         const isSame = now.every((name) => names.includes(name));
         return isSame ? { value: await told(options.what, operation()) } : undefined;
@@ -71,7 +71,7 @@ export class Operations {
   }
 }
 
-/** A time-out says what it ended. */
+/** Adds the operation's description to a time-out. */
 async function told<Value>(what: string, work: Promise<Value>): Promise<Value> {
   try {
     return await named(work);

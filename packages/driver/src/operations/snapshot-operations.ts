@@ -1,6 +1,6 @@
 /**
- * What users do with snapshots: create, add, take, destroy. The caller ensures that operations on one
- * snapshot or device run one at a time.
+ * Users' operations on snapshots: create, add, take, destroy. The caller ensures that operations on one snapshot or
+ * device run one at a time.
  */
 
 import { stat, statfs } from "node:fs/promises";
@@ -34,7 +34,7 @@ import type { TrackerOperations } from "./tracker-operations.js";
 /** statfs(2): TMPFS_MAGIC, RAMFS_MAGIC. */
 const MEMORY_FILE_SYSTEMS: ReadonlySet<number> = new Set([0x01021994, 0x858458f6]);
 
-/** Of a device, by the order in which the kernel found it. */
+/** A device name that depends on the order in which the kernel found the devices. */
 const KERNEL_NAME = /^\/dev\/[^/]+$/;
 
 export class SnapshotOperations {
@@ -49,9 +49,9 @@ export class SnapshotOperations {
   }
 
   /**
-   * Devices that are not tracked yet are attached, and detached again when it fails.
-   * @param signal the caller has gone, and would not learn of the snapshot
-   * @param onProgress told how far its stores are
+   * Attaches devices that are not tracked yet, and detaches them again if it fails.
+   * @param signal aborted when the caller has gone, and would not learn of the snapshot
+   * @param onProgress receives the progress of allocating the stores
    */
   async create(
     options: SnapshotCreateOptions,
@@ -90,7 +90,7 @@ export class SnapshotOperations {
         slotBytes: 2 ** Math.max(this.#context.parameters.chunkMinimumShift, ...chunkShifts),
         onOverflow,
         persistent,
-        // An export is easily written to by mistake: another one's address is as long and as odd.
+        // A client can easily write to the wrong export: addresses are long and look alike.
         readOnlyImages: releasableImages || (options.readOnlyImages ?? isNbd),
         releasableImages,
         signal,
@@ -154,7 +154,7 @@ export class SnapshotOperations {
     };
   }
 
-  /** Never fails, as the caller gets the earlier error: a device that stays attached is in the log. */
+  /** Never fails, as the caller gets the earlier error: a device that stays attached is logged. */
   async #detachAgain(tracker: Tracker): Promise<void> {
     try {
       await this.#trackers.detach(tracker, {});
@@ -164,13 +164,13 @@ export class SnapshotOperations {
     }
   }
 
-  /** Where it fails it can be tried again. @throws ControlError PERSISTENT_STATE_UNUSABLE: nothing has ended */
+  /** After a failure the caller can try again. @throws ControlError PERSISTENT_STATE_UNUSABLE: nothing has ended */
   async destroy(snapshot: Snapshot): Promise<void> {
     await withdraw(snapshot);
     faultPoint("destroy.withdrawn");
     snapshot.enterBestEffort("destroying");
     faultPoint("destroy.begun");
-    // Readers that wait for events are told at once, however long the rest takes.
+    // Readers that wait for events learn of it at once, however long the rest takes.
     snapshot.events.close();
     const members = [...snapshot.members.values()];
     await closeMembers(this.#context, members);
@@ -184,15 +184,15 @@ export class SnapshotOperations {
   }
 
   /**
-   * At the daemon's end: a persistent snapshot is left as it is on the medium. Its images go, then its
-   * devices; so nothing is written that it would have to know of.
+   * At the daemon's end: leaves a persistent snapshot as it is on the medium. Its images go first, then its devices; so
+   * nothing is written that it would have to record.
    */
   async suspend(snapshot: Snapshot): Promise<void> {
-    // What could not be written long ago may be by now.
+    // A record that could not be written earlier may succeed now.
     snapshot.saveIfPossible();
     await snapshot.persistence.saved();
     const members = [...snapshot.members.values()];
-    // A daemon that finds this half done makes images again, and has to miss none.
+    // A daemon that finds this half done makes the images anew, and must not expect any.
     for (const member of members) member.imageNumber = undefined;
     snapshot.saveIfPossible();
     faultPoint("suspend.images-forgotten");
@@ -206,7 +206,7 @@ export class SnapshotOperations {
     faultPoint("suspend.stores-sealed");
     await snapshot.persistence.suspend(members);
     faultPoint("suspend.journals-complete");
-    // From here on the medium alone has it: its maps are not missed.
+    // From here on only the medium has it: its maps are not missed.
     snapshot.forget();
     for (const { area } of members) {
       if (area !== undefined) await this.#context.state.removeMap(area.map);
@@ -226,22 +226,22 @@ export class SnapshotOperations {
     throw new ControlError("ABORTED", "snapshot_create was given up before the answer came");
   }
 
-  /** A snapshot whose record cannot be written is not made. */
+  /** A snapshot whose record cannot be written is not created. */
   async #saved(snapshot: Snapshot): Promise<void> {
     try {
       await snapshot.persistence.saved();
     } catch (error) {
       await snapshot.closeStorage();
       snapshot.enterBestEffort("destroying");
-      // It may still reach the medium.
+      // The record may still reach the medium.
       await this.#forget(snapshot);
       throw error;
     }
   }
 
   /**
-   * There is no such snapshot any more. Where the medium does not answer, what is on record here stays until it has: the
-   * next daemon would take the snapshot up again from there.
+   * Forgets the snapshot. If the medium does not answer, the record here stays until it does: a next daemon would
+   * otherwise take the snapshot up again from the medium.
    */
   async #forget(snapshot: Snapshot): Promise<void> {
     const { events, persistence } = snapshot;
@@ -257,7 +257,7 @@ export class SnapshotOperations {
   }
 
   /**
-   * What is in memory is gone with the power, and "sdc" can be another disk then.
+   * Data in memory is lost with the power, and "sdc" can be another disk afterwards.
    * @throws ControlError STORE_NOT_PERSISTENT, STORE_FAILED
    */
   async #assertMedia(stores: readonly string[]): Promise<void> {
@@ -275,7 +275,10 @@ export class SnapshotOperations {
     }
   }
 
-  /** As typeOf(). Only of what answers: each that does not would keep a thread. @throws ControlError STORE_FAILED */
+  /**
+   * As typeOf(), with a check that the path answers: otherwise it would keep a thread.
+   * @throws ControlError STORE_FAILED
+   */
   async #typeOf(path: string): Promise<number | undefined> {
     const failed = ({ message }: Error): ControlError =>
       new ControlError("STORE_FAILED", `${path}: ${message}`, { errnoName: "ETIMEDOUT" });
@@ -287,7 +290,7 @@ export class SnapshotOperations {
     return bounded(typeOf(path), STORE_OPEN_TIMEOUT_MS, () => failed(new Error("no answer")));
   }
 
-  /** Old data of two, in the same bytes. What is named twice is locked already. @throws STORE_BUSY */
+  /** Two stores must not share bytes. A store named twice is locked already. @throws STORE_BUSY */
   async #assertDistinct(stores: readonly string[]): Promise<void> {
     const { topology, snapshots } = this.#registry;
     const others = ownPlaces([], snapshots.values()).filter(
@@ -352,7 +355,7 @@ function assertPersistent(tracker: Tracker): void {
   throw new ControlError("TRACKER_NOT_PERSISTENT", what);
 }
 
-/** Type of the file system that a path lies on; what is wrong with the path is said when it is opened. */
+/** File system type of a path; problems with the path are reported when it is opened. */
 async function typeOf(path: string): Promise<number | undefined> {
   try {
     const found = await stat(path);
@@ -362,7 +365,7 @@ async function typeOf(path: string): Promise<number | undefined> {
   }
 }
 
-/** @throws ControlError CHUNK_OVER_SLOT when the device's chunks do not fit into the slots */
+/** @throws ControlError CHUNK_OVER_SLOT if the device's chunks do not fit into the slots */
 function assertFits({ id, slotBytes }: Snapshot, { device, geometry }: Tracker): void {
   const chunkBytes = 2 ** geometry.chunkShift;
   if (chunkBytes <= slotBytes) return;

@@ -1,4 +1,4 @@
-/** What users do with tracked devices. The caller ensures that changes of one device run one at a time. */
+/** Users' operations on tracked devices. The caller ensures that changes of one device run one at a time. */
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type AttachResponse, ControlError, type DetachResponse } from "@blksnap/api";
@@ -30,7 +30,7 @@ import { Tracker } from "../tracker/tracker.js";
 import type { AttachOptions, DetachOptions } from "../tracker/tracker-options.js";
 import type { OperationLocks } from "./operation-locks.js";
 
-/** Their pages may be wanted in the moment in which a device under them stands still. */
+/** The process may need their pages while a device beneath them is suspended. */
 const PROGRAM_PLACES: readonly OwnPlace[] = [
   { what: "the root file system", at: "/" },
   { what: "the daemon's runtime", at: process.execPath },
@@ -53,7 +53,7 @@ export class TrackerOperations {
   #follow: LiveFollow | undefined;
   #nextId: number;
 
-  /** @param lastId the largest number that an earlier daemon gave a tracker */
+  /** @param lastId the largest tracker number that an earlier daemon has used */
   constructor(
     context: DriverContext,
     registry: Registry,
@@ -84,7 +84,7 @@ export class TrackerOperations {
       const attached = await (node === undefined
         ? this.#attachFront(device, all, claim)
         : this.#attachLive(device, node, all, claim));
-      // Before the claim ends: from one to the other there is no gap.
+      // Before the claim ends, so that there is no gap between the two.
       this.#registry.addTracker(attached);
       return attached;
     });
@@ -96,7 +96,7 @@ export class TrackerOperations {
     return tracker;
   }
 
-  /** The node that is to be attached live; undefined for none. @throws ControlError LIVE_UNSUPPORTED */
+  /** The node to attach live; undefined for another kind of attach. @throws ControlError LIVE_UNSUPPORTED */
   async #nodeOf(device: string, way: AttachWay | undefined): Promise<MappedNode | undefined> {
     if (this.#context.frontend.kind === "ublk") return this.#live.wanted(device, way);
     if (way !== "live") return undefined;
@@ -126,7 +126,7 @@ export class TrackerOperations {
     claim: AttachClaim,
   ): Promise<Tracker> {
     const splice = await this.#live.clones.make(node, this.#registry.liveNodes);
-    // What lies behind the front: the node itself is about to lie above it.
+    // What lies behind the front: the node itself will lie above it.
     claim.identity = blockIdentity(splice.node.clone);
     const openAt = LiveClones.path(splice);
     let tracker: Tracker | undefined;
@@ -141,7 +141,7 @@ export class TrackerOperations {
     }
   }
 
-  /** What failed before is what the caller has to hear. */
+  /** Never fails: the caller has to get the earlier error. */
   async #takeBack(tracker: Tracker): Promise<void> {
     await this.detach(tracker, {}).catch((error: unknown) => {
       this.#logger.error({ device: tracker.device, err: error }, "it stays attached");
@@ -151,8 +151,8 @@ export class TrackerOperations {
   }
 
   /**
-   * After an earlier daemon: what it has left of live attaches is finished, or taken back. From then on the
-   * others are watched; what was lost meanwhile is known before anybody asks.
+   * After an earlier daemon: finishes or undoes live attaches that it has left. After that, the others are watched;
+   * losses so far are known before anybody asks.
    */
   async recoverLive(
     events: Pick<ReactorEvents, "onSpliceLost">,
@@ -175,7 +175,7 @@ export class TrackerOperations {
       },
       { untilChange },
     );
-    // Their images are read already. Of others it is decided first whether they are attached at all.
+    // Images of these are resumed already. For others it is decided first whether they stay attached.
     this.#watch.look(this.#hasSnapshot);
     const trackers = [...this.#registry.trackers.values()];
     await this.#live.recover(trackers, this.#hasSnapshot, this.#end);
@@ -185,12 +185,12 @@ export class TrackerOperations {
     void this.checkOwnPlaces();
   }
 
-  /** Volumes that are not tracked, and are to be again. */
+  /** Volumes that are not tracked now, and are to be attached again. */
   get away(): readonly Away[] {
     return this.#returns.untracked;
   }
 
-  /** The same for one whose front is served again later than all others. */
+  /** The same for a tracker whose front is served later than all others. */
   async addLate(tracker: Tracker): Promise<void> {
     this.#registry.addTracker(tracker);
     if (tracker.splice !== undefined) {
@@ -199,7 +199,7 @@ export class TrackerOperations {
     this.#watch?.look((one) => one === tracker);
   }
 
-  /** Answers whether it is attached again automatically: the daemon before was about to do that. */
+  /** Returns whether it is attached again automatically: the earlier daemon was about to do that. */
   readonly #end = async (tracker: Tracker): Promise<boolean> => {
     await this.detach(tracker, {});
     return this.#returns.isFollowed(tracker);
@@ -208,7 +208,7 @@ export class TrackerOperations {
   readonly #hasSnapshot = (tracker: Tracker): boolean =>
     this.#registry.snapshotOf(tracker) !== undefined;
 
-  /** Before anything is said to be complete: nodes may have come to lead elsewhere. */
+  /** Call it before anything is reported as complete: nodes may lead elsewhere by now. */
   look(): void {
     this.#watch?.look();
   }
@@ -242,11 +242,11 @@ export class TrackerOperations {
     };
   }
 
-  /** As it was given, or where its node is called otherwise by now, that. @throws ControlError LIVE_UNSUPPORTED */
+  /** The path as given, or the node's present name if that differs. @throws ControlError LIVE_UNSUPPORTED */
   async #pathOf(device: string, splice: Splice | undefined): Promise<string | undefined> {
     const { lookAt } = this.#context.blockDevices;
     for (const path of [device, splice?.path ?? device]) {
-      // Not the registry: it knows a tracker by a name that nothing has any more, too.
+      // Not from the registry, which also knows trackers by names that no longer exist.
       const identity = await identityOf(path, lookAt).catch(() => undefined);
       if (identity === undefined || identity !== splice?.identity) continue;
       await this.#live.wanted(path, "live");
@@ -269,14 +269,14 @@ export class TrackerOperations {
     if (splice !== undefined) await this.#live.assertMayLeave(splicedOf(tracker, splice));
   }
 
-  /** @param keeps what is left to do is the next daemon's; else nothing is left to do */
+  /** @param keeps leaves unfinished work to the next daemon; otherwise nothing must be left */
   stopWatch(keeps: boolean): void {
     this.#watch?.stop();
     this.#follow?.stop();
     if (!keeps) this.#returns.close();
   }
 
-  /** Before a daemon leaves with attaches under way. See LiveReturns.uncountUnderWay(). */
+  /** Called before a daemon leaves while attaches are running. See LiveReturns.uncountUnderWay(). */
   uncountReturns(): void {
     this.#returns.uncountUnderWay();
   }
@@ -298,7 +298,7 @@ export class TrackerOperations {
     await assertNotUsedPastUs(device, topology);
   }
 
-  /** What waits for an export of this daemon must not be what the export waits for. */
+  /** A device that depends on an export of this daemon must not be its original. */
   async #assertNoExport(device: string): Promise<void> {
     if (this.#context.frontend.kind !== "nbd") return;
     const own = await this.#registry.ownDeviceBeneath(device);
@@ -312,7 +312,7 @@ export class TrackerOperations {
     return ownPlaces([state.path, persistent.path], this.#registry.snapshots.values());
   }
 
-  /** Logs what it is too late to refuse: a file system mounted over the daemon's own files. */
+  /** Logs what it is too late to refuse: a file system that was mounted over the daemon's own files. */
   async checkOwnPlaces(): Promise<void> {
     for (const { what, at } of this.#ownPlaces()) {
       const own = await this.#registry.ownDeviceBeneath(at).catch(() => undefined);
@@ -337,7 +337,7 @@ export class TrackerOperations {
     if (away !== undefined) return this.#giveUp(away);
     const tracker = await this.#registry.tracker(path);
     this.#registry.assertInNoSnapshot(tracker);
-    // What was away, and is served again late, may be on record still.
+    // A volume that was away, and is served again late, may still be on record.
     this.#returns.endOf(tracker);
     await this.detach(tracker, options);
     return { device: tracker.device, front: tracker.front.path };
@@ -349,7 +349,7 @@ export class TrackerOperations {
     return { device, front };
   }
 
-  /** @param isFollowed it is attached again then, in the same turn */
+  /** @param isFollowed it is attached again afterwards, in the same turn */
   async detach(tracker: Tracker, options: DetachOptions, isFollowed = false): Promise<void> {
     const { splice } = tracker;
     if (splice !== undefined) await this.#live.takeOut(splicedOf(tracker, splice), isFollowed);
@@ -364,7 +364,10 @@ export class TrackerOperations {
     this.#logger.info({ device: tracker.device }, "detached");
   }
 
-  /** Of a folder that is made when it is needed first. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  /**
+   * The existing part of a path whose folders are made when they are first needed.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE
+   */
   async #existingPart(path: string): Promise<string> {
     try {
       return (await this.#context.blockDevices.lookAt(path)).realPath;
