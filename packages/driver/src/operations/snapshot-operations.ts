@@ -19,6 +19,7 @@ import { isZoned, knownStackOf, type Meeting, meetingOf } from "@blksnap/linux-b
 import { bounded } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import type { Registry } from "../registry.js";
+import { assertCreated } from "../snapshot/assert-created.js";
 import { closeImage } from "../snapshot/member.js";
 import { completePolicy } from "../snapshot/overflow.js";
 import { sealStores } from "../snapshot/seal-stores.js";
@@ -109,7 +110,7 @@ export class SnapshotOperations {
 
   async add(id: string, device: string): Promise<Tracker> {
     const snapshot = this.#registry.snapshot(id);
-    snapshot.assertCreated();
+    assertCreated(snapshot);
     const known = await this.#registry.findTracker(device);
     if (known !== undefined) this.#registry.assertFree(known, snapshot);
     const persistent = snapshot.persistence.isOn;
@@ -135,7 +136,7 @@ export class SnapshotOperations {
   async take(id: string, options: SnapshotTakeOptions = {}): Promise<SnapshotTakeResponse> {
     const snapshot = this.#registry.snapshot(id);
     if (snapshot.state === "taking") await undoTake(this.#context, snapshot);
-    snapshot.assertCreated();
+    assertCreated(snapshot);
     if (snapshot.members.size === 0) {
       throw new ControlError("SNAPSHOT_EMPTY", `snapshot ${id} has no device`);
     }

@@ -45,6 +45,12 @@ export interface StoreMark {
   readonly value: string | null;
 }
 
+/** Old data that a store does not have any more: from this slot on. */
+export interface StoreCut {
+  readonly store: number;
+  readonly firstSlotIndex: number;
+}
+
 export interface MemberRecord {
   readonly tracker: number;
   /** Its diff area; null before take, absent in records of older daemons: see areaIdOf(). */
@@ -92,5 +98,7 @@ export interface SnapshotRecord extends EventsRecord {
   readonly storeSeals?: readonly (Seal | null)[];
   /** Of a persistent snapshot without a store whose name is ours. */
   readonly storeMark?: StoreMark;
+  /** Losses that some map may not have yet; absent without any. */
+  readonly storeCuts?: readonly StoreCut[];
   readonly members: readonly MemberRecord[];
 }

@@ -108,6 +108,10 @@ export class SnapshotEvents {
     return { events: this.#queue.held(unreadSequence), nextEvent, readers };
   }
 
+  get isClosed(): boolean {
+    return this.#queue.closed;
+  }
+
   /** Events that the reader without a name has not taken. */
   get pendingCount(): number {
     return this.#queue.pendingCount();

@@ -7,7 +7,8 @@ import { join } from "node:path";
 import type { DiffStorage, StoreSystem } from "@blksnap/diff-storage";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
-import type { SnapshotRecord, StoreMark, StoreRecord } from "../records/records.js";
+import type { StoreMark, StoreRecord } from "../records/records.js";
+import { changeRecord } from "./change-record.js";
 import type { Snapshot } from "./snapshot.js";
 import { removeMark } from "./store-mark.js";
 import { isWithoutPath } from "./store-record.js";
@@ -51,7 +52,7 @@ export function canRename({ id, stores }: Pick<Snapshot, "id" | "stores">): bool
 export async function hideStore(context: HidingContext, snapshot: Hidden): Promise<void> {
   const { id, stores: records, storage } = snapshot;
   if (!canRename(snapshot)) {
-    recordStores(context, snapshot);
+    recordHidden(context, snapshot);
     await removeMark(context, snapshot);
     return;
   }
@@ -68,26 +69,14 @@ export async function hideStore(context: HidingContext, snapshot: Hidden): Promi
     throw new Error(`${record.path} has it under that name already`);
   await store.rename(fileName, () => {
     snapshot.stores = records.with(index, { ...record, fileName });
-    recordStores(context, snapshot);
+    recordHidden(context, snapshot);
   });
 }
 
-/**
- * Nothing else of the record changes: while its members are added again, it has more of them than the snapshot. The next
- * daemon must not make it persistent again: the store has no further name.
- */
-function recordStores(
-  { state, logger }: HidingContext,
+/** The next daemon must not make it persistent again: the store has no further name. */
+function recordHidden(
+  context: Pick<DriverContext, "state" | "logger">,
   { id, stores }: Pick<Snapshot, "id" | "stores">,
 ): void {
-  const name = StateFile.snapshotRecord.name(id);
-  try {
-    for (const found of state.readRecords(name)) {
-      if (found.problem !== undefined) continue;
-      const record = { ...(found.value as SnapshotRecord), stores, persistent: false };
-      state.writeRecord(name, record);
-    }
-  } catch (error) {
-    logger.warn({ snapshot: id, err: error }, "the new name of its store is not on record");
-  }
+  changeRecord(context, id, { stores, persistent: false });
 }

@@ -12,7 +12,7 @@
  * take it back.
  */
 
-import { ControlError, type FileSystemFreeze, type OverflowPolicy } from "@blksnap/api";
+import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
 import type {
   AreaId,
   AreaSetup,
@@ -36,6 +36,7 @@ import { GATHER_TIMEOUT_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
 import { LEGACY_SLOT_BYTES, sleepingArea } from "./area-setup.js";
 import type { AreaSyncs } from "./area-syncs.js";
+import { changeRecord } from "./change-record.js";
 import { corrupted, SnapshotEvents } from "./events.js";
 import { hideStore } from "./hidden-store.js";
 import { HungStores } from "./hung-stores.js";
@@ -104,7 +105,9 @@ export class Snapshot {
     this.#state = record.state;
     const hide = () => hideStore(context, this);
     this.persistence = new SnapshotPersistence(context, record, hide);
-    this.cuts = new StoreCuts({ ...context, snapshot: record.id, members: this.members });
+    const left = isReattaching ? record : undefined;
+    const save = () => this.#recordCuts();
+    this.cuts = new StoreCuts({ ...context, snapshot: this.id, members: this.members, left, save });
     this.events = new SnapshotEvents(record, () => this.saveIfPossible());
   }
 
@@ -209,6 +212,7 @@ export class Snapshot {
   /** All members that there still are have been added again. */
   membersReattached(): void {
     this.#isReattaching = false;
+    this.cuts.membersReattached();
     this.saveIfPossible();
   }
 
@@ -227,6 +231,7 @@ export class Snapshot {
       fileSystems: this.fileSystems,
       stores: this.stores,
       ...(this.storeMark && { storeMark: this.storeMark }),
+      ...this.cuts.record,
       members: [...this.members.values()].map((one) => memberRecord(one, this.persistence.isOn)),
       ...this.events.record,
     };
@@ -241,6 +246,13 @@ export class Snapshot {
     } catch (error) {
       this.#context.logger.warn({ snapshot: this.id, err: error }, "record is not up to date");
     }
+  }
+
+  /** One that ends has no use for it, and may have no record any more. */
+  #recordCuts(): void {
+    if (this.events.isClosed) return;
+    if (this.#isReattaching) changeRecord(this.#context, this.id, this.cuts.record);
+    else this.saveIfPossible();
   }
 
   /**
@@ -258,20 +270,6 @@ export class Snapshot {
     this.events.close();
     this.#context.state.removeRecord(StateFile.snapshotRecord.name(this.id));
     faultPoint("destroy.record-removed");
-  }
-
-  /** @throws ControlError SNAPSHOT_ALREADY_TAKEN, SNAPSHOT_BUSY unless it is in "created" */
-  assertCreated(): void {
-    if (this.#state === "created") return;
-    if (this.#state === "taken") {
-      throw new ControlError("SNAPSHOT_ALREADY_TAKEN", `snapshot ${this.id} is taken already`);
-    }
-    if (this.#state === "taking") {
-      const what = `a take of snapshot ${this.id} failed, and could not be undone`;
-      const hint = "Take it again, which undoes that first, or destroy it; see the daemon's log";
-      throw new ControlError("SNAPSHOT_BUSY", what, { hint });
-    }
-    throw new ControlError("SNAPSHOT_BUSY", `another operation on snapshot ${this.id} is running`);
   }
 
   addMember(tracker: Tracker, area?: MemberArea, imageNumber?: number): Member {

@@ -1,46 +1,66 @@
-/** What a snapshot's stores do not have any more, as another program has cut it off, or their medium has not taken it. */
+/**
+ * What a snapshot's stores do not have any more, as another program has cut it off, or their medium has not taken it.
+ *
+ * ```
+ *   noted ─▶ on record ─▶ each reactor marks its map ─▶ off the record
+ *                  └─ killed ─▶ the next daemon tells its reactors, before their areas continue
+ * ```
+ *
+ * The kernel tells of it once, and a store that was cut off can have its length again: who does not know it from here never
+ * hears of it.
+ */
 
 import type { AreaId, ReactorPool } from "@blksnap/data-plane";
 import type { DiffStorageOptions } from "@blksnap/diff-storage";
 import type { Logger } from "pino";
+import type { SnapshotRecord, StoreCut } from "../records/records.js";
 import type { Tracker } from "../tracker/tracker.js";
 import type { Member } from "./member.js";
-
-interface Cut {
-  readonly store: number;
-  readonly firstSlotIndex: number;
-}
 
 export interface StoreCutsOptions {
   readonly reactors: ReactorPool;
   readonly logger: Logger;
   readonly snapshot: string;
   readonly members: ReadonlyMap<number, Pick<Member, "tracker" | "area">>;
+  /** On record of an earlier daemon, whose members are added again until membersReattached(). */
+  readonly left: Pick<SnapshotRecord, "storeCuts"> | undefined;
+  /** Puts `record` on record. */
+  readonly save: () => void;
 }
 
 export class StoreCuts {
   readonly #options: StoreCutsOptions;
   /** Per store where it begins: a medium that fails for hours is told of each second. */
-  readonly #cuts = new Map<number, Cut>();
+  readonly #cuts: Map<number, StoreCut>;
+  /** Those that some map may not have. */
+  #unmarked: Map<number, StoreCut>;
+  #isReattaching: boolean;
+  #tellings = 0;
+  /** A reactor has not answered: the next daemon asks again. */
+  #isInDoubt = false;
 
   constructor(options: StoreCutsOptions) {
     this.#options = options;
+    this.#isReattaching = options.left !== undefined;
+    this.#cuts = new Map(options.left?.storeCuts?.map((cut) => [cut.store, cut]));
+    this.#unmarked = new Map(this.#cuts);
+  }
+
+  /** Its part of the snapshot's record. */
+  get record(): Pick<SnapshotRecord, "storeCuts"> {
+    return this.#unmarked.size === 0 ? {} : { storeCuts: [...this.#unmarked.values()] };
   }
 
   readonly note: NonNullable<DiffStorageOptions["onCut"]> = (store, firstSlotIndex, why) => {
-    const { logger, snapshot, members } = this.#options;
+    const { logger, snapshot, save } = this.#options;
     const what = why === "cut" ? "was cut off by another program" : "could not be written back";
     const text = `store ${store} ${what}: the old data in it is lost`;
     logger.error({ snapshot, store, firstSlotIndex }, text);
     const cut = { store, firstSlotIndex };
-    const before = this.#cuts.get(store)?.firstSlotIndex ?? firstSlotIndex;
-    this.#cuts.set(store, { store, firstSlotIndex: Math.min(firstSlotIndex, before) });
-    for (const { tracker, area } of members.values()) {
-      if (area === undefined) continue;
-      this.#tell(tracker, area.id, cut).catch((error: unknown) => {
-        logger.error({ snapshot, device: tracker.device, err: error }, "its image may be wrong");
-      });
-    }
+    add(this.#cuts, cut);
+    add(this.#unmarked, cut);
+    save();
+    void this.#tellMembers(cut);
   };
 
   /** Before a device's area continues. */
@@ -48,8 +68,39 @@ export class StoreCuts {
     for (const cut of this.#cuts.values()) await this.#tell(tracker, area, cut);
   }
 
-  async #tell({ id: tracker, reactor }: Tracker, area: AreaId, cut: Cut): Promise<void> {
+  /** All areas that continue were told. The snapshot's record is written after this. */
+  membersReattached(): void {
+    this.#isReattaching = false;
+    if (this.#tellings === 0 && !this.#isInDoubt) this.#unmarked.clear();
+  }
+
+  async #tellMembers(cut: StoreCut): Promise<void> {
+    const { logger, snapshot, members, save } = this.#options;
+    this.#tellings++;
+    const tellings = [...members.values()].map(async ({ tracker, area }) => {
+      if (area === undefined) return;
+      try {
+        await this.#tell(tracker, area.id, cut);
+      } catch (error) {
+        this.#isInDoubt = true;
+        logger.error({ snapshot, device: tracker.device, err: error }, "its image may be wrong");
+      }
+    });
+    await Promise.all(tellings);
+    this.#tellings--;
+    if (this.#tellings > 0 || this.#isInDoubt || this.#isReattaching) return;
+    this.#unmarked.clear();
+    save();
+  }
+
+  /** Ends when the map has it. */
+  async #tell({ id: tracker, reactor }: Tracker, area: AreaId, cut: StoreCut): Promise<void> {
     const request = { type: "loseSlots", tracker, area, ...cut } as const;
     await this.#options.reactors.request(reactor, request);
   }
+}
+
+function add(cuts: Map<number, StoreCut>, { store, firstSlotIndex }: StoreCut): void {
+  const before = cuts.get(store)?.firstSlotIndex ?? firstSlotIndex;
+  cuts.set(store, { store, firstSlotIndex: Math.min(firstSlotIndex, before) });
 }

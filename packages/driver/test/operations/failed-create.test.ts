@@ -14,7 +14,7 @@ function operations(): { snapshots: SnapshotOperations; detached: string[]; logg
   const logged: string[] = [];
   const logger = pino({}, { write: (line: string) => void logged.push(JSON.parse(line).device) });
   const registry = { findTracker: async () => undefined, snapshot: () => created };
-  const created = { assertCreated: () => undefined, persistence: {}, members: new Map() };
+  const created = { state: "created", persistence: {}, members: new Map() };
   const trackers = {
     attach: async (device: string) => {
       if (device === "/dev/third") throw new Error("the third is not there");
@@ -68,7 +68,7 @@ test("an add is answered when the medium has it, and taken back where that fails
   let answer: () => Promise<void> = async () => undefined;
   const snapshot = {
     ...{ id: "id", slotBytes: 2 ** 18, stores: [], members },
-    assertCreated: () => undefined,
+    state: "created",
     allowAlignment: async () => undefined,
     addMember: ({ id }: Tracker) => members.set(id, {}),
     save: () => told.push(`saved ${names()}`),

@@ -101,6 +101,36 @@ test("old data that is gone from a store's cache is lost, and reads as nothing e
     user.close();
   }));
 
+test("a kill right after the kernel told of the loss leaves it to the next daemon", () =>
+  within(async (world) => {
+    const { machine } = world;
+    withoutDirectIo(world);
+    await world.attach();
+    const { trackers } = await world.run(world.driver.status());
+    const front = trackers[0]?.front as string;
+    await world.run(write(world, front, OLD));
+    await world.take();
+    await world.run(write(world, front, NEW));
+    const [store] = machine.files.readdir(STORE);
+    const file = fileAt(world, `${STORE}/${store}`);
+    file.failWriteback();
+    const take = file.takeError.bind(file);
+    let isTold = false;
+    file.takeError = (open) => {
+      const error = take(open);
+      isTold ||= error < 0;
+      return error;
+    };
+    while (!isTold) await machine.sleep(0.01);
+    world.kill();
+    await machine.settle();
+    await world.start();
+    const { snapshots } = await world.run(world.driver.status());
+    const user = machine.user(snapshots[0]?.devices[0]?.image as string);
+    assert.match(await world.run(user.read(0, BYTES).then(String, String)), "EIO");
+    user.close();
+  }));
+
 test("an original's write error that a take meets is told to who flushes its front", () =>
   within(async (world) => {
     const { machine } = world;

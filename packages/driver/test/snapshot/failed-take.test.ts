@@ -8,6 +8,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { machinePorts } from "../../dist/index.js";
 import { SnapshotOperations } from "../../dist/operations/snapshot-operations.js";
+import { assertCreated } from "../../dist/snapshot/assert-created.js";
 import { Snapshot } from "../../dist/snapshot/snapshot.js";
 import { closeMembers, takeSnapshot, undoTake } from "../../dist/snapshot/take.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
@@ -227,7 +228,7 @@ for (const [step, isLate] of [
     const { asked, assertUndone, snapshot, undo, used } = made;
     assert.is(snapshot.state, "taking");
     assert.ok(used() > 0, "its area may still be written to");
-    assert.throws(() => snapshot.assertCreated(), /could not be undone/);
+    assert.throws(() => assertCreated(snapshot), /could not be undone/);
     asked.length = 0;
     await undo();
     assert.equal(asked, CLOSING);

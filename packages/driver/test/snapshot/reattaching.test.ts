@@ -58,6 +58,28 @@ test("an event of the stores while a snapshot rejoins does not cost its record t
   }
 });
 
+test("a loss of its store while a snapshot rejoins is on record, beside all its members", () => {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-rejoin-"));
+  const state = new StateDirectory(folder);
+  try {
+    state.writeRecord(`snapshot-${ID}`, record);
+    const onRecord = () => {
+      const [found] = state.readRecords("snapshot-");
+      return found?.problem === undefined ? (found?.value as SnapshotRecord) : undefined;
+    };
+    const logger = { error: () => undefined };
+    const snapshot = new Snapshot({ state, logger } as never, record, true);
+    snapshot.cuts.note(0, 3, "cut");
+    assert.equal(onRecord(), { ...record, storeCuts: [{ store: 0, firstSlotIndex: 3 }] });
+    snapshot.forget();
+    snapshot.cuts.note(0, 0, "cut");
+    assert.is(onRecord(), undefined, "one that is gone has no record");
+  } finally {
+    state.close();
+    rmSync(folder, { recursive: true });
+  }
+});
+
 test("a snapshot that an earlier daemon only created is not one that it took", () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-taker-"));
   const state = new StateDirectory(folder);

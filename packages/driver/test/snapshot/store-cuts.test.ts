@@ -6,17 +6,35 @@ import type { Tracker } from "../../dist/tracker/tracker.js";
 
 const AREA = "cc10a0c0-0d4c-4f5c-8f3e-0f6e0f0f0001" as AreaId;
 const TRACKER = { id: 5, reactor: 1, device: "/dev/mapper/data" } as Tracker;
+const NOBODY = new Map<number, { tracker: Tracker; area: { id: AreaId } }>();
 
-test("an area that continues later is told once of each store, however often its loss was noted", async () => {
+type Left = ConstructorParameters<typeof StoreCuts>[0]["left"];
+
+function cutsOf(members = NOBODY, left?: Left) {
   const told: unknown[] = [];
+  /** What is on record, each time that it was written. */
+  const saved: unknown[] = [];
+  const answers: { done(): void; fail(error: Error): void }[] = [];
   const request = async (_reactor: number, { store, firstSlotIndex }: Record<string, number>) => {
     told.push([store, firstSlotIndex]);
+    if (members.size > 0) {
+      await new Promise<void>((done, fail) => void answers.push({ done, fail }));
+    }
   };
-  const cuts = new StoreCuts({
+  const cuts: StoreCuts = new StoreCuts({
     reactors: { request } as never,
     logger: { error: () => undefined } as never,
-    ...{ snapshot: "a", members: new Map() },
+    ...{ snapshot: "a", members: members as never, left },
+    save: () => saved.push(cuts.record.storeCuts),
   });
+  return { cuts, told, saved, answers };
+}
+
+const MEMBERS = new Map([[5, { tracker: TRACKER, area: { id: AREA, map: {} as never } }]]);
+const settled = () => new Promise((done) => setImmediate(done));
+
+test("an area that continues later is told once of each store, however often its loss was noted", async () => {
+  const { cuts, told } = cutsOf();
   cuts.note(1, 7, "cut");
   for (let second = 0; second < 1000; second++) cuts.note(0, 0, "unwritten");
   cuts.note(1, 3, "cut");
@@ -27,6 +45,44 @@ test("an area that continues later is told once of each store, however often its
     [1, 3],
     [0, 0],
   ]);
+});
+
+test("a loss is on record until all maps have it", async () => {
+  const { cuts, saved, answers } = cutsOf(MEMBERS);
+  cuts.note(0, 4, "unwritten");
+  assert.equal(saved, [[{ store: 0, firstSlotIndex: 4 }]]);
+  cuts.note(1, 0, "cut");
+  answers[0]?.done();
+  await settled();
+  assert.is(saved.length, 2, "another one is not marked yet");
+  answers[1]?.done();
+  await settled();
+  assert.equal(saved.slice(2), [undefined]);
+});
+
+test("where a reactor does not answer the next daemon asks its own", async () => {
+  const { cuts, saved, answers } = cutsOf(MEMBERS);
+  cuts.note(0, 0, "unwritten");
+  answers[0]?.fail(new Error("no answer"));
+  await settled();
+  assert.equal(cuts.record, { storeCuts: [{ store: 0, firstSlotIndex: 0 }] });
+  assert.is(saved.length, 1);
+  const next = cutsOf(NOBODY, cuts.record);
+  await next.cuts.tellAll(TRACKER, AREA);
+  assert.equal(next.told, [[0, 0]]);
+  assert.equal(next.cuts.record, cuts.record, "other members are not added yet");
+  next.cuts.membersReattached();
+  assert.equal(next.cuts.record, {});
+});
+
+test("a loss that is noted while members are added again stays until they have answered", async () => {
+  const { cuts, saved, answers } = cutsOf(MEMBERS, {});
+  cuts.note(0, 2, "cut");
+  cuts.membersReattached();
+  assert.equal(cuts.record, { storeCuts: [{ store: 0, firstSlotIndex: 2 }] });
+  answers[0]?.done();
+  await settled();
+  assert.equal(saved.at(-1), undefined);
 });
 
 test.run();
