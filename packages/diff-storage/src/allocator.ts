@@ -231,6 +231,11 @@ export class SlotAllocator {
     return () => void this.#listeners.delete(listener);
   }
 
+  /** Looks now at what is looked at each second; see onCut. */
+  async look(): Promise<void> {
+    await Promise.all(this.#spaces.map((space) => this.#cutWatch.look(space)));
+  }
+
   /** Sizes, use and forecast at this moment. */
   stats(): DiffStorageStats {
     const bytes = (slots: number): number => slots * this.slotBytes;

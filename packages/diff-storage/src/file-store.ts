@@ -58,6 +58,8 @@ export class FileStore implements Store {
   #removePath: string | undefined;
   #system: StoreSystem;
   #fileSystem: number | undefined;
+  /** Another open file of the same. */
+  #askedFile: FileHandle | undefined;
   #renaming: Promise<void> | undefined;
   #closed = false;
 
@@ -78,6 +80,15 @@ export class FileStore implements Store {
   /** Whether others can open the same file or device by a name. */
   get named(): boolean {
     return STORE_KINDS[this.kind].isNamed || this.#removePath !== undefined;
+  }
+
+  /**
+   * That writes were lost each open file is told once, by whatever comes first. So it is asked by one of its own: syncs,
+   * and writes that are synced, by `fd` would take that from it, or it from them. Where there can be none it is `fd`.
+   */
+  async prepareToAsk(): Promise<void> {
+    if (this.#system.hasLostWrites === undefined) return;
+    this.#askedFile = await open(`/proc/self/fd/${this.fd}`, "r").catch(() => undefined);
   }
 
   /** Reads size and device from the descriptor. */
@@ -133,7 +144,7 @@ export class FileStore implements Store {
     if (this.#system.hasLostWrites === undefined) return false;
     // Others who read a file meanwhile can make direct I/O look as if something had been lost.
     if (this.directIo && (await this.#typeOfFileSystem()) !== BTRFS) return false;
-    return this.#system.hasLostWrites(this.fd);
+    return this.#system.hasLostWrites(this.#askedFile?.fd ?? this.fd);
   }
 
   /** By the descriptor: the name can be removed, or lead elsewhere by now. -1 where it is not told. */
@@ -181,6 +192,7 @@ export class FileStore implements Store {
     if (this.#removePath !== undefined && !keepNamedFile) {
       await unlink(this.#removePath).catch(() => undefined);
     }
+    await this.#askedFile?.close();
     if (typeof this.#handle === "number") await closeDescriptor(this.#handle);
     else await this.#handle.close();
   }

@@ -83,6 +83,7 @@ export async function openStore(path: string, options: OpenStoreOptions): Promis
   const store = new FileStore({ ...parts, removePath: named ? filePath : undefined });
   try {
     await prepare(store, absolute, slotBytes, options);
+    await store.prepareToAsk();
   } catch (error) {
     await store.close(options.reopen === true);
     throw error;

@@ -150,6 +150,11 @@ export class DiffStorage {
     return this.#allocator.onChange(listener);
   }
 
+  /** See `SlotAllocator.look`. */
+  look(): Promise<void> {
+    return this.#allocator.look();
+  }
+
   /** I/O of the caller's own, by a store's descriptor, which may outlast its patience: close() waits for it. */
   track<Result>(io: Promise<Result>): Promise<Result> {
     const ended = io.then(

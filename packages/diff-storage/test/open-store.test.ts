@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import {
   chmodSync,
   existsSync,
+  fstatSync,
   openSync,
   readdirSync,
   readSync,
@@ -48,6 +49,25 @@ async function checkReadsBack(store: Store): Promise<void> {
   }
   assert.ok((await store.availableBytes()) !== 0);
 }
+
+test("lost writes are asked for by an open file that nothing is written or synced by", () =>
+  withDirectory(async (directory) => {
+    const before = openDescriptors();
+    const asked: number[] = [];
+    const hasLostWrites = async (fd: number): Promise<boolean> => {
+      asked.push(fd);
+      return false;
+    };
+    const options = { ...withSystem({ hasLostWrites }), directIo: "never" } as const;
+    const store = await openStore(directory, options);
+    assert.is(await store.hasLostWrites?.(), false);
+    const [fd] = asked as [number];
+    assert.is.not(fd, store.fd);
+    const [its, other] = [fstatSync(store.fd), fstatSync(fd)];
+    assert.equal([its.dev, its.ino], [other.dev, other.ino]);
+    await store.close(false);
+    assert.is(openDescriptors(), before);
+  }));
 
 test("a directory gets an unnamed file that vanishes", () =>
   withDirectory(async (directory) => {

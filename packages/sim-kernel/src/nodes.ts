@@ -27,6 +27,8 @@ export class FileSystem {
   /** Lost with the power, as tmpfs is. */
   readonly isVolatile: boolean;
   capacityBytes: number = 2 ** 40;
+  /** As statfs(2) has it: that of ext4. */
+  type: number = 0xef53;
   /** Stands for what a sync of a directory writes. */
   readonly names: CachedBytes;
   readonly #random: Random;

@@ -45,7 +45,7 @@ export function bigStatusOf(node: Node): BigIntStats {
 export function fsStatusOf({ fs }: Node): StatsFs {
   const blocks = fs.capacityBytes / BLOCK_BYTES;
   return {
-    type: 0xef53,
+    type: fs.type,
     bsize: BLOCK_BYTES,
     blocks,
     bfree: blocks,

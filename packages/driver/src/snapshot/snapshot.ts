@@ -398,6 +398,8 @@ export class Snapshot {
 
   /** The journal of an area cannot be written; writes wait. */
   failJournals(errno: number): Promise<void> {
+    // It may be a store that was not synced: then the kernel tells no later daemon of what is lost there.
+    void this.#storage?.look();
     return this.#giveUpPersistence(errnoName(errno));
   }
 

@@ -12,6 +12,7 @@ import { DEVICE, type World, within } from "./tracking-world.js";
 
 const DEVICES = [DEVICE, "/dev/sdb"];
 const STORE = "/var/tmp";
+const FUSE = 0x6573_5546;
 const BYTES = 4096;
 const [OLD, NEW] = [5, 9];
 const SYNC_MS = 40;
@@ -38,6 +39,21 @@ function fileAt({ machine: { tree } }: World, path: string): RegularFile {
   const node = tree.node(path, "open");
   assert.instance(node, RegularFile);
   return node as RegularFile;
+}
+
+/** @returns whether anybody was told of it */
+function loseCached(world: World): () => boolean {
+  const [store] = world.machine.files.readdir(STORE);
+  const file = fileAt(world, `${STORE}/${store}`);
+  file.failWriteback();
+  const take = file.takeError.bind(file);
+  let isTold = false;
+  file.takeError = (open) => {
+    const error = take(open);
+    isTold ||= error < 0;
+    return error;
+  };
+  return () => isTold;
 }
 
 test("a store's write error ends the persistence of all members before a write goes on", () =>
@@ -111,17 +127,8 @@ test("a kill right after the kernel told of the loss leaves it to the next daemo
     await world.run(write(world, front, OLD));
     await world.take();
     await world.run(write(world, front, NEW));
-    const [store] = machine.files.readdir(STORE);
-    const file = fileAt(world, `${STORE}/${store}`);
-    file.failWriteback();
-    const take = file.takeError.bind(file);
-    let isTold = false;
-    file.takeError = (open) => {
-      const error = take(open);
-      isTold ||= error < 0;
-      return error;
-    };
-    while (!isTold) await machine.sleep(0.01);
+    const isTold = loseCached(world);
+    while (!isTold()) await machine.sleep(0.01);
     world.kill();
     await machine.settle();
     await world.start();
@@ -129,6 +136,57 @@ test("a kill right after the kernel told of the loss leaves it to the next daemo
     const user = machine.user(snapshots[0]?.devices[0]?.image as string);
     assert.match(await world.run(user.read(0, BYTES).then(String, String)), "EIO");
     user.close();
+  }));
+
+test("a loss that the sync of a journal's commit meets is on record before the next look", () =>
+  within(async (world) => {
+    const { machine } = world;
+    withoutDirectIo(world);
+    await world.attach();
+    const { trackers } = await world.run(world.driver.status());
+    const front = trackers[0]?.front as string;
+    await world.run(write(world, front, OLD));
+    await world.take(true);
+    const { medium } = machine.disksFs;
+    medium.fault = ({ kind }) => (kind === "sync" ? { delayMs: SYNC_MS } : undefined);
+    const writing = write(world, front, NEW);
+    await machine.sleep(SYNC_MS / 2);
+    const isTold = loseCached(world);
+    await world.run(writing);
+    assert.ok(isTold());
+    medium.fault = undefined;
+    world.kill();
+    await machine.settle();
+    await world.start();
+    const { snapshots } = await world.run(world.driver.status());
+    const user = machine.user(snapshots[0]?.devices[0]?.image as string);
+    // The copy was made again, or its block is lost.
+    const first = user.read(0, BYTES).then(([byte]) => String(byte), String);
+    assert.match(await world.run(first), new RegExp(`^${OLD}$|EIO`));
+    user.close();
+  }));
+
+test("a look at a store of a file system in user space takes no error from its journal's sync", () =>
+  within(async (world) => {
+    const { machine } = world;
+    withoutDirectIo(world);
+    await world.attach();
+    const { trackers } = await world.run(world.driver.status());
+    const front = trackers[0]?.front as string;
+    await world.run(write(world, front, OLD));
+    // It may keep what came through an open file until that one is synced.
+    machine.disksFs.type = FUSE;
+    await world.take(true);
+    const { medium } = machine.disksFs;
+    medium.fault = ({ kind }) => (kind === "sync" ? { delayMs: NOTICED_MS } : undefined);
+    const writing = write(world, front, NEW);
+    await machine.sleep(1);
+    const isTold = loseCached(world);
+    while (!isTold()) await machine.sleep(1);
+    await world.run(writing);
+    medium.fault = undefined;
+    const { snapshots } = await world.run(world.driver.status());
+    assert.is(snapshots[0]?.persistent, false, "its journal would tell of what is not there");
   }));
 
 test("an original's write error that a take meets is told to who flushes its front", () =>
