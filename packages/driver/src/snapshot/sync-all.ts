@@ -1,49 +1,48 @@
 /** Syncs files to their media, concurrently and in bounded time. */
 import { fdatasync } from "node:fs";
+import type { FileHandle } from "node:fs/promises";
 import { promisify } from "node:util";
 import { ETIMEDOUT } from "@blksnap/errors";
 import { bounded } from "@blksnap/uring";
 import { openToSync } from "../system/open-again.js";
-
-/** As fdatasync(2). */
-type Sync = (fd: number) => Promise<void>;
 
 export interface SyncedFile {
   readonly path: string;
   readonly fd: number;
 }
 
-const syncSame: Sync = promisify(fdatasync);
-/** Who flushes the same device through its front must be told of what could not be written, too. */
-const syncFile: Sync = async (fd) => {
-  const again = await openToSync(fd);
-  try {
-    await (again?.datasync() ?? syncSame(fd));
-  } finally {
-    await again?.close();
-  }
-};
+/** How it is done; replaceable in tests. */
+export interface Syncing {
+  /** As openToSync(): who flushes the same device through its front must be told of what could not be written, too. */
+  readonly open: (fd: number) => Promise<Pick<FileHandle, "datasync" | "close"> | undefined>;
+  /** As fdatasync(2), of what was not opened again. */
+  readonly sync: (fd: number) => Promise<void>;
+}
+
+const SYSTEM: Syncing = { open: openToSync, sync: promisify(fdatasync) };
 /** Each keeps a thread, of the few that all calls on files share: one that hangs is not asked a second time. */
 const unanswered = new WeakSet<SyncedFile>();
 
-async function syncOne(file: SyncedFile, sync: Sync): Promise<void> {
+async function ask<Answer>(file: SyncedFile, call: () => Promise<Answer>): Promise<Answer> {
   unanswered.add(file);
   try {
-    await sync(file.fd);
+    return await call();
   } finally {
     unanswered.delete(file);
   }
 }
 
 /**
- * One that does not answer may be synced later: its descriptor can be closed meanwhile. Until then it fails at once.
- * @throws the error of open(2) or fdatasync(2); Error ETIMEDOUT
+ * Of each file at once.
+ * @param undo takes back what comes where another one has failed, or too late
+ * @throws Error ETIMEDOUT; as `call` does
  */
-export async function syncAll(
+async function askAll<Answer>(
   files: readonly SyncedFile[],
-  timeoutMs: number,
-  sync: Sync = syncFile,
-): Promise<void> {
+  call: (file: SyncedFile, index: number) => Promise<Answer>,
+  { what, timeoutMs }: { what: string; timeoutMs: number },
+  undo: (answer: Answer) => void = () => undefined,
+): Promise<Answer[]> {
   const late = (why: string): Error => {
     const hung = files.filter((file) => unanswered.has(file)).map(({ path }) => path);
     const message = `${hung.join(", ")} ${why}`;
@@ -52,6 +51,41 @@ export async function syncAll(
   if (files.some((file) => unanswered.has(file))) {
     throw late("has not answered an earlier flush yet");
   }
-  const synced = Promise.all(files.map((file) => syncOne(file, sync)));
-  await bounded(synced, timeoutMs, () => late(`is not synced in ${timeoutMs} ms`));
+  const answers = files.map((file, index) => ask(file, () => call(file, index)));
+  try {
+    return await bounded(Promise.all(answers), timeoutMs, () =>
+      late(`is not ${what} in ${timeoutMs} ms`),
+    );
+  } catch (error) {
+    for (const answer of answers) answer.then(undo, () => undefined);
+    throw error;
+  }
+}
+
+/**
+ * Opens files, to be synced while their writers wait: opening one that hangs must not keep them. One that does not answer
+ * may be synced later: its descriptor can be closed meanwhile. Until then it fails at once.
+ * @param work given what syncs them all; that throws the error of fdatasync(2), or Error ETIMEDOUT
+ * @param timeoutMs for each of opening and syncing
+ * @throws the error of open(2); Error ETIMEDOUT; as `work` does
+ */
+export async function whileOpenToSync<Value>(
+  files: readonly SyncedFile[],
+  timeoutMs: number,
+  work: (sync: () => Promise<void>) => Promise<Value>,
+  { open, sync }: Syncing = SYSTEM,
+): Promise<Value> {
+  type Opened = Awaited<ReturnType<Syncing["open"]>>;
+  // It ends when what was asked of it has.
+  const close = (opened: Opened): void => void opened?.close().catch(() => undefined);
+  const opening = { what: "opened", timeoutMs };
+  const opened = await askAll(files, ({ fd }) => open(fd), opening, close);
+  try {
+    return await work(async () => {
+      const call = ({ fd }: SyncedFile, index: number) => opened[index]?.datasync() ?? sync(fd);
+      await askAll(files, call, { what: "synced", timeoutMs });
+    });
+  } finally {
+    for (const one of opened) close(one);
+  }
 }

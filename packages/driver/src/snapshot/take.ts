@@ -31,7 +31,9 @@ import { canRename } from "./hidden-store.js";
 import { closeMember, hasLost, type Member, openImage } from "./member.js";
 import type { Snapshot } from "./snapshot.js";
 import { markStore } from "./store-mark.js";
-import { syncAll } from "./sync-all.js";
+import { whileOpenToSync } from "./sync-all.js";
+
+type Sync = () => Promise<void>;
 
 /** Takes the snapshot. @throws ControlError; then the snapshot is "created" as before */
 export async function takeSnapshot(
@@ -52,7 +54,9 @@ export async function takeSnapshot(
     if (snapshot.persistence.isOn && !canRename(snapshot)) await markStore(context, snapshot);
     snapshot.save();
     faultPoint("take.areas-recorded");
-    snapshot.stallUs = await context.freezes.run(() => switchAll(context, snapshot, options));
+    snapshot.stallUs = await whileOriginalsOpen(context, snapshot, (sync) =>
+      context.freezes.run(() => switchAll(context, snapshot, sync, options)),
+    );
     faultPoint("take.thawed");
     // Numbers that the caller hears of are on record.
     for (const { tracker } of members) await tracker.commitJournal();
@@ -183,6 +187,7 @@ async function prepareArea(
 async function switchAll(
   context: DriverContext,
   snapshot: Snapshot,
+  syncOriginals: Sync,
   { requireFreeze = false }: SnapshotTakeOptions,
 ): Promise<number> {
   const { logger, holdTimeoutMs: holdMs } = context;
@@ -194,7 +199,7 @@ async function switchAll(
     await freeze.freeze(fronts, context.freezeTimeoutMs);
     faultPoint("take.frozen");
     const stalls = await whileNoneRotates(members, holdMs, () =>
-      holdAndSwitch(context, snapshot, members),
+      holdAndSwitch(context, syncOriginals, members),
     );
     faultPoint("take.switched");
     freeze.assertHeld();
@@ -242,7 +247,7 @@ function inTurn<Value>(
 
 async function holdAndSwitch(
   context: DriverContext,
-  snapshot: Snapshot,
+  syncOriginals: Sync,
   members: readonly Member[],
 ): Promise<number[]> {
   const { reactors, holdTimeoutMs: deadlineMs } = context;
@@ -263,7 +268,12 @@ async function holdAndSwitch(
     });
   }
   faultPoint("take.held");
-  if (snapshot.persistence.isOn) await syncOriginals(context, members);
+  try {
+    await syncOriginals();
+  } catch (error) {
+    await releaseAll(context, members);
+    throw notSynced(error);
+  }
   const switched = await Promise.allSettled(members.map((member) => switchMember(context, member)));
   const stalls: number[] = [];
   for (const result of switched) {
@@ -287,19 +297,31 @@ function switchMember(
 }
 
 /**
- * What is only in the originals' write caches at the instant would be gone after a power cut, and the
- * image with it. Writes are held no longer than the bound, so later it would be of no use.
+ * What is only in the originals' write caches at the instant would be gone after a power cut, and the image of a
+ * persistent snapshot with it. Writes are held no longer than the bound, so later it would be of no use.
  */
-async function syncOriginals(context: DriverContext, members: readonly Member[]): Promise<void> {
+async function whileOriginalsOpen<Value>(
+  { holdTimeoutMs }: DriverContext,
+  { persistence, members }: Snapshot,
+  work: (syncOriginals: Sync) => Promise<Value>,
+): Promise<Value> {
+  if (!persistence.isOn) return work(async () => undefined);
+  const originals = [...members.values()].map(({ tracker }) => tracker.backing);
+  let isOpen = false;
   try {
-    const originals = members.map(({ tracker }) => tracker.backing);
-    await syncAll(originals, context.holdTimeoutMs);
+    return await whileOpenToSync(originals, holdTimeoutMs, (sync) => {
+      isOpen = true;
+      return work(sync);
+    });
   } catch (error) {
-    await releaseAll(context, members);
-    const { code: errnoName = "EIO", message } = error as NodeJS.ErrnoException;
-    const what = `an original could not be synced: ${message}`;
-    throw new ControlError("TAKE_FAILED", what, { cause: error, errnoName });
+    throw isOpen ? error : notSynced(error);
   }
+}
+
+function notSynced(error: unknown): ControlError {
+  const { code: errnoName = "EIO", message } = error as NodeJS.ErrnoException;
+  const what = `an original could not be synced: ${message}`;
+  return new ControlError("TAKE_FAILED", what, { cause: error, errnoName });
 }
 
 async function releaseAll(context: DriverContext, members: readonly Member[]): Promise<void> {

@@ -8,7 +8,7 @@ const { JournalIo } = await import("../../../data-plane/dist/journal-io.js");
 const { MediumWork } = await import("../../dist/records/medium-work.js");
 const { TrackerPersistence } = await import("../../dist/records/tracker-persistence.js");
 const { Registry } = await import("../../dist/registry.js");
-const { syncAll } = await import("../../dist/snapshot/sync-all.js");
+const { whileOpenToSync } = await import("../../dist/snapshot/sync-all.js");
 
 const always = (() => true) as never;
 
@@ -50,7 +50,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
       replace(Registry.prototype, "intact", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
           const tracker = (await original.apply(this, words)) as Pick<Tracker, "backing">;
-          await syncAll([tracker.backing], SYNC_TIMEOUT_MS);
+          await whileOpenToSync([tracker.backing], SYNC_TIMEOUT_MS, (sync) => sync());
           return tracker;
         };
       }),

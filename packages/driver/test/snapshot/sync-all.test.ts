@@ -3,7 +3,7 @@ import { closeSync } from "node:fs";
 import { createMemoryFile } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type SyncedFile, syncAll } from "../../dist/snapshot/sync-all.js";
+import { type SyncedFile, type Syncing, whileOpenToSync } from "../../dist/snapshot/sync-all.js";
 
 const LONG_MS = 600_000;
 
@@ -16,6 +16,16 @@ async function failureOf(work: Promise<void>): Promise<NodeJS.ErrnoException | u
     () => undefined,
     (error: NodeJS.ErrnoException) => error,
   );
+}
+
+/** Of files that are not opened again. */
+function syncAll(
+  files: readonly SyncedFile[],
+  timeoutMs: number,
+  sync?: Syncing["sync"],
+): Promise<void> {
+  const syncing = sync && { open: async () => undefined, sync };
+  return whileOpenToSync(files, timeoutMs, (syncThem) => syncThem(), syncing);
 }
 
 test("files are synced, all of them, and one that fails is told", async () => {
@@ -60,6 +70,36 @@ test("a hanging flush occupies one thread, however often it is tried, and its la
   await new Promise(setImmediate);
   await syncAll([hung], LONG_MS, async (fd) => void asked.push(fd));
   assert.equal(asked, [3, 3]);
+});
+
+test("what is opened is closed, however late, and nothing is synced where one cannot be opened", async () => {
+  const told: string[] = [];
+  let answer = (): void => undefined;
+  const open = async (fd: number) => {
+    if (fd === 4) {
+      await new Promise<void>((done) => {
+        answer = done;
+      });
+    }
+    if (fd === 5) throw new Error("not to be opened");
+    return {
+      datasync: async () => void told.push(`sync ${fd}`),
+      close: async () => void told.push(`close ${fd}`),
+    };
+  };
+  const sync = async (): Promise<void> => undefined;
+  const using = (fds: number[]) =>
+    failureOf(whileOpenToSync(fds.map(fileOf), 20, async (syncThem) => syncThem(), { open, sync }));
+  assert.is(await using([3, 6]), undefined);
+  assert.equal(told.splice(0), ["sync 3", "sync 6", "close 3", "close 6"]);
+  assert.is((await using([3, 4]))?.message, "/dev/of-4 is not opened in 20 ms");
+  assert.equal(told.splice(0), ["close 3"]);
+  answer();
+  await new Promise(setImmediate);
+  assert.equal(told.splice(0), ["close 4"]);
+  assert.is((await using([3, 5]))?.message, "not to be opened");
+  await new Promise(setImmediate);
+  assert.equal(told, ["close 3"]);
 });
 
 test.run();
