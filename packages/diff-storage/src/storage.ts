@@ -173,11 +173,17 @@ export class DiffStorage {
 
   /**
    * Ends growth and answers who waits with "full": nothing of this changes the stores any more, which stay
-   * open. Answers whether that is so within the time; a growth in flight can still change its store if not.
+   * open. Answers whether that is so within the time; a growth in flight, or what track() has, can still change its store
+   * if not.
    */
   rest(timeoutMs: number): Promise<boolean> {
     this.#allocator.stop();
-    return within(this.#allocator.idle(), timeoutMs, this.#clock);
+    return within(this.#idle(), timeoutMs, this.#clock);
+  }
+
+  async #idle(): Promise<void> {
+    await this.#allocator.idle();
+    await Promise.all(this.#tracked);
   }
 
   /**
@@ -197,8 +203,7 @@ export class DiffStorage {
     checkInteger("timeoutMs", timeoutMs, 0, 3_600_000);
     this.#allocator.stop();
     // A descriptor must not be closed, and its number reused, under an operation that names it.
-    const closed = this.#allocator.idle().then(async () => {
-      await Promise.all(this.#tracked);
+    const closed = this.#idle().then(async () => {
       for (const store of this.stores) await store.close(options.keepNamedFiles === true);
     });
     return within(closed, timeoutMs, this.#clock);

@@ -322,6 +322,7 @@ test("close is bounded; a store with a hanging growth is closed when that ends",
     for (let i = 0; i < 16; i++) storage.allocateExtent(16);
     while (release === undefined) await new Promise((done) => setTimeout(done, 1));
     const hold = setTimeout(() => undefined, 60_000);
+    assert.is(await storage.rest(30), false, "it can still change its store");
     assert.is(await storage.close({ timeoutMs: 30 }), false);
     assert.is(openDescriptors(), before);
     release();
@@ -336,6 +337,7 @@ test("a store that a caller's own write still names is closed when that ends", (
     let fail: ((why: Error) => void) | undefined;
     const write = storage.track(new Promise<void>((_, reject) => (fail = reject)));
     const hold = setTimeout(() => undefined, 60_000);
+    assert.is(await storage.rest(30), false, "it can still change its store");
     assert.is(await storage.close({ timeoutMs: 30 }), false);
     assert.is(openDescriptors(), before);
     fail?.(new Error("no answer"));
