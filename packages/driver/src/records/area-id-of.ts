@@ -1,11 +1,10 @@
 /**
- * Which diff area is a member's. The area's id names its map in the state directory and its journal in the
- * persistent one (see file-names.ts), is in the header of both, in the entries of the tracker's journal that
- * concern the area, and in the records of its snapshot.
+ * Which diff area a member has. The area's id names its map in the state directory and its journal in the persistent
+ * directory (see file-names.ts); it is in the header of both, in the entries of the tracker's journal that concern the
+ * area, and in the records of its snapshot.
  *
- * Daemons before had area-SNAPSHOT-TRACKER as the map, with no id in it, and a journal with a uuid of its
- * own. Such an area has the journal's uuid as its id, or one that is made from the map's name: each daemon
- * that finds it gives it the same.
+ * Older daemons named the map area-SNAPSHOT-TRACKER, without an id in it, and gave the journal a uuid of its own. Such
+ * an area has the journal's uuid as its id, or one derived from the map's name, so that every daemon gives it the same.
  */
 import { createHash } from "node:crypto";
 import type { AreaId } from "@blksnap/data-plane";

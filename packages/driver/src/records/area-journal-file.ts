@@ -1,17 +1,17 @@
 /**
- * The journal of a diff area on the medium, named by the area's id: made with a take or from a map that
- * lives, loaded after a power cut. A reactor appends to it; here its log is made longer, or anew when much of
- * it is superseded.
+ * The journal of a diff area on the medium, named by the area's id: made with a take or from an existing map, loaded
+ * after a power cut. A reactor appends to it; this class makes its log longer, or renews the journal when much of it is
+ * superseded.
  *
  * ```
- *   renewal   draft ─▶ reactor: commits go to both, and with them all that the map has
- *                                     │ that is complete
+ *   renewal   draft ─▶ reactor: commits go to both, and the whole map to the draft
+ *                                     │ complete
  *                      old handle ◀── publish (rename) ──▶ reactor: only the new one
  * ```
  *
- * A log is renewed when it is more than twice as long as it began, and at least half a MiB. So it is never
- * longer than a few MiB and some ten times what its map takes as entries (area-encoder.ts): at most 35 bytes for
- * each 128 KiB of chunks in use.
+ * A log is renewed when it is more than twice as long as at its beginning, and at least half a MiB. So it never exceeds
+ * a few MiB plus about ten times the entries of its map (area-encoder.ts): at most 35 bytes for each 128 KiB of chunks
+ * in use.
  */
 import type { FileHandle } from "node:fs/promises";
 import type {
@@ -49,21 +49,21 @@ import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
 
 const LOG_BYTES = 2 ** 20;
 const GROWTH_MAX_BYTES = 2 ** 24;
-/** No map of a device takes so much. */
+/** More than any map of a device takes. */
 const LOG_MAX_BYTES = 2 ** 34;
-/** Entries that are written at a time when a journal is made from a map. */
+/** Entries written at a time when a journal is made from a map. */
 const COPY_ENTRIES = 3000;
 
-/** How the reactor is asked; see messages.ts. */
+/** Requests to the reactor; see messages.ts. */
 export interface AreaJournalRequests {
-  /** Answers when all that the map has is in the successor. */
+  /** Resolves when the whole map is in the successor. */
   compact(location: Omit<LogLocation, "usedSectors">): Promise<MirrorReply>;
   adopt(): Promise<AdoptReply>;
   abandon(): Promise<void>;
   grown(fd: number, logBytes: number): Promise<void>;
 }
 
-/** What a log of so many bytes grows to. @throws Error at its largest size */
+/** The length that a log of so many bytes grows to. @throws Error at its largest size */
 export function grownLogBytes(logBytes: number): number {
   if (logBytes >= LOG_MAX_BYTES) throw new Error("its log has grown to 16 GiB");
   return logBytes + Math.min(logBytes, GROWTH_MAX_BYTES);
@@ -75,9 +75,9 @@ export class AreaJournalFile {
   readonly #setup: JournalSetup;
   #handle: FileHandle;
   #header: JournalHeader;
-  /** That of a renewal, as long as its log can be made longer. */
+  /** The successor during a renewal, as long as its log can still grow. */
   #successor: JournalDraft | undefined;
-  /** It misses commits from here on, even where it was complete before. */
+  /** The successor misses commits from here on, even if it was complete before. */
   #isAbandoned = false;
   #renewal: Promise<void> | undefined;
   #logGrowth: Promise<void> = Promise.resolve();
@@ -107,8 +107,8 @@ export class AreaJournalFile {
   }
 
   /**
-   * Makes a journal that has what the map has, in place of an older one of the same name; none: nothing.
-   * Nothing may write the map meanwhile.
+   * Makes a journal with the content of the map, or an empty one without a map; it replaces one of the same name. Nothing
+   * may write the map meanwhile.
    * @throws the error of open(2) or write(2)
    */
   static async create(
@@ -131,7 +131,7 @@ export class AreaJournalFile {
   }
 
   /**
-   * As create(), for a new area: one that comes late is removed again.
+   * As create(), for a new area, within a time limit: a journal that is late is removed.
    * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium does not answer; as create()
    */
   static async createInTime(
@@ -148,7 +148,7 @@ export class AreaJournalFile {
     await directory.removeFile(KeptFile.areaJournal.name(this.area));
   }
 
-  /** What the reactor appends with. */
+  /** What the reactor needs to append. */
   get setup(): JournalSetup {
     return this.#setup;
   }
@@ -159,8 +159,8 @@ export class AreaJournalFile {
   }
 
   /**
-   * Does what the reactor says that its journal needs.
-   * @throws Error: the medium fails, and the journal does not continue
+   * Does what the reactor reports that its journal needs.
+   * @throws Error: the medium has failed, and the journal does not continue
    */
   async serve(need: LogNeed, requests: AreaJournalRequests): Promise<void> {
     if (this.#isClosed) return;
@@ -175,14 +175,14 @@ export class AreaJournalFile {
   }
 
   /**
-   * Nothing appends any more. Ends when nothing here writes to it either.
+   * Call it when nothing appends any more. Resolves when nothing here writes to the journal either.
    * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium does not answer
    */
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
     const served = Promise.allSettled([this.#renewal, this.#logGrowth]);
-    // Where the medium answers later it is closed then.
+    // If the medium answers later, it is closed then.
     const closed = served.then(() => this.#handle.close());
     await bounded(closed, JOURNAL_CLOSE_TIMEOUT_MS, noAnswer);
   }
@@ -192,7 +192,7 @@ export class AreaJournalFile {
     try {
       draft = await JournalDraft.create(this.#path, newJournal(this.#header.id), 0);
     } catch {
-      // No room for two of them: one that is longer does as well.
+      // There is no room for a successor: a longer log will do.
       return this.#growLog(requests);
     }
     this.#successor = draft;
@@ -203,13 +203,13 @@ export class AreaJournalFile {
     const firstSequence = answer?.firstSequence ?? null;
     this.#successor = undefined;
     await this.#successorGrowth;
-    // Given up, or nothing appends any more: the journal before it continues.
+    // Given up, or nothing appends any more: the old journal continues.
     const isOver = this.#isClosed || this.#isAbandoned;
     if (isOver || firstSequence === null) return draft.discard();
     const before = this.#handle;
     this.#handle = await draft.publish(new Uint8Array(0), firstSequence);
     this.#header = headerOf(this.#header.id, draft.logBytes, firstSequence);
-    // A reactor that does not adopt it has said why, or its device has ended.
+    // If a reactor does not adopt it, it has reported why, or its device has ended.
     await requests.adopt().catch(() => undefined);
     await this.#logGrowth.catch(() => undefined);
     await before.close();
@@ -247,10 +247,10 @@ export class AreaJournalFile {
 }
 
 /**
- * Puts what a journal has into an empty map. It may take as long as it makes progress.
- * @param takeMemory called before something is recorded of a chunk of which the map cannot do that yet
- * @throws JournalError; Error, when the entries are not of this device, or the medium does not answer: then
- * the map is not touched any more; the error of open(2)
+ * Replays a journal into an empty map. There is no time limit as long as it makes progress.
+ * @param takeMemory called before anything is recorded of a chunk for which the map has no memory yet
+ * @throws JournalError; Error if the entries belong to another device, or if the medium does not answer, in which case
+ * the map is no longer touched; the error of open(2)
  */
 export async function loadAreaJournal(
   directory: PersistentDirectory,
@@ -287,7 +287,7 @@ function headerOf(id: Uint8Array, logBytes: number, firstSequence: number): Jour
   };
 }
 
-/** Writes all that a map has into a journal that nothing uses yet. */
+/** Writes the whole map into a journal that nothing uses yet. */
 async function copyMap(
   draft: JournalDraft,
   id: Uint8Array,

@@ -1,6 +1,6 @@
 /**
- * Which boots have used a directory for persistent state, as far as it can be known: the last two are in
- * it, by the kernel's boot ids, and the machine's own counters of its boots with them.
+ * Which boots have used a directory for persistent state, as far as that can be known: it contains the kernel's boot
+ * ids of the last two, and the machine's own boot counters.
  */
 
 import {
@@ -11,7 +11,7 @@ import {
 } from "@blksnap/linux-block";
 import { decodeRecord, encodeRecord } from "./record-format.js";
 
-/** What is recorded. */
+/** The content of the record. */
 interface BootsRecord {
   readonly bootId: string;
   readonly previousBootId: string | null;
@@ -20,13 +20,12 @@ interface BootsRecord {
 /** Where the last boots are recorded. */
 export interface BootText {
   read(): Promise<string>;
-  /** Ends when it is on the medium. What is there after a power cut meanwhile must not be believed. */
+  /** Resolves when it is on the medium. After a power cut meanwhile, the content must not be trusted. */
   write(text: string): Promise<void>;
 }
 
 /**
- * Links this boot to the one before. What cannot be read or written breaks the chain here, and at the
- * next boot again.
+ * Links this boot to the previous one. A read or write that fails breaks the chain here, and again at the next boot.
  */
 export async function chainBoot(
   text: BootText,

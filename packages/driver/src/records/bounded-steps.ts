@@ -1,6 +1,6 @@
 /**
- * The outcome of work that continues in steps; the error of `onTimeout` when a step takes longer than
- * `timeoutMs`. From then on `onStep` throws, so that the work ends at its next one.
+ * The outcome of work that proceeds in steps, or the error of `onTimeout` if a step takes longer than `timeoutMs`. From
+ * then on `onStep` throws, so that the work ends at its next step.
  */
 export async function boundedSteps<Value>(
   work: (onStep: () => void) => Promise<Value>,

@@ -1,6 +1,6 @@
 /**
- * The names of all that the daemon keeps in its two directories: what a kind of file is called, and what its
- * name says. Names of records are without the suffix.
+ * The names of all files that the daemon keeps in its two directories: what each kind of file is called, and what its
+ * name tells. Names of records are without the suffix.
  */
 import type { AreaId } from "@blksnap/data-plane";
 import { DRAFT_SUFFIX } from "@blksnap/journal";
@@ -8,14 +8,14 @@ import { DRAFT_SUFFIX } from "@blksnap/journal";
 const UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}";
 const NUMBER = "[0-9]+";
 
-/** A kind of file, which is named by what it is of. */
+/** A kind of file, named by the ids of what it belongs to. */
 export class FileKind<Ids extends readonly (string | number)[]> {
-  /** All names of the kind begin so. */
+  /** All names of the kind begin with it. */
   readonly prefix: string;
   readonly #suffix: string;
   readonly #pattern: RegExp;
 
-  /** @param ids a pattern for each of its ids */
+  /** @param ids a pattern for each of the ids */
   constructor(prefix: string, ids: readonly string[], suffix: string = "") {
     this.prefix = prefix;
     this.#suffix = suffix;
@@ -27,17 +27,17 @@ export class FileKind<Ids extends readonly (string | number)[]> {
     return this.prefix + ids.join("-") + this.#suffix;
   }
 
-  /** The ids in a name; undefined where it is not of this kind. */
+  /** The ids in a name; undefined if the name is not of this kind. */
   idsIn(name: string): string[] | undefined {
     return this.#pattern.exec(name)?.slice(1);
   }
 }
 
-/** In the state directory, on tmpfs. */
+/** Files in the state directory, on tmpfs. */
 export const StateFile = {
   /** Held by the daemon that owns the directory. */
   lock: "lock",
-  /** Record: who left the devices to the next daemon. */
+  /** Record: which daemon left the devices to the next one. */
   handover: "handover",
   /** Record: what is needed to serve a front again. */
   trackerRecord: new FileKind("tracker-", [NUMBER]) as FileKind<[tracker: number]>,
@@ -45,47 +45,47 @@ export const StateFile = {
   cbtMap: new FileKind("cbt-", [NUMBER]) as FileKind<[tracker: number]>,
   /** Record: what is needed to resume a snapshot. */
   snapshotRecord: new FileKind("snapshot-", [UUID]) as FileKind<[snapshot: string]>,
-  /** Map of a diff area, mapped shared. Daemons before had the tracker's number in place of the area. */
+  /** Map of a diff area, mapped shared. Older daemons had the tracker's number in place of the area. */
   areaMap: new FileKind("area-", [UUID, `${UUID}|${NUMBER}`]) as FileKind<
     [snapshot: string, area: AreaId]
   >,
-  /** Store of a snapshot: here where it is in memory, else in the folder that users name. */
+  /** Store of a snapshot: in this directory if it is in memory, else in the folder that the user names. */
   store: new FileKind("blksnap-store-", [UUID, NUMBER]) as FileKind<
     [snapshot: string, index: number]
   >,
-  /** Of the daemon's program, which writes it: what the next one continues with of its configuration. */
+  /** Written by the daemon's program: the configuration that the next daemon continues with. */
   served: "served.json",
-  /** Of the daemon's program, which writes them: what happened, and what status said when it was told last. */
+  /** Written by the daemon's program: what happened, and what status said last. */
   events: "events.log",
   eventsFacts: "events-facts.json",
-  /** Of the daemon's program: which hooks of a take are begun, and to be ended. */
+  /** Written by the daemon's program: hooks of a take that have begun and must be ended. */
   hooksBegun: "hooks.json",
-  /** Record: a node, "major:minor", that is detached and to be attached again. */
+  /** Record: a node, "major:minor", that is detached and has to be attached again. */
   returnRecord: new FileKind("return-", [`${NUMBER}:${NUMBER}`]) as FileKind<[node: string]>,
   /** Locked while the tables of a device-mapper node, "major:minor", may be exchanged. */
   exchange: new FileKind("exchange-", [`${NUMBER}:${NUMBER}`]) as FileKind<[node: string]>,
 } as const;
 
-/** In the persistent directory, on a medium. */
+/** Files in the persistent directory, on a medium. */
 export const KeptFile = {
-  /** Held by the daemon that owns the directory; in it the last two boots in which one did. */
+  /** Held by the daemon that owns the directory; contains the last two boots in which one did. */
   lock: "lock",
-  /** Record: a device, and what it looked like when it was no longer tracked. */
+  /** Record: a device, and its state when tracking ended. */
   trackerRecord: new FileKind("tracker-", [UUID]) as FileKind<[uuid: string]>,
-  /** The changed-block map of a tracker. */
+  /** The CBT map of a tracker. */
   cbtJournal: new FileKind("cbt-", [UUID], ".journal") as FileKind<[uuid: string]>,
   snapshotRecord: new FileKind("snapshot-", [UUID]) as FileKind<[snapshot: string]>,
-  /** Where the old data of one device of a snapshot is; the area's id is in its header, too. */
+  /** The location of the old data of one device of a snapshot; the area's id is in its header, too. */
   areaJournal: new FileKind("area-", [UUID], ".journal") as FileKind<[area: AreaId]>,
 } as const;
 
 export const RECORD_SUFFIX = ".record";
-/** Beside a record in the state directory, for the case that it is damaged. */
+/** A copy of a record in the state directory, in case the record is damaged. */
 export const COPY_SUFFIX = ".record-copy";
-/** Of what takes its name once it is complete: records, and journals by themselves. */
+/** For files that take their name when they are complete: records, and journals. */
 export const UNFINISHED_SUFFIX: string = DRAFT_SUFFIX;
 
-/** The record that a file in the state directory belongs to; undefined where it belongs to none. */
+/** The record that a file in the state directory belongs to; undefined if it belongs to none. */
 export function recordOf(name: string): string | undefined {
   if (name.endsWith(COPY_SUFFIX)) return name.slice(0, -COPY_SUFFIX.length);
   const [tracker] = StateFile.cbtMap.idsIn(name) ?? [];
@@ -94,7 +94,7 @@ export function recordOf(name: string): string | undefined {
   return snapshot === undefined ? undefined : StateFile.snapshotRecord.name(snapshot);
 }
 
-/** A record, or its copy, that its writer did not complete. */
+/** True for a record, or its copy, that was not completed. */
 export function isUnfinishedRecord(name: string): boolean {
   return [RECORD_SUFFIX, COPY_SUFFIX].some((suffix) => name.endsWith(suffix + UNFINISHED_SUFFIX));
 }

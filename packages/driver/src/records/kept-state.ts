@@ -1,5 +1,5 @@
 /**
- * Whether a tracker's state is kept on the medium, and may be written.
+ * Whether a tracker's state is kept on the medium and may be written.
  *
  * ```
  *   kept ──▶ left ──▶ closed
@@ -7,11 +7,11 @@
  * ```
  */
 type State =
-  /** The medium has it. Left: its front is about to go. */
+  /** On the medium. Left: the front is about to go. */
   | { readonly kind: "kept" | "left" }
-  /** It stays on the medium, and nothing more is written. */
+  /** It stays on the medium, and is not written any more. */
   | { readonly kind: "closed" }
-  /** No daemon may find it; what was on its way to the medium is removed when it arrives. */
+  /** No daemon may find it; writes that were in flight to the medium are removed when they arrive. */
   | { readonly kind: "removed"; readonly isClosed: boolean; readonly why: string | undefined };
 
 const NEXT: { readonly [Kind in State["kind"]]: readonly State["kind"][] } = {
@@ -37,17 +37,17 @@ export class KeptState {
     return this.#state.kind === "removed";
   }
 
-  /** Nothing may write to the medium for it any more. */
+  /** Nothing may write it to the medium any more. */
   get isOver(): boolean {
     return this.isClosed || this.isRemoved;
   }
 
-  /** Why it was removed, where it was because of a failure. */
+  /** The failure because of which it was removed, if there was one. */
   get failure(): string | undefined {
     return this.#state.kind === "removed" ? this.#state.why : undefined;
   }
 
-  /** @throws Error when it is closed or removed */
+  /** @throws Error if it is closed or removed */
   leave(): void {
     this.#become({ kind: "left" });
   }
@@ -57,7 +57,7 @@ export class KeptState {
     this.#become(this.isRemoved ? { kind: "removed", isClosed: true, why } : { kind: "closed" });
   }
 
-  /** @param why the failure for which it is removed; absent: as before */
+  /** @param why the failure because of which it is removed; absent: the earlier one, if any */
   remove(why: string | undefined = this.failure): void {
     this.#become({ kind: "removed", isClosed: this.isClosed, why });
   }

@@ -6,11 +6,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { REMOVAL_INTERVAL_MS } from "../time-limits.js";
 import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
 
-/** What is tried until it is done. */
+/** A removal that is repeated until it succeeds. */
 export interface Removing {
-  /** Its first attempt. */
+  /** The first attempt. */
   readonly tried: Promise<void>;
-  /** Rejects with what the last attempt met, when the directory is given up: it is another daemon's from then on. */
+  /** Resolves after success. Rejects with the last error if the directory is given up: it is another daemon's then. */
   readonly done: Promise<void>;
 }
 
@@ -27,7 +27,7 @@ export class LastingRemoval {
     this.#intervalMs = intervalMs;
   }
 
-  /** Why it is not done yet; undefined before it begins, and when it is. */
+  /** The last error; undefined before begin() and after success. */
   get problem(): Error | undefined {
     return this.#problem;
   }
@@ -38,7 +38,7 @@ export class LastingRemoval {
     return { tried, done: this.#untilDone(tried, remove) };
   }
 
-  /** As begin(), till it is done. */
+  /** As begin(), but resolves after success. */
   run(remove: () => Promise<void>): Promise<void> {
     return this.begin(remove).done;
   }

@@ -1,12 +1,12 @@
-/** Memory for what the main thread records in an area's map, before a reactor has it. */
+/** Memory for what the main thread records in an area's map before a reactor has the map. */
 import { readSync, writeSync } from "node:fs";
 import type { DiffAreaMap } from "@blksnap/engine";
 import type { MapFile } from "./state-directory.js";
 
 /**
- * Takes the memory of the chunk's slice: what is there is written again as it is, because a write fails where the
- * state directory is full, and a store would end the process.
- * @throws the error of write(2); Error where it wrote less
+ * Allocates the memory of the chunk's slice by writing its content back: if the state directory is full a write fails,
+ * while a store would end the process.
+ * @throws the error of write(2); Error if it wrote less
  */
 export function takeMapMemory({ name, fd }: MapFile, map: DiffAreaMap, chunk: number): void {
   const slice = map.slices.of(chunk);

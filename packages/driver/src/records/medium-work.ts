@@ -1,4 +1,4 @@
-/** Work on the medium in flight for one record. Nothing else begins with the record until it has ended. */
+/** Work on the medium in flight for one record. Nothing else begins with that record until it has ended. */
 import { bounded } from "@blksnap/uring";
 import { noAnswer, type PersistentDirectory } from "./persistent-directory.js";
 
@@ -15,12 +15,15 @@ export class MediumWork {
     this.#uuid = uuid;
   }
 
-  /** The medium has not answered all of it. */
+  /** True while the medium has not answered everything. */
   get isUnderWay(): boolean {
     return this.#count > 0;
   }
 
-  /** What the medium does not answer in time continues. @throws Error of `onLate` then; else as the work does */
+  /**
+   * Waits within a time limit; late work continues.
+   * @throws the error of `onLate` after the limit; else as the work does
+   */
   inTime<Value>(
     work: Promise<Value>,
     timeoutMs: number = this.#directory.answerTimeoutMs,

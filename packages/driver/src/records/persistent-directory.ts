@@ -1,10 +1,9 @@
 /**
- * Where the state of persistent trackers and snapshots lives: a directory on a medium, which outlives
- * the machine's power.
+ * Where the state of persistent trackers and snapshots lives: a directory on a medium, which survives power cuts.
  *
- * What its files are called, and what is in each, is in file-names.ts.
+ * file-names.ts lists its files and their content.
  *
- * A record (see record-format.ts) is on the medium when its writer is told so, or the one before it is.
+ * When a write of a record (see record-format.ts) returns, the record is on the medium; before, the old one may be.
  */
 
 import { closeSync, constants, mkdirSync, openSync, readdirSync, unlinkSync } from "node:fs";
@@ -23,8 +22,8 @@ import { decodeRecord, encodeRecord } from "./record-format.js";
 import type { FoundRecord } from "./state-directory.js";
 
 /**
- * Looks at a directory for as long as `timeoutMs`, without this process waiting for its medium.
- * @returns 0, or the negative errno of what is wrong: -ETIMEDOUT when there was no answer
+ * Looks at a directory for at most `timeoutMs`, without this process waiting for its medium.
+ * @returns 0, or the negative errno of what is wrong: -ETIMEDOUT if there was no answer
  */
 export type MediumLook = (path: string, timeoutMs: number) => Promise<number>;
 
@@ -32,20 +31,20 @@ const LOCK_BYTES = 512;
 
 export class PersistentDirectory {
   readonly path: string;
-  /** Records of trackers, by uuid, that this daemon uses. */
+  /** Uuids of trackers whose records this daemon uses. */
   readonly inUse: Set<string> = new Set();
-  /** Those with a write that has not ended; its caller may have given up. */
+  /** Those with a write in flight; its caller may have given up. */
   readonly unanswered: Set<string> = new Set();
-  /** Snapshots, by id, that are being removed here. */
+  /** Snapshots that are being removed here, by id. */
   readonly forgetting: Map<string, Removing> = new Map();
-  /** For how long writers wait until a journal that failed is forgotten here. */
+  /** How long writers wait until a journal that failed is forgotten here. */
   readonly giveUpTimeoutMs: number;
-  /** For how long others wait for what is to be on record here. */
+  /** How long other callers wait for a record here. */
   readonly answerTimeoutMs: number;
   readonly #look: MediumLook;
   #lockFd: number | undefined;
   #isClosed = false;
-  /** What inTime() has given up, until it ends. */
+  /** Work that inTime() has given up and that has not ended. */
   readonly #late = new Set<Promise<unknown>>();
   #boot: Promise<BootMark> | undefined;
 
@@ -62,8 +61,8 @@ export class PersistentDirectory {
   }
 
   /**
-   * Whether an earlier daemon may have left something.
-   * @throws ControlError PERSISTENT_STATE_UNUSABLE when the medium does not answer
+   * Whether the directory exists, so that an earlier daemon may have left something.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE if the medium does not answer
    */
   async exists(): Promise<boolean> {
     const status = await this.#look(this.path, this.answerTimeoutMs);
@@ -76,10 +75,10 @@ export class PersistentDirectory {
   }
 
   /**
-   * What comes of work on the medium. Work that is late keeps a thread, of the few that all calls on files share, until it
+   * The outcome of work on the medium. Late work keeps one of the few threads that all file operations share, until it
    * ends.
-   * @param undo takes back what comes too late
-   * @throws ControlError PERSISTENT_STATE_UNUSABLE when nothing comes in time; else as the work does
+   * @param undo undoes the result of late work
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE if it is late; else as the work does
    */
   inTime<Value>(work: Promise<Value>, undo?: (value: Value) => Promise<void>): Promise<Value> {
     return bounded(work, this.answerTimeoutMs, () => {
@@ -97,15 +96,15 @@ export class PersistentDirectory {
   }
 
   /**
-   * For what users may try again and again: the next one would be late, too.
-   * @throws ControlError PERSISTENT_STATE_UNUSABLE while something of inTime() is late
+   * For operations that users may repeat: another one would be late, too.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE while work of inTime() is late
    */
   assertAnswers(): void {
     if (this.#late.size > 0) throw this.#noAnswer();
   }
 
   /**
-   * As assertAnswers(), but what is late has as much time again.
+   * As assertAnswers(), but gives late work the same time again.
    * @throws ControlError PERSISTENT_STATE_UNUSABLE
    */
   async untilAnswered(): Promise<void> {
@@ -113,13 +112,13 @@ export class PersistentDirectory {
   }
 
   /**
-   * Takes possession of the directory, and makes it where there is none; what was not written to its end
-   * is removed. Again: does nothing.
+   * Takes possession of the directory, and creates it if it is missing; unfinished records are removed. If it is owned
+   * already, does nothing.
    * @throws ControlError PERSISTENT_STATE_UNUSABLE, ALREADY_RUNNING
    */
   async own(): Promise<void> {
     if (this.#lockFd !== undefined) return;
-    // From here on this thread asks the medium itself: only one that answers.
+    // From here on this thread accesses the medium itself, so it has to answer.
     await this.exists();
     if (this.#lockFd === undefined) this.#own();
   }
@@ -140,21 +139,21 @@ export class PersistentDirectory {
     this.#removeUnfinished();
   }
 
-  /** What an earlier daemon was about to write: this one writes nothing yet. */
+  /** Removes what an earlier daemon was writing; this one writes nothing yet. */
   #removeUnfinished(): void {
     for (const file of readdirSync(this.path)) {
       if (!file.endsWith(UNFINISHED_SUFFIX)) continue;
       try {
         unlinkSync(this.file(file));
       } catch {
-        // It does no harm: it is replaced, or its removal tried again at the next start.
+        // It does no harm: it will be replaced, or removed at the next start.
       }
     }
   }
 
   /**
-   * This boot, linked to the one before where the directory is owned.
-   * @throws ControlError PERSISTENT_STATE_UNUSABLE when the medium does not answer
+   * This boot, linked to the previous one if the directory is owned.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE if the medium does not answer
    */
   async boot(): Promise<BootMark> {
     if (this.#lockFd === undefined) return UNKNOWN_BOOT;
@@ -165,7 +164,7 @@ export class PersistentDirectory {
     return bounded(this.#boot, this.answerTimeoutMs, () => this.#noAnswer());
   }
 
-  /** In place, as the lock is on the file; a half of it has the wrong checksum. */
+  /** In place, because the file is locked; a torn write has the wrong checksum. */
   async #writeLock(text: string): Promise<void> {
     const handle = await open(this.file(KeptFile.lock), "r+");
     try {
@@ -177,12 +176,12 @@ export class PersistentDirectory {
     }
   }
 
-  /** It was given up: what is in it is another daemon's. */
+  /** True after close(): the content belongs to another daemon. */
   get isClosed(): boolean {
     return this.#isClosed;
   }
 
-  /** Gives the directory up; what is in it stays. */
+  /** Gives up the directory; its content stays. */
   close(): void {
     this.#isClosed = true;
     if (this.#lockFd !== undefined) closeSync(this.#lockFd);
@@ -215,22 +214,22 @@ export class PersistentDirectory {
     return this.removeFile(name + RECORD_SUFFIX);
   }
 
-  /** Removes a file, also from the medium; a missing one is not an error. */
+  /** Removes a file, also from the medium; a missing file is not an error. */
   async removeFile(name: string): Promise<void> {
     const unlessMissing = (error: NodeJS.ErrnoException) => {
       if (error.code !== "ENOENT") throw unusable(this.file(name), error);
     };
     await unlink(this.file(name)).catch(unlessMissing);
-    // One that is not there may have been removed a moment ago, and come back with a power cut.
+    // A missing file may have been removed a moment ago, and return after a power cut.
     await syncDirectory(this.path).catch(unlessMissing);
   }
 
-  /** All records whose names begin so, in order of name. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  /** All records whose names begin with `prefix`, in order of name. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   readRecords(prefix: string): Promise<FoundRecord[]> {
     return this.inTime(this.#readRecords(prefix));
   }
 
-  /** One after the other: each that does not answer keeps a thread of those that others need. */
+  /** One after the other: a read that hangs keeps a thread that others need. */
   async #readRecords(prefix: string): Promise<FoundRecord[]> {
     const records: FoundRecord[] = [];
     for (const file of (await this.names()).sort()) {
@@ -240,7 +239,7 @@ export class PersistentDirectory {
     return records;
   }
 
-  /** Of all files. @throws ControlError PERSISTENT_STATE_UNUSABLE */
+  /** Names of all files. @throws ControlError PERSISTENT_STATE_UNUSABLE */
   async names(): Promise<string[]> {
     try {
       return await readdir(this.path);
@@ -260,12 +259,12 @@ export class PersistentDirectory {
   }
 }
 
-/** For waits that are bounded, because a medium may never answer. */
+/** The error of a wait that is bounded because a medium may never answer. */
 export function noAnswer(): Error {
   return new Error("the medium does not answer");
 }
 
-/** What is wrong with a file of the directory, under its name. */
+/** The error of a file of the directory, with its path. */
 export function unusable(path: string, error: unknown): ControlError {
   const { code, message } = error as NodeJS.ErrnoException;
   return new ControlError("PERSISTENT_STATE_UNUSABLE", `${path}: ${message}`, {
@@ -274,7 +273,7 @@ export function unusable(path: string, error: unknown): ControlError {
   });
 }
 
-/** The lock, which is always there, is read: what the directory itself says may come from memory. */
+/** Reads the lock, which always exists: the directory itself may be answered from memory. */
 async function lookInHelper(path: string, timeoutMs: number): Promise<number> {
   const lock = await readInHelper(join(path, KeptFile.lock), 0, LOCK_BYTES, timeoutMs);
   if (lock !== -ENOENT) return typeof lock === "number" ? lock : 0;

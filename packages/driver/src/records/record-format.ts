@@ -1,20 +1,20 @@
 /**
- * How records are written: one line that names format, version and the SHA-256 of the rest, then JSON.
+ * The format of records: one line with format, version and the SHA-256 of the rest, then JSON.
  */
 import { createHash } from "node:crypto";
 
 const HEADER = /^blksnap-record ([0-9]+) ([0-9a-f]{64})\n/;
-/** Of all that programs before zero copy can continue with. */
+/** The version that programs before zero copy can use. */
 const VERSION = 1;
-/** Of the tracker of a front with zero copy: those programs refuse it by name, and leave the front to one that can. */
+/** For the tracker of a front with zero copy: older programs refuse it by name, and leave the front alone. */
 export const ZERO_COPY_VERSION = 2;
 
-/** What a record's text holds, or why it cannot be used. */
+/** The content of a record, or why it cannot be used. */
 export type DecodedRecord =
   | { readonly value: unknown; readonly problem?: undefined }
   | { readonly problem: string };
 
-/** @param version which programs can use it: VERSION or ZERO_COPY_VERSION */
+/** @param version determines which programs can use it: VERSION or ZERO_COPY_VERSION */
 export function encodeRecord(value: unknown, version: number = VERSION): string {
   const text = JSON.stringify(value);
   return `blksnap-record ${version} ${digest(text)}\n${text}`;

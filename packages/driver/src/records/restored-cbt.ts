@@ -1,14 +1,14 @@
-/** A changed-block map, rebuilt from its journal. */
+/** Rebuilds a CBT map from its journal. */
 import { CbtReplay } from "@blksnap/data-plane";
 import { CbtMap } from "@blksnap/engine";
 
-/** What a journal had; to be put into a new map. */
+/** The content of a journal, to be put into a new map. */
 export interface RestoredCbt {
   readonly checkpoint: Uint8Array;
   readonly entries: readonly (readonly [op: number, a: number, b: number, c: number])[];
 }
 
-/** Puts what a journal had into `buffer`. @throws EngineError, or Error, when it is of another map */
+/** Puts the journal's content into `buffer`. @throws EngineError, or Error, if it belongs to another map */
 export function restoreCbt(buffer: ArrayBufferLike, restored: RestoredCbt): CbtReplay {
   const map = CbtMap.restore(buffer, restored.checkpoint);
   const replay = new CbtReplay(map);

@@ -1,6 +1,6 @@
 /**
- * Records of volumes that are away (tracker/live-returns.ts). Another version, or a hand, may have written what is in the
- * directory: what is not all there is named in the log, and left.
+ * Records of volumes that are away (tracker/live-returns.ts). Another version, or a user, may have written them:
+ * incomplete ones are logged, and left alone.
  */
 import type { LiveNode } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
@@ -11,7 +11,7 @@ const REASONS = ["capacity_changed", "interrupted"] as const;
 /** "major:minor". */
 const NUMBER = /^[0-9]+:[0-9]+$/;
 
-/** Why a new generation begins. */
+/** The reason of the new generation. */
 export type NewGeneration = (typeof REASONS)[number];
 
 export interface AwayRecord {
@@ -20,11 +20,11 @@ export interface AwayRecord {
   readonly front: string;
   readonly reason: NewGeneration;
   readonly since: string;
-  /** Attempts of which no daemon has seen the end; absent in records of older daemons. */
+  /** Attempts that no daemon has seen end; absent in records of older daemons. */
   readonly unended?: number;
 }
 
-/** Those that can be used. */
+/** The usable ones. */
 export function readReturns({
   state,
   logger,

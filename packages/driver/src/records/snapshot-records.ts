@@ -1,4 +1,4 @@
-/** What is kept of persistent snapshots on the medium. */
+/** The records of persistent snapshots on the medium. */
 
 import type { AreaId } from "@blksnap/data-plane";
 import { KeptFile } from "./file-names.js";
@@ -7,31 +7,31 @@ import type { PersistentDirectory } from "./persistent-directory.js";
 import type { SnapshotRecord } from "./records.js";
 
 export interface PersistentMember {
-  /** The tracker's record. */
+  /** Uuid of the tracker's record. */
   readonly tracker: string;
-  /** Its diff area; null before take, absent in records of older daemons, where it is the journal's uuid. */
+  /** Its diff area; null before take; absent in records of older daemons, where the journal's uuid is the area's id. */
   readonly area?: AreaId | null;
   /** The area's journal; null before take. */
   readonly journal: string | null;
-  /** Old data was lost: what exactly, only the map on tmpfs knew. */
+  /** Old data was lost; the map on tmpfs had the details. */
   readonly lost: boolean;
   /** Negative errno of its first lost block; absent without one, and in records of older daemons. */
   readonly errorCode?: number;
 }
 
-/** The snapshot as the daemon keeps it on tmpfs, with names that outlive the daemon for its members. */
+/** The snapshot's record on tmpfs, with names for its members that survive the daemon. */
 export interface PersistentSnapshotRecord {
   readonly snapshot: Omit<SnapshotRecord, "members">;
   readonly members: readonly PersistentMember[];
 }
 
-/** What names all that is kept of a snapshot: its record, here or on the medium. */
+/** Names of all that is kept of a snapshot: from its record, here or on the medium. */
 export interface KeptNames {
   readonly snapshot: Pick<SnapshotRecord, "id">;
   readonly members: readonly { readonly journal?: string | null | undefined }[];
 }
 
-/** Removes all that is kept of a snapshot. */
+/** Removes everything that is kept of a snapshot. */
 export async function forgetSnapshot(
   directory: PersistentDirectory,
   { snapshot, members }: KeptNames,
@@ -43,8 +43,8 @@ export async function forgetSnapshot(
 }
 
 /**
- * As forgetSnapshot(), of one that must not come back: a medium that fails is tried again until it is done. Another
- * daemon's directory is left alone.
+ * As forgetSnapshot(), for a snapshot that must not return: retries until the medium has removed it. Leaves another
+ * daemon's directory alone.
  */
 export function forgetForGood(directory: PersistentDirectory, record: KeptNames): Removing {
   const { id } = record.snapshot;
@@ -58,7 +58,7 @@ export function forgetForGood(directory: PersistentDirectory, record: KeptNames)
   return forgetting;
 }
 
-/** As forgetForGood(), of the journal of an area alone: its image is lost, and others of the snapshot are not. */
+/** As forgetForGood(), for the journal of one area: its image is lost, but others of the snapshot are not. */
 export function forgetAreaForGood(directory: PersistentDirectory, journal: string): Removing {
   return removeForGood(directory, () => directory.removeFile(KeptFile.areaJournal.name(journal)));
 }
@@ -75,8 +75,8 @@ function removeForGood(directory: PersistentDirectory, remove: () => Promise<voi
 }
 
 /**
- * Takes the seals of its stores off a snapshot's record.
- * @param isGivenUp whether it must not be on the medium any more
+ * Removes the seals of a snapshot's stores from its record.
+ * @param isGivenUp true if the record must be removed from the medium
  */
 export async function unsealSnapshot(
   directory: PersistentDirectory,

@@ -1,12 +1,11 @@
 /**
- * Where a daemon's state lives: one directory on tmpfs, which outlives the process but not the
- * machine.
+ * Where a daemon's state lives: one directory on tmpfs, which survives the process but not the machine.
  *
- * What its files are called, and what is in each, is in file-names.ts.
+ * file-names.ts lists its files and their content.
  *
- * A record (see record-format.ts) is replaced by rename, so a reader finds the old one or the new
- * one. Beside it is a copy, in case it is damaged: a front that cannot be served any more leaves its users
- * waiting. Where both are damaged, they are left alone and named; others are not affected.
+ * A record (see record-format.ts) is replaced by rename, so a reader finds the old one or the new one. It has a copy,
+ * in case it is damaged: a front that cannot be served leaves its users waiting. If both are damaged they are reported
+ * and left alone; other records are not affected.
  */
 import { createHash } from "node:crypto";
 import {
@@ -41,12 +40,12 @@ import { type DecodedRecord, decodeRecord, encodeRecord } from "./record-format.
 const { O_RDWR, O_CREAT, O_TRUNC } = constants;
 const writePart = promisify(writeCallback);
 const closeBeside = promisify(closeCallback);
-/** Where a map file says whose it is: at the end of the page that every map begins with. */
+/** Where a map file names its owner: at the end of the first page. */
 const NAME_DIGEST_BYTES = 32;
 const NAME_DIGEST_OFFSET = 4096 - NAME_DIGEST_BYTES;
 const FILL_BYTES = 2 ** 20;
 
-/** A file of maps, to be mapped shared. */
+/** A map's file, to be mapped shared. */
 export interface MapFile {
   readonly name: string;
   readonly fd: number;
@@ -54,8 +53,7 @@ export interface MapFile {
 }
 
 /**
- * A record that was found; `problem` says why it cannot be used, `instead` why its copy is used in its
- * place.
+ * A record that was found; `problem` says why it cannot be used, `instead` why its copy is used instead.
  */
 export type FoundRecord =
   | {
@@ -67,8 +65,8 @@ export type FoundRecord =
   | { readonly name: string; readonly problem: string };
 
 /**
- * What lies above may be used by others, as the socket's folder is by its group: it is not closed to them
- * because this directory is, nor by the umask that the daemon was started with.
+ * Others may use the folders above, as the socket's group does: they stay accessible although this directory is
+ * private, whatever the daemon's umask.
  */
 function makeParent(path: string): void {
   const made = mkdirSync(dirname(resolve(path)), { recursive: true, mode: 0o755 });
@@ -78,7 +76,7 @@ function makeParent(path: string): void {
   }
 }
 
-/** 32 bits that tell devices of daemons with different state directories apart. */
+/** 32 bits that distinguish devices of daemons with different state directories. */
 export function ownerTag(path: string): number {
   const real = existsSync(path) ? realpathSync(path) : resolve(path);
   return createHash("sha256").update(real).digest().readUInt32LE(0);
@@ -86,13 +84,13 @@ export function ownerTag(path: string): number {
 
 export class StateDirectory {
   readonly path: string;
-  /** Tag of this directory on the devices that are on record here. */
+  /** This directory's tag on its devices. */
   readonly owner: number;
   readonly #lockFd: number;
 
   /**
    * Takes possession of the directory.
-   * @throws ControlError ALREADY_RUNNING when another daemon has it; the error of mkdir(2)
+   * @throws ControlError ALREADY_RUNNING if another daemon has it; the error of mkdir(2)
    */
   constructor(path: string) {
     this.path = path;
@@ -105,15 +103,15 @@ export class StateDirectory {
     throw new ControlError("ALREADY_RUNNING", `another blksnapd uses ${path}`);
   }
 
-  /** Gives the directory up; what is in it stays. */
+  /** Gives up the directory; its content stays. */
   close(): void {
     closeSync(this.#lockFd);
   }
 
   /**
-   * Makes an empty (all zero) map file; one of the same name is replaced. The memory of its first `hereBytes` is
-   * taken now: a store into a page that a full tmpfs cannot give would end the process, and the next one
-   * when the request comes again. The calling thread continues meanwhile: a large one takes seconds.
+   * Makes an empty (all zero) map file; it replaces one of the same name. The memory of its first `hereBytes` is
+   * allocated now: a store into a page that a full tmpfs cannot provide would end this process, and the next one when
+   * the request comes again. The calling thread continues meanwhile: a large file takes seconds.
    * @throws ControlError OUT_OF_MEMORY
    */
   async createMap(
@@ -142,18 +140,18 @@ export class StateDirectory {
 
   #assertRoom(lengthBytes: number): void {
     const { blocks, bavail, bsize } = statfsSync(this.path);
-    // A tmpfs without a limit has no blocks at all.
+    // A tmpfs without a limit reports no blocks.
     const isUnlimited = blocks === 0;
     if (isUnlimited || bavail * bsize >= lengthBytes) return;
     throw new Error(`it takes ${lengthBytes} bytes, and ${bavail * bsize} are free`);
   }
 
-  /** Writes into the map whose it is; again, where its header was filled from elsewhere. */
+  /** Writes the owner into the map; repeat it if the header was filled from elsewhere. */
   bindMap({ name, fd }: MapFile): void {
     writeSync(fd, nameDigest(name), 0, NAME_DIGEST_BYTES, NAME_DIGEST_OFFSET);
   }
 
-  /** Opens a map file of an earlier daemon. @throws the error of open(2); Error when it is another's */
+  /** Opens a map file of an earlier daemon. @throws the error of open(2); Error if it has another owner */
   openMap(name: string): MapFile {
     const fd = openSync(join(this.path, name), O_RDWR);
     const found = Buffer.alloc(NAME_DIGEST_BYTES);
@@ -163,14 +161,14 @@ export class StateDirectory {
     throw new Error(`the map ${join(this.path, name)} is damaged, or another device's`);
   }
 
-  /** Closes a map file; it stays. */
+  /** Closes a map file, which stays. */
   closeMap(file: MapFile): void {
     closeSync(file.fd);
   }
 
   /**
-   * Removes and closes a map file; ends when its memory is given back. The last descriptor does that, half a
-   * millisecond for each MiB, so it is closed beside the calling thread.
+   * Removes and closes a map file; resolves when its memory is freed. Closing the last descriptor does that, at half a
+   * millisecond per MiB, so the calling thread does not do it.
    */
   async removeMap(file: MapFile): Promise<void> {
     try {
@@ -180,7 +178,7 @@ export class StateDirectory {
     }
   }
 
-  /** Removes a file; one that is not there is no error. */
+  /** Removes a file; a missing file is not an error. */
   removeFile(name: string): void {
     try {
       unlinkSync(join(this.path, name));
@@ -192,7 +190,7 @@ export class StateDirectory {
   /**
    * Writes or replaces a record.
    * @param version see encodeRecord()
-   * @throws ControlError OUT_OF_MEMORY; the old one is still there
+   * @throws ControlError OUT_OF_MEMORY; the old record is still there
    */
   writeRecord(name: string, value: unknown, version?: number): void {
     const path = join(this.path, name + RECORD_SUFFIX);
@@ -205,7 +203,7 @@ export class StateDirectory {
     this.#writeCopy(name + COPY_SUFFIX, text);
   }
 
-  /** A copy that cannot be written must not stay as it was: it would be believed one day. */
+  /** If the copy cannot be written, the old one must not stay: it could be used one day. */
   #writeCopy(file: string, text: string): void {
     try {
       replaceFile(join(this.path, file), text);
@@ -215,7 +213,7 @@ export class StateDirectory {
   }
 
   removeRecord(name: string): void {
-    // The record last: as long as it is there the copy belongs to it.
+    // The record last: as long as it exists the copy belongs to it.
     this.removeFile(name + COPY_SUFFIX);
     this.removeFile(name + RECORD_SUFFIX);
   }
@@ -230,15 +228,15 @@ export class StateDirectory {
     return recordNames(this.path);
   }
 
-  /** All records whose names begin so, in order of name. */
+  /** All records whose names begin with `prefix`, in order of name. */
   readRecords(prefix: string): FoundRecord[] {
     return readRecords(this.path, prefix);
   }
 }
 
 /**
- * The records of a state directory, of any owner, whose names begin with `prefix`, in order of name; none
- * where there is no directory.
+ * The records of a state directory, of any owner, whose names begin with `prefix`, in order of name; none if the
+ * directory does not exist.
  */
 export function readRecords(directory: string, prefix: string): FoundRecord[] {
   if (!existsSync(directory)) return [];
@@ -266,7 +264,7 @@ function decode(directory: string, name: string, suffix: string): DecodedRecord 
   try {
     const found = decodeRecord(readFileSync(join(directory, name + suffix), "utf8"));
     const id = found.problem === undefined && (found.value as { id?: unknown }).id;
-    // Names end with what they are the name of.
+    // A name ends with the id of what it belongs to.
     return id && !name.endsWith(`-${id}`) ? { problem: `it is that of ${id}` } : found;
   } catch (error) {
     return { problem: (error as Error).message };

@@ -1,17 +1,17 @@
-/** What a tracker's persistence is asked with. */
+/** Options and ports of a tracker's persistence. */
 import type { AdoptReply, MirrorReply } from "@blksnap/data-plane";
 
-/** How the reactor is asked; see messages.ts. */
+/** Requests to the reactor; see messages.ts. */
 export interface JournalRequests {
   mirror(location: { fd: number; logOffsetBytes: number; logBytes: number }): Promise<MirrorReply>;
   adopt(): Promise<AdoptReply>;
 }
 
-/** What is looked up. */
+/** What to look up. */
 export interface PrepareOptions {
-  /** Make a record where there is none. */
+  /** Make a record if there is none. */
   readonly persistent: boolean;
-  /** The record that the device must be that of. */
+  /** The device must be the one of this record. */
   readonly uuid?: string;
   /** See JudgeOptions. */
   readonly trustReboots?: boolean;
@@ -21,6 +21,6 @@ export interface PrepareOptions {
 export interface EndOptions {
   /** The system goes down, and no program is left that could write. */
   readonly closing?: boolean;
-  /** The front had gone before: what the device looks like now is not how it was left. */
+  /** The front ended earlier: the device's present state is not how it was left. */
   readonly isLate?: boolean;
 }

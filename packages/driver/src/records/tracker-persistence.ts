@@ -1,18 +1,18 @@
 /**
- * What keeps a tracker's changed-block map through a clean stop and through a power cut.
+ * Keeps a tracker's CBT map through a clean stop and through a power cut.
  *
  * ```
- *   prepare ──▶ judge what is recorded ──▶ restore the map, or say why a new generation begins
+ *   prepare ──▶ judge what is on record ──▶ restore the map, or say why a new generation begins
  *   begin   ──▶ new journal with the map as checkpoint, record "not clean"  ──▶ the front may write
  *   serve   ──▶ the front is there: record "serving"
  *   rotate  ──▶ the log is half full: a new journal, while writes continue
  *   leave   ──▶ the front is about to go: record "not serving"
- *   end     ──▶ nothing writes any more: last checkpoint, what the device looks like, record "clean"
- *   fail    ──▶ the medium fails: record and journal go, so that no daemon believes them later
+ *   end     ──▶ nothing writes any more: last checkpoint, the device's state, record "clean"
+ *   fail    ──▶ the medium fails: record and journal are removed, so that no daemon trusts them later
  * ```
  *
- * A daemon that finds a record that is not clean believes that tracking lasted to the end of its boot only
- * where it says "serving". It does not wherever a daemon is killed between begin and serve, or leave and end.
+ * A daemon that finds a record that is not clean trusts that tracking lasted to the end of its boot only if the record
+ * says "serving". It does not if a daemon was killed between begin and serve, or between leave and end.
  */
 import { randomUUID } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
@@ -48,13 +48,13 @@ import { earlierRecord, type PersistentTrackerRecord, trackerRecords } from "./t
 
 const LOG_BYTES = 2 ** 21;
 
-/** What is recorded about an original that is to be attached. */
+/** What is on record about an original that is to be attached. */
 export type Prepared =
-  /** Nothing, and nothing is wanted. */
+  /** Nothing is on record, and nothing is wanted. */
   | { readonly kind: "unrecorded" }
-  /** Nothing: a record begins. */
+  /** Nothing is on record: a record begins. */
   | { readonly kind: "new"; readonly persistence: TrackerPersistence }
-  /** Its map, which no write has bypassed, and log2 of the chunks that it had. */
+  /** A map that no write has bypassed, and log2 of its chunks. */
   | {
       readonly kind: "continues";
       readonly persistence: TrackerPersistence;
@@ -74,18 +74,18 @@ export class TrackerPersistence {
   readonly uuid: string;
   readonly #directory: PersistentDirectory;
   readonly #backing: BackingFile;
-  /** There was no record. */
+  /** There was no record before. */
   readonly #isNew: boolean;
   #tracking: EarlierTracking;
-  /** The next daemon is to attach it by itself. */
+  /** The next daemon is to attach it automatically. */
   #attached: boolean;
   readonly #state = new KeptState();
-  /** log2 of the chunks; from begin() on. */
+  /** log2 of the chunks; set by begin(). */
   #chunkShift = 0;
   #journal: FileHandle | undefined;
   readonly #work: MediumWork;
   readonly #removal: LastingRemoval;
-  /** A record takes the place of those that were written before it. */
+  /** A record must not be replaced by one that was written before it. */
   readonly #records = new Serial();
 
   private constructor(
@@ -108,9 +108,9 @@ export class TrackerPersistence {
   }
 
   /**
-   * Looks up what is recorded about an original that is open exclusively.
+   * Looks up what is on record about an original that is open exclusively.
    * @throws ControlError DEVICE_NOT_FOUND: it is not, or perhaps not, the device of `uuid`; PERSISTENT_STATE_UNUSABLE:
-   * it cannot be read, or it is wanted or has a record and cannot be written
+   * the record cannot be read, or it is wanted or exists and cannot be written
    */
   static async prepare(
     directory: PersistentDirectory,
@@ -120,7 +120,7 @@ export class TrackerPersistence {
     if (persistent) await directory.own();
     else if (!(await directory.exists())) return { kind: "unrecorded" };
     await directory.untilAnswered();
-    // Copies of a disk look the same: the record of one that is tracked is not that of another.
+    // Copies of a disk look the same: the record of a tracked one does not belong to another.
     const records = (await trackerRecords(directory)).filter(
       (record) => !directory.inUse.has(record.uuid),
     );
@@ -131,10 +131,10 @@ export class TrackerPersistence {
     const free = records.filter((record) => !directory.inUse.has(record.uuid));
     const found = earlierRecord(free, backing.path, facts, uuid);
     if (found !== undefined) {
-      // What is still on its way to the medium would take the place of what is written now.
+      // A write still in flight to the medium would replace what is written now.
       if (directory.unanswered.has(found.uuid)) throw unusable(directory.path, noAnswer());
       const verdict = judgeContinuity(found.tracking, facts, { trustReboots });
-      // Without a name of its own, only a device that has not changed is surely the one of the record.
+      // A device without a name of its own surely belongs to the record only if it has not changed.
       const isSure =
         verdict.verdict === "continue" ||
         compareIdentity(found.tracking.identity, facts.identity) === "same";
@@ -143,7 +143,7 @@ export class TrackerPersistence {
         assertNoOther(backing.path, verdict, doubt);
       }
       if (verdict.verdict !== "other_device" && (isSure || persistent)) {
-        // Only a tracker that needs the medium, as this one does, fails when it cannot be written.
+        // Only a tracker that needs the medium, as this one does, fails if it cannot be written.
         await directory.own();
         const persistence = new TrackerPersistence(directory, backing, found.uuid, tracking, false);
         if (verdict.verdict === "new_generation") {
@@ -157,24 +157,24 @@ export class TrackerPersistence {
     return { kind: "new", persistence };
   }
 
-  /** After a crash of the daemon: the map lives, and all that is missing is a new journal. */
+  /** After a crash of the daemon: the map exists, and only a new journal is missing. */
   static async resume(
     directory: PersistentDirectory,
     backing: BackingFile,
     uuid: string,
   ): Promise<TrackerPersistence> {
-    // A medium that fails is met again in begin(), which says that it has failed.
+    // If the medium fails, begin() fails and reports it.
     const read = directory.own().then(() => trackerRecords(directory));
     const records = await read.catch(() => []);
     const record = records.find((one) => one.uuid === uuid);
     const tracking = record?.tracking ?? (await readFacts(backing, await bootOf(directory)));
-    // As it was: the front may be gone by now.
+    // Unchanged: the front may be gone by now.
     const serving = record?.tracking.clean === false && record.tracking.serving === true;
     const unclean = { ...tracking, clean: false, closing: false, serving };
     return new TrackerPersistence(directory, backing, uuid, unclean, false, record?.attached);
   }
 
-  /** The map's journal. @throws JournalError; the error of open(2) */
+  /** Loads the map's journal. @throws JournalError; the error of open(2) */
   async load(): Promise<RestoredCbt> {
     const entries: [number, number, number, number][] = [];
     const expected = { kind: JournalKind.TRACKER, id: this.#id };
@@ -188,7 +188,7 @@ export class TrackerPersistence {
   }
 
   /**
-   * Before the first write; bounded, as fronts may wait.
+   * Call it before the first write. Bounded, because fronts may wait.
    * @param chunkShift log2 of the chunks of its diff areas
    * @throws ControlError PERSISTENT_STATE_UNUSABLE
    */
@@ -212,7 +212,7 @@ export class TrackerPersistence {
     const draft = await this.#draft(map);
     this.#journal = await draft.publish(map.checkpoint(), 1);
     await this.#writeRecord(this.#tracking);
-    // Given up meanwhile, because it took too long: what was written now must not be believed.
+    // Given up meanwhile, because it took too long: what was written now must not be trusted.
     if (this.#state.isRemoved) await this.forget();
     if (this.#state.isClosed) {
       await this.#journal.close();
@@ -230,7 +230,7 @@ export class TrackerPersistence {
     };
   }
 
-  /** Its front is there, and goes only after leave(). @throws Error also when the medium does not answer */
+  /** The front exists, until leave(). @throws Error, also if the medium does not answer */
   async serve(): Promise<void> {
     if (this.#state.isOver || (this.#tracking.serving === true && this.#attached)) return;
     const tracking = { ...this.#tracking, serving: true };
@@ -240,9 +240,9 @@ export class TrackerPersistence {
   }
 
   /**
-   * Its front is about to go, or has gone. Where the medium does not answer, end() does not wait as long.
-   * @param attached whether the next daemon is to attach it by itself
-   * @throws Error also when the medium does not answer
+   * The front is about to go, or has gone. If the medium does not answer, end() will not wait as long.
+   * @param attached whether the next daemon is to attach it automatically
+   * @throws Error, also if the medium does not answer
    */
   async leave(attached: boolean): Promise<void> {
     if (this.#state.isOver) return;
@@ -253,9 +253,9 @@ export class TrackerPersistence {
   }
 
   /**
-   * A new journal takes the old one's place; writes continue. The map must not be switched meanwhile.
-   * Bounded, as a detach waits for it.
-   * @throws Error when it did not work: then the journal has failed, and the caller must call fail()
+   * Replaces the journal by a new one; writes continue. The map must not be switched meanwhile. Bounded, because a
+   * detach waits for it.
+   * @throws Error if it did not work: the journal has failed, and the caller must call fail()
    */
   rotate(map: CbtMap, reactor: JournalRequests): Promise<void> {
     return this.#work.inTime(this.#rotate(map, reactor));
@@ -291,8 +291,8 @@ export class TrackerPersistence {
   }
 
   /**
-   * The original's first bytes, as written through the front: a file system that was mounted there when
-   * power was cut can prove later that nothing else has mounted it. @throws ControlError
+   * Records the original's first bytes, as written through the front: if a file system was mounted there during a power
+   * cut, they can prove later that nothing else has mounted it. @throws ControlError
    */
   async noteStart(start: Uint8Array): Promise<void> {
     const { identity, content, capacityBytes } = this.#tracking;
@@ -309,9 +309,9 @@ export class TrackerPersistence {
   }
 
   /**
-   * Nothing writes to the original any more.
-   * @param attached whether the next daemon is to attach it by itself
-   * @throws Error also when the medium does not answer
+   * Ends persistence, when nothing writes to the original any more.
+   * @param attached whether the next daemon is to attach it automatically
+   * @throws Error, also if the medium does not answer
    */
   async end(map: CbtMap, attached: boolean, options: EndOptions = {}): Promise<void> {
     if (this.#state.isRemoved) return;
@@ -319,7 +319,7 @@ export class TrackerPersistence {
     const { closing = false } = options;
     let { isLate = false } = options;
     const { answerTimeoutMs } = this.#directory;
-    // What leave() has not got on record yet is not waited for twice.
+    // Do not wait again for what leave() could not record.
     const timeoutMs =
       this.#state.hasLeft && this.#work.isUnderWay ? answerTimeoutMs / 2 : answerTimeoutMs;
     const ending = this.#end(map, closing, () => isLate);
@@ -335,14 +335,14 @@ export class TrackerPersistence {
     await (await draft.publish(map.checkpoint(), 1)).close();
     const facts = await readFacts(this.#backing, await this.#directory.boot());
     await untilWritesShow(facts.witness);
-    // Where it is late others may have written since: what was seen is not how it was left.
+    // If the end is late, others may have written since: the device's state is not how it was left.
     const clean = { ...facts, clean: true, closing };
     await this.#writeRecord(isLate() ? { ...this.#tracking, serving: false } : clean);
   }
 
   /**
-   * The journal cannot be written: no daemon may believe what it says.
-   * @throws Error when not even that can be put on record as long as writes may wait for it; that is tried on
+   * The journal cannot be written: no daemon may trust it.
+   * @throws Error if that cannot be recorded for as long as writes may wait; it is retried after that
    */
   async fail(why: string): Promise<void> {
     this.#state.remove(why);
@@ -351,19 +351,19 @@ export class TrackerPersistence {
     await this.#work.inTime(removing, giveUpTimeoutMs, () => this.#removal.problem ?? noAnswer());
   }
 
-  /** It has failed, and after a power cut now the next daemon would believe what is on the medium. */
+  /** True if it has failed, but after a power cut now the next daemon would trust what is on the medium. */
   get isBelieved(): boolean {
     return this.#removal.problem !== undefined;
   }
 
-  /** Removes all that is recorded. */
+  /** Removes everything on record. */
   async forget(): Promise<void> {
     this.#state.remove();
     await this.#directory.removeRecord(KeptFile.trackerRecord.name(this.uuid));
     await this.#directory.removeFile(KeptFile.cbtJournal.name(this.uuid));
   }
 
-  /** As forget(). @throws ControlError PERSISTENT_STATE_UNUSABLE also when the medium does not answer */
+  /** As forget(). @throws ControlError PERSISTENT_STATE_UNUSABLE, also if the medium does not answer */
   async forgetInTime(): Promise<void> {
     try {
       await this.#work.inTime(this.forget());
@@ -372,7 +372,9 @@ export class TrackerPersistence {
     }
   }
 
-  /** Closes what is open, and writes nothing to the medium. One that does not answer is closed when it does. */
+  /**
+   * Closes open files, and writes nothing to the medium. If the medium does not answer, they are closed when it does.
+   */
   async close(): Promise<void> {
     this.#state.close();
     this.#directory.inUse.delete(this.uuid);
@@ -384,7 +386,7 @@ export class TrackerPersistence {
     );
   }
 
-  /** Why nothing is kept any more; undefined while all is well. */
+  /** Why nothing is kept any more; undefined while there is no failure. */
   get failure(): string | undefined {
     return this.#state.failure;
   }
@@ -424,7 +426,8 @@ export class TrackerPersistence {
 }
 
 /**
- * Of a device that nobody has named: another disk would be kept from whom it belongs to, and the record from its own.
+ * For a device that the user has not named: attaching another disk would keep it from its owner, and the record from
+ * its own device.
  * @throws ControlError DEVICE_NOT_FOUND
  */
 function assertNoOther(path: string, verdict: Continuity, doubt: string | undefined): void {
@@ -436,7 +439,7 @@ function assertNoOther(path: string, verdict: Continuity, doubt: string | undefi
   throw new ControlError("DEVICE_NOT_FOUND", what, { hint });
 }
 
-/** Of a medium that does not answer nothing is known: what fails there is met again, and said, in begin(). */
+/** If the medium does not answer nothing is known: begin() will fail and report it. */
 function bootOf(directory: PersistentDirectory): Promise<BootMark> {
   return directory.boot().catch(() => UNKNOWN_BOOT);
 }

@@ -1,4 +1,4 @@
-/** What is on the medium of persistent trackers, apart from their journals. */
+/** The records of persistent trackers on the medium; their journals are separate. */
 import {
   compareIdentity,
   type EarlierTracking,
@@ -11,7 +11,7 @@ export interface PersistentTrackerRecord {
   readonly uuid: string;
   /** Path of the original. */
   readonly device: string;
-  /** To be attached again when the daemon starts. */
+  /** Attach it again when the daemon starts. */
   readonly attached: boolean;
   readonly tracking: EarlierTracking;
   /** log2 of the chunks of its diff areas. */
@@ -32,7 +32,7 @@ export function earlierRecord(
   );
 }
 
-/** All records of trackers that can be read, or those whose names begin so. */
+/** All usable records of trackers, or those whose names begin with `prefix`. */
 export async function trackerRecords(
   directory: PersistentDirectory,
   onProblem?: (name: string, problem: string) => void,

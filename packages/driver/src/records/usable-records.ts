@@ -1,7 +1,7 @@
 import type { Logger } from "pino";
 import type { FoundRecord } from "./state-directory.js";
 
-/** The values of records that can be used; what is wrong with the others is logged. */
+/** The values of the usable records; problems of the others are logged. */
 export function usableRecords<Value>(
   found: readonly FoundRecord[],
   logger: Pick<Logger, "error">,
