@@ -1,4 +1,4 @@
-/** All trackers and snapshots, and how to find them. */
+/** All trackers and snapshots, and lookups for them. */
 import { resolve } from "node:path";
 import { ControlError } from "@blksnap/api";
 import type { AreaId } from "@blksnap/data-plane";
@@ -33,32 +33,32 @@ export type UnservedFront = Pick<TrackerRecord, "device" | "identity" | "front" 
 /** A device that is being attached. */
 export interface AttachClaim {
   readonly device: string;
-  /** Of what will lie behind the front. */
+  /** Identity of what will lie behind the front. */
   identity: string;
-  /** Number N of its front, /dev/ublkbN, from when it has one; null before, and where it never has one. */
+  /** Number N of its front, /dev/ublkbN, once it has one; null before, and if it never has one. */
   front: number | null;
 }
 
-/** A device that the daemon must not wait for. */
+/** A device on which the daemon must not depend. */
 export interface OwnDevice {
   readonly path: string;
-  /** How it is the daemon's, in words that follow its path. */
+  /** Why it is the daemon's own: text to follow its path. */
   readonly how: string;
 }
 
-/** Of /dev/nbdN. */
+/** Major number of /dev/nbdN. */
 const NBD_MAJOR = 43;
 
 export class Registry {
-  /** Devices that are being attached: what shares data with one of them must not be. */
+  /** Devices that are being attached: no device that shares data with them may be attached. */
   readonly #claims = new Set<AttachClaim>();
   readonly #claiming = new Serial();
   readonly #unserved: () => readonly UnservedFront[];
   readonly trackers: Map<number, Tracker> = new Map();
   readonly snapshots: Map<string, Snapshot> = new Map();
-  /** Fronts that may be those of any device: known after recovery, before anything is attached on request. */
+  /** Fronts that may belong to any device: set after recovery, before users can attach anything. */
   unknown: UnknownFronts | undefined;
-  /** Volumes that are to be attached again. */
+  /** Volumes that will be attached again. */
   away: Pick<LiveReturns, "named"> | undefined;
 
   readonly #onAdded: (tracker: Tracker) => void;
@@ -68,7 +68,7 @@ export class Registry {
   readonly #isNbd: boolean;
 
   /**
-   * @param look before a device is found: its node may be called otherwise, or lead elsewhere
+   * @param look called before a device is looked up: its node may have another name, or lead elsewhere
    * @param isNbd whether fronts and images are exports over NBD
    */
   constructor(
@@ -90,7 +90,7 @@ export class Registry {
     this.#onAdded(tracker);
   };
 
-  /** A reactor has died: the kernel has its devices wait for another server once they are released. */
+  /** A reactor has died: releases its devices, so that the kernel has them wait for another server. */
   letGo(reactor: number): void {
     for (const tracker of this.trackers.values()) {
       if (tracker.reactor !== reactor) continue;
@@ -100,15 +100,15 @@ export class Registry {
   }
 
   /**
-   * The tracker that a path means, by its original or its front; undefined where there is none. An
-   * original that is gone, pulled out, is still known by its name.
+   * The tracker that a path means, by its original or its front; undefined if there is none. An original that is gone,
+   * such as a disk that was pulled out, is still known by its name.
    * @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED
    */
   async findTracker(path: string): Promise<Tracker | undefined> {
     this.#look();
     try {
       const identity = await identityOf(path, this.#blockDevices.lookAt);
-      // As they are now: one may have been detached meanwhile.
+      // Compared now: a tracker may have been detached meanwhile.
       return this.#trackerWhere((tracker) => tracker.hasIdentity(identity));
     } catch (error) {
       const gone = this.#trackerWhere(({ device }) => device === resolve(path));
@@ -121,27 +121,27 @@ export class Registry {
     return [...this.trackers.values()].find((tracker) => !tracker.isGone && isWanted(tracker));
   }
 
-  /** Of all that are attached live, served or not. */
+  /** Nodes of all live attaches, served or not. */
   get liveNodes(): LiveNode[] {
     const served = [...this.trackers.values()].flatMap(({ splice }) => splice?.node ?? []);
     return [...served, ...this.#unserved().flatMap(({ live }) => live ?? [])];
   }
 
-  /** As tracker(), of one that misses no writes. @throws ControlError SPLICE_LOST; as tracker() */
+  /** As tracker(), for a tracker that misses no writes. @throws ControlError SPLICE_LOST; as tracker() */
   async intact(path: string): Promise<Tracker> {
     const tracker = await this.tracker(path);
     assertSpliced(tracker);
     return tracker;
   }
 
-  /** What operations on a path queue for. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED */
+  /** The name that operations on a path lock. @throws ControlError DEVICE_NOT_FOUND, DEVICE_FAILED */
   async identity(path: string): Promise<string> {
     try {
       const tracker = await this.findTracker(path);
       const known = tracker?.splice?.identity ?? tracker?.identity;
       return known ?? (await identityOf(path, this.#blockDevices.lookAt));
     } catch (error) {
-      // The original of a front that waits may be away, and a volume that is may be called otherwise by now.
+      // The original of a front that waits may be away, and a volume that is away may have another name by now.
       const others = this.#others().find(({ device }) => device === resolve(path));
       const known = others?.identity ?? this.away?.named(path)?.splice.identity;
       if (known === undefined) throw error;
@@ -150,8 +150,7 @@ export class Registry {
   }
 
   /**
-   * Attaches a device while others are attached beside it: each is checked against those that are there,
-   * and those that are under way.
+   * Attaches a device while others are being attached: each is checked against the existing ones and those in progress.
    * @throws ControlError DEVICE_IS_OURS, DEVICE_OVERLAPS, DEVICE_BUSY
    */
   async claimed<Value>(
@@ -201,7 +200,7 @@ export class Registry {
     return snapshot;
   }
 
-  /** Also one that could not be destroyed to its end. @throws ControlError SNAPSHOT_NOT_FOUND */
+  /** As snapshot(), including one whose destroy has failed. @throws ControlError SNAPSHOT_NOT_FOUND */
   snapshotToDestroy(id: string): Snapshot {
     const snapshot = this.snapshots.get(id.toLowerCase());
     if (snapshot === undefined) throw snapshotNotFound(id);
@@ -219,7 +218,7 @@ export class Registry {
     );
   }
 
-  /** @throws ControlError when the device is in a snapshot already */
+  /** @throws ControlError if the device is in another snapshot already */
   assertFree(tracker: Tracker, wanted?: Snapshot): void {
     const snapshot = this.snapshotOf(tracker);
     if (snapshot === undefined) return;
@@ -236,7 +235,7 @@ export class Registry {
     throw new ControlError("DEVICE_IN_SNAPSHOT", what);
   }
 
-  /** @throws ControlError DEVICE_IS_OURS when the path is an image */
+  /** @throws ControlError DEVICE_IS_OURS if the path is an image */
   async assertNoImage(path: string): Promise<void> {
     const identity = await identityOf(path, this.#blockDevices.lookAt);
     for (const snapshot of this.snapshots.values()) {
@@ -247,12 +246,12 @@ export class Registry {
     }
   }
 
-  /** @throws ControlError DEVICE_OVERLAPS when the path shares data with a tracked device */
+  /** @throws ControlError DEVICE_OVERLAPS if the path shares data with a tracked device */
   async assertDisjoint(path: string): Promise<void> {
     await assertNoOverlap(path, this.tracked, this.topology);
   }
 
-  /** All that is tracked, also by fronts that are not served yet. */
+  /** Everything that is tracked, including fronts that are not served yet. */
   get tracked(): TrackedPath[] {
     const served = [...this.trackers.values()].map(
       (tracker): TrackedPath => ({
@@ -275,9 +274,9 @@ export class Registry {
   }
 
   /**
-   * The front or image that a path lies on; undefined where on none. Nothing of the daemon's own may lie
-   * there: killed while it waits for its own device it could not end (apart.ts of @blksnap/uring).
-   * The kernel does not tell which export an NBD device shows: where there are exports, each counts.
+   * The front or image that a path lies on, or undefined. None of the daemon's own files may lie there: if it is killed
+   * while it waits for its own device, it cannot end (apart.ts of @blksnap/uring). The kernel does not tell which
+   * export an NBD device shows: if there are exports, each NBD device counts.
    */
   async ownDeviceBeneath(path: DeviceOrFile | string): Promise<OwnDevice | undefined> {
     const served = [...this.trackers.values()].flatMap((tracker) => {
@@ -303,7 +302,7 @@ export class Registry {
     return found && { path: found.path, how: "which this daemon serves" };
   }
 
-  /** With what sysfs cannot know: what lies behind a front or an image, whatever its name. */
+  /** Adds to sysfs what lies behind a front or an image, whatever its name. */
   get topology(): TopologyProbe {
     const layers = (device: DeviceNumber) => this.#layersBelow(deviceKey(device));
     return { ...this.#blockDevices, layers };
@@ -327,7 +326,7 @@ export function snapshotNotFound(id: string): ControlError {
   return new ControlError("SNAPSHOT_NOT_FOUND", `there is no snapshot ${id}`);
 }
 
-/** What the kernel calls /dev/ublkbN; nothing where there is none. */
+/** The kernel's numbers of /dev/ublkbN; empty if it does not exist. */
 function numbersOfFront(front: number | null): DeviceNumber[] {
   if (front === null) return [];
   return numbersIn(attribute(`/sys/block/ublkb${front}`, "dev"));

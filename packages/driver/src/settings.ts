@@ -10,24 +10,24 @@ import type { Logger } from "pino";
 import { fixParameters, type TrackingParameters } from "./parameters.js";
 import { readRecords } from "./records/state-directory.js";
 
-/** The settings, and what only a program can say. */
+/** The settings, and options that only a program can pass. */
 export interface DriverOptions extends SettingValues<typeof SETTINGS> {
   readonly logger: Logger;
-  /** How finely devices are tracked; defaults are the module's. */
+  /** Block and chunk sizes; defaults are the module's. */
   readonly parameters?: Partial<TrackingParameters>;
-  /** Bound of draining writes at take; default 10 s. */
+  /** Time limit of draining writes at take; default 10 s. */
   readonly holdTimeoutMs?: number;
-  /** Where given, all that can be done before the state directory is taken over is done, then it is waited for. */
+  /** If given: awaited before the state directory is taken over, after everything that can be done earlier. */
   readonly untilTurn?: () => Promise<void>;
   /** How long to wait for another daemon to give the state directory up; default 0. */
   readonly takeOverTimeoutMs?: number;
   /**
-   * The process ends with this status at once when a reactor ends by itself, as its devices need: they
-   * wait for a new process, and what the reactor had in hand is given back only when this one has ended.
-   * Without it the devices of such a reactor are released, and wait for the next driver.
+   * The process exits with this status at once if a reactor ends by itself: its devices wait for a new process, and the
+   * kernel releases the reactor's requests only when this one has ended. Without it, the devices of such a reactor are
+   * released, and wait for the next driver.
    */
   readonly reactorLostStatus?: number;
-  /** What status tells of the program's configuration. */
+  /** The status of the program's configuration. */
   readonly configuration?: () => StatusResponse["daemon"]["configuration"];
   /** Called when a reactor has ended by itself: its devices wait for a new process. */
   readonly onReactorLost?: (reactor: number) => void;
@@ -36,7 +36,7 @@ export interface DriverOptions extends SettingValues<typeof SETTINGS> {
 type ProgramDefaults = Required<Pick<DriverOptions, "holdTimeoutMs" | "takeOverTimeoutMs">>;
 type Defaulted = SettingDefaults<typeof SETTINGS> & ProgramDefaults;
 
-/** Where daemons before this one kept it: fronts of theirs that are in use are resumed there. */
+/** The directory of older daemons: if fronts of theirs are in use, they are resumed there. */
 const STATE_DIRECTORY_BEFORE = "/run/blksnap";
 
 const DEFAULTS: Defaulted = {
@@ -51,7 +51,7 @@ export interface DriverSettings
   readonly parameters: TrackingParameters;
 }
 
-/** The usual directory, unless it is the one before that holds records. */
+/** The usual directory, unless the older one holds records. */
 export function presentStateDirectory(
   usual: string = SETTINGS.stateDirectory.default,
   before: string = STATE_DIRECTORY_BEFORE,
@@ -60,7 +60,7 @@ export function presentStateDirectory(
   return hasRecords(before) && !hasRecords(usual) ? before : usual;
 }
 
-/** The options with all defaults; what had to be changed in them is logged. */
+/** The options with all defaults; adjustments are logged. */
 export function settingsOf(options: DriverOptions): DriverSettings {
   const stateDirectory = options.stateDirectory ?? presentStateDirectory();
   const settings = { ...DEFAULTS, ...options, stateDirectory };

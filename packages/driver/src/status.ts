@@ -1,4 +1,4 @@
-/** What the driver tells about itself: status, CBT information, metrics. */
+/** The driver's reports: status, CBT information, metrics. */
 import { release } from "node:os";
 import {
   type CbtInfo as CbtInfoAnswer,
@@ -44,7 +44,7 @@ const REASON_NAMES: Readonly<Record<number, GenerationReason>> = {
   [CbtReason.REQUESTED]: "tracking_broken",
 };
 
-/** Of a snapshot that is being destroyed. */
+/** For a snapshot that is being destroyed. */
 const NO_STORAGE: DiffStorageStats = {
   slotBytes: 0,
   capacityBytes: 0,
@@ -69,7 +69,7 @@ function cbtState(info: CbtInfo): CbtState {
   };
 }
 
-/** @param tracker one that is intact */
+/** @param tracker one that misses no writes */
 export function cbtInfo({ device, front, cbt }: Tracker): CbtInfoAnswer {
   return { device, front: front.path, ...cbtState(cbt.info()) };
 }
@@ -114,11 +114,11 @@ export interface StatusSource {
   readonly snapshots: Iterable<Snapshot>;
   readonly snapshotOf: (tracker: Tracker) => Snapshot | undefined;
   readonly exports: NbdExports;
-  /** How a front on record is called. */
+  /** The name of a recorded front. */
   readonly nameOf: (front: number | null) => string;
 }
 
-/** What the main thread knows is read first: while the reactor is asked, the tracker may go. */
+/** Reads what the main thread knows first: while the reactor is asked, the tracker may end. */
 export async function trackerStatus(
   devices: DeviceReader,
   tracker: Tracker,
@@ -176,12 +176,12 @@ function spliceStatus(splice: Splice | undefined): TrackerStatus["splice"] {
   return { node: path, state, why };
 }
 
-/** While a snapshot is taken the tracker still has what the one before has lost. */
+/** While a snapshot is taken, the tracker still has the loss of the previous one. */
 function errorCodeOf({ loss }: Tracker, member: Member | undefined): number {
   return member?.area === undefined || hasLost(member) ? loss.errorCode : 0;
 }
 
-/** Of one that is there: the number of one that is gone may be another device's. */
+/** Of an existing image: the number of a former one may belong to another device. */
 function imagePath(member: Member | undefined): string | null {
   const image = member?.image;
   return image?.isLive === true ? image.path : null;
@@ -219,7 +219,7 @@ async function memberStatus(
   };
 }
 
-/** Slots that wait for a chunk on the reactors, by store. */
+/** Unused slots on the reactors, by store. */
 function spareSlots(counters: readonly DeviceCounters[], stores: number): number[] {
   const spare = new Array<number>(stores).fill(0);
   for (const { area } of counters) {
@@ -230,7 +230,7 @@ function spareSlots(counters: readonly DeviceCounters[], stores: number): number
   return spare;
 }
 
-/** A rate or a forecast as an integer; null where it is unknown, or beyond all bounds. */
+/** A rate or a forecast as an integer; null if it is unknown, or not finite. */
 function wholeOrNull(value: number | null | undefined, factor = 1): number | null {
   const whole = Math.round((value ?? Number.NaN) * factor);
   return Number.isSafeInteger(whole) ? whole : null;
@@ -242,7 +242,7 @@ export async function snapshotStatus(
   exports: NbdExports,
 ): Promise<SnapshotStatus> {
   const members = [...snapshot.members.values()];
-  // A reactor answers after it has received all slots that were granted so far.
+  // A reactor answers after it has received all slots granted so far.
   const stats = snapshot.hasStorage ? snapshot.storage.stats() : NO_STORAGE;
   const counters = await Promise.all(members.map(({ tracker }) => devices.counters(tracker)));
   const spare = spareSlots(counters, stats.stores.length);
@@ -342,7 +342,7 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
   };
 }
 
-/** What was given up may have been attached by hand since then. */
+/** A volume that was given up may have been attached by hand since. */
 function withoutAttached(found: Configuration, trackers: readonly Tracker[]): Configuration {
   const attached = new Set(trackers.map(({ device }) => device));
   return { ...found, missing: found.missing.filter(({ device }) => !attached.has(device)) };

@@ -1,5 +1,5 @@
 /**
- * After a crash: what an earlier daemon has left is finished, undone, or resumed.
+ * After a crash: finishes, undoes or resumes what an earlier daemon has left.
  *
  * ```
  *   trackers             ─▶ fronts are resumed at once; in a taken snapshot with an area that sleeps
@@ -8,8 +8,8 @@
  *   created, taken       ─▶ stores reopened, fenced; areas wake; images are resumed (resume.ts)
  * ```
  *
- * Fronts come first and wait for no store and no journal. Then all snapshots are resumed beside each other.
- * One that cannot be resumed is reported as lost; the fronts are resumed regardless.
+ * Fronts come first and wait for no store and no journal. Then all snapshots are resumed concurrently. A snapshot that
+ * cannot be resumed is reported as lost; the fronts are resumed regardless.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
@@ -46,23 +46,23 @@ import { removeUnclaimedFiles } from "./remove-unclaimed-files.js";
 import { type Found, goOn, lookThroughAll, type Resuming } from "./resume.js";
 import { UnknownFronts } from "./unknown-fronts.js";
 
-/** Told of what is there again as soon as it is, so that its notices are answered meanwhile. */
+/** Receives each tracker and snapshot as soon as it is back, so that its notices are answered meanwhile. */
 export interface RecoveryListener {
   tracker(tracker: Tracker): void;
   snapshot(snapshot: Snapshot): void;
-  /** A snapshot that was told of is lost. */
+  /** A snapshot that was reported before is lost. */
   lost(snapshot: Snapshot): void;
-  /** A snapshot has its stores, or one of its devices. */
+  /** A snapshot has its stores, or another of its devices. */
   progressed(): void;
 }
 
-/** What an earlier daemon's directory gave back. */
+/** What was recovered from an earlier daemon's directory. */
 export interface Recovered {
   readonly trackers: Tracker[];
   readonly snapshots: Snapshot[];
   /** Trackers whose fronts could not be resumed yet; their users wait. */
   readonly waiting: WaitingFront[];
-  /** Fronts that no record tells of. */
+  /** Fronts without a record. */
   readonly unknown: UnknownFronts;
   /** Largest tracker number on record, usable or not; 0 without any. */
   readonly lastTracker: number;
@@ -70,7 +70,7 @@ export interface Recovered {
   readonly endsRecorded: boolean;
 }
 
-/** Trackers to come, by number. */
+/** Trackers that are being recovered, by number. */
 export type Fronts = Map<number, Promise<Tracker | undefined>>;
 
 export async function recoverAfterCrash(
@@ -116,14 +116,14 @@ export async function recoverAfterCrash(
   const tasks = found.map(goingOn);
   await Promise.all(fronts.values());
   const kept = await keptTrackers(trackerRecords, fronts, waiting);
-  // Only now what is on a medium that may be slow: the users of living fronts do not wait for it.
+  // Only now: the medium may be slow, and users of existing fronts do not wait for it.
   const unknown = await UnknownFronts.find(context.frontend, trackerRecords);
   const restoring = afterReboot(context, records, trackerRecords, kept, unknown);
   const { pending, snapshots: restoredRecords, endsRecorded } = await restoring;
   const again = await lookThroughAll(context, restoredRecords, geometries);
   let earlier: Promise<unknown> = Promise.resolve();
   for (const one of pending) {
-    // What a snapshot's end is about to take off the medium may still come back with a power cut.
+    // What the end of a snapshot is removing from the medium may still return after a power cut.
     const journals = [...one.journals, ...journalsOf(records, one.record.uuid)];
     const its = { ...one, journals };
     const attached = earlier.then(() => restoreFront(context, its, [...found, ...again], listener));
@@ -161,7 +161,7 @@ async function restoreFront(
   const tracker = await patiently(
     (waiting) => {
       const onAreaLost = async () => {
-        // Given up, it has no area any more, and its map's descriptor may be another file's.
+        // If it was given up, it has no area any more, and its map's descriptor may mean another file.
         waiting.assertWanted();
         await abandonArea(context, found, pending.id);
       };
@@ -178,8 +178,8 @@ async function restoreFront(
 }
 
 /**
- * Areas of a tracker that a later boot could find on the medium: what is written without copies, before they are
- * forgotten there, would be missing from their images.
+ * Areas of a tracker that a later boot could find on the medium: until they are forgotten there, blocks written without
+ * copies would be missing from their images.
  */
 function keptAreas(records: readonly SnapshotRecord[], tracker: number): AreaId[] {
   const its = records.flatMap(({ members }) => members).filter((one) => one.tracker === tracker);
@@ -194,7 +194,7 @@ function devicesWithAreas(records: readonly SnapshotRecord[]): Set<number> {
   return new Set(members.flatMap(({ tracker, map }) => (map === null ? [] : [tracker])));
 }
 
-/** What the earlier daemon was about to make, to take or to destroy, or has left damaged. */
+/** Finishes or undoes snapshots that the earlier daemon was creating, taking or destroying, or has left damaged. */
 async function finish(
   context: DriverContext,
   record: SnapshotRecord,
@@ -212,9 +212,9 @@ async function finish(
 }
 
 /**
- * Those that serve, or wait. The front of any other has ended: a daemon was killed while it attached or detached
- * the device, or another program has deleted the front. What the medium has of that tracker is attached anew, if
- * it is to be attached at all, and a snapshot that it is in continues without it.
+ * Trackers that serve, or wait. Any other front has ended: a daemon was killed while it attached or detached the
+ * device, or another program has deleted the front. A tracker that the medium still has is attached anew if it should
+ * be attached at all, and its snapshot continues without it.
  */
 async function keptTrackers(
   records: readonly TrackerRecord[],
@@ -230,7 +230,7 @@ async function keptTrackers(
   return kept;
 }
 
-/** What the medium has and the state directory has not: after a reboot, or without a front. */
+/** Recovers what only the medium has: after a reboot, or without a front. */
 async function afterReboot(
   context: DriverContext,
   snapshots: readonly SnapshotRecord[],
@@ -240,7 +240,7 @@ async function afterReboot(
 ): Promise<Restored> {
   const numbers = new Map<string, number>();
   const used = found.map(({ id }) => id);
-  // One that had a front gets another number: what there is of it by the old one is not its own any more.
+  // A tracker that had a front gets another number: files with the old one do not belong to it any more.
   const had = new Set(found.map(({ uuid }) => uuid));
   for (const { uuid, tracker } of snapshots.flatMap(({ members }) => members)) {
     used.push(tracker);
@@ -264,7 +264,7 @@ async function afterReboot(
     return await restoreAfterReboot(context, known);
   } catch (error) {
     context.logger.error({ err: error }, "persistent trackers are not attached again");
-    // Another daemon's directory is not looked at again.
+    // Another daemon's directory must not be looked at again.
     return { ...NOTHING, endsRecorded: (error as ControlError).code === "ALREADY_RUNNING" };
   }
 }
@@ -286,7 +286,7 @@ function areaOf(found: readonly Found[], tracker: number): SleepingArea | undefi
   return undefined;
 }
 
-/** Else a daemon that is killed, or a power cut, would bring it back without what is written from now on. */
+/** Otherwise a kill or a power cut would bring the area back without what is written from now on. */
 async function abandonArea(
   context: DriverContext,
   found: readonly Found[],
@@ -322,13 +322,13 @@ async function recoverTracker(
     const isGone = await forgetIfGone(context, record).catch(() => false);
     if (isGone) return undefined;
     waiting.push({ record, why, kept: left.kept });
-    // What the medium has of it belongs to no other tracker, and has not ended.
+    // Its record on the medium belongs to no other tracker, and has not ended.
     if (record.uuid !== undefined) context.persistent.inUse.add(record.uuid);
     return undefined;
   }
 }
 
-/** Numbers of all devices that are on record. */
+/** Numbers of all recorded devices. */
 function numbersOf(
   trackers: readonly Tracker[],
   waiting: readonly WaitingFront[],

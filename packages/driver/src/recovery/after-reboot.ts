@@ -1,5 +1,5 @@
 /**
- * After a reboot: what persistent trackers and snapshots have on the medium is restored.
+ * After a reboot: restores persistent trackers and snapshots from the medium.
  *
  * ```
  *   records ─▶ maps of areas from their journals, on tmpfs ─▶ snapshot resumed, as after a crash
@@ -38,9 +38,9 @@ import { geometryWith } from "../tracker/geometry.js";
 import { Tracker } from "../tracker/tracker.js";
 import { recordEnds } from "./record-ends.js";
 
-/** A persistent tracker that the last daemon served and this one does not yet. */
+/** A persistent tracker that the last daemon served and this one does not serve yet. */
 export interface PendingTracker {
-  /** Its number from now on. */
+  /** The number that it has from now on. */
   readonly id: number;
   readonly record: PersistentTrackerRecord;
   /** Journals of its areas, from which a later boot would resume them. */
@@ -49,44 +49,43 @@ export interface PendingTracker {
 
 export interface Restored {
   readonly pending: PendingTracker[];
-  /** False where it is to be tried again: see recordEnds(). */
+  /** False: try again; see recordEnds(). */
   readonly endsRecorded: boolean;
   /** Snapshots to be resumed; their areas' maps are in the state directory. */
   readonly snapshots: SnapshotRecord[];
 }
 
-/** What the state directory has. */
+/** What the state directory has already. */
 export interface Known {
   /** Ids of snapshots, and uuids of persistent trackers. */
   readonly snapshots: ReadonlySet<string>;
-  /** Those of them that end with the machine's power. */
+  /** Those of these snapshots that end with the machine's power. */
   readonly transient: ReadonlySet<string>;
   /** Uuids of journals of those snapshots' areas. */
   readonly journals: ReadonlySet<string>;
   readonly trackers: ReadonlySet<string>;
-  /** Numbers of trackers that come back, by uuid: snapshots that came back before have them. */
+  /** Numbers of trackers that return, by uuid: snapshots that were restored before refer to them. */
   readonly numbers: ReadonlyMap<string, number>;
   readonly lastNumber: number;
-  /** Names of fronts that no record tells of: each may be that of any tracker. */
+  /** Names of fronts without a record: each may be that of any tracker. */
   readonly unknownFronts: readonly string[];
-  /** There were no trackers: nothing waits for a front. */
+  /** There were no trackers: no front makes users wait. */
   readonly isBoot: boolean;
 }
 
-/** What a medium that cannot be used gives back. */
+/** The result for a medium that cannot be used. */
 export const NOTHING: Restored = { pending: [], snapshots: [], endsRecorded: false };
 
 /**
- * Looks up what is on the medium and not in the state directory. Each thing that may not answer has a
- * bound: what is read late is as lost as what cannot be read, and nothing is written any more for what was
- * given up.
+ * Restores what is on the medium but not in the state directory. Every operation that may not answer has a bound: data
+ * that is late counts as unreadable, and nothing is written any more for what was given up.
  * @throws ControlError PERSISTENT_STATE_UNUSABLE
  */
 export async function restoreAfterReboot(context: DriverContext, known: Known): Promise<Restored> {
   const { persistent, logger } = context;
   if (!(await persistent.exists())) return { ...NOTHING, endsRecorded: true };
   if (!(await mayOwn(context))) return NOTHING;
-  // Also where nothing comes back: what comes back later must know that there was this boot.
+  // Even if nothing is restored: later records must know that there was this boot.
   await persistent.boot();
   const endsRecorded = await recordEnds(context);
   const records = usableRecords<PersistentTrackerRecord>(
@@ -101,7 +100,7 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
     const id = known.numbers.get(record.uuid) ?? ++number;
     return { id, record, journals: journalsOf(record.uuid, found) };
   });
-  // Where there are fronts, they must not wait.
+  // If there are fronts, they must not wait.
   if (known.isBoot) {
     const wanted = found.filter(({ snapshot }) => !known.snapshots.has(snapshot.id));
     await untilThere(context, pending, wanted);
@@ -116,16 +115,16 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
     }
     if (known.snapshots.has(id)) continue;
     const restored = await restoreSnapshot(context, record, pending);
-    // On record before any of its devices is: a crash from here on is one like any other.
+    // On record before any of its devices is: a crash from here on is like any other.
     context.state.writeRecord(StateFile.snapshotRecord.name(id), restored);
     snapshots.push(restored);
   }
-  // A record that cannot be read now may name some of them.
+  // An unreadable record may name some of them.
   if (kept.every(({ problem }) => problem === undefined)) await removeOrphans(context, journals);
   return { pending, snapshots, endsRecorded };
 }
 
-/** Trackers that are to be attached again; none while one of them may be that of a front with users. */
+/** Trackers to attach again; none while one of them may belong to a front with users. */
 function wantedOf(
   { logger }: DriverContext,
   records: readonly PersistentTrackerRecord[],
@@ -136,7 +135,7 @@ function wantedOf(
   const names = unknownFronts.join(", ");
   for (const { device } of wanted) {
     const what = `${device} is not attached again: it may be the original of ${names}`;
-    // The daemon does not do it by itself: by then the name may lead to another disk.
+    // The daemon does not attach it automatically: the name may lead to another disk by then.
     const then =
       "restart the daemon, or use `blksnapctl attach --persistent` with the name that it has by then";
     const text = `${what}; once that front is given up, ${then}`;
@@ -146,8 +145,8 @@ function wantedOf(
 }
 
 /**
- * Snapshots whose journals were not written in time do not outlive the power. The last daemon may have died before the
- * medium had forgotten them: a later boot would bring them back without what was written since.
+ * Snapshots whose journals were not written in time do not survive a power cut. The last daemon may have died before
+ * the medium had forgotten them: a later boot would restore them without what was written since.
  */
 async function forgetGivenUp(
   context: DriverContext,
@@ -171,7 +170,7 @@ function journalsOf(tracker: string, found: readonly PersistentSnapshotRecord[])
   return its.flatMap(({ journal, lost }) => (journal === null || lost ? [] : [journal]));
 }
 
-/** A medium that cannot be used does not keep what needs none from being served. */
+/** True if the medium can be used; if not, that must not stop devices that do not need it. */
 async function mayOwn({ persistent, logger }: DriverContext): Promise<boolean> {
   try {
     await persistent.own();
@@ -185,8 +184,8 @@ async function mayOwn({ persistent, logger }: DriverContext): Promise<boolean> {
 }
 
 /**
- * At boot, disks and file systems can come after the daemon: what is needed of them is waited for, before
- * anything is put on record that a daemon which is killed meanwhile would leave.
+ * At boot, disks and file systems may arrive after the daemon. Waits for those that are needed, before anything is
+ * recorded that a daemon killed meanwhile would leave behind.
  */
 async function untilThere(
   { logger }: DriverContext,
@@ -216,7 +215,7 @@ async function untilThere(
   }
 }
 
-/** What else can be wrong with it is said when it is opened. */
+/** Other problems with the store are reported when it is opened. */
 async function isThere(store: StoreRecord, path: string): Promise<boolean> {
   try {
     await pathTarget(path);
@@ -224,13 +223,13 @@ async function isThere(store: StoreRecord, path: string): Promise<boolean> {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") return true;
   }
-  // Under another name?
+  // It may have another name.
   const found = await located(store).catch(() => undefined);
   return found !== undefined && found.path !== store.path;
 }
 
 /**
- * Its writes make no copies from now on: no later boot may resume an area of it. Answers false where the medium
+ * Writes make no copies from now on, so no later boot may resume the tracker's areas. Returns false if the medium
  * cannot promise that.
  */
 async function forgetAreas(
@@ -252,7 +251,7 @@ async function forgetAreas(
 }
 
 /**
- * Without this, a daemon after a power cut would find the area that writes went past, and show wrong bytes as its image.
+ * Without this, a daemon after a power cut would find the area that writes have bypassed, and show a wrong image.
  *
  * @returns false: the device stays unattached
  */
@@ -272,8 +271,8 @@ async function isAreaForgotten(
 }
 
 /**
- * Attaches a tracker again, with its area where nothing wrote to the original meanwhile.
- * @param onAreaLost its area cannot continue: by the next write, no daemon may find it any more
+ * Attaches a tracker again, with its area if nothing wrote to the original meanwhile.
+ * @param onAreaLost called if its area cannot continue: before the next write, the area must be forgotten
  */
 export async function attachPending(
   context: DriverContext,
@@ -304,7 +303,7 @@ export async function attachPending(
       return await Tracker.attach(context, id, device, { ...recorded, area, onAreaLost });
     } catch (error) {
       if (waiting.isGivenUp) return undefined;
-      // The device counts for more than its snapshot.
+      // The device matters more than its snapshot.
       logger.error({ device, err: error }, `${device} is not attached with its snapshot`);
       if (!(await isAreaForgotten(context, device, onAreaLost))) return undefined;
     }
@@ -319,7 +318,7 @@ export async function attachPending(
   }
 }
 
-/** The record as of after a crash of the daemon. */
+/** The record in the form that a crash of the daemon leaves. */
 async function restoreSnapshot(
   context: DriverContext,
   record: PersistentSnapshotRecord,
@@ -356,11 +355,11 @@ async function restoreSnapshot(
   }
   const { tried } = forgetForGood(persistent, record);
   await answered(context, tried, "the record of a lost snapshot is not removed; retrying");
-  // What it has left besides is removed as after a crash.
+  // The rest is removed as after a crash.
   return { ...snapshot, state: "destroying", members: [] };
 }
 
-/** Makes the area's map on tmpfs. @throws Error, JournalError: what is wrong with the journal */
+/** Makes the area's map on tmpfs. @throws Error, JournalError: the journal's problem */
 async function restoreMap(
   context: DriverContext,
   snapshotId: string,
@@ -392,13 +391,13 @@ async function restoreMap(
   }
 }
 
-/** Journals of takes that were never complete. */
+/** Removes journals of takes that were not completed. */
 async function removeOrphans(context: DriverContext, known: ReadonlySet<string>): Promise<void> {
   const { persistent } = context;
   let isGivenUp = false;
   const removing = async (): Promise<void> => {
     for (const name of await persistent.names()) {
-      // By now there may be others that are not known here.
+      // By now there may be others that are unknown here.
       if (isGivenUp) return;
       const isArea = KeptFile.areaJournal.idsIn(name) !== undefined;
       if (isArea && !known.has(name)) await persistent.removeFile(name);
@@ -408,7 +407,7 @@ async function removeOrphans(context: DriverContext, known: ReadonlySet<string>)
   isGivenUp = true;
 }
 
-/** Waits for something on the medium that can be done without. @param otherwise in words */
+/** Waits for optional work on the medium. @param otherwise the log text if it fails */
 async function answered(
   { persistent, logger }: DriverContext,
   work: Promise<void>,

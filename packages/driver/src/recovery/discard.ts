@@ -16,7 +16,7 @@ import { FORGETTING_PATIENCE_MS } from "../time-limits.js";
 
 /**
  * Undoes what a take has made, and forgets it: another image may soon have its number.
- * Answers the record from here on.
+ * Returns the record from here on.
  */
 export async function rollBack(
   context: DriverContext,
@@ -39,7 +39,7 @@ export async function rollBack(
   return rolledBack;
 }
 
-/** Removes everything that a snapshot has left, and its record. What resists stays, and is named. */
+/** Removes everything that a snapshot has left, and its record. What cannot be removed stays, and is logged. */
 export async function discard(
   context: DriverContext,
   record: SnapshotRecord,
@@ -62,7 +62,7 @@ async function removeAll(
     const directory = isWithoutPath(path) ? context.state.path : path;
     for (const fileName of storeFiles(record.id, record.stores, index)) {
       const status = await unlinkInHelper(join(directory, fileName), FORGETTING_PATIENCE_MS);
-      // Else it was never made, or is gone with its file system.
+      // Any other failure means that it was never made, or is gone with its file system.
       if (status !== -ETIMEDOUT) continue;
       const text = `${directory} does not answer: ${fileName} stays there`;
       context.logger.warn({ snapshot: record.id }, text);
@@ -76,14 +76,14 @@ async function removeAll(
     context.state.removeRecord(name);
     return;
   }
-  // Else the next daemon would find it on the medium alone, and take it up again.
+  // Otherwise the next daemon would find it only on the medium, and take it up again.
   context.state.writeRecord(name, { ...record, state: "destroying" });
   forgetting.done.then(() => context.state.removeRecord(name)).catch(() => undefined);
 }
 
 /**
- * A persistent snapshot that is lost, or kept no more, is to be forgotten on the medium too. Where that cannot be done
- * at once it is tried on: that is answered.
+ * Forgets a persistent snapshot that is lost, or not kept any more, on the medium, too. Retries if that fails; the
+ * result says so.
  */
 export async function forgetPersistent(
   context: DriverContext,
@@ -113,7 +113,7 @@ async function removeTraces(
   { id, members }: SnapshotRecord,
   all: readonly SnapshotRecord[],
 ): Promise<void> {
-  // A number that stayed on record, because there was no room for another record, can be taken again.
+  // The number may have been taken again if it stayed on record for lack of room.
   const taken = all.filter((other) => other.id !== id && other.state === "taken");
   const ofOthers = new Set(taken.flatMap((other) => other.members.map(({ image }) => image)));
   for (const { image, map } of members) {

@@ -1,7 +1,7 @@
 /**
- * While there is a front of which no record tells, nothing is attached (unknown-fronts.ts). This tells when users have
- * given it up: what the configuration names is attached then. Persistent trackers are not: the name on their record may
- * lead to another disk by then.
+ * While there is a front without a record, nothing is attached (unknown-fronts.ts). This class reports when users have
+ * given that front up: what the configuration names is attached then. Persistent trackers are not: the name on their
+ * record may lead to another disk by then.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { LATE_RECOVERY_INTERVAL_MS } from "../time-limits.js";
@@ -11,7 +11,7 @@ export class HeldBack {
   readonly #unknown: Pick<UnknownFronts, "areNone" | "names">;
   readonly #intervalMs: number;
   readonly #stopping = new AbortController();
-  /** Ends when nothing is held back any more; false: this daemon ends before that. */
+  /** Resolves to true when nothing is held back any more; to false if this daemon ends before that. */
   readonly over: Promise<boolean>;
 
   constructor(
@@ -23,7 +23,7 @@ export class HeldBack {
     this.over = this.#untilNone();
   }
 
-  /** As it was known last. */
+  /** The last known state. */
   get isHolding(): boolean {
     return this.#unknown.names.length > 0;
   }
@@ -35,7 +35,7 @@ export class HeldBack {
   async #untilNone(): Promise<boolean> {
     const { signal } = this.#stopping;
     while (!signal.aborted) {
-      // The kernel may not answer now, and does later.
+      // The kernel may fail to answer now and answer later.
       if (await this.#unknown.areNone().catch(() => false)) return true;
       await sleep(this.#intervalMs, undefined, { ref: false, signal }).catch(() => undefined);
     }

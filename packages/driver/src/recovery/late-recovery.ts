@@ -1,7 +1,7 @@
 /**
- * Fronts of an earlier daemon that could not be resumed at the start: their original was away, or
- * the kernel had not released the dead server yet. Their users wait, so it is tried until they continue,
- * or until the front is gone. Images of theirs are lost by then: the snapshot continued without them.
+ * Fronts of an earlier daemon that could not be resumed at the start: their original was away, or the kernel had not
+ * released the dead server yet. Their users wait, so this retries until the front is resumed or gone. Their images are
+ * lost by then: the snapshot continued without them.
  */
 
 import { resolve } from "node:path";
@@ -23,8 +23,7 @@ import { Tracker } from "../tracker/tracker.js";
 import { recordEnds } from "./record-ends.js";
 
 /**
- * Forgets a tracker whose front is gone, or has ended: no user can miss it. Answers false where its
- * users still wait.
+ * Forgets a tracker whose front is gone, or has ended: it has no users any more. Returns false if its users still wait.
  */
 export async function forgetIfGone(
   context: DriverContext,
@@ -44,14 +43,14 @@ function forget({ state }: DriverContext, { id }: TrackerRecord): void {
 export interface WaitingFront {
   readonly record: TrackerRecord;
   readonly why: string;
-  /** Areas of it that a later boot could find. */
+  /** Its areas that a later boot could find. */
   readonly kept: readonly AreaId[];
 }
 
-/** What recovery at the start has not served. */
+/** What recovery at the start could not serve. */
 export interface NotServed {
   readonly waiting: readonly WaitingFront[];
-  /** Whether the medium has it of all trackers that have ended without that. */
+  /** Whether the medium has recorded the ends of all trackers; see recordEnds(). */
   readonly endsRecorded?: boolean;
 }
 
@@ -65,7 +64,7 @@ export class LateRecovery {
   /** See recordEnds(). */
   #endsRecorded: boolean;
 
-  /** @param onRecovered told of each tracker that is there again, in its turn among other operations */
+  /** @param onRecovered called with each recovered tracker, in its turn among other operations */
   constructor(
     context: DriverContext,
     { waiting, endsRecorded = true }: NotServed,
@@ -93,7 +92,7 @@ export class LateRecovery {
     this.#waiting.clear();
   }
 
-  /** @throws ControlError DEVICE_BUSY when a front of this device still waits */
+  /** @throws ControlError DEVICE_BUSY if a front of this device still waits */
   async assertNotWaiting(path: string): Promise<void> {
     const record = await this.#waitingOf(path);
     if (record === undefined) return;
@@ -108,10 +107,11 @@ export class LateRecovery {
   }
 
   /**
-   * Gives up a front that is an export, and waits: nothing else could end it. One that is a device has users, or is
-   * removed with it. Where the path leads to what is not tracked, as to an image file that was restored, the name counts
-   * that it had at attach.
-   * @param detach what is done where none of this path waits @returns what was given up, or comes of `detach`
+   * Gives up a front that waits and is an export, which nothing else could end. A front that is a device has users, or
+   * is removed with it. If the path leads to something untracked, such as a restored image file, a front that had this
+   * path at attach counts.
+   * @param detach called if no front of this path waits
+   * @returns what was given up, or the result of `detach`
    */
   async giveUpOr(path: string, detach: () => Promise<DetachResponse>): Promise<DetachResponse> {
     if (this.#context.frontend.kind !== "nbd") return detach();
@@ -127,8 +127,8 @@ export class LateRecovery {
   }
 
   /**
-   * In its turn, as it may just be returning: then it is detached.
-   * @param held whose turn it is already; undefined: that of the record, as nothing is at its path
+   * Runs in the front's turn: it may have been resumed meanwhile, and is detached then.
+   * @param held identity whose turn it is already; undefined: the record's, as nothing is at its path
    */
   async #giveUp(
     record: TrackerRecord,
@@ -161,7 +161,7 @@ export class LateRecovery {
     for (const { record } of this.#waiting.values()) {
       const { device, identity } = record;
       const its = [identity, Splice.onRecord(record)?.identity];
-      // The name of attach counts only where it leads to nothing else by now.
+      // The name at attach counts only if it leads to nothing else now.
       const isIt = found === undefined ? device === resolve(path) : its.includes(found);
       if (isIt) return record;
     }
@@ -184,7 +184,7 @@ export class LateRecovery {
     if (this.#isDone) clearInterval(this.#timer);
   }
 
-  /** Ends when it was tried. What follows may take its time: that has the device, not the other fronts' turn. */
+  /** Resolves when it was tried. Later work may take its time: it holds the device, not the other fronts' turn. */
   #tryInTurn(record: TrackerRecord): Promise<void> {
     const names = [deviceLock({ ...record, splice: Splice.onRecord(record) })];
     const what = `the return of ${record.device}`;
@@ -222,7 +222,7 @@ export class LateRecovery {
     await told;
   }
 
-  /** It is served, whatever fails here. */
+  /** The front is served, even if something fails here. */
   async #tell(tracker: Tracker): Promise<void> {
     const { device } = tracker;
     try {
@@ -232,12 +232,12 @@ export class LateRecovery {
     }
   }
 
-  /** What is on the medium of a device whose front waits is not another one's, as of a copy of it. */
+  /** The records of a device whose front waits must not be used for another one, such as its copy. */
   #reserve({ uuid }: TrackerRecord): void {
     if (uuid !== undefined) this.#context.persistent.inUse.add(uuid);
   }
 
-  /** Each reason once: it is tried for as long as it takes. */
+  /** Logs each reason once, because the attempts go on without limit. */
   #say(record: TrackerRecord, error: unknown): void {
     this.#reserve(record);
     const { id, device } = record;

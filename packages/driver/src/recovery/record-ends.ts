@@ -1,8 +1,7 @@
 /**
- * What the medium says of trackers that were served in this boot, and are no more: a daemon was killed while
- * it attached or detached them and the medium did not answer, or another program has deleted their fronts.
- * Any program may write to their originals, so a later boot must not take them for tracked to the end of
- * this one.
+ * Records the end of trackers that were served in this boot and are not any more: a daemon was killed while it attached
+ * or detached them and the medium did not answer, or another program has deleted their fronts. Any program may write to
+ * their originals, so a later boot must not take them for tracked to the end of this one.
  */
 import { readBootId } from "@blksnap/linux-block";
 import { bounded } from "@blksnap/uring";
@@ -14,9 +13,9 @@ import { type PersistentTrackerRecord, trackerRecords } from "../records/tracker
 type EndsContext = Pick<DriverContext, "persistent" | "logger">;
 
 /**
- * Puts on record that they ended. Trackers that are served, or wait for it, are in use.
- * @param isAgain it has been said before what fails
- * @returns whether it is; else it is to be tried again
+ * Records that they ended. Trackers that are served, or wait for it, are in use.
+ * @param isAgain failures were logged before
+ * @returns whether everything is recorded; otherwise try again
  */
 export async function recordEnds(
   { persistent, logger }: EndsContext,
@@ -35,7 +34,7 @@ export async function recordEnds(
     }
     return true;
   } catch (error) {
-    // Another daemon has the directory: what is in it is not this one's, now and later.
+    // Another daemon has the directory: its content is not this one's, now or later.
     if ((error as { code?: string }).code === "ALREADY_RUNNING") return true;
     const text = "the end of tracking could not be recorded; retrying";
     if (!isAgain) logger.error({ device, err: error }, text);
@@ -48,9 +47,10 @@ function isUnserved({ tracking }: PersistentTrackerRecord, bootId: string): bool
 }
 
 /**
- * Until the medium answers, nothing begins with the record anew. From then on it is read again: since it was found, an
- * attach and a detach may have removed it, or written another.
- * @returns false where that says nothing of the kind @throws Error
+ * Until the medium answers, nothing else begins with the record. Then the record is read again: since it was found, an
+ * attach and a detach may have removed or replaced it.
+ * @returns false if the record, read again, needs no change
+ * @throws Error
  */
 async function recordEnd(
   persistent: DriverContext["persistent"],

@@ -1,8 +1,8 @@
 /**
- * What a daemon that was killed between two steps leaves behind unclaimed: maps and stores that no
- * record names, records that were not renamed yet, links that lead nowhere.
+ * Files that a daemon left unclaimed when it was killed between two steps: maps and stores that no record names,
+ * records that were not renamed yet, dangling links.
  *
- * A record that cannot be used keeps its files: a later reader may find them of use.
+ * An unusable record keeps its files: a later version may be able to use them.
  */
 
 import { isUnfinishedRecord, recordOf, StateFile } from "../records/file-names.js";
@@ -10,7 +10,7 @@ import type { StateDirectory } from "../records/state-directory.js";
 import type { Snapshot } from "../snapshot/snapshot.js";
 import { links, udevMarks } from "../system/device-names.js";
 
-/** Removes it all; answers the names of the files, for the log. */
+/** Removes all of them; returns their names, for the log. */
 export function removeUnclaimedFiles(
   state: StateDirectory,
   snapshots: readonly Snapshot[],

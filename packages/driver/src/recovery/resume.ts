@@ -1,15 +1,15 @@
 /**
- * How a snapshot of an earlier daemon is resumed, beside its fronts and other snapshots.
+ * Resumes a snapshot of an earlier daemon, concurrently with its fronts and other snapshots.
  *
  * ```
- *   maps looked through ─▶ areas that sleep ─▶ fronts serve: reads, and writes that need no copy
- *                                                  │
- *   stores opened, fenced, bounded ────────────────▼
+ *   maps checked ─▶ areas that sleep ─▶ fronts serve: reads, and writes that need no copy
+ *                                           │
+ *   stores opened, fenced, bounded ─────────▼
  *                     ├─ all open ─▶ journal from the map ─▶ area wakes: copies begin ─▶ images
  *                     └─ not ──────▶ snapshot lost: its writes continue without copies
  * ```
  *
- * A map does not change while its area sleeps. What copies it had left beside their writes are finished when it wakes.
+ * A map does not change while its area sleeps. When the area wakes, copies that were left behind their writes resume.
  */
 import { closeSync } from "node:fs";
 import type { SleepingArea } from "@blksnap/data-plane";
@@ -47,12 +47,12 @@ import type { Fronts, RecoveryListener } from "./after-crash.js";
 import { discard, forgetPersistent } from "./discard.js";
 import { beginWithSealed } from "./sealed-stores.js";
 
-/** What there still is of a device in a snapshot that was taken. */
+/** What is left of a device in a snapshot that was taken. */
 export interface ResumedMember {
   readonly area: MemberArea;
-  /** For the reactor, until its stores are open. */
+  /** The area for the reactor, until the stores are open. */
   readonly sleeping: SleepingArea;
-  /** Number of its image, where that is still there. */
+  /** Number of its image, if that still exists. */
   readonly image: number | undefined;
   /** Errno of its first lost block, or 0. */
   readonly faultErrno: number;
@@ -62,30 +62,30 @@ export interface ResumedMember {
 export interface Resumed {
   readonly record: SnapshotRecord;
   readonly snapshot: Snapshot;
-  /** By their trackers' numbers. */
+  /** By number of the tracker. */
   readonly members: ReadonlyMap<number, ResumedMember>;
-  /** Trackers whose areas were given up: their images are lost, and those of others are not. */
+  /** Trackers whose areas were given up: their images are lost, but not those of others. */
   readonly givenUp: ReadonlySet<number>;
-  /** Slots that the maps name, and that of its mark. */
+  /** Slots that the maps name, and the slot of the mark. */
   readonly slots: readonly number[];
 }
 
-/** Without `snapshot`: one that was not complete, or whose maps cannot be used. */
+/** Without `snapshot`: it was not complete, or its maps cannot be used. */
 export type Found = Resumed | { readonly record: SnapshotRecord };
 
-/** What it takes to resume beside others. */
+/** What resuming one snapshot needs to know of the others. */
 export interface Resuming {
   readonly fronts: Fronts;
-  /** Ends when fronts serve, as far as they do so soon. */
+  /** Resolves when the fronts serve, except for late ones. */
   readonly serving: Promise<unknown>;
-  /** Ends when all fronts are known, also those that only the medium has. */
+  /** Resolves when all fronts are known, including those that only the medium has. */
   readonly restored: Promise<void>;
-  /** The records with which it was found. */
+  /** All records that were found. */
   readonly all: readonly SnapshotRecord[];
   readonly listener: RecoveryListener;
 }
 
-/** A device of a record, and its map, which is open. */
+/** A device in the record, with its open map. */
 interface FoundMember {
   readonly member: MemberRecord;
   readonly area: MemberArea;
@@ -133,7 +133,7 @@ async function findAreas(
       members.set(member.tracker, { area, sleeping, image: image?.id, faultErrno });
     }
     for (const { member, area } of found) {
-      // Its file is unclaimed once the record is written without it.
+      // Its file is unclaimed when the record is written without it.
       if (givenUp.has(member.tracker)) context.state.closeMap(area.map);
     }
     const slots = looks.flatMap((look) => look?.used ?? []);
@@ -147,8 +147,8 @@ async function findAreas(
 }
 
 /**
- * Opens the stores, puts the recovered trackers back into their snapshot, and its images to work. Answers
- * undefined when the snapshot is lost; then nothing of it is left.
+ * Opens the stores, adds the recovered trackers to their snapshot again, and resumes its images. Returns undefined if
+ * the snapshot is lost; then nothing of it is left.
  */
 export async function goOn(
   context: DriverContext,
@@ -189,7 +189,7 @@ export async function goOn(
   }
 }
 
-/** Not longer than a write may wait. */
+/** Bounded by how long a write may wait. */
 async function openStores(
   context: DriverContext,
   { snapshot, slots, record }: Resumed,
@@ -208,7 +208,7 @@ async function openStores(
   faultPoint("recover.stores-opened");
 }
 
-/** Undefined where the image of the device is lost; then nothing of it is left. */
+/** Undefined if the device's image is lost; then nothing of it is left. */
 async function join(
   context: DriverContext,
   { record, snapshot, members, givenUp }: Resumed,
@@ -219,11 +219,11 @@ async function join(
   const isWhole = !givenUp.has(id) && (its === undefined || tracker?.hasOldArea === true);
   if (tracker !== undefined && isWhole) {
     const member = snapshot.addMember(tracker, its?.area, its?.image);
-    // The daemon ended before it was told.
+    // Without an area nothing can be lost; another loss is on record already.
     if (its === undefined || hasLost(member)) return member;
     const { area, faultErrno, sleeping } = its;
     if (faultErrno !== 0) snapshot.fault(tracker, area.id, faultErrno);
-    // From before a reboot: it was told, and is in the journal that the map was made of.
+    // A loss from before a reboot: it was reported, and is in the journal from which the map was made.
     else if ((sleeping.figures?.lostBlocks ?? 0) > 0) {
       tracker.recordLoss({ errorCode, area: area.id, isKept: true });
     }
@@ -237,7 +237,7 @@ async function join(
   return undefined;
 }
 
-/** Its device is written without copies from now on, and its image on the medium is not to be believed. */
+/** The device is written without copies from now on, and no daemon may trust its image on the medium. */
 async function removeJournal({ persistent, logger }: DriverContext, uuid: string): Promise<void> {
   const { tried, done } = forgetAreaForGood(persistent, uuid);
   done.catch(() => undefined);
@@ -250,7 +250,7 @@ async function removeJournal({ persistent, logger }: DriverContext, uuid: string
   }
 }
 
-/** The copies of a member's area begin. */
+/** Starts the copies of a member's area. */
 async function wake(
   context: DriverContext,
   { record, snapshot, members }: Resumed,
@@ -274,7 +274,7 @@ async function wake(
     }
   }
   await snapshot.cuts.tellAll(tracker, area.id);
-  // Another member's may have failed meanwhile, or before: what is on the medium of this one is not to be believed either.
+  // If another member's journal has failed, now or before, this one must not be trusted either.
   if (typeof journal === "string" && !snapshot.persistence.isOn) {
     await snapshot.persistence.giveUp([member], "it is persistent no more");
   }
@@ -287,7 +287,7 @@ async function wake(
   });
 }
 
-/** A journal with what the map has: nothing relied on what the dead daemon's says beyond that. */
+/** Makes a journal with the content of the map: nothing relies on what the dead daemon's journal says beyond that. */
 async function renewJournal(
   context: DriverContext,
   { id, map }: MemberArea,
@@ -310,7 +310,7 @@ async function goOnWithImages(context: DriverContext, snapshot: Snapshot): Promi
   }
 }
 
-/** Its writes continue without copies. No daemon may believe it from the medium: that comes first. */
+/** Its writes continue without copies. First, no daemon may trust it on the medium any more. */
 async function lose(
   context: DriverContext,
   { record, snapshot }: Resumed,

@@ -1,13 +1,13 @@
 /**
- * Stores that an orderly end has left: their old data is used only where nothing wrote to them since.
+ * Stores that an orderly end has left: their old data is used only if nothing wrote to them since.
  *
  * ```
- *   stores open, claimed ─▶ as they were left? ─▶ seals off the records ─▶ first growth, first copy
- *                               │ not
+ *   stores open, claimed ─▶ unchanged? ─▶ seals removed from records ─▶ first growth, first copy
+ *                               │ no
  *                               └▶ snapshot lost
  * ```
  *
- * In this order: from the first change on the seals would tell of our own writes.
+ * The order matters: after the first change of our own, the seals would not match.
  */
 import { ControlError } from "@blksnap/api";
 import type { Store } from "@blksnap/diff-storage";
@@ -24,7 +24,7 @@ import { forgetPersistent } from "./discard.js";
 
 const HINT = "Until a persistent snapshot is destroyed, only it may use its stores";
 
-/** @throws ControlError STORE_FAILED: one was written to; the error of open(2) or read(2) */
+/** @throws ControlError STORE_FAILED: something wrote to a store; the error of open(2) or read(2) */
 export async function beginWithSealed(
   context: DriverContext,
   snapshot: Pick<Snapshot, "persistence">,
@@ -36,7 +36,7 @@ export async function beginWithSealed(
   for (const [index, store] of stores.entries()) {
     const seal = storeSeals[index] ?? null;
     if (seal === null) continue;
-    // A volume that was made larger has all that it had.
+    // A volume that has grown still has everything that it had.
     const sizeBytes = Math.min(store.openedBytes, seal.sizeBytes);
     const change = writtenSince(seal, await readSeal(store.fd, sizeBytes));
     if (change === undefined) continue;
@@ -47,7 +47,7 @@ export async function beginWithSealed(
   await unseal(context, snapshot, record);
 }
 
-/** On the medium first: a daemon that is killed in between finds the stores as they were. */
+/** On the medium first: a daemon that is killed in between finds the stores unchanged. */
 async function unseal(
   context: DriverContext,
   { persistence }: Pick<Snapshot, "persistence">,

@@ -1,7 +1,7 @@
 /**
- * Fronts with users but without a usable record: it is damaged, or of another version, or /run was lost. Any device
- * may be their original. If that got a second front, its users would write past the first one, and a program that can
- * read the record would resume the first one, whose map misses those writes.
+ * Fronts with users but without a usable record: it is damaged, or of another version, or /run was lost. Any device may
+ * be their original. If that device got a second front, its users would write past the first one, and a program that
+ * can read the record would resume the first one, whose map misses those writes.
  */
 import { ControlError } from "@blksnap/api";
 import type { Frontend } from "../frontend/frontend.js";
@@ -11,7 +11,7 @@ type FrontLook = Pick<Frontend, "otherFronts" | "isFrontGone" | "nameOf">;
 
 export class UnknownFronts {
   readonly #frontend: FrontLook;
-  /** None comes to them later. */
+  /** The set never grows. */
   readonly #numbers: Set<number>;
 
   constructor(frontend: FrontLook, numbers: readonly number[]) {
@@ -19,7 +19,7 @@ export class UnknownFronts {
     this.#numbers = new Set(numbers);
   }
 
-  /** Before anything new is served. @param records that can be used, of trackers that are served or not */
+  /** Call it before anything new is served. @param records usable records of trackers, whether served or not */
   static async find(
     frontend: FrontLook,
     records: readonly Pick<TrackerRecord, "front">[],
@@ -39,7 +39,7 @@ export class UnknownFronts {
     return this.#numbers.size === 0;
   }
 
-  /** @param path of a device that is to be attached @throws ControlError DEVICE_BUSY while there are any */
+  /** @param path of a device to attach @throws ControlError DEVICE_BUSY while there are such fronts */
   async assertNone(path: string): Promise<void> {
     if (await this.areNone()) return;
     const names = this.names.join(", ");

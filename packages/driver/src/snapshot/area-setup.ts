@@ -5,8 +5,8 @@ import { overflowSetup } from "./overflow.js";
 import { waterMarks } from "./water-marks.js";
 
 /**
- * Slots of snapshots whose record does not say their size. It is a fact about stores that exist, so it stays
- * what it is when the default size of chunks changes.
+ * Size of slots of snapshots whose record does not tell it. It is a fact about existing stores, so it stays the same
+ * when the default size of chunks changes.
  */
 export const LEGACY_SLOT_BYTES: number = 256 * 1024;
 
@@ -17,7 +17,7 @@ interface StorageShare {
   readonly stores: readonly unknown[];
 }
 
-/** The area of one of so many members; its stores need not be open. */
+/** The area of one of `memberCount` members; its stores need not be open. */
 export function sleepingArea(
   { id, map }: { readonly id: AreaId; readonly map: MapFileRef },
   memberCount: number,

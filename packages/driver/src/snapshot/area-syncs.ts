@@ -1,4 +1,4 @@
-/** Open files of the stores for one area: what its journal syncs them by. */
+/** Open files of the stores for one area, by which its journal syncs them. */
 import type { FileHandle } from "node:fs/promises";
 import type { JournalSetup } from "@blksnap/data-plane";
 import { DiffStorageError, type Store } from "@blksnap/diff-storage";
@@ -14,8 +14,8 @@ export interface AreaSyncs {
 }
 
 /**
- * Opens the stores once more, while a reactor is told of an area: its ring keeps them open from then on.
- * @param tell is given nothing where the area has no journal
+ * Opens the stores again while a reactor is told of an area; its ring keeps them open from then on.
+ * @param tell receives undefined if the area has no journal
  * @throws DiffStorageError STORE_TIMEOUT; the error of open(2); as `tell` does
  */
 export async function withAreaSyncs<Told>(

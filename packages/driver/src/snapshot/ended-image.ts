@@ -6,8 +6,8 @@ import type { Tracker } from "../tracker/tracker.js";
 import type { Snapshot } from "./snapshot.js";
 
 /**
- * The queue of a device's image has ended; where this daemon did not end it, another program has deleted it.
- * Copies continue: the next daemon makes the image again.
+ * The queue of a device's image has ended; if this daemon did not end it, another program has deleted it. Copies
+ * continue: the next daemon makes the image again.
  */
 export function noteImageEnd(snapshot: Snapshot, tracker: Tracker, logger: Logger): void {
   const member = snapshot.members.get(tracker.id);

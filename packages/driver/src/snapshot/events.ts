@@ -15,17 +15,17 @@ export interface CorruptedEvent {
   readonly errno: number;
 }
 
-/** The device by the name and number that users know: of a live attach those of their node. */
+/** Names the device as users know it: for a live attach by its node. */
 export function corrupted(
   { device, deviceNumber: own, backing }: Pick<Tracker, "device" | "deviceNumber" | "backing">,
   errno: number,
 ): CorruptedEvent {
-  // A file has no number: then that of what it lies on.
+  // A file has no number: uses that of the device below.
   const number = parseDevice(own) ?? deviceNumber(backing.deviceNumber);
   return { type: "corrupted", device, ...number, errno };
 }
 
-/** A store does not answer a device in time, or does again. */
+/** A store does not answer a device in time, or answers again. */
 export interface StoreEvent<Kind extends "store_hung" | "store_answered"> {
   readonly type: Kind;
   readonly device: string;
@@ -39,14 +39,14 @@ type NewEvent =
   | StoreEvent<"store_answered">
   | StorageEvent;
 
-/** Made where a reader has missed some, and held in no queue. */
+/** Made only for a reader that has missed events; never in a queue. */
 type MadeForReaders = "missed";
 type Stamp = "sequence" | "time_us" | "wall_time" | "event";
 type Translation<Kind extends string> = Kind extends EventKind
   ? (event: Extract<NewEvent, { readonly type: Kind }>) => Omit<EventOf<Kind>, Stamp>
   : null;
 
-/** What the API tells of each kind of event; null for those that are only for the log. */
+/** The API's form of each kind of event; null for those that only appear in the log. */
 const TRANSLATIONS: {
   readonly [Kind in NewEvent["type"] | Exclude<EventKind, MadeForReaders>]: Translation<Kind>;
 } = {
@@ -69,12 +69,12 @@ const TRANSLATIONS: {
   punch_failed: null,
 };
 
-/** What a snapshot's event queue holds. */
+/** An event in a snapshot's queue. */
 export type QueuedEvent = NewEvent & { readonly wallTime: string };
 
-/** What an earlier daemon has left of a snapshot's events. */
+/** Events that an earlier daemon has left. */
 export interface EventsRecord {
-  /** Those that some reader has not taken. */
+  /** Events that some reader has not taken. */
   readonly events: readonly EventRecord<QueuedEvent>[];
   /** Number of the next event. */
   readonly nextEvent: number;
@@ -82,7 +82,7 @@ export interface EventsRecord {
   readonly readers?: Readonly<Record<string, number>>;
 }
 
-/** The events of one snapshot: those that a reader has not taken yet outlive the daemon. */
+/** The events of one snapshot: those that a reader has not taken yet survive the daemon. */
 export class SnapshotEvents {
   readonly #queue: EventQueue<QueuedEvent>;
   readonly #save: () => void;
@@ -112,12 +112,12 @@ export class SnapshotEvents {
     return this.#queue.closed;
   }
 
-  /** Events that the reader without a name has not taken. */
+  /** Number of events that the unnamed reader has not taken. */
   get pendingCount(): number {
     return this.#queue.pendingCount();
   }
 
-  /** Tells the users; events that are only for the log, and those of a closed queue, are dropped. */
+  /** Appends an event; drops it if it is only for the log, or the queue is closed. */
   push(event: NewEvent): void {
     if (TRANSLATIONS[event.type] === null || this.#queue.closed) return;
     this.#queue.push({ ...event, wallTime: new Date().toISOString() });
@@ -125,8 +125,8 @@ export class SnapshotEvents {
   }
 
   /**
-   * Takes the oldest event that this reader has not taken, waiting for one.
-   * @returns "closed" when the snapshot is gone, undefined on time-out or abort
+   * Takes the oldest event that this reader has not taken, and waits for one if there is none.
+   * @returns "closed" if the snapshot is gone, undefined on time-out or abort
    */
   async wait(
     timeoutMs: number,
@@ -140,12 +140,12 @@ export class SnapshotEvents {
     return apiEvent(result.record);
   }
 
-  /** All that are held, taken or not, the oldest first. */
+  /** All events in the queue, taken or not, the oldest first. */
   list(): SnapshotEvent[] {
     return this.#queue.held().map(apiEvent);
   }
 
-  /** Follows from an event on; those not kept any more are told as missed. */
+  /** Follows from an event on; reports events that are no longer kept as missed. */
   async *follow(from: number, signal: AbortSignal): AsyncGenerator<SnapshotEvent> {
     for await (const delivery of this.#subscribe(from, signal)) {
       if (delivery.missed > 0) yield missedEvent(delivery);
@@ -153,7 +153,7 @@ export class SnapshotEvents {
     }
   }
 
-  /** Wakes all that wait. */
+  /** Wakes all waiting readers. */
   close(): void {
     this.#queue.close();
   }
@@ -169,7 +169,7 @@ function microseconds({ timeNs }: EventRecord<QueuedEvent>): number {
   return Math.floor(timeNs / 1000);
 }
 
-/** The event as the API tells it. */
+/** The API's form of the event. */
 function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
   const { event } = record;
   const translate = TRANSLATIONS[event.type] as ((of: NewEvent) => object) | null | undefined;
@@ -183,7 +183,7 @@ function apiEvent(record: EventRecord<QueuedEvent>): SnapshotEvent {
   return { ...stamp, ...translate(event) } as SnapshotEvent;
 }
 
-/** The event that tells a reader what it missed before this delivery. */
+/** An event about what a reader missed before this delivery. */
 function missedEvent(delivery: Delivery<QueuedEvent>): SnapshotEvent {
   return {
     sequence: Math.max(1, delivery.record.sequence - 1),

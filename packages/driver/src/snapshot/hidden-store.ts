@@ -1,7 +1,7 @@
 /**
- * A store under another name than the record on the medium has: a boot from there then finds it gone, and the snapshot
- * with it, in place of images that miss what was not recorded. The store can be on a disk that answers where the one of
- * the record does not.
+ * Renames a store to a name that the record on the medium does not have: a boot from the medium then finds the store
+ * gone, and the snapshot lost, instead of showing images that miss what was not recorded. The store can be on a disk
+ * that answers while the record's disk does not.
  */
 import { join } from "node:path";
 import type { DiffStorage, StoreSystem } from "@blksnap/diff-storage";
@@ -22,7 +22,7 @@ type Hidden = Pick<Snapshot, "id" | "stores" | "slotBytes"> & {
   readonly storage: Pick<DiffStorage, "stores" | "track">;
 };
 
-/** The names that the file of a store may have; none where it is the user's own, or a device. */
+/** Possible names of the store's file; none if it is the user's own file, or a device. */
 export function storeFiles(
   snapshot: string,
   stores: readonly StoreRecord[],
@@ -34,7 +34,7 @@ export function storeFiles(
   return [fileName, hiddenName(snapshot, stores, index)];
 }
 
-/** Of no store of the snapshot. */
+/** A name that no store of the snapshot has. */
 function hiddenName(snapshot: string, stores: readonly StoreRecord[], index: number): string {
   return StateFile.store.name(snapshot, stores.length + index);
 }
@@ -45,9 +45,10 @@ export function canRename({ id, stores }: Pick<Snapshot, "id" | "stores">): bool
 }
 
 /**
- * Gives one of the stores another name, or takes the mark out of one that has no name of ours. A snapshot without one of
- * its stores, or without its mark, is lost. It is on record here before it is on the store's medium: this daemon may die.
- * @throws Error where neither is possible, or the medium fails
+ * Renames one of the stores, or removes the mark from one whose name is not ours. A snapshot without one of its stores,
+ * or without its mark, is lost. The change is on record here before it is on the store's medium, because this daemon
+ * may die.
+ * @throws Error if neither is possible, or the medium fails
  */
 export async function hideStore(context: HidingContext, snapshot: Hidden): Promise<void> {
   const { id, stores: records, storage } = snapshot;
@@ -64,7 +65,7 @@ export async function hideStore(context: HidingContext, snapshot: Hidden): Promi
   // A disk that does not answer would keep a thread.
   await context.storeSystem.assertAnswers?.(join(record.path, record.fileName ?? ""));
   const fileName = hiddenName(id, records, index);
-  // A rename to it would do nothing, and a boot from the medium may know that name.
+  // Renaming it to the same name would do nothing, and a boot from the medium may know that name.
   if (record.fileName === fileName)
     throw new Error(`${record.path} has it under that name already`);
   await store.rename(fileName, () => {

@@ -1,6 +1,6 @@
 /**
- * Which stores of a snapshot do not answer its devices, and the slots of a failed take that such a store
- * could still write into.
+ * Which stores of a snapshot do not answer its devices, and the slots of a failed take that such a store could still
+ * write.
  */
 import type { AreaId } from "@blksnap/data-plane";
 import type { DiffStorage } from "@blksnap/diff-storage";
@@ -10,7 +10,7 @@ type LateMember = Pick<Member, "lateAreas">;
 type Storage = Pick<DiffStorage, "free" | "suspend">;
 
 export class HungStores {
-  /** Areas that a store does not answer, by store. */
+  /** By store: areas that it does not answer. */
   readonly #areas = new Map<number, Set<AreaId>>();
   readonly #withheld: number[] = [];
 
@@ -18,7 +18,7 @@ export class HungStores {
     return (this.#areas.get(store)?.size ?? 0) > 0;
   }
 
-  /** A store does not answer an area, or does again. */
+  /** A store does not answer an area, or answers again. */
   note(storage: Storage | undefined, store: number, area: AreaId, hangs: boolean): void {
     const areas = this.#areas.get(store) ?? new Set<AreaId>();
     this.#areas.set(store, areas);
@@ -27,7 +27,7 @@ export class HungStores {
     storage?.suspend(store, areas.size > 0);
   }
 
-  /** The areas of a take that failed have gone. Their slots are free when nothing of them is late. */
+  /** The areas of a failed take are closed. Their slots are free when none of their I/O is late. */
   undoTake(storage: Storage, slots: Iterable<number>, members: readonly LateMember[]): void {
     for (const [store, areas] of this.#areas) {
       if (areas.size > 0) storage.suspend(store, false);
@@ -37,7 +37,7 @@ export class HungStores {
     this.#freeWithheld(storage, members);
   }
 
-  /** The stores have answered everything of an area that was closed. */
+  /** The stores have answered all I/O of a closed area. */
   areaIdle(storage: Storage | undefined, area: AreaId, members: readonly LateMember[]): void {
     for (const { lateAreas } of members) lateAreas.delete(area);
     this.#freeWithheld(storage, members);

@@ -13,19 +13,19 @@ export interface Imaged {
   /** Id of the snapshot. */
   readonly snapshot: string;
   readonly tracker: Tracker;
-  /** The id of an area that is active. */
+  /** The active area that it shows. */
   readonly area: AreaId;
 }
 
-/** What clients of an image may do besides reading it. */
+/** What clients of an image may do besides reading. */
 export interface ImageAccess {
   readonly readOnly: boolean;
-  /** Its reader may discard what it has read, over NBD, though it is read-only. */
+  /** Its reader may discard what it has read, over NBD, although the image is read-only. */
   readonly releasable: boolean;
 }
 
 export interface ImageOptions extends ImageAccess {
-  /** Told the device's number before it lives. */
+  /** Called with the device's number before the device lives. */
   readonly onNumber: (number: number | null) => void;
 }
 
@@ -56,11 +56,12 @@ function imageParams(
   { backing, geometry }: Tracker,
   { readOnly, releasable }: ImageAccess,
 ): DeviceParams {
-  // A block device is freed through its NBD export: newer kernels pass a file system's discards on to a read-only one.
+  // A block device is released through its NBD export: newer kernels pass a file system's discards to a read-only
+  // device.
   const takesDiscards = !readOnly || (releasable && frontend.kind === "nbd");
   return {
     ...servedParams(backing, geometry),
-    // Written data is in the store or in its page cache; no flush makes it safer.
+    // Written data is in the store or its page cache; a flush would make it no safer.
     volatileCache: false,
     readOnly,
     fua: false,

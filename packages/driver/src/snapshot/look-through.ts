@@ -1,6 +1,6 @@
 /**
- * What its map says of an area that is to be resumed. All that a reactor relies on is checked here: in the
- * reactor, a fault would stop the front.
+ * Checks the map of an area that is to be resumed. Everything that a reactor relies on is checked here: an error in the
+ * reactor would stop the front.
  */
 
 import type { AreaFigures } from "@blksnap/data-plane";
@@ -26,9 +26,9 @@ export interface FoundArea {
 }
 
 /**
- * A map of an older daemon, which names no area, is given the area's id.
- * @returns undefined for an area that was given up, and its snapshot's record did not come to say so
- * @throws EngineError when it is not a map; Error when it is another area's, or damaged
+ * Gives the area's id to the map of an older daemon, which has none.
+ * @returns undefined for an area that was given up before its snapshot's record could say so
+ * @throws EngineError if it is not a map; Error if it belongs to another area, or is damaged
  */
 export async function lookThrough(
   { id, map }: MemberArea,
@@ -79,12 +79,12 @@ async function found(file: MapFile, map: DiffAreaMap): Promise<FoundArea> {
   return { used, faultErrno: map.faultErrno, figures };
 }
 
-/** Counts what is lost in chunks that come in order. */
+/** Counts losses in chunks, which must come in order. */
 class LossesInOrder {
   blocks = 0;
   ranges = 0;
   readonly #map: DiffAreaMap;
-  /** The chunk behind the last one that ends with a lost block. */
+  /** The chunk after the last one that ends with a lost block. */
   #after = -1;
 
   constructor(map: DiffAreaMap) {

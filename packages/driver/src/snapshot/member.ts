@@ -26,21 +26,21 @@ export interface MemberArea {
 /** A device of a snapshot. */
 export interface Member {
   readonly tracker: Tracker;
-  /** From take on. */
+  /** Defined from take on. */
   area: MemberArea | undefined;
   /** Number of the image's device; known before the image lives. */
   imageNumber: number | undefined;
   image: ServedDevice | undefined;
   imageLink: string | undefined;
-  /** That of the area, in a persistent snapshot. */
+  /** The area's journal, in a persistent snapshot. */
   journal: AreaJournalFile | undefined;
-  /** Areas that are closed, or being closed, of which a store may not have answered everything. */
+  /** Areas that are closed, or being closed, and may have I/O that a store has not answered. */
   readonly lateAreas: Set<AreaId>;
 }
 
 /**
- * Whether the member's area has lost old data. A daemon before has not said which area it was that did: then
- * it is the one that there is.
+ * Whether the member's area has lost old data. An older daemon did not record which area had: then it is the present
+ * one.
  */
 export function hasLost({
   tracker: { loss },
@@ -107,20 +107,20 @@ function nameImage({ frontend }: DriverContext, snapshot: string, member: Member
   member.imageLink = linkImage(frontend, { snapshot, device }, member.image.path);
 }
 
-/** Ends a member's part in a snapshot: copy-on-write off, image away, map away. */
+/** Ends a member's part in a snapshot: copy-on-write, image and map. */
 export async function closeMember(context: DriverContext, member: Member): Promise<void> {
   const { tracker, area } = member;
   if (area === undefined) return;
   const { reactors, logger } = context;
   const of = { tracker: tracker.id, area: area.id };
-  // Copy-on-write ends first, and reads of the image with it: then nothing can hold up the rest. What a
-  // store or the original does not answer it gives up in time.
+  // Copy-on-write ends first, and reads of the image with it: then nothing can delay the rest. What a store or the
+  // original does not answer is given up in time.
   const timeoutMs = context.ioTimeoutMs + AREA_DROP_SPARE_MS;
   await reactors.request(tracker.reactor, { type: "dropArea", ...of }, timeoutMs);
   faultPoint("destroy.area-dropped");
   await closeImage(context, member);
   faultPoint("destroy.image-stopped");
-  // Of one whose answer did not come, and that is gone when it is asked again, only "areaIdle" tells.
+  // If a first answer got lost and the area is gone at the second request, only "areaIdle" tells.
   const isUnknown = member.lateAreas.has(area.id);
   member.lateAreas.add(area.id);
   const { isLate } = await reactors.request<CloseAreaReply>(tracker.reactor, {
@@ -133,14 +133,14 @@ export async function closeMember(context: DriverContext, member: Member): Promi
     logger.warn({ device: tracker.device }, text);
   }
   faultPoint("destroy.area-closed");
-  // Before its descriptor is closed: whatever fails from here on, nothing closes it a second time.
+  // Before its descriptor is closed: whatever fails from here on, nothing must close it again.
   member.area = undefined;
   member.imageNumber = undefined;
   await context.state.removeMap(area.map);
   faultPoint("destroy.map-removed");
 }
 
-/** Takes the image away; copy-on-write continues. */
+/** Ends the image; copy-on-write continues. */
 export async function closeImage({ frontend }: DriverContext, member: Member): Promise<void> {
   const { image, imageLink } = member;
   if (image === undefined) return;

@@ -1,4 +1,4 @@
-/** The record that a snapshot begins with. */
+/** The first record of a snapshot. */
 import { randomUUID } from "node:crypto";
 import type { OverflowPolicy, SnapshotCreateProgress } from "@blksnap/api";
 import type { DiffStorageOptions } from "@blksnap/diff-storage";
@@ -10,10 +10,10 @@ export interface SnapshotOptions {
   readonly limitBytes: number;
   /** Smallest alignment of the I/O to the stores: the members' logical block size. */
   readonly alignmentBytes: number;
-  /** Size of a slot: that of the largest chunk of a member. */
+  /** Size of a slot: the largest chunk of a member. */
   readonly slotBytes: number;
   readonly onOverflow: OverflowPolicy;
-  /** Comes back after a reboot. */
+  /** It survives a reboot. */
   readonly persistent: boolean;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: SnapshotCreateProgress) => void) | undefined;

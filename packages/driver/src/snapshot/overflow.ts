@@ -1,15 +1,15 @@
 /**
- * What happens to writes to an original when the diff storage has no room for their old data, as a
- * snapshot's maker has chosen it.
+ * What happens to writes to an original when the diff storage has no room for their old data, as chosen at the
+ * snapshot's creation.
  *
  * ```
  *   break-snapshot   the write continues, its blocks of the image are lost
  *   fail-writes      the write fails with ENOSPC (EIO: the store is broken), the image stays whole
+ *   fail-writes      the write fails with ENOSPC (EIO: the store is broken), the image stays complete
  *   block-writes     the write waits for room; after the time limit as break-snapshot
- * ```
  *
- * A blocked write stands for at most: the time that a growth of the storage may take (10 s) before it
- * is known that there is no room, then the time limit and one tick.
+ * A blocked write waits at most for: the time limit of a storage growth (10 s), after which it is known that there is
+ * no room, then the policy's time limit and one tick.
  */
 import type { OverflowPolicy } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
@@ -25,7 +25,7 @@ const ENGINE_POLICY = {
   "block-writes": EnginePolicy.BLOCK_WRITES,
 } as const;
 
-/** The policy with what was left out. @throws ControlError REQUEST_INVALID */
+/** The policy with defaults. @throws ControlError REQUEST_INVALID */
 export function completePolicy(given: OverflowPolicy | undefined): OverflowPolicy {
   const policy = given?.policy ?? "break-snapshot";
   if (policy === "block-writes") {

@@ -1,6 +1,6 @@
-/** Waiting for something that may hang, as long as work can still continue without it. */
+/** Waiting for work that may hang, while others can continue without it. */
 
-/** What the work knows of the caller that waits for it. */
+/** What the work knows of its waiting caller. */
 export class Waiting {
   #state: "waiting" | "ready" | "given up" = "waiting";
 
@@ -8,18 +8,18 @@ export class Waiting {
     return this.#state === "given up";
   }
 
-  /** To be called before anything that only makes sense for a caller that still waits. @throws Error */
+  /** Call it before anything that only makes sense while the caller waits. @throws Error if it has given up */
   assertWanted(): void {
     if (this.isGivenUp) throw new Error("it answered too late");
   }
 
-  /** All that may hang is done: from now on the caller waits for it. @throws Error where it was given up */
+  /** Nothing is left that may hang: the caller waits from now on. @throws Error if the caller has given up */
   ready(): void {
     this.assertWanted();
     this.#state = "ready";
   }
 
-  /** @returns false for what is ready, which is not given up */
+  /** @returns false if the work is ready, and so not given up */
   giveUp(): boolean {
     if (this.#state === "ready") return false;
     this.#state = "given up";
@@ -27,7 +27,7 @@ export class Waiting {
   }
 }
 
-/** The outcome of work; undefined when it is given up because it is not ready after `patienceMs`. */
+/** The outcome of work; undefined if it is given up because it is not ready after `patienceMs`. */
 export async function patiently<Value>(
   work: (waiting: Waiting) => Promise<Value>,
   patienceMs: number,
@@ -43,6 +43,6 @@ export async function patiently<Value>(
       resolve(undefined);
     }, patienceMs);
   });
-  // How it ends then no longer matters.
+  // After giving up, the outcome does not matter.
   return Promise.race([working, late]).finally(() => clearTimeout(timer));
 }

@@ -1,4 +1,4 @@
-/** Records the state of a snapshot's stores when nothing writes to them any more: see Seal. */
+/** Records the state of a snapshot's stores when nothing writes to them any more; see Seal. */
 import { fsync } from "node:fs";
 import { promisify } from "node:util";
 import type { Store } from "@blksnap/diff-storage";
@@ -13,8 +13,8 @@ const fsyncFd = promisify(fsync);
 type Sealing = Pick<Snapshot, "storage" | "members" | "hungStores" | "persistence">;
 
 /**
- * At the daemon's end, when no device of the snapshot is written any more: from the next save() on it is on
- * record how its stores are left. Of one that may still change, or does not answer, nothing is.
+ * At the daemon's end, when no device of the snapshot is written any more: the next save() records the state of its
+ * stores. For a store that may still change, or does not answer, it records nothing.
  */
 export async function sealStores(snapshot: Sealing, logger: Pick<Logger, "warn">): Promise<void> {
   const { storage, members, hungStores, persistence } = snapshot;
@@ -37,7 +37,7 @@ function noAnswer(): Error {
   return new Error("it does not answer");
 }
 
-/** On its medium first: a power cut must not take back what the seal says, times of a file included. */
+/** Syncs the store first: a power cut must not undo what the seal contains, such as the times of a file. */
 async function sealed({ fd, openedBytes }: Store): Promise<Seal> {
   await fsyncFd(fd);
   return sealNow(fd, openedBytes);

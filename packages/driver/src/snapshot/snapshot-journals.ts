@@ -1,8 +1,7 @@
 /**
- * What keeps a snapshot through a stop and through a power cut: a copy of its record on the medium, and a
- * journal per diff area, which the reactors write. The record follows the changes; a caller
- * that must know that it is there waits for saved(). While the medium does not answer two records wait, whatever
- * happens: the one that it was asked to write, and the newest.
+ * Keeps a snapshot through a stop and through a power cut: a copy of its record on the medium, and a journal per diff
+ * area, which the reactors write. The record follows all changes; a caller that needs a change on the medium waits for
+ * saved(). While the medium does not answer, at most two records wait: the one being written, and the newest.
  */
 
 import type { AdoptReply, AreaId, LogNeed, MirrorReply, ReactorRequest } from "@blksnap/data-plane";
@@ -41,27 +40,27 @@ interface NextRecord {
 }
 
 export class SnapshotPersistence {
-  /** Set at the daemon's end: from then on nothing writes to the stores. */
+  /** Set at the daemon's end: nothing writes to the stores after that. */
   storeSeals: SnapshotRecord["storeSeals"];
   readonly #context: DriverContext;
   readonly #id: string;
   #isOn: boolean;
   #last: PersistentSnapshotRecord | undefined;
-  /** What an earlier daemon has kept, as long as nothing is written in its place. */
+  /** What an earlier daemon has kept, until something is written in its place. */
   readonly #found: KeptNames;
-  /** The medium may say that it was taken: a boot from there would show its images. */
+  /** The medium may have a record that says "taken": a boot from there would show its images. */
   #mayBeTaken: boolean;
-  /** The medium may have a record of it that does not say that it ends: a boot from there would take it up. */
+  /** The medium may have a record that does not say "destroying": a boot from there would take it up. */
   #mayBeKept: boolean;
-  /** That it was taken is not written any more. */
+  /** "taken" is not written any more. */
   #isWithdrawn = false;
   #isWithdrawing = false;
   #written: Promise<void> = Promise.resolve();
   #isWriting = false;
-  /** Not begun: the newest record takes the place of others, however long the medium does not answer. */
+  /** Not begun: the newest record replaces earlier ones, however long the medium does not answer. */
   #next: NextRecord | undefined;
   #givenUp: Promise<void> | undefined;
-  /** Ends when forget() has: who destroys what was given up waits for the same removal. */
+  /** Settles as forget() does: a caller that destroys what was given up waits for the same removal. */
   #forgotten: Promise<void> = Promise.resolve();
   readonly #removal: LastingRemoval;
   readonly #hide: () => Promise<void>;
@@ -79,28 +78,28 @@ export class SnapshotPersistence {
     this.#removal = new LastingRemoval(context.persistent);
   }
 
-  /** False for a snapshot that ends with the machine's power, also because its medium failed. */
+  /** False for a snapshot that ends with the machine's power, perhaps because its medium failed. */
   get isOn(): boolean {
     return this.#isOn;
   }
 
-  /** After a power cut a boot from the medium may show its images, whatever has become of them. */
+  /** After a power cut, a boot from the medium may show its images, right or wrong. */
   get mayComeBack(): boolean {
     return this.#mayBeTaken || this.#context.persistent.forgetting.has(this.#id);
   }
 
-  /** After a power cut a boot from the medium may find it, at least as it was before its take. */
+  /** After a power cut, a boot from the medium may find it, at least as it was before its take. */
   get mayBeKept(): boolean {
     return this.#mayBeKept || this.mayComeBack;
   }
 
-  /** Its part of the snapshot's record. */
+  /** This class's part of the snapshot's record. */
   get record(): Pick<SnapshotRecord, "persistent" | "storeSeals"> {
     const { storeSeals } = this;
     return { persistent: this.#isOn, ...(storeSeals && { storeSeals }) };
   }
 
-  /** Follows a change. */
+  /** Writes the record of a change. */
   save({ members: _, ...snapshot }: SnapshotRecord, members: readonly Member[]): void {
     if (!this.#isOn || snapshot.state === "creating") return;
     const record: PersistentSnapshotRecord = {
@@ -112,7 +111,7 @@ export class SnapshotPersistence {
     if (!this.#isWithdrawn) this.#write(record);
   }
 
-  /** @param isWithdrawal for as long as it is waited for, no record is as good as this one */
+  /** @param isWithdrawal while a caller waits for it, removing the record is an alternative */
   #write(record: PersistentSnapshotRecord, isWithdrawal = false): void {
     const { state } = record.snapshot;
     if (state === "taken") this.#mayBeTaken = true;
@@ -122,7 +121,7 @@ export class SnapshotPersistence {
     if (before === undefined) this.#queue();
   }
 
-  /** Writes the next record, at once or after what the medium has not answered yet. */
+  /** Writes the next record, at once or after the one that the medium has not answered. */
   #queue(): void {
     let state: string | undefined;
     const begin = (): Promise<void> => {
@@ -145,7 +144,7 @@ export class SnapshotPersistence {
         if (state !== "taken") this.#mayBeTaken = false;
         if (state === "destroying") this.#mayBeKept = false;
       },
-      // Callers that wait for it are told; others continue, and the next change tries again.
+      // Callers of saved() get the error; others continue, and the next change tries again.
       (err: unknown) => {
         ended();
         this.#context.logger.error({ snapshot: this.#id, err }, "record is not written");
@@ -160,14 +159,14 @@ export class SnapshotPersistence {
       await persistent.writeRecord(name, record);
     } catch (error) {
       if (!isWithdrawal || !this.#isWithdrawing) throw error;
-      // A full disk has no room for another one.
+      // A full disk has no room to replace it.
       await persistent.removeRecord(name);
     }
   }
 
   /**
-   * Ends when all changes so far are on the medium. What comes late comes in this order all the same: an older record
-   * must not replace a newer one.
+   * Resolves when all changes so far are on the medium. Late writes keep their order: an older record must not replace
+   * a newer one.
    * @throws ControlError PERSISTENT_STATE_UNUSABLE
    */
   saved(): Promise<void> {
@@ -175,12 +174,13 @@ export class SnapshotPersistence {
   }
 
   /**
-   * Before copies end: a boot from the medium would show images that miss what is written from then on. Ends when the
-   * medium does not say any more that the snapshot was taken, or that was told before, as the snapshot is given up.
-   * @param leaving members of a snapshot that is to end: it is given up where the medium answers that it fails, as the
-   *   next first write would do it
-   * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium does not answer, or fails. Then all is as before, but for
-   *   what is given up; of that, a further call does not fail
+   * Must be called before copies end: a boot from the medium would show images that miss what is written after that.
+   * Resolves when no record on the medium says "taken", or when the snapshot is given up and that is reported.
+   * @param leaving members of a snapshot that is to end: if the medium answers with a failure, the snapshot is given
+   * up, as
+   *   its next first write would do
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE: the medium does not answer, or fails. Then everything is as before,
+   *   except that a snapshot may be given up; for that one, another call does not fail
    */
   async withdraw(leaving?: readonly Member[]): Promise<void> {
     const last = this.#last;
@@ -208,7 +208,10 @@ export class SnapshotPersistence {
     if (this.#mayBeTaken) throw failure;
   }
 
-  /** As saved(), but answers what the medium has said. @throws ControlError PERSISTENT_STATE_UNUSABLE: it says nothing */
+  /**
+   * As saved(), but returns the medium's failure.
+   * @throws ControlError PERSISTENT_STATE_UNUSABLE: it does not answer
+   */
   #failure(): Promise<Error | undefined> {
     const answer = this.#written.then(
       () => undefined,
@@ -218,8 +221,8 @@ export class SnapshotPersistence {
   }
 
   /**
-   * At the daemon's end: no device of the snapshot is written any more. Journals learn which blocks were
-   * lost, which only the maps know as long as they are written.
+   * At the daemon's end, when no device of the snapshot is written any more: records in the journals which blocks were
+   * lost; until then only the maps have that.
    */
   async suspend(members: readonly Member[]): Promise<void> {
     const { answerTimeoutMs, path } = this.#context.persistent;
@@ -245,11 +248,11 @@ export class SnapshotPersistence {
   }
 
   /**
-   * Removes all that is kept, but for the journals of areas that are still written. A medium that fails is tried again:
-   * the caller bounds its wait.
+   * Removes everything that is kept, except journals of areas that are still written. Retries if the medium fails: the
+   * caller bounds its wait.
    */
   async forget(): Promise<void> {
-    // As recovery has begun to, where it could not continue with it.
+    // Recovery may have begun the same, if it could not continue with the snapshot.
     await Promise.all([this.#forget(), this.#context.persistent.forgetting.get(this.#id)?.done]);
   }
 
@@ -279,9 +282,8 @@ export class SnapshotPersistence {
   }
 
   /**
-   * At the end of a snapshot: a medium that does not answer is not waited for. What it was to do is done when
-   * it answers.
-   * @param text what is said of it
+   * At the end of a snapshot: does not wait for a medium that does not answer. The work is done when it answers.
+   * @param text what to log
    */
   async unlessHung(text: string, work: () => Promise<void>): Promise<void> {
     const { logger, persistent } = this.#context;
@@ -301,20 +303,20 @@ export class SnapshotPersistence {
     }
   }
 
-  /** Does what an area's journal needs. @throws Error when the medium fails, or the log is too long */
+  /** Serves a need of an area's journal. @throws Error if the medium fails, or the log is too long */
   async tendJournal({ tracker, journal }: Member, area: AreaId, need: LogNeed): Promise<void> {
     if (journal === undefined || !this.#isOn || tracker.isEnding) return;
     try {
       await journal.serve(need, this.#requests(tracker, area));
     } catch (error) {
-      // Then nothing appends any more.
+      // At the end of the tracker nothing appends any more.
       if (!tracker.isEnding) throw error;
     }
   }
 
   #requests({ id: tracker, reactor }: Tracker, area: AreaId): AreaJournalRequests {
     const its = { tracker, area };
-    // Without a limit in time: as long as the reactor may use them, the files stay open here.
+    // Without a time limit: the files stay open here as long as the reactor may use them.
     const ask = <Reply>(request: ReactorRequest): Promise<Reply> =>
       this.#context.reactors.request<Reply>(reactor, request, NO_LIMIT_MS);
     return {
@@ -328,7 +330,7 @@ export class SnapshotPersistence {
   /** The medium fails: the snapshot continues, but ends with the machine's power. Writes wait meanwhile. */
   async giveUp(members: readonly Member[], why: string): Promise<void> {
     const { reactors } = this.#context;
-    // Whatever fails meanwhile: no write continues before the record is gone.
+    // Whatever fails meanwhile, no write continues before the record is gone.
     this.#givenUp ??= this.#goOnWithout(why);
     await this.#givenUp;
     for (const { tracker, area } of members) {
@@ -359,7 +361,7 @@ export class SnapshotPersistence {
     }
   }
 
-  /** Ends when a boot from the medium does not bring it back, whether its record is there or not. */
+  /** Resolves when a boot from the medium does not restore the snapshot, whether its record is there or not. */
   async #hidden(removing: Promise<void>): Promise<void> {
     const hiding = this.#hide();
     hiding.then(

@@ -1,6 +1,6 @@
 /**
- * A snapshot: its members, its diff storage, its events. What happens at the instant of take is in
- * take.ts, what happens after a crash in recovery/resume.ts.
+ * A snapshot: its members, its diff storage, its events. The instant of take is in take.ts, recovery after a crash in
+ * recovery/resume.ts.
  *
  * ```
  *   created ──take──▶ taking ──▶ taken ──destroy──▶ destroying ──▶ gone
@@ -8,8 +8,7 @@
  *      └─── rolled back ┘
  * ```
  *
- * Each change of state is on record before it is acted on, so that a new daemon can finish it or
- * take it back.
+ * Each state is on record before it is acted on, so that a new daemon can finish or undo it.
  */
 
 import type { FileSystemFreeze, OverflowPolicy } from "@blksnap/api";
@@ -68,7 +67,7 @@ export class Snapshot {
   readonly releasableImages: boolean;
   /** An earlier daemon took it. */
   readonly isResumed: boolean;
-  /** What the take did with the file systems on the members. */
+  /** What the take did to the file systems on the members. */
   fileSystems: readonly FileSystemFreeze[];
   readonly persistence: SnapshotPersistence;
   readonly cuts: StoreCuts;
@@ -79,12 +78,12 @@ export class Snapshot {
   #isClosed = false;
   #slotServer: SlotServer | undefined;
   readonly #areas = new Set<AreaId>();
-  /** Slots handed out during a take, which come back if it fails; undefined at other times. */
+  /** Slots granted during a take, which are freed if it fails; undefined at other times. */
   #grantedDuringTake: Set<number> | undefined;
   #alignmentBytes: number;
   readonly #context: DriverContext;
 
-  /** @param isReattaching of an earlier daemon: its record stays as it is until membersReattached() */
+  /** @param isReattaching for a recovered snapshot: its record stays unchanged until membersReattached() */
   constructor(context: DriverContext, record: SnapshotRecord, isReattaching = false) {
     this.#context = context;
     this.#isReattaching = isReattaching;
@@ -112,8 +111,8 @@ export class Snapshot {
   }
 
   /**
-   * Opens the stores of a new snapshot. It is on record as created with all its devices, or the next
-   * daemon undoes it: no caller knows of it yet.
+   * Opens the stores of a new snapshot. The next daemon undoes it unless it is on record as created with all its
+   * devices, because no caller knows of it yet.
    * @throws DiffStorageError; ControlError OUT_OF_MEMORY
    */
   static async create(
@@ -142,7 +141,7 @@ export class Snapshot {
     return this.#state;
   }
 
-  /** Puts the next state on record, before it is acted on. @throws ControlError OUT_OF_MEMORY; then it did not change */
+  /** Records the next state, before it is acted on. @throws ControlError OUT_OF_MEMORY; then the state is unchanged */
   #recordState(state: SnapshotRecord["state"]): void {
     const before = this.#state;
     this.#state = state;
@@ -163,7 +162,7 @@ export class Snapshot {
     return this.#storage;
   }
 
-  /** Opens the stores; with `recoverSlots` those that an earlier daemon has left. */
+  /** Opens the stores; with `recoverSlots`, those that an earlier daemon has left. */
   async openStorage(
     recoverSlots?: Iterable<number>,
     { signal, onProgress, onOpened }: OpenStorageOptions = {},
@@ -195,13 +194,13 @@ export class Snapshot {
     });
   }
 
-  /** A member with these blocks comes in. @throws DiffStorageError */
+  /** Prepares the stores for a new member with this block size. @throws DiffStorageError */
   async allowAlignment(bytes: number): Promise<void> {
     await this.storage.allowAlignment(bytes);
     this.#alignmentBytes = Math.min(this.#alignmentBytes, bytes);
   }
 
-  /** Closes the stores; what was made for this snapshot is removed, unless it is to be kept. */
+  /** Closes the stores; removes what was made for this snapshot, unless `keep`. */
   async closeStorage({ keep = false }: { keep?: boolean } = {}): Promise<void> {
     this.#isClosed = true;
     this.#slotServer?.close();
@@ -209,7 +208,7 @@ export class Snapshot {
     this.#storage = undefined;
   }
 
-  /** All members that there still are have been added again. */
+  /** All remaining members have been added again. */
   membersReattached(): void {
     this.#isReattaching = false;
     this.cuts.membersReattached();
@@ -218,7 +217,7 @@ export class Snapshot {
 
   /** Writes the record. */
   save(): void {
-    // Events of its stores come before its members: a record without them would be a lost snapshot.
+    // Events of its stores come before its members: without these, the record would be that of a lost snapshot.
     if (this.#isReattaching) return;
     const record: SnapshotRecord = {
       ...{ id: this.id, state: this.#state, createdAt: this.createdAt },
@@ -239,7 +238,7 @@ export class Snapshot {
     this.persistence.save(record, [...this.members.values()]);
   }
 
-  /** For changes that must fail no operation: without room the record stays as it was. */
+  /** For changes that must not fail an operation: without room, the old record stays. */
   saveIfPossible(): void {
     try {
       this.save();
@@ -256,16 +255,16 @@ export class Snapshot {
   }
 
   /**
-   * Goes back to "taking" or "created", or on to "destroying", which a lack of room for the record must not stop.
-   * What the next daemon then finds on record comes to the same: a take that did not end, or a
-   * snapshot without its maps. Images that it names may be other devices by then (discard.ts).
+   * Returns to "taking" or "created", or proceeds to "destroying", even without room for the record. The old record
+   * leads the next daemon to the same result: a take that did not end, or a snapshot without its maps. Images that it
+   * names may be other devices by then (discard.ts).
    */
   enterBestEffort(state: "created" | "taking" | "destroying"): void {
     this.#state = state;
     this.saveIfPossible();
   }
 
-  /** Removes the record: there is no such snapshot any more. */
+  /** Removes the record: the snapshot does not exist any more. */
   forget(): void {
     this.events.close();
     this.#context.state.removeRecord(StateFile.snapshotRecord.name(this.id));
@@ -286,7 +285,7 @@ export class Snapshot {
     return member;
   }
 
-  /** How a reactor is to use the storage for one device, with slots to begin with. */
+  /** How a reactor has to use the storage for one device, with its first slots. */
   async areaSetup(its: MemberArea, memberCount: number, syncs?: AreaSyncs): Promise<AreaSetup> {
     const area = this.wakingArea(this.sleepingArea(its, memberCount), syncs);
     const extent = await this.storage.allocateExtentWhenReady(area.wantedSlots);
@@ -304,7 +303,7 @@ export class Snapshot {
     return { ...area, storeFds: this.storage.stores.map(({ fd }) => fd), ...syncs };
   }
 
-  /** A reactor's device needs slots: answers it when there are some, or will be none for now. */
+  /** A reactor's device needs slots: answers when there are some, or there will be none for now. */
   async serveSlots({ id, reactor }: Tracker, area: AreaId, wanted: number): Promise<void> {
     await this.#slotServer?.serve({ tracker: id, area, reactor }, wanted);
   }
@@ -320,9 +319,8 @@ export class Snapshot {
   }
 
   /**
-   * Takes a failed take back. Its areas are closed: their slots are free again, and what comes late
-   * from them does not count any more. Where a store has not answered, it could still write into them:
-   * then they are free when it has.
+   * Undoes a failed take. Its areas are closed: their slots are free, and their late messages are ignored. Slots that a
+   * store has not answered for could still be written: they are free when it has answered.
    */
   undoTake(): void {
     this.#areas.clear();
@@ -359,7 +357,7 @@ export class Snapshot {
     faultPoint("slots.freed");
   }
 
-  /** Slots that were granted and that nothing was put into, as extents: first slot and count, in turn. */
+  /** Frees slots that were granted and not used, as extents: first slot and count, alternating. */
   takeBackSlots(extents: readonly number[]): void {
     for (let i = 0; i < extents.length; i += 2) {
       const [firstSlot, count] = [extents[i], extents[i + 1]];
@@ -370,14 +368,14 @@ export class Snapshot {
     }
   }
 
-  /** The other devices give back half of the slots that they have not used. */
+  /** Makes the other devices give back half of their unused slots. */
   async #gatherSlots(short: SlotUser): Promise<void> {
     const asked = [...this.members.values()].flatMap(({ tracker, area }) => {
       if (area === undefined || area.id === short.area || !this.hasArea(area.id)) return [];
       const request = { type: "giveBackSlots", tracker: tracker.id, area: area.id } as const;
       return [this.#context.reactors.request(tracker.reactor, request, GATHER_TIMEOUT_MS)];
     });
-    // One that does not answer gives nothing.
+    // A device that does not answer gives back nothing.
     await Promise.allSettled(asked);
   }
 
@@ -385,7 +383,7 @@ export class Snapshot {
     for (let slot = firstSlot; slot < firstSlot + count; slot++) this.#grantedDuringTake?.add(slot);
   }
 
-  /** The journal of a device's area is half full. */
+  /** The journal of a device's area needs room. */
   async tendJournal(tracker: Tracker, area: AreaId, need: LogNeed): Promise<void> {
     const member = this.members.get(tracker.id);
     if (member === undefined) return;
@@ -409,9 +407,9 @@ export class Snapshot {
     this.saveIfPossible();
   }
 
-  /** An area lost its first block, or its image as a whole. */
+  /** An area has lost its first block, or its whole image. */
   fault(tracker: Tracker, area: AreaId, errno: number): void {
-    // First, so that it is told twice rather than not at all by a daemon that is killed here.
+    // First, so that a daemon that is killed here reports it twice rather than not at all.
     this.events.push(corrupted(tracker, errno));
     tracker.recordLoss({ errorCode: -errno, area });
   }

@@ -30,7 +30,7 @@ export interface StoreCutsOptions {
 
 export class StoreCuts {
   readonly #options: StoreCutsOptions;
-  /** Per store where it begins: a medium that fails for hours is told of each second. */
+  /** By store, where the lost part begins: a medium that fails for hours reports that each second. */
   readonly #cuts: Map<number, StoreCut>;
   /** Those that some map may not have. */
   #unmarked: Map<number, StoreCut>;
@@ -63,7 +63,7 @@ export class StoreCuts {
     void this.#tellMembers(cut);
   };
 
-  /** Before a device's area continues. */
+  /** Call it before a device's area continues. */
   async tellAll(tracker: Tracker, area: AreaId): Promise<void> {
     for (const cut of this.#cuts.values()) await this.#tell(tracker, area, cut);
   }

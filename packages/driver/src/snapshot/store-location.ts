@@ -1,6 +1,6 @@
 /**
- * Where recorded stores are now, found by their identity, because their names may lead elsewhere. Old data must
- * neither be read from another disk, nor be written to it.
+ * Finds recorded stores by their identity, because their names may lead elsewhere now. Old data must be neither read
+ * from another disk nor written to it.
  */
 import { basename, dirname, join } from "node:path";
 import { ControlError } from "@blksnap/api";
@@ -28,7 +28,7 @@ export async function storesToOpen(
   return found.map((store) => storeSpec(store, statePath));
 }
 
-/** The records with what is open now. */
+/** The records, updated by the stores that are open now. */
 export function storesOpened(
   stores: readonly StoreRecord[],
   opened: readonly { readonly fd: number }[],
@@ -36,7 +36,7 @@ export function storesOpened(
   return stores.map((store, at) => identified(store, opened[at]!.fd));
 }
 
-/** The record with what is open now. */
+/** The record, updated by the store that is open now. */
 export function identified(record: StoreRecord, fd: number): StoreRecord {
   if (isWithoutPath(record.path)) return record;
   const identity = identityOfOpen(fd);
@@ -45,7 +45,7 @@ export function identified(record: StoreRecord, fd: number): StoreRecord {
   return { ...rest, identity, ...(marks === undefined ? {} : { marks }) };
 }
 
-/** Numbers of devices and file systems, and their sequence, are of one boot. */
+/** Removes what is valid in one boot only: numbers and sequences of devices and file systems. */
 export function acrossBoots(record: StoreRecord): StoreRecord {
   const { identity, marks, ...rest } = record;
   if (identity === undefined) return record;
@@ -54,8 +54,8 @@ export function acrossBoots(record: StoreRecord): StoreRecord {
 }
 
 /**
- * The record with the path to open it by.
- * @throws ControlError STORE_NOT_FOUND: it is gone, or there is another one in its place
+ * The record with the path at which to open the store.
+ * @throws ControlError STORE_NOT_FOUND: it is gone, or replaced by another one
  */
 export async function located(record: StoreRecord): Promise<StoreRecord> {
   const { path, fileName, identity, marks } = record;
@@ -83,7 +83,7 @@ async function find(path: string, { identity, marks }: StoreRecord): Promise<str
 
 type Marks = NonNullable<StoreRecord["marks"]>;
 
-/** After a reboot: its name of before, unless that leads to another disk by now. */
+/** After a reboot: its earlier name, unless that leads to another disk now. */
 async function findByMarks(path: string, marks: Marks): Promise<string> {
   const { blockDevice } = await pathTarget(path).catch(() => ({ blockDevice: undefined }));
   const now = blockDevice && readMarks(deviceKey(blockDevice));

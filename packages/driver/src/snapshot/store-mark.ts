@@ -1,10 +1,10 @@
 /**
- * A mark in a store whose name is not ours to take away: a block device, or a user's file. It stands in a slot of its own
- * for as long as the snapshot is persistent. A boot from the medium that does not find it takes the snapshot for lost, in
- * place of images that miss what was not recorded.
+ * A mark in a store whose name is not ours to change: a block device, or a user's file. It has a slot of its own as
+ * long as the snapshot is persistent. A boot from the medium that does not find it counts the snapshot as lost, instead
+ * of showing images that miss what was not recorded.
  *
  * ```
- *   take: a slot, the mark there ─▶ on record with the take       given up: on record here ─▶ overwritten
+ *   take: a slot, the mark in it ─▶ on record with the take       given up: on record here ─▶ overwritten
  * ```
  */
 import { randomUUID } from "node:crypto";
@@ -17,7 +17,7 @@ import type { SnapshotRecord, StoreMark } from "../records/records.js";
 import { openAgain } from "../system/open-again.js";
 import { STORE_MARK_TIMEOUT_MS } from "../time-limits.js";
 
-/** What any store takes as one write. */
+/** A size that any store accepts as one write. */
 const MARK_BYTES = 4096;
 
 type MarkContext = Pick<DriverContext, "logger"> & {
@@ -37,8 +37,8 @@ interface Markable extends Marked {
 }
 
 /**
- * A mark for a take; it is on record with the next save(). Without room for it, or where the store does not take it,
- * the snapshot has none, and it is as much on the store's medium as what is copied there.
+ * Makes a mark for a take; the next save() records it. Without room for it, or if the store does not accept it, the
+ * snapshot has none. The mark is as durable as the copies in the store.
  */
 export async function markStore(context: MarkContext, snapshot: Markable): Promise<void> {
   const { storage } = snapshot;
@@ -50,7 +50,7 @@ export async function markStore(context: MarkContext, snapshot: Markable): Promi
       snapshot.storeMark = { slot: extent.firstSlot, value: null };
     }
     const { slot, value: known } = snapshot.storeMark;
-    // Of a take that failed: it stands there still, and the record names it already.
+    // The mark of a failed take is still there, and on record.
     if (known !== null) return;
     const value = randomUUID();
     await write(context, snapshot, slot, textOf(value));
@@ -63,7 +63,10 @@ export async function markStore(context: MarkContext, snapshot: Markable): Promi
   }
 }
 
-/** Ends when the mark is gone from the medium. @throws Error: there is none, or the store does not answer or fails */
+/**
+ * Resolves when the mark is gone from the medium.
+ * @throws Error: there is none, or the store does not answer or fails
+ */
 export async function removeMark(context: MarkContext, snapshot: Marked): Promise<void> {
   const { storeMark: mark } = snapshot;
   if (mark === undefined || mark.value === null) throw new Error("no store of it has a mark");
@@ -72,8 +75,8 @@ export async function removeMark(context: MarkContext, snapshot: Marked): Promis
 }
 
 /**
- * Of a snapshot that an earlier daemon has left.
- * @throws ControlError STORE_FAILED: it was given up; the error of open(2) or read(2)
+ * Checks the mark of a snapshot that an earlier daemon has left.
+ * @throws ControlError STORE_FAILED: the mark is gone; the error of open(2) or read(2)
  */
 export async function assertMarked(
   { persistent, storeMark, slotBytes, stores: records }: SnapshotRecord,

@@ -4,24 +4,24 @@ import type { StoreSpec } from "@blksnap/diff-storage";
 import { StateFile } from "../records/file-names.js";
 import type { StoreRecord } from "../records/records.js";
 
-/** A store that is a file in the state directory, as that is memory: it has no place of its own. */
+/** True for a file in the state directory, which is memory: it has no path of its own. */
 export function isWithoutPath(path: string): boolean {
   return storeKindByWord(path) !== undefined;
 }
 
-/** A directory gets a file with a name, so that the next daemon finds it after a crash. */
+/** In a directory, the file gets a name, so that the next daemon finds it after a crash. */
 export function storeRecord(path: string, snapshot: string, index: number): StoreRecord {
   const named = { path, fileName: StateFile.store.name(snapshot, index) };
   if (isWithoutPath(path)) return named;
   try {
     return statSync(path).isDirectory() ? named : { path };
   } catch {
-    // What is wrong with it is said when it is opened.
+    // Problems with it are reported when it is opened.
     return { path };
   }
 }
 
-/** @param memory where stores in memory are */
+/** @param memory the directory of stores in memory */
 export function storeSpec({ path, fileName }: StoreRecord, memory: string): StoreSpec {
   if (fileName === undefined) return { path };
   return { path: isWithoutPath(path) ? memory : path, fileName };

@@ -20,7 +20,7 @@ export interface Syncing {
 }
 
 const SYSTEM: Syncing = { open: openToSync, sync: promisify(fdatasync) };
-/** Each keeps a thread, of the few that all calls on files share: one that hangs is not asked a second time. */
+/** A sync that hangs keeps one of the few threads that all file operations share, so it is not repeated. */
 const unanswered = new WeakSet<SyncedFile>();
 
 async function ask<Answer>(file: SyncedFile, call: () => Promise<Answer>): Promise<Answer> {

@@ -3,14 +3,14 @@
  *
  * ```
  *   prepare areas ─▶ freeze file systems ─▶ hold writes on every reactor, drain those in flight
- *                                                  │ all have answered: this is the instant
+ *                                                  │ all have acknowledged: this is the instant
  *                                                  ▼
  *   images ◀─ thaw ◀─ switch: CBT numbers, copy-on-write on, held writes continue
  * ```
  *
- * A reactor that has switched lets its writes go while another still holds: harmless, because
- * nothing on the other has changed since the instant, and copy-on-write is on before its next write.
- * Any failure undoes everything: the snapshot is as it was before.
+ * A reactor that has switched releases its writes while another still holds. That is harmless: nothing on the other has
+ * changed since the instant, and copy-on-write is on before its next write. Any failure undoes everything: the snapshot
+ * is as it was before.
  */
 
 import { randomUUID } from "node:crypto";
@@ -58,11 +58,11 @@ export async function takeSnapshot(
       context.freezes.run(() => switchAll(context, snapshot, sync, options)),
     );
     faultPoint("take.thawed");
-    // Numbers that the caller hears of are on record.
+    // Numbers that the caller gets must be on record.
     for (const { tracker } of members) await tracker.commitJournal();
     snapshot.takenAt = new Date().toISOString();
     for (const member of members) {
-      // Before it had an area, its loss could end no image.
+      // A loss before it had an area has ended no image.
       assertSpliced(member.tracker);
       if (!hasLost(member)) continue;
       throw new ControlError(
@@ -85,18 +85,18 @@ export async function takeSnapshot(
 }
 
 /**
- * Takes a take back that failed: the snapshot is "created" as before. One whose areas could not all be closed stays in
- * "taking", which the next daemon undoes, and can be undone again. @throws Error why an area is not closed
+ * Undoes a take that failed: the snapshot is "created" as before. If an area could not be closed, the snapshot stays
+ * "taking", which the next daemon undoes, and this may be called again. @throws Error why an area is not closed
  */
 export async function undoTake(context: DriverContext, snapshot: Snapshot): Promise<void> {
   const members = [...snapshot.members.values()];
-  // Its images are told to nobody.
+  // No user knows of its images.
   if (snapshot.state === "taken") snapshot.enterBestEffort("taking");
   await snapshot.persistence.withdraw();
   try {
     await closeMembers(context, members);
   } catch (error) {
-    // As long as one may still be written to, its journal and its slots are no one else's.
+    // As long as an area may still be written, its journal and its slots must not be reused.
     if (members.some(({ area }) => area !== undefined)) throw error;
     const text = "a map of a take that failed stays until the next start";
     context.logger.warn({ snapshot: snapshot.id, err: error }, text);
@@ -105,7 +105,7 @@ export async function undoTake(context: DriverContext, snapshot: Snapshot): Prom
   snapshot.undoTake();
 }
 
-/** No record brings it back from here on: what the medium does not remove now the next daemon removes. */
+/** No record refers to it from here on: if the medium does not remove it now, the next daemon does. */
 export async function forgetJournal(
   { logger }: DriverContext,
   { id, persistence }: Snapshot,
@@ -127,19 +127,19 @@ function assertFreezes({ frontend }: DriverContext, options: SnapshotTakeOptions
   throw new ControlError("FREEZE_FAILED", what, { hint });
 }
 
-/** Ends the snapshot's part of its members: images away, copy-on-write off. */
+/** Ends the members' parts in the snapshot: images and copy-on-write. */
 export async function closeMembers(
   context: DriverContext,
   members: readonly Member[],
 ): Promise<void> {
-  // To the end of each: a retry must not meet one that is still being closed.
+  // Waits for all of them: a retry must not meet a member that is still being closed.
   const closed = await Promise.allSettled(members.map((member) => closeMember(context, member)));
   for (const end of closed) if (end.status === "rejected") throw end.reason;
 }
 
 /**
- * A front keeps the capacity of attach. What the original has more is out of reach until it is attached
- * again; less cannot be read any more.
+ * A front keeps the capacity that it had at attach. If the original has grown, the rest is out of reach until the next
+ * attach; if it has shrunk, the rest cannot be read any more.
  * @throws ControlError DEVICE_CAPACITY_CHANGED
  */
 function assertCapacity({ logger }: DriverContext, { id }: Snapshot, tracker: Tracker): void {
@@ -183,7 +183,7 @@ async function prepareArea(
   faultPoint("take.area-prepared");
 }
 
-/** Freezes, holds, switches, thaws. Answers the longest time for which writers were held up. */
+/** Freezes, holds, switches, thaws. Returns how long writers were held at most. */
 async function switchAll(
   context: DriverContext,
   snapshot: Snapshot,
@@ -211,8 +211,8 @@ async function switchAll(
 }
 
 /**
- * Journals are rotated before the instant or after it. Freezing may need rotations: it writes a lot. One
- * that is under way is waited for, while file systems are frozen.
+ * Journals are rotated before the instant or after it. Freezing may need rotations, because it writes a lot. A rotation
+ * in progress is waited for while file systems are frozen.
  */
 function whileNoneRotates<Value>(
   members: readonly Member[],

@@ -9,7 +9,7 @@ interface FilledSnapshot {
   readonly stores: readonly StoreRecord[];
 }
 
-/** To the log now and then, and to the caller each time. */
+/** Reports to the log now and then, and to the caller each time. */
 export function tellFill(
   logger: Logger,
   { id, stores }: FilledSnapshot,

@@ -1,13 +1,12 @@
 /**
- * A device has so many slots at first, and asks for as many when half of them are left. With 32 writers at random,
- * who take one each, the answer may then come three turns of the reactor later and none of them waits.
+ * A device gets this many slots at first, and asks for as many when half of them are left. With 32 random writers, each
+ * of which takes one, the answer may come three turns of the reactor later without any of them waiting.
  */
 const WANTED_SLOTS_FIRST = 128;
-/** For so many at most when they are used fast; a slot is to be there before it is needed. */
+/** At most this many when they are used fast; a slot should be there before it is needed. */
 const WANTED_SLOTS_MAX = 1024;
 /**
- * All devices together ask for at most this part of the limit at a time, and keep at most half as much more
- * unused.
+ * All devices together ask for at most this part of the limit at a time, and keep at most half as much more unused.
  */
 const HOARD_DIVISOR = 16;
 
