@@ -109,7 +109,13 @@ export function whereProblems() {
       problems.push(`${path}: has ${what}, which belongs in ${files.join(", ")}`);
     }
   }
-  const catalog = ["catalog", "catalog-backups", "catalog-mounts", "catalog-nbd"]
+  const catalog = [
+    "catalog",
+    "catalog-backups",
+    "catalog-mounts",
+    "catalog-nbd",
+    "catalog-trackers",
+  ]
     .map((name) => readFileSync(`packages/blksnapctl/src/${name}.ts`, "utf8"))
     .join("\n");
   for (const name of readdirSync("packages/blksnapctl/src/verbs")) {

@@ -66,7 +66,10 @@ export interface AttachRequestOptions {
 }
 
 export interface DetachRequestOptions {
-  /** Keep nothing of a persistent tracker: the next attach begins a new generation. */
+  /**
+   * Keep nothing of a persistent tracker: the next attach begins a new generation. Where it is not attached, as its
+   * device is away, what is remembered of it by this name is deleted.
+   */
   readonly forget?: boolean;
 }
 

@@ -27,9 +27,19 @@ export const attachResponse = record({
 export const deviceQuery = record({ device: is.device });
 export const detachQuery = recordWithOptional(
   { device: is.device },
-  { forget: { ...is.flag, description: "delete the CBT of a persistent tracker, too" } },
+  {
+    forget: {
+      ...is.flag,
+      description:
+        "delete the CBT of a persistent tracker, too, also of one that is not attached: its device is away, " +
+        "or another one has its name",
+    },
+  },
 );
-export const detachResponse = record({ device: is.text, front: is.text });
+export const detachResponse = record({
+  device: is.text,
+  front: { ...is.text, description: "empty if nothing was attached" },
+});
 
 /** Why the CBT's generation is a new one: continuity with earlier generations is not given. */
 export const generationReason = {

@@ -1,11 +1,12 @@
 /**
- * All verbs with their options; verbs for backups, mounts and NBD are in their own files. Names follow the kernel
+ * All verbs with their options; verbs for devices, backups, mounts and NBD are in their own files. Names follow the kernel
  * module's tool wherever it has the verb.
  */
 import { STORE_PATHS_TEXT, STORE_WORDS } from "@blksnap/api";
 import { backupVerbs } from "./catalog-backups.js";
 import { mountVerbs } from "./catalog-mounts.js";
 import { nbdVerb } from "./catalog-nbd.js";
+import { trackerVerbs } from "./catalog-trackers.js";
 import { bytes, device } from "./shared-options.js";
 import type { OptionSpecs, Verb, VerbGroup } from "./verb.js";
 
@@ -31,48 +32,9 @@ export const globalOptions: OptionSpecs = {
   },
 };
 
-const trackers = () => import("./verbs/trackers.js");
 const cbt = () => import("./verbs/cbt.js");
 const snapshots = () => import("./verbs/snapshots.js");
 const events = () => import("./verbs/events.js");
-
-const trackerVerbs: readonly Verb[] = [
-  {
-    name: "attach",
-    describe: "Track a device; prints the front, to be used in place of the device",
-    options: {
-      device,
-      persistent: { describe: "keep tracking changes across stops and power cuts" },
-      live: {
-        describe: "put the front under the device-mapper node; the default if it is in use",
-      },
-      front: { describe: "never do so; mount the front instead of the device" },
-    },
-    examples: [
-      ["blksnapctl attach --device /dev/vg/data", "then mount the front that it prints"],
-      ["blksnapctl attach -d /dev/vg/data --persistent", "for incremental backups after a reboot"],
-      ["blksnapctl attach -d /dev/vg/data --live", "while it stays mounted"],
-    ],
-    load: async () => (await trackers()).attach,
-  },
-  {
-    name: "detach",
-    describe: "Stop tracking a device; its CBT is lost unless it was attached with --persistent",
-    options: { device, forget: { describe: "delete the CBT of a persistent tracker, too" } },
-    examples: [["blksnapctl detach -d /dev/vg/data", "after its front was unmounted"]],
-    load: async () => (await trackers()).detach,
-  },
-  {
-    name: "status",
-    describe: "Show everything: devices, change tracking, snapshots, stores",
-    options: { bytes },
-    examples: [
-      ["blksnapctl status", "for people"],
-      ["blksnapctl status --json | jq .snapshots", "for programs"],
-    ],
-    load: async () => (await import("./verbs/status.js")).status,
-  },
-];
 
 const cbtVerbs: readonly Verb[] = [
   {

@@ -151,6 +151,7 @@ async function preparedSnapshot(verbName: string): Promise<string> {
   for (const device of ["/dev/sdb", "/dev/sdc", "/dev/sdd", "/dev/vg/data"]) {
     driver.devices.set(device, 64 * 2 ** 20);
   }
+  if (verbName === "detach") driver.remembered.add("/dev/sdb");
   if (verbName === "nbd") {
     await harness.ok("nbd", "open", "--tcp", "192.0.2.1", "--tls-certs", "/etc/pki/nbd");
   }

@@ -41,6 +41,14 @@ test("attach prints the module's line and the front, detach its own", async () =
   assert.is(await harness.ok("detach", "--device", "/dev/ublkb0"), "Detached successfully\n");
 });
 
+test("detach --forget says that a device which is not attached is forgotten", async () => {
+  harness.driver.remembered.add("/dev/gone");
+  const answer = "Forgotten: it was not attached\n";
+  assert.is(await harness.ok("detach", "-d", "/dev/gone", "--forget"), answer);
+  const again = await harness.run("detach", "-d", "/dev/gone", "--forget");
+  assert.equal([again.status, /not attached/.test(again.err)], [1, true]);
+});
+
 test("attach prints the node of a live attach, and takes --live or --front", async () => {
   const live = await harness.ok("attach", "-d", d0, "--live");
   assert.is(live, `Attached successfully\nfront=/dev/ublkb0\nlive=${d0}\n`);

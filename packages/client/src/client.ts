@@ -182,7 +182,7 @@ export class BlksnapClient {
     return sendForJson(this.#call("POST", "/v1/trackers", options, body));
   }
 
-  /** `forget`: nothing of a persistent tracker is kept. */
+  /** `forget`: nothing of a persistent tracker is kept, also of one that is not attached. */
   detach(
     device: string,
     options: CallOptions & { readonly forget?: boolean } = {},

@@ -41,6 +41,7 @@ import { NbdExports } from "./nbd-exports.js";
 import { markedRanges, readMap } from "./operations/cbt-operations.js";
 import { diffSince } from "./operations/diff.js";
 import { markedFile } from "./operations/file-extents.js";
+import { detachForGood } from "./operations/remembered.js";
 import { Operations } from "./operations/serialised.js";
 import { SnapshotOperations } from "./operations/snapshot-operations.js";
 import { attachAnswer, TrackerOperations } from "./operations/tracker-operations.js";
@@ -244,8 +245,10 @@ export class Driver implements DriverControl {
   }
 
   detach(device: string, options: DetachRequestOptions = {}): Promise<DetachResponse> {
-    const end = () => this.#late.giveUpOr(device, () => this.#trackers.detachAt(device, options));
-    return this.#operations.onDevices("detach of", [device], end);
+    const ending = () => this.#trackers.detachAt(device, options);
+    const end = () => this.#late.giveUpOr(device, ending, options.forget);
+    const detach = () => this.#operations.onDevices("detach of", [device], end);
+    return options.forget ? detachForGood(this.#context, device, detach) : detach();
   }
 
   async cbtInfo(device: string): Promise<CbtInfo> {
@@ -269,12 +272,9 @@ export class Driver implements DriverControl {
     if (device !== undefined && (await this.#registry.tracker(device)) !== marked.tracker) {
       throw new ControlError("FILE_NOT_MAPPABLE", `${file} does not lie on ${device}`);
     }
-    await this.markDirty(marked.tracker.device, marked.ranges);
-    return {
-      device: marked.tracker.device,
-      device_number: marked.deviceNumber,
-      ranges: [...marked.ranges],
-    };
+    const { tracker, deviceNumber: device_number, ranges } = marked;
+    await this.markDirty(tracker.device, ranges);
+    return { device: tracker.device, device_number, ranges: [...ranges] };
   }
 
   async diff(device: string, since: number): Promise<DiffAnswer> {

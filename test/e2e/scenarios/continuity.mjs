@@ -130,6 +130,40 @@ test("a partition that was made anew elsewhere on its disk has a map of its own"
   await t.client.detach(device, { forget: true });
 });
 
+test(
+  "a device that is gone is waited for at each start until it is forgotten by its name",
+  async (t) => {
+    const disk = await medium(t);
+    const below = await loopDisk(t, SIZE_MIB * MIB);
+    const table = `0 ${(SIZE_MIB * MIB) / 512} linear ${below} 0`;
+    await run(["dmsetup", "create", "gone", "--uuid", "TEST-gone", "--table", table]);
+    const device = "/dev/mapper/gone";
+    const remove = () => run(["dmsetup", "remove", "--retry", "gone"]);
+    t.defer(() => remove().catch(() => undefined));
+    t.daemon = await disk.start();
+    t.defer(() => t.daemon.stop());
+    await t.client.attach(device, { persistent: true });
+    await t.daemon.stop();
+    await remove();
+    const isWaited = () => t.daemon.log().includes("not found yet: waiting for it");
+    t.daemon = await disk.start();
+    assert.ok(isWaited());
+    assert.match(t.daemon.log(), `blksnapctl detach --device ${device} --forget`);
+    assert.equal(trackerOf(await t.client.status(), device), undefined);
+    const other = await t.client.detach("/dev/blksnap-other", { forget: true }).catch((e) => e);
+    assert.equal([other.code, other.hint.includes(device)], ["DEVICE_NOT_FOUND", true]);
+    const link = "/dev/disk/by-id/dm-uuid-TEST-gone";
+    assert.ok(other.hint.includes(link));
+    const forgotten = await t.client.detach(link, { forget: true });
+    assert.equal(forgotten, { device, front: "" });
+    assert.equal(readdirSync(disk.state), ["lock"]);
+    await t.daemon.stop();
+    t.daemon = await disk.start();
+    assert.not.ok(isWaited());
+  },
+  LIMIT,
+);
+
 /** What a daemon has, and what is on its media. */
 function inventory(t, { state }) {
   // Connections of this test's own requests come and go.

@@ -11,6 +11,7 @@ import type {
   AttachResponse,
   ByteRange,
   CbtInfo,
+  DetachRequestOptions,
   DetachResponse,
   DiffAnswer,
   DriverControl,
@@ -53,6 +54,8 @@ export class FakeDriver implements DriverControl {
   untracked: StatusResponse["untracked"] = [];
   /** Where it shows that NBD clients are accepted by TCP. */
   nbdListeners: StatusResponse["nbd_listeners"] = [];
+  /** Persistent trackers that it remembers, and does not serve. */
+  readonly remembered: Set<string> = new Set();
   /** How it stands to its configuration. */
   configuration: StatusResponse["daemon"]["configuration"] = { mistakes: [], missing: [] };
   /** How its stores fill during a create; each step lasts until it is done. */
@@ -110,7 +113,8 @@ export class FakeDriver implements DriverControl {
     return tracker.attachAnswer(false);
   }
 
-  async detach(device: string): Promise<DetachResponse> {
+  async detach(device: string, options?: DetachRequestOptions): Promise<DetachResponse> {
+    if (options?.forget && this.remembered.delete(device)) return { device, front: "" };
     const tracker = this.#tracker(device);
     if (tracker.snapshotId !== null) {
       throw new ControlError(

@@ -29,5 +29,6 @@ export async function detach(
     forget: given.has("forget"),
   });
   if (json) return printJson(detached);
-  print("Detached successfully\n");
+  const isForgotten = given.has("forget") && detached.front === "";
+  print(isForgotten ? "Forgotten: it was not attached\n" : "Detached successfully\n");
 }

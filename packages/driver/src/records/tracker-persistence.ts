@@ -145,6 +145,8 @@ export class TrackerPersistence {
       if (verdict.verdict !== "other_device" && (isSure || persistent)) {
         // Only a tracker that needs the medium, as this one does, fails if it cannot be written.
         await directory.own();
+        // Users may have it forgotten just now.
+        if (directory.inUse.has(found.uuid)) throw unusable(directory.path, noAnswer());
         const persistence = new TrackerPersistence(directory, backing, found.uuid, tracking, false);
         if (verdict.verdict === "new_generation") {
           return { kind: "broken", persistence, broken: verdict };

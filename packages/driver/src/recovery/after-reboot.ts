@@ -32,6 +32,7 @@ import type { PersistentTrackerRecord } from "../records/tracker-records.js";
 import { usableRecords } from "../records/usable-records.js";
 import type { Waiting } from "../snapshot/patience.js";
 import { acrossBoots, located } from "../snapshot/store-location.js";
+import { named } from "../system/errors.js";
 import { findPersistent, pathTarget } from "../system/path-target.js";
 import { ARRIVAL_INTERVAL_MS, ARRIVAL_PATIENCE_MS } from "../time-limits.js";
 import { geometryWith } from "../tracker/geometry.js";
@@ -309,10 +310,13 @@ export async function attachPending(
     }
   }
   try {
-    return await Tracker.attach(context, id, device, recorded);
+    return await named(Tracker.attach(context, id, device, recorded));
   } catch (error) {
     if (waiting.isGivenUp) return undefined;
-    const text = `${device} is not attached again: ${(error as Error).message}`;
+    const { code, message } = error as ControlError;
+    const giveUp = `if it will not come back: blksnapctl detach --device ${device} --forget`;
+    const then = code === "DEVICE_NOT_FOUND" ? `; ${giveUp}` : "";
+    const text = `${device} is not attached again: ${message}${then}`;
     logger.error({ device, err: error }, text);
     return undefined;
   }

@@ -11,6 +11,7 @@ import { Splice } from "@blksnap/linux-block";
 import type { DriverContext } from "../context.js";
 import { deviceLock } from "../driver-end.js";
 import type { OperationLocks } from "../operations/operation-locks.js";
+import { forgetRemembered } from "../operations/remembered.js";
 import { StateFile } from "../records/file-names.js";
 import type { TrackerRecord } from "../records/records.js";
 import { identityOf } from "../system/path-target.js";
@@ -112,17 +113,22 @@ export class LateRecovery {
    * path at attach counts.
    * @param detach called if no front of this path waits
    * @returns what was given up, or the result of `detach`
+   * @param forgets what the medium has of one that is given up is removed, too
    */
-  async giveUpOr(path: string, detach: () => Promise<DetachResponse>): Promise<DetachResponse> {
+  async giveUpOr(
+    path: string,
+    detach: () => Promise<DetachResponse>,
+    forgets = false,
+  ): Promise<DetachResponse> {
     if (this.#context.frontend.kind !== "nbd") return detach();
     const found = await this.#identityAt(path);
     const waiting = this.#waitingAs(found, path);
-    if (waiting !== undefined) return this.#giveUp(waiting, found, detach);
+    if (waiting !== undefined) return this.#giveUp(waiting, found, detach, forgets);
     return detach().catch((error: ControlError) => {
       const isIt = ({ record: { device } }: WaitingFront) => device === resolve(path);
       const named = this.waiting.find(isIt);
       if (named === undefined || error.code !== "NOT_ATTACHED") throw error;
-      return this.#giveUp(named.record, found, detach);
+      return this.#giveUp(named.record, found, detach, forgets);
     });
   }
 
@@ -134,13 +140,15 @@ export class LateRecovery {
     record: TrackerRecord,
     held: string | undefined,
     detach: () => Promise<DetachResponse>,
+    forgets: boolean,
   ): Promise<DetachResponse> {
-    const { device, identity } = record;
+    const { device, identity, uuid } = record;
     const giveUp = async (): Promise<DetachResponse> => {
       if (!this.#waiting.has(record.id)) return detach();
       forget(this.#context, record);
       this.#end(record);
       this.#context.logger.warn({ device }, "its waiting front is given up");
+      if (forgets && uuid !== undefined) await forgetRemembered(this.#context, { uuid, device });
       return { device, front: this.#context.frontend.nameOf(null) };
     };
     if (held === undefined || held === identity) return giveUp();

@@ -174,6 +174,34 @@ test("an export that waits is given up by its name where its path leads to what 
   late.stop();
 });
 
+test("what the medium has of an export that is given up is forgotten with it, where that is asked for", async () => {
+  const device = join(folder, "gone.img");
+  const uuid = "5c9e5a1e-0000-4000-8000-000000000001";
+  const removed: string[] = [];
+  const persistent = {
+    inUse: new Set<string>(),
+    inTime: (work: Promise<void>) => work,
+    removeRecord: async (name: string) => void removed.push(name),
+    removeFile: async (name: string) => void removed.push(name),
+  };
+  const log = (_: unknown, text: string) => logged.push(text);
+  const context = {
+    ...{ blockDevices: machinePorts().blockDevices, state, persistent },
+    ...{ logger: { warn: log, error: log }, frontend: { kind: "nbd", nameOf: () => "its export" } },
+  };
+  const refused = async () => {
+    throw new ControlError("NOT_ATTACHED", "it is not detached");
+  };
+  for (const forgets of [false, true]) {
+    const waiting = [{ record: { ...record, device, uuid }, why: "", kept: [] }];
+    const late = new LateRecovery(context as never, { waiting }, locks(), () => undefined);
+    assert.equal(await late.giveUpOr(device, refused, forgets), { device, front: "its export" });
+    assert.equal([removed.length, persistent.inUse.size], [forgets ? 2 : 0, 0]);
+    late.stop();
+  }
+  assert.equal(removed, [`tracker-${uuid}`, `cbt-${uuid}.journal`]);
+});
+
 test("an export that is just returning when it is to be given up by its name is detached", async () => {
   const device = join(folder, "disk.img");
   writeFileSync(device, "restored");

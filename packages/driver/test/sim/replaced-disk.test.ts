@@ -1,9 +1,11 @@
 /** What a daemon attaches by itself after a reboot in which disks were moved, or changed for others. */
+import { EIO } from "@blksnap/errors";
 import type { SimDisk } from "@blksnap/sim-kernel";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { ARRIVAL_PATIENCE_MS } from "../../dist/time-limits.js";
 import { DISK_BYTES } from "./settings.js";
-import { type World, within } from "./tracking-world.js";
+import { DEVICE, keepLastingNames, type World, within } from "./tracking-world.js";
 
 const WRITTEN_AT = 65536;
 /** As the simulation names the first disk. */
@@ -25,11 +27,15 @@ async function replaced(
 }
 
 function replace(
-  { machine }: World,
+  world: World,
   { serial, sizeBytes = DISK_BYTES }: { serial: string; sizeBytes?: number },
 ): SimDisk {
+  remove(world);
+  return world.machine.addDisk("sda", { serial, sizeBytes });
+}
+
+function remove({ machine }: World): void {
   machine.removeBlockDevice(machine.tree.directory("/dev").lookup("sda") as SimDisk);
-  return machine.addDisk("sda", { serial, sizeBytes });
 }
 
 async function tracked(world: World): Promise<string[]> {
@@ -60,6 +66,83 @@ for (const serial of ["OTHER", ""]) {
       assert.is(moved.bytes[WRITTEN_AT], 7);
     }));
 }
+
+/** Starts a daemon, and tells whether it waited for a disk. */
+async function startsAtOnce(world: World): Promise<boolean> {
+  const beganMs = world.machine.nowMs;
+  await world.start();
+  return world.machine.nowMs - beganMs < ARRIVAL_PATIENCE_MS;
+}
+
+/** @returns "" once it is, or else why it is not, and what to do */
+async function forgotten(world: World, device = DEVICE): Promise<string> {
+  const forgetting = world.driver.detach(device, { forget: true });
+  const text = forgetting.then(
+    ({ front }) => front,
+    ({ code, hint }) => `${code}: ${hint}`,
+  );
+  return await world.run(text);
+}
+
+for (const isGone of [true, false]) {
+  const its = isGone ? "is gone" : "was replaced";
+  test(`a disk that ${its} is waited for at each boot until it is forgotten`, () =>
+    within(async (world) => {
+      await replaced(world, { serial: "OTHER" });
+      const { machine } = world;
+      const boot = async (): Promise<boolean> => {
+        machine.cut();
+        await machine.settle();
+        // All disks that the machine ever had are there after a power cut.
+        if (isGone) remove(world);
+        return await startsAtOnce(world);
+      };
+      for (let boots = 0; boots < 2; boots++) assert.not(await boot());
+      assert.match(await forgotten(world, "/dev/sdx"), ": Remembered and not attached: /dev/sda");
+      assert.is(await forgotten(world), "");
+      const text = await forgotten(world);
+      assert.match(text, isGone ? /^DEVICE_NOT_FOUND: undefined/ : /^NOT_ATTACHED: undefined/);
+      assert.ok(await boot());
+      assert.equal(await tracked(world), []);
+    }));
+}
+
+test("what is remembered of the device that a name leads to is forgotten, and not what had that name", () =>
+  within(async (world) => {
+    await replaced(world, { serial: "OTHER" });
+    await world.start();
+    // The other disk is tracked by the name of the one before, detached, and its record stays.
+    await world.attach();
+    await world.run(world.driver.detach(DEVICE));
+    assert.is(await forgotten(world), "", "the disk that is there");
+    assert.is(await forgotten(world), "", "the one that had the name");
+    assert.is(await forgotten(world), "NOT_ATTACHED: undefined");
+  }));
+
+test("one that is tracked is detached first, and its own record is the one that goes", () =>
+  within(async (world) => {
+    await replaced(world, { serial: "OTHER" });
+    await world.start();
+    await world.attach();
+    assert.match(await forgotten(world), "/dev/ublkb");
+    const moved = world.machine.addDisk("sdb", { serial: SERIAL, sizeBytes: DISK_BYTES });
+    world.machine.cut();
+    await world.machine.settle();
+    await world.start();
+    await world.assertServes();
+    await world.write();
+    assert.is(moved.bytes[WRITTEN_AT], 7, "the other one is still remembered");
+  }));
+
+test("a medium that does not forget is said, and it can be tried again", () =>
+  within(async (world) => {
+    await replaced(world, { serial: "OTHER" });
+    await world.start();
+    const restore = keepLastingNames(world, EIO);
+    assert.match(await forgotten(world), /^PERSISTENT_STATE_UNUSABLE: /);
+    restore();
+    assert.is(await forgotten(world), "");
+  }));
 
 test("a disk without any name of its own is attached by that which it has, if it has its size", () =>
   within(async (world) => {

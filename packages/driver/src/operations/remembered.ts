@@ -1,0 +1,117 @@
+/**
+ * Persistent trackers that the medium remembers and this daemon does not serve: their device is away, is another one by
+ * its name, or was detached. Each boot waits for those that are to be attached by themselves, until users give them up.
+ */
+import { resolve } from "node:path";
+import { ControlError, type DetachResponse } from "@blksnap/api";
+import type { DriverContext } from "../context.js";
+import { KeptFile } from "../records/file-names.js";
+import { type PersistentTrackerRecord, trackerRecords } from "../records/tracker-records.js";
+import { findPersistent, identityOf } from "../system/path-target.js";
+
+/** What detach fails with where a path names nothing that is attached. */
+const NOTHING_ATTACHED: ReadonlySet<string> = new Set([
+  "NOT_ATTACHED",
+  "DEVICE_NOT_FOUND",
+  "DEVICE_FAILED",
+]);
+
+type RememberedContext = Pick<DriverContext, "persistent" | "logger" | "blockDevices">;
+
+/**
+ * Detaches, and keeps nothing. Where nothing is attached, what the medium remembers is forgotten.
+ * @param detach of what is attached
+ * @throws ControlError as detach does; PERSISTENT_STATE_UNUSABLE, ALREADY_RUNNING
+ */
+export async function detachForGood(
+  context: RememberedContext,
+  path: string,
+  detach: () => Promise<DetachResponse>,
+): Promise<DetachResponse> {
+  try {
+    return await detach();
+  } catch (error) {
+    if (!NOTHING_ATTACHED.has((error as ControlError).code)) throw error;
+    const remembered = await rememberedOf(context);
+    const wanted = await wantedOf(context, path, remembered);
+    for (const record of wanted) await forgetRemembered(context, record);
+    const [first] = wanted;
+    if (first === undefined) throw withNames(error as ControlError, remembered);
+    return { device: first.device, front: "" };
+  }
+}
+
+async function rememberedOf({ persistent }: RememberedContext): Promise<PersistentTrackerRecord[]> {
+  persistent.assertAnswers();
+  if (!(await persistent.exists())) return [];
+  await persistent.own();
+  const records = await trackerRecords(persistent);
+  return records.filter(({ uuid }) => !persistent.inUse.has(uuid));
+}
+
+/** Of the device that the path leads to, or else what had this name. */
+async function wantedOf(
+  { blockDevices: { lookAt } }: RememberedContext,
+  path: string,
+  remembered: readonly PersistentTrackerRecord[],
+): Promise<PersistentTrackerRecord[]> {
+  const identity = await identityOf(path, lookAt).catch(() => undefined);
+  const there: PersistentTrackerRecord[] = [];
+  if (identity !== undefined) {
+    for (const record of remembered) {
+      const openAt = await findPersistent(record);
+      if (openAt === undefined) continue;
+      const its = await identityOf(openAt, lookAt).catch(() => undefined);
+      if (its === identity) there.push(record);
+    }
+  }
+  if (there.length > 0) return there;
+  const name = resolve(path);
+  return remembered.filter((record) => namesOf(record).includes(name));
+}
+
+/** The name that it was attached by, and udev's links for what it is known by: no other device gets these. */
+function namesOf({ device, tracking: { identity } }: PersistentTrackerRecord): string[] {
+  const { dmUuid, partUuid, contentUuid } = identity;
+  return [
+    device,
+    ...(dmUuid === null ? [] : [`/dev/disk/by-id/dm-uuid-${dmUuid}`]),
+    ...(partUuid === null ? [] : [`/dev/disk/by-partuuid/${partUuid}`]),
+    ...(contentUuid === null ? [] : [`/dev/disk/by-uuid/${contentUuid}`]),
+  ];
+}
+
+/** @throws ControlError PERSISTENT_STATE_UNUSABLE also when the medium does not answer */
+export async function forgetRemembered(
+  { persistent, logger }: Pick<RememberedContext, "persistent" | "logger">,
+  { uuid, device }: Pick<PersistentTrackerRecord, "uuid" | "device">,
+): Promise<void> {
+  if (persistent.inUse.has(uuid)) {
+    throw new ControlError("DEVICE_BUSY", `${device} is being attached`);
+  }
+  // Until it is gone, also late, nothing begins with it anew.
+  persistent.inUse.add(uuid);
+  const removing = async (): Promise<void> => {
+    try {
+      await persistent.removeRecord(KeptFile.trackerRecord.name(uuid));
+      await persistent.removeFile(KeptFile.cbtJournal.name(uuid));
+    } finally {
+      persistent.inUse.delete(uuid);
+    }
+  };
+  await persistent.inTime(removing());
+  logger.warn({ device }, "its record is forgotten: it was remembered, and not attached");
+}
+
+function withNames(
+  error: ControlError,
+  remembered: readonly PersistentTrackerRecord[],
+): ControlError {
+  if (remembered.length === 0) return error;
+  const names = remembered.map((record) => {
+    const [device, ...stable] = namesOf(record);
+    return stable.length === 0 ? device : `${device} (${stable.join(", ")})`;
+  });
+  const hint = `Remembered and not attached: ${names.join("; ")}`;
+  return new ControlError(error.code, error.message, { cause: error, hint });
+}
