@@ -1,15 +1,15 @@
-/** How users, and udev rules, find fronts and images, and what is on them. */
+/** Names by which users and udev rules find fronts and images, and their partitions. */
 import { DeviceLinks, UdevMarks } from "@blksnap/linux-block";
 import { addPartitions } from "@blksnap/ublk";
 import type { Logger } from "pino";
 
 /**
- * /dev/blksnap/NAME and /dev/blksnap/NAME-image, and for who must not meet the device of another volume of that name:
+ * /dev/blksnap/NAME and /dev/blksnap/NAME-image. If another volume may have the same name, these are unique:
  * /dev/blksnap/by-original/dev/vg/NAME, /dev/blksnap/snapshot/ID/dev/vg/NAME.
  */
 export const links: DeviceLinks = new DeviceLinks("/dev/blksnap");
 
-/** @returns the short link, where there is one now */
+/** @returns the short link, if there is one now */
 export function linkFront(
   { links: to }: { readonly links: Pick<DeviceLinks, "add"> },
   device: string,
@@ -27,7 +27,7 @@ export function linkImage(
   return to.add(`${device}-image`, image, `snapshot/${snapshot}${device}`);
 }
 
-/** As packages/daemon/udev/59-blksnap.rules has them. */
+/** The same folder as in packages/daemon/udev/59-blksnap.rules. */
 export const MARKS_DIRECTORY = "/run/blksnap-udev";
 export const MARK_KINDS = ["fronts", "images"] as const;
 
@@ -36,7 +36,7 @@ export const udevMarks: UdevMarks<(typeof MARK_KINDS)[number]> = new UdevMarks(
   MARK_KINDS,
 );
 
-/** Makes the partitions of a front or an image. Never fails: the device is as good without them. */
+/** Makes the partitions of a front or an image. Never fails: the device can be used without them. */
 export async function makePartitions(device: string, logger: Logger): Promise<void> {
   try {
     await addPartitions(device);

@@ -1,4 +1,4 @@
-/** Errors of the packages below, under the names that users of the daemon know. */
+/** Translates errors of the packages below into the names that users of the daemon know. */
 import type { ErrorName } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
 import { DiffStorageError, type DiffStorageErrorCode } from "@blksnap/diff-storage";
@@ -50,7 +50,7 @@ const NAME_OF_ENGINE_CODE: Readonly<Record<string, ErrorName>> = {
   MAP_TOO_LARGE: "OUT_OF_MEMORY",
 };
 
-/** The same failure as a ControlError; anything unknown stays what it is. */
+/** The same failure as a ControlError; unknown errors are returned unchanged. */
 export function asControlError(error: unknown): unknown {
   if (error instanceof UblkError) {
     return renamed(NAME_OF_UBLK_CODE[error.code], error, error.errnoName);
@@ -79,7 +79,7 @@ function renamed(name: ErrorName, error: Error, errno?: string): ControlError {
   return new ControlError(name, error.message, { cause: error, ...options });
 }
 
-/** Errors of the packages below come out under the names of the API. */
+/** Rejects with the API's names for errors of the packages below. */
 export async function named<Value>(work: Promise<Value>): Promise<Value> {
   try {
     return await work;

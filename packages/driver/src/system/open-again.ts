@@ -1,4 +1,4 @@
-/** Other open files of what is open already. They claim and lock nothing, and do not write. */
+/** Opens again files that are open already. These claim and lock nothing, and do not write. */
 import { type FileHandle, open, statfs } from "node:fs/promises";
 
 /** The type of FUSE's file systems, as statfs(2) has it. */
@@ -9,9 +9,9 @@ export function openAgain(fd: number): Promise<FileHandle> {
 }
 
 /**
- * An open file for syncs alone. That cached data could not be written the kernel tells each open file once: of two that
- * sync by the same one, the second hears that all is well. Undefined where the file system is one of user space: it may
- * keep what came through an open file until that is synced.
+ * An open file for syncs alone. The kernel reports a failed write of cached data once per open file: if two callers
+ * sync by the same one, the second is told that everything is on the medium. Undefined for a file system in user space:
+ * it may keep data of an open file until that file itself is synced.
  */
 export async function openToSync(fd: number): Promise<FileHandle | undefined> {
   if ((await statfs(pathOf(fd))).type === FUSE) return undefined;

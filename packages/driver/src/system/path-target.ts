@@ -1,4 +1,4 @@
-/** What paths lead to, asked by this machine's helper processes: see path-target.ts of @blksnap/linux-block. */
+/** Targets of paths, queried in this machine's helper processes: see path-target.ts of @blksnap/linux-block. */
 import { findAcrossBoots, identityAt, type LookAt, pathLooker } from "@blksnap/linux-block";
 import { statInHelper } from "@blksnap/uring";
 import type { PersistentTrackerRecord } from "../records/tracker-records.js";
@@ -10,7 +10,7 @@ export function identityOf(path: string, lookAt: LookAt = pathTarget): Promise<s
   return identityAt(path, lookAt);
 }
 
-/** Where to open the original of a tracker of an earlier boot; see findAcrossBoots(). */
+/** Where to open the original of a tracker from an earlier boot; see findAcrossBoots(). */
 export function findPersistent({
   device,
   tracking,

@@ -23,8 +23,9 @@ import {
 import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
 
 /**
- * How the kernel tells that it was not asked. Any other error is the one with which writes were lost: of a disk's medium,
- * its transport or its driver, with names of their own (blk_errors of block/blk-core.c), or of a file system's server.
+ * Errors by which the kernel says that it was not asked. Any other error is the one with which writes were lost: of a
+ * disk's medium, its transport or its driver, with names of their own (blk_errors of block/blk-core.c), or of a file
+ * system's server.
  */
 const NOT_ASKED: readonly string[] = [
   ...["EINVAL", "EOPNOTSUPP", "ENOSYS"],
@@ -38,7 +39,7 @@ function failure(status: number, what: string): Error {
   return Object.assign(new Error(`${code}: ${what}`), { code, errno: status });
 }
 
-/** The system calls that the diff storage needs, on the main thread's ring. */
+/** The system calls of the diff storage, on the main thread's ring. */
 export function ringStoreSystem(ring: PromiseRing): StoreSystem {
   return {
     async fallocate(fd, mode, offsetBytes, lengthBytes) {

@@ -1,4 +1,4 @@
-/** A tracker's changed-block map, as a file on tmpfs that is mapped here and by its reactor. */
+/** A tracker's CBT map, as a file on tmpfs that this thread and the tracker's reactor map. */
 
 import { randomFillSync } from "node:crypto";
 import { closeSync } from "node:fs";
@@ -16,7 +16,7 @@ export interface CbtFile {
   readonly cbtMemory: MappedMemory;
 }
 
-/** A new map: everything counts as unknown, for this reason. */
+/** A new map: everything counts as changed, for this reason. */
 export async function createCbt(
   context: DriverContext,
   id: number,
@@ -37,7 +37,7 @@ export async function createCbt(
   return made;
 }
 
-/** The CBT map of an earlier daemon; where it cannot be used, a new one that says so. */
+/** The CBT map of an earlier daemon; if it cannot be used, a new one that says so. */
 export async function openCbt(
   context: DriverContext,
   id: number,
@@ -63,7 +63,7 @@ export async function openCbt(
   }
 }
 
-/** In the place of an earlier daemon's map, which knows nothing of what was written meanwhile. */
+/** Replaces an earlier daemon's map that misses what was written meanwhile. */
 export function renewCbt(
   context: DriverContext,
   id: number,
@@ -74,8 +74,8 @@ export function renewCbt(
 }
 
 /**
- * The map that the journal of a persistent tracker has.
- * @throws EngineError, or Error, when it is of another device; nothing is left behind then
+ * The map from the journal of a persistent tracker.
+ * @throws EngineError, or Error, if it belongs to another device; leaves nothing behind in that case
  */
 export async function loadCbt(
   context: DriverContext,

@@ -1,7 +1,7 @@
 /**
- * Fencing: a new daemon must not touch an original or a store while requests of its dead predecessor
- * may still write there. Each such request holds a reference on the file that it was issued on, so
- * an exclusive open (block devices) or lock (files) succeeds only when the last has ended.
+ * Fencing: a new daemon must not touch an original or a store while requests of its dead predecessor may still write
+ * there. Each such request holds a reference on its file, so an exclusive open (block devices) or lock (files) succeeds
+ * only when the last one has ended.
  */
 
 import { DiffStorageError } from "@blksnap/diff-storage";
@@ -10,7 +10,7 @@ import { openBackingFileBeside, RECOVERY_PATIENCE_MS, UblkError } from "@blksnap
 import { retry } from "@blksnap/uring";
 import { FENCE_INTERVAL_MS } from "../time-limits.js";
 
-/** Opens an original as soon as nothing holds it any more. @throws UblkError of openBackingFileBeside */
+/** Opens an original as soon as no earlier request holds it. @throws UblkError of openBackingFileBeside */
 export function openFenced(path: string, patienceMs: number): Promise<BackingFile> {
   return retry(() => openBackingFileBeside(path), {
     isPassing: (error) => error instanceof UblkError && error.code === "BACKING_BUSY",
@@ -19,7 +19,7 @@ export function openFenced(path: string, patienceMs: number): Promise<BackingFil
   });
 }
 
-/** Opens stores as soon as nothing holds them any more. */
+/** Opens stores as soon as no earlier request holds them. */
 export function openStoresFenced<Opened>(open: () => Promise<Opened>): Promise<Opened> {
   return retry(open, {
     isPassing: (error) => error instanceof DiffStorageError && error.code === "STORE_BUSY",

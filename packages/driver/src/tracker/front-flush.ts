@@ -1,4 +1,4 @@
-/** The end of what was written through a front. */
+/** Flushes what was written through a front. */
 import { ControlError } from "@blksnap/api";
 import { errnoName } from "@blksnap/errors";
 import type { Logger } from "pino";
@@ -17,9 +17,8 @@ export class FrontFlush {
   }
 
   /**
-   * What is still in the front's page cache belongs on the original. That may take minutes, in which
-   * this process can be killed.
-   * @throws ControlError DEVICE_FAILED, once
+   * Writes the front's page cache to the original. That may take minutes, during which this process may be killed.
+   * @throws ControlError DEVICE_FAILED, only at the first failure
    */
   async run(giveUp: boolean): Promise<void> {
     const { device, front, backing } = this.#tracker;

@@ -1,4 +1,4 @@
-/** Tells a tracker's reactor to serve its front. */
+/** Makes a tracker's reactor serve its front. */
 
 import type { AreaId, ReactorPool, SleepingArea } from "@blksnap/data-plane";
 import { doubtOf, type FaultPoint, faultPoint } from "@blksnap/data-plane";
@@ -32,7 +32,7 @@ export function frontQueue(
         area,
         lostAreas: kept.filter((id) => id !== area?.id),
         journal: parts.journal?.setup,
-        // Once the node leads elsewhere again, its users write past the front.
+        // When the node leads elsewhere again, its users write past the front.
         forgetsDiscards: parts.splice !== undefined,
       });
       faultPoint(started);
@@ -40,7 +40,7 @@ export function frontQueue(
     queueEnded: () => reactors.request(reactor, { type: "awaitFrontEnd", tracker }),
     doubtOf,
     role: "front",
-    // Under a node that is in use it is as little to be found by its content as an image.
+    // Under a node that is in use, programs must not find it by its content, as with an image.
     isHidden: parts.splice !== undefined,
     original: originalNumber(backing),
     exportName: frontName(backing.path),
@@ -49,12 +49,12 @@ export function frontQueue(
   };
 }
 
-/** By which packages/daemon/libexec/boot-front finds the front of a device. Empty for a file. */
+/** packages/daemon/libexec/boot-front finds the front of a device by it. Empty for a file. */
 function originalNumber({ kind, deviceNumber }: BackingFile): string {
   return kind === "block" ? keyOfNumber(deviceNumber) : "";
 }
 
-/** A front without places for its requests' pages would copy each of them in a way that is dear. */
+/** Without places for its requests' pages, a front would copy each page in a slow way. */
 export function mayPassPages(
   { zeroCopy, reactors, frontDepth }: DriverContext,
   reactor: number,
@@ -63,9 +63,9 @@ export function mayPassPages(
 }
 
 /**
- * Has the reactors compile what fronts and images will use, in the time that they have: after a recovery, whose users
- * wait for it.
- * @param ublk undefined where fronts are NBD exports, whose code is another one in part: nothing is done
+ * Makes the reactors compile the data path of fronts and images when they have time; called after a recovery, whose
+ * users wait for it.
+ * @param ublk undefined if fronts are NBD exports, whose code partly differs: then nothing is done
  */
 export function warmUp(
   reactors: Pick<ReactorPool, "warmUp">,

@@ -1,4 +1,4 @@
-/** Whether a tracker's front is there. */
+/** Whether a tracker's front exists. */
 import { ControlError } from "@blksnap/api";
 import type { Tracker } from "./tracker.js";
 

@@ -1,4 +1,4 @@
-/** How an original is divided into blocks and chunks, and which originals are none. */
+/** How an original is divided into blocks and chunks, and which originals are refused. */
 
 import { ControlError } from "@blksnap/api";
 import type { TrackerGeometry } from "@blksnap/engine";
@@ -6,9 +6,9 @@ import { deviceNumber, isZoned } from "@blksnap/linux-block";
 import type { BackingFile, DeviceParams } from "@blksnap/ublk";
 import { blockShiftOf, chunkShiftOf, type TrackingParameters } from "../parameters.js";
 
-/** Devices that are tracked now may be as small, whatever the default size of chunks becomes. */
+/** Some devices that are tracked now are this small, whatever the default size of chunks becomes. */
 const CAPACITY_MIN_BYTES = 256 * 1024;
-/** Offsets are numbers: beyond this not each byte has one. */
+/** The limit of exact byte offsets in numbers. */
 const CAPACITY_MAX_BYTES = 2 ** 53 - 512;
 
 /** @throws ControlError DEVICE_READ_ONLY, DEVICE_TOO_SMALL, DEVICE_TOO_LARGE */
@@ -30,7 +30,7 @@ export function geometryOf(backing: BackingFile, parameters: TrackingParameters)
   return geometryWith(backing.params, chunkShiftOf(backing.params, parameters));
 }
 
-/** That of a device whose chunks are given, as those of an earlier tracker. */
+/** The geometry of a device with given chunks, such as those of an earlier tracker. */
 export function geometryWith(
   device: Pick<TrackerGeometry, "capacityBytes" | "logicalBlockBytes">,
   chunkShift: number,
@@ -40,7 +40,7 @@ export function geometryWith(
   return { capacityBytes, logicalBlockBytes, chunkShift, blockShift };
 }
 
-/** What users have of an original: it may have grown since it was attached, and its front does not follow. */
+/** Parameters for users: the original may have grown since attach, but its front does not follow. */
 export function servedParams(
   { params }: BackingFile,
   { capacityBytes }: Pick<TrackerGeometry, "capacityBytes">,

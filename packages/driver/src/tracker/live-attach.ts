@@ -1,16 +1,15 @@
 /**
- * Live attach: the front is put under a device-mapper node that is in use.
+ * Live attach: puts the front under a device-mapper node that is in use.
  *
  * ```
  *   clone ─▶ front on the clone, on record ─▶ table in waiting ─▶ exchange       attach
  *   table in waiting ─▶ exchange ─▶ front gone, with its record ─▶ clone gone    detach
  * ```
  *
- * The node changes in the exchange alone, which is one system call of another process (DeviceMapper). So a
- * daemon that is killed before it leaves the node as it was, and the next one removes the rest; killed after it,
- * the front waits for the next daemon as any front does. One that is still under way is waited for before the next
- * daemon judges (live-exchange.ts).
- * And the kernel keeps a front open to which any table leads: it cannot be ended under its users.
+ * Only the exchange changes the node, and it is one system call of another process (DeviceMapper). So a daemon that is
+ * killed before the exchange leaves the node as it was, and the next one removes the rest; if it is killed after, the
+ * front waits for the next daemon as any front does. The next daemon waits for an exchange in progress before it judges
+ * (live-exchange.ts). The kernel keeps a front open while a table leads to it, so the front cannot end under its users.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { ControlError } from "@blksnap/api";
@@ -31,7 +30,7 @@ import { splicingFailed as failed, unsupported } from "./live-errors.js";
 import { LiveExchange } from "./live-exchange.js";
 import type { Tracker } from "./tracker.js";
 
-/** How a device is to be attached; absent: as it is needed. */
+/** How to attach a device; absent: as its present use requires. */
 export type AttachWay = "live" | "front";
 
 type Context = Pick<DriverContext, "state" | "logger" | "blockDevices">;
@@ -39,7 +38,7 @@ type Spliced = Pick<Tracker, "device" | "front" | "noteLink" | "noteMade"> & {
   readonly splice: Splice;
 };
 
-/** For five seconds: a program that only looks at all disks has the front open for less, on a busy machine as well. */
+/** For five seconds: a program that only scans all disks has the front open for less, even on a busy machine. */
 const FRONT_LOOKS = 25;
 
 /** For tests. */
@@ -68,7 +67,7 @@ export class LiveAttach {
   }
 
   /**
-   * The node that is to be attached live; undefined where the device gets a front of the usual kind.
+   * The node to attach live; undefined if the device gets a front of the usual kind.
    * @throws ControlError LIVE_UNSUPPORTED, DEVICE_IS_OURS, DEVICE_NOT_FOUND, DEVICE_READ_ONLY
    */
   async wanted(device: string, way: AttachWay | undefined): Promise<MappedNode | undefined> {
@@ -101,7 +100,7 @@ export class LiveAttach {
     return this.#exchanges.end();
   }
 
-  /** @throws ControlError SPLICE_FAILED: the node is as it was */
+  /** Puts the front under its node. @throws ControlError SPLICE_FAILED: the node is unchanged */
   async splice(tracker: Spliced): Promise<void> {
     await this.#sync(tracker, []);
     await this.#exclusively(tracker, () => this.#putUnder(tracker));
@@ -120,7 +119,7 @@ export class LiveAttach {
       await this.#exchange(tracker, "splice", () => this.dm.haveSameTable(number, clone));
       if (!(await this.#leadsTo(tracker))) throw new Error("another program replaced its table");
     } catch (error) {
-      // The kernel may have done it, and the program that was to say so was killed.
+      // The kernel may have done it although the program that should report it was killed.
       const isDone = await this.#leadsTo(tracker).catch(() => true);
       if (!isDone) {
         await this.#exchanges.dropWaiting(tracker);
@@ -131,8 +130,8 @@ export class LiveAttach {
   }
 
   /**
-   * Leads the node back to what it led to before, unless another program has given it another table.
-   * @param isFollowed it is attached again then: a daemon that finds this half done is to follow the node, too
+   * Leads the node back to its former target, unless another program has given it another table.
+   * @param isFollowed it is attached again afterwards: a daemon that finds this half done has to follow the node, too
    * @throws ControlError SPLICE_FAILED, FRONT_IN_USE: it still leads to the front
    */
   async takeOut(tracker: Spliced, isFollowed = false): Promise<void> {
@@ -153,7 +152,7 @@ export class LiveAttach {
     if (!isUnder && !(await isWaiting().catch(throwFailed))) return;
     if (isUnder) {
       await assertOnlyItsNode(tracker);
-      // What is left in the front's page cache would be written over what the node's users write afterwards.
+      // Data left in the front's page cache would overwrite what the node's users write afterwards.
       await this.#sync(tracker, [tracker.front.path]);
     }
     await this.#exclusively(tracker, () => this.#leadBack(tracker));
@@ -161,7 +160,7 @@ export class LiveAttach {
   }
 
   /**
-   * Does all of takeOut() that changes nothing, and takes its time.
+   * Does the slow part of takeOut() that changes nothing.
    * @throws ControlError as takeOut()
    */
   async assertMayLeave(tracker: Spliced): Promise<void> {
@@ -177,7 +176,7 @@ export class LiveAttach {
   async #leadBack(tracker: Spliced): Promise<void> {
     const { device, splice } = tracker;
     const { number, clone } = splice.node;
-    // The kernel keeps a front open that a table in waiting leads to.
+    // The kernel keeps a front open while a table in waiting leads to it.
     await this.#exchanges.dropWaiting(tracker);
     if (!(await this.#leadsTo(tracker).catch(throwFailed))) return;
     const before = splice.state;
@@ -198,7 +197,7 @@ export class LiveAttach {
     }
   }
 
-  /** @throws ControlError SPLICE_FAILED: LVM does not let go of the node */
+  /** @throws ControlError SPLICE_FAILED: LVM does not release its lock */
   async #exclusively(tracker: Spliced, work: () => Promise<void>): Promise<void> {
     const { device, splice } = tracker;
     const node = this.dm.nodeOf(splice) ?? splice.node;
@@ -212,13 +211,13 @@ export class LiveAttach {
     return this.dm.isLinearOn(splice.node.number, splice.front);
   }
 
-  /** Before anything is changed: an attach that follows has little left to write. @throws as splice() */
+  /** Called before anything is changed, so that a following attach has little left to write. @throws as splice() */
   async syncNode({ device, splice }: Pick<Tracker, "device" | "splice">): Promise<void> {
     if (splice !== undefined) await this.#sync({ device, splice }, []);
   }
 
   /**
-   * The freeze, in which users wait, writes only what is left.
+   * Writes back, so that the freeze, during which users wait, writes only the rest.
    * @throws ControlError SPLICE_FAILED: it would take too long
    */
   async #sync(
@@ -233,8 +232,8 @@ export class LiveAttach {
   }
 
   /**
-   * @param isUnchanged another program may have given the node another table, and the one that waits leads to where
-   * the data was before
+   * @param isUnchanged whether the node still has the table that the waiting one is made for; another program may have
+   * given it another one
    */
   async #exchange(
     tracker: Spliced,
@@ -247,8 +246,8 @@ export class LiveAttach {
   }
 
   /**
-   * What was written since the first sync, while LVM was waited for. An attach can be tried again; where a node is
-   * led back, the freeze writes what is left.
+   * Writes back what was written since the first sync, while LVM's lock was waited for. An attach can be repeated; if a
+   * node is led back, the freeze writes the rest.
    */
   async #syncAgain({ device, splice }: Spliced, what: "splice" | "return"): Promise<void> {
     try {
@@ -262,9 +261,9 @@ export class LiveAttach {
   }
 
   /**
-   * After an earlier daemon: waits for exchanges that are still under way, and ends what it has left half done.
-   * @param end takes back an attach that did not get to its splice, or a detach that is past it; answers whether the
-   * device is attached again by itself
+   * After an earlier daemon: waits for exchanges in progress, and ends what it has left half done.
+   * @param end undoes an attach that did not reach its splice, or finishes a detach that is past it; returns whether
+   * the device is attached again automatically
    */
   async recover(
     trackers: readonly Tracker[],
@@ -275,7 +274,7 @@ export class LiveAttach {
     await this.settle(trackers, hasSnapshot, end);
   }
 
-  /** The same, where no exchange is under way. */
+  /** The same, when no exchange is in progress. */
   async settle(
     trackers: readonly Tracker[],
     hasSnapshot: (tracker: Tracker) => boolean,
@@ -292,9 +291,9 @@ export class LiveAttach {
         }
         const leadsTo = await this.#leadsTo(its);
         if (leadsTo) tracker.noteMade(true);
-        // One in a snapshot had its splice: that it is lost is told like any loss.
+        // A tracker in a snapshot has had its splice: its loss is reported like any other.
         if (leadsTo || hasSnapshot(tracker)) continue;
-        // So had one that has grown, or that another program has led back to the same data: it is followed, unless
+        // So has one whose node has grown, or was led back to the same data by another program: it is followed, unless
         // its detach had begun.
         const { isMade } = splice.node;
         const isThere = this.dm.nodeOf(splice) !== undefined;
@@ -318,12 +317,12 @@ function machineMapper(): DeviceMapper {
   return new DeviceMapper({ program: apartProgram, ask, tryFlock });
 }
 
-/** Not by its name, which may change. */
+/** By number, because its name may change. */
 function pathOf({ node }: Splice): string {
   return `/dev/dm-${node.number.split(":")[1]}`;
 }
 
-/** What of a tracker is attached live. */
+/** The live-attached part of a tracker. */
 export function splicedOf(tracker: Tracker, splice: Splice): Spliced {
   const { device, front } = tracker;
   return {
@@ -335,7 +334,7 @@ export function splicedOf(tracker: Tracker, splice: Splice): Spliced {
   };
 }
 
-/** @throws ControlError FRONT_IN_USE: another program uses it, not through its node */
+/** @throws ControlError FRONT_IN_USE: another program uses it, bypassing its node */
 async function assertOnlyItsNode({ front, splice }: Spliced): Promise<void> {
   const holder = `used by dm-${splice.node.number.split(":")[1]}`;
   for (let looks = FRONT_LOOKS; ; looks--) {

@@ -1,6 +1,6 @@
 /**
- * Clones: nodes of ours that lead to what the users' node led to before its live attach. Each bears in its UUID
- * whose it is, and of which node.
+ * Clones: nodes of ours that lead to the former target of the users' node. The UUID of each tells which daemon and
+ * which node it belongs to.
  */
 import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
@@ -24,7 +24,7 @@ const NAME_SUFFIX = "-blksnap";
 export class LiveClones {
   readonly #context: Context;
   readonly #dm: DeviceMapper;
-  /** Two of one clone begin with the name that it has then. */
+  /** Serialises renames: two for one clone start from the name that it has then. */
   readonly #renames = new Serial();
 
   constructor(context: Context, dm: DeviceMapper) {
@@ -32,25 +32,26 @@ export class LiveClones {
     this.#dm = dm;
   }
 
-  /** Of any daemon. */
+  /** True for clones of any daemon. */
   static isOne({ uuid }: MappedNode): boolean {
     return uuid.startsWith(UUID_PREFIX);
   }
 
-  /** Where the front's original is opened. */
+  /** The path at which the front's original is opened. */
   static path({ node }: Splice): string {
     return `/dev/dm-${node.clone.split(":")[1]}`;
   }
 
   /**
-   * @param known those of trackers, whether these are served yet or not
-   * @throws ControlError LIVE_UNSUPPORTED, SPLICE_FAILED: nothing is left
+   * Makes the clone of a node.
+   * @param known nodes of all trackers, whether served or not
+   * @throws ControlError LIVE_UNSUPPORTED, SPLICE_FAILED: nothing is left behind
    */
   async make(node: MappedNode, known: readonly LiveNode[]): Promise<Splice> {
     const { number, name, uuid } = node;
     const names = { name: `${name}${NAME_SUFFIX}`, uuid: `${this.#uuidPrefix}${number}` };
     try {
-      // Of a node that had this name before, the clone may have it still.
+      // The clone of a node that had this name before may still be called by it.
       await this.#renames.run(async () => undefined);
       await this.#makeRoom(names, known);
       const { number: clone } = await this.#dm.clone(node, names);
@@ -63,7 +64,7 @@ export class LiveClones {
     }
   }
 
-  /** An earlier detach may have left the clone that is to be made. @throws ControlError SPLICE_FAILED */
+  /** An earlier detach may have left a clone in its place. @throws ControlError SPLICE_FAILED */
   async #makeRoom(
     names: { readonly name: string; readonly uuid: string },
     known: readonly LiveNode[],
@@ -77,7 +78,7 @@ export class LiveClones {
     }
   }
 
-  /** What it leaves behind is in the log. */
+  /** If the clone cannot be removed, that is logged. */
   async remove({ node }: Splice): Promise<void> {
     await this.#dm.remove(node.clone).catch((error: unknown) => {
       this.#context.logger.error({ node: node.clone, err: error }, "a clone is not removed");
@@ -85,7 +86,7 @@ export class LiveClones {
     faultPoint("live.clone-removed");
   }
 
-  /** After its node was renamed: another node that gets the old name can be attached, too. */
+  /** Follows a rename of the node: another node that gets the old name can then be attached, too. */
   follow(splice: Splice): Promise<void> {
     return this.#renames.run(async () => {
       const { clone, name } = splice.node;
@@ -95,7 +96,7 @@ export class LiveClones {
     });
   }
 
-  /** Removes clones without a tracker. What cannot be removed is in the log. @param known see make() */
+  /** Removes clones without a tracker. Failures are logged. @param known see make() */
   async removeOrphans(known: readonly LiveNode[]): Promise<void> {
     for (const orphan of this.#orphans(known)) {
       await this.#removeOrphan(orphan).catch((error: unknown) => {
@@ -104,7 +105,7 @@ export class LiveClones {
     }
   }
 
-  /** Tells the clones of daemons with other state directories apart. */
+  /** Distinguishes clones of daemons with other state directories. */
   get #uuidPrefix(): string {
     return `${UUID_PREFIX}${this.#context.state.owner.toString(16).padStart(8, "0")}-`;
   }
@@ -116,13 +117,13 @@ export class LiveClones {
   }
 
   /**
-   * Removes it unless its node leads elsewhere by now: then the clone is the only way to its data. The kernel removes
-   * no node that is open.
+   * Removes it, unless its node leads elsewhere now: then the clone is the only way to its data. The kernel removes no
+   * node that is open.
    */
   async #removeOrphan({ number, name, uuid }: MappedNode): Promise<void> {
     const of = uuid.slice(this.#uuidPrefix.length);
     const isGone = this.#dm.node(of) === undefined;
-    // Of one that has grown, too, it leads to nothing that the node does not lead to.
+    // If the node has grown, the clone still leads to nothing that the node does not lead to.
     const hasAll = !isGone && (await this.#dm.growthOf(of, number)) !== undefined;
     if (!isGone && !hasAll) throw new Error(`the node ${of} leads elsewhere`);
     await this.#dm.remove(number);

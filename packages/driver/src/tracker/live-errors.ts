@@ -1,7 +1,7 @@
 /** Errors of a live attach. */
 import { ControlError } from "@blksnap/api";
 
-/** The line is a whole drop-in file. */
+/** The line is a complete drop-in file. */
 const waysOn = (device: string): string =>
   "Unmount it and mount its front instead; or write the line " +
   `device = [{ device = ${JSON.stringify(device)} }] to a file in /etc/blksnap/blksnap.toml.d: from the next boot on ` +
@@ -16,7 +16,7 @@ export function splicingFailed(what: string, cause: unknown): ControlError {
   return new ControlError("SPLICE_FAILED", what, { cause });
 }
 
-/** Of a device in use that is not a device-mapper node: says what can be done. */
+/** For a device in use that is not a device-mapper node: adds what can be done. */
 export function withWaysOn(error: unknown, device: string): unknown {
   const isBusy = error instanceof ControlError && error.code === "DEVICE_BUSY";
   return isBusy

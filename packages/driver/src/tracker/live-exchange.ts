@@ -1,6 +1,6 @@
 /**
- * The exchange of a node's tables, and the repair after a refused one: then the kernel keeps the node suspended, its
- * users wait, and the program that asked may have been killed before it could resume it.
+ * The exchange of a node's tables, and the repair after a refused one: the kernel then keeps the node suspended, its
+ * users wait, and the program that asked may have been killed before it could resume the node.
  *
  * ```
  *   mark, locked ─▶ exchange ─┬─▶ done    ─▶ mark removed
@@ -8,8 +8,8 @@
  *                                              └───────────── again ◀───────────┘
  * ```
  *
- * The mark is a file in the state directory. Its lock lives as long as the program, and the file for as long as the
- * node may be suspended by it: a daemon that finds it continues where its predecessor ended.
+ * The mark is a file in the state directory. It is locked as long as the program lives, and exists as long as the
+ * exchange may have left the node suspended: a daemon that finds it continues where its predecessor ended.
  */
 import { closeSync, existsSync, openSync } from "node:fs";
 import { join } from "node:path";
@@ -34,7 +34,7 @@ export class LiveExchange {
   readonly #context: Context;
   readonly #dm: DeviceMapper;
   readonly #intervalMs: number;
-  /** Marks whose nodes are being resumed, with the last failure: each is told once. */
+  /** Marks whose nodes are being resumed, with the last error, so that each error is logged once. */
   readonly #left = new Map<string, string>();
 
   constructor(context: Context, dm: DeviceMapper, intervalMs: number = RESUME_INTERVAL_MS) {
@@ -44,19 +44,19 @@ export class LiveExchange {
   }
 
   /**
-   * While LVM leaves the node alone.
+   * Exchanges the tables. The caller keeps LVM from the node.
    * @param what for the log
-   * @throws LinuxBlockError, Error: refused, and the node continues with its old table as soon as it can be resumed
+   * @throws LinuxBlockError, Error: refused; the node continues with its old table as soon as it can be resumed
    */
   async run({ device, splice }: Exchanged, what: "splice" | "return"): Promise<void> {
     const { number } = splice.node;
-    // An exchange would end a suspension that is another program's.
+    // An exchange would end another program's suspension.
     if (this.#dm.node(number)?.isSuspended === true) {
       throw new Error("another program has suspended its node");
     }
     const name = StateFile.exchange.name(number);
     const fd = openSync(this.#pathOf(name), "a", 0o600);
-    /** Whether the node may be suspended by it. */
+    /** Whether the exchange may have left the node suspended. */
     let isLeft = true;
     try {
       if (!tryLockFile(fd)) throw new Error("an earlier exchange of its tables has not ended");
@@ -72,13 +72,13 @@ export class LiveExchange {
       this.#context.logger.info({ device, what, withoutIoMs }, "its node leads elsewhere");
     } finally {
       closeSync(fd);
-      // Who suspends it after an exchange, or before it could begin, resumes it, too.
+      // A program that suspends the node after an exchange, or before one could begin, resumes it, too.
       const node = isLeft ? this.#dm.node(number) : undefined;
       if (!this.#isSettled(name, node)) void this.#resumeLater(name, number, splice);
     }
   }
 
-  /** Its program may have been killed before it could resume the node. */
+  /** The exchange's program may have been killed before it could resume the node. */
   async #endRefused({ device, splice }: Exchanged): Promise<void> {
     const { number } = splice.node;
     await this.dropWaiting({ device, splice });
@@ -88,7 +88,7 @@ export class LiveExchange {
     });
   }
 
-  /** What cannot be dropped is in the log. */
+  /** Drops our table in waiting. Failures are logged. */
   async dropWaiting({ device, splice }: Exchanged): Promise<void> {
     const { number, clone } = splice.node;
     await this.#dm.dropWaiting(number, splice.front, clone).catch((error: unknown) => {
@@ -96,7 +96,7 @@ export class LiveExchange {
     });
   }
 
-  /** Waits for exchanges of an earlier daemon that are still under way, and resumes what they have left. */
+  /** Waits for exchanges of an earlier daemon that are in progress, and resumes nodes that they have left suspended. */
   async fence(splices: readonly Splice[]): Promise<void> {
     for (const name of this.#context.state.fileNames()) {
       const [number] = StateFile.exchange.idsIn(name) ?? [];
@@ -125,7 +125,7 @@ export class LiveExchange {
     });
   }
 
-  /** Until the node is not suspended, or is gone; also while its device is detached. */
+  /** Retries until the node is not suspended, or is gone; also while its device is detached. */
   async #resumeLater(name: string, number: string, splice: Splice | undefined): Promise<void> {
     if (this.#left.has(name)) return;
     this.#left.set(name, "");
@@ -139,8 +139,8 @@ export class LiveExchange {
   }
 
   /**
-   * Answers whether nothing is left to do.
-   * @param drops our table also where the node is not suspended: a kernel that was interrupted puts it in waiting again
+   * Returns whether nothing is left to do.
+   * @param drops drops our table even if the node is not suspended: an interrupted exchange puts it in waiting again
    */
   async #tryResume(
     name: string,
@@ -160,7 +160,7 @@ export class LiveExchange {
     return this.#isSettled(name, this.#nodeOf(number, splice));
   }
 
-  /** By now LVM may have suspended it: then it is resumed when that has done, and no table of its is made live. */
+  /** LVM may have suspended the node by now: waits until it is done, and makes no table of LVM's live. */
   #resume(node: MappedNode, splice: Splice | undefined): Promise<void> {
     const { number } = node;
     return this.#dm.exclusively(node, async () => {
@@ -174,8 +174,8 @@ export class LiveExchange {
   }
 
   /**
-   * Removes the mark where it has done its service. Looks and acts at once: another exchange may begin at any time.
-   * @param node that it may have left suspended
+   * Removes the mark if it is no longer needed. Checks and acts at once: another exchange may begin at any time.
+   * @param node that the exchange may have left suspended
    */
   #isSettled(name: string, node: MappedNode | undefined): boolean {
     if (this.#isLocked(name) || node?.isSuspended === true) return false;
@@ -187,12 +187,12 @@ export class LiveExchange {
     return true;
   }
 
-  /** Another node may have the number by now. Of an attach that was taken back only that is known. */
+  /** Another node may have the number by now. For an undone attach only the number is known. */
   #nodeOf(number: string, splice: Splice | undefined): MappedNode | undefined {
     return splice === undefined ? this.#dm.node(number) : this.#dm.nodeOf(splice);
   }
 
-  /** Also where that cannot be found out. */
+  /** True also if that cannot be determined. */
   #isLocked(name: string): boolean {
     const path = this.#pathOf(name);
     if (!existsSync(path)) return false;

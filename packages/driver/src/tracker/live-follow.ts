@@ -1,16 +1,16 @@
 /**
- * Nodes that another program gave another table of the same data: grown (`lvextend`), or loaded anew (`lvrename`,
- * `lvchange --refresh`). They are tracked again by a new front, in a new generation that says why.
+ * Follows nodes that another program gave another table of the same data: grown (`lvextend`), or reloaded (`lvrename`,
+ * `lvchange --refresh`). They are tracked again by a new front, in a new generation that gives the reason.
  *
  * ```
  *   lost ─▶ in a snapshot, or being changed ─▶ looked at again
  *     │
  *     ├──▶ leads to other data ─▶ stays as it is, until it is detached
  *     └──▶ leads to the same   ─▶ on record, detached, attached ─▶ done
- *                                      └─ fails ─▶ tried again, until the node is gone, or it is given up
+ *                                      └─ fails ─▶ repeated, until the node is gone, or it is given up
  * ```
  *
- * A daemon that finds such a record goes on with the attach, unless too many have ended with it (live-returns.ts).
+ * A daemon that finds such a record repeats the attach, unless too many daemons have ended with it (live-returns.ts).
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { faultPoint } from "@blksnap/data-plane";
@@ -22,21 +22,21 @@ import { FOLLOW_AFTER_END_MS, FOLLOW_INTERVAL_MS, FOLLOW_SPACING_MS } from "../t
 import { type Away, isGivenUp, type LiveReturns, returnText } from "./live-returns.js";
 import type { Tracker } from "./tracker.js";
 
-/** Different failures of one device in the log. */
+/** Most different errors of one device in the log. */
 const SAID_MAX = 100;
-/** Of the pause, with each daemon that has ended in an attempt. */
+/** Growth of the pause with each daemon that has ended in an attempt. */
 const AFTER_END_GROWTH = 6;
 
-/** What is done with a tracker whose node leads elsewhere. Each throws where it fails. */
+/** Steps for a tracker whose node leads elsewhere. Each throws if it fails. */
 export interface FollowSteps {
-  /** Runs alone among the operations on the device; where it is not tracked any more it is done. */
+  /** Runs `operation` with the device locked; a device that is not tracked any more is done. */
   alone(tracker: Tracker, operation: () => Promise<Verdict>): Promise<Verdict>;
-  /** The same for one that is away; where it is tracked again it is done. */
+  /** The same for a volume that is away; one that is tracked again is done. */
   aloneAway(away: Away, operation: () => Promise<Verdict>): Promise<Verdict>;
   isInSnapshot(tracker: Tracker): boolean;
-  /** By which its node can be attached; undefined where there is no such path yet. */
+  /** A path by which its node can be attached; undefined if there is none yet. */
   pathOf(one: Pick<Tracker, "device" | "splice">): Promise<string | undefined>;
-  /** So that the attach freezes its users for a moment only. */
+  /** Writes back, so that the attach freezes its users only briefly. */
   sync(tracker: Tracker): Promise<void>;
   detach(tracker: Tracker): Promise<void>;
   attach(path: string, reason: NewGeneration): Promise<void>;
@@ -45,7 +45,7 @@ export interface FollowSteps {
 /** For tests. */
 interface FollowPauses {
   readonly intervalMs?: number;
-  /** After one daemon that has ended in an attempt. */
+  /** The pause after one daemon has ended in an attempt. */
   readonly afterEndMs?: number;
 }
 
@@ -54,11 +54,11 @@ export type Verdict = "done" | "later" | "never";
 interface Followed {
   readonly tracker: Tracker | undefined;
   readonly device: string;
-  /** Detached, with its attach left to do. */
+  /** Set once it is detached and has to be attached. */
   away: Away | undefined;
-  /** Since it was looked at without one. */
+  /** Failed looks in a row. */
   failures: number;
-  /** Each failure once. */
+  /** Errors that were logged. */
   readonly said: Set<string>;
 }
 
@@ -70,7 +70,7 @@ export class LiveFollow {
   readonly #intervalMs: number;
   readonly #afterEndMs: number;
   readonly #stopping = new AbortController();
-  /** By number of the node: when it was attached again. */
+  /** When each node was attached again, by number. */
   readonly #last = new Map<string, number>();
   #isHeld = false;
 
@@ -93,7 +93,9 @@ export class LiveFollow {
     this.#stopping.abort();
   }
 
-  /** While this daemon may be about to end nothing is attached again: it would have to leave at once, or would stay. */
+  /**
+   * While this daemon may be about to end, nothing is attached again: it would have to leave at once, or would stay.
+   */
   hold(isHeld: boolean): void {
     this.#isHeld = isHeld;
   }
@@ -102,19 +104,19 @@ export class LiveFollow {
     return this.#isHeld || this.#stopping.signal.aborted;
   }
 
-  /** Ends when the tracker is tracked again, is gone, or stays as it is. Whatever fails is tried again. */
+  /** Resolves when the tracker is tracked again, is gone, or stays as it is. Retries failures. */
   follow(tracker: Tracker): Promise<void> {
     const { device } = tracker;
     return this.#run({ tracker, device, away: undefined, failures: 0, said: new Set() });
   }
 
-  /** @param left what the daemon before was to attach again */
+  /** @param left volumes that the earlier daemon was to attach again */
   goOn(left: readonly Away[]): void {
     for (const away of left) {
       const { device, reason, splice } = away;
       if (!this.#returns.isWanted(away)) continue;
       if (!this.#returns.isUntracked(splice)) {
-        // It was attached after all, or is looked at as one that is tracked.
+        // It was attached after all, or is followed as a tracked one.
         this.#returns.end(splice.node.number);
         continue;
       }
@@ -123,7 +125,9 @@ export class LiveFollow {
     }
   }
 
-  /** As follow(), of one that an earlier daemon has detached: the later, the more daemons have ended with it. */
+  /**
+   * As follow(), for a volume that an earlier daemon has detached: the pause grows with each daemon that ended with it.
+   */
   async followAway(away: Away): Promise<void> {
     const { device, unended, splice } = away;
     if (isGivenUp(away) && splice.present() !== undefined) return;
@@ -149,7 +153,7 @@ export class LiveFollow {
       const verdict = await this.#step(one);
       one.failures = 0;
       const { away } = one;
-      // Also if another caller has attached it.
+      // Even if another caller has attached it.
       const isOver = verdict !== "later" && away !== undefined && this.#returns.isWanted(away);
       if (isOver) this.#returns.end(away.splice.node.number);
       return verdict;
@@ -183,7 +187,7 @@ export class LiveFollow {
   async #try(one: Followed, tracker: Tracker): Promise<Verdict> {
     const { splice } = tracker;
     if (splice?.state !== "lost") return "done";
-    // A detach that did not end is not to be undone.
+    // A detach that did not end must not be undone.
     if (!splice.isTaken) return "never";
     const { number, clone } = splice.node;
     const node = splice.present();
@@ -195,7 +199,7 @@ export class LiveFollow {
     if (growth === undefined) return "never";
     if ((await this.#steps.pathOf(tracker)) === undefined) return "later";
     await this.#steps.sync(tracker);
-    // Once more, as the sync takes its time: the attach would fail.
+    // Checked again, because the sync takes its time: the attach would fail.
     if ((await this.#isBeingChanged(number, node)) || this.#isOver) return "later";
     const away = this.#returns.begin({
       device: tracker.device,
@@ -214,7 +218,7 @@ export class LiveFollow {
     return this.#attach(away);
   }
 
-  /** What is detached already. */
+  /** Attaches a volume that is detached already. */
   async #attach(away: Away): Promise<Verdict> {
     const { device, splice, reason } = away;
     if (!this.#returns.isWanted(away)) return "done";
@@ -230,7 +234,7 @@ export class LiveFollow {
     return "done";
   }
 
-  /** A program that loads tables repeatedly would stop the node's users as often. */
+  /** If a program reloads tables repeatedly, following each time would stop the node's users as often. */
   #wasJustFollowed(number: string): boolean {
     const now = performance.now();
     for (const [one, atMs] of this.#last) {
@@ -239,7 +243,7 @@ export class LiveFollow {
     return this.#last.has(number);
   }
 
-  /** By LVM, which has its lock until all of a change is done, or by another program. */
+  /** By LVM, which holds its lock until a change is complete, or by another program. */
   async #isBeingChanged(number: string, node: MappedNode): Promise<boolean> {
     return this.#dm
       .exclusively(node, () => this.#dm.assertUnchanging(number))

@@ -1,12 +1,13 @@
 /**
- * Volumes that are away: detached because another program gave their node another table, and to be attached again. Each is
- * on record from before its detach until it is tracked again, users give it up, or its node is gone: a daemon that is
- * killed in between leaves it to the next one.
+ * Volumes that are away: detached because another program gave their node another table, and to be attached again. Each
+ * has a record from before its detach until it is tracked again, users give it up, or its node is gone: a daemon that
+ * is killed in between leaves it to the next one.
  *
- * An attach that kills its daemon would kill each next one, and take the service of other volumes with it. So attempts are
- * on record from their begin to their end, and those that no daemon has seen the end of are counted: each has the next one
- * wait for longer, and after three the volume stays as it is, listed, until users attach it or give it up. A daemon that has
- * seen some attempts fail, and lives, shows that they do not kill: those before were other ends, and count no more.
+ * An attach that kills its daemon would kill each further one, too, and interrupt the service of other volumes. So an
+ * attempt is recorded from beginning to end, and attempts that no daemon has seen end are counted: each of them makes
+ * the next daemon wait longer, and after three the volume stays away, listed, until users attach it or give it up. A
+ * daemon that survives some failed attempts shows that they do not kill: earlier ones had other causes, and do not
+ * count any more.
  */
 import { resolve } from "node:path";
 import { Splice } from "@blksnap/linux-block";
@@ -17,29 +18,29 @@ import { type AwayRecord, type NewGeneration, readReturns } from "../records/ret
 import { identityOf } from "../system/path-target.js";
 import type { Tracker } from "./tracker.js";
 
-/** Attempts that may end with their daemon. */
+/** Most attempts that may end with their daemon. */
 const UNENDED_MAX = 3;
-/** Failures that a daemon sees, and survives; after a single one, as while LVM is at work, the next may still kill. */
+/** Failures that a daemon survives; after a single one, such as while LVM is at work, the next may still kill. */
 const SURVIVED_ENOUGH = 3;
 
-/** A volume that is to be attached again. */
+/** A volume that will be attached again. */
 export interface Away {
-  /** The name that it was attached by. */
+  /** Its name at attach. */
   readonly device: string;
-  /** Where its node is; that is not under a front. */
+  /** Its node, which does not lead to a front now. */
   readonly splice: Splice;
   /** The front that it had. */
   readonly front: string;
   readonly reason: NewGeneration;
-  /** Of its detach. */
+  /** Time of its detach. */
   readonly since: string;
-  /** Of the last attempt; null where none has failed yet. */
+  /** Error of the last attempt; null if none has failed yet. */
   readonly why: string | null;
   /** Attempts that have ended with their daemon. */
   readonly unended: number;
 }
 
-/** Whether it is attached by users alone from now on. */
+/** Whether only users can attach it from now on. */
 export function isGivenUp({ unended }: Pick<Away, "unended">): boolean {
   return unended >= UNENDED_MAX;
 }
@@ -50,14 +51,14 @@ export class LiveReturns {
   readonly #context: Context;
   /** By number of the node. */
   readonly #all = new Map<string, Away>();
-  /** By number of the node: failures that this daemon has seen since its begin. */
+  /** By number of the node: failures that this daemon has survived. */
   readonly #survived = new Map<string, number>();
   readonly #underWay = new Set<Away>();
   #isClosed = false;
 
   readonly #trackers: () => Iterable<Tracker>;
 
-  /** @param trackers all that there are: what is tracked is not away */
+  /** @param trackers all trackers: a tracked volume is not away */
   constructor(context: Context, trackers: () => Iterable<Tracker> = () => []) {
     this.#context = context;
     this.#trackers = trackers;
@@ -67,7 +68,7 @@ export class LiveReturns {
     return [...this.#all.values()];
   }
 
-  /** Those that nothing tracks just now. */
+  /** Volumes that are not tracked at present. */
   get untracked(): readonly Away[] {
     return this.all.filter(({ splice }) => this.isUntracked(splice));
   }
@@ -77,7 +78,7 @@ export class LiveReturns {
     return ![...this.#trackers()].some((one) => deviceLock(one) === lock);
   }
 
-  /** What an earlier daemon did not come to. */
+  /** Loads the records that an earlier daemon has left. */
   load(): readonly Away[] {
     for (const record of readReturns(this.#context)) {
       const { unended = 0, live, ...rest } = record;
@@ -87,7 +88,7 @@ export class LiveReturns {
     return this.all;
   }
 
-  /** Before it is detached. @throws ControlError OUT_OF_MEMORY: it is not to be detached then */
+  /** Records a volume before its detach. @throws ControlError OUT_OF_MEMORY: it must not be detached */
   begin(one: Omit<Away, "since" | "why" | "unended">): Away {
     const away = { ...one, since: new Date().toISOString(), why: null, unended: 0 };
     this.#write(away, 0);
@@ -96,9 +97,9 @@ export class LiveReturns {
   }
 
   /**
-   * On record while it lasts: the next daemon counts one that it finds there.
-   * @param attempt to attach it; whether it fails or not, this daemon sees its end
-   * @throws ControlError OUT_OF_MEMORY: it is not tried then; as `attempt`
+   * Records an attempt while it lasts: the next daemon counts it if it finds it.
+   * @param attempt attaches the volume; if it fails, it no longer counts, because this daemon has survived it
+   * @throws ControlError OUT_OF_MEMORY: the attempt was not made; as `attempt`
    */
   async counted(away: Away, attempt: () => Promise<void>): Promise<void> {
     this.#write(away, this.#latest(away).unended + 1);
@@ -116,14 +117,14 @@ export class LiveReturns {
     }
   }
 
-  /** This daemon ends as it was told to, whatever it is at: those attempts do not end it. */
+  /** This daemon leaves on request: attempts in progress do not count. */
   uncountUnderWay(): void {
     for (const away of this.#underWay) {
       if (this.isWanted(away)) this.#uncount(away);
     }
   }
 
-  /** As it is known by now. */
+  /** Its present state. */
   #latest(away: Away): Away {
     return this.#all.get(away.splice.node.number) ?? away;
   }
@@ -172,13 +173,13 @@ export class LiveReturns {
     }
   }
 
-  /** Of a device that is tracked again; its lock is held. */
+  /** As end(), for a device that is tracked again; the caller holds its lock. */
   endOf(tracker: Tracker): void {
     const away = this.#of(tracker);
     if (away !== undefined) this.end(away.splice.node.number);
   }
 
-  /** Whether a device is attached by itself when it is tracked no more. */
+  /** Whether a device is attached again automatically when it is no longer tracked. */
   isFollowed(tracker: Tracker): boolean {
     const away = this.#of(tracker);
     return away !== undefined && !isGivenUp(away);
@@ -189,7 +190,7 @@ export class LiveReturns {
     return this.all.find(({ splice }) => deviceLock(splice) === lock);
   }
 
-  /** The one that a path means, or meant before its node was renamed; undefined for what is tracked. */
+  /** The volume that a path means, or meant before a rename of its node; undefined if it is tracked. */
   async at(path: string): Promise<Away | undefined> {
     if (this.#all.size === 0) return undefined;
     const { lookAt } = this.#context.blockDevices;
@@ -198,7 +199,7 @@ export class LiveReturns {
     return this.untracked.find(({ splice }) => splice.hasIdentity(identity));
   }
 
-  /** The one that had this path, or has its uuid in it as udev's links have; nothing is there now. */
+  /** The volume that had this path, or whose uuid is in it, as in udev's links; nothing is at the path now. */
   named(path: string): Away | undefined {
     const name = resolve(path);
     return this.untracked.find(({ device, splice: { node } }) => {
@@ -207,14 +208,14 @@ export class LiveReturns {
     });
   }
 
-  /** Nothing is to be attached any more, by the next daemon neither: all that is tracked is about to be detached. */
+  /** Nothing will be attached any more, not even by the next daemon: everything tracked is about to be detached. */
   close(): void {
     this.#isClosed = true;
     for (const number of this.#all.keys()) this.end(number);
   }
 }
 
-/** For the log of a daemon that has found it. */
+/** The log text of a daemon that has found it. */
 export function returnText(away: Away): string {
   if (isGivenUp(away)) {
     return `not tracked, and NOT attached again automatically: ${away.why}; attach it, or detach it`;

@@ -1,14 +1,14 @@
 /**
- * Keeps on record in which mount the file system of a persistent tracker's front is: after a power cut
- * that proves that nothing else has mounted it since. Looked at only where the front was written to, so
- * that a disk at rest stays at rest, and read through the ring, so that one that hangs blocks no thread.
+ * Records the mount of the file system on a persistent tracker's front: after a power cut, that proves that nothing
+ * else has mounted it since. It looks only at fronts that were written, so that an idle disk stays idle, and reads
+ * through the ring, so that a disk that hangs blocks no thread.
  */
 import { attribute } from "@blksnap/linux-block";
 import { high32, low32, MappedMemory, type PromiseRing, prepareRead } from "@blksnap/uring";
 import { MOUNT_LOOK_INTERVAL_MS } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
 
-/** The superblock, and what would stand in the second page if another one's header does. */
+/** The superblock, and the second page, where another signature may be. */
 const START_BYTES = 8192;
 const WRITE_SECTORS_FIELD = 6;
 
@@ -17,14 +17,14 @@ type Watched = Pick<Tracker, "id" | "uuid" | "noteStart"> & {
   readonly backing: Pick<Tracker["backing"], "fd">;
 };
 
-/** Reads the first bytes of an open device; undefined where it cannot. */
+/** Reads the first bytes of an open device; undefined if it cannot. */
 export type StartReader = (fd: number) => Promise<Uint8Array | undefined>;
 
 export class MountWatch {
   readonly #trackers: () => Iterable<Watched>;
   readonly #read: StartReader;
   readonly #sysfs: string;
-  /** Sectors written to fronts when their originals were looked at last, by tracker. */
+  /** By tracker: sectors written to its front at the last look. */
   readonly #seen = new Map<number, string>();
   readonly #reading = new Set<number>();
   readonly #timer: NodeJS.Timeout;
@@ -48,7 +48,7 @@ export class MountWatch {
     clearInterval(this.#timer);
   }
 
-  /** Ends when all that answer have been looked at. */
+  /** Resolves when all fronts that answer have been looked at. */
   async look(): Promise<void> {
     const trackers = [...this.#trackers()].filter(({ uuid }) => uuid !== undefined);
     const ids = new Set(trackers.map(({ id }) => id));
@@ -67,21 +67,21 @@ export class MountWatch {
       await tracker.noteStart(start);
       this.#seen.set(id, written);
     } catch {
-      // The ring was closed meanwhile; or else it is tried again, as for what could not be read.
+      // Either the ring was closed meanwhile, or the next look repeats it.
     } finally {
       this.#reading.delete(id);
     }
   }
 }
 
-/** As text: only whether it is another one matters. Of a front that is not a device of this machine, undefined. */
+/** As text, because only a difference matters. Undefined if the front is not a device of this machine. */
 function writtenSectors(sysfs: string, front: string): string | undefined {
   if (!front.startsWith("/dev/")) return undefined;
   const name = front.slice("/dev/".length);
   return attribute(`${sysfs}/block/${name}`, "stat")?.split(/\s+/)[WRITE_SECTORS_FIELD];
 }
 
-/** Past the page cache, as the descriptor is open for. */
+/** Bypasses the page cache, as the descriptor is opened for. */
 export function ringStartReader(ring: PromiseRing): StartReader {
   return async (fd) => {
     const memory = MappedMemory.anonymous(START_BYTES);

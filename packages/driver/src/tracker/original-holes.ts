@@ -1,6 +1,6 @@
 /**
- * What is known of the holes of originals: of image files, and of loop devices, by the files behind them. Of other
- * devices nothing is known. Looked at apart, as an original may not answer.
+ * Holes of originals: of image files, and of loop devices, by the files behind them. For other devices nothing is
+ * known. A helper process looks for them, because an original may not answer.
  */
 import type { KnownHoles } from "@blksnap/data-plane";
 import { keyOfNumber } from "@blksnap/linux-block";
@@ -23,9 +23,9 @@ interface Options {
 /** What is known for one export. */
 interface Knowledge {
   looking: Promise<KnownHoles | null> | undefined;
-  /** An image's, which stay true; a front's that came too late for the client that asked. */
+  /** Holes of an image, which stay true; or of a front, if they were found too late for the client that asked. */
   found: KnownHoles | null;
-  /** Not before this is looked again. */
+  /** Earliest time of the next look. */
   nextMs: number;
   pauseMs: number;
 }
@@ -47,9 +47,9 @@ export class OriginalHoles {
   }
 
   /**
-   * @param of the export that they are for
-   * @param isImage those of an image are looked at once, after its take; a front's for each that asks
-   * @returns null where nothing is known, or not soon enough
+   * @param of the export
+   * @param isImage the holes of an image are looked up once, after its take; those of a front for each client
+   * @returns null if nothing is known, or not soon enough
    */
   async of(of: object, tracker: Tracker, isImage: boolean): Promise<KnownHoles | null> {
     const known = this.#knowledgeOf(of);
@@ -76,7 +76,7 @@ export class OriginalHoles {
   }
 
   #begin(known: Knowledge, tracker: Tracker): void {
-    // Whatever fails here costs its client nothing but the knowledge.
+    // A failure costs the client nothing but the holes.
     const looking = this.#lookAt(tracker).catch(() => null);
     known.looking = looking.then((found) => {
       known.looking = undefined;
@@ -93,7 +93,7 @@ export class OriginalHoles {
 
   async #lookAt({ backing, cbt }: Tracker): Promise<KnownHoles | null> {
     if (backing.kind !== "file" && !isLoop(backing.deviceNumber)) return null;
-    // What is written from here on may be missed by who looks, and has this number, or a later one.
+    // The look may miss later writes; these have this number, or a higher one.
     const { generation, changesNumber } = cbt.info();
     const path = `/proc/${process.pid}/fd/${backing.fd}`;
     const ends = await this.#look(path, HOLES_TIMEOUT_MS);

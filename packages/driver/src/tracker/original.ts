@@ -1,4 +1,4 @@
-/** The original of a recorded tracker, opened again wherever it is now. */
+/** Opens the original of a recorded tracker again, wherever it is now. */
 import { closeSync } from "node:fs";
 import { ControlError } from "@blksnap/api";
 import {
@@ -15,14 +15,14 @@ import { pathTarget } from "../system/path-target.js";
 import { openFenced } from "./fence.js";
 import type { Undo } from "./undo.js";
 
-/** An original that is open again. */
+/** A reopened original. */
 export interface ReopenedOriginal extends Omit<FoundDevice, "path"> {
-  /** Its path is the name of attach. */
+  /** Its path is the name at attach. */
   readonly backing: BackingFile;
 }
 
 /**
- * Opens the original on record as soon as nothing holds it any more.
+ * Opens the recorded original as soon as no earlier request holds it.
  * @throws ControlError DEVICE_NOT_FOUND; UblkError of openBackingFile
  */
 export async function reopenOriginal(
@@ -43,7 +43,7 @@ export async function reopenOriginal(
   return { backing, identity, wasAway };
 }
 
-/** @throws ControlError DEVICE_NOT_FOUND: it is gone, or there is another device in its place */
+/** @throws ControlError DEVICE_NOT_FOUND: it is gone, or replaced by another device */
 export async function findOriginal(wanted: WantedDevice): Promise<FoundDevice> {
   try {
     return await findAgain(wanted, { lookAt: pathTarget });

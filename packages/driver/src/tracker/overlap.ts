@@ -1,15 +1,14 @@
 /**
- * Two trackers of the same data would each miss what goes through the other's front, and a take of
- * both could never drain the upper one's writes while the lower one holds them. So a device is
- * refused when it lies on a tracked one, or a tracked one on it, or both on the same bytes of a third
- * one, whatever is between:
+ * Two trackers of the same data would each miss writes through the other's front, and a take of both could never drain
+ * the upper one's writes while the lower one holds them. So a device is refused when it lies on a tracked one, or a
+ * tracked one on it, or both on the same bytes of a third one, through any layers:
  *
  * ```
  *   partition ─▶ disk          device-mapper, md ─▶ disk
  *   loop device ─▶ its file ─▶ the disk of its file system       front, image ─▶ original
  * ```
  *
- * A device that is tracked is its number, or its file; the name of attach may lead elsewhere by now.
+ * A tracked device is identified by its number, or its file; the name at attach may lead elsewhere by now.
  */
 
 import { ControlError } from "@blksnap/api";
@@ -26,10 +25,10 @@ import { identityOf } from "../system/path-target.js";
 
 /** A device that is tracked already. */
 export interface TrackedPath {
-  /** The name of attach. */
+  /** The name at attach. */
   readonly device: string;
   readonly identity: string;
-  /** The original, then other devices through which its data is written. */
+  /** The original, and other devices through which its data is written. */
   readonly places: readonly [DeviceOrFile, ...DeviceOrFile[]];
 }
 
@@ -40,15 +39,14 @@ export async function assertNoOverlap(
   probe: TopologyProbe = {},
 ): Promise<void> {
   const wanted = await identityOf(path, probe.lookAt);
-  // A layer that cannot be looked through is not a reason to refuse: the kernel still keeps two exclusive
-  // users of one block device apart.
+  // An unreadable layer is no reason to refuse: the kernel still keeps two exclusive users of a block device apart.
   const stack = await knownStackOf(path, probe);
   for (const { device, identity, places } of tracked) {
     const said = async () => `${await bothNames(device, identity, probe)}, which is tracked`;
     const identities = [identity, ...places.map(identityOfTarget)];
     const down = identities.map((one) => stack.get(one)).find((node) => node !== undefined);
     if (down !== undefined) throw overlap(`${path} lies on ${await said()}`, down.chain);
-    // Through its front it is the same.
+    // The same through its front.
     const [original] = places;
     const its = await knownStackOf(original, probe);
     const up = its.get(wanted);
@@ -69,7 +67,7 @@ function identityOfTarget(place: DeviceOrFile): string {
   return "identity" in place ? place.identity : blockIdentity(deviceKey(place));
 }
 
-/** The name of attach, and what the device is called now where that name leads elsewhere. */
+/** The name at attach, and the device's present name if that differs. */
 export async function bothNames(
   device: string,
   identity: string,

@@ -23,14 +23,14 @@ import { isWithoutPath } from "../snapshot/store-record.js";
 
 const OUTPUTS = [1, 2];
 
-/** Something that the daemon writes. */
+/** A file that the daemon writes. */
 export interface OwnPlace {
-  /** In words. */
+  /** A description. */
   readonly what: string;
   readonly at: DeviceOrFile | string;
 }
 
-/** @param directories of its state, of what is persistent */
+/** @param directories the state directory and the persistent one */
 export function ownPlaces(
   directories: readonly string[],
   snapshots: Iterable<Snapshot>,
@@ -49,7 +49,7 @@ export function ownPlaces(
   return places;
 }
 
-/** Their pages may be wanted while a device stands still; what is swapped is read past its file system. */
+/** Their pages may be needed while a device is suspended; the kernel reads swap past the file system. */
 export function swapFiles(swaps = "/proc/swaps"): OwnPlace[] {
   const lines = readFileSync(swaps, "latin1").trim().split("\n").slice(1);
   return lines.flatMap((line) => {
@@ -58,7 +58,7 @@ export function swapFiles(swaps = "/proc/swaps"): OwnPlace[] {
   });
 }
 
-/** The file that an output of this process goes to. */
+/** The file that an output of this process is written to. */
 function logOf(fd: number): OwnPlace | undefined {
   try {
     const stats = fstatSync(fd);
@@ -71,7 +71,7 @@ function logOf(fd: number): OwnPlace | undefined {
   }
 }
 
-/** @throws ControlError DEVICE_BUSY: the daemon writes to the device, through whatever layers */
+/** @throws ControlError DEVICE_BUSY: the daemon writes to the device, through any layers */
 export async function assertNotOurs(
   device: string,
   places: readonly OwnPlace[],
@@ -96,7 +96,7 @@ export async function assertNotOurs(
 export async function assertNotUsedPastUs(device: string, probe: TopologyProbe): Promise<void> {
   for (const use of await otherUses(await knownStackOf(device, probe), probe)) {
     if (use.device === undefined) throw new ControlError("DEVICE_BUSY", `${device} is swap`);
-    // A loop device that nothing has mounted writes nothing.
+    // A loop device that is not mounted writes nothing.
     const isLoop = use.device.kernelName.startsWith("loop");
     if (isLoop && (await claimInHelper(use.name)) !== -EBUSY) continue;
     const text = `${device} is in use through ${use.name}: ${use.chain.join(" → ")}`;

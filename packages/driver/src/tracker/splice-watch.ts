@@ -20,13 +20,13 @@ export function assertSpliced({ device, splice, front }: Watched): void {
   throw new ControlError("SPLICE_LOST", `${what} (${splice.why})`);
 }
 
-/** Of any node of the device mapper, from now on. It fails where that cannot be told. */
+/** Resolves at the next change of any device-mapper node. Rejects if that cannot be observed. */
 export type UntilChange = (signal: AbortSignal) => Promise<unknown>;
 
 interface Told<One> {
-  /** Told once of each loss. */
+  /** Called once for each loss. */
   onLost(tracker: One): void;
-  /** Told after the splice knows the node by its new name. */
+  /** Called after the splice knows the node by its new name. */
   onRenamed(tracker: One): void;
 }
 
@@ -56,7 +56,7 @@ export class SpliceWatch<One extends Watched = Tracker> {
     this.#intervalMs = intervalMs;
   }
 
-  /** Looks, now and from now on. */
+  /** Looks now, and from now on. */
   begin(): void {
     this.#timer = setInterval(() => this.look(), this.#intervalMs);
     this.#timer.unref();
@@ -71,21 +71,21 @@ export class SpliceWatch<One extends Watched = Tracker> {
   look(isWanted: (tracker: One) => boolean = () => true): void {
     const live = [...this.#trackers()].filter(({ splice }) => splice !== undefined);
     const trackers = live.filter(isWanted);
-    // Before the look, so that no change is between the two.
+    // Before the look, so that no change is missed in between.
     if (this.#timer !== undefined && trackers.length > 0 && !this.#isFollowing) void this.#follow();
     for (const tracker of trackers) {
       const { splice, front } = tracker;
       if (splice === undefined) continue;
       if (splice.noteName()) this.#on.onRenamed(tracker);
       splice.noteLoss(front.id ?? -1);
-      // It may be an operation that has seen it first.
+      // An operation may have seen it first.
       if (splice.state !== "lost" || this.#told.has(splice)) continue;
       this.#told.add(splice);
       this.#on.onLost(tracker);
     }
   }
 
-  /** Looks again when any node has changed. Where that is not told, it remains the timer's. */
+  /** Looks again when any node has changed. If that cannot be observed, the timer remains. */
   async #follow(): Promise<void> {
     const { signal } = this.#stopping;
     const untilChange = this.#untilChange;
@@ -106,7 +106,7 @@ export class SpliceWatch<One extends Watched = Tracker> {
 const CONTROL = "/dev/mapper/control";
 const POLLIN = 1;
 
-/** The kernel's count of changes to nodes: what is opened now can be read when there is another one. */
+/** The kernel's count of changes to nodes: a file opened now becomes readable at the next change. */
 export function nodeChanges(
   ring: Pick<PromiseRing, "submit">,
   control: string = CONTROL,

@@ -1,6 +1,6 @@
 /**
- * A tracker's side of its persistence: where its map comes from at attach, and what its reactor and the
- * medium are to do together afterwards.
+ * A tracker's part in its persistence: where its map comes from at attach, and what its reactor and the medium do
+ * together afterwards.
  */
 
 import { ControlError } from "@blksnap/api";
@@ -34,44 +34,44 @@ const STILL_ON_RECORD =
 
 /** For `status`. */
 export interface PersistenceState {
-  /** `off`: the map ends with the tracker. `failed`: it was to be kept and cannot be. */
+  /** `off`: the map ends with the tracker. `failed`: it should be kept but cannot be. */
   readonly state: "off" | "on" | "failed";
-  /** Why it failed, or why the generation is a new one; null where there is nothing to say. */
+  /** Why it failed, or why the generation is new; null if there is nothing to say. */
   readonly why: string | null;
 }
 
-/** What is looked up for a device that is to be attached. */
+/** What to look up for a device that is to be attached. */
 export interface JournalOptions {
   readonly persistent: boolean;
-  /** Why a map that nothing is on record of begins; absent: it is the first attach. */
+  /** Reason of a map without any record; absent: the first attach. */
   readonly reason?: number;
-  /** The record that the device must be that of. */
+  /** The device must be the one of this record. */
   readonly uuid?: string;
-  /** The diff area that is to be resumed. */
+  /** The diff area to resume. */
   readonly area?: { readonly id: AreaId };
-  /** Called where an area cannot be resumed, before the record that says so is replaced. */
+  /** Called if the area cannot be resumed, before the record that shows this is replaced. */
   readonly onAreaLost?: () => Promise<void>;
 }
 
-/** A map to begin with, and what keeps it. */
+/** The first map of a tracker, and what keeps it. */
 export interface TrackedMap extends CbtFile {
   readonly journal: TrackerJournal | undefined;
-  /** log2 of the device's chunks: as it was, where the map continues. */
+  /** log2 of the device's chunks: unchanged if the map continues. */
   readonly chunkShift: number;
   /** No write to the original has bypassed the tracker, and the area has lost no old data. */
   readonly goesOn: boolean;
 }
 
 export class TrackerJournal {
-  /** For the reactor; undefined where the medium failed before it began. */
+  /** For the reactor; undefined if the medium failed before it began. */
   setup: JournalSetup | undefined;
   readonly #context: DriverContext;
   readonly #persistence: TrackerPersistence;
   readonly #device: string;
-  /** Not the reactor's own mapping: reads beside it. */
+  /** A mapping beside the reactor's, only for reading. */
   readonly #map: CbtMap;
   #why: string | null;
-  /** Tracking has ended: what is on record stays as it is, whatever is still told of the journal. */
+  /** Tracking has ended: the record stays, whatever notices about the journal still arrive. */
   #isOver = false;
 
   private constructor(
@@ -89,8 +89,8 @@ export class TrackerJournal {
   }
 
   /**
-   * Makes or restores the map of a device that is to be attached, and begins its journal where it is a
-   * persistent tracker: because that is wanted, or because it was one before.
+   * Makes or restores the map of a device that is to be attached. Begins its journal if it is to be a persistent
+   * tracker, or was one before.
    */
   static async attach(
     context: DriverContext,
@@ -122,7 +122,7 @@ export class TrackerJournal {
     return { ...cbt, journal, chunkShift, goesOn };
   }
 
-  /** After a crash of the daemon. A medium that fails does not keep the front from resuming. */
+  /** After a crash of the daemon. A medium that fails does not stop the front from being resumed. */
   static async resume(
     context: DriverContext,
     backing: BackingFile,
@@ -159,7 +159,7 @@ export class TrackerJournal {
     return { state: "on", why: this.#why };
   }
 
-  /** The front is there. The medium may be slow: no user of the front is to wait for this. */
+  /** The front exists. No user of the front must wait for this, because the medium may be slow. */
   async serve(): Promise<void> {
     if (this.#isOver) return;
     try {
@@ -173,16 +173,16 @@ export class TrackerJournal {
   }
 
   /**
-   * The front is about to go, or has gone: a later boot must not take the device for tracked to the end of
-   * this one, whatever becomes of this process.
-   * @param attached whether the next daemon is to attach it by itself
+   * The front is about to go, or has gone: a later boot must not take the device for tracked to the end of this one,
+   * even if this process dies now.
+   * @param attached whether the next daemon is to attach it automatically
    */
   async leave(attached: boolean): Promise<void> {
     if (this.#isOver) return;
     try {
       await this.#persistence.leave(attached);
     } catch (error) {
-      // It does not keep a device from being detached, and the next daemon looks again.
+      // This does not stop a detach, and the next daemon checks again.
       const text =
         "the end of tracking could not be recorded: if the system goes down before a daemon has started again, " +
         "detach the device with --forget after that, attach it again, and make a full backup";
@@ -190,7 +190,7 @@ export class TrackerJournal {
     }
   }
 
-  /** The log is half full: a new journal takes its place. Not while a snapshot is taken. */
+  /** The log is half full: replaces the journal by a new one. Not while a snapshot is taken. */
   async rotate(tracker: number, reactor: number): Promise<void> {
     if (this.#isOver || this.#persistence.failure !== undefined) return;
     const { reactors } = this.#context;
@@ -205,7 +205,7 @@ export class TrackerJournal {
     }
   }
 
-  /** The journal failed, and writes wait for it: no daemon may believe it, then they continue. */
+  /** The journal failed, and writes wait for it: they continue when no daemon can trust the journal any more. */
   async fail(tracker: number, reactor: number, why: string | number): Promise<void> {
     if (this.#isOver) return;
     const text = typeof why === "number" ? errnoName(why) : why;
@@ -213,18 +213,18 @@ export class TrackerJournal {
     await this.#context.reactors.request(reactor, { type: "dropJournal", tracker });
   }
 
-  /** What is at the original's start now; see TrackerPersistence. */
+  /** Records the start of the original; see TrackerPersistence. */
   async noteStart(start: Uint8Array): Promise<void> {
     if (this.#isOver || this.#persistence.failure !== undefined) return;
     try {
       await this.#persistence.noteStart(start);
     } catch (error) {
-      // The record stays true: after a power cut its file system only proves nothing.
+      // The record stays true: after a power cut, its file system only proves nothing.
       this.#context.logger.warn({ device: this.#device, err: error }, "a mount is not on record");
     }
   }
 
-  /** Ends when all that was written and taken so far is on record. */
+  /** Resolves when everything written and taken so far is on record. */
   async commit(tracker: number, reactor: number): Promise<void> {
     await this.#context.reactors.request(reactor, { type: "commitJournal", tracker });
   }
@@ -238,7 +238,7 @@ export class TrackerJournal {
       await this.#persistence.end(this.#map, attached, options);
     } catch (error) {
       const { message } = error as Error;
-      // What is on record is true, but for the order of the end: the device comes back by it.
+      // The record is true, except that it does not show the orderly end: the device returns by it.
       if (attached) this.#warnUnclean(message);
       else await this.#giveUp(message);
     } finally {
@@ -251,7 +251,7 @@ export class TrackerJournal {
     this.#context.logger.error({ device }, `the end of tracking is not on record: ${why}`);
   }
 
-  /** The front is not resumed here: what is on record stays as it is. */
+  /** The front is not resumed here: the record stays as it is. */
   async close(): Promise<void> {
     this.#isOver = true;
     await this.#persistence.close();
@@ -285,16 +285,16 @@ export class TrackerJournal {
   }
 }
 
-/** A map to begin with. */
+/** The first map. */
 interface BegunMap {
   readonly cbt: CbtFile;
-  /** Why its generation is a new one, where that needs a word. */
+  /** Why its generation is new, if that needs an explanation. */
   readonly why: string | null;
   readonly chunkShift: number;
   readonly goesOn: boolean;
 }
 
-/** The map that is recorded, where nothing bypassed it; else a new one that says why. */
+/** The recorded map, if nothing bypassed it; otherwise a new one that gives the reason. */
 async function mapOf(
   context: DriverContext,
   id: number,
@@ -329,7 +329,7 @@ async function mapOf(
   }
 }
 
-/** Whether the journal of its tracker has nothing against an area. */
+/** Whether the tracker's journal allows an area to continue. */
 function mayGoOn(
   { logger }: DriverContext,
   device: string,
@@ -350,7 +350,7 @@ async function assertDisjoint(
   backing: BackingFile,
 ): Promise<void> {
   const place = deviceOrFile(identityOfOpen(backing.fd), backing.path);
-  // What this process serves has been checked before, where it is known.
+  // Devices that this process serves have been checked before, with more knowledge.
   const probe = { ...blockDevices, layers: () => [] };
   try {
     await assertNoConflict(persistent.path, [place], probe);

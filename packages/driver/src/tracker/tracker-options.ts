@@ -9,36 +9,36 @@ import type { JournalOptions, TrackerJournal } from "./tracker-journal.js";
 
 export interface AttachOptions extends JournalOptions {
   readonly onFront?: (number: number | null) => void;
-  /** The diff area of a persistent snapshot that it is in. */
+  /** The diff area of the persistent snapshot that it is in. */
   readonly area?: SleepingArea;
-  /** Where the original is, if not at its name. */
+  /** The original's path, if that is not its name. */
   readonly openAt?: string;
-  /** Of a live attach: the front is to stand under this node. */
+  /** For a live attach: the node that the front will be under. */
   readonly splice?: Splice;
-  /** Called when all that can hang is done, before the front is made; throws where the caller gave up. */
+  /** Called when nothing is left that can hang, before the front is made; throws if the caller has given up. */
   readonly onReady?: () => void;
 }
 
 export interface DetachOptions {
-  /** Keep nothing of a persistent tracker. */
+  /** Removes the records of a persistent tracker. */
   readonly forget?: boolean;
-  /** The next daemon is to attach a persistent tracker by itself. */
+  /** The next daemon is to attach a persistent tracker automatically. */
   readonly attachAgain?: boolean;
   /** The system goes down, and no program is left that could write to the original. */
   readonly closing?: boolean;
-  /** Continue when what is in the front's page cache cannot be written to the original. */
+  /** Continue even if the front's page cache cannot be written to the original. */
   readonly giveUp?: boolean;
 }
 
 /** What an earlier daemon has left of a tracker's diff area. */
 export interface LeftArea {
-  /** Undefined where it cannot continue. */
+  /** Undefined if it cannot continue. */
   readonly sleeping?: SleepingArea | undefined;
-  /** Areas that a later boot could find on the medium: they are lost but for the one that continues. */
+  /** Areas that a later boot could find on the medium: all are lost except the one that continues. */
   readonly kept: readonly AreaId[];
 }
 
-/** What a tracker is made of before it has a front. */
+/** The parts of a tracker before it has a front. */
 export interface TrackerParts {
   readonly id: number;
   readonly identity: string;

@@ -1,4 +1,4 @@
-/** A tracker on record in the state directory. */
+/** The record of a tracker in the state directory. */
 import type { AreaId } from "@blksnap/data-plane";
 import type { TrackerGeometry } from "@blksnap/engine";
 import { readMarks, type Splice } from "@blksnap/linux-block";
@@ -14,7 +14,7 @@ export interface RecordParts {
   readonly identity: string;
   readonly backing: BackingFile;
   readonly geometry: TrackerGeometry;
-  /** Its record in the persistent directory, also where that could not be kept: the next daemon begins it anew. */
+  /** Its record in the persistent directory, even if that could not be kept: the next daemon begins it anew. */
   readonly recordUuid: string | undefined;
   readonly splice: Splice | undefined;
 }
@@ -23,9 +23,9 @@ export interface RecordParts {
 export interface Loss {
   /** Negative errno of the first lost block, or of the image as a whole; 0 while all is well. */
   readonly errorCode: number;
-  /** The area that has lost it; null also where a daemon before has not said it. */
+  /** The area that has lost it; null, too, if an older daemon has not recorded it. */
   readonly area: AreaId | null;
-  /** All of it is in the area's journal: it came back with that after a reboot. */
+  /** All of it is in the area's journal: it was restored with that after a reboot. */
   readonly isKept?: true;
 }
 

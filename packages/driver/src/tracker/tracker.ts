@@ -48,15 +48,15 @@ export class Tracker {
   readonly geometry: TrackerGeometry;
   readonly reactor: number;
   readonly front: ServedDevice;
-  /** How a front stands under a node that is in use; undefined for one that users mount themselves. */
+  /** The splice of a front under a node that is in use; undefined if users mount the front itself. */
   readonly splice: Splice | undefined;
-  /** Reads the frozen map beside the reactor, which owns it. */
+  /** Reads the frozen map, beside the reactor, which owns it. */
   readonly cbt: CbtMap;
-  /** It continues the diff area of an earlier daemon. */
+  /** True if it continues the diff area of an earlier daemon. */
   hasOldArea = false;
   #loss: Loss = NO_LOSS;
   readonly #rotations = new Serial();
-  /** Its front goes away, and with it what the reactor has of it. */
+  /** Its front is going away, and with it everything that the reactor has of it. */
   isEnding = false;
   isDetaching = false;
   get isGone(): boolean {
@@ -64,7 +64,7 @@ export class Tracker {
   }
   readonly #flush: FrontFlush;
   #hasEnded = false;
-  /** Its front went at some time before its detach. */
+  /** Its front ended before its detach. */
   #wasWithoutFront = false;
   readonly #context: DriverContext;
   readonly #cbtFile: MapFile;
@@ -92,7 +92,7 @@ export class Tracker {
   }
 
   /**
-   * Puts a front before the device. Nothing is left behind when it fails.
+   * Puts a front before the device. Leaves nothing behind if it fails.
    * @throws ControlError DEVICE_…, OUT_OF_MEMORY; UblkError
    */
   static async attach(
@@ -132,7 +132,7 @@ export class Tracker {
       });
       undo.push(() => front.stop());
       faultPoint("attach.front-live");
-      // A node of the device mapper has none of its own: they would be a second way to its bytes.
+      // The partitions of a front under a device-mapper node would be a second way to its bytes.
       if (parts.splice === undefined) await context.frontend.makePartitions(front);
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
@@ -146,9 +146,9 @@ export class Tracker {
 
   /**
    * Resumes a tracker of an earlier daemon.
-   * @param left of its diff area, where it is in a snapshot that was taken
-   * @param patienceMs how long the old server's last requests are waited for
-   * @throws UblkError CONTROL_FAILED when its front is gone; ControlError
+   * @param left of its diff area, if it is in a snapshot that was taken
+   * @param patienceMs how long to wait for the old server's last requests
+   * @throws UblkError CONTROL_FAILED if its front is gone; ControlError
    */
   static async recover(
     context: DriverContext,
@@ -186,7 +186,7 @@ export class Tracker {
         patienceMs,
       );
       faultPoint("recover.front-live");
-      // Attaching ends with the link: the old daemon did not get that far.
+      // An attach makes the link last: the old daemon did not get that far.
       if (splice === undefined && !context.frontend.links.has(backing.path, front.path)) {
         await context.frontend.makePartitions(front);
       }
@@ -207,23 +207,23 @@ export class Tracker {
     return this.#backing;
   }
 
-  /** The original's path, as attach was given it; of a live attach as its node is called since it was renamed. */
+  /** The original's path as given to attach; for a live attach, the node's present name. */
   get device(): string {
     return this.#backing.path;
   }
 
-  /** Its node has another name, for the next daemon too. */
+  /** Records the new name of its node, for the next daemon, too. */
   followName(): void {
     if (this.splice === undefined) return;
     this.#backing = { ...this.#backing, path: this.splice.path };
-    // What leads to its front is given back by then, or being given back.
+    // By then, whatever leads to its front has been given back, or is about to be.
     if (this.#hasEnded || !this.front.isLive) return;
     this.#context.frontend.links.remove(this.#link, this.front.path);
     this.#link = linkFront(this.#context.frontend, this.device, this.front.path);
     this.#writeRecord();
   }
 
-  /** What the last snapshot of it has lost. */
+  /** What its last snapshot has lost. */
   get loss(): Loss {
     return this.#loss;
   }
@@ -234,18 +234,18 @@ export class Tracker {
     this.#writeRecord();
   }
 
-  /** A table that leads to its front is there: it counts as such from now on, for the next daemon too. */
+  /** A table that leads to its front exists: it counts as such from now on, for the next daemon, too. */
   noteLink(): void {
     this.splice?.noteLink(this.front.id ?? -1);
     this.#writeRecord();
   }
 
-  /** Whether its node is to lead to its front, for the next daemon: see Splice.noteMade(). */
+  /** Records whether its node should lead to its front, for the next daemon: see Splice.noteMade(). */
   noteMade(isMade: boolean): void {
     if (this.splice?.noteMade(isMade) === true) this.#writeRecord();
   }
 
-  /** Where it cannot be written, it is known as long as this process lives: the front must not suffer. */
+  /** If the record cannot be written, this process still knows: the front must not suffer. */
   #writeRecord(): void {
     if (!this.front.isLive) return;
     try {
@@ -259,7 +259,7 @@ export class Tracker {
     return this.#journal?.state ?? { state: "off", why: null };
   }
 
-  /** Names the record of a persistent tracker that is really kept. */
+  /** The record of a persistent tracker, if it is really kept. */
   get uuid(): string | undefined {
     return this.persistence.state === "on" ? this.recordUuid : undefined;
   }
@@ -269,8 +269,8 @@ export class Tracker {
   }
 
   /**
-   * A persistent tracker's journal is half full, and writes wait once it is full: so this waits for
-   * nothing that itself waits for writes.
+   * A persistent tracker's journal is half full, and writes wait once it is full: so this waits for nothing that itself
+   * waits for writes.
    */
   rotateJournal(): Promise<void> {
     return this.#rotations.run(async () => {
@@ -284,14 +284,14 @@ export class Tracker {
     });
   }
 
-  /** What is at the original's start now, for the record of a persistent tracker. */
+  /** Records the start of the original, for a persistent tracker. */
   noteStart(start: Uint8Array): Promise<void> {
     return this.#rotations.run(async () => {
       if (!this.isEnding) await this.#journal?.noteStart(start);
     });
   }
 
-  /** Runs what no rotation may come between. It must not need more of the log than a half of it. */
+  /** Runs an operation that no rotation may interrupt. It must not need more than half of the log. */
   withoutRotation<Value>(operation: () => Promise<Value>): Promise<Value> {
     return this.#rotations.run(operation);
   }
@@ -301,12 +301,12 @@ export class Tracker {
     await this.#journal?.fail(this.id, this.reactor, errno);
   }
 
-  /** Ends when all that was written and taken so far is on record. */
+  /** Resolves when everything written and taken so far is on record. */
   async commitJournal(): Promise<void> {
     await this.#journal?.commit(this.id, this.reactor);
   }
 
-  /** Where the original's data is, whatever it is called. */
+  /** Where the original's data is, whatever its name. */
   get place(): DeviceOrFile {
     const { fd, kind } = this.backing;
     const path = kind === "block" ? this.device : readlinkSync(`/proc/self/fd/${fd}`);
@@ -320,21 +320,21 @@ export class Tracker {
     return kind === "block" ? keyOfNumber(deviceNumber) : null;
   }
 
-  /** Whether a path of this identity means this device. */
+  /** Whether a path with this identity means this device. */
   hasIdentity(identity: string): boolean {
     if (identity === this.identity || this.splice?.hasIdentity(identity) === true) return true;
     return this.front.isLive && identity === blockIdentity(this.front.deviceNumber);
   }
 
-  /** Its front is gone, and all that it had with it. */
+  /** Its front is gone, and everything that belonged to it. */
   get hasEnded(): boolean {
     return this.#hasEnded;
   }
 
   /**
-   * Takes the front away. Once it is gone all that the tracker has is given back, whatever fails of that.
-   * @throws ControlError FRONT_IN_USE: mounted, or opened exclusively; DEVICE_FAILED, once: what
-   * was written last cannot reach the original; what failed where it has ended
+   * Ends the front. Once it is gone, everything that the tracker has is released, whatever fails.
+   * @throws ControlError FRONT_IN_USE: mounted, or opened exclusively; DEVICE_FAILED, only once: the last writes cannot
+   * reach the original; after the end of the front, the first failure
    */
   async detach(options: DetachOptions = {}): Promise<void> {
     const { forget = false, attachAgain = false, giveUp = false, closing = false } = options;
@@ -362,11 +362,11 @@ export class Tracker {
     if (failures.length > 0) throw failures[0];
   }
 
-  /** Its queue has ended. Answers whether another program has ended the front. */
+  /** Its queue has ended. Returns whether another program has ended the front. */
   noteFrontEnd(): boolean {
     const isByOthers = this.front.noteEnd(() => {
       this.#context.frontend.links.remove(this.#link, this.front.path);
-      // A daemon that resumed the number could put this original behind another one's front.
+      // A daemon that resumed this number could put this original behind another device's front.
       this.#context.state.removeRecord(StateFile.trackerRecord.name(this.id));
     });
     if (!isByOthers) return false;
@@ -375,7 +375,7 @@ export class Tracker {
     return true;
   }
 
-  /** Of a front that is there. @param leave puts on record that it goes */
+  /** For a front that exists. @param leave records that it is going */
   async #endFront(giveUp: boolean, leave: () => Promise<void> | undefined): Promise<void> {
     const release = await this.front.hold();
     this.isDetaching = true;
@@ -400,13 +400,13 @@ export class Tracker {
       this.#hasEnded = true;
     } catch (error) {
       this.isEnding = false;
-      // How much of it is left is unknown.
+      // How much of the front is left is unknown.
       this.#wasWithoutFront = true;
       throw error;
     }
   }
 
-  /** Bytes that the original has now; 0 for one that is gone. */
+  /** The original's present size in bytes; 0 if it is gone. */
   get presentCapacityBytes(): number {
     try {
       return presentCapacityBytes(this.backing);
@@ -415,7 +415,7 @@ export class Tracker {
     }
   }
 
-  /** @param ranges offset and length in bytes, in turn */
+  /** @param ranges offset and length in bytes, alternating */
   async markDirty(ranges: readonly number[]): Promise<void> {
     const request = { type: "markDirty", tracker: this.id, ranges } as const;
     await this.#context.reactors.request(this.reactor, request);

@@ -1,11 +1,11 @@
 import type { Logger } from "pino";
 
-/** Steps that take back what has been done, to be run last first. */
+/** Steps that undo what was done; run them in reverse order. */
 export type Undo = (() => void | Promise<void>)[];
 
 /**
- * Runs all steps, also those before one that fails: each gives back something of its own.
- * @param onFailure told of each step that fails
+ * Runs all steps, even if some fail: each releases something of its own.
+ * @param onFailure called with each failure
  */
 export async function runUndo(
   undo: Undo,
@@ -20,7 +20,7 @@ export async function runUndo(
   }
 }
 
-/** Gives back what was taken for a device that is not tracked after all. */
+/** Releases what was acquired for a device that is not tracked after all. */
 export function takeBack(undo: Undo, logger: Logger, device: string): Promise<void> {
   return runUndo(undo, (error) => {
     logger.error({ device, err: error }, "leftovers of a device that is not tracked");
