@@ -107,6 +107,6 @@ export {
   underlyingDevices,
   underlyingDevicesOfPath,
 } from "./stack/topology.js";
-export { attribute, entriesOf, queueAttribute } from "./sysfs-text.js";
+export { attribute, entriesOf, isStacked, queueAttribute } from "./sysfs-text.js";
 export { uuidBytes, uuidText } from "./uuid.js";
 export { isZoned } from "./zoned.js";

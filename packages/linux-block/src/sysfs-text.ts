@@ -37,6 +37,12 @@ export function queueAttribute(number: string, name: string, sysfs = "/sys"): st
   return attribute(`${folder}/queue`, name) ?? attribute(`${folder}/../queue`, name);
 }
 
+/** Whether a device, "major:minor", has other devices below it, as those of the device mapper; a partition as its disk. */
+export function isStacked(number: string, sysfs = "/sys"): boolean {
+  const folder = `${sysfs}/dev/block/${number}`;
+  return [folder, `${folder}/..`].some((of) => entriesOf(`${of}/slaves`).length > 0);
+}
+
 /** As the kernel calls its node, without "/dev/". @param number "major:minor" */
 export function nodeName(number: string, sysfs: string): string | undefined {
   const uevent = attribute(`${sysfs}/dev/block/${number}`, "uevent");

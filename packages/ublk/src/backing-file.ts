@@ -12,7 +12,7 @@ import {
 import { stat as statBeside } from "node:fs/promises";
 import { promisify } from "node:util";
 import { EBUSY, EINVAL, EISDIR, ENOTBLK, ETIMEDOUT } from "@blksnap/errors";
-import { keyOfNumber, queueAttribute } from "@blksnap/linux-block";
+import { isStacked, keyOfNumber, queueAttribute } from "@blksnap/linux-block";
 import { bounded, ioctl, LockType, MappedMemory, PAGE_BYTES, tryLockFile } from "@blksnap/uring";
 import { UblkError } from "./errors.js";
 import type { DeviceParams } from "./layout.js";
@@ -230,7 +230,9 @@ function blockParams(fd: number, rdev: number, readOnly: boolean): DeviceParams 
     ioOptBytes: powerOfTwo(ioctlInt(fd, BLKIOOPT), logicalBlockBytes),
     readOnly: readOnly || ioctlInt(fd, BLKROGET) !== 0,
     rotational: queue("rotational") === "1",
-    volatileCache: queue("write_cache") === "write back",
+    // A volume can move to other disks while it is in use, as by pvmove(8): without this the kernel would drop its users'
+    // flushes for as long as the front lives. A flush that the disks do not need ends there at once.
+    volatileCache: queue("write_cache") === "write back" || isStacked(number),
     fua: queue("fua") === "1",
     discardMaxBytes: Math.min(discardMax, DISCARD_MAX_BYTES),
     discardGranularityBytes: Number(queue("discard_granularity") || logicalBlockBytes),

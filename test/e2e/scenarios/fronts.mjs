@@ -27,6 +27,9 @@ const SIZES = ["size", "queue/logical_block_size", "queue/physical_block_size"];
 const MEMORY = ["queue/dma_alignment"];
 const MANNERS = ["queue/minimum_io_size", "queue/rotational", "queue/write_cache", "queue/fua"];
 
+/** Flush requests that have ended. */
+const FLUSHES_OF_STAT = 15;
+
 const DISKS = {
   "loop device, sectors of 512 bytes": (t) => loopDisk(t, 4 * MIB + 512),
   "loop device, sectors of 4096 bytes": (t) => loopDisk(t, 4 * MIB + 4096, { sectorBytes: 4096 }),
@@ -50,6 +53,22 @@ for (const [name, make] of Object.entries(DISKS)) {
     assert.is(discards(front) > 0, discards(device) > 0);
   });
 }
+
+test("a volume that moves to a disk with a write cache is flushed there", async (t) => {
+  const disks = [await nullDisk(t, { sizeMib: 8 }), await nullDisk(t, { sizeMib: 8, cacheMib: 1 })];
+  const name = t.name("blksnap-e2e-");
+  const tableOf = (disk) => `0 ${(8 * MIB) / 512} linear ${disk} 0`;
+  await run(["dmsetup", "create", name, "--table", tableOf(disks[0])]);
+  t.defer(() => run(["dmsetup", "remove", "--retry", name]));
+  const { front, detach } = await attach(t, `/dev/mapper/${name}`);
+  await run(["dmsetup", "load", name, "--table", tableOf(disks[1])]);
+  await run(["dmsetup", "resume", name]);
+  const flushes = () => Number(limitsOf(disks[1], ["stat"]).stat.split(/ +/)[FLUSHES_OF_STAT]);
+  const before = flushes();
+  await run(["dd", "if=/dev/zero", `of=${front}`, "bs=4096", "count=1", "conv=fsync"]);
+  assert.ok(flushes() > before, "the cache still has what was to be on the medium");
+  await detach();
+});
 
 test("the smallest device", async (t) => {
   const device = imageFile(t, 256 * 1024);
