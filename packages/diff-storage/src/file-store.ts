@@ -192,7 +192,7 @@ export class FileStore implements Store {
     if (this.#removePath !== undefined && !keepNamedFile) {
       await unlink(this.#removePath).catch(() => undefined);
     }
-    await this.#askedFile?.close();
+    await this.#askedFile?.close().catch(() => undefined);
     if (typeof this.#handle === "number") await closeDescriptor(this.#handle);
     else await this.#handle.close();
   }

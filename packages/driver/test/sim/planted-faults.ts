@@ -183,11 +183,12 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "an area does not wake after a death",
-    seed: 2,
+    seed: 3,
     plant: unheard("wakeArea", null, always),
   },
   {
     what: "nobody grants slots",
+    seed: 2,
     plant: omitted(Snapshot.prototype, "serveSlots", always as never, Promise.resolve()),
   },
   {
@@ -207,7 +208,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the journal of a persistent map is not replayed after a power cut",
-    seed: 28,
+    seed: 29,
     plant: () =>
       replace(TrackerPersistence.prototype, "load", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -218,7 +219,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "no record of a persistent map says that its front is gone",
-    seed: 40,
+    seed: 44,
     deathOneIn: 30,
     plant: () =>
       replace(PersistentDirectory.prototype, "writeRecord", (original) => {
@@ -231,7 +232,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "what others wrote while nothing tracked is not looked for",
-    seed: 5,
+    seed: 9,
     plant: () =>
       replace(TrackerPersistence, "prepare", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {

@@ -17,7 +17,7 @@ const SYNC_TIMEOUT_MS = 60_000;
 export const PLANTED_HANGS: readonly PlantedFault[] = [
   {
     what: "a write waits for ever for its old data to be saved",
-    seed: 52,
+    seed: 53,
     plant: omitted(CopyPath.prototype, "expire", always),
   },
   {
@@ -27,7 +27,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "a read of an image waits for ever for its store",
-    seed: 119,
+    seed: 120,
     plant: omitted(ImagePath.prototype, "expire", always),
   },
   {
@@ -37,7 +37,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "a detach waits for ever for what is to be on record of it",
-    seed: 3,
+    seed: 4,
     plant: () =>
       replace(MediumWork.prototype, "inTime", () => {
         return (...[work]: never[]): unknown => work;
@@ -45,7 +45,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "what a map has is told only when its original has been synced",
-    seed: 13,
+    seed: 14,
     plant: () =>
       replace(Registry.prototype, "intact", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -57,7 +57,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "writes continue without a journal that the next daemon believes",
-    seed: 110,
+    seed: 111,
     plant: omitted(TrackerPersistence.prototype, "fail", always, Promise.resolve()),
   },
 ];
