@@ -5,7 +5,7 @@ import { OperationLocks } from "../dist/operations/operation-locks.js";
 import type { Snapshot } from "../dist/snapshot/snapshot.js";
 import type { Tracker } from "../dist/tracker/tracker.js";
 
-/** Two devices in a snapshot, and one alone. */
+/** Two devices in a snapshot, and a third one. */
 function house(hangs: (what: string) => Promise<void> | undefined = () => undefined) {
   const locks = new OperationLocks({ busy: Error, closed: Error, aborted: Error });
   const done: string[] = [];
@@ -66,7 +66,7 @@ test("the wait for a hanging operation is bounded", async () => {
   assert.is(done.length, 3);
 });
 
-test("what an operation makes that still runs is ended too", async () => {
+test("what a running operation makes is ended, too", async () => {
   for (const isAlone of [false, true]) {
     const { locks, done, end, trackers, snapshots } = house();
     if (isAlone) {
@@ -97,7 +97,7 @@ test("a snapshot that fails to end is named with its devices", async () => {
   ]);
 });
 
-test("the end is awaited as long as there is progress", async () => {
+test("the end waits as long as there is progress", async () => {
   let written = 0;
   let finish: () => void = () => undefined;
   const flushed = new Promise<void>((resolve) => {
@@ -142,7 +142,7 @@ async function endLiveOf(
   return { stays, held };
 }
 
-test("where one live device may not leave, all stay as they were, with their snapshots", async () => {
+test("if one live device may not leave, all stay attached, with their snapshots", async () => {
   const refusing = house();
   assert.equal(await endLiveOf(refusing, [3]), { stays: ["3 may not leave"], held: [true, false] });
   assert.equal([refusing.done, refusing.trackers.size], [[], 3]);
@@ -159,14 +159,14 @@ test("a live device that fails to leave stops the rest, and the detached ones ar
   assert.equal([...found.trackers.keys()], [2, 3]);
 });
 
-test("while the system goes down each leaves that can, and none comes back", async () => {
+test("while the system goes down, each device that can leaves, and none is attached again", async () => {
   const found = house();
   const { stays, held } = await endLiveOf(found, [3, 2], true);
   assert.equal([stays, held], [["2 does not leave"], [true]]);
   assert.equal([...found.trackers.keys()], [2]);
 });
 
-test("operations of a snapshot have one name, however its id is written", () => {
+test("a snapshot's operations lock one name, however its id is written", () => {
   assert.is(snapshotLock("ABC"), snapshotLock("abc"));
 });
 

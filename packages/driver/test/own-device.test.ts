@@ -1,4 +1,4 @@
-/** What the daemon must put nothing of its own on. */
+/** Devices on which the daemon must put none of its own files. */
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -37,7 +37,7 @@ const NBD = { major: 43, minor: 0 };
 const ABOVE_NBD = { major: 253, minor: 0 };
 const DISK = { major: 8, minor: 0 };
 
-test("where fronts are exports an NBD device may show one of them", async () => {
+test("with exports as fronts, an NBD device may show one of them", async () => {
   const registry = registryOf(true);
   const own = { path: "/dev/nbd0", how: "which may be an export of this daemon" };
   assert.equal(await registry.ownDeviceBeneath(NBD), own);
@@ -45,7 +45,7 @@ test("where fronts are exports an NBD device may show one of them", async () => 
   assert.is(await registry.ownDeviceBeneath(DISK), undefined);
 });
 
-test("where fronts are devices an NBD device is another one's", async () => {
+test("with devices as fronts, an NBD device belongs to another server", async () => {
   const registry = registryOf(false);
   const front = { deviceNumber: "8:0", path: "/dev/ublkb0" };
   registry.addTracker({ id: 1, front } as never);

@@ -12,7 +12,7 @@ const GIB = 2 ** 30;
 const TIB = 2 ** 40;
 const device = { capacityBytes: 64 * GIB, ioMinBytes: 512, logicalBlockBytes: 512 };
 
-test("defaults are the module's, and nothing has to be fixed", () => {
+test("defaults are the module's, and need no adjustment", () => {
   assert.equal(fixParameters({}, GIB), {
     parameters: PARAMETER_DEFAULTS,
     portionBytes: GIB,
@@ -21,7 +21,7 @@ test("defaults are the module's, and nothing has to be fixed", () => {
   assert.is(chunkShiftOf(device, PARAMETER_DEFAULTS), 18);
 });
 
-test("parameters that contradict each other are fixed, and it is said", () => {
+test("contradictory parameters are adjusted and reported", () => {
   const given = {
     trackingBlockMinimumShift: 20,
     trackingBlockMaximumShift: 18,
@@ -44,7 +44,7 @@ test("parameters that contradict each other are fixed, and it is said", () => {
   ]);
 });
 
-test("the portion is cut to whole chunks", () => {
+test("the portion is rounded to whole chunks", () => {
   assert.is(fixParameters({}, 5 * 2 ** 18 + 1).portionBytes, 5 * 2 ** 18);
 });
 
@@ -63,7 +63,7 @@ test("a chunk holds a logical block", () => {
   assert.is(chunkShiftOf({ ...device, logicalBlockBytes: 65536 }, small), 16);
 });
 
-/** Chunks and blocks at the defaults, and the MiB of a map. */
+/** Sizes of chunks and blocks at the defaults, and of the map in MiB. */
 function sizesOf(capacityBytes: number): number[] {
   const sized = { ...device, capacityBytes };
   const chunkShift = chunkShiftOf(sized, PARAMETER_DEFAULTS);
@@ -72,7 +72,7 @@ function sizesOf(capacityBytes: number): number[] {
   return [chunkShift, blockShift, Math.ceil(mapBytes / 2 ** 20)];
 }
 
-test("blocks, then chunks, grow with the device where its map would be too large, and not before", () => {
+test("blocks, then chunks, grow with the device only if its map would otherwise be too large", () => {
   assert.equal(sizesOf(TIB), [18, 12, 97]);
   assert.equal(sizesOf(42 * TIB), [18, 12, 4033]);
   assert.equal(sizesOf(43 * TIB), [18, 13, 2753]);
@@ -84,7 +84,7 @@ test("blocks, then chunks, grow with the device where its map would be too large
   }
 });
 
-test("chunks that are given keep their size; where no map of them fits, blocks stay small", () => {
+test("given chunks keep their size; if no map for them fits, blocks stay small", () => {
   const large = { ...device, capacityBytes: 50 * TIB };
   assert.is(blockShiftOf(large, 18), 13);
   assert.is(blockShiftOf(large, 22), 12);

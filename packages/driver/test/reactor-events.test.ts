@@ -6,7 +6,7 @@ import type { Tracker } from "../dist/tracker/tracker.js";
 
 const silent = { warn: () => undefined, error: () => undefined };
 
-/** A registry whose trackers say what is asked of their journals. */
+/** A registry whose trackers report what their journals are asked. */
 function desk() {
   const asked: string[] = [];
   const registry: Registry = new Registry(
@@ -36,7 +36,7 @@ function desk() {
   return { asked, events, add, addSnapshot };
 }
 
-test("what a journal tells before its tracker is known is acted on once it is", () => {
+test("a journal's notice before its tracker is known is handled once it is", () => {
   const { asked, events, add } = desk();
   events.begin();
   events.onNotice(0, { notice: "journalLow", tracker: 2 });
@@ -50,7 +50,7 @@ test("what a journal tells before its tracker is known is acted on once it is", 
   assert.equal(asked.slice(2), ["rotate 2"]);
 });
 
-test("while recovering a tracker's journal is served as soon as the tracker is known", () => {
+test("during recovery, a tracker's journal is served as soon as the tracker is known", () => {
   const { asked, events, add } = desk();
   events.onNotice(0, { notice: "journalLow", tracker: 1 });
   assert.equal(asked, []);
@@ -62,7 +62,7 @@ test("while recovering a tracker's journal is served as soon as the tracker is k
   assert.equal(asked, ["rotate 1", "rotate 1"]);
 });
 
-test("while recovering slots are asked for until a snapshot has its stores, and no longer", () => {
+test("during recovery, requests for slots wait until a snapshot has its stores, and no longer", () => {
   const { asked, events, add, addSnapshot } = desk();
   const snapshot = addSnapshot("five");
   for (const tracker of [1, 2]) {
@@ -128,7 +128,7 @@ function endings(isStopping: boolean) {
   return { registry, events, tracker, said, member };
 }
 
-test("a front that another program has ended takes its image along, once it is known", () => {
+test("a front that another program has ended also ends its image, once it is known", () => {
   const { registry, events, tracker, said } = endings(false);
   events.onNotice(0, { notice: "frontEnded", tracker: 1 });
   assert.equal(said, []);
@@ -136,7 +136,7 @@ test("a front that another program has ended takes its image along, once it is k
   assert.equal(said, ["drop the area of 1", "fault 1, the area: 19"]);
 });
 
-test("an image that another program has ended is told, and its number is another's", () => {
+test("an image that another program has ended is reported, and its number is released", () => {
   const { registry, events, tracker, said, member } = endings(false);
   registry.addTracker(tracker);
   events.onNotice(0, { notice: "imageEnded", tracker: 1, area: "the area" });
@@ -144,7 +144,7 @@ test("an image that another program has ended is told, and its number is another
   assert.is(member.imageNumber, undefined);
 });
 
-test("devices that are stopped here end without a word", () => {
+test("devices that end on request are not reported", () => {
   const { registry, events, tracker, said, member } = endings(true);
   registry.addTracker(tracker);
   events.onNotice(0, { notice: "imageEnded", tracker: 1, area: "the area" });

@@ -1,6 +1,6 @@
 /**
- * From seeds: SEED=N replays one. Never does a map continue after a write that it does not have, and always
- * where docs/persistence.md promises it.
+ * From seeds: SEED=N replays one. A map never continues after a write that it misses, and always continues where
+ * docs/persistence.md promises it.
  */
 
 import { judgeContinuity, type PersistedIdentity } from "@blksnap/linux-block";
@@ -44,7 +44,7 @@ const seeds = /^\d+$/.test(given ?? "")
   ? [Number(given)]
   : Array.from({ length: SEEDS }, (_, index) => index + 1);
 
-test(`no map continues after a write that it does not have, from ${seeds.length} seeds`, async () => {
+test(`no map continues after a write that it misses, from ${seeds.length} seeds`, async () => {
   const seen = { continued: 0, cut: 0, foreignFound: 0, promised: 0 };
   for (const seed of seeds) {
     const { world, problem } = await runSeed(seed);
@@ -54,13 +54,13 @@ test(`no map continues after a write that it does not have, from ${seeds.length}
     seen.foreignFound += world.seen.foreignFound;
     seen.promised += world.seen.promised;
   }
-  // What did not happen was not tested.
+  // A behaviour that did not occur was not tested.
   if (seeds.length < SEEDS) return;
   for (const [what, count] of Object.entries(seen))
     assert.ok(count > SEEDS / 2, `${what}: ${count}`);
 });
 
-/** Judges by facts that are not what was found. */
+/** Judges by altered facts. */
 function by(
   change: (before: Parameters<Judge>[0], now: PersistedIdentity) => Parameters<Judge>,
 ): Judge {
@@ -93,7 +93,7 @@ function atStart<Facts extends PersistedIdentity>(facts: Facts): Facts {
   return { ...facts, identity: { ...facts.identity, startBytes: 0 } };
 }
 
-/** With the setting in which it can matter. */
+/** A fault, with the setting in which it can matter. */
 type Planted = Plants & { readonly where: Partial<Setting> };
 
 const RAW: Partial<Setting> = {
@@ -229,7 +229,7 @@ const PLANTS: Readonly<Record<string, Planted>> = {
 };
 
 for (const [plant, { where, ...plants }] of Object.entries(PLANTS)) {
-  test(`the judge sees: ${plant}`, async () => {
+  test(`the judge finds: ${plant}`, async () => {
     for (let seed = 1; seed <= PLANT_SEEDS; seed++) {
       if ((await runSeed(seed, plants, where)).problem !== undefined) return;
     }

@@ -1,7 +1,7 @@
 /**
- * A disk in memory, with what is on it: bytes that the real code reads. What file systems write, and
- * when, is as seen on Linux 7.3 (ext4: the superblock at each mount; XFS: at a mount only the log ahead
- * of its head, the rest when something is logged; btrfs: nothing before the first commit).
+ * A disk in memory and its content: bytes that the real code reads. What file systems write, and when, is as observed
+ * on Linux 7.3 (ext4: the superblock at each mount; XFS: at a mount only the log ahead of its head, the rest when
+ * something is logged; btrfs: nothing before the first commit).
  */
 
 import type { Dice } from "@blksnap/testing";
@@ -14,14 +14,14 @@ export type Contents = "raw" | "partitioned" | "ext4" | "xfs" | "btrfs" | "ext4 
 
 const KIB = 1024;
 const MIB = KIB * KIB;
-/** Neither the first nor the last MiB, nor a log. */
+/** Outside the first and the last MiB, and outside a log. */
 const MIDDLE_BYTES = MIB + 16 * KIB;
 const EXT = KIB;
 const BTRFS = 64 * KIB;
 const LOG_BYTES = MIB + 64 * KIB;
-/** More than what is looked at before the head. */
+/** More than is read before the head. */
 const LOG_BLOCKS = 4608;
-/** So near to its end that the ring is closed soon. */
+/** So near to its end that the ring wraps soon. */
 const FIRST_HEAD = LOG_BLOCKS - 20;
 const RECORD_MAGIC = 0xfeedbabe;
 const UNMOUNT_FLAG = 0x20;
@@ -32,7 +32,7 @@ export class Disk {
   /** Changes with every write. */
   version = 0;
   isMounted = false;
-  /** As its superblock, or log, says. */
+  /** According to its superblock, or log. */
   isUnmountedInOrder = true;
   readonly #bytes: Buffer;
   #clock = 1_000_000;
@@ -55,7 +55,7 @@ export class Disk {
     return ["ext4", "xfs", "btrfs"].includes(this.contents);
   }
 
-  /** Its own superblock, or log, tells of every mount. */
+  /** Whether its superblock, or log, shows every mount. */
   get proves(): boolean {
     return this.contents === "ext4" || this.contents === "xfs";
   }
@@ -73,7 +73,7 @@ export class Disk {
     return this.#digest.of;
   }
 
-  /** In the middle, where only counters see it. */
+  /** In the middle, where only counters show it. */
   writeMiddle(dice: Dice): void {
     this.#touch();
     const at = MIDDLE_BYTES + dice.below(8) * 4096;
@@ -97,7 +97,7 @@ export class Disk {
     } else if (this.contents === "xfs") this.#voidAhead();
   }
 
-  /** Data in place, and maybe what describes it. */
+  /** Writes data in place, and perhaps metadata. */
   writeFile(dice: Dice, commits: boolean): void {
     this.writeMiddle(dice);
     if (!commits) return;
@@ -114,7 +114,7 @@ export class Disk {
     if (this.contents === "btrfs") this.#commitBtrfs();
   }
 
-  /** A check, or a read-only mount: both replay what a crash has left, and write only then. */
+  /** A check, or a read-only mount: both replay what a crash has left, and write only in that case. */
   replay(): boolean {
     const isDirty = this.contents === "ext4" && this.#bytes.readUInt32LE(EXT + 0x60) !== 0;
     if (!isDirty) return false;
@@ -123,14 +123,14 @@ export class Disk {
     return true;
   }
 
-  /** By others, who need not write. */
+  /** Another machine uses it, perhaps without writing. */
   useElsewhere(dice: Dice): boolean {
     if (!this.isFileSystem) {
       if (dice.below(4) === 0) this.writeEdge(dice);
       else this.writeMiddle(dice);
       return true;
     }
-    // A read-only mount or a check, which replays what was left.
+    // A read-only mount or a check, which replays a crash.
     if (dice.below(4) === 0) return this.replay();
     this.mount();
     if (dice.below(2) === 0) this.writeFile(dice, dice.below(2) === 0);
@@ -211,7 +211,7 @@ export class Disk {
     this.#cycle++;
   }
 
-  /** Up to the end of the ring, so that its first block is never of the round before. */
+  /** Voids the ring up to its end, so that its first block is never of the previous round. */
   #voidAhead(): void {
     for (let block = this.#head; block < Math.min(LOG_BLOCKS, this.#head + 64); block++) {
       const bytes = this.#logBlock(block);

@@ -1,4 +1,4 @@
-/** What a simulated machine is like, and what docs/persistence.md promises of it. */
+/** The settings of a simulated machine, and what docs/persistence.md promises for them. */
 import type {
   BootCounters,
   DeviceIdentity,
@@ -14,22 +14,22 @@ type Witness = PersistedIdentity["witness"];
 export interface Setting {
   readonly contents: Contents;
   readonly kind: "disk" | "nameless disk" | "uncounted disk" | "image file";
-  /** What counts the machine's boots. */
+  /** The machine's boot counter. */
   readonly counter: "tpm" | "efi" | "stuck" | "none";
-  /** The operator guarantees it, and keeps to it. */
+  /** The operator guarantees that nobody else writes, and keeps that promise. */
   readonly trustReboots: boolean;
 }
 
 export type Judge = typeof judgeContinuity;
 
-/** What is done wrong on purpose. */
+/** Deliberate mistakes. */
 export interface Plants {
   readonly judge?: Judge;
   readonly ignoresKexec?: boolean;
   readonly ignoresSoftReboot?: boolean;
 }
 
-/** How tracking ended last. */
+/** How tracking last ended. */
 export type End = "detached" | "stopped" | "closed" | "died" | "cut" | "none";
 
 export interface Seen {
@@ -39,23 +39,23 @@ export interface Seen {
   promised: number;
 }
 
-/** An end and a return between which nobody wrote. */
+/** An end and a return without a write in between. */
 export interface Return {
   readonly end: End;
   readonly isClean: boolean;
   readonly inOneBoot: boolean;
   readonly isSameDisk: boolean;
   readonly sleptSinceMs: number;
-  /** In this boot. */
+  /** Sleep in this boot. */
   readonly sleptMs: number;
-  /** By its file system, which was unmounted. */
+  /** Proven by its file system, which was unmounted. */
   readonly isProven: boolean;
   readonly sessionNoted: boolean;
-  /** The very next boot, with the disk there from the start. */
+  /** The very next boot, in which the disk is there from the start. */
   readonly isNext: boolean;
 }
 
-/** Why the map has to continue; undefined where docs/persistence.md promises nothing. */
+/** Why the map has to continue; undefined if docs/persistence.md promises nothing. */
 export function promiseOf(
   { kind, counter, trustReboots }: Setting,
   { end, isClean, inOneBoot, ...found }: Return,
@@ -76,8 +76,8 @@ export function promiseOf(
 }
 
 /**
- * Whether docs/persistence.md says that it is seen when the disk was in another machine: by file systems that prove, and
- * where no counter of this machine's is believed.
+ * Whether docs/persistence.md says that a move of the disk to another machine is detected: by file systems that prove
+ * it, and if no counter of this machine is trusted.
  */
 export function seesMove({ kind, counter, trustReboots }: Setting, proves: boolean): boolean {
   const isBelieved = kind === "disk" && (counter === "tpm" || counter === "efi");
@@ -101,7 +101,7 @@ export function probeOf({ isStopping, isSoft, kexecLoaded }: Ending): Probe {
   };
 }
 
-/** What a kernel has counted. */
+/** The counters of a kernel. */
 export interface Counted {
   readonly bootId: string;
   readonly diskseq: number;

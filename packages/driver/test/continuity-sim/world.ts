@@ -1,7 +1,7 @@
 /**
- * A machine with one persistent tracker: boots of this system with and without the daemon, of a rescue
- * disk, by the firmware and by kexec; stops, deaths and power cuts; writes through the front, and of
- * others in every gap. The verdict at each attach is compared with what has happened.
+ * A machine with one persistent tracker: boots of this system with and without the daemon, of a rescue disk, by the
+ * firmware and by kexec; stops, deaths and power cuts; writes through the front, and by others in every gap. The
+ * verdict at each attach is compared with what happened.
  */
 
 import type { BootMark } from "@blksnap/linux-block";
@@ -46,10 +46,10 @@ export class World {
   #diskseq = 1;
   #writtenSectors = 0;
   #times = 1_000;
-  /** As a power cut leaves them: what was written last need not be there. */
+  /** What a power cut leaves: the last writes may be missing. */
   #timesOnMedium = 1_000;
   #sleptMs = 0;
-  /** Where on its disk, or in its file, the device begins. */
+  /** Where the device begins on its disk, or in its file. */
   #startBytes = 0;
   #resets = 40;
   #isKexec = false;
@@ -64,7 +64,7 @@ export class World {
   #record: EarlierTracking | undefined;
   #mark: BootMark | undefined;
 
-  // What has really happened since the tracker was there last.
+  // What happened since tracking ended.
   #isTracking = false;
   #end: End = "none";
   #endBoot = 0;
@@ -86,7 +86,7 @@ export class World {
     this.#startKernel(false);
   }
 
-  /** Answers what is wrong with the verdict, where there was one. */
+  /** Returns what is wrong with the verdict, if there was one. */
   async turn(): Promise<string | undefined> {
     if (!this.#hasDaemon) {
       if (this.#bootId === "rescue" || this.#dice.below(2) === 0) {
@@ -101,7 +101,7 @@ export class World {
     return undefined;
   }
 
-  // ---- while the tracker is there ----
+  // ---- while it is tracked ----
 
   async #tracked(): Promise<void> {
     const disk = this.#disk;
@@ -137,7 +137,7 @@ export class World {
     }
   }
 
-  /** As MountWatch and TrackerPersistence have it. */
+  /** As MountWatch and TrackerPersistence do. */
   #noteStart(): void {
     const record = this.#record;
     if (record === undefined) return;
@@ -180,7 +180,7 @@ export class World {
 
   #endAtOnce(end: "died" | "cut"): void {
     this.#hasDaemon = false;
-    // Whoever used it is gone with the power, or waits for ever.
+    // Its users are gone with the power, or wait without end.
     this.#ended(end);
     this.#disk.isMounted = false;
     if (end === "cut") this.#nextBoot(false);
@@ -199,7 +199,7 @@ export class World {
     this.#fileSystemUsed = false;
   }
 
-  // ---- while it is not ----
+  // ---- while it is not tracked ----
 
   async #untracked(): Promise<string | undefined> {
     if (this.#dice.below(3) > 0) return this.#attach();
@@ -213,8 +213,8 @@ export class World {
   }
 
   /**
-   * Who keeps the guarantee lets nobody write after a crash, nor in boots without the daemon; but what a
-   * daemon of a later boot has not attached is free.
+   * An operator who keeps the guarantee lets nobody write after a crash, nor in boots without the daemon; a device that
+   * a daemon of a later boot has not attached may be written.
    */
   get #mayWrite(): boolean {
     if (!this.#setting.trustReboots) return true;
@@ -230,7 +230,7 @@ export class World {
         if (this.#mayWrite) this.#foreignWrite();
         return;
       case 2:
-        // At another machine for a time, where it may be written to.
+        // For a time at another machine, where it may be written.
         if (this.#setting.kind === "image file" || this.#setting.trustReboots) return;
         this.note("plugged in again");
         if (dice.below(2) === 0) this.#foreignWrite();
@@ -257,8 +257,8 @@ export class World {
   }
 
   /**
-   * A partition that is made anew with another start, a loop device with another offset: of the same size, with
-   * the same edges, and no counter moves.
+   * A partition that is made again with another start, a loop device with another offset: the same size and edges, and
+   * no counter moves.
    */
   #layAnew(): void {
     if (this.#setting.kind === "image file") return;
@@ -276,7 +276,7 @@ export class World {
     this.#foreignWrite();
   }
 
-  /** Hibernates, and another system may run meanwhile. */
+  /** Hibernates; another system may run meanwhile. */
   #sleep(): void {
     this.note("slept");
     this.#sleptMs += 60_000;
@@ -323,7 +323,7 @@ export class World {
       this.#resets++;
       this.#move();
     }
-    // An end at which it was not, or no longer, tracked is one that nobody has closed.
+    // If it was not tracked at the end, nothing has closed it.
     this.#systemsSince++;
     this.#startKernel(this.#dice.below(4) === 0);
   }

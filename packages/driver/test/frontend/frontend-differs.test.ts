@@ -7,7 +7,7 @@ import * as assert from "uvu/assert";
 import { Driver } from "../../dist/index.js";
 import { StateDirectory } from "../../dist/records/state-directory.js";
 
-test("fronts of another kind on record are left alone: a driver does not start over them", async () => {
+test("a driver does not start over recorded fronts of another kind", async () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-frontend-"));
   try {
     const stateDirectory = join(folder, "state");
@@ -29,7 +29,7 @@ test("fronts of another kind on record are left alone: a driver does not start o
     );
     assert.is(failure?.code, "FRONTEND_DIFFERS");
     assert.match(failure.message, "--frontend ublk");
-    // Its lock is given back.
+    // Its lock is released.
     new StateDirectory(stateDirectory).close();
   } finally {
     rmSync(folder, { recursive: true });

@@ -50,7 +50,7 @@ test("no thread of this process blocks on the original", async () => {
 });
 
 test("an original that cannot be opened a second time is still synced", async () => {
-  // Of a descriptor that is none the helper finds as little as of one that it may not open.
+  // An invalid descriptor looks to the helper like one that it may not open.
   const status = await syncOf(1_000_000);
   assert.ok(status < 0);
   assert.is(hereCount, 1);

@@ -12,7 +12,7 @@ const test = suite("area-compaction");
 
 /** `npm run test:all` has three times as many. */
 const SEEDS = Number(process.env["AREA_COMPACTION_SEEDS"] ?? 20);
-/** The log's length repeats from one renewal to the next. `npm run test:all` has ten times as many. */
+/** The log's length repeats with each renewal. `npm run test:all` has ten times as many. */
 const COMMITS = Number(process.env["AREA_COMPACTION_COMMITS"] ?? 100_000);
 const TURNS = 4000;
 const CUT_EVERY_TURNS = 7;
@@ -22,12 +22,15 @@ const SECTOR_BYTES = 512;
 interface Outcome {
   readonly problem: string | undefined;
   readonly sim: AreaSim;
-  /** Chains that the kernel took in part, and what it had no memory for: that is submitted again, and costs no journal. */
+  /**
+   * Chains that the kernel accepted in part or had no memory for: they are submitted again, without harm to the
+   * journal.
+   */
   readonly torn: number;
   readonly shortages: number;
 }
 
-/** Operations of the ring come in any order, the main thread when the dice say so. */
+/** The ring's operations complete in any order, and the main thread runs at random times. */
 function runSeed(seed: number, plant: AreaPlant): Outcome {
   const dice = new Dice(seed);
   const kernel = new FakeReactor(dice);
@@ -66,7 +69,7 @@ function runSeed(seed: number, plant: AreaPlant): Outcome {
   return end(problem);
 }
 
-test(`no power cut makes it forget a saved block, from ${SEEDS} seeds`, () => {
+test(`no power cut makes the journal forget a saved block, from ${SEEDS} seeds`, () => {
   const seen = { commits: 0, renewals: 0, growths: 0, torn: 0, shortages: 0 };
   for (let seed = 1; seed <= SEEDS; seed++) {
     const { problem, sim, torn, shortages } = runSeed(seed, "none");
@@ -77,7 +80,7 @@ test(`no power cut makes it forget a saved block, from ${SEEDS} seeds`, () => {
     seen.torn += torn;
     seen.shortages += shortages;
   }
-  // What did not happen was not tested.
+  // A behaviour that did not occur was not tested.
   for (const [what, count] of Object.entries(seen))
     assert.ok(count > SEEDS / 4, `${what} ${count}`);
 });
@@ -92,12 +95,12 @@ const PLANTS: readonly AreaPlant[] = [
 ];
 
 for (const plant of PLANTS) {
-  test(`the judge sees: ${plant}`, () => {
+  test(`the judge finds: ${plant}`, () => {
     assertFound(200, (seed) => runSeed(seed, plant).problem);
   });
 }
 
-test(`${COMMITS} commits, one at a time: the log stays in bounds, and no cut loses anything`, () => {
+test(`in ${COMMITS} commits, one at a time, the log stays in bounds, and no cut loses anything`, () => {
   const dice = new Dice(10);
   const kernel = new PackedKernel();
   const chunkCount = 2 ** 11;
@@ -128,7 +131,7 @@ test(`${COMMITS} commits, one at a time: the log stays in bounds, and no cut los
   assert.equal(problems, []);
   assert.ok(cuts >= CUTS - 1, `${cuts} cuts`);
   assert.ok(sim.renewals > COMMITS / 1e5, `${sim.renewals} renewals`);
-  // A few MiB, and some ten times what the map takes as entries.
+  // A few MiB, and about ten times the entries of the map.
   const boundBytes = 3 * 2 ** 20 + 10 * sim.largestBase * SECTOR_BYTES;
   assert.ok(sim.largestLogBytes < boundBytes, `${sim.largestLogBytes} of ${boundBytes} bytes`);
 });

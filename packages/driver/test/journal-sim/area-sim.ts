@@ -1,7 +1,7 @@
 /**
- * The area of a persistent snapshot in memory: copies, writes and discards of an image, lost blocks, and a main
- * thread that makes logs longer and anew when it comes to it, as the dice have it. At any moment judge() cuts
- * the power and compares what would be found with what the original's writes relied on.
+ * The area of a persistent snapshot in memory: copies, writes and discards of an image, lost blocks, and a main thread
+ * that extends and renews logs when it gets to it, at random. At any moment judge() cuts the power and compares what
+ * would be found with what writes to the original relied on.
  */
 
 import type { LogNeed } from "@blksnap/data-plane";
@@ -20,7 +20,7 @@ const COPIES = 32;
 const RUNS = 32;
 const STORES = 3;
 
-/** What is done wrong on purpose; the judge must see it. */
+/** Deliberate mistakes that the judge must find. */
 export type AreaPlant =
   | "none"
   | "successor named before it is complete"
@@ -35,28 +35,28 @@ export interface AreaSimOptions {
   readonly chunkShift: number;
   readonly logBytes: number;
   readonly plant: AreaPlant;
-  /** Of a hundred things, how many are discards of an image. */
+  /** Discards of an image, in percent of all actions. */
   readonly discards: number;
-  /** And how many are copies. The others are writes to an image. */
+  /** Copies, in percent. The remaining actions are writes to an image. */
   readonly copies: number;
 }
 
 type File = MediumFile | PackedFile;
 type Kernel = FakeReactor | PackedKernel;
 
-/** A journal file under its name. */
+/** A journal file with its name. */
 interface Named {
   readonly file: File;
   readonly firstSequence: number;
 }
 
-/** A save that waits for its commit, by its copy or run. */
+/** A save that waits for its commit: its copy or run. */
 interface Pending {
   readonly chunk: number;
   readonly slot: number;
   readonly from: number;
   readonly to: number;
-  /** How often the store was synced before its data was written there. */
+  /** Number of syncs of the store before its data was written there. */
   readonly syncsBefore: number;
 }
 
@@ -67,23 +67,23 @@ export class AreaSim {
   renewals = 0;
   growths = 0;
   largestLogBytes = 0;
-  /** Largest number of sectors that a successor had when it was complete. */
+  /** Largest number of sectors of a successor when it was complete. */
   largestBase = 0;
   readonly #kernel: Kernel;
   readonly #dice: Dice;
   readonly #options: AreaSimOptions;
   readonly #geometry: TrackerGeometry;
-  /** Only their syncs are of interest. */
+  /** Only their syncs matter. */
   readonly #stores: readonly File[];
   readonly #copies: (Pending | undefined)[] = Array(COPIES).fill(undefined);
   readonly #runs: (Pending | undefined)[] = Array(RUNS).fill(undefined);
-  /** Saves that wait, by chunk: a busy chunk is not discarded. */
+  /** Waiting saves, by chunk: a busy chunk is not discarded. */
   readonly #busy = new Map<number, number>();
   readonly #freeSlots: number[] = [];
   readonly #discard = { offsetBytes: new Float64Array(1), lengthBytes: new Float64Array(1) };
   #nextSlot = 0;
   #named: Named;
-  /** What is done by the main thread next. */
+  /** Tasks of the main thread. */
   readonly #tasks: (() => void)[] = [];
   #successor: File | undefined;
   #renewing = false;
@@ -133,7 +133,7 @@ export class AreaSim {
     return this.#busy.size === 0 && this.#tasks.length === 0 && !this.#renewing;
   }
 
-  /** One thing that users do. */
+  /** One action of users. */
   act(): void {
     const die = this.#dice.below(100);
     const { discards, copies } = this.#options;
@@ -143,7 +143,7 @@ export class AreaSim {
     else this.#writeImage();
   }
 
-  /** The main thread comes to the oldest thing that it has to do. */
+  /** The main thread runs its oldest task. */
   tend(): void {
     this.#tasks.shift()?.();
   }
@@ -280,7 +280,7 @@ export class AreaSim {
 
   // ---- plants ----
 
-  /** A map that has nothing of one chunk in four. */
+  /** A map in which one chunk in four is missing. */
   #mapWithout(): DiffAreaMap {
     const { map } = this;
     return new Proxy(map, {
@@ -293,7 +293,7 @@ export class AreaSim {
     });
   }
 
-  /** Parts are put behind what was appended before them. */
+  /** Puts parts after what was appended before them. */
   #plantOldParts(): void {
     const { writer } = this.journal.io;
     const late: [number, number, number, number][] = [];
@@ -316,7 +316,7 @@ export class AreaSim {
 
   // ---- the judge ----
 
-  /** What is wrong when the power is cut now, or undefined. */
+  /** What would be wrong after a power cut now, or undefined. */
   judge(): string | undefined {
     const { file, firstSequence } = this.#named;
     const log = file.afterPowerCut(this.#dice);
@@ -334,7 +334,7 @@ export class AreaSim {
     return undefined;
   }
 
-  /** Sectors that the whole map takes as entries, at most. */
+  /** Most sectors that the whole map takes as entries. */
   #entriesAtMost(): number {
     let chunks = 0;
     this.map.visitTouched(0, Number.MAX_SAFE_INTEGER, () => ++chunks > 0);
@@ -355,7 +355,7 @@ export class AreaSim {
       const where = `chunk ${chunk}, blocks ${block} to ${end}: state ${is}, found ${was} in ${slot}`;
       if (is === BlockState.DATA && (was !== is || slot !== map.slotOf(chunk))) return where;
       if (is === BlockState.LOST && was !== is && was !== BlockState.UNSAVED) {
-        // A write to the image that is on its way makes it whole.
+        // A write to the image that is in flight completes it.
         if (!this.#areComing(chunk, slot, block, end, was)) return where;
       }
       if (is === BlockState.UNSAVED && was !== is) {
@@ -366,7 +366,7 @@ export class AreaSim {
     return undefined;
   }
 
-  /** Saves of these blocks are on their way, and their data is in the store for certain. */
+  /** Saves of these blocks are in flight, and their data is certainly in the store. */
   #areComing(chunk: number, slot: number, from: number, to: number, was: number): boolean {
     if (was !== BlockState.DATA || slot !== this.map.slotOf(chunk)) return false;
     for (let block = from; block < to; block++) {

@@ -1,7 +1,7 @@
-/** Whether the judge of a simulation sees what is done wrong on purpose. */
+/** Whether the judge of a simulation finds deliberate mistakes. */
 import * as assert from "uvu/assert";
 
-/** @param problemOf runs a seed with the plant, and gives back what the judge found */
+/** @param problemOf runs a seed with the mistake, and returns what the judge found */
 export function assertFound(seeds: number, problemOf: (seed: number) => string | undefined): void {
   for (let seed = 1; seed <= seeds; seed++) {
     let problem: string | undefined;

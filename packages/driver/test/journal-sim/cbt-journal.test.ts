@@ -43,7 +43,7 @@ function runSeed(seed: number, plant: Plant): Outcome {
   return { problem, sim };
 }
 
-test(`no power cut makes it forget a write, from ${SEEDS} seeds`, () => {
+test(`no power cut makes the journal forget a write, from ${SEEDS} seeds`, () => {
   const seen = { takes: 0, rotations: 0, failures: 0 };
   for (let seed = 1; seed <= SEEDS; seed++) {
     const { problem, sim } = runSeed(seed, "none");
@@ -52,7 +52,7 @@ test(`no power cut makes it forget a write, from ${SEEDS} seeds`, () => {
     seen.rotations += sim.rotations;
     seen.failures += sim.failures;
   }
-  // What did not happen was not tested.
+  // A behaviour that did not occur was not tested.
   for (const [what, count] of Object.entries(seen)) assert.ok(count > SEEDS / 10, what);
 });
 
@@ -69,7 +69,7 @@ const PLANTS: readonly Plant[] = [
 ];
 
 for (const plant of PLANTS) {
-  test(`the judge sees: ${plant}`, () => {
+  test(`the judge finds: ${plant}`, () => {
     assertFound(400, (seed) => runSeed(seed, plant).problem);
   });
 }

@@ -1,4 +1,4 @@
-/** What a persistent tracker costs, counted in operations of the ring. */
+/** The cost of a persistent tracker in operations of the ring. */
 import { makeSlot } from "@blksnap/diff-storage";
 import { CbtMap } from "@blksnap/engine";
 import { readLog } from "@blksnap/journal";
@@ -17,7 +17,7 @@ const BLOCK_BYTES = 2 ** BLOCK_SHIFT;
 const BLOCK_COUNT = 4096;
 const LOG_SECTORS = 2048;
 const DEPTH = 32;
-/** The end of the batch, and the write, which is synced by itself. */
+/** The NOP at the end of the batch, and the write, which is synced. */
 const OPERATIONS_PER_COMMIT = 2;
 const AREA = "a8b4d1f0-0d4e-4a57-9c1e-3f5b7a90e2c6";
 const ID = Uint8Array.from({ length: 16 }, (_, i) => i);
@@ -99,7 +99,7 @@ test("first writes of one batch share one commit", () => {
   assert.is(tracker.kernel.submitted, OPERATIONS_PER_COMMIT);
 });
 
-test("a pass in sequence costs a commit per 4 MiB, and a few to begin with", () => {
+test("a sequential pass costs a commit per 4 MiB, and a few at the beginning", () => {
   const tracker = new Tracker();
   for (let block = 0; block < BLOCK_COUNT; block++) {
     for (let at = 0; at < BLOCK_BYTES; at += 4096) tracker.write(0, block, at);
@@ -109,7 +109,7 @@ test("a pass in sequence costs a commit per 4 MiB, and a few to begin with", () 
   assert.ok(tracker.log.syncs <= passBytes / (4 * 2 ** 20) + 8, `${tracker.log.syncs} commits`);
 });
 
-test("a power cut in a pass in sequence marks at most 4 MiB too much", () => {
+test("a power cut during a sequential pass marks at most 4 MiB too much", () => {
   const tracker = new Tracker();
   for (let block = 0; block < 1000; block++) {
     tracker.write(0, block);
@@ -134,7 +134,7 @@ test("numbers and generation continue through more takes than a generation has n
   assert.is.not(Buffer.compare(tracker.cbt.info().generation, ID), 0);
 });
 
-test("a map that lost marks is not believed after a take, nor after a power cut", () => {
+test("a map that lost marks is not trusted after a take or a power cut", () => {
   const tracker = new Tracker();
   tracker.cbt.corrupt();
   tracker.take();
@@ -143,7 +143,7 @@ test("a map that lost marks is not believed after a take, nor after a power cut"
   assert.is.not(Buffer.compare(found.generation, ID), 0);
 });
 
-test("a commit of an area syncs the stores that it tells of, and no other", () => {
+test("a commit of an area syncs the stores that it refers to, and no others", () => {
   const kernel = new FakeReactor(new Dice(1));
   const stores = [0, 1, 2].map(() => kernel.makeFile(0));
   const log = kernel.makeFile(LOG_SECTORS * 512);

@@ -1,4 +1,4 @@
-/** How discards that a snapshot kept back reach the original, and a persistent tracker's journal before it. */
+/** How kept-back discards reach a persistent tracker's journal, and then the original. */
 import {
   CbtMap,
   DiffArea,
@@ -81,7 +81,7 @@ function tracked(submitKept: () => void) {
   return { engine, cbt, discard };
 }
 
-/** A ring whose entries are looked at, and answered by hand. */
+/** A ring whose entries the test checks and answers. */
 function world(isBlock: boolean, gate?: { admitKept: () => boolean }) {
   let handler: CompletionHandler | undefined;
   const entries: { opcode: number; offset: number; length: number; data: number }[] = [];
@@ -129,7 +129,7 @@ function world(isBlock: boolean, gate?: { admitKept: () => boolean }) {
   return { engine, cbt, discard, kept, files, entry, answer, count: () => used };
 }
 
-test("a slice is a discard command of its range, beyond 4 GiB too", () => {
+test("a slice is a discard command of its range, even beyond 4 GiB", () => {
   const { engine, discard, entry, answer, files, kept } = world(true);
   discard(5 * 1024 * MIB + 4096, 3 * MIB);
   assert.equal(files, [], "no file is registered before it is needed");
@@ -142,7 +142,7 @@ test("a slice is a discard command of its range, beyond 4 GiB too", () => {
   assert.equal(files, []);
 });
 
-test("a kernel without the command gets holes, and is not asked again", () => {
+test("on a kernel without the command, holes are punched, and the command is not tried again", () => {
   const { engine, discard, entry, answer } = world(true);
   discard(0, 100 * MIB);
   engine.dropArea();
@@ -155,7 +155,7 @@ test("a kernel without the command gets holes, and is not asked again", () => {
   assert.equal([second.offset, second.length], [64 * MIB, 36 * MIB]);
 });
 
-test("an EINVAL is that of one slice, and a slice that fails both ways is gone", () => {
+test("an EINVAL concerns one slice, and a slice that fails both ways is dropped", () => {
   const { engine, discard, entry, answer } = world(true);
   discard(0, 100 * MIB);
   engine.dropArea();
@@ -168,14 +168,14 @@ test("an EINVAL is that of one slice, and a slice that fails both ways is gone",
   assert.equal([engine.keptDiscardBytes, entry().count], [0, 3]);
 });
 
-test("an image file gets holes", () => {
+test("holes are punched in an image file", () => {
   const { engine, discard, entry } = world(false);
   discard(MIB, MIB);
   engine.dropArea();
   assert.is(entry().opcode, OP_FALLOCATE);
 });
 
-test("its end forgets what is kept, and waits for the slice in flight", () => {
+test("end() forgets kept discards, and waits for the slice in flight", () => {
   const { engine, discard, kept, answer, count } = world(true);
   discard(0, 100 * MIB);
   engine.dropArea();
@@ -203,7 +203,7 @@ test("nothing is issued before the journal admits it", () => {
   assert.is(entry().length, MIB);
 });
 
-test("the journal has a slice's blocks on the medium before it admits it", () => {
+test("the journal admits a slice when its blocks are on the medium", () => {
   const kernel = new FakeReactor(new Dice(3));
   const log = kernel.makeFile(512 * 64);
   const id = Array.from({ length: 16 }, (_, index) => index);

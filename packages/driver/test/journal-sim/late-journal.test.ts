@@ -1,4 +1,4 @@
-/** A medium that does not answer a commit: it counts as failed in time, and nothing is freed too early. */
+/** A medium that does not answer a commit: the commit fails in time, and nothing is freed too early. */
 
 import { makeSlot } from "@blksnap/diff-storage";
 import { Dice } from "@blksnap/testing";
@@ -57,7 +57,7 @@ class Tracker {
     if (this.journal.admit(this.#offsets, this.#lengths, tag)) this.admitted.push(tag);
   }
 
-  /** One step of the kernel: the batch at hand ends, and the commit is on its way. */
+  /** One step of the kernel: the batch ends, and the commit is in flight. */
   begin(): void {
     this.kernel.step();
   }
@@ -85,7 +85,7 @@ test("a commit that is not answered fails after its bound, once", () => {
   assert.equal(tracker.admitted, [0, 1, 2]);
 });
 
-test("files and memory stay until the medium has answered, and its answer ends nothing", () => {
+test("files and memory stay until the medium has answered, and its answer has no other effect", () => {
   const tracker = new Tracker();
   tracker.write(0, 1);
   tracker.begin();
@@ -101,7 +101,7 @@ test("files and memory stay until the medium has answered, and its answer ends n
   assert.equal(tracker.admitted, [0]);
 });
 
-test("an answer before the bound leaves everything as it is", () => {
+test("an answer before the bound changes nothing", () => {
   const tracker = new Tracker();
   for (let block = 0; block < 50; block++) {
     tracker.write(0, block * 3);
@@ -125,7 +125,7 @@ test("a full log that is never extended fails, too", () => {
   assert.equal(tracker.faults, [ETIMEDOUT]);
 });
 
-/** In place of what the medium says to the next writes. */
+/** Replaces the medium's answers to the next writes. */
 function refuse({ kernel }: Tracker, errnos: number[]): void {
   kernel.faults = (_, isWrite) => {
     const errno = isWrite ? errnos.shift() : undefined;
@@ -150,12 +150,12 @@ for (const [what, errnos, fault] of [
     settle(tracker);
     assert.equal(tracker.faults, fault === undefined ? [] : [fault]);
     assert.equal(tracker.admitted, fault === undefined ? [0] : []);
-    // The medium is asked once when it fails; the kernel as often as for requests of a front.
+    // A medium that fails is asked once; the kernel as often as for requests of a front.
     assert.is(errnos.length - left.length, [3, 2, 101][[undefined, EIO, ENOMEM].indexOf(fault)]);
   });
 }
 
-test("a commit that waits to be submitted again has its bound, and is forgotten with its journal", () => {
+test("a commit that waits to be submitted again keeps its bound, and ends with its journal", () => {
   for (const isLate of [true, false]) {
     const tracker = new Tracker();
     refuse(tracker, [ENOMEM]);
@@ -203,7 +203,7 @@ function areaJournal() {
   return { kernel, store, journal, faults, copied };
 }
 
-test("a sync that failed for lack of memory counts as failed: the next one would not report it", () => {
+test("a sync that failed for lack of memory counts as failed, because the next one would not report it", () => {
   const { kernel, store, journal, faults, copied } = areaJournal();
   kernel.faults = (file) => (file === store ? -ENOMEM : undefined);
   journal.copied(0, 0, makeSlot(0, 0), 0, 1);
@@ -216,7 +216,7 @@ for (const [tears, told] of [
   [150, { faults: [], copied: [0] }],
   [Number.POSITIVE_INFINITY, { faults: [ENOMEM], copied: [] }],
 ] as const) {
-  test(`a commit of which the kernel takes only a part ${tears} times is given the time of others`, () => {
+  test(`a commit of which the kernel accepts only a part ${tears} times gets as many tries as others`, () => {
     const { kernel, journal, faults, copied } = areaJournal();
     kernel.tearChance = 1;
     journal.copied(0, 0, makeSlot(0, 0), 0, 1);
@@ -225,7 +225,7 @@ for (const [tears, told] of [
       kernel.step();
     }
     assert.equal({ faults, copied }, told);
-    // At once, and as often after a pause as what the kernel had no memory for.
+    // At once, and as often after a pause as if the kernel had no memory.
     if (tears === Number.POSITIVE_INFINITY) assert.is(kernel.torn, 201);
   });
 }

@@ -1,6 +1,6 @@
 /**
- * A ring whose operations a test carries out one by one, and files on a medium with a write cache: what
- * was not synced may be lost at a power cut, sector by sector.
+ * A ring whose operations a test carries out one by one, and files on a medium with a write cache: unsynced writes may
+ * be lost in a power cut, sector by sector.
  */
 
 import type { Dice } from "@blksnap/testing";
@@ -26,13 +26,13 @@ interface CachedSector {
 
 export class MediumFile {
   readonly fd: number;
-  /** What a power cut leaves for certain. */
+  /** What certainly survives a power cut. */
   durable: Uint8Array;
   readonly #cached: CachedSector[] = [];
   syncs = 0;
-  /** A medium that says it has synced, and has not. */
+  /** The medium reports syncs that it has not done. */
   lies = false;
-  /** So many writes end well and do nothing. */
+  /** So many writes succeed without effect. */
   missedWrites = 0;
 
   constructor(fd: number, lengthBytes: number) {
@@ -60,7 +60,7 @@ export class MediumFile {
     this.durable = longer;
   }
 
-  /** What is found after a power cut at this moment. */
+  /** The content after a power cut now. */
   afterPowerCut(dice: Dice): Uint8Array {
     const found = this.durable.slice();
     const chance = dice.pick([0, 0.2, 0.5, 0.8, 1]);
@@ -79,15 +79,15 @@ interface Operation {
   readonly length: number;
   readonly data: number;
   readonly handler: number;
-  /** A write that is synced by itself. */
+  /** A write that syncs itself. */
   readonly isSynced: boolean;
-  /** Its bytes are in the cache: what is left is the sync. */
+  /** Its bytes are in the cache, and only the sync remains. */
   isWritten?: boolean;
-  /** The kernel had taken the chain up to here when it had no memory for more. */
+  /** The kernel had accepted the chain up to here when it had no more memory. */
   isTorn?: boolean;
 }
 
-/** What a chain's operation does: undefined as it should, else the result instead. */
+/** The result to force on a chain's operation; undefined: none. */
 export type FaultPlan = (file: MediumFile | undefined, isWrite: boolean) => number | undefined;
 
 /** Stands in for a Reactor: step() carries out one operation of one chain. */
@@ -99,14 +99,14 @@ export class FakeReactor {
     reserve: (): void => undefined,
   };
   faults: FaultPlan = () => undefined;
-  /** How often a chain is taken in two parts, and whether the ring lets the second one run. */
+  /** How often a chain is accepted in two parts, and whether the ring runs the second one. */
   tearChance = 0;
   runsTornRest = false;
   torn = 0;
-  /** How often the kernel has no memory or no thread for an operation. */
+  /** How often the kernel has no memory or thread for an operation. */
   shortChance = 0;
   shortages = 0;
-  /** Operations that the kernel was given. */
+  /** Operations submitted to the kernel. */
   submitted = 0;
   readonly #dice: Dice;
   readonly #handlers: (CompletionHandler | undefined)[] = [];
@@ -174,8 +174,8 @@ export class FakeReactor {
   }
 
   /**
-   * One operation of some chain is carried out and completes. A write that is synced takes two steps: between
-   * them a power cut finds any part of it.
+   * Carries out and completes one operation of some chain. A synced write takes two steps: a power cut in between
+   * leaves any part of it.
    */
   step(): void {
     this.#submit();
@@ -224,7 +224,7 @@ export class FakeReactor {
     }
   }
 
-  /** A chain that is taken in part is two to the kernel, and the ring has the second one fail. */
+  /** A chain that is accepted in part becomes two in the kernel, and the ring fails the second one. */
   #push(chain: Operation[]): void {
     if (this.tearChance > 0 && chain.length > 1 && this.#dice.next() < this.tearChance) {
       const rest = chain.splice(1 + this.#dice.below(chain.length - 1));

@@ -1,6 +1,6 @@
 /**
- * A ring and its medium that carry out millions of operations: in order, without an object per operation.
- * Files are only appended to; what was not synced may be lost at a power cut, sector by sector.
+ * A ring and its medium for millions of operations: in order, without an object per operation. Files are only appended
+ * to; unsynced data may be lost in a power cut, sector by sector.
  */
 
 import type { Dice } from "@blksnap/testing";
@@ -45,7 +45,7 @@ export class PackedFile {
     this.content = longer;
   }
 
-  /** What is found after a power cut at this moment. */
+  /** The content after a power cut now. */
   afterPowerCut(dice: Dice): Uint8Array {
     const found = this.content.slice();
     const chance = dice.pick([0, 0.5, 1]);
@@ -56,7 +56,7 @@ export class PackedFile {
   }
 }
 
-/** Stands in for a Reactor: step() carries out what was prepared. */
+/** Replaces a Reactor: step() carries out what was prepared. */
 export class PackedKernel {
   readonly ring = {
     sqes32: new Int32Array(SQE_WORDS * SQES),
@@ -87,7 +87,7 @@ export class PackedKernel {
     return file;
   }
 
-  /** Has a file that was made elsewhere. */
+  /** Uses a file that was made elsewhere. */
   useFile(file: PackedFile): void {
     this.#media.set(file.fd, file);
   }
@@ -119,7 +119,7 @@ export class PackedKernel {
     return this.#files.filter((file) => file !== undefined).length;
   }
 
-  /** Carries out one operation. False: there is none. */
+  /** Carries out one operation. Returns false if there is none. */
   step(): boolean {
     if (this.#taken === this.#prepared) return false;
     if (this.operations++ === this.cutAt) this.onCut();
@@ -143,7 +143,7 @@ export class PackedKernel {
     const address = (words[at + 4]! >>> 0) + words[at + 5]! * 2 ** 32;
     file.write((words[at + 2]! >>> 0) + words[at + 3]! * 2 ** 32, memoryAt(address, length));
     if ((words[at + 7]! & RWF_DSYNC) !== 0) {
-      // A power cut finds any part of a write whose sync has not ended.
+      // A power cut leaves any part of a write whose sync has not ended.
       if (this.operations++ === this.cutAt) this.onCut();
       file.sync();
     }

@@ -1,6 +1,6 @@
-/** How a simulated tracker is, and what is done wrong with it. */
+/** Options of a simulated tracker, and deliberate mistakes. */
 
-/** What is done wrong on purpose; the judge must see it. */
+/** Deliberate mistakes that the judge must find. */
 export type Plant =
   | "none"
   | "admit before the commit"

@@ -1,7 +1,6 @@
 /**
- * A persistent tracker in memory: writes of the front and of an image, takes, rotations of its journal
- * and faults of its medium, as the seed has it. At any moment judge() cuts the power and compares what
- * would be found with what was issued.
+ * A persistent tracker in memory: writes of the front and of an image, takes, rotations of its journal and faults of
+ * its medium, from a seed. At any moment judge() cuts the power and compares what would be found with what was issued.
  */
 import { type CbtCheckpoint, CbtMap, CbtReason } from "@blksnap/engine";
 import { readLog } from "@blksnap/journal";
@@ -51,18 +50,18 @@ export class TrackerSim {
   readonly #offsetBytes = new Float64Array(FRONT_DEPTH + IMAGE_DEPTH);
   readonly #lengthBytes = new Float64Array(FRONT_DEPTH + IMAGE_DEPTH);
   readonly #tags: TagState[] = Array(FRONT_DEPTH + IMAGE_DEPTH).fill("free");
-  /** By block: the numbers of the intervals in which it was changed. */
+  /** By block: the numbers of the intervals that changed it. */
   readonly #issued: Set<number>[];
   #ackedTakes = 0;
-  /** Data was lost, and a write that came after that was issued. */
+  /** Data was lost; "relied on": a later write was issued. */
   #lost: "no" | "noted" | "relied on" = "no";
-  /** Came after that; who came before had its old data saved. */
+  /** By tag: the request came after the loss; the old data of earlier ones was saved. */
   readonly #afterLoss: boolean[] = Array(FRONT_DEPTH + IMAGE_DEPTH).fill(false);
-  /** What has the journal's name; undefined: the record was removed. */
+  /** The journal with the final name; undefined: the record was removed. */
   #named: Named | undefined;
   #mirroring = false;
   #rotation: { file: MediumFile; firstSequence: number; stale: Uint8Array } | undefined;
-  /** Of the rotation: read part by part, with users between. */
+  /** The rotation's checkpoint: read part by part, while users write. */
   #partly: { source: CbtCheckpoint; bytes: Uint8Array; doneBytes: number } | undefined;
   #adopting = false;
   #low = false;
@@ -108,7 +107,7 @@ export class TrackerSim {
     return this.#named !== undefined;
   }
 
-  /** One thing happens. */
+  /** One random action. */
   turn(): void {
     const die = this.#dice.below(100);
     if (die < 35) this.kernel.step();
@@ -120,7 +119,7 @@ export class TrackerSim {
     else this.#tend();
   }
 
-  /** Everything that waits can continue: nothing may be left waiting. */
+  /** Lets everything that waits continue: nothing may be left waiting. */
   drain(): void {
     for (let turn = 0; turn < 10_000; turn++) {
       this.kernel.step();
@@ -175,7 +174,7 @@ export class TrackerSim {
     if (this.#tags[tag] === "waiting") this.#issue(tag);
   }
 
-  /** From here on the write may reach the medium. */
+  /** The write may reach the medium from here on. */
   #issue(tag: number): void {
     this.#tags[tag] = "issued";
     if (this.#afterLoss[tag]) this.#lost = "relied on";
@@ -200,7 +199,7 @@ export class TrackerSim {
     return [Math.floor(from / BLOCK_BYTES), Math.floor(last / BLOCK_BYTES)];
   }
 
-  /** Writes are drained before; a rotation and a take exclude each other. */
+  /** Writes are drained first; a rotation and a take exclude each other. */
   #take(): void {
     if (this.#mirroring || this.takes >= 250) return;
     if (this.#tags.includes("waiting")) return;
@@ -239,7 +238,7 @@ export class TrackerSim {
     else if (this.#low || this.#dice.below(20) === 0) this.#beginRotation();
   }
 
-  /** First the record goes, then the writes that wait. */
+  /** First the record is removed, then waiting writes continue. */
   #fail(): void {
     this.#named = undefined;
     this.#rotation = undefined;
@@ -295,7 +294,7 @@ export class TrackerSim {
     });
   }
 
-  /** All of the checkpoint, where this was the last part. */
+  /** The whole checkpoint, if this was the last part. */
   #readPart(): Uint8Array | undefined {
     if (this.#partly === undefined) {
       const source = this.cbt.checkpoint();
@@ -332,7 +331,7 @@ export class TrackerSim {
 
   // ---- the judge ----
 
-  /** Undefined: what a power cut now leaves is right. Else what is wrong. */
+  /** Undefined if a power cut now leaves a right state; else what is wrong. */
   judge(): string | undefined {
     if (this.#named === undefined) return undefined;
     const { file, checkpoint, firstSequence } = this.#named;
@@ -359,7 +358,7 @@ export class TrackerSim {
     if (changesNumber > this.takes) return `take ${changesNumber} never was`;
     const frozen = new Uint8Array(blockCount);
     found.readFrozen(frozen, 0, blockCount);
-    // An image write is marked when it is issued, and on record before.
+    // An image write is marked when it is issued, and recorded before.
     let beyond = -this.#imageBlocksWaiting();
     let marked = 0;
     for (let block = 0; block < blockCount; block++) {

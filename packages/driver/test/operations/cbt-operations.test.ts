@@ -9,7 +9,7 @@ import { changesSince as asked, type Changes } from "../../dist/operations/diff.
 import { asControlError } from "../../dist/system/errors.js";
 
 const BLOCK = 65536;
-/** Four blocks and a half: the last one is short. */
+/** Four and a half blocks: the last one is short. */
 const CAPACITY = 4.5 * BLOCK;
 
 function map(): CbtMap {
@@ -18,7 +18,7 @@ function map(): CbtMap {
   return CbtMap.create(buffer, { capacityBytes: CAPACITY, blockShift: 16, generation });
 }
 
-/** All of the diff's batches. */
+/** The ranges of all batches of the diff. */
 async function changesSince(
   cbt: CbtMap,
   since: number,
@@ -60,7 +60,7 @@ test("changes are joined into ranges and cut at the device's end", async () => {
   assert.is(changes.generation_id, "07070707-0707-0707-0707-070707070707");
 });
 
-test("discarded blocks are ranges of their own, also beside changed ones", async () => {
+test("discarded blocks have ranges of their own, even next to changed ones", async () => {
   const cbt = map();
   write(cbt, 0, CAPACITY);
   cbt.recordDiscard(BLOCK, 2 * BLOCK);
@@ -94,7 +94,7 @@ test("since counts takes, and a future one is refused", async () => {
   assert.is(await codeOf(changesSince(cbt, 3)), "CBT_NUMBER_UNKNOWN");
 });
 
-test("a part of the map is read, none beyond its end", () => {
+test("a part of the map can be read, but nothing beyond its end", () => {
   const cbt = map();
   write(cbt, 3 * BLOCK, 512);
   cbt.switch();
@@ -115,7 +115,7 @@ test("ranges to mark must lie on the device", () => {
   );
 });
 
-/** Name and errno with which a client is told the failure. */
+/** The error code and errno that a client gets for the failure. */
 function toldOf(call: () => unknown): readonly [string, string | null] {
   try {
     call();
@@ -172,7 +172,7 @@ for (const [what, meanwhile] of [
   });
 }
 
-/** A map of more blocks than one turn reads, every second one changed before the first take. */
+/** A map with more blocks than one turn reads; every second one changed before the first take. */
 function large(): CbtMap {
   const capacityBytes = 5 * 65536 * BLOCK;
   const buffer = new ArrayBuffer(CbtMap.byteLength(capacityBytes, 16));
@@ -186,7 +186,7 @@ function large(): CbtMap {
   return cbt;
 }
 
-/** Calls at the n-th slice of the map that is read, while that is half done. */
+/** Calls `act` at each slice of the map that is read, while the slice is half done. */
 function atSlice(cbt: CbtMap, act: (slice: number) => void): void {
   const readFrozen = cbt.readFrozen.bind(cbt);
   let slice = 0;
@@ -196,7 +196,7 @@ function atSlice(cbt: CbtMap, act: (slice: number) => void): void {
   };
 }
 
-test("a take while a diff is read: all of the answer is of one take", async () => {
+test("a take while a diff is read: the whole answer belongs to one take", async () => {
   const cbt = large();
   atSlice(cbt, (slice) => {
     if (slice !== 3) return;
@@ -209,7 +209,7 @@ test("a take while a diff is read: all of the answer is of one take", async () =
   assert.is(ranges.length, 1);
 });
 
-test("writes and takes after a diff was begun to be told do not change what it tells", async () => {
+test("writes and takes after the start of a diff do not change its answer", async () => {
   const cbt = large();
   const { changed_blocks, ranges } = await asked(cbt, 0, "/dev/x");
   let told = 0;

@@ -1,4 +1,4 @@
-/** A destroy whose medium does not answer: copies go on, as the medium would bring its images back. */
+/** A destroy while the medium does not answer: copies continue, because the medium could bring the images back. */
 import type { ControlError } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -28,7 +28,7 @@ function world(withdraw: () => Promise<void>) {
   return { steps, registry, destroy: () => operations.destroy(snapshot as never) };
 }
 
-test("destroy: nothing ends before the medium says so", async () => {
+test("destroy ends nothing before the medium has recorded it", async () => {
   let isAnswered = false;
   const { destroy, steps, registry } = world(async () => {
     if (!isAnswered) throw new Error("/kept: the medium does not answer");

@@ -1,4 +1,4 @@
-/** A create that fails gives back every device that it has attached, and says why it failed. */
+/** A create that fails detaches every device that it has attached, and reports its own error. */
 import pino from "pino";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -49,7 +49,7 @@ test("a roll-back that fails hides no error, and continues with the other device
   assert.equal(logged, ["/dev/first"]);
 });
 
-test("the same of an add", async () => {
+test("the same for an add", async () => {
   const { snapshots, detached, logged } = operations();
   try {
     await snapshots.add("id", "/dev/first");
@@ -61,7 +61,7 @@ test("the same of an add", async () => {
   assert.equal(logged, ["/dev/first"]);
 });
 
-test("an add is answered when the medium has it, and taken back where that fails", async () => {
+test("an add is answered when it is on the medium, and undone if that fails", async () => {
   const told: string[] = [];
   const members = new Map<number, unknown>();
   const names = (): string => [...members.keys()].join();

@@ -1,4 +1,4 @@
-/** Each step of attach, recover and detach fails in turn; what is left afterwards is counted. */
+/** Each step of attach, recover and detach fails in turn; the test counts what is left. */
 import {
   closeSync,
   existsSync,
@@ -31,12 +31,12 @@ import { TrackerJournal } from "../../dist/tracker/tracker-journal.js";
 const test = suite("left behind");
 const CAPACITY_BYTES = 2 ** 20;
 const PARAMETERS = fixParameters({}, 2 ** 30).parameters;
-/** A front gets no further than to its parameters, or to its recovery. */
+/** A front fails at its parameters, or at its recovery. */
 const FRONT = 999_999;
 const NO_UBLK = "there is no ublk here";
 const TRACKER = 3;
 
-/** Steps that take something; those that give it back do not fail here. */
+/** Steps that acquire something; steps that release do not fail here. */
 const TAKING: Readonly<Record<string, readonly string[]>> = {
   state: ["createMap", "bindMap", "openMap", "writeRecord"],
   persistent: ["exists", "own", "boot", "file", "readRecords", "writeRecord"],
@@ -52,7 +52,7 @@ const GIVING: Readonly<Record<string, readonly string[]>> = {
 
 class Injected extends Error {}
 
-/** Fails one of the calls of what it wraps, by its number. */
+/** Fails one call of the wrapped object, by number. */
 class FailingCalls {
   calls = 0;
   isArmed = true;
@@ -110,7 +110,7 @@ class Host {
     rmSync(this.root, { recursive: true });
   }
 
-  /** The next daemon, that finds what the one before has left. */
+  /** The next daemon, which finds what the previous one has left. */
   async restart(): Promise<void> {
     this.persistent.close();
     this.persistent = new PersistentDirectory(this.persistent.path);
@@ -163,13 +163,13 @@ class Host {
     } as never;
   }
 
-  /** What can be left; the record itself is compared by whoever cares. */
+  /** Everything that can be left, except the record itself. */
   inventory() {
     const mappings = readFileSync("/proc/self/maps", "utf8")
       .split("\n")
       .filter((line) => line.includes(this.root)).length;
     return {
-      // The processes that make calls for this one stay, and are talked to through sockets.
+      // Helper processes stay; this process talks to them through sockets.
       descriptors: readdirSync("/proc/self/fd").filter((fd) => !isSocket(fd)).length,
       mappings,
       state: readdirSync(this.state.path).sort(),
@@ -181,7 +181,7 @@ class Host {
     };
   }
 
-  /** A tracker of which only the front is not real. */
+  /** A real tracker, except for its front. */
   async tracker(context: never, persistent = true): Promise<Tracker> {
     const undo: never[] = [];
     const backing = openBackingFile(this.disk);
@@ -203,7 +203,7 @@ class Host {
 
 const NEVER = Number.POSITIVE_INFINITY;
 
-/** Runs with each call failing in turn, until one more would be beyond the last. */
+/** Repeats the run with each call failing in turn, until the failing one is beyond the last. */
 async function eachStep(
   prepare: (host: Host) => Promise<void>,
   work: (host: Host, failing: FailingCalls) => Promise<unknown>,
@@ -233,14 +233,14 @@ async function eachStep(
 
 async function nothing(): Promise<void> {}
 
-/** A record of a tracker that was detached in order. */
+/** The record of a tracker that was detached in order. */
 async function recorded(host: Host): Promise<void> {
   await host.persistent.own();
   const tracker = await host.tracker(host.context(new FailingCalls(NEVER)));
   await tracker.detach();
 }
 
-/** What a daemon leaves that was killed. */
+/** What a killed daemon leaves. */
 async function killed(host: Host): Promise<void> {
   await host.persistent.own();
   const backing = openBackingFile(host.disk);
@@ -264,7 +264,7 @@ async function killed(host: Host): Promise<void> {
   closeSync(backing.fd);
 }
 
-/** Whoever attaches next continues with the record. */
+/** The next attach continues with the record. */
 async function assertFree(host: Host, persistent: boolean, told: string): Promise<void> {
   const backing = openBackingFile(host.disk);
   const options = { persistent };
@@ -278,7 +278,7 @@ async function assertFree(host: Host, persistent: boolean, told: string): Promis
 }
 
 for (const persistent of [true, false]) {
-  test(`attach, ${persistent ? "" : "not "}persistent: nothing is left of any step`, async () => {
+  test(`attach, ${persistent ? "" : "not "}persistent: no failed step leaves anything`, async () => {
     const steps = await eachStep(
       nothing,
       (host, failing) => Tracker.attach(host.context(failing), TRACKER, host.disk, { persistent }),
@@ -291,7 +291,7 @@ for (const persistent of [true, false]) {
   });
 }
 
-test("attach of a device with a record: it is released after any failed step", async () => {
+test("attach of a device with a record: the record is released after any failed step", async () => {
   for (const isChanged of [false, true]) {
     const prepare = async (host: Host) => {
       await recorded(host);
@@ -302,7 +302,7 @@ test("attach of a device with a record: it is released after any failed step", a
       prepare,
       (host, failing) => Tracker.attach(host.context(failing), TRACKER, host.disk, options),
       async (host, before, told) => {
-        // A step that fails while all is taken back cannot be put on record: nobody is to believe it.
+        // A failure while everything is undone cannot be recorded: nobody may trust the record.
         const isForgotten = told.startsWith("persistent.") && told.includes(NO_UBLK);
         const after = host.inventory();
         const not = isForgotten ? { persistent: after.persistent } : {};
@@ -310,14 +310,14 @@ test("attach of a device with a record: it is released after any failed step", a
         const [record] = await trackerRecords(host.persistent);
         if (!isForgotten || record !== undefined) assert.is(record?.attached, false, told);
         if (record === undefined) return;
-        // Changed, and without a name of its own, it is the recorded one only for who says so.
+        // A changed device without a name of its own is the recorded one only if the user says so.
         await assertFree(host, isChanged, told);
       },
     );
   }
 });
 
-test("recover: the record is free after any step, and the map is there", async () => {
+test("recover: after any failed step the record is free, and the map exists", async () => {
   const steps = await eachStep(
     killed,
     async (host, failing) => {
@@ -327,11 +327,11 @@ test("recover: the record is free after any step, and the map is there", async (
     },
     (host, before, told) => {
       const after = host.inventory();
-      // A medium that failed is not to be believed, and the front would have continued without it.
+      // A medium that failed must not be trusted, and the front would have continued without it.
       const onMedium = /^persistent\.(own|boot|file|writeRecord)/.test(told)
         ? { persistent: after.persistent }
         : {};
-      // A map that cannot be opened is replaced by one that says so, and that one is taken back.
+      // A map that cannot be opened is replaced by a new one, which is removed again.
       const ofMaps = told.startsWith("state.openMap") ? { state: after.state } : {};
       const not = { ...onMedium, ...ofMaps, devices: 0 };
       assert.equal({ ...after, ...not }, { ...before, ...not }, told);
@@ -360,7 +360,7 @@ test("a front that cannot be recovered: the next attach continues with its recor
 });
 
 for (const forget of [true, false]) {
-  test(`detach${forget ? " --forget" : ""}: all is given back whatever fails`, async () => {
+  test(`detach${forget ? " --forget" : ""}: everything is released, whatever fails`, async () => {
     let before: ReturnType<Host["inventory"]> | undefined;
     const steps = await eachStep(
       nothing,
@@ -385,7 +385,7 @@ for (const forget of [true, false]) {
           mappings: was.mappings,
           inUse: 0,
           unanswered: 0,
-          // What fails to be given back itself is left, and nothing else.
+          // Only what failed to be released is left.
           assigned: told.startsWith("reactors.release") ? 1 : 0,
         };
         const found = { descriptors, mappings, inUse, unanswered, assigned };

@@ -13,7 +13,7 @@ function locks() {
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
-/** An operation that ends when it is told to. */
+/** An operation that the test ends. */
 function held() {
   let end: () => void = () => undefined;
   const over = new Promise<void>((resolve) => {
@@ -22,7 +22,7 @@ function held() {
   return { end, operation: () => over };
 }
 
-test("random schedules: none overlap under one name, all come in order, all end", async () => {
+test("random schedules: no two operations with a common name overlap, all run in order, all end", async () => {
   const seed = Number(process.env["SEED"] ?? Date.now() % 2 ** 31);
   const replay = `replay with SEED=${seed}`;
   const dice = new Dice(seed);
@@ -65,7 +65,7 @@ test("random schedules: none overlap under one name, all come in order, all end"
   }
 });
 
-test("a hanging operation delays only those with its names", async () => {
+test("an operation that hangs delays only those with a common name", async () => {
   const all = locks();
   const hung = held();
   const done: string[] = [];
@@ -77,7 +77,7 @@ test("a hanging operation delays only those with its names", async () => {
   });
   const behind = all.run(["device 2"], { what: "detach of 2" }, async () => done.push("behind"));
   assert.is(await both.catch((error) => error.message), "create waited for detach of 1");
-  // It has given up, so that nothing waits for the one that hangs through it.
+  // It has given up, so that nothing waits through it for the operation that hangs.
   await behind;
   assert.equal(done, ["device 2", "snapshot 3", "behind"]);
   assert.equal(
@@ -89,7 +89,7 @@ test("a hanging operation delays only those with its names", async () => {
   await all.idle();
 });
 
-test("closed: running operations continue, waiting ones are cancelled, only the end may begin", async () => {
+test("after close, running operations continue, waiting ones are cancelled, only the end may begin", async () => {
   const all = locks();
   const first = held();
   const done: string[] = [];
@@ -107,7 +107,7 @@ test("closed: running operations continue, waiting ones are cancelled, only the 
   assert.equal(done, ["last"]);
 });
 
-test("an operation whose caller leaves while it waits is not begun", async () => {
+test("an operation whose caller leaves while it waits does not begin", async () => {
   const all = locks();
   const first = held();
   const running = all.run(["a"], { what: "first" }, first.operation);

@@ -12,7 +12,7 @@ async function failure(work: Promise<unknown>): Promise<ControlError> {
   throw new Error("it did not fail");
 }
 
-test("a time-out is told under its own name, with what it ended", async () => {
+test("a time-out names the operation that it ended", async () => {
   const operations = new Operations({ identity: async () => "block:1:1" });
   const late = new ControlError("NO_ANSWER", 'reactor 0 did not answer "dropArea" in 30000 ms');
   const error = await failure(

@@ -1,4 +1,4 @@
-/** What a live attach asks of operations on its device. */
+/** Operations on live-attached devices. */
 import { Splice } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -9,13 +9,13 @@ import { assertSpliced } from "../../dist/tracker/splice-watch.js";
 
 const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
 
-test("operations queue for the node, before it is attached as well as after", () => {
+test("operations queue for the node, both before and after it is attached", () => {
   const splice = new Splice(NODE);
   assert.is(deviceLock({ identity: "block:254:3" }), "device block:254:3");
   assert.is(deviceLock({ identity: "block:254:7", splice }), "device block:254:3");
 });
 
-test("a front that is out of its node and cannot be ended misses writes, and says so", async () => {
+test("a front that is out of its node and cannot be ended is reported to miss writes", async () => {
   const splice = new Splice(NODE);
   splice.state = "on";
   const tracker = {
@@ -62,7 +62,7 @@ test("with NBD fronts, a possible export of this daemon is refused as an origina
   assert.match(await refused("ublk"), /what else uses it/);
 });
 
-/** State of a daemon before: records by name. */
+/** The state that an earlier daemon left: records by name. */
 function stateWith(records: Record<string, unknown> = {}) {
   return {
     path: "/state",
@@ -80,7 +80,7 @@ function stateWith(records: Record<string, unknown> = {}) {
   };
 }
 
-/** Ends with the first turn of a volume that was lost, and is called `vg-archive` from that turn on. */
+/** A lost volume whose name becomes `vg-archive` at its first turn. Resolves after that turn. */
 async function renamed(paths: Readonly<Record<string, string>>) {
   const splice = new Splice(NODE);
   splice.lose("another program gave it another table");
@@ -136,7 +136,7 @@ async function renamed(paths: Readonly<Record<string, string>>) {
   return { verdict: await verdict.finally(() => operations.stopWatch(true)), done };
 }
 
-test("a volume that was renamed when it got another table is tracked again by its new name", async () => {
+test("a volume that was renamed with its new table is tracked again under its new name", async () => {
   const there = { "/dev/mapper/vg-archive": "block:254:3" };
   const followed = ["detach", "attach /dev/mapper/vg-archive"];
   assert.equal(await renamed(there), { verdict: "done", done: followed });
@@ -145,7 +145,7 @@ test("a volume that was renamed when it got another table is tracked again by it
   assert.equal(await renamed({}), { verdict: "later", done: [] }, "its new name is to come");
 });
 
-/** Watched trackers, whose nodes lead elsewhere. */
+/** Watched trackers whose nodes lead elsewhere. */
 function losses(ids: readonly number[]) {
   const told: string[] = [];
   const lost = (id: number) => {
@@ -179,10 +179,10 @@ function losses(ids: readonly number[]) {
   return { operations, begin, told, trackers, lost };
 }
 
-test("what was lost while no daemon served is told before the daemon is ready", async () => {
+test("losses while no daemon served are known before the daemon is ready", async () => {
   const { operations, begin, told } = losses([1, 2]);
   await begin();
-  // An image is read meanwhile; of the other device it is to be seen first whether it is attached.
+  // An image is read meanwhile; for the other device it is decided first whether it stays attached.
   assert.equal(told, ["/dev/vg/1 lost", "recovered", "/dev/vg/2 lost"]);
   operations.stopWatch(true);
 });
@@ -196,7 +196,7 @@ test("a late device is settled before its node is checked, and no other is check
   operations.stopWatch(true);
 });
 
-/** A daemon that finds what the one before has detached. */
+/** A daemon that finds what its predecessor has detached. */
 function afterFollow(isTracked: boolean) {
   const away = { device: "/dev/vg/data", live: NODE, front: "/dev/ublkb3", since: "then" };
   const state = stateWith({ "return-254:3": { ...away, reason: "capacity_changed" } });
@@ -236,7 +236,7 @@ function afterFollow(isTracked: boolean) {
   return { operations, begin, tried, said, state, registry, attached };
 }
 
-test("what the daemon before has detached is listed before this one is ready, and tried", async () => {
+test("what the previous daemon has detached is listed before this one is ready, and attached", async () => {
   const { operations, begin, tried, said } = afterFollow(false);
   await begin();
   const [away] = operations.away;
@@ -246,14 +246,14 @@ test("what the daemon before has detached is listed before this one is ready, an
   operations.stopWatch(true);
 });
 
-test("one that it has attached after all is neither listed nor on record", async () => {
+test("a volume that it has attached after all is neither listed nor on record", async () => {
   const { operations, begin, tried, state, said } = afterFollow(true);
   await begin();
   assert.equal([operations.away, tried, state.records, said], [[], [], {}, []]);
   operations.stopWatch(true);
 });
 
-test("one that is served again late, and is detached then, does not come back", async () => {
+test("a volume that is served late, and then detached, is not attached again", async () => {
   const { operations, begin, state, registry, attached } = afterFollow(false);
   await begin();
   await operations.addLate(attached as never);
@@ -265,7 +265,7 @@ test("one that is served again late, and is detached then, does not come back", 
   operations.stopWatch(true);
 });
 
-test("a detach gives up what is to be attached again, and nothing of another node", async () => {
+test("a detach gives up the return of its volume, and of no other", async () => {
   for (const isThere of [true, false]) {
     const { operations, begin, state } = afterFollow(false);
     await begin();
@@ -281,7 +281,7 @@ test("a detach gives up what is to be attached again, and nothing of another nod
   }
 });
 
-test("what is to be attached again is known by the names that it had before its node was renamed", async () => {
+test("a volume to be attached again is known by its names before a rename", async () => {
   const { operations, begin, registry, state } = afterFollow(false);
   await begin();
   const by = (path: string) => registry.identity(path).catch(({ code }) => code);

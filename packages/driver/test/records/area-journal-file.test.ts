@@ -35,7 +35,7 @@ function newMap(): DiffAreaMap {
   return DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY)), GEOMETRY);
 }
 
-/** Slot and state of each block that is recorded, in words. */
+/** Slot and state of each recorded block, as text. */
 function contents(map: DiffAreaMap): string[] {
   const lines: string[] = [];
   map.visitTouched(0, Number.MAX_SAFE_INTEGER, (chunk) => {
@@ -82,7 +82,7 @@ function range(from: number, to: number): number {
   return from | (to << 16);
 }
 
-test("what a reactor appended is in the map again", async () => {
+test("entries that a reactor appended are restored in the map", async () => {
   const journal = await AreaJournalFile.create(directory, UUID);
   await append(journal, [
     [AreaOp.SAVED, 3, 7, range(0, 4)],
@@ -93,7 +93,7 @@ test("what a reactor appended is in the map again", async () => {
   assert.equal(contents(await loaded()), ["3: 0-4 1 7", "3: 10-64 1 7", "20: 32-33 1 8"]);
 });
 
-test("a slot that is used again belongs to the last chunk, whether its release is recorded or not", async () => {
+test("a reused slot belongs to its last chunk, whether its release is recorded or not", async () => {
   const journal = await AreaJournalFile.create(directory, UUID);
   await append(journal, [
     [AreaOp.SAVED, 3, 7, range(0, 64)],
@@ -115,7 +115,7 @@ test("a slot that is used again belongs to the last chunk, whether its release i
   ]);
 });
 
-test("a journal made from a map has all of it, also what was lost and released", async () => {
+test("a journal made from a map has all of it, including lost and released blocks", async () => {
   const map = newMap();
   let seed = 1;
   const random = (below: number) => {
@@ -141,7 +141,7 @@ test("a journal made from a map has all of it, also what was lost and released",
   assert.ok(contents(map).length > 100, "a map with next to nothing in it shows nothing");
 });
 
-test("a journal can be made longer while it is appended to", async () => {
+test("a journal can be extended while it is appended to", async () => {
   const journal = await AreaJournalFile.create(directory, UUID);
   const told: number[] = [];
   const requests = { grown: async (...grown: number[]) => void told.push(...grown) };

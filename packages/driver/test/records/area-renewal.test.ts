@@ -1,4 +1,4 @@
-/** The log of an area's journal is made anew in a real file, while a reactor appends to it. */
+/** The log of an area's journal is renewed in a real file, while a reactor appends to it. */
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -20,7 +20,7 @@ import { PackedFile, PackedKernel } from "../journal-sim/packed-kernel.js";
 
 const UUID = "0d1f7a52-6a2e-4a53-9c1e-0f4bb6b1a002";
 const CHUNKS = 2000;
-/** No descriptor of this process. */
+/** Not a descriptor of this process. */
 const STORE_FD = 2 ** 20;
 const GEOMETRY = {
   capacityBytes: CHUNKS * 2 ** 18,
@@ -39,11 +39,11 @@ class RealFile extends PackedFile {
   }
 
   override sync(): void {
-    // What a power cut does is not looked at here.
+    // Power cuts are not tested here.
   }
 }
 
-/** A reactor that saves block after block, and what it asks of the journal. */
+/** A reactor that saves block after block, and its requests to the journal. */
 class Area {
   readonly kernel: PackedKernel = new PackedKernel();
   readonly map: DiffAreaMap;
@@ -95,7 +95,7 @@ class Area {
     });
   }
 
-  /** Saves blocks one at a time, as writes at queue depth 1 do, and waits for the main thread at times. */
+  /** Saves blocks one at a time, as writes at queue depth 1 do, and sometimes waits for the main thread. */
   async save(count: number): Promise<void> {
     for (const end = this.saved + count; this.saved < end; ) {
       const chunk = this.#dice.below(CHUNKS);
@@ -135,7 +135,7 @@ test.after.each(() => {
   rmSync(directory.path, { recursive: true });
 });
 
-/** After a power cut the file has what the reactor's map has. */
+/** After a power cut, the file has the content of the reactor's map. */
 async function assertLoads(area: Area): Promise<void> {
   const found = DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY)), GEOMETRY);
   await loadAreaJournal(directory, UUID, found, () => undefined);
@@ -147,7 +147,7 @@ async function assertLoads(area: Area): Promise<void> {
   }
 }
 
-test("a log is made anew again and again, and has everything", async () => {
+test("a log is renewed again and again, and has everything", async () => {
   const area = new Area(await AreaJournalFile.create(directory, UUID));
   for (let round = 0; round < 5; round++) {
     await area.save(2000);
@@ -164,7 +164,7 @@ test("a log is made anew again and again, and has everything", async () => {
   await area.file.close();
 });
 
-test("where there is no room for a second file, the log becomes longer", async () => {
+test("without room for a second file, the log becomes longer", async () => {
   const area = new Area(await AreaJournalFile.create(directory, UUID));
   mkdirSync(`${path()}.new`);
   await area.save(3000);
@@ -210,7 +210,7 @@ test("a successor that cannot become longer is given up, and the journal continu
   await area.file.close();
 });
 
-test("an area that ends meanwhile leaves the journal as it was, and no second file", async () => {
+test("an area that ends meanwhile leaves the journal unchanged, and no second file", async () => {
   const area = new Area(await AreaJournalFile.create(directory, UUID));
   const { compact } = area.requests;
   area.requests = {

@@ -32,7 +32,7 @@ function memory(text = "") {
   };
 }
 
-test("each boot knows the one before it, however often it is asked", async () => {
+test("each boot knows the previous one, however often it is asked", async () => {
   const lock = memory();
   const boot = (id: string) =>
     chainBoot(
@@ -61,7 +61,7 @@ test("a chain that cannot be written is broken", async () => {
   assert.is((await chainBoot(full, async () => "b-2", none)).previousBootId, null);
 });
 
-test("the chain lies in the lock of the directory, which stays locked", async ({ root }) => {
+test("the chain is in the lock file of the directory, which stays locked", async ({ root }) => {
   const path = join(root, "state");
   const directory = new PersistentDirectory(path);
   assert.is((await directory.boot()).previousBootId, null, "not owned");

@@ -1,4 +1,4 @@
-/** What files are called. Names outlive the daemon that made them: they must stay as they are. */
+/** Names of files. They survive the daemon that made them, so they must not change. */
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
@@ -15,7 +15,7 @@ const [ONE, OTHER] = [
   "12345678-9abc-4def-8123-456789abcdef",
 ];
 
-test("names are made of ids, and say them", () => {
+test("names are made of ids, and give them back", () => {
   const { trackerRecord, cbtMap, snapshotRecord, areaMap, store, exchange } = StateFile;
   assert.is(trackerRecord.name(7), "tracker-7");
   assert.is(cbtMap.name(7), "cbt-7");
@@ -25,7 +25,7 @@ test("names are made of ids, and say them", () => {
   assert.equal(areaMap.idsIn(areaMap.name(ONE, OTHER)), [ONE, OTHER]);
   assert.is(exchange.name("254:3"), "exchange-254:3");
   assert.equal(exchange.idsIn("exchange-254:3"), ["254:3"]);
-  // Of daemons before.
+  // Of older daemons.
   assert.equal(areaMap.idsIn(`area-${ONE}-7`), [ONE, "7"]);
   assert.equal(store.idsIn(store.name(ONE, 2)), [ONE, "2"]);
   assert.is(KeptFile.trackerRecord.name(ONE), `tracker-${ONE}`);
@@ -35,7 +35,7 @@ test("names are made of ids, and say them", () => {
   assert.equal(KeptFile.areaJournal.idsIn(`area-${ONE}.journal`), [ONE]);
 });
 
-test("a name that only looks similar says nothing", () => {
+test("a name that only looks similar gives no ids", () => {
   for (const name of ["cbt-", "cbt-7x", "cbt-notes", "xcbt-7"]) {
     assert.is(StateFile.cbtMap.idsIn(name), undefined);
   }

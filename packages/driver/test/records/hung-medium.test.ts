@@ -1,4 +1,4 @@
-/** A directory for persistent state whose medium hangs: what needs nothing of it continues, the rest is bounded. */
+/** A persistent directory whose medium hangs: what does not need it continues, the rest is bounded. */
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import {
@@ -28,9 +28,9 @@ import { refusal } from "../support/persistence-world.js";
 
 const test = suite("hung medium");
 const ETIMEDOUT = 110;
-/** Of what never answers here. */
+/** The limit for what never answers here. */
 const LIMIT_MS = 20;
-/** Of what answers. */
+/** The limit for what answers. */
 const ANSWER_MS = 200_000;
 const KNOWN = {
   snapshots: new Set<string>(),
@@ -56,7 +56,7 @@ function contextOf(persistent: PersistentDirectory): Parameters<typeof restoreAf
   return { persistent, logger: { info: log, warn: log, error: log, fatal: log } } as never;
 }
 
-test("a directory that does not answer is not asked by this process", async () => {
+test("this process does not touch a directory that does not answer", async () => {
   const path = join(folder, "state");
   const asked: unknown[] = [];
   const look = async (...call: unknown[]) => {
@@ -81,7 +81,7 @@ test("a directory that does not answer is not asked by this process", async () =
   assert.not(existsSync(path));
 });
 
-test("a record that cannot be read to its end keeps nobody waiting", async () => {
+test("a record whose read hangs makes nobody wait without end", async () => {
   const directory = new PersistentDirectory(folder, 1, LIMIT_MS, async () => 0);
   const fifo = join(folder, "tracker-1.record");
   execFileSync("mkfifo", [fifo]);
@@ -94,14 +94,14 @@ test("a record that cannot be read to its end keeps nobody waiting", async () =>
   }
 });
 
-/** Its reader may not have opened it yet, on a busy machine, and would then wait for ever. */
+/** On a busy machine, its reader may not have opened it yet, and would then wait without end. */
 function endReadersOf(fifo: string): void {
   const writer = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
   rmSync(fifo);
   closeSync(writer);
 }
 
-test("as long as a medium owes an answer no other attach asks it for its records", async () => {
+test("while the medium owes an answer, no other attach reads its records", async () => {
   let asked = 0;
   let answer = (_: string[]): void => undefined;
   class Hanging extends PersistentDirectory {
@@ -127,7 +127,7 @@ test("as long as a medium owes an answer no other attach asks it for its records
   directory.assertAnswers();
 });
 
-test("journals that nobody knows are not removed any more once that was given up", async () => {
+test("unknown journals are not removed after that was given up", async () => {
   let release = (): void => undefined;
   /** Ends the wait that began last. */
   let giveUp = (): void => undefined;
@@ -145,7 +145,7 @@ test("journals that nobody knows are not removed any more once that was given up
       await super.removeFile(name);
     }
   }
-  // What answers has the time for it, on a busy machine as well.
+  // What answers has enough time, even on a busy machine.
   const directory = new Hanging(join(folder, "state"), 1, ANSWER_MS);
   mkdirSync(directory.path);
   for (let i = 0; i < 2; i++) {
@@ -169,7 +169,7 @@ test("journals that nobody knows are not removed any more once that was given up
   directory.close();
 });
 
-test("a journal that a take does not wait for any more is removed when it comes, and none is begun meanwhile", async () => {
+test("a journal that is late for its take is removed when it arrives, and none is begun meanwhile", async () => {
   const directory = new PersistentDirectory(join(folder, "state"), 1, LIMIT_MS, async () => 0);
   await directory.own();
   const { create } = JournalDraft;
@@ -207,7 +207,7 @@ test("a journal that a take does not wait for any more is removed when it comes,
   }
 });
 
-test("work in steps takes as long as it gets on, and ends when it is given up", async () => {
+test("work in steps has no time limit while it proceeds, and ends when it is given up", async () => {
   const timer = { refreshed: 0, fire: (): void => undefined };
   const { setTimeout: real } = globalThis;
   globalThis.setTimeout = ((fire: () => void) => {
@@ -241,7 +241,7 @@ test("work in steps takes as long as it gets on, and ends when it is given up", 
   }
 });
 
-test("a wait for a hanging step continues without it, unless it is ready by then", async () => {
+test("a wait for a step that hangs continues without it, unless it is ready by then", async () => {
   let waiting: Waiting | undefined;
   let given = 0;
   const hangs = (one: Waiting) => {

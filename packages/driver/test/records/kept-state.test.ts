@@ -15,7 +15,7 @@ test("a closed or removed state never returns", () => {
   assert.throws(() => removed.leave(), /removed becomes left/);
 });
 
-test("what is removed stays removed when it is closed, and keeps the reason", () => {
+test("a removed state stays removed when it is closed, and keeps the reason", () => {
   const state = new KeptState();
   state.remove("the medium fails");
   assert.not(state.isClosed);
@@ -25,7 +25,7 @@ test("what is removed stays removed when it is closed, and keeps the reason", ()
   assert.is(state.failure, "the medium fails");
 });
 
-test("what is closed can be removed", () => {
+test("a closed state can be removed", () => {
   const state = new KeptState();
   state.close();
   state.remove();

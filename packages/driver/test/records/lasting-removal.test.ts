@@ -1,14 +1,14 @@
-/** What must not be believed any more, on a medium that fails for a while. */
+/** Removal of stale state, on a medium that fails for a while. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { LastingRemoval } from "../../dist/records/lasting-removal.js";
 
 const SOON_MS = 1;
-/** It keeps no process alive. */
+/** The removal itself keeps no process alive. */
 const alive = setInterval(() => undefined, 1000);
 test.after(() => clearInterval(alive));
 
-test("it is tried until it is done, and says so long why it is not", async () => {
+test("a removal is retried until it succeeds, and tells why it has not", async () => {
   const removal = new LastingRemoval({ isClosed: false }, SOON_MS);
   assert.is(removal.problem, undefined);
   const problems: (string | undefined)[] = [];
@@ -20,7 +20,7 @@ test("it is tried until it is done, and says so long why it is not", async () =>
   assert.is(removal.problem, undefined);
 });
 
-test("it ends with the directory: what is in there is another daemon's by then", async () => {
+test("a removal ends with the directory, which belongs to another daemon then", async () => {
   const directory = { isClosed: false };
   let attempts = 0;
   const removing = new LastingRemoval(directory, SOON_MS).run(async () => {

@@ -1,4 +1,4 @@
-/** What the main thread records in a map that has no memory yet. */
+/** Records of the main thread in a map that has no memory yet. */
 import { fstatSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -15,10 +15,10 @@ const GEOMETRY = {
   chunkShift: 18,
   blockShift: 12,
 };
-/** Entries and hole bits of 8192 chunks. */
+/** Bytes of entries and hole bits of 8192 chunks. */
 const SLICE_BYTES = 8192 * 24;
 
-test("memory is taken for one slice at a time, and what is recorded stays", async () => {
+test("memory is allocated for one slice at a time, and recorded content stays", async () => {
   const root = mkdtempSync(join(tmpdir(), "blksnap-map-"));
   const state = new StateDirectory(root);
   try {

@@ -1,4 +1,4 @@
-/** What is read as the record of a volume that is away, and what is not. */
+/** Which records of volumes that are away are usable. */
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -21,13 +21,13 @@ function read(value: unknown, name = "return-254:3") {
   return { records: readReturns({ state, logger } as never), said };
 }
 
-test("a record of this daemon, and one of before attempts were counted, is used", () => {
+test("records of this daemon, and older ones without counted attempts, are usable", () => {
   for (const record of [GOOD, { ...GOOD, unended: 2 }]) {
     assert.equal(read(record), { records: [record], said: [] });
   }
 });
 
-test("one that is not all there is named, and not used", () => {
+test("an incomplete record is reported and not used", () => {
   const { live: _, ...withoutNode } = GOOD;
   const others = [
     withoutNode,

@@ -32,7 +32,7 @@ async function withDirectory(
   }
 }
 
-test("it is private, and what lies above it is not, whatever the umask", () => {
+test("the directory is private, and the folders above it are not, whatever the umask", () => {
   const top = mkdtempSync(join(tmpdir(), "blksnap-state-"));
   const umask = process.umask(0o077);
   try {
@@ -45,7 +45,7 @@ test("it is private, and what lies above it is not, whatever the umask", () => {
   rmSync(top, { recursive: true });
 });
 
-test("the directory of an earlier daemon is used on as long as its records are there", () => {
+test("the directory of an earlier daemon is used as long as its records are there", () => {
   const before = mkdtempSync(join(tmpdir(), "blksnap-state-"));
   const usual = join(before, "state");
   assert.is(presentStateDirectory(usual, before), usual);
@@ -66,7 +66,7 @@ test("a map that does not fit into memory is refused before anything is written"
     assert.match((failure as Error).message, /it takes 4503599627370496 bytes/);
     assert.equal(readdirSync(path), before);
     await state.removeMap(await state.createMap("area-1", 4096));
-    // Of a map that grows only the memory of its beginning is looked for.
+    // For a map that grows, only the memory of its beginning is checked.
     const sparse = await state.createMap("area-2", 2 ** 40, 8192);
     assert.is(fstatSync(sparse.fd).size, 2 ** 40);
     assert.is(sparse.lengthBytes, 2 ** 40);
@@ -88,7 +88,7 @@ test("a record is read back, replaced and removed", async () => {
   });
 });
 
-/** All ways in which one file of a record may be damaged. */
+/** All ways in which a record's file may be damaged. */
 function* damages(whole: Buffer): Generator<[what: string, content: Buffer]> {
   for (let at = 0; at < whole.length; at++) {
     for (const bit of [1, 128]) {
@@ -102,7 +102,7 @@ function* damages(whole: Buffer): Generator<[what: string, content: Buffer]> {
   yield ["version", Buffer.from(whole.toString().replace("blksnap-record 1", "blksnap-record 3"))];
 }
 
-test("every damaged byte, every cut and a newer version are named, and other records still read", async () => {
+test("every damaged byte or truncation and a newer version are reported, and other records are read", async () => {
   await withDirectory((state, path) => {
     state.writeRecord("tracker-1", { device: "/dev/vg/one" });
     state.writeRecord("tracker-2", { device: "/dev/vg/two" });
@@ -141,7 +141,7 @@ test("a damaged record is read from its copy, with a message, and a damaged copy
   });
 });
 
-test("a map under another's name is refused", async () => {
+test("a map that belongs to another name is refused", async () => {
   await withDirectory(async (state, path) => {
     closeSync((await state.createMap("cbt-1", 8192)).fd);
     closeSync((await state.createMap("cbt-2", 8192)).fd);
@@ -153,7 +153,7 @@ test("a map under another's name is refused", async () => {
   });
 });
 
-test("a second owner is refused by name, and may have it after the first has gone", () => {
+test("a second owner is refused by name, and accepted when the first has gone", () => {
   const path = mkdtempSync(join(tmpdir(), "blksnap-state-"));
   const first = new StateDirectory(path);
   try {
@@ -174,7 +174,7 @@ test("a map file is made empty, found again and removed", async () => {
     const again = state.openMap("cbt-1");
     assert.is(again.lengthBytes, 8192);
     const content = readFileSync(join(path, "cbt-1"));
-    // The end of the first page says whose it is.
+    // The end of the first page names its owner.
     assert.ok(content.every((byte, at) => byte === 0 || (at >= 4064 && at < 4096)));
     await state.removeMap(made);
     assert.not.ok(existsSync(join(path, "cbt-1")));
@@ -182,7 +182,7 @@ test("a map file is made empty, found again and removed", async () => {
   });
 });
 
-test("a map's memory is given back beside the thread that removes it", async () => {
+test("removing a map frees its memory without blocking the thread", async () => {
   const { closeSync: close } = fs;
   const closed: number[] = [];
   fs.closeSync = (fd: number) => {

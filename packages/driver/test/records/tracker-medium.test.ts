@@ -1,4 +1,4 @@
-/** Persistent trackers on a medium that is damaged, full, read-only or of somebody else. */
+/** Persistent trackers on a medium that is damaged, full, read-only or in use by another daemon. */
 import { mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -22,13 +22,13 @@ import {
 
 const test = persistenceSuite("tracker-medium");
 
-test("no bit of the header, nor of the checkpoint, changes unnoticed", async (world) => {
+test("no bit of the header or the checkpoint changes unnoticed", async (world) => {
   const map = await ended(world);
   const path = fileOf(world, "cbt-");
   const bytes = readFileSync(path);
   const used = 4096 + Math.ceil(CbtMap.checkpointBytes(map.blockCount) / 4080) * 4096 + 512;
   const persistence = await prepared(world);
-  // Between the header's sector and the checkpoint nothing is read; each look reads the whole log.
+  // Nothing is read between the header's sector and the checkpoint; each check reads the whole log.
   const places = [...Array(512).keys()];
   for (let at = 4096; at < used; at += 41) places.push(at);
   for (const at of places) {
@@ -70,7 +70,7 @@ test("a journal of another tracker, a newer one and a short one are refused by n
   other.close();
 });
 
-test("every byte of the record counts; a damaged one is named and not used", async (world) => {
+test("every damaged byte of a record is found, and the record is not used", async (world) => {
   await ended(world);
   const path = fileOf(world, "tracker-");
   const bytes = readFileSync(path);
@@ -90,7 +90,7 @@ test("every byte of the record counts; a damaged one is named and not used", asy
   assert.is((await preparedAs(world)).kind, "new", "and a tracker begins anew");
 });
 
-test("a record of another device is not taken for this one's", async (world) => {
+test("a record of another device is not used for this one", async (world) => {
   await ended(world);
   const [record] = await trackerRecords(world.directory);
   const { identity } = record!.tracking;
@@ -104,7 +104,7 @@ test("a record of another device is not taken for this one's", async (world) => 
   assert.is.not(next.persistence.uuid, record!.uuid);
 });
 
-/** Makes creating a file of this name fail as on a full file system. */
+/** Makes creating a file with this name fail as on a full file system. */
 function fillUp(world: World, name: string): void {
   symlinkSync("/dev/full", join(world.path, `${name}.new`));
 }
@@ -118,7 +118,7 @@ test("a full file system: refused by name at the beginning", async (world) => {
   assert.equal(await trackerRecords(world.directory), []);
 });
 
-test("a full file system at the end: what is on record is not clean, and still true", async (world) => {
+test("a full file system at the end: the record is not clean, and still true", async (world) => {
   const map = newMap();
   const persistence = await prepared(world);
   await persistence.begin(map, CHUNK_SHIFT);
@@ -132,7 +132,7 @@ test("a full file system at the end: what is on record is not clean, and still t
   assert.equal((await restored(persistence)).info(), map.info());
 });
 
-test("a full file system at a rotation leaves the journal as it is", async (world) => {
+test("a full file system at a rotation leaves the journal unchanged", async (world) => {
   const persistence = await prepared(world);
   await persistence.begin(newMap(), CHUNK_SHIFT);
   fillUp(world, `cbt-${persistence.uuid}.journal`);
@@ -148,7 +148,7 @@ test("a full file system at a rotation leaves the journal as it is", async (worl
   await persistence.close();
 });
 
-test("an unusable directory is named; trackers that do not need it are served", async (world) => {
+test("an unusable directory is reported; trackers that do not need it are served", async (world) => {
   writeFileSync(world.path, "a file in its place");
   const error = await refusal(prepared(world));
   assert.is(error.code, "PERSISTENT_STATE_UNUSABLE");
@@ -164,7 +164,7 @@ test("an unusable directory is named; trackers that do not need it are served", 
   });
 });
 
-test("after a crash, a medium that fails is named at the beginning of the new journal", async (world) => {
+test("after a crash, a medium that fails is reported when the new journal begins", async (world) => {
   const first = await prepared(world);
   await first.begin(newMap(), CHUNK_SHIFT);
   await first.close();
@@ -181,7 +181,7 @@ test("after a crash, a medium that fails is named at the beginning of the new jo
   assert.equal(await trackerRecords(world.directory), [], "nobody believes it later");
 });
 
-test("a beginning that comes late does not make one believe what is still to be removed", async (world) => {
+test("a late begin does not make a record trusted that still has to be removed", async (world) => {
   const persistence = await prepared(world);
   const { directory } = world;
   let answer = (): void => undefined;
@@ -207,7 +207,7 @@ test("a beginning that comes late does not make one believe what is still to be 
   assert.ok(directory.unanswered.has(persistence.uuid), "nothing begins with it anew");
 });
 
-test("one with a record is refused where it cannot be kept up to date", async (world) => {
+test("a device with a record is refused if the record cannot be kept up to date", async (world) => {
   await ended(world);
   world.directory.close();
   rmSync(join(world.path, "lock"));

@@ -1,4 +1,4 @@
-/** The records and journals of a persistent tracker in a directory, through their whole life. */
+/** The records and journals of a persistent tracker in a directory, throughout their life. */
 import {
   closeSync,
   existsSync,
@@ -42,7 +42,7 @@ test("a clean end: generation, number and marks continue", async (world) => {
   assert.not.ok(found.isMarked(4));
 });
 
-test("without an end a regular file is not believed", async (world) => {
+test("without an orderly end, a regular file is not trusted", async (world) => {
   const first = await prepared(world);
   await first.begin(newMap(), CHUNK_SHIFT);
   await first.close();
@@ -50,7 +50,7 @@ test("without an end a regular file is not believed", async (world) => {
   assert.is(next.kind === "broken" && next.broken.reason, "unclean");
 });
 
-test("a file that was modified after the end is not believed", async (world) => {
+test("a file that was modified after the end is not trusted", async (world) => {
   await ended(world);
   utimesSync(world.backing.path, 1, 1);
   const next = await preparedAs(world);
@@ -66,7 +66,7 @@ test("a device of another size begins a new generation", async (world) => {
   assert.is(next.kind === "broken" && next.broken.reason, "capacity_changed");
 });
 
-test("the record says whether it comes back by itself, and what it was", async (world) => {
+test("the record says whether its tracker is attached again automatically, and what it was", async (world) => {
   await ended(world, false);
   const [record] = await trackerRecords(world.directory);
   assert.is(record?.attached, false);
@@ -80,7 +80,7 @@ test("the record says whether it comes back by itself, and what it was", async (
   assert.is(later?.tracking.clean, false);
 });
 
-test("a tracker that is not persistent, and has no record, leaves the directory alone", async (world) => {
+test("a tracker that is not persistent and has no record does not touch the directory", async (world) => {
   const options = { persistent: false };
   assert.equal(await TrackerPersistence.prepare(world.directory, world.backing, options), {
     kind: "unrecorded",
@@ -93,19 +93,19 @@ test("a tracker that is not persistent, and has no record, leaves the directory 
   assert.equal(readdirSync(world.path), []);
 });
 
-test("one that was persistent stays it, asked or not", async (world) => {
+test("a tracker that was persistent stays persistent, whether requested or not", async (world) => {
   await ended(world);
   assert.ok((await prepared(world, { persistent: false })).uuid);
 });
 
-test("forget leaves nothing, and the next one is new", async (world) => {
+test("forget leaves nothing, and the next tracker is new", async (world) => {
   await ended(world);
   await (await prepared(world)).forget();
   assert.equal(readdirSync(world.path), ["lock"]);
   assert.is((await preparedAs(world)).kind, "new");
 });
 
-test("fail leaves nothing that could be believed", async (world) => {
+test("fail leaves nothing that could be trusted", async (world) => {
   const persistence = await prepared(world);
   await persistence.begin(newMap(), CHUNK_SHIFT);
   await persistence.fail("the medium is gone");
@@ -116,7 +116,7 @@ test("fail leaves nothing that could be believed", async (world) => {
   await persistence.close();
 });
 
-test("resume: a new journal with the map that lives", async (world) => {
+test("resume: a new journal with the existing map", async (world) => {
   const map = newMap();
   const first = await prepared(world);
   await first.begin(map, CHUNK_SHIFT);
@@ -175,7 +175,7 @@ test("only root can read persistent state", async (world) => {
   }
 });
 
-test("the mount of the front's file system is on record, written once", async (world) => {
+test("the mount of the front's file system is recorded, with one write", async (world) => {
   const persistence = await prepared(world);
   await persistence.begin(newMap(), CHUNK_SHIFT);
   const path = fileOf(world, "tracker-");

@@ -1,4 +1,4 @@
-/** A directory for persistent trackers, and a regular file that is tracked. */
+/** A directory for persistent trackers, and a regular file to track. */
 import { closeSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -50,7 +50,7 @@ export function newMap(): CbtMap {
   });
 }
 
-/** As a daemon that starts anew. */
+/** As a daemon that has restarted. */
 export async function preparedAs(
   world: World,
   options: { persistent: boolean; uuid?: string } = { persistent: true },
@@ -69,7 +69,7 @@ export async function prepared(
   return (await preparedAs(world, options)).persistence;
 }
 
-/** The map as a later daemon gets it. */
+/** The map that a later daemon gets. */
 export async function restored(persistence: TrackerPersistence): Promise<CbtMap> {
   const loaded = await persistence.load();
   const buffer = new ArrayBuffer(CbtMap.restoredBytes(loaded.checkpoint));
@@ -104,7 +104,7 @@ export async function refusal(work: Promise<unknown>): Promise<ControlError> {
   return assert.unreachable("it was not refused") as never;
 }
 
-/** The first bytes of an ext4 that was mounted so often, and is. */
+/** The first bytes of a mounted ext4 with this many mounts. */
 export function mountedExt(mounts: number): Uint8Array {
   const start = Buffer.alloc(8192);
   const at = 1024;
