@@ -1,4 +1,4 @@
-/** Answers bytes that are not even HTTP, or that stop half way. */
+/** Responds to bytes that are not HTTP, and to truncated requests. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { answerFor, ControlError } from "@blksnap/api";
@@ -15,7 +15,7 @@ function errorFor(code: string | undefined): ControlError {
   return new ControlError("REQUEST_INVALID", "the request is not HTTP");
 }
 
-/** Node hands over the bare socket here: the answer is written by hand, and the socket closed. */
+/** Node passes the bare socket here: writes the response by hand, and closes the socket. */
 export function answerClientError(error: Error & { code?: string }, socket: Socket): void {
   if (error.code === "ECONNRESET" || !socket.writable || socket.destroyed) {
     socket.destroy();
@@ -26,12 +26,12 @@ export function answerClientError(error: Error & { code?: string }, socket: Sock
   socket.end(
     `HTTP/1.1 ${httpStatus} Error\r\nconnection: close\r\ncontent-type: application/json\r\n` +
       `content-length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
-    // Without this a client that never closes its side keeps the descriptor open.
+    // Otherwise a client that never closes its side keeps the descriptor open.
     () => socket.destroy(),
   );
 }
 
-/** A request with an `Expect` header that is not `100-continue`; Node alone would send no body. */
+/** Handles an `Expect` header other than `100-continue`; Node alone would send no body. */
 export function answerExpectation(_request: IncomingMessage, response: ServerResponse): void {
   const why = "the only expectation that this server supports is 100-continue";
   const { httpStatus, error } = answerFor(new ControlError("REQUEST_INVALID", why));

@@ -1,4 +1,4 @@
-/** The log of the whole daemon: what is kept of it, or all that comes besides. */
+/** Routes of the daemon's log: its kept events, or a stream that continues with new ones. */
 import {
   type DaemonEventsHeaders,
   type DaemonEventsQuery,
@@ -8,7 +8,7 @@ import {
 import { streamEvents } from "./event-stream.js";
 import { type RouteContext, streamAnswers } from "./route-context.js";
 
-/** A client that connects again asks for the same as before, and says besides how far it has come. */
+/** A client that reconnects repeats its request, and adds the last event that it has received. */
 function wantedBy(query: DaemonEventsQuery, headers: DaemonEventsHeaders): EventLogOptions {
   const [log, sequence] = headers["last-event-id"]?.split(":") ?? [];
   const { since, follow } = query;
@@ -29,7 +29,7 @@ export function addDaemonEventRoutes({ app, driver, events, open, log }: RouteCo
       },
     },
     async ({ query, headers }, reply) => {
-      // One that starts or stops says so.
+      // Throws while the daemon starts or stops.
       driver();
       const signal = open.signalFor(reply.raw);
       const stream = {

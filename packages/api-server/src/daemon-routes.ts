@@ -1,4 +1,4 @@
-/** Routes that stop the daemon, or replace it by a successor. */
+/** Routes that stop the daemon or replace it. */
 import { type DaemonStopRequest, daemonSchemas as schemas } from "@blksnap/api";
 import { answers, type RouteContext } from "./route-context.js";
 

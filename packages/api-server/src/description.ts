@@ -3,10 +3,10 @@ import { type DescribedRequest, openApiDescription } from "@blksnap/api";
 import type { FastifyInstance } from "fastify";
 import { answers } from "./route-context.js";
 
-/** Of any JSON: the description describes itself no further. */
+/** Any JSON: the description does not describe itself. */
 const ANY_OBJECT = { type: "object" };
 
-/** @param requests asked for once, when a client wants the description */
+/** @param requests evaluated when the first client asks for the description */
 export function addDescriptionRoute(
   app: FastifyInstance,
   version: string,

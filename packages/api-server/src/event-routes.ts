@@ -1,4 +1,4 @@
-/** Routes on which a client waits: one event, or all of them as a stream. */
+/** Routes that wait for events: one of them, or all as a stream. */
 import {
   eventSchemas,
   type FollowEventsHeaders,
@@ -11,7 +11,7 @@ import {
 import { stopping, streamEvents } from "./event-stream.js";
 import { answers, type RouteContext, streamAnswers } from "./route-context.js";
 
-/** A client that connects again asks for the same as before, and says besides how far it has come. */
+/** A client that reconnects repeats its request, and adds the last event that it has received. */
 function firstWanted(query: FollowEventsQuery, headers: FollowEventsHeaders): number {
   const last = headers[eventSchemas.LAST_EVENT_ID];
   return last === undefined ? (query.from ?? 0) : Number(last) + 1;

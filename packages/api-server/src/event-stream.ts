@@ -1,4 +1,4 @@
-/** Events as a stream: a JSON document on each line, or server-sent events for clients that ask for these. */
+/** Events as a stream: a JSON document per line, or server-sent events for clients that accept them. */
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { answerFor, ControlError } from "@blksnap/api";
@@ -6,7 +6,7 @@ import type { FastifyBaseLogger, FastifyReply } from "fastify";
 import type { OpenRequests } from "./open-requests.js";
 import { EVENT_STREAM_TYPE, LINES_TYPE } from "./route-context.js";
 
-/** How documents follow each other on a connection. */
+/** How documents are framed on a connection. */
 interface Framing<Event> {
   readonly type: string;
   readonly event: (event: Event) => string;
@@ -22,7 +22,7 @@ function linesOf<Event extends Named>(): Framing<Event> {
   return { type: LINES_TYPE, event: line, failure: line };
 }
 
-/** Their clients connect again by themselves, and say with which event they broke off. */
+/** Clients reconnect by themselves, and name the last event that they received. */
 function sentEvents<Event extends Named>(idOf: (event: Event) => string): Framing<Event> {
   return {
     type: EVENT_STREAM_TYPE,
@@ -51,17 +51,17 @@ export function stopping(): ControlError {
 
 export interface EventStream<Event> {
   readonly events: AsyncIterable<Event>;
-  /** By which a client says with which event it broke off. */
+  /** The id by which a client names the last event that it received. */
   readonly idOf: (event: Event) => string;
-  /** What the client takes. */
+  /** The media type that the client accepts. */
   readonly accept: string | undefined;
-  /** For the log: whose events these are. */
+  /** The subject of the events, for the log. */
   readonly of: object;
-  /** Whether it continues for as long as the daemon does: then its end by that is said. */
+  /** Whether it continues as long as the daemon: then the end of the daemon is reported as an error. */
   readonly isEndless: boolean;
 }
 
-/** Answers with the events, until they end, the client has gone or the daemon stops. */
+/** Sends the events until they end, the client disconnects or the daemon stops. */
 export async function streamEvents<Event extends Named>(
   { events, idOf, accept, of, isEndless }: EventStream<Event>,
   reply: FastifyReply,
@@ -73,7 +73,7 @@ export async function streamEvents<Event extends Named>(
   const framing = isSent ? sentEvents(idOf) : linesOf<Event>();
   reply.hijack();
   response.writeHead(200, { "content-type": framing.type, "cache-control": "no-store" });
-  // The client learns now that it is connected, however long the first event takes.
+  // The client sees the connection now, however late the first event is.
   response.flushHeaders();
   try {
     await sendEvents(events, framing, response, signal);

@@ -4,7 +4,7 @@ import { METRICS_TYPE } from "./metrics-server.js";
 import { formatMetrics } from "./prometheus-text.js";
 import { answers, type RouteContext, textAnswers } from "./route-context.js";
 
-/** Figures of the daemon's process, under the names that Prometheus's own clients use. */
+/** Metrics of the daemon's process, under the names of Prometheus's own clients. */
 function processMetrics(): readonly MetricFamily[] {
   const memory = process.memoryUsage();
   const cpu = process.cpuUsage();
@@ -49,7 +49,7 @@ export function addInfoRoutes({ app, driver, counters }: RouteContext): void {
   );
 }
 
-/** All that there is to measure, as Prometheus reads it. @throws ControlError where no driver serves */
+/** All metrics as Prometheus text. @throws ControlError before a driver serves */
 export async function metricsText({
   driver,
   counters,

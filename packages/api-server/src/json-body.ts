@@ -1,4 +1,4 @@
-/** Reads the JSON body of a request; refuses what is nested deeper than any request of ours. */
+/** Reads the JSON body of a request; refuses bodies that are nested too deeply. */
 import { ControlError } from "@blksnap/api";
 
 /** Deepest nesting of arrays and objects in a body; the API's own requests need three levels. */
@@ -7,7 +7,7 @@ export const BODY_DEPTH_MAX = 16;
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 
-/** Depth of nesting, looked at before parsing so that no parser can run out of stack. */
+/** Depth of nesting, checked before parsing so that the parser cannot exhaust the stack. */
 function isTooDeep(text: string): boolean {
   let depth = 0;
   let inString = false;

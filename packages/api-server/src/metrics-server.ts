@@ -6,18 +6,18 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import { answerFor } from "@blksnap/api";
 import { claimSocket } from "./socket.js";
 
-/** A scraper has one or two; more are a mistake. */
+/** A scraper needs one or two; more are a mistake. */
 const CONNECTIONS_MAX = 32;
 const REQUEST_TIMEOUT_MS = 30_000;
 const PATH = "/metrics";
 
 export interface MetricsServerOptions {
   readonly socketPath: string;
-  /** Group that may use the socket besides root, where it exists. */
+  /** Group that may use the socket besides root, if it exists. */
   readonly group: string;
-  /** The text, as Prometheus reads it; what it throws is answered by name. */
+  /** The text for Prometheus; an error that it throws is sent by name. */
   readonly text: () => Promise<string>;
-  /** Told of what goes wrong once it listens, as with connections that cannot be accepted. */
+  /** Called with errors that occur while it listens, such as connections that cannot be accepted. */
   readonly onError: (error: Error) => void;
 }
 

@@ -25,7 +25,7 @@ export function addNbdRoutes({ app, driver, nbd }: RouteContext): void {
       },
     },
     (request) => {
-      // None is opened while the daemon ends.
+      // A daemon that ends opens none.
       driver();
       return nbd.open(request.body);
     },

@@ -1,4 +1,4 @@
-/** Long requests that must end early: when the client goes away, and when the daemon stops. */
+/** Long requests that must end early: when the client disconnects, and when the daemon stops. */
 import type { ServerResponse } from "node:http";
 
 export class OpenRequests {
@@ -14,7 +14,7 @@ export class OpenRequests {
   signalFor(response: ServerResponse): AbortSignal {
     const controller = new AbortController();
     this.#controllers.add(controller);
-    // "close" comes exactly once, also after a response that was sent in full.
+    // "close" is emitted exactly once, also after a complete response.
     response.once("close", () => {
       this.#controllers.delete(controller);
       controller.abort();

@@ -1,4 +1,4 @@
-/** An answer in lines of JSON: how far an operation is, then its result or its failure. */
+/** A response in lines of JSON: progress of an operation, then its result or its failure. */
 
 import { answerFor, errorNameOf } from "@blksnap/api";
 import type { FastifyReply } from "fastify";
@@ -12,7 +12,7 @@ export class ProgressLines {
     this.#reply = reply;
   }
 
-  /** Dropped while the client reads slower than this comes: it wants the newest only. */
+  /** Dropped while the client reads more slowly: only the newest matters. */
   tell(progress: object): void {
     const { raw } = this.#reply;
     if (!this.#isBegun) {
@@ -23,7 +23,7 @@ export class ProgressLines {
     if (!raw.destroyed && !raw.writableNeedDrain) raw.write(lineOf(progress));
   }
 
-  /** What a handler returns: an answer like any other, where there was no progress to tell. */
+  /** Returned by a handler: an ordinary response if there was no progress to report. */
   async answer<Result extends object>(operation: Promise<Result>): Promise<Result | FastifyReply> {
     try {
       const result = await operation;

@@ -21,7 +21,7 @@ function formatSample(family: MetricFamily, sample: MetricSample): string {
   return `${name}${labels === "" ? "" : `{${labels}}`} ${formatValue(sample.value)}\n`;
 }
 
-/** The text that a Prometheus server reads; families without samples are left out. */
+/** The text; families without samples are omitted. */
 export function formatMetrics(families: readonly MetricFamily[]): string {
   let text = "";
   for (const family of families) {

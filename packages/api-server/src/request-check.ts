@@ -1,4 +1,4 @@
-/** Around schema validation: numbers in queries, and validation errors as one readable line. */
+/** Prepares and reports schema validation: converts numbers in queries, and words its errors in one line. */
 import type { ErrorName } from "@blksnap/api";
 import { ControlError, eventSchemas, STORE_WORDS } from "@blksnap/api";
 
@@ -9,8 +9,8 @@ interface QuerySchema {
 }
 
 /**
- * Turns the texts of a query into numbers and booleans where its schema wants them. Only plain decimal
- * digits, `true` and `false` count; anything else stays text, and validation then refuses it.
+ * Converts the texts of a query to numbers and booleans where its schema requires them. Only plain decimal digits,
+ * `true` and `false` are converted; validation refuses all other text.
  */
 export function coerceQuery(query: unknown, schema: unknown): void {
   const properties = (schema as QuerySchema | undefined)?.properties;
@@ -31,7 +31,7 @@ interface SchemaFault {
   readonly message?: string | undefined;
 }
 
-/** Names can be as long as a body; an error message has no room for that. */
+/** Names can be as long as a body, which is too long for an error message. */
 const QUOTED_NAME_MAX = 64;
 
 function quoted(name: unknown): string {
@@ -44,7 +44,7 @@ function nameOf(field: string): ErrorName {
   return "REQUEST_INVALID";
 }
 
-/** The first fault that validation found, as an error for the client. */
+/** The first error of validation, worded for the client. */
 export function validationError(faults: readonly SchemaFault[], part: string): ControlError {
   const fault = faults[0];
   if (fault === undefined) return new ControlError("REQUEST_INVALID", `the ${part} is not valid`);

@@ -1,4 +1,4 @@
-/** Counts answered requests by route and status. */
+/** Counts requests by route and status. */
 import type { MetricFamily } from "@blksnap/api";
 
 export class RequestCounters {

@@ -1,4 +1,4 @@
-/** What every group of routes gets, and how the schemas of answers are put together. */
+/** Context of every group of routes, and builders for the schemas of responses. */
 
 import type {
   DaemonControl,
@@ -21,25 +21,25 @@ declare module "fastify" {
 
 export interface RouteContext {
   readonly app: FastifyInstance;
-  /** The driver; throws STARTING while there is none yet. */
+  /** The driver; throws STARTING before there is one. */
   readonly driver: () => DriverControl;
-  /** Absent where the server belongs to another program. */
+  /** Absent if the server belongs to another program. */
   readonly daemon: DaemonControl | undefined;
-  /** Absent where the server belongs to another program. */
+  /** Absent if the server belongs to another program. */
   readonly nbd: NbdControl | undefined;
-  /** Absent where the server belongs to another program. */
+  /** Absent if the server belongs to another program. */
   readonly events: EventLogControl | undefined;
   readonly open: OpenRequests;
   readonly counters: RequestCounters;
   readonly log: FastifyBaseLogger;
 }
 
-/** Of an answer in lines, each of them a JSON document. */
+/** Media type of a response in lines, each a JSON document. */
 export const LINES_TYPE = "application/x-ndjson";
-/** Of server-sent events, as browsers and their like read them. */
+/** Media type of server-sent events. */
 export const EVENT_STREAM_TYPE = "text/event-stream";
 
-/** What a request is answered with, by media type; how it can fail is the same for all. */
+/** Responses by media type; errors are the same for all. */
 export interface Answers {
   readonly 200: { readonly content: Readonly<Record<string, { readonly schema: object }>> };
 }
@@ -49,18 +49,18 @@ function answersOf(schemas: Readonly<Record<string, object>>): Answers {
   return { 200: { content: Object.fromEntries(content) } };
 }
 
-/** The answers of an operation that gives one JSON document. */
+/** The responses of an operation that returns one JSON document. */
 export function answers(success: object): Answers {
   return answersOf({ "application/json": success });
 }
 
-/** The answers of an operation that gives a document or, to clients that ask for them, lines. */
+/** The responses of an operation that returns a document or, to clients that accept them, lines. */
 export function answersInLines(success: object, lines: readonly object[]): Answers {
   const line = { anyOf: [...lines, statusSchemas.errorResponse] };
   return answersOf({ "application/json": success, [LINES_TYPE]: line });
 }
 
-/** The answers of a stream of documents, in lines or as server-sent events. */
+/** The responses of a stream of documents, in lines or as server-sent events. */
 export function streamAnswers(document: object): Answers {
   return answersOf({
     [LINES_TYPE]: { anyOf: [document, statusSchemas.errorResponse] },

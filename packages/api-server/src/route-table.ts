@@ -1,4 +1,4 @@
-/** The routes as they are registered: what describes the API, and what says which methods a path has. */
+/** The registered routes: the source of the API's description, and of the methods that a path allows. */
 import { strict as assert } from "node:assert";
 import type { DescribedRequest } from "@blksnap/api";
 import type { FastifyInstance, FastifySchema, RouteOptions } from "fastify";
@@ -23,7 +23,7 @@ function described({ method, url, schema }: RouteOptions): DescribedRequest {
 export class RouteTable {
   readonly #routes: RouteOptions[] = [];
 
-  /** To be made before the routes. */
+  /** Create it before the routes. */
   constructor(app: FastifyInstance) {
     app.addHook("onRoute", (route) => void this.#routes.push(route));
   }
@@ -32,7 +32,7 @@ export class RouteTable {
     return this.#routes.map(described);
   }
 
-  /** The methods that a path has, by their names; none for a path that is not served. */
+  /** The methods that a path allows; none for an unknown path. */
   methodsAt(path: string): string[] {
     const asked = segmentsOf(path);
     const isAt = ({ url }: RouteOptions): boolean => {

@@ -34,52 +34,52 @@ import { prepareValidation, validatorOf } from "./validation.js";
 
 const BODY_MAX_BYTES = 1_048_576;
 const CONNECTIONS_MAX = 1024;
-/** A request must have arrived in full by then; the answer may take as long as it needs. */
+/** A request must have arrived in full by then; the response may take longer. */
 const REQUEST_TIMEOUT_DEFAULT_MS = 30_000;
-/** The framework's messages repeat what was asked, which can be long. */
+/** The framework's messages repeat the request, which can be long. */
 const MESSAGE_MAX = 128;
-/** Enough for any path of a device, but not for a client that wants to fill the log. */
+/** Enough for any device path, too little for a client that wants to fill the log. */
 const LOGGED_URL_MAX = 4096;
-/** How often connections are looked at for requests that take too long. */
+/** How often connections are checked for slow requests. */
 const TIMEOUT_CHECKS_PER_REQUEST = 4;
-/** How long operations may still run once the daemon stops; then their connections are cut. */
+/** Grace for operations that run when the daemon stops; then their connections are closed. */
 const CLOSE_GRACE_MS = 10_000;
 
 export interface ControlServerOptions {
   readonly socketPath: string;
   /**
-   * The descriptor of a socket that another program, such as a service manager, has created there, and that outlives
-   * this server; absent: the server creates its own.
+   * Descriptor of a socket that another program, such as a service manager, has created there and that outlives this
+   * server; absent: the server creates its own.
    */
   readonly listenFd?: number;
   readonly logger: Logger;
   /** Absent: requests are answered STARTING until `serve` is called. */
   readonly control?: DriverControl;
-  /** Absent: the server belongs to another program, and has no routes to end it. */
+  /** Absent if the server belongs to another program: it has no routes to end it. */
   readonly daemon?: DaemonControl;
-  /** Receives NBD clients by TCP; absent: the server belongs to another program, and has no routes to it. */
+  /** Accepts NBD clients by TCP. Absent if the server belongs to another program. */
   readonly nbd?: NbdControl;
-  /** The log of the whole daemon; absent: the server belongs to another program, and has no route to it. */
+  /** The log of the whole daemon. Absent if the server belongs to another program. */
   readonly events?: EventLogControl;
   /** Version in the OpenAPI description. */
   readonly version?: string;
-  /** Longest time for a request to arrive, from connecting on. Default: half a minute. */
+  /** Time limit for a request to arrive, from connecting on. Default: 30 s. */
   readonly requestTimeoutMs?: number;
-  /** Group that may use the socket besides root, where it exists. Default: blksnap. */
+  /** Group that may use the socket besides root, if it exists. Default: blksnap. */
   readonly group?: string;
-  /** Where metrics can be read besides, and nothing else; absent: only on the control socket. */
+  /** Extra socket that serves only metrics; absent: only the control socket serves them. */
   readonly metricsSocketPath?: string;
-  /** Group that may use that socket besides root, where it exists. Default: blksnap-metrics. */
+  /** Group that may use that socket besides root, if it exists. Default: blksnap-metrics. */
   readonly metricsGroup?: string;
 }
 
 export interface ControlServer {
   readonly socketPath: string;
-  /** Answers requests with this driver from now on. */
+  /** Serves requests with this driver from now on. */
   serve(control: DriverControl): void;
   /**
-   * Removes the socket, ends waits at once and other operations when they are done; after the grace
-   * (10 s by default) their connections are cut.
+   * Removes the socket, ends waits at once, and lets other operations finish; after the grace (10 s by default)
+   * closes their connections.
    */
   close(graceMs?: number): Promise<void>;
 }
@@ -88,7 +88,7 @@ type CompilersFactory = NonNullable<
   NonNullable<FastifyServerOptions["schemaController"]>["compilersFactory"]
 >;
 
-/** Its declared type is that of the framework's own compiler, which takes the route as one object. */
+/** The framework declares the type of its own compiler, which takes the route as one object. */
 const buildValidator = (() =>
   ({ schema }: { schema: object }) =>
     validatorOf(schema)) as unknown as NonNullable<CompilersFactory["buildValidator"]>;
@@ -102,17 +102,17 @@ function createApp(log: FastifyBaseLogger, requestTimeoutMs: number): FastifyIns
     http: {
       headersTimeout: requestTimeoutMs,
       connectionsCheckingInterval: requestTimeoutMs / TIMEOUT_CHECKS_PER_REQUEST,
-      // On a Unix socket there is only one host.
+      // A Unix socket has only one host.
       requireHostHeader: false,
     },
     exposeHeadRoutes: false,
     forceCloseConnections: "idle",
-    // What comes while it closes gets an answer of ours, SHUTTING_DOWN, which clients know.
+    // Requests during the close get SHUTTING_DOWN, which clients know.
     return503OnClosing: false,
     schemaController: {
       compilersFactory: {
         buildValidator,
-        // Answers are made from typed values, so they are not filtered through the schemas again.
+        // Responses are built from typed values: no need to filter them through the schemas.
         buildSerializer: () => () => JSON.stringify,
       },
     },
@@ -121,7 +121,7 @@ function createApp(log: FastifyBaseLogger, requestTimeoutMs: number): FastifyIns
   });
 }
 
-/** The framework's own errors, by the names of the catalogue. */
+/** The framework's errors, by the names of the catalogue. */
 function named(error: Error): Error {
   const { code, validation, validationContext } = error as FastifyError;
   if (validation !== undefined) return validationError(validation, validationContext ?? "request");
@@ -139,7 +139,7 @@ function named(error: Error): Error {
 }
 
 function whatToTell(error: unknown, { raw }: FastifyRequest): unknown {
-  // No client reads it any more, but it is not a fault of the daemon either.
+  // No client reads it any more, but the daemon is not at fault.
   if (raw.destroyed && !raw.complete) {
     return new ControlError("REQUEST_INVALID", "the connection ended before the request did");
   }
@@ -156,9 +156,9 @@ function answerError(error: unknown, request: FastifyRequest, reply: FastifyRepl
   return reply.code(httpStatus).type("application/json").send({ error: body });
 }
 
-/** A route without a body or a query in the API takes none; an empty object is as good as none. */
+/** A route without a body or query in the API accepts none, or an empty object. */
 function refuseStrays(request: FastifyRequest): void {
-  // What is not served is said first.
+  // An unknown route is reported first.
   if (request.is404) return;
   const { schema } = request.routeOptions;
   if (schema?.querystring === undefined && Object.keys(request.query as object).length > 0) {
@@ -180,7 +180,7 @@ function isEmptyObject(value: unknown): boolean {
   );
 }
 
-/** What is asked for is not there, or not in this way: RFC 9110 wants the ways that there are. */
+/** An unknown path, or a method that the path does not allow: RFC 9110 requires the header Allow. */
 function answerUnknown(
   routes: RouteTable,
   request: FastifyRequest,
@@ -249,7 +249,7 @@ function addRoutes(context: RouteContext): void {
   addDaemonRoutes(context);
 }
 
-/** Nothing depends on metrics: where their socket cannot be made, the log says so. */
+/** Nothing depends on metrics: if their socket cannot be created, the log says so. */
 async function metricsServer(
   options: ControlServerOptions,
   text: () => Promise<string>,
@@ -257,7 +257,7 @@ async function metricsServer(
   const { metricsSocketPath: socketPath, metricsGroup: group = "blksnap-metrics" } = options;
   if (socketPath === undefined) return undefined;
   try {
-    // It would take the place of the control socket.
+    // It would replace the control socket.
     if (socketPath === options.socketPath) throw new Error("that is the control socket");
     const onError = (error: Error) =>
       options.logger.warn({ err: error }, "the metrics server failed");
@@ -272,7 +272,7 @@ function listenAt(
   app: FastifyInstance,
   { socketPath, group = SOCKET_GROUP, listenFd }: ControlServerOptions,
 ): Promise<ClaimedSocket> {
-  // Sockets have passing paths, or none that is known: the log names the real place.
+  // A socket's own path is temporary or unknown: the log names the final one.
   const listenTextResolver = () => `control API listens at ${socketPath}`;
   if (listenFd === undefined) {
     return claimSocket(socketPath, group, (path) => app.listen({ path, listenTextResolver }));
@@ -282,14 +282,14 @@ function listenAt(
     path: socketPath,
     listenTextResolver,
   };
-  // Node does not know where a descriptor listens, and the framework asks for it.
+  // Node does not know the address of a descriptor, which the framework asks for.
   app.server.address = () => socketPath;
   return app.listen(given).then(() => ({ release: async () => undefined }));
 }
 
 /**
- * Starts the control API at `socketPath`. Throws a ControlError: ALREADY_RUNNING where another daemon
- * answers there, SOCKET_FAILED where the socket can't be made.
+ * Starts the control API at `socketPath`.
+ * @throws ControlError ALREADY_RUNNING if another daemon serves there, SOCKET_FAILED if the socket cannot be created
  */
 export async function startControlServer(options: ControlServerOptions): Promise<ControlServer> {
   const { socketPath, version = "0.0.0" } = options;
@@ -311,7 +311,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
   addDescriptionRoute(app, version, () => routes.requests);
   app.server.maxConnections = CONNECTIONS_MAX;
   app.server.on("checkExpectation", answerExpectation);
-  // First: who finds the daemon serving finds its metrics, too.
+  // First, so that a client that finds the daemon serving finds its metrics, too.
   const metrics = await metricsServer(options, () => metricsText({ driver, counters }));
   const socket = await listenAt(app, options).catch(async (error: unknown) => {
     await Promise.all([app.close(), metrics?.close()]);
@@ -322,8 +322,7 @@ export async function startControlServer(options: ControlServerOptions): Promise
       ...(code === undefined ? {} : { errnoName: code }),
     });
   });
-  // For a connection that cannot be accepted, such as for lack of memory. Without a listener this error would end the
-  // process.
+  // A connection that cannot be accepted, as for lack of memory. Without a listener this error ends the process.
   app.server.on("error", (error) => log.warn({ err: error }, "the control API failed"));
   return {
     socketPath,

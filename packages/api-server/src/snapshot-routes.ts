@@ -1,4 +1,4 @@
-/** Routes of snapshots: their life from create to destroy. */
+/** Routes of snapshots. */
 import {
   ControlError,
   errorNameOf,
@@ -80,7 +80,7 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
         await driver().snapshotDestroy(id);
       } catch (error) {
         if (errorNameOf(error) !== "SNAPSHOT_NOT_FOUND") throw error;
-        // The module answers ENODEV here, and ESRCH in every other place.
+        // The kernel module returns ENODEV here, and ESRCH everywhere else.
         throw new ControlError("SNAPSHOT_NOT_FOUND", (error as Error).message, {
           cause: error,
           errnoName: "ENODEV",

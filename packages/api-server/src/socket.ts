@@ -1,6 +1,6 @@
 /**
- * The daemon's Unix socket: made ready out of sight, then linked into place in one step, so that no
- * client ever meets it with wrong permissions and no two daemons ever own it.
+ * The daemon's Unix socket: prepared under a temporary name, then linked into place in one step, so that no client
+ * meets it with wrong permissions and no two daemons own it.
  */
 import { existsSync, readFileSync } from "node:fs";
 import {
@@ -19,15 +19,15 @@ import { connect } from "node:net";
 import { basename, dirname, join } from "node:path";
 import { ControlError } from "@blksnap/api";
 
-/** Whose members may use the daemon's sockets. */
+/** Members of this group may use the daemon's sockets. */
 export const SOCKET_GROUP = "blksnap";
-/** Linux keeps 108 bytes for the path of a socket, one of them a zero. */
+/** Linux stores 108 bytes for the path of a socket, one of them a zero. */
 const SOCKET_PATH_MAX_BYTES = 107;
 const PROBE_TIMEOUT_MS = 2000;
-/** The maker of a passing file: the process id, in few characters. */
+/** Creator of a temporary file: the process id, in few characters. */
 const OWN_MARK = process.pid.toString(36);
 
-/** Numeric id of a group of this host; undefined where it does not exist. */
+/** Numeric id of a group of this host; undefined if it does not exist. */
 function groupId(name: string): number | undefined {
   let groups: string;
   try {
@@ -53,11 +53,11 @@ async function inodeOf(path: string): Promise<bigint | undefined> {
   }
 }
 
-/** Whether some process accepts connections at the path. */
+/** Whether a process accepts connections at the path. */
 function isAnswered(path: string): Promise<boolean> {
   return new Promise((done, fail) => {
     const socket = connect(path);
-    // A socket whose owner is stopped or overloaded has an owner all the same.
+    // A stopped or overloaded process still owns its socket.
     const timer = setTimeout(() => finish(true), PROBE_TIMEOUT_MS);
     function finish(answered: boolean): void {
       clearTimeout(timer);
@@ -80,7 +80,7 @@ function alreadyRunning(path: string): ControlError {
   return new ControlError("ALREADY_RUNNING", `a daemon is already running at ${path}`);
 }
 
-/** Takes away the socket that a dead daemon left; fails where a living one answers. */
+/** Removes the socket of a dead daemon; fails if a live one accepts connections. */
 async function removeStale(path: string): Promise<void> {
   const inode = await inodeOf(path);
   if (inode === undefined) return;
@@ -94,14 +94,14 @@ async function removeStale(path: string): Promise<void> {
   }
   const moved = await inodeOf(aside);
   if (moved !== inode) {
-    // Another daemon put its socket there between the look and the move.
+    // Another daemon has created its socket between the check and the rename.
     await rename(aside, path);
     throw alreadyRunning(path);
   }
   await unlink(aside);
 }
 
-/** Removes what daemons that were killed in the middle of this have left beside the socket. */
+/** Removes the temporary files of daemons that were killed meanwhile. */
 async function removeDeadSockets(path: string): Promise<void> {
   const folder = dirname(path);
   const aside = `${basename(path)}.`;
@@ -124,14 +124,14 @@ async function allowGroup(socket: string, group: string): Promise<void> {
 }
 
 export interface ClaimedSocket {
-  /** Removes the socket's name, unless another daemon has it by now. */
+  /** Removes the socket's name, unless it now belongs to another daemon. */
   release(): Promise<void>;
 }
 
 /**
- * Makes `listen` listen on a socket that then appears at `path`, open to root and to `group` (where
- * that group exists and the daemon is root). Throws ALREADY_RUNNING where another daemon lives, and
- * SOCKET_FAILED where the path can't be used.
+ * Makes `listen` listen on a socket that then appears at `path`, open to root and to `group` (if that group exists
+ * and the daemon is root).
+ * @throws ControlError ALREADY_RUNNING if another daemon serves there, SOCKET_FAILED if the path cannot be used
  */
 export async function claimSocket(
   path: string,
@@ -139,7 +139,7 @@ export async function claimSocket(
   listen: (path: string) => Promise<unknown>,
 ): Promise<ClaimedSocket> {
   const made = await mkdir(dirname(path), { recursive: true, mode: 0o755 });
-  // The umask of the daemon's parent must not close it to the group.
+  // The parent's umask must not close it to the group.
   if (made !== undefined) await chmod(dirname(path), 0o755);
   await removeDeadSockets(path);
   const hidden = await mkdtemp(join(dirname(path), `.b${OWN_MARK}-`));

@@ -23,7 +23,7 @@ import {
 
 type Ranges = DiffResponse["ranges"];
 
-/** What lies from an offset on, of ranges in order. */
+/** The part of ordered ranges from an offset on. */
 function rangesFrom(offsetBytes: number, ranges: Ranges): Ranges {
   if (ranges.length === 0 || ranges[0]!.offset_bytes >= offsetBytes) return ranges;
   return ranges.flatMap((range) => {
@@ -151,7 +151,7 @@ function addCbtRoutes({ app, driver }: Pick<RouteContext, "app" | "driver">): vo
       if (map.length !== count) {
         throw new ControlError("CBT_RANGE", `the map ends before block ${first + count}`);
       }
-      // The map may be memory that others write or unmap, so it is copied before it is sent.
+      // Others may write or unmap the map's memory: copy it before it is sent.
       return reply.type("application/octet-stream").send(Buffer.from(map));
     },
   );

@@ -1,7 +1,6 @@
 /**
- * Checks what comes in against the API's schemas. Each is compiled when the first request needs it:
- * compiling all of them, and loading what compiles them, is a third of the time until a daemon serves,
- * and after a crash that is time in which fronts wait.
+ * Validates input against the API's schemas. Each is compiled when the first request needs it: to load the compiler
+ * and compile all of them is a third of the time until a daemon serves, for which fronts wait after a crash.
  */
 import { strict as assert } from "node:assert";
 import type { Ajv, Options, SchemaObject, ValidateFunction } from "ajv";
@@ -14,7 +13,7 @@ const OPTIONS: Options = {
   addUsedSchema: false,
 };
 
-/** As the framework wants it: false where `data` is not valid, and then `errors` tells why. */
+/** As the framework expects: false if `data` is invalid, with the reasons in `errors`. */
 export interface Validator {
   (data: unknown): boolean;
   errors?: unknown;
@@ -22,16 +21,16 @@ export interface Validator {
 
 let compiler: Ajv | undefined;
 
-/** Loads what compiles schemas. To be waited for before a validator is used: those cannot wait. */
+/** Loads the compiler of schemas. Await it before a validator is used: validators are synchronous. */
 export async function prepareValidation(): Promise<void> {
-  // Of a CommonJS module a bundle knows the default export only.
+  // A bundle sees only the default export of a CommonJS module.
   const { default: ajv } = await import("ajv");
   compiler ??= new ajv.Ajv(OPTIONS);
 }
 
 /**
- * A validator of `schema`, compiled at its first use, which throws where the schema is not one. After
- * prepareValidation().
+ * A validator of `schema`, compiled at its first use, which throws if the schema is invalid. Await
+ * prepareValidation() first.
  */
 export function validatorOf(schema: object): Validator {
   let compiled: ValidateFunction | undefined;

@@ -13,7 +13,7 @@ function dirty(offset_bytes: number, length_bytes: number): object {
   return { device: "/dev/loop0", ranges: [{ offset_bytes, length_bytes }] };
 }
 
-/** What is asked, and by which name it is answered. */
+/** A request, and the name of its error. */
 const cases: readonly (readonly [path: string, ask: Ask, name: string])[] = [
   ["/v1/trackers", { text: "" }, "REQUEST_INVALID"],
   ["/v1/trackers", { text: "{" }, "REQUEST_INVALID"],
@@ -83,7 +83,7 @@ const cases: readonly (readonly [path: string, ask: Ask, name: string])[] = [
   ],
 ];
 
-test("each wrong request is answered by name and in few words", async () => {
+test("each invalid request gets a named error of few words", async () => {
   const harness = await startHarness();
   for (const [path, options, name] of cases) {
     const what = `${path} ${options.text?.slice(0, 40) ?? JSON.stringify(options)}`;
@@ -97,7 +97,7 @@ test("each wrong request is answered by name and in few words", async () => {
   await harness.stop();
 });
 
-test("errno is the module's: ENODEV where destroy knows no such snapshot, else ESRCH", async () => {
+test("an unknown snapshot is ENODEV for destroy, else ESRCH, as in the kernel module", async () => {
   const harness = await startHarness();
   const path = `/v1/snapshots/${UNKNOWN_ID}`;
   const destroyed = await ask(harness.socketPath, path, { method: "DELETE" });
@@ -131,7 +131,7 @@ test("an unexpected failure of an operation is INTERNAL and logged, and the serv
   await harness.stop();
 });
 
-/** Sends bytes, waits for the server to close or for `lingerMs`, and goes away. */
+/** Sends bytes, waits for the server to close or for `lingerMs`, and disconnects. */
 function sendBytes(socketPath: string, bytes: string, lingerMs: number): Promise<string> {
   return new Promise((done) => {
     let answer = "";
@@ -148,7 +148,7 @@ function sendBytes(socketPath: string, bytes: string, lingerMs: number): Promise
   });
 }
 
-test("bytes that are not HTTP, and requests cut short, leave nothing behind", async () => {
+test("bytes that are not HTTP, and truncated requests, leave nothing behind", async () => {
   const harness = await startHarness();
   const { socketPath } = harness;
   await ask(socketPath, "/v1/version");
@@ -171,7 +171,7 @@ test("bytes that are not HTTP, and requests cut short, leave nothing behind", as
   await harness.stop();
 });
 
-test("a request that does not arrive is ended by name, and so is a silent connection", async () => {
+test("an incomplete request and a silent connection end with a named error", async () => {
   const harness = await startHarness(undefined, { requestTimeoutMs: 200 });
   const { socketPath } = harness;
   const before = await openDescriptors();
@@ -184,7 +184,7 @@ test("a request that does not arrive is ended by name, and so is a silent connec
 });
 
 /** Smaller leaks are found by control-fuzz.test.ts, on the same server. */
-test("thousands of wrong requests leak neither descriptors nor memory", async () => {
+test("thousands of invalid requests leak neither descriptors nor memory", async () => {
   const harness = await startHarness();
   const small = cases.filter(([, options]) => (options.text?.length ?? 0) < 1000);
   async function round(count: number): Promise<void> {

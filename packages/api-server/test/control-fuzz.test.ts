@@ -1,6 +1,6 @@
 /**
- * Thousands of hostile requests against the real control server. SEED=N replays a run, HOSTILE_REQUESTS=N sends so many.
- * Each run has a seed of its own; test:all sends ten thousand, among which a smaller leak is seen.
+ * Thousands of hostile requests against the real control server. SEED=N replays a run, HOSTILE_REQUESTS=N sets their
+ * number. Each run has a new seed; test:all sends ten thousand, which reveal a smaller leak.
  */
 import { ERRORS, isErrorName } from "@blksnap/api";
 import { Dice, eventually } from "@blksnap/testing";
@@ -15,7 +15,7 @@ const REQUESTS = Number(process.env["HOSTILE_REQUESTS"] ?? 2000);
 const WARM_UP_REQUESTS = 1500;
 const AT_ONCE = 16;
 const FAILURES_SHOWN = 20;
-/** What a leak comes to of 400 bytes for each of ten thousand requests, or of 2000 for each of the usual number. */
+/** A leak of 400 bytes for each of ten thousand requests, or of 2000 for each of the usual number, exceeds this. */
 const HEAP_GROWTH_MAX_BYTES = 4_000_000;
 
 function checkAnswer(answer: RawAnswer, hostile: Hostile): void {
@@ -63,7 +63,7 @@ async function sendThemAll(harness: Harness): Promise<void> {
     const end = index + count;
     const failures: string[] = [];
     const worker = async () => {
-      // A request depends on the seed and its number alone, however the answers come.
+      // A request depends only on the seed and its number, whatever the responses are.
       while (index < end) {
         const hostile = hostileRequest(new Dice(seed + index++), { id });
         await send(socketPath, hostile).catch((error: Error) => {

@@ -1,4 +1,4 @@
-/** A control server with a fake driver on a socket of its own, and bare HTTP to talk to it. */
+/** A control server with a fake driver on its own socket, and bare HTTP to talk to it. */
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { request } from "node:http";
 import { tmpdir } from "node:os";
@@ -64,7 +64,7 @@ export interface Answer {
 export interface Ask {
   readonly method?: string;
   readonly body?: unknown;
-  /** Sent as it is, instead of `body`. */
+  /** Sent unchanged, instead of `body`. */
   readonly text?: string;
   readonly type?: string;
   readonly headers?: Readonly<Record<string, string>>;

@@ -18,7 +18,7 @@ import { fieldsWithoutUnit, numericFields } from "../../api/dist/testing/units.j
 import { startFakeDaemon } from "../dist/testing/fake-daemon.js";
 import { ask, startHarness } from "./control-harness.js";
 
-// The validator that the server itself uses.
+// The same validator as the server's.
 const fastifyRequire = createRequire(createRequire(import.meta.url).resolve("fastify"));
 const { default: Ajv } = fastifyRequire("ajv") as {
   default: new (
@@ -34,7 +34,7 @@ function follows(schema: unknown, value: unknown): void {
   assert.ok(ajv.validate(schema, value), `${ajv.errorsText()}: ${JSON.stringify(value)}`);
 }
 
-test("every operation answers as its schema says", async () => {
+test("every operation's response matches its schema", async () => {
   const harness = await startHarness();
   const { socketPath } = harness;
   const device = "/dev/loop0";

@@ -23,7 +23,7 @@ async function failureOf(starting: Promise<ControlServer>): Promise<string> {
   }
 }
 
-/** A socket file that nobody listens on any more, as a killed daemon leaves it. */
+/** A socket file without a listener, as a killed daemon leaves it. */
 function leaveStale(path: string): void {
   const script = `require("net").createServer().listen(${JSON.stringify(path)},()=>process.kill(process.pid,9))`;
   spawnSync(process.execPath, ["-e", script]);
@@ -67,7 +67,7 @@ test("the socket of a dead daemon is replaced", async () => {
 
 test("leftovers of daemons that were killed while creating their socket are removed by the next one", async () => {
   const path = join(dir, "s.sock");
-  // Above all numbers that Linux gives to processes, and one that lives.
+  // Greater than any process id of Linux; and the id of a live process.
   const [dead, alive] = [2 ** 22 + 1, process.pid].map((pid) => pid.toString(36));
   const kept = [`.b${alive}-AbC123`, "s.sock.old"];
   for (const name of [`.b${dead}-AbC123`, `.b${alive}-AbC123`]) await mkdir(join(dir, name));
@@ -103,7 +103,7 @@ test("of many daemons started at once over a stale socket, one wins", async () =
   }
 });
 
-test("what is not a socket is left alone", async () => {
+test("a file that is not a socket is left alone", async () => {
   const path = join(dir, "s.sock");
   await writeFile(path, "mine");
   assert.is(await failureOf(start(path)), "SOCKET_FAILED");

@@ -17,7 +17,7 @@ test("bodies up to the depth limit are parsed as JSON.parse does", () => {
   assert.throws(() => parseJsonBody(deep(BODY_DEPTH_MAX + 1)), /nested/);
 });
 
-test("brackets in strings do not nest, and any text is answered with a value or a name", () => {
+test("brackets in strings do not nest, and any text gives a value or a named error", () => {
   const text = JSON.stringify(["[".repeat(100), '\\"[[[[[[[[[[[[[[[[[[[[']);
   assert.equal(parseJsonBody(text), JSON.parse(text));
   fc.assert(
@@ -46,7 +46,7 @@ test("queries become numbers only where the schema says so and the text is plain
   }
 });
 
-test("metrics escape what could break a line", () => {
+test("metrics escape characters that could break a line", () => {
   const text = formatMetrics([
     {
       name: "a_total",

@@ -67,7 +67,7 @@ test("a create is cancelled when its client disconnects", async () => {
   await harness.stop();
 });
 
-/** The lines of an answer; `onLine` is told of each as it comes, with what cuts the connection. */
+/** The lines of a response; `onLine` is called with each, and with a function that closes the connection. */
 async function createInLines(
   socketPath: string,
   onLine: (line: object, cut: () => void) => void,
@@ -101,7 +101,7 @@ test("a create reports each step of its stores as it happens, and then the id", 
     allocatedBytes,
     done: new Promise<void>((done) => letGo.push(done)),
   }));
-  // No step ends before it was told of.
+  // No step ends before it was reported.
   const lines = await createInLines(harness.socketPath, () => letGo.shift()?.());
   const { id } = lines.at(-1) as { id: string };
   assert.ok(harness.driver.snapshots.has(id));
@@ -206,7 +206,7 @@ test("server-sent events have ids, and a client that names the last one continue
   for (let i = 0; i < 5; i++) events.push(corrupted);
   async function follow(lastEventId: string, accept: string) {
     const headers = { accept, "last-event-id": lastEventId };
-    // The query is what such a client began with: it asks for the same each time.
+    // Such a client repeats the query that it began with.
     const path = `/v1/snapshots/${id}/events/follow?from=1`;
     return ask(harness.socketPath, path, { headers });
   }
@@ -262,8 +262,8 @@ test("a request that arrives while the server closes gets a named error", async 
   const { socketPath, stop } = await startHarness();
   const socket = connect(socketPath);
   await once(socket, "connect");
-  // Begun before, and ended after: the connection is not idle, and stays. The server has the first line of it when it
-  // has answered the request before it, which came in one piece with it.
+  // This request begins before the close and ends after it, so its connection is not idle. The server has its first
+  // line when it has responded to the request before it, which was sent in the same write.
   const version = "GET /v1/version HTTP/1.1\r\n\r\n";
   socket.write(`${version}GET /v1/status HTTP/1.1\r\n`);
   let told = "";

@@ -1,6 +1,6 @@
 /**
- * The description of the API, tried as strangers use it: a linter finds no fault, and a client generated from it, by
- * a generator that knows nothing of us, is type-checked and works.
+ * Uses the API's description as a third party would: a linter finds no fault, and a client generated from it by a
+ * common generator type-checks and works.
  */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -29,13 +29,13 @@ test("a linter finds nothing in the description", async () => {
     return found.map(({ ruleId, message }) => `${ruleId}: ${message}`);
   }
   assert.equal(await faults(source), []);
-  // It does look.
+  // The linter does find faults.
   const spoilt = await faults(source.replace('"operationId":"attach",', ""));
   assert.is(spoilt.length, 1);
   assert.match(spoilt[0]!, /^operation-operationId: /);
 });
 
-/** How a program uses what was generated; compiled beside it, so its types are checked, too. */
+/** How a program uses the generated client; compiled beside it, so its types are checked, too. */
 const PROGRAM = `
 import { Api, type ErrorResponse, type SnapshotEvent } from "./api.js";
 
@@ -44,7 +44,7 @@ const api = new Api({ customFetch: globalThis.socketFetch });
 const failed: ErrorResponse = await api.v1
   .getTracker({ device: "/dev/loop0" })
   .then(() => Promise.reject(new Error("it is not attached")), (answer) => answer.error);
-// An error's name is one of a list: this would not compile with another word.
+// An error's name is one of a list: another word would not compile.
 const isNotAttached = failed.error.name === "NOT_ATTACHED";
 
 const { data: attached } = await api.v1.attach({ device: "/dev/loop0" });
@@ -72,7 +72,7 @@ export const seen = {
 
 const GLOBALS = `declare global { var socketFetch: typeof fetch; }\nexport {};\n`;
 
-/** `fetch` over a Unix socket, which the one of Node cannot do. */
+/** `fetch` over a Unix socket, which Node's own does not support. */
 function socketFetch(socketPath: string): typeof fetch {
   return async (url, options = {}) => {
     const { method = "GET", headers, body } = options;
@@ -94,7 +94,7 @@ function socketFetch(socketPath: string): typeof fetch {
 
 async function generate(spec: string, folder: string): Promise<void> {
   const { files } = await generateApi({
-    // Its own type of a description is that of OpenAPI 3.0.
+    // The generator's own type describes OpenAPI 3.0.
     spec: JSON.parse(spec),
     output: false,
     silent: true,

@@ -1,4 +1,4 @@
-/** Requests that nobody should send, from a seed: as bytes, and how the connection ends. */
+/** Hostile requests from a seed: as bytes, with the way in which the connection ends. */
 
 import type { Dice } from "@blksnap/testing";
 import { head, plainRoutes, templates, UNKNOWN_ID, whole, withBody } from "./request-templates.js";
@@ -6,20 +6,20 @@ import { head, plainRoutes, templates, UNKNOWN_ID, whole, withBody } from "./req
 const MIB = 2 ** 20;
 
 export interface Hostile {
-  /** What it is, for the message of a failed test. */
+  /** A description for the message of a failed test. */
   readonly what: string;
-  /** Sent one after the other, with a turn of the event loop between. */
+  /** Sent one after the other, with a turn of the event loop in between. */
   readonly parts: readonly Buffer[];
   /** wait: for an answer; end: half-close and wait; cut: close without waiting. */
   readonly ending: "wait" | "end" | "cut";
-  /** Harmless in the end, so it may be answered with success. */
+  /** Harmless after all, so it may succeed. */
   readonly mayPass?: boolean;
-  /** Its answer is a head alone. */
+  /** Its response has a head only. */
   readonly isHead?: boolean;
 }
 
 export interface Target {
-  /** A snapshot that exists and has no event waiting. */
+  /** A snapshot that exists and has no pending event. */
   readonly id: string;
 }
 
@@ -27,7 +27,7 @@ function waitFor(what: string, ...parts: Buffer[]): Hostile {
   return { what, parts, ending: "wait" };
 }
 
-/** Values that fit nowhere in the API, as JSON text. */
+/** Values that are invalid everywhere in the API, as JSON text. */
 const oddValues = [
   "null",
   "true",
@@ -108,7 +108,7 @@ function withOddQuery(dice: Dice): Hostile {
   );
 }
 
-/** What is true of a JSON body that is cut, torn, or no JSON at all. */
+/** Properties of a JSON body that is truncated, torn, or no JSON at all. */
 function withTornBody(dice: Dice): Hostile {
   const template = dice.pick(templates.filter(({ body }) => body !== undefined));
   const text = Buffer.from(JSON.stringify(template.body));
@@ -182,7 +182,7 @@ function toNowhere(dice: Dice): Hostile {
   return { ...request, mayPass, isHead: method === "HEAD" };
 }
 
-/** Bodies and queries where none belong. */
+/** Bodies and queries on routes that take none. */
 function withStrayBody(dice: Dice): Hostile {
   const path = dice.pick(plainRoutes);
   const template = { method: "GET", route: path, path };
@@ -221,7 +221,7 @@ function smuggling(dice: Dice): Hostile {
   const text =
     `POST /v1/trackers HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n${headers}\r\n` +
     `0\r\n\r\n${inner}`;
-  // What follows the head may be taken for a request of its own; that is right or wrong by itself.
+  // The bytes after the head may form another request, which may be valid.
   return {
     what: `smuggling: ${what}`,
     parts: [Buffer.from(text, "latin1")],
@@ -300,7 +300,7 @@ function inSlowPieces(dice: Dice): Hostile {
   return { what: "in pieces", parts, ending: "wait" };
 }
 
-/** A wait that its client gives up. */
+/** A wait that its client cancels. */
 function abandonedWait(dice: Dice, target: Target): Hostile {
   const rest = dice.pick(["events?timeout_ms=2147483647", "events/follow"]);
   const bytes = head("GET", `/v1/snapshots/${target.id}/${rest}`, {});
@@ -309,7 +309,7 @@ function abandonedWait(dice: Dice, target: Target): Hostile {
 
 type Kind = (dice: Dice, target: Target) => Hostile;
 
-/** Each as often as it stands here. */
+/** Each with its weight. */
 const kinds: readonly Kind[] = [
   ...Array<Kind>(8).fill(withOddValue),
   ...Array<Kind>(6).fill(withUnknownField),

@@ -19,7 +19,7 @@ test.after.each(async () => {
 
 const paths = () => ({ socketPath: join(dir, "s"), metricsSocketPath: join(dir, "m") });
 
-test("the socket of metrics has the metrics, and nothing else", async () => {
+test("the metrics socket serves only metrics", async () => {
   const { socketPath, metricsSocketPath } = paths();
   const server = await startControlServer({
     socketPath,
@@ -43,7 +43,7 @@ test("the socket of metrics has the metrics, and nothing else", async () => {
   assert.not.ok(existsSync(metricsSocketPath));
 });
 
-test("a group may read them where it exists", async () => {
+test("members of the group may read metrics", async () => {
   if (process.getuid?.() !== 0) return;
   const { socketPath, metricsSocketPath } = paths();
   const server = await startControlServer({
@@ -74,7 +74,7 @@ test("a connection that cannot be accepted ends neither server", async () => {
   });
   assert.is(servers.length, 2);
   for (const one of servers) {
-    // As Node tells of accept(2). Where nobody hears it, it is thrown.
+    // As Node reports errors of accept(2), which it throws without a listener.
     for (let time = 0; time < 2; time++) one.emit("error", new Error("accept ENOMEM"));
   }
   assert.is((await ask(socketPath, "/v1/status")).status, 200);
@@ -82,7 +82,7 @@ test("a connection that cannot be accepted ends neither server", async () => {
   await server.close();
 });
 
-test("before a driver serves, metrics say so", async () => {
+test("before a driver serves, metrics fail with STARTING", async () => {
   const { socketPath, metricsSocketPath } = paths();
   const server = await startControlServer({
     ...{ socketPath, metricsSocketPath },

@@ -1,4 +1,4 @@
-/** The alert rules and the dashboard in docs ask for metrics that there are, in queries that can be parsed. */
+/** The alert rules and the dashboard in docs use existing metrics, in valid queries. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { driverMetrics, type MetricFamily, type StatusResponse } from "@blksnap/api";
@@ -45,7 +45,7 @@ const IDLE: StatusResponse = {
   nbd_listeners: [],
 };
 
-/** Prometheus makes this one itself, for each target. */
+/** Prometheus itself makes this metric, for each target. */
 const OF_PROMETHEUS = "up";
 
 async function namesThatAre(): Promise<ReadonlySet<string>> {
@@ -61,9 +61,9 @@ async function namesThatAre(): Promise<ReadonlySet<string>> {
   return new Set([OF_PROMETHEUS, ...names]);
 }
 
-/** The metrics that a query names. @throws for one that is not PromQL */
+/** The metrics in a query. @throws if it is not valid PromQL */
 function metricsIn(query: string): string[] {
-  // Grafana puts an interval there.
+  // Grafana inserts an interval here.
   const text = query.replaceAll("$__rate_interval", "5m");
   const names: string[] = [];
   parser.parse(text).iterate({
@@ -103,7 +103,7 @@ test("each panel shows existing metrics of the chosen instances", async () => {
   }
 });
 
-test("everything that needs a person has an alert", () => {
+test("each metric of a state that needs attention has an alert", () => {
   const asked = new Set(rules.flatMap(({ expr }) => metricsIn(expr)));
   const wanted = driverMetrics(IDLE)
     .map(({ name }: MetricFamily) => name)

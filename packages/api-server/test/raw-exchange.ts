@@ -1,9 +1,9 @@
-/** Bytes to the control socket, and what comes back, as HTTP. */
+/** Sends raw bytes to the control socket, and parses the response as HTTP. */
 import { connect } from "node:net";
 import { setImmediate as turn } from "node:timers/promises";
 import type { Hostile } from "./hostile-requests.js";
 
-/** It ends what hangs, and says nothing about speed. */
+/** Ends a hang; says nothing about speed. */
 const EXCHANGE_LIMIT_MS = 200_000;
 
 export interface RawAnswer {
@@ -12,7 +12,7 @@ export interface RawAnswer {
   readonly body: string;
 }
 
-/** The whole answers at the beginning of the text. Throws where it is not HTTP. */
+/** The complete responses at the beginning of the text. Throws if it is not HTTP. */
 export function parseAnswers(text: string, isHead = false): RawAnswer[] {
   const answers: RawAnswer[] = [];
   let rest = text;
@@ -25,7 +25,7 @@ export function parseAnswers(text: string, isHead = false): RawAnswer[] {
     const [whole, status, headers] = found as unknown as [string, string, string];
     const after = rest.slice(whole.length);
     const length = /^content-length: (\d+)\r$/im.exec(headers)?.[1];
-    // To what is not HTTP the server answers without a look at the method.
+    // The server responds to bytes that are not HTTP without looking at the method.
     const isBare = isHead && !/^connection: close\r$/im.test(headers);
     const bodyLength = isBare ? 0 : length === undefined ? after.length : Number(length);
     if (after.length < bodyLength) return answers;
@@ -36,7 +36,7 @@ export function parseAnswers(text: string, isHead = false): RawAnswer[] {
   return answers;
 }
 
-/** Sends it, and resolves with all that came when the connection has ended. */
+/** Sends the bytes, and resolves with all that was received when the connection has ended. */
 export function exchange(socketPath: string, hostile: Hostile): Promise<string> {
   return new Promise((done, fail) => {
     const { what, parts, ending, isHead } = hostile;
@@ -51,7 +51,7 @@ export function exchange(socketPath: string, hostile: Hostile): Promise<string> 
       text += part;
       if (ending === "wait" && parseAnswers(text, isHead).length > 0) socket.destroy();
     });
-    // The server need not read what it has refused already.
+    // The server need not read what it has already refused.
     socket.on("error", () => undefined);
     socket.on("close", () => {
       clearTimeout(limit);

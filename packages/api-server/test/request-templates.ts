@@ -1,4 +1,4 @@
-/** A right request for each operation of the API, to be spoilt. */
+/** A valid request for each operation of the API, for tests to corrupt. */
 
 export const UNKNOWN_ID = "00000000-0000-4000-8000-000000000000";
 const NO_DEVICE = "/dev/none";
@@ -12,7 +12,7 @@ export interface Template {
 
 const query = `device=${NO_DEVICE}`;
 
-/** A request for each operation: right in form, and about things that do not exist. */
+/** A request for each operation: valid in form, for objects that do not exist. */
 export const templates: readonly Template[] = [
   { method: "POST", route: "/v1/trackers", path: "/v1/trackers", body: { device: NO_DEVICE } },
   { method: "DELETE", route: "/v1/trackers", path: `/v1/trackers?${query}` },
@@ -73,7 +73,7 @@ export const templates: readonly Template[] = [
   },
 ];
 
-/** Routes that are right without any argument. */
+/** Routes that are valid without any argument. */
 export const plainRoutes: readonly string[] = [
   "/v1/version",
   "/v1/openapi.json",

@@ -1,9 +1,9 @@
-/** Small builders for JSON schemas, so that "required" and "no unknown fields" are never forgotten. */
+/** Builders for JSON schemas that cannot omit "required" or allow unknown fields. */
 import type { JSONSchema } from "json-schema-to-ts";
 
 type Properties = Readonly<Record<string, JSONSchema>>;
 
-/** An object all of whose properties must be present, and no others. */
+/** An object that must have all of these properties, and no others. */
 export function record<const P extends Properties>(properties: P) {
   return {
     type: "object",
@@ -13,7 +13,7 @@ export function record<const P extends Properties>(properties: P) {
   } as const;
 }
 
-/** An object with properties that must be present, others that may be, and nothing else. */
+/** An object with required and optional properties, and no others. */
 export function recordWithOptional<const P extends Properties, const O extends Properties>(
   properties: P,
   optional: O,

@@ -1,4 +1,4 @@
-/** Errors with a name of the catalogue, and how any error is told to a client. */
+/** Errors with a name of the catalogue, and the form in which any error is sent to a client. */
 
 import { BlksnapError, errnoNumber } from "@blksnap/errors";
 import { ERRORS, type ErrorName, isErrorName } from "./errors.js";
@@ -6,9 +6,9 @@ import type { ErrorBody } from "./types.js";
 
 export interface ControlErrorOptions {
   readonly cause?: unknown;
-  /** Where the system gave a better errno than the catalogue has for this name, e.g. "ENOSPC". */
+  /** Overrides the catalogue's errno where the system gave a better one, e.g. "ENOSPC". */
   readonly errnoName?: string;
-  /** Where there is better advice than the catalogue's. */
+  /** Overrides the catalogue's advice. */
   readonly hint?: string;
 }
 
@@ -31,13 +31,13 @@ function stringField(error: object, field: string): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
-/** The name under which an error is told: its `code` where the catalogue has it, else INTERNAL. */
+/** The name under which an error is reported: its `code` if the catalogue has it, else INTERNAL. */
 export function errorNameOf(error: unknown): ErrorName {
   const code = error instanceof Error ? stringField(error, "code") : undefined;
   return isErrorName(code) ? code : "INTERNAL";
 }
 
-/** What a client is told about an error, whatever was thrown. */
+/** What a client receives for any thrown value. */
 export function answerFor(error: unknown): ErrorAnswer {
   const name = errorNameOf(error);
   const entry = ERRORS[name];

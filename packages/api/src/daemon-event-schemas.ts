@@ -1,6 +1,6 @@
 /**
- * Events of the whole daemon: DAEMON_EVENTS lists the kinds, each with its severity. Code that creates them or puts
- * them into words has a table by kind, so one that is missing there does not build.
+ * Events of the whole daemon: DAEMON_EVENTS lists the kinds, each with its severity. Code that creates or words them
+ * has a table by kind, so a kind that is missing there fails to compile.
  */
 import type { JSONSchema } from "json-schema-to-ts";
 import { list, record, recordWithOptional } from "./build.js";
@@ -8,7 +8,7 @@ import { EVENTS } from "./event-schemas.js";
 import * as is from "./scalars.js";
 import { generationReason } from "./tracker-schemas.js";
 
-/** info: as it should be. warning: look at it when you can. error: data, tracking or service is lost or stands. */
+/** info: normal. warning: look at it when you can. error: data, tracking or service is lost or stalled. */
 export const SEVERITIES = ["info", "warning", "error"] as const;
 type Severity = (typeof SEVERITIES)[number];
 type Fields = Readonly<Record<string, JSONSchema>>;
@@ -50,7 +50,7 @@ const hook = {
   hook: { ...is.text, description: "name of the file" },
 } as const;
 
-/** What happens to one snapshot comes under the same names, with its id. */
+/** Events of one snapshot have the same names here, with its id. */
 const [CORRUPTED, NO_SPACE, LOW_FREE_SPACE, STORE_HUNG, STORE_ANSWERED] = EVENTS;
 
 export const DAEMON_EVENTS = [
@@ -225,7 +225,7 @@ export const daemonEventsQuery = recordWithOptional(
     follow: { ...is.flag, description: "follow new events, too; default: false" },
   },
 );
-/** Not all headers there are: others pass. */
+/** Other headers are allowed. */
 export const daemonEventsHeaders = {
   type: "object",
   properties: {

@@ -22,7 +22,7 @@ export const daemonStopResponse = record({
   kept: { ...list(is.text), description: "devices whose users wait for the next daemon" },
 });
 
-/** What one check of the host found; not sent by the daemon, but printed by its program. */
+/** A finding of one check of the host; printed by the program, not sent by the daemon. */
 export const doctorCheck = recordWithOptional(
   {
     check: { ...is.text, description: "stable name" },
@@ -40,7 +40,7 @@ export const doctorReport = record({
   checks: list(doctorCheck),
 });
 
-/** What is wrong with a configuration; not sent by the daemon, but printed by its program. */
+/** A mistake in a configuration; printed by the program, not sent by the daemon. */
 export const configProblem = record({
   path: { ...is.text, description: "of the file" },
   line: { ...is.countOrNull, description: "counted from 1; null where it is not known" },

@@ -1,4 +1,4 @@
-/** The daemon's settings that do not concern the driver, as in setting-table.ts. */
+/** Settings of the daemon that do not concern the driver, as in setting-table.ts. */
 import type { SettingTable } from "./setting-table.js";
 import { DEFAULT_SOCKET_PATH } from "./socket-path.js";
 

@@ -1,13 +1,13 @@
 /**
- * What the control server asks of the driver: one method per operation of the API.
+ * What the control server needs of the driver: one method per operation of the API.
  *
  * Rules for implementations:
  * - A device may be named by its original or its front, by any path that leads to it.
  * - An operation that fails throws an error whose `code` is a name of the catalogue in
  *   `@blksnap/api` (`ControlError` is one), and leaves nothing half done. Anything else that is
  *   thrown is answered as INTERNAL and logged.
- * - Calls come concurrently; the driver serialises what must not overlap.
- * - Waits end at once when their signal aborts; then the result is not looked at.
+ * - Calls are concurrent; the driver serialises what must not overlap.
+ * - Waits end at once when their signal aborts; their result is then ignored.
  */
 
 import type { MetricFamily } from "./metric-family.js";
@@ -40,16 +40,16 @@ import type {
 
 export interface SnapshotCreateOptions {
   readonly devices: readonly string[];
-  /** Absolute paths, or `memory:`, in the order in which they are filled. */
+  /** Absolute paths, or `memory:`; filled in this order. */
   readonly stores: readonly string[];
   readonly limitBytes: number;
   /** Absent: break the snapshot. */
   readonly onOverflow?: OverflowPolicy;
-  /** Comes back after a stop or a power cut; needs persistent trackers and stores on disks. */
+  /** Survives a stop or a power cut; needs persistent trackers and stores on disks. */
   readonly persistent?: boolean;
   /** Images refuse writes. */
   readonly readOnlyImages?: boolean;
-  /** They do, and who reads one over NBD may discard what it has read. */
+  /** Images refuse writes, and their reader may discard over NBD what it has read. */
   readonly releasableImages?: boolean;
 }
 
@@ -59,9 +59,9 @@ export interface SnapshotTakeOptions {
 }
 
 export interface AttachRequestOptions {
-  /** Keep the changed-block map through stops and power cuts. A device that was so stays so. */
+  /** Keep the changed-block map through stops and power cuts. A persistent tracker stays persistent. */
   readonly persistent?: boolean;
-  /** Absent: live where the device is a device-mapper node in use, else front. */
+  /** Absent: live for a device-mapper node in use, else front. */
   readonly kind?: AttachResponse["attach_kind"];
 }
 
@@ -73,7 +73,7 @@ export interface DetachRequestOptions {
   readonly forget?: boolean;
 }
 
-/** A diff whose ranges come in batches: there may be a million. */
+/** A diff whose ranges come in batches, because there may be a million. */
 export interface DiffAnswer extends Omit<DiffResponse, "ranges"> {
   readonly ranges: AsyncIterable<DiffResponse["ranges"]>;
 }
@@ -84,27 +84,26 @@ export interface DriverControl {
   /** The counters of the driver and its reactors; the server adds its own. */
   metrics(): Promise<readonly MetricFamily[]>;
 
-  /** Attaching a tracked device once more succeeds, with `already_attached`. */
+  /** Attaching a tracked device again succeeds, with `already_attached`. */
   attach(device: string, options: AttachRequestOptions): Promise<AttachResponse>;
   detach(device: string, options: DetachRequestOptions): Promise<DetachResponse>;
   cbtInfo(device: string): Promise<CbtInfo>;
-  /** Bytes of the frozen map, one per block; the server copies them before anything else runs. */
+  /** The frozen map, one byte per block; the server copies it before anything else runs. */
   readCbtMap(device: string, firstBlock: number, count: number): Promise<Uint8Array>;
   markDirty(device: string, ranges: readonly ByteRange[]): Promise<MarkDirtyResponse>;
   /**
-   * Marks the blocks under a file. `device` is a check: where it is given, the file must lie on it.
+   * Marks the blocks under a file. If `device` is given, the file must lie on it.
    */
   markDirtyFile(file: string, device?: string): Promise<MarkDirtyFileResponse>;
-  /** What changed after snapshot number `since` up to the last taken one, all of it of one take. */
+  /** What changed after snapshot number `since` up to the last taken one; all of one take. */
   diff(device: string, since: number): Promise<DiffAnswer>;
-  /** As `status` has it. */
+  /** One entry of `status`. */
   trackerStatus(device: string): Promise<TrackerStatus>;
   snapshotInfo(device: string): Promise<SnapshotInfo>;
 
   /**
-   * Attaches devices that are not tracked yet; where one can't be added, nothing is left. Nor when the
-   * signal aborts: its client has gone. Waits for its stores for as long as they make progress, and tells
-   * `onProgress` how far they are.
+   * Attaches devices that are not tracked yet. If one cannot be added, or the signal aborts because the client is
+   * gone, nothing is left. Waits for its stores as long as they make progress, and reports that to `onProgress`.
    */
   snapshotCreate(
     options: SnapshotCreateOptions,
@@ -115,7 +114,7 @@ export interface DriverControl {
   snapshotTake(id: string, options?: SnapshotTakeOptions): Promise<SnapshotTakeResponse>;
   snapshotDestroy(id: string): Promise<void>;
   snapshotCollect(): Promise<readonly SnapshotSummary[]>;
-  /** As `status` has it. */
+  /** One entry of `status`. */
   snapshotStatus(id: string): Promise<SnapshotStatus>;
 
   /**
@@ -128,12 +127,11 @@ export interface DriverControl {
     signal: AbortSignal,
     reader?: string,
   ): Promise<SnapshotEvent | undefined>;
-  /** All events that are kept, taken or not. */
+  /** All kept events, taken or not. */
   listEvents(id: string): Promise<readonly SnapshotEvent[]>;
   /**
-   * Events from sequence number `from` on, those that are still kept and those to come, without
-   * taking them out of the queue. Rejects for an unknown snapshot; the iteration ends when the
-   * snapshot is destroyed.
+   * Kept and new events from sequence number `from` on, without taking them out of the queue. Rejects for an unknown
+   * snapshot; the iteration ends when the snapshot is destroyed.
    */
   followEvents(
     id: string,
@@ -142,27 +140,27 @@ export interface DriverControl {
   ): Promise<AsyncIterable<SnapshotEvent>>;
 }
 
-/** What the control server asks of the part of the daemon that receives NBD clients by TCP. */
+/** What the control server needs of the part of the daemon that accepts NBD clients by TCP. */
 export interface NbdControl {
   list(): readonly NbdListener[];
   /** @throws ControlError NBD_NOT_SECURE, NBD_CERTIFICATES_UNUSABLE, NBD_LISTEN_FAILED */
   open(request: NbdListenerOpenRequest): Promise<NbdListener>;
   /**
-   * Ends its connections too. Answers it as it was.
+   * Ends its connections, too. Returns its last state.
    * @throws ControlError NBD_LISTENER_NOT_FOUND
    */
   close(query: NbdListenerQuery): Promise<NbdListener>;
 }
 
-/** What the control server asks of the daemon around the driver. Each answers, and then it happens. */
+/** What the control server needs of the daemon around the driver. Each call returns before its effect. */
 export interface DaemonControl {
   /**
-   * Leaves the devices to a daemon started from the program as it is on disk now.
+   * Leaves the devices to a daemon started from the program that is on disk now.
    * @throws ControlError UPGRADE_FAILED, UPGRADE_UNATTENDED: this daemon continues
    */
   upgrade(): Promise<DaemonUpgradeResponse>;
   /**
-   * Ends the daemon: with `keep` the devices wait for the next one, else they are detached.
+   * Ends the daemon. With `keep` the devices wait for the next one, else they are detached.
    * @throws ControlError DAEMON_IN_USE without `keep`
    */
   stop(keep: boolean): Promise<DaemonStopResponse>;

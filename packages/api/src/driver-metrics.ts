@@ -1,4 +1,4 @@
-/** A driver's counters for Prometheus, one row per metric: all that status() has of them. */
+/** A driver's counters for Prometheus, one row per metric, all from status(). */
 import type { MetricFamily, MetricSample } from "./metric-family.js";
 import type {
   ReactorStatus,
@@ -138,7 +138,7 @@ const DURATION_ROWS: readonly DurationRow[] = [
   ],
 ];
 
-/** A bucket of Prometheus counts all that took at most so long. */
+/** Prometheus's buckets are cumulative: each counts all durations up to its bound. */
 function durationSamples({ device, durations }: TrackerStatus, of: DurationRow[2]): MetricSample[] {
   const { buckets, sum_us: sumUs } = durations[of];
   let count = 0;
@@ -178,7 +178,7 @@ function families<Of>(rows: readonly Row<Of>[], objects: readonly Labelled<Of>[]
   }));
 }
 
-/** What there is one of, whatever is tracked. */
+/** Metrics that exist once, whatever is tracked. */
 function daemonFamilies({ daemon, waiting, untracked }: StatusResponse): MetricFamily[] {
   const { version, kernel } = daemon;
   return [

@@ -1,7 +1,7 @@
 /**
- * The error catalogue: every way in which an operation can fail has a stable name, the errno that
- * the kernel module gives in that case (or the one nearest to it), the HTTP status of the answer,
- * the exit status of `blksnapctl`, and a line that says what to do.
+ * The error catalogue: every failure of an operation has a stable name, the errno of the kernel module for that case
+ * (or the nearest one), the HTTP status of the response, the exit status of `blksnapctl`, and a line that says what
+ * to do.
  */
 
 export interface ErrorEntry {
@@ -9,7 +9,7 @@ export interface ErrorEntry {
   readonly errno: number | null;
   readonly errno_name: string | null;
   readonly http_status: number;
-  /** 1: the operation failed. 2: it was asked for in a wrong way. */
+  /** 1: the operation failed. 2: the request was wrong. */
   readonly exit_status: 1 | 2;
   readonly hint: string;
 }
@@ -202,7 +202,7 @@ const cbtErrors = {
   FILE_NOT_ALIGNED: failed("EINVAL", 400, "The file's extents must start and end at sectors"),
 } as const;
 
-/** Found by the client or the command line, not sent by the daemon. */
+/** Raised by the client or the command line, not sent by the daemon. */
 const localErrors = {
   DAEMON_NOT_RUNNING: failed(
     "ECONNREFUSED",
@@ -236,7 +236,7 @@ const localErrors = {
   OUTPUT_FAILED: failed("EIO", 500, "Check the file's path and its free space"),
 } as const;
 
-/** Of export, restore and what looks after backups; found beside the daemon. */
+/** Of export, restore and maintenance of backups; raised outside the daemon. */
 const backupErrors = {
   BACKUP_NOT_FOUND: failed("ENOENT", 404, "List the points: blksnapctl list --from DIR"),
   BACKUP_BUSY: failed("EBUSY", 409, "Wait until the other command has ended"),

@@ -1,19 +1,19 @@
-/** What the control server asks of the log of the whole daemon. */
+/** What the control server needs of the log of the whole daemon. */
 import type { DaemonEvent } from "./types.js";
 
-/** Where a reader begins; without `since`: with the oldest event that is kept. */
+/** Where a reader begins; without `since`: at the oldest kept event. */
 export interface EventLogOptions {
-  /** Number of the last event that has arrived. */
+  /** Number of the last event that the reader has received. */
   readonly since?: number | undefined;
-  /** Of which log that number is; absent: of the present one. */
+  /** The log of that number; absent: the current one. */
   readonly log?: string | undefined;
-  /** Also what is still to come: then it ends with the signal, or with the daemon. */
+  /** Continue with new events, until the signal aborts or the daemon ends. */
   readonly follow?: boolean | undefined;
 }
 
 export interface EventLogControl {
-  /** Events in order. Where some before the first are not kept, an event `lost` comes first. */
+  /** Events in order. If some before the first are no longer kept, an event `lost` comes first. */
   read(options: EventLogOptions, signal: AbortSignal): AsyncIterable<DaemonEvent>;
-  /** A request has changed something: what it was is looked for now. */
+  /** A request may have changed the state: look for the events now. */
   look(): void;
 }

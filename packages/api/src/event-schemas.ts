@@ -1,6 +1,6 @@
 /**
- * Events of a snapshot: EVENTS lists the kinds. Code that creates them or puts them into words has a table by kind, so
- * one that is missing there does not build.
+ * Events of a snapshot: EVENTS lists the kinds. Code that creates or words them has a table by kind, so a kind that
+ * is missing there fails to compile.
  */
 import { list, record, recordWithOptional } from "./build.js";
 import * as is from "./scalars.js";
@@ -79,12 +79,12 @@ export const waitEventResponse = {
   ],
 } as const;
 
-/** All events that are kept, taken or not, the oldest first; looking takes none. */
+/** All kept events, taken or not, the oldest first; reading takes none. */
 export const listEventsResponse = record({ events: list(snapshotEvent) });
 
-/** By which a client of a stream of server-sent events says where it broke off. */
+/** The header by which a client of server-sent events names the last one that it received. */
 export const LAST_EVENT_ID = "last-event-id";
-/** Not all headers there are: others pass. */
+/** Other headers are allowed. */
 export const followEventsHeaders = {
   type: "object",
   properties: {

@@ -1,6 +1,6 @@
-/** The name that may have been meant by a mistyped one. */
+/** Suggests the name that a mistyped one may have meant. */
 
-/** Letters to change, add or leave out at most. */
+/** Largest edit distance of a suggestion. */
 const DISTANCE_MAX = 3;
 
 /** Levenshtein distance. */

@@ -1,6 +1,6 @@
 /**
- * The OpenAPI description of the control API, made from the schemas by which requests are checked. A schema
- * that this package exports by a name is described once, under that name, and referred to.
+ * The OpenAPI description of the control API, generated from the schemas that check requests. A schema that this
+ * package exports is described once, under its name, and referenced.
  */
 import { strict as assert } from "node:assert";
 import * as daemonEvents from "./daemon-event-schemas.js";
@@ -13,11 +13,11 @@ import * as snapshots from "./snapshot-schemas.js";
 import * as status from "./status-schemas.js";
 import * as trackers from "./tracker-schemas.js";
 
-/** A request as the server serves it: schemas of its parts, and of its answer by media type. */
+/** A request as the server serves it: schemas of its parts, and of its response by media type. */
 export interface DescribedRequest {
   readonly operation: OperationId;
   readonly method: string;
-  /** With `:name` for what varies. */
+  /** With `:name` for the parts that vary. */
   readonly path: string;
   readonly params?: object | undefined;
   readonly querystring?: object | undefined;
@@ -37,7 +37,7 @@ function pascalCase(name: string): string {
   return name.replace(/(^|_)([a-z])/g, (_, __, letter: string) => letter.toUpperCase());
 }
 
-/** Each schema that has a name of its own; queries are told as parameters. */
+/** Each schema that has its own name; queries are described as parameters. */
 function namedSchemas(): ReadonlyMap<unknown, string> {
   const { device, path, store, uuid } = scalars;
   const { EVENTS, ...eventSchemas } = events;
@@ -69,17 +69,17 @@ function namedSchemas(): ReadonlyMap<unknown, string> {
   return names;
 }
 
-/** Collects what is referred to. */
+/** Collects the referenced schemas. */
 class Components {
   readonly schemas: Record<string, unknown> = {};
   readonly #names = namedSchemas();
 
-  /** The schema, with what has a name in it put into the components. */
+  /** The schema, with named parts moved into the components. */
   refer(schema: unknown): unknown {
     const name = this.#names.get(schema);
     if (name === undefined) return this.#within(schema);
     if (!Object.hasOwn(this.schemas, name)) {
-      // Before what is in it, so that the components are in the order of their use.
+      // Before its own parts, so that the components are in the order of their use.
       this.schemas[name] = undefined;
       this.schemas[name] = this.#within(schema);
     }
@@ -160,7 +160,7 @@ export function openApiDescription(version: string, requests: readonly Described
     servers: [
       { url: "http://blksnap", description: "on the Unix socket; the host name is ignored" },
     ],
-    // Who may open the socket may ask for everything.
+    // Access to the socket grants every operation.
     security: [],
     tags: Object.entries(TAGS).map(([name, description]) => ({ name, description })),
     paths,

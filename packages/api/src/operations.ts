@@ -1,6 +1,6 @@
-/** What the description of the API says of each of its requests: the stable names that generated clients use. */
+/** Descriptions of the API's requests, by the stable names that generated clients use. */
 
-/** In the order in which they are shown. */
+/** In display order. */
 export const TAGS = {
   devices: "Tracked devices: attach and detach",
   changes: "Changed-block tracking of a device",

@@ -1,15 +1,15 @@
 /** Schemas of the plain values that requests and responses are made of. */
 import { STORE_PATHS_TEXT, STORE_WORDS } from "./store-kinds.js";
 
-/** Longest path that Linux takes (PATH_MAX without the final zero byte). */
+/** Longest path that Linux accepts (PATH_MAX without the final zero byte). */
 export const PATH_LENGTH_MAX_BYTES = 4095;
-/** Longest wait for an event; Node's timers hold no more. */
+/** Longest wait for an event: the maximum of Node's timers. */
 export const EVENT_TIMEOUT_MAX_MS = 2_147_483_647;
 /** Most ranges in one request to mark blocks as changed; keeps its body below the body limit. */
 export const MARK_RANGES_MAX = 8192;
 /** Most bytes of a CBT map in one response. */
 export const CBT_MAP_SLICE_MAX_BYTES = 1_048_576;
-/** Bytes in a sector, what ranges are multiples of, whatever the device's block size. */
+/** Ranges are multiples of such sectors, whatever the device's block size. */
 export const SECTOR_SIZE_BYTES = 512;
 /** Most stores of one snapshot. */
 export const STORES_MAX = 8;
@@ -60,7 +60,7 @@ export const uuidOrNull = { type: ["string", "null"], pattern: uuid.pattern } as
 export const wallTime = { type: "string", description: "ISO 8601, UTC" } as const;
 export const wallTimeOrNull = { type: ["string", "null"], description: "ISO 8601, UTC" } as const;
 
-/** 0 where all is well, else a negative errno, as the kernel module has it. */
+/** 0 if there is no error, else a negative errno, as in the kernel module. */
 export const errorCode = {
   type: "integer",
   maximum: 0,

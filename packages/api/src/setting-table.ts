@@ -5,13 +5,13 @@
 interface Described {
   /** On the command line of blksnapd, without dashes. */
   readonly option: string;
-  /** What help shows in place of a default that depends on the machine. */
+  /** Shown in help in place of a default that depends on the machine. */
   readonly defaultText?: string;
-  /** What it means; help adds the range, where there is one to tell, and the default. */
+  /** Its meaning; help adds range and default. */
   readonly help: string;
-  /** Said by the supervisor to the daemons that it starts; not in help. */
+  /** Passed by the supervisor to the daemons that it starts; not in help. */
   readonly internal?: true;
-  /** What one run is to do, or is told by who starts it: no matter of the configuration file. */
+  /** Concerns one run, or is passed by the process that starts it; not allowed in the configuration file. */
   readonly commandLineOnly?: true;
 }
 
@@ -69,11 +69,11 @@ type ValueOf<S extends Setting> = S extends PathSetting | AddressSetting | Level
     : S extends FlagSetting
       ? boolean
       : number;
-/** Values of the settings of a table, those that are given. */
+/** Values of the given settings of a table. */
 export type SettingValues<Table extends SettingTable> = {
   readonly [Name in keyof Table]?: ValueOf<Table[Name]>;
 };
-/** The values that are there if none is given. */
+/** The defaults. */
 export type SettingDefaults<Table extends SettingTable> = {
   readonly [Name in keyof Table as Table[Name] extends { readonly default: unknown }
     ? Name
@@ -82,13 +82,13 @@ export type SettingDefaults<Table extends SettingTable> = {
 
 const HOUR_MS = 3_600_000;
 
-/** What the driver does with what it is told. */
+/** How the driver treats the devices. */
 export const SETTINGS = {
   frontend: {
     option: "frontend",
     type: "choice",
     choices: ["ublk", "nbd"],
-    // Those who use what another kind has made would wait for it.
+    // Users of what another kind has made would wait for it.
     commandLineOnly: true,
     default: "ublk",
     help:
@@ -98,9 +98,9 @@ export const SETTINGS = {
   stateDirectory: {
     option: "state-dir",
     type: "path",
-    // Another one would not know the fronts that wait: it is not a matter of a file that is read again.
+    // A daemon with another directory would not find the fronts that wait: no file may change it.
     commandLineOnly: true,
-    // Private, and apart from the socket, whose folder the group may enter.
+    // Private, and separate from the socket, whose folder the group may enter.
     default: "/run/blksnap/state",
     help: "where maps are kept, on tmpfs",
   },
@@ -152,7 +152,7 @@ export const SETTINGS = {
       "auto: fronts pass on their users' pages without a copy, if kernel and device support " +
       "that; off: new fronts copy",
   },
-  /** The module's diff_storage_minimum. */
+  /** diff_storage_minimum of the kernel module. */
   portionBytes: {
     option: "diff-storage-minimum",
     type: "bytes",
@@ -190,7 +190,7 @@ export const SETTINGS = {
   },
 } as const satisfies SettingTable;
 
-/** How finely devices are tracked and saved: the kernel module's parameters; sizes as their log2. */
+/** Granularity of tracking and saving: the kernel module's parameters; sizes as their log2. */
 export const PARAMETERS = {
   trackingBlockMinimumShift: {
     option: "tracking-block-minimum-shift",

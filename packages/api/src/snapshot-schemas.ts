@@ -2,7 +2,7 @@
 import { list, record, recordWithOptional } from "./build.js";
 import * as is from "./scalars.js";
 
-/** What happens to a write when its old data finds no room: the snapshot breaks, or the write. */
+/** What fails when a write's old data finds no space: the snapshot or the write. */
 export const overflowPolicy = recordWithOptional(
   { policy: { type: "string", enum: ["break-snapshot", "fail-writes", "block-writes"] } },
   {
@@ -49,7 +49,7 @@ export const snapshotCreateResponse = record({
   },
 });
 
-/** Goes before the answer of a create, for clients that ask for lines of JSON. */
+/** Precedes the response of a create, for clients that accept lines of JSON. */
 export const snapshotCreateProgress = record({
   progress: record({
     store: { ...is.text, description: "which grows" },
@@ -64,7 +64,7 @@ export const snapshotList = record({ snapshots: list(snapshotSummary) });
 export const snapshotAddRequest = record({ device: is.device });
 export const snapshotAddResponse = record({ id: is.uuid, device: is.text, front: is.text });
 
-/** What a take did with a file system that has data on its devices. */
+/** What a take did to a file system with data on its devices. */
 export const fileSystemFreeze = record({
   source: { ...is.text, description: "source of the mount; the device if no mount shows it" },
   device_number: { ...is.text, description: "major:minor" },

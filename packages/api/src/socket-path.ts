@@ -1,10 +1,10 @@
-/** Where the daemon listens unless told otherwise. */
+/** Default path of the daemon's socket. */
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 
 export const DEFAULT_SOCKET_PATH = "/run/blksnap/blksnapd.sock";
-/** Names another socket, for the daemon as for its clients. */
+/** Environment variable that names another socket, for the daemon and its clients. */
 export const SOCKET_ENVIRONMENT_VARIABLE = "BLKSNAP_SOCKET";
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -14,15 +14,14 @@ function given(environment: Environment, name: string): string | undefined {
   return value === "" ? undefined : value;
 }
 
-/** Where a daemon listens that a user who is not root has started; undefined where users have no such folder. */
+/** Socket of a daemon that a non-root user has started; undefined if users have no such folder. */
 export function userSocketPath(environment: Environment = process.env): string | undefined {
   const runtime = given(environment, "XDG_RUNTIME_DIR");
   return runtime === undefined ? undefined : join(runtime, "blksnap", "blksnapd.sock");
 }
 
 /**
- * The socket that the environment names, else that of a daemon of the user's own, where there is one, else the
- * default one.
+ * The socket that the environment names, else that of the user's own daemon if there is one, else the default.
  */
 export function socketPath(
   environment: Environment = process.env,

@@ -1,4 +1,4 @@
-/** Schemas of what the daemon says about itself: version, status, errors. */
+/** Schemas of the daemon's reports about itself: version, status, errors. */
 import { list, record } from "./build.js";
 import { ERROR_NAMES } from "./errors.js";
 import { nbdListener } from "./nbd-schemas.js";
@@ -35,7 +35,7 @@ const ioCounters = record({
   errors: is.count,
 });
 
-/** How the front stands under a node that is in use; null for kind front. */
+/** State of a front under a node that is in use; null for kind front. */
 const splice = {
   anyOf: [
     record({
@@ -159,7 +159,7 @@ export const snapshotStatus = record({
   stores: list(storeStatus),
 });
 
-/** How a reactor does: a thread that serves devices. */
+/** State of a reactor. */
 export const reactorStatus = record({
   index: is.count,
   devices: is.count,
@@ -167,7 +167,7 @@ export const reactorStatus = record({
   stalls: { ...is.count, description: "how often it has stalled since the daemon was started" },
 });
 
-/** The daemon that left its devices to this one, on purpose; null after a crash or a first start. */
+/** The daemon that handed its devices over to this one; null after a crash or a first start. */
 const handover = {
   anyOf: [
     record({
@@ -179,7 +179,7 @@ const handover = {
   ],
 } as const;
 
-/** A device of the configuration that is not attached. */
+/** A configured device that is not attached. */
 const missingDevice = record({
   device: is.text,
   from: { ...is.text, description: "file and line" },
@@ -188,7 +188,7 @@ const missingDevice = record({
   why: is.text,
 });
 
-/** How the daemon stands to its configuration files. */
+/** State of the daemon's configuration files. */
 const configuration = record({
   mistakes: {
     ...list(is.text),
@@ -198,7 +198,7 @@ const configuration = record({
   missing: list(missingDevice),
 });
 
-/** A front of an earlier daemon that this one could not resume yet; tried again and again. */
+/** A front of an earlier daemon that this one could not resume yet; it retries. */
 export const waitingFront = record({
   device: { ...is.text, description: "its original" },
   front: { ...is.text, description: "/dev/ublkbN, whose users wait; or the address of an export" },
@@ -206,8 +206,8 @@ export const waitingFront = record({
 });
 
 /**
- * A volume that was attached live until its node got another table; it is attached again as soon as it can be, unless it is
- * given up.
+ * A volume that was attached live until its node got another table. The daemon attaches it again as soon as possible,
+ * unless it has given up.
  */
 export const untrackedVolume = record({
   device: { ...is.text, description: "the name that it was attached by" },

@@ -1,12 +1,12 @@
 /**
- * The kinds of stores, as users name and see them. The table of `@blksnap/diff-storage` says how each kind is opened; a
- * kind of that table that is missing here does not build.
+ * The kinds of stores, as users name and see them. The table of `@blksnap/diff-storage` says how each kind is opened;
+ * a kind of that table that is missing here fails to compile.
  */
 
 interface StoreKindEntry {
-  /** In help, descriptions and errors. */
+  /** For help, descriptions and errors. */
   readonly describe: string;
-  /** Said in place of a path; a kind without it is told by what lies at the path. */
+  /** The word that users write in place of a path; a kind without one is recognised by what lies at the path. */
   readonly word?: string;
 }
 
@@ -14,7 +14,7 @@ export const STORE_KINDS = {
   file: { describe: "regular file" },
   directory: { describe: "directory" },
   block: { describe: "block device" },
-  /** In the daemon's memory: gone with the power. */
+  /** In the daemon's memory: lost in a power cut. */
   memory: { describe: "memory", word: "memory:" },
 } as const satisfies Readonly<Record<string, StoreKindEntry>>;
 
@@ -23,14 +23,14 @@ export type StoreKind = keyof typeof STORE_KINDS;
 export const STORE_KIND_NAMES = Object.keys(STORE_KINDS) as readonly StoreKind[];
 
 const entries: readonly StoreKindEntry[] = Object.values(STORE_KINDS);
-/** What may be said in place of a path. */
+/** The words that users may write in place of a path. */
 export const STORE_WORDS = entries.flatMap(({ word }) => word ?? []);
 /** "regular file, directory, block device" */
 export const STORE_PATHS_TEXT = entries
   .flatMap(({ describe, word }) => (word === undefined ? describe : []))
   .join(", ");
 
-/** The kind that is named by a word; undefined for a path. */
+/** The kind that a word names; undefined for a path. */
 export function storeKindByWord(text: string): StoreKind | undefined {
   return STORE_KIND_NAMES.find((kind) => (STORE_KINDS[kind] as StoreKindEntry).word === text);
 }

@@ -1,7 +1,7 @@
-/** A TCP address as people write it. */
+/** Parses TCP addresses. */
 import { isIP, SocketAddress } from "node:net";
 
-/** Of NBD, at IANA. */
+/** NBD's port at IANA. */
 const NBD_PORT = 10_809;
 const PORT_MAX = 65_535;
 const WRITTEN = /^(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?$/;
@@ -23,7 +23,7 @@ export function parseTcpAddress(text: string): TcpAddress | undefined {
   return isRight ? { address, port } : undefined;
 }
 
-/** As parseTcpAddress() reads it; an address has one canonical text, however its zeroes were written. */
+/** The canonical text of an address, which parseTcpAddress() reads. */
 export function tcpAddressText({ address, port }: TcpAddress): string {
   if (isIP(address) !== 6) return `${address}:${port}`;
   return `[${new SocketAddress({ address, family: "ipv6" }).address}]:${port}`;

@@ -2,7 +2,7 @@
 import { list, record, recordWithOptional } from "./build.js";
 import * as is from "./scalars.js";
 
-/** Whether the front is mounted, or stands under a node that is in use. */
+/** Whether users mount the front, or it lies under a node that is in use. */
 export const attachKind = { type: "string", enum: ["front", "live"] } as const;
 
 export const attachRequest = recordWithOptional(
@@ -41,7 +41,7 @@ export const detachResponse = record({
   front: { ...is.text, description: "empty if nothing was attached" },
 });
 
-/** Why the CBT's generation is a new one: continuity with earlier generations is not given. */
+/** Why the CBT began a new generation. */
 export const generationReason = {
   type: "string",
   enum: ["first_attach", "capacity_changed", "rollover", "tracking_broken", "foreign_write"],
@@ -56,12 +56,12 @@ const cbtFields = {
   changes_number: { ...is.count, maximum: 255, description: "number of the last taken snapshot" },
 } as const;
 
-/** The CBT of a device, inside `status`. */
+/** The CBT of a device, in `status`. */
 export const cbtState = record(cbtFields);
-/** The answer of `cbtinfo`. */
+/** The response of `cbtinfo`. */
 export const cbtInfo = record({ device: is.text, front: is.text, ...cbtFields });
 
-/** Bytes of the map are numbers of snapshots: 0 never changed, n changed before snapshot n. */
+/** Each byte of the map is a snapshot number: 0 never changed, n changed before snapshot n. */
 export const cbtMapQuery = record({
   device: is.device,
   first_block: is.count,
@@ -126,7 +126,7 @@ const diffFields = {
   changed_blocks: { ...is.count, description: "of both kinds" },
   changed_bytes: { ...is.count, description: "of both kinds" },
 } as const;
-/** The first line of an answer in lines. */
+/** The first line of a response in lines. */
 export const diffHead = record(diffFields);
 /** Each further line. */
 export const diffRanges = record({ ranges: list(diffRange) });

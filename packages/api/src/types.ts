@@ -1,4 +1,4 @@
-/** TypeScript types of the control API, derived from its schemas: the schemas are the source. */
+/** TypeScript types of the control API, derived from its schemas. */
 import type { FromSchema } from "json-schema-to-ts";
 import type * as daemonEvents from "./daemon-event-schemas.js";
 import type * as daemon from "./daemon-schemas.js";

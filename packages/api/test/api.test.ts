@@ -49,7 +49,7 @@ function visit(schema: Schema, path: string): void {
   for (const choice of schema.anyOf ?? []) visit(choice, `${path}|`);
 }
 
-// Beside the headers of an API there are always others.
+// An API's headers may always have others beside them.
 const { EVENTS, followEventsHeaders: _headers, ...namedEventSchemas } = eventSchemas;
 const {
   DAEMON_EVENTS,
@@ -71,7 +71,7 @@ test("no schema lets unknown fields in, and all keys are in snake case", () => {
   for (const [name, schema] of schemas) visit(schema as Schema, name);
 });
 
-test("each number is an integer, and its name says the unit, where it has one", () => {
+test("each number is an integer, and its name says the unit, if it has one", () => {
   assert.equal(
     schemas.flatMap(([name, schema]) => fieldsWithoutUnit(schema, name)),
     [],
@@ -79,7 +79,7 @@ test("each number is an integer, and its name says the unit, where it has one", 
   assert.not.match(JSON.stringify(schemas), /"number"/);
 });
 
-test("a number without a unit is noticed, in schemas and in documents", () => {
+test("a number without a unit is found, in schemas and in documents", () => {
   const size = { type: ["integer", "null"] };
   const schema = { properties: { parts: { items: { properties: { size, size_bytes: size } } } } };
   assert.equal(fieldsWithoutUnit(schema, "x"), ["x.parts[].size"]);
@@ -89,7 +89,7 @@ test("a number without a unit is noticed, in schemas and in documents", () => {
   assert.equal(numbersWithoutUnit(document, "x"), found);
 });
 
-test("everything in the list of numbers without a unit exists", () => {
+test("each entry of the list of numbers without a unit exists", () => {
   const names = schemas.flatMap(([path, schema]) => numericFields(schema, path));
   const unused = WITHOUT_UNIT.filter((listed) => !names.some(({ name }) => name === listed));
   assert.equal(unused, []);
@@ -111,7 +111,7 @@ test("each error has a true errno, statuses, and advice on one line", () => {
   }
 });
 
-test("errno are those of the kernel module", () => {
+test("each errno is that of the kernel module", () => {
   const expected = {
     NOT_ATTACHED: "ENOENT",
     DEVICE_NOT_FOUND: "ENOENT",
@@ -137,7 +137,7 @@ test("errno are those of the kernel module", () => {
   assert.not(isErrorName(7));
 });
 
-test("each kind of event has a description of its own and is named in the guide", () => {
+test("each kind of event has its own description, and is named in the guide", () => {
   const guide = readFileSync(join(import.meta.dirname, "../../../docs/guide.md"), "utf8");
   const kinds = EVENTS.map(({ properties }) => properties.event.const);
   assert.is(new Set(kinds).size, kinds.length);
@@ -147,7 +147,7 @@ test("each kind of event has a description of its own and is named in the guide"
   }
 });
 
-test("each kind of daemon event has a description, and a line with its severity", () => {
+test("each kind of daemon event has a description, and a line with its severity in the page on monitoring", () => {
   const text = readFileSync(join(import.meta.dirname, "../../../docs/monitoring.md"), "utf8");
   const lines = text.split("\n").filter((line) => line.startsWith("| `"));
   const kinds = DAEMON_EVENTS.map(({ properties }) => properties.event.const);

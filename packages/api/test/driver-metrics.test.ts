@@ -1,4 +1,4 @@
-/** Histograms as Prometheus wants them: cumulative buckets in base units, the last one without an end. */
+/** Histograms in Prometheus's form: cumulative buckets in base units, the last one without a bound. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { driverMetrics, type StatusResponse, type TrackerStatus } from "../dist/index.js";

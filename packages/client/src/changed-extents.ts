@@ -1,6 +1,6 @@
 /**
- * What changed on a device, extent by extent: sorted, disjoint, and of one take. An interrupted stream, such as by an
- * upgrade of the daemon, continues at the offset that it had reached.
+ * The changed extents of a device: sorted, disjoint, and of one take. A stream that is interrupted, as by an upgrade
+ * of the daemon, resumes at the offset that it had reached.
  */
 import type { DiffHead, DiffRange } from "@blksnap/api";
 import { BlksnapClientError, errorFromAnswer } from "./client-error.js";
@@ -8,19 +8,19 @@ import { resumed } from "./resumed.js";
 import { type CallOptions, parsed } from "./transport.js";
 
 export interface ChangedExtentsOptions extends CallOptions {
-  /** Fail unless the device's CBT still has this generation. */
+  /** Fail if the device's CBT has another generation now. */
   readonly generation?: string | undefined;
-  /** Fail unless the last take still has this number. */
+  /** Fail if the last take has another number now. */
   readonly changesNumber?: number | undefined;
-  /** Begin here, in the middle of an extent if need be. */
+  /** Begin here, even in the middle of an extent. */
   readonly offsetBytes?: number | undefined;
-  /** How long a daemon that has gone is waited for. */
+  /** How long to wait for a daemon that is gone. */
   readonly resumeMs?: number | undefined;
-  /** Called before the first extent: what take this is of, and how much has changed in all. */
+  /** Called before the first extent with the number of the take and the total of changes. */
   readonly onHead?: ((head: DiffHead) => void) | undefined;
 }
 
-/** Which extents are asked for. */
+/** The requested extents. */
 interface Wanted {
   readonly generation: string | undefined;
   readonly changes_number: number | undefined;
@@ -29,7 +29,7 @@ interface Wanted {
 
 type Line = DiffHead | { readonly ranges: readonly DiffRange[] };
 
-/** @param ask for the lines of an answer */
+/** @param ask requests the lines of a response */
 export async function* changedExtents(
   ask: (wanted: Wanted) => AsyncIterable<string>,
   options: ChangedExtentsOptions,
@@ -40,7 +40,7 @@ export async function* changedExtents(
   const askOn = () => linesOf(ask({ generation, changes_number, offset_bytes }));
   for await (const line of resumed(askOn, resumeMs)) {
     if (!("ranges" in line)) {
-      // What is asked for again is of the same take, or it fails.
+      // A repeated request returns the same take, or fails.
       generation = line.generation_id;
       changes_number = line.changes_number;
       if (!isHeadTold) onHead?.(line);

@@ -1,4 +1,4 @@
-/** What the client throws, whatever goes wrong: an error with a name of the catalogue. */
+/** The error that the client throws for every failure: it has a name of the catalogue. */
 
 import { ERRORS, type ErrorBody, type ErrorName, isErrorName } from "@blksnap/api";
 import { BlksnapError } from "@blksnap/errors";
@@ -12,7 +12,7 @@ export class BlksnapClientError extends BlksnapError<ErrorName> {
     super(code, message, { errno: errno ?? 0, hint, cause });
   }
 
-  /** The error as the daemon's answers have it. */
+  /** The error in the form of the daemon's responses. */
   toBody(): ErrorBody {
     const { code, errno, errnoName, message, hint } = this;
     const number = errno === 0 ? null : errno;
@@ -24,7 +24,7 @@ interface ErrorOptions {
   readonly cause?: unknown;
 }
 
-/** The error inside a daemon's answer; undefined where the text is not one. */
+/** The error in a daemon's response; undefined if the text is not one. */
 export function errorFromAnswer(text: string): BlksnapClientError | undefined {
   let body: Partial<ErrorBody> | undefined;
   try {
@@ -40,7 +40,7 @@ export function errorFromAnswer(text: string): BlksnapClientError | undefined {
   );
 }
 
-/** A failure of the connection, by name, with what to do about it. */
+/** A failure of the connection, by name, with advice. */
 export function connectionError(
   cause: Error & { code?: string },
   path: string,

@@ -52,19 +52,19 @@ import {
 
 /** Enough for a take that waits for busy file systems to freeze. */
 const TIMEOUT_DEFAULT_MS = 120_000;
-/** The hooks before a take may have so long, and those after it twice that: each has its share in any case. */
+/** Hooks have their time limit before a take, and up to twice that after it, where each has its own share. */
 const TAKE_TIMEOUT_MS = TIMEOUT_DEFAULT_MS + 3 * DAEMON_SETTINGS.hookTimeoutMs.most;
-/** Each half of an upgrade, loading the next daemon and its taking over, has this long. */
+/** Time for each half of an upgrade: loading the next daemon, and its takeover. */
 const UPGRADE_TIMEOUT_MS = 180_000;
-/** A wait's answer comes this much later than its own timeout at the most. */
+/** The response to a wait comes at most this much after the wait's own timeout. */
 const WAIT_SLACK_MS = 10_000;
-/** A map that changes this often while it is read is given up. */
+/** Attempts to read a map that changes meanwhile. */
 const MAP_READ_ATTEMPTS_MAX = 5;
 
 export interface BlksnapClientOptions {
   /** Default: $BLKSNAP_SOCKET, else /run/blksnap/blksnapd.sock. */
   readonly socketPath?: string;
-  /** Longest time for one answer. Default: two minutes. */
+  /** Time limit for one response. Default: two minutes. */
   readonly timeoutMs?: number;
   /** How long each call waits for a daemon that does not serve yet, milliseconds. Default: not at all. */
   readonly waitMs?: number;
@@ -74,15 +74,15 @@ export interface BlksnapClientOptions {
 
 export interface SnapshotCreateParameters {
   readonly devices?: readonly string[];
-  /** Absolute paths, or `memory:`, in the order in which they are filled. */
+  /** Absolute paths, or `memory:`; filled in this order. */
   readonly stores: readonly string[];
   readonly limitBytes: number;
   readonly onOverflow?: OverflowPolicy;
-  /** Comes back after a stop or a power cut; needs persistent trackers and stores on disks. */
+  /** Survives a stop or a power cut; needs persistent trackers and stores on disks. */
   readonly persistent?: boolean;
   /** Images refuse writes. */
   readonly readOnlyImages?: boolean;
-  /** They do, and who reads one over NBD may trim what it has read: that reads as zeros then. */
+  /** Images refuse writes, and their reader may trim over NBD what it has read: it reads as zeros then. */
   readonly releasableImages?: boolean;
 }
 
@@ -93,8 +93,8 @@ export interface CbtMap {
 }
 
 /**
- * Every method throws a `BlksnapClientError`. Devices may be named by original or front; paths must be
- * absolute, since the daemon works in a folder of its own.
+ * Every method throws a `BlksnapClientError`. Devices may be named by original or front. Paths must be absolute,
+ * because the daemon has another working directory.
  */
 export class BlksnapClient {
   readonly socketPath: string;
@@ -129,8 +129,8 @@ export class BlksnapClient {
   }
 
   /**
-   * Has the daemon leave its devices to one started from the program as it is on disk now, and waits
-   * until that one answers. Users of the devices see a pause, and no error.
+   * Makes the daemon leave its devices to one started from the program that is on disk now, and waits until that one
+   * serves. Users of the devices see a pause, and no error.
    * @throws BlksnapClientError UPGRADE_UNATTENDED, UPGRADE_FAILED
    */
   async daemonUpgrade(options: CallOptions = {}): Promise<DaemonUpgrade> {
@@ -168,7 +168,7 @@ export class BlksnapClient {
     return stopped;
   }
 
-  /** `persistent`: the CBT is kept through stops and power cuts. */
+  /** `persistent`: keeps the CBT through stops and power cuts. */
   attach(
     device: string,
     options: CallOptions & AttachRequestOptions = {},
@@ -182,7 +182,7 @@ export class BlksnapClient {
     return sendForJson(this.#call("POST", "/v1/trackers", options, body));
   }
 
-  /** `forget`: nothing of a persistent tracker is kept, also of one that is not attached. */
+  /** `forget`: keeps nothing of a persistent tracker, even of one that is not attached. */
   detach(
     device: string,
     options: CallOptions & { readonly forget?: boolean } = {},
@@ -200,7 +200,7 @@ export class BlksnapClient {
     return sendForJson(this.#call("GET", query("/v1/trackers/cbt", { device }), options));
   }
 
-  /** Part of the frozen CBT map: `blocks` of them from `firstBlock` on, at most 1 MiB. */
+  /** Part of the frozen CBT map: `blocks` blocks from `firstBlock` on, at most 1 MiB. */
   readCbtMapSlice(
     device: string,
     firstBlock: number,
@@ -212,7 +212,7 @@ export class BlksnapClient {
     return send(this.#call("GET", path, options));
   }
 
-  /** The whole frozen CBT map, all of one take: it is read again when a take comes in between. */
+  /** The whole frozen CBT map, all of one take; read again if a take comes in between. */
   async readCbtMap(device: string, options?: CallOptions): Promise<CbtMap> {
     let info = await this.cbtInfo(device, options);
     for (let attempt = 0; attempt < MAP_READ_ATTEMPTS_MAX; attempt++) {
@@ -233,7 +233,7 @@ export class BlksnapClient {
     throw new BlksnapClientError("CBT_GENERATION_CHANGED", why, { hint: "Read it again" });
   }
 
-  /** Marks blocks as changed. Many ranges go in several requests, each of them whole or not at all. */
+  /** Marks blocks as changed. Many ranges are sent in several requests, each of which is atomic. */
   async markDirty(
     device: string,
     ranges: readonly ByteRange[],
@@ -249,7 +249,7 @@ export class BlksnapClient {
     return total;
   }
 
-  /** Marks the blocks under a file; where `device` is given, the file must lie on it. */
+  /** Marks the blocks under a file; if `device` is given, the file must lie on it. */
   markDirtyFile(
     file: string,
     device?: string,
@@ -260,8 +260,8 @@ export class BlksnapClient {
   }
 
   /**
-   * What changed after snapshot number `since`. With `generation` the call fails with
-   * CBT_GENERATION_CHANGED unless the numbers still mean what they meant then.
+   * What changed after snapshot number `since`. With `generation`, fails with CBT_GENERATION_CHANGED if the device
+   * has another generation now.
    */
   diff(
     device: string,
@@ -274,9 +274,8 @@ export class BlksnapClient {
   }
 
   /**
-   * The same extent by extent, in order, however many there are: of one take, from an offset on, and through an
-   * upgrade of the daemon. Fails with CBT_GENERATION_CHANGED or CBT_NUMBER_CHANGED where that take is not the
-   * last one any more.
+   * The same as a stream of any length: extents of one take, in order, from an offset on, and through an upgrade of
+   * the daemon. Fails with CBT_GENERATION_CHANGED or CBT_NUMBER_CHANGED if that take is no longer the last one.
    */
   changedExtents(
     device: string,
@@ -295,8 +294,8 @@ export class BlksnapClient {
   }
 
   /**
-   * Creates a snapshot, not yet taken, and gives its id, and the devices that were attached for it. Waits
-   * for as long as the stores make progress: the time-out is for each step. Given up, it leaves nothing.
+   * Creates a snapshot, not yet taken. Returns its id, and the devices that were attached for it. Waits as long as
+   * the stores make progress: the timeout is for each step. If cancelled, it leaves nothing.
    */
   async snapshotCreate(
     parameters: SnapshotCreateParameters,
@@ -340,7 +339,7 @@ export class BlksnapClient {
     return sendForJson(this.#call("POST", snapshotPath(id, "/devices"), options, { device }));
   }
 
-  /** `requireFreeze`: fails unless every file system with data on the devices is frozen. */
+  /** `requireFreeze`: fails if a file system with data on the devices cannot be frozen. */
   snapshotTake(
     id: string,
     options: CallOptions & { readonly requireFreeze?: boolean } = {},
@@ -356,9 +355,9 @@ export class BlksnapClient {
   }
 
   /**
-   * Takes the oldest event that `reader` has not taken, waiting for one up to `waitMs`; undefined
-   * when none came. Readers with different names take nothing from each other; those without a name
-   * are one reader. Throws SNAPSHOT_NOT_FOUND as soon as the snapshot is destroyed.
+   * Takes the oldest event that `reader` has not taken, waiting up to `waitMs` for one; undefined if none came. Each
+   * reader name has its own queue; calls without a name share one. Throws SNAPSHOT_NOT_FOUND as soon as the snapshot
+   * is destroyed.
    */
   async waitEvent(
     id: string,
@@ -374,17 +373,17 @@ export class BlksnapClient {
     return answer.result === "ok" ? answer.event : undefined;
   }
 
-  /** All events that are kept, the oldest first; looking takes none. */
+  /** All kept events, the oldest first; reading takes none. */
   async listEvents(id: string, options?: CallOptions): Promise<readonly SnapshotEvent[]> {
     const call = this.#call("GET", snapshotPath(id, "/events/list"), options);
     return (await sendForJson<ListEventsResponse>(call)).events;
   }
 
   /**
-   * Events from sequence number `from` on (0: all that are kept), without taking them out of the
-   * queue. Ends when the snapshot is destroyed; leaving the loop closes the connection.
-   * @param options `resumeMs`: how long a daemon that has gone is waited for. The stream then continues
-   *   with the event after the last one, as after an upgrade
+   * Events from sequence number `from` on (0: all kept ones), without taking them out of the queue. Ends when the
+   * snapshot is destroyed; leaving the loop closes the connection.
+   * @param options `resumeMs`: how long to wait for a daemon that is gone; the stream then continues after the last
+   *   event, as after an upgrade
    */
   async *followEvents(
     id: string,
@@ -404,7 +403,7 @@ export class BlksnapClient {
     return eventLines(this.#call("GET", path, { timeoutMs: 0, ...options }));
   }
 
-  /** Events of the whole daemon, those that are kept and, with `follow`, those to come. */
+  /** Events of the whole daemon: the kept ones and, with `follow`, new ones. */
   daemonEvents(options: CallOptions & DaemonEventsOptions = {}): AsyncGenerator<DaemonEvent> {
     return daemonEvents((wanted) => {
       const endless = options.follow === true ? { timeoutMs: 0 } : {};

@@ -1,4 +1,4 @@
-/** Waits until another daemon answers, or none does any more. */
+/** Waits until another daemon serves, or none does. */
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { DaemonUpgradeResponse } from "@blksnap/api";
@@ -6,16 +6,16 @@ import { BlksnapClientError } from "./client-error.js";
 
 const PAUSE_MS = 20;
 
-/** What an upgrade came to. */
+/** The outcome of an upgrade. */
 export interface DaemonUpgrade {
   readonly from: { readonly pid: number; readonly version: string };
   readonly to: { readonly pid: number; readonly version: string };
   readonly started_by: DaemonUpgradeResponse["started_by"];
-  /** For how long no daemon served the devices. */
+  /** How long no daemon served the devices. */
   readonly pause_ms: number | null;
 }
 
-/** How a call fails while one daemon leaves and the next one comes. */
+/** Errors of a call while one daemon leaves and the next one starts. */
 const IN_BETWEEN: readonly string[] = [
   "DAEMON_NOT_RUNNING",
   "CONNECTION_LOST",
@@ -27,7 +27,7 @@ export function isInBetween(error: unknown): boolean {
   return error instanceof BlksnapClientError && IN_BETWEEN.includes(error.code);
 }
 
-/** The first answer that is the wanted one. @throws BlksnapClientError TIMEOUT; other errors as is */
+/** The first response that matches. @throws BlksnapClientError TIMEOUT; other errors unchanged */
 export async function untilAnswer<Answer>(
   ask: () => Promise<Answer>,
   isWanted: (answer: Answer) => boolean,
@@ -52,9 +52,9 @@ export async function untilAnswer<Answer>(
 }
 
 /**
- * Waits until a process has ended, or where it cannot be seen, no longer answers. One that is seen is not asked: a service
- * manager that has made the socket would start the next one for it.
- * @param pidNow of the daemon that answers
+ * Waits until a process has ended or, if it is not visible, no longer responds. A visible one is not contacted: a
+ * service manager that owns the socket would start the next daemon.
+ * @param pidNow of the daemon that responds
  */
 export async function untilGone(
   pid: number,
@@ -74,7 +74,7 @@ export async function untilGone(
   }
 }
 
-/** False also for one that has ended and whose parent does not care. */
+/** False also for a zombie. */
 function runs(pid: number): boolean {
   try {
     return !readFileSync(`/proc/${pid}/stat`, "utf8").includes(") Z ");

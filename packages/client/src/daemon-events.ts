@@ -4,21 +4,21 @@ import { resumed } from "./resumed.js";
 
 /** Where the stream begins and ends. */
 export interface DaemonEventsOptions {
-  /** Number of the last event that has arrived; absent: all that are kept come. */
+  /** Number of the last received event; absent: begin with the oldest kept one. */
   readonly since?: number;
-  /** Of which log that number is; absent: the present one. */
+  /** The log of that number; absent: the current one. */
   readonly log?: string;
-  /** Also what is still to come. */
+  /** Continue with new events. */
   readonly follow?: boolean;
-  /** With `follow`: how long a daemon that has gone is waited for, milliseconds. Default: not at all. */
+  /** With `follow`: how long to wait for a daemon that is gone, in milliseconds. Default: not at all. */
   readonly resumeMs?: number;
 }
 
 type Wanted = Record<string, string | number | undefined>;
 
 /**
- * Where some before the first are not kept any more, an event `lost` says how many. The stream continues with the
- * event after the last one, whatever daemon serves it.
+ * If some events before the first are no longer kept, an event `lost` says how many. The stream continues after the
+ * last event, whatever daemon serves it.
  */
 export async function* daemonEvents(
   ask: (wanted: Wanted) => AsyncIterable<DaemonEvent>,

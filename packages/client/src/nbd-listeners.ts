@@ -1,4 +1,4 @@
-/** TCP addresses at which the daemon receives NBD clients. */
+/** TCP addresses at which the daemon accepts NBD clients. */
 import type {
   NbdListener,
   NbdListenerList,
@@ -28,12 +28,12 @@ export class NbdListeners {
     return (await sendForJson<NbdListenerList>(this.#call("GET", PATH, options))).listeners;
   }
 
-  /** Receives clients there, as long as this daemon lives. */
+  /** Accepts clients there, as long as this daemon lives. */
   open(request: NbdListenerOpenRequest, options?: CallOptions): Promise<NbdListener> {
     return sendForJson(this.#call("POST", PATH, options, request));
   }
 
-  /** Ends that, and the connections of clients that came there. Gives it as it was. */
+  /** Closes it and the connections of its clients. Returns its last state. */
   close({ address, port }: NbdListenerQuery, options?: CallOptions): Promise<NbdListener> {
     return sendForJson(this.#call("DELETE", query(PATH, { address, port }), options));
   }

@@ -1,4 +1,4 @@
-/** Paths of requests, with what is asked for in them. */
+/** Builds paths of requests with their queries. */
 export function query(
   path: string,
   parameters: Record<string, string | number | undefined>,

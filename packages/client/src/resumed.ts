@@ -5,8 +5,8 @@ import { isInBetween } from "./daemon-change.js";
 const PAUSE_MS = 50;
 
 /**
- * @param ask asks a daemon for what has not come yet
- * @param resumeMs how long no daemon may serve; 0: the first loss of the connection ends the stream
+ * @param ask requests what has not been received yet
+ * @param resumeMs how long to wait for a daemon; 0: the first loss of the connection ends the stream
  */
 export async function* resumed<Item>(
   ask: () => AsyncIterable<Item>,

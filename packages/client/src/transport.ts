@@ -4,13 +4,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { BlksnapClientError, connectionError, errorFromAnswer } from "./client-error.js";
 
 export interface CallOptions {
-  /** Gives the call up; it then fails with ABORTED. What the daemon has begun, it finishes, but for a create. */
+  /** Cancels the call, which then fails with ABORTED. The daemon finishes what it has begun, except a create. */
   readonly signal?: AbortSignal | undefined;
-  /** Longest time for the whole answer; 0 for any time. */
+  /** Time limit for the whole response; 0: none. */
   readonly timeoutMs?: number | undefined;
 }
 
-/** Of an answer that begins with how far it is. */
+/** Media type of a response that begins with progress reports. */
 const LINES_TYPE = "application/x-ndjson";
 
 export interface Call extends CallOptions {
@@ -18,27 +18,29 @@ export interface Call extends CallOptions {
   readonly method: "GET" | "POST" | "DELETE";
   readonly path: string;
   readonly body?: unknown;
-  /** Whether the answer may come in lines, of which each may take as long as the time-out says. */
+  /** Whether the response may come in lines; the timeout is then for each line. */
   readonly inLines?: boolean | undefined;
-  /** How long a daemon that is not there yet is waited for. */
+  /** How long to wait for a daemon that is not there yet. */
   readonly waitMs?: number | undefined;
   /** Called once when that wait begins. */
   readonly onWait?: (() => void) | undefined;
 }
 
 const WAIT_INTERVAL_MS = 50;
-/** Else Node looks whether the host is an address, and compiles its expression for those of IPv6: 8 ms in each process. */
+/**
+ * Otherwise Node checks whether the host is an address, and compiles its expression for IPv6: 8 ms in each process.
+ */
 const NO_SERVER_NAME = { servername: "" };
-/** What a daemon that begins to serve answers, or what is met while its socket is not there. */
+/** Errors of a daemon that starts, or whose socket does not exist yet. */
 const NOT_YET: readonly string[] = ["DAEMON_NOT_RUNNING", "STARTING"];
 
 export interface OpenAnswer {
   readonly response: IncomingMessage;
-  /** It makes progress: the time-out begins anew. */
+  /** The operation makes progress: restarts the timeout. */
   readonly gotOn: () => void;
-  /** Ends timer and signal watching; the connection too, where it is still open. */
+  /** Stops the timer and the signal listener, and closes the connection if it is still open. */
   readonly close: () => void;
-  /** Why the connection ended, if it was this side that ended it. */
+  /** Why this side closed the connection, if it did. */
   readonly given: () => BlksnapClientError | undefined;
 }
 
@@ -47,8 +49,8 @@ function failure(error: Error, call: Call): BlksnapClientError {
 }
 
 /**
- * Sends the request; resolves when the answer's header is there, whatever its status. A daemon that is not
- * there yet, and has begun nothing therefore, is asked again for `waitMs`.
+ * Sends the request; resolves when the response's header has arrived, whatever its status. Retries for `waitMs` if
+ * the daemon is not there yet, because then it has begun nothing.
  */
 async function open(call: Call): Promise<OpenAnswer> {
   const { waitMs = 0, onWait, signal } = call;
@@ -67,7 +69,7 @@ async function open(call: Call): Promise<OpenAnswer> {
   }
 }
 
-/** What an answer says that is known to be an error. */
+/** The error in a response whose status is an error. */
 async function errorOf(answer: OpenAnswer): Promise<BlksnapClientError> {
   try {
     let text = "";
@@ -138,7 +140,7 @@ function openOnce(call: Call): Promise<OpenAnswer> {
   });
 }
 
-/** The whole answer; throws the error that it holds, where its status says that it is one. */
+/** The whole response; throws its error if its status is one. */
 export async function send(call: Call): Promise<Buffer> {
   const answer = await open(call);
   try {
@@ -159,7 +161,7 @@ function notOurs(response: IncomingMessage): BlksnapClientError {
   return new BlksnapClientError("RESPONSE_INVALID", `unknown answer with HTTP status ${status}`);
 }
 
-/** The answer as JSON. */
+/** The response as JSON. */
 export async function sendForJson<T>(call: Call): Promise<T> {
   return parsed((await send(call)).toString());
 }
@@ -173,7 +175,7 @@ export function parsed<T>(text: string): T {
   }
 }
 
-/** The lines of a streamed answer, as they come. */
+/** The lines of a streamed response, as they arrive. */
 export async function* sendForLines(call: Call): AsyncGenerator<string> {
   const answer = await open(call);
   try {
@@ -191,7 +193,7 @@ export async function* sendForLines(call: Call): AsyncGenerator<string> {
       rest = lines.pop() ?? "";
       yield* lines;
     }
-    // An answer that did not come in lines is one without an end of line.
+    // A response that is not in lines has no end of line.
     if (rest !== "") yield rest;
   } catch (error) {
     throw failure(answer.given() ?? (error as Error), call);

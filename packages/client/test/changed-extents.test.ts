@@ -8,7 +8,7 @@ import { failureOf, type Harness, startHarness } from "./harness.js";
 const device = "/dev/loop0";
 const BLOCK_BYTES = 65_536;
 
-/** Every other block of the device has changed. */
+/** Every other block of the device is changed. */
 async function prepared(): Promise<Harness & { readonly id: string }> {
   const harness = await startHarness();
   const id = await harness.create();
@@ -21,7 +21,7 @@ async function prepared(): Promise<Harness & { readonly id: string }> {
   return { ...harness, id };
 }
 
-/** Has the driver give its ranges in batches. */
+/** Makes the driver return its ranges in batches. */
 function inBatches({ driver }: Harness, of: number, between: (batch: number) => Promise<void>) {
   const diff = driver.diff.bind(driver);
   driver.diff = async (...words) => {
@@ -46,7 +46,7 @@ async function offsetsOf(extents: AsyncIterable<DiffRange>): Promise<number[]> {
 
 const ALL = Array.from({ length: 100 }, (_, i) => 2 * i);
 
-test("extents come in order, from an offset on, and the head before them", async () => {
+test("extents come in order from an offset on, after the head", async () => {
   const harness = await prepared();
   const { client, stop } = harness;
   inBatches(harness, 7, async () => undefined);
@@ -62,14 +62,14 @@ test("extents come in order, from an offset on, and the head before them", async
   await stop();
 });
 
-test("extents continue with the next daemon at the offset that they had come to", async () => {
+test("extents continue with the next daemon at the offset that they had reached", async () => {
   const harness = await prepared();
   const { client, daemon, driver, socketPath, stop } = harness;
   let asked = 0;
   let next: FakeDaemon | undefined;
   inBatches(harness, 10, async (batch) => {
     if (batch !== 3 || asked++ > 0) return;
-    // In the middle of an answer: the connection is cut.
+    // The connection breaks in the middle of a response.
     await daemon.server.close(0);
     next = await startFakeDaemon(socketPath, driver);
   });
@@ -82,7 +82,7 @@ test("extents continue with the next daemon at the offset that they had come to"
   await stop();
 });
 
-test("extents are of one take: another one in between ends them by name", async () => {
+test("extents are of one take: another take in between ends them with a named error", async () => {
   const harness = await prepared();
   const { client, daemon, driver, id, socketPath, stop } = harness;
   let next: FakeDaemon | undefined;

@@ -17,7 +17,7 @@ test.before(async () => {
 test.after(() => rm(dir, { recursive: true }));
 
 let servers = 0;
-/** A server that answers each connection with these bytes and then closes or continues waiting. */
+/** A server that responds to each connection with these bytes, and then closes it or waits. */
 async function answering(
   bytes: string,
   closes: boolean,
@@ -47,7 +47,7 @@ test("a missing or dead socket is DAEMON_NOT_RUNNING", async () => {
   assert.is(plain.code, "DAEMON_NOT_RUNNING");
 });
 
-test("a starting daemon is awaited, and that is reported once", async () => {
+test("a call waits for a starting daemon, and reports that once", async () => {
   const path = join(dir, "late.sock");
   let told = 0;
   const client = new BlksnapClient({ socketPath: path, waitMs: 60_000, onWait: () => told++ });
@@ -68,7 +68,7 @@ test("a starting daemon is awaited, and that is reported once", async () => {
   server.close();
 });
 
-test("a wait for a daemon that times out, or is cancelled, says so", async () => {
+test("a wait for a daemon that times out or is cancelled fails with that reason", async () => {
   const socketPath = join(dir, "never.sock");
   const inVain = await failureOf(new BlksnapClient({ socketPath, waitMs: 60 }).version());
   assert.is(inVain.code, "DAEMON_NOT_RUNNING");
@@ -110,7 +110,7 @@ test("a socket that another user may not open is SOCKET_NOT_PERMITTED", async ()
   const module = pathToFileURL(join(import.meta.dirname, "../dist/index.js")).href;
   const script =
     `const { BlksnapClient } = await import(${JSON.stringify(module)});` +
-    // The identity is given up after the import, since a checkout may be private to its owner.
+    // Dropped after the import, because only its owner may be able to read the checkout.
     "process.setgroups([]); process.setgid(65534); process.setuid(65534);" +
     `try { await new BlksnapClient({ socketPath: ${JSON.stringify(socketPath)} }).version(); }` +
     "catch (error) { console.log(error.code, error.errno, error.hint); }";
@@ -121,7 +121,7 @@ test("a socket that another user may not open is SOCKET_NOT_PERMITTED", async ()
   assert.match(run.stdout, /^SOCKET_NOT_PERMITTED 13 .*group blksnap/, run.stderr);
 });
 
-/** Everything that a module of ours imports, itself and through others of ours. */
+/** All imports of a module of ours, its own and those of modules that it imports. */
 function importsOf(file: string, seen: Set<string> = new Set()): Set<string> {
   for (const [, name] of readFileSync(file, "utf8").matchAll(/(?:from|import) ?\(?"([^"]+)"/g)) {
     if (name === undefined || seen.has(name)) continue;

@@ -15,7 +15,7 @@ test("an upgrade returns when the next daemon answers, with the old daemon and t
   await stop();
 });
 
-test("an upgrade after which another daemon than the promised one answers has failed", async () => {
+test("an upgrade fails if a daemon other than the promised one serves", async () => {
   const { client, driver, stop } = await startHarness();
   const { status } = driver;
   driver.status = async () => {

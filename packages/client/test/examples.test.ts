@@ -18,7 +18,7 @@ test("the example of the README runs", async () => {
   await stop();
 });
 
-test("the example leaves no snapshot when the take fails, and says what it wants", async () => {
+test("the example leaves no snapshot when the take fails, and shows its usage", async () => {
   const { driver, socketPath, stop } = await startHarness();
   driver.snapshotTake = () => Promise.reject(new ControlError("FREEZE_TIMEOUT", "no rest"));
   const example = join(import.meta.dirname, "../examples/snapshot.mjs");

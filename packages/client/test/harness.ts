@@ -7,7 +7,7 @@ import type { FakeDriver } from "../../api-server/dist/testing/fake-driver.js";
 import { BlksnapClient } from "../dist/client.js";
 import type { BlksnapClientError } from "../dist/client-error.js";
 
-/** No call here takes that long, however busy the machine is. */
+/** Longer than any call here, however busy the machine is. */
 export const CLIENT_TIMEOUT_MS = 200_000;
 
 export interface Harness {
@@ -43,7 +43,7 @@ export async function startHarness(): Promise<Harness> {
   };
 }
 
-/** The error that a call fails with. */
+/** The error of a call. */
 export async function failureOf(call: Promise<unknown>): Promise<BlksnapClientError> {
   try {
     await call;

@@ -50,7 +50,7 @@ test("errors carry name, errno and advice", async () => {
   await stop();
 });
 
-test("many ranges go in several requests", async () => {
+test("many ranges are sent in several requests", async () => {
   const { client, stop } = await startHarness();
   await client.attach(device);
   const ranges = Array.from({ length: MARK_RANGES_MAX + 1 }, (_, i) => ({
@@ -62,7 +62,7 @@ test("many ranges go in several requests", async () => {
   await stop();
 });
 
-test("a map that is taken anew while it is read is read again", async () => {
+test("a map is read again if a take comes in between", async () => {
   const { client, create, driver, stop } = await startHarness();
   await client.attach(device);
   await client.markDirty(device, [{ offset_bytes: 0, length_bytes: 4096 }]);

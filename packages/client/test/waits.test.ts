@@ -21,7 +21,7 @@ async function eventually(holds: () => boolean): Promise<void> {
 const MIB = 2 ** 20;
 const create = { devices: ["/dev/loop0"], stores: ["/var/tmp"], limitBytes: 64 * MIB };
 
-/** What comes of a create while time passes only as it is told to. */
+/** The result of a create under a simulated clock. */
 async function outcomeOf(
   run: () => Promise<{ readonly id: string }>,
 ): Promise<{ readonly id: string; readonly error?: BlksnapClientError }> {
@@ -45,7 +45,7 @@ test("a create waits as long as its stores make progress, and reports it", async
   const told: SnapshotCreateProgress[] = [];
   const onProgress = (progress: SnapshotCreateProgress) => {
     told.push(progress);
-    // All steps together take several times as long as one of them may.
+    // All steps together take several times the limit of one.
     mock.timers.tick(CLIENT_TIMEOUT_MS - 1);
     letGo.shift()?.();
   };
@@ -88,7 +88,7 @@ test("a create's failure keeps its name, even after it has begun", async () => {
   await stop();
 });
 
-test("a wait gives the event or, in time, nothing", async () => {
+test("a wait returns the event or, after its timeout, nothing", async () => {
   const { client, create, driver, stop } = await startHarness();
   const id = await create();
   assert.is(await client.waitEvent(id, 20), undefined);
@@ -124,7 +124,7 @@ test("a signal ends a wait at once, here and in the daemon", async () => {
   await stop();
 });
 
-test("following gives every event, ends with the snapshot, and can be left", async () => {
+test("following returns every event, ends with the snapshot, and can be left", async () => {
   const { client, create, driver, stop } = await startHarness();
   const id = await create();
   const { events } = driver.snapshots.get(id)!;
@@ -165,7 +165,7 @@ test("a stream continues with the next daemon, after the last event that has arr
     seen.push(sequence);
     if (sequence === 3) {
       await daemon.server.close();
-      // This one comes while nobody serves.
+      // This one comes while no daemon serves.
       snapshot.events.push(noSpace);
       next = await startFakeDaemon(socketPath, driver);
     }

@@ -1,7 +1,7 @@
 import { errnoName } from "./errno.js";
 
 export interface BlksnapErrorOptions {
-  /** The kernel's number, of either sign; 0 or nothing where it gave none. */
+  /** The kernel's number, of either sign; 0 or absent if there is none. */
   readonly errno?: number | undefined;
   /** One line that says what to do. */
   readonly hint?: string | undefined;
@@ -9,18 +9,18 @@ export interface BlksnapErrorOptions {
 }
 
 /**
- * What every package of the project throws: its own class on top of this one, with codes of its own.
+ * Base class of all errors of the project: each package throws its own class, with its own codes.
  *
  * ```
  *   BlksnapError ◀─ UringError, UblkError, EngineError, DiffStorageError, JournalError, ...
  * ```
  */
 export abstract class BlksnapError<Code extends string = string> extends Error {
-  /** Stable: what programs compare. */
+  /** Stable: for programs to compare. */
   readonly code: Code;
-  /** Positive; 0 where the kernel has none. */
+  /** Positive; 0 if the kernel gave none. */
   readonly errno: number;
-  /** What to do, where that is more than the message says. */
+  /** What to do, if the message does not say it. */
   readonly hint: string | undefined;
 
   /** @param message what happened to which object; for people, without a full stop at the end */

@@ -1,7 +1,7 @@
-/** Describes errors that other code has thrown: Node, a callback. */
+/** Describes errors that other code has thrown, such as Node or a callback. */
 import { errnoName, errnoNumber } from "./errno.js";
 
-/** Name of the errno that an error carries, such as "ENOSPC"; "EIO" when it carries none. */
+/** Name of the errno that an error carries, such as "ENOSPC"; "EIO" if it carries none. */
 export function errnoNameOf(error: unknown): string {
   const { code, errno } = (error ?? {}) as { code?: unknown; errno?: unknown };
   if (typeof errno === "number" && errno !== 0) {
@@ -17,7 +17,7 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** Text of a failed system call with the errno's name before it, once. */
+/** Text of a failed system call, preceded by the errno's name once. */
 export function describeFailure(error: unknown): string {
   const name = errnoNameOf(error);
   let text = messageOf(error);

@@ -1,4 +1,4 @@
-/** Numbers of the kernel's errnos that the packages compare with, as constants: the hot path looks up no name. */
+/** The kernel's errno numbers as constants, for packages that compare them without a lookup on the hot path. */
 export const EPERM = 1;
 export const ENOENT = 2;
 export const EINTR = 4;

@@ -1,10 +1,10 @@
 /**
- * The kernel's errnos, `include/uapi/asm-generic/errno-base.h` and `errno.h`: one name for each number. Other tables
- * have two names for some numbers (EAGAIN and EWOULDBLOCK, EOPNOTSUPP and ENOTSUP), and lack others (ENOTBLK); a
- * decision by such a name depends on the table it came from.
+ * The kernel's errnos, from `include/uapi/asm-generic/errno-base.h` and `errno.h`: one name for each number. Other
+ * tables have two names for some numbers (EAGAIN and EWOULDBLOCK, EOPNOTSUPP and ENOTSUP), and lack others (ENOTBLK);
+ * a decision by such a name would depend on the table.
  */
 
-/** Names from number 1 on; `-` where the kernel has none. */
+/** Names from number 1 on; `-` for unused numbers. */
 const NAMES: readonly string[] = `
   EPERM ENOENT ESRCH EINTR EIO ENXIO E2BIG ENOEXEC EBADF ECHILD EAGAIN ENOMEM EACCES EFAULT
   ENOTBLK EBUSY EEXIST EXDEV ENODEV ENOTDIR EISDIR EINVAL ENFILE EMFILE ENOTTY ETXTBSY EFBIG
@@ -23,7 +23,7 @@ const NAMES: readonly string[] = `
   .trim()
   .split(/\s+/);
 
-/** Second names, which C programs and Node know. */
+/** Aliases that C programs and Node use. */
 const ALIASES: ReadonlyMap<string, string> = new Map([
   ["EWOULDBLOCK", "EAGAIN"],
   ["ENOTSUP", "EOPNOTSUPP"],
@@ -32,14 +32,14 @@ const ALIASES: ReadonlyMap<string, string> = new Map([
 
 const NUMBERS: ReadonlyMap<string, number> = new Map(NAMES.map((name, index) => [name, index + 1]));
 
-/** The kernel's name of an errno ("EBUSY"), of either sign; numbers that have none read "errno 530". */
+/** The kernel's name of an errno ("EBUSY"), of either sign; "errno 530" for an unknown number. */
 export function errnoName(errno: number): string {
   const number = Math.abs(errno);
   const name = NAMES[number - 1] ?? "-";
   return name === "-" ? `errno ${number}` : name;
 }
 
-/** The number of an errno's name, also of a second one; undefined for what is none. */
+/** The number of an errno's name or alias; undefined for other text. */
 export function errnoNumber(name: string): number | undefined {
   return name === "-" ? undefined : NUMBERS.get(ALIASES.get(name) ?? name);
 }

@@ -40,7 +40,7 @@ test("an error carries its class, code, positive errno with its name, hint and c
   assert.not("cause" in bare);
 });
 
-test("what others have thrown is told by its number, else by its name, else as EIO", () => {
+test("a foreign error is described by its number, else by its name, else as EIO", () => {
   assert.is(errnoNameOf({ errno: -28, code: "EACCES" }), "ENOSPC");
   assert.is(errnoNameOf({ code: "EWOULDBLOCK" }), "EAGAIN");
   assert.is(errnoNameOf({ errno: 530, code: "ENOENT" }), "ENOENT");
@@ -52,7 +52,7 @@ test("what others have thrown is told by its number, else by its name, else as E
   assert.is(describeFailure(error), "ENOENT: stat /x");
 });
 
-test("an errno has its name, from either sign", () => {
+test("an errno of either sign has its name", () => {
   assert.is(errnoName(16), "EBUSY");
   assert.is(errnoName(-2), "ENOENT");
   assert.is(errnoName(530), "errno 530");

@@ -8,7 +8,7 @@ import { FakeDriver } from "./fake-driver.js";
 import { FakeEventLog } from "./fake-event-log.js";
 import { FakeNbd } from "./fake-nbd.js";
 
-/** Above all numbers that Linux gives to processes. */
+/** Greater than any process id of Linux. */
 const NO_PROCESS = 2 ** 22 + 1;
 
 export interface FakeDaemon {
@@ -21,8 +21,8 @@ export interface FakeDaemon {
 
 /**
  * Listens at `socketPath` until `server.close()`. Logs nothing, and never ends by itself.
- * @param driver of a daemon that was here before
- * @param events the log of that one
+ * @param driver of an earlier daemon
+ * @param events the log of that daemon
  */
 export async function startFakeDaemon(
   socketPath: string,

@@ -1,6 +1,6 @@
 /**
- * A fake driver that keeps state only in memory: devices by name, no ublk, no data. With it tests run the control
- * server, the client and the command line without root, and anyone can try them anywhere.
+ * A fake driver that keeps state only in memory: devices by name, no ublk, no data. Tests run the control server, the
+ * client and the command line on it, without root.
  */
 import { randomUUID } from "node:crypto";
 import { once } from "node:events";
@@ -37,28 +37,28 @@ import { type FakeSnapshot, fileSystems, STALL_US, snapshotStatus } from "./fake
 import { FakeTracker } from "./fake-tracker.js";
 
 export class FakeDriver implements DriverControl {
-  /** The devices that exist, with their sizes in bytes. */
+  /** The existing devices, with their sizes in bytes. */
   readonly devices: Map<string, number> = new Map([
     ["/dev/loop0", 64 * 2 ** 20],
     ["/dev/loop1", 32 * 2 ** 20],
   ]);
   readonly snapshots: Map<string, FakeSnapshot> = new Map();
-  /** As whom it shows itself in status. */
+  /** Its identity in status. */
   identity: Pick<StatusResponse["daemon"], "pid" | "version" | "handover"> = {
     pid: process.pid,
     version: "0.1.0",
     handover: null,
   };
-  /** Fronts that it shows as not served yet. */
+  /** Fronts that it reports as waiting. */
   waiting: StatusResponse["waiting"] = [];
   untracked: StatusResponse["untracked"] = [];
-  /** Where it shows that NBD clients are accepted by TCP. */
+  /** The TCP addresses that it reports as open. */
   nbdListeners: StatusResponse["nbd_listeners"] = [];
   /** Persistent trackers that it remembers, and does not serve. */
   readonly remembered: Set<string> = new Set();
-  /** How it stands to its configuration. */
+  /** The state of its configuration. */
   configuration: StatusResponse["daemon"]["configuration"] = { mistakes: [], missing: [] };
-  /** How its stores fill during a create; each step lasts until it is done. */
+  /** How its stores are allocated during a create; each step lasts until it resolves. */
   fillSteps: readonly { readonly allocatedBytes: number; readonly done: Promise<void> }[] = [];
   readonly #trackers = new Map<string, FakeTracker>();
   readonly #startedAt = Date.now();

@@ -1,21 +1,21 @@
-/** A log of the whole daemon that holds what a test puts into it. */
+/** A log of the whole daemon that contains what a test puts into it. */
 import type { DaemonEvent, EventLogControl, EventLogOptions } from "@blksnap/api";
 
 type Stamp = "sequence" | "log" | "wall_time";
 type WithoutStamp<E> = E extends DaemonEvent ? Omit<E, Stamp> : never;
-/** An event as its source knows it. */
+/** An event as its source provides it. */
 export type FakeDaemonEvent = WithoutStamp<DaemonEvent>;
 
 export class FakeEventLog implements EventLogControl {
-  /** Names the log, as a daemon after a reboot has another one. */
+  /** Id of the log; a daemon after a reboot has another one. */
   log = "0badcafe";
-  /** How often a request has made it look. */
+  /** How often a request has triggered it. */
   looks = 0;
   readonly #kept: DaemonEvent[] = [];
   #hasEnded = false;
   readonly #wakers = new Set<() => void>();
 
-  /** How many readers sleep now. */
+  /** How many readers wait now. */
   get sleepers(): number {
     return this.#wakers.size;
   }

@@ -5,7 +5,7 @@ import { ControlError } from "@blksnap/api";
 type WithoutStamp<E> = E extends SnapshotEvent
   ? Omit<E, "sequence" | "time_us" | "wall_time">
   : never;
-/** An event as its source knows it. */
+/** An event as its source provides it. */
 export type FakeEvent = WithoutStamp<SnapshotEvent>;
 
 export class FakeEvents {
@@ -19,7 +19,7 @@ export class FakeEvents {
     this.#id = id;
   }
 
-  /** How many waits and followers sleep now. */
+  /** How many waits and followers wait now. */
   get sleepers(): number {
     return this.#wakers.size;
   }

@@ -1,4 +1,4 @@
-/** Remembers TCP addresses, and listens at none. */
+/** Stores TCP addresses, and listens at none. */
 import {
   ControlError,
   type NbdControl,

@@ -1,4 +1,4 @@
-/** One snapshot of the fake driver, and how it shows itself. */
+/** One snapshot of the fake driver, and its reports. */
 import type { SnapshotCreateOptions, SnapshotStatus } from "@blksnap/api";
 import { storeKindByWord } from "@blksnap/api";
 import type { FakeEvents } from "./fake-events.js";
@@ -15,7 +15,7 @@ export interface FakeSnapshot {
 
 export const STALL_US = 125;
 
-/** The first device has a file system that can be frozen, the second one that can't. */
+/** The first device has a file system that can be frozen, the second one that cannot. */
 export function fileSystems({ members }: FakeSnapshot): SnapshotStatus["file_systems"] {
   return members.slice(0, 2).map(({ front }, index) => ({
     source: front,

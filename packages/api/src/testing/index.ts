@@ -1,2 +1,2 @@
-/** For tests of this API's users. */
+/** For tests of users of this API. */
 export * from "./units.js";

@@ -1,10 +1,10 @@
-/** For tests: whether each number in JSON says its unit. */
+/** For tests: checks that each number in JSON names its unit. */
 
 const UNIT = /_(bytes|bytes_per_s|ms|us)$/;
 
-/** Counts and numbers that have no unit. Whatever has one belongs into its name, not in here. */
+/** Counts and numbers without a unit. A number with a unit has it in its name, and is not listed here. */
 export const WITHOUT_UNIT: readonly string[] = [
-  // How many.
+  // Counts.
   "blocked_writes",
   "blocked_writes_now",
   "block_count",
@@ -27,7 +27,7 @@ export const WITHOUT_UNIT: readonly string[] = [
   "refused_writes",
   "stalls",
   "writes",
-  // Which one.
+  // Identifiers.
   "changes_number",
   "errno",
   "error_code",
@@ -58,7 +58,7 @@ interface Schema {
 
 export interface NumericField {
   readonly name: string;
-  /** Where it is, for the reader of a message. */
+  /** The location, for a message. */
   readonly path: string;
 }
 
@@ -66,7 +66,7 @@ function typesOf({ type = [] }: Schema): readonly string[] {
   return typeof type === "string" ? [type] : type;
 }
 
-/** All fields of a schema that hold numbers. @param name of the field that the schema describes */
+/** All numeric fields of a schema. @param name of the field that the schema describes */
 export function numericFields(schema: object, path: string, name = ""): NumericField[] {
   const { properties = {}, items, anyOf = [] } = schema as Schema;
   const types = typesOf(schema as Schema);
@@ -81,14 +81,14 @@ export function numericFields(schema: object, path: string, name = ""): NumericF
   ];
 }
 
-/** Where a schema has a number without a unit. */
+/** Locations in a schema of numbers without a unit. */
 export function fieldsWithoutUnit(schema: object, path: string, name?: string): string[] {
   return numericFields(schema, path, name)
     .filter((field) => !saysUnit(field.name))
     .map((field) => field.path);
 }
 
-/** Where a document has a number that is not an integer or does not say its unit. */
+/** Locations in a document of numbers that are not integers or do not name their unit. */
 export function numbersWithoutUnit(document: unknown, path: string, name = ""): string[] {
   if (typeof document === "number") {
     return Number.isSafeInteger(document) && saysUnit(name) ? [] : [`${path} = ${document}`];
