@@ -5,7 +5,7 @@ let program;
 try {
   program = createRequire(import.meta.url)("../dist/bundle/main.js");
 } catch (error) {
-  // Such as a native addon that is not built: the stack shows bundled code and helps no reader.
+  // For example a native addon that is not built: the stack shows bundled code, which helps no reader.
   console.error(`blksnapd: ${error.message}`);
   process.exit(1);
 }

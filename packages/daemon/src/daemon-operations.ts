@@ -1,4 +1,4 @@
-/** How the daemon is asked to end: through the control API, by a signal, by its supervisor. */
+/** Ends the daemon: by the control API, by a signal, by its supervisor. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { DaemonControl, DaemonStopResponse, DaemonUpgradeResponse } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
@@ -7,15 +7,15 @@ import type { Logger } from "pino";
 import { OWN_SURROUNDINGS, restartingService } from "./restarter.js";
 import type { SupervisorLink } from "./supervisor-link.js";
 
-/** detach: nothing is left. keep: devices wait for a next daemon. handOver: one is about to start. */
+/** detach: nothing is left. keep: devices wait for the next daemon. handOver: a successor starts now. */
 export type Ending = "detach" | "keep" | "handOver";
 
-/** The part of the driver that is asked here. */
+/** The used part of the driver. */
 export interface Devices {
   devicesInUse(): Promise<readonly DeviceInUse[]>;
   /**
-   * Detaches what users need not let go of: all, or none. Answers, in words, what stays.
-   * @param eachAlone detaches all that can be, whatever stays
+   * Detaches devices that can go while their users continue: all, or none. Returns, in words, what stays.
+   * @param eachAlone detaches each that can be, whatever stays
    */
   leadBack(eachAlone?: boolean): Promise<readonly string[]>;
   status(): Promise<{
@@ -32,17 +32,17 @@ export interface DaemonOperationsOptions {
   /** Leave devices to the next daemon when a signal ends this one. */
   readonly keep: boolean;
   readonly link: SupervisorLink | undefined;
-  /** Whether the system goes down: then a refused end is tried again until nothing is in use. */
+  /** Whether the system shuts down: then a refused end is retried until nothing is in use. */
   readonly isGoingDown?: () => Promise<boolean>;
   /**
-   * Told once, before anything is asked of devices while the system goes down: until nothing is in use, which may take
-   * long to tell, the process has to outlive all others.
+   * Called once during shutdown, before any device is examined: the process has to outlive all others until nothing
+   * is in use, and to find that out may take long.
    */
   readonly onStay?: () => void;
 }
 
 export class DaemonOperations implements DaemonControl {
-  /** How the daemon is to end, once that is decided. */
+  /** Resolves with the way to end, once it is decided. */
   readonly ending: Promise<Ending>;
   readonly #options: DaemonOperationsOptions;
   #decide: (ending: Ending) => void = () => undefined;
@@ -88,7 +88,7 @@ export class DaemonOperations implements DaemonControl {
     return { pid: process.pid, kept };
   }
 
-  /** Never while a device is in use, unless it may be left waiting: its user would lose it. */
+  /** Refused while a device is in use, unless it may be left waiting: its users would lose it. */
   onSignal(signal: NodeJS.Signals): void {
     this.#judge(signal).catch((error: unknown) => {
       const text = `${signal} is not followed: it is unknown whether a device is in use`;
@@ -122,9 +122,8 @@ export class DaemonOperations implements DaemonControl {
   }
 
   /**
-   * Nothing asks again while a system goes down, and file systems may be unmounted after us. If we are killed
-   * before, users of what is attached live would wait for ever. So it is tried until all has left, whatever
-   * fails or hangs meanwhile.
+   * No other request to end follows during shutdown, and file systems may be unmounted after us. If the daemon is
+   * killed before, users of live-attached devices hang. So it retries until all are gone, whatever fails or hangs.
    */
   async #judgeGoingDown(signal: NodeJS.Signals): Promise<void> {
     const { devices, logger } = this.#options;
@@ -147,7 +146,7 @@ export class DaemonOperations implements DaemonControl {
     }
   }
 
-  /** One at a time, which may hang. Answers, in words, what stays. */
+  /** One at a time, because it may hang. Returns, in words, what stays. */
   #leadEachBack(): Promise<readonly string[]> {
     this.#leading ??= this.#options.devices
       .leadBack(true)
@@ -164,7 +163,7 @@ export class DaemonOperations implements DaemonControl {
     return this.#leading;
   }
 
-  /** Leaves the devices to the next daemon, unasked; while the system goes down there will be none. */
+  /** Leaves the devices to the next daemon without asking; during shutdown there will be none. */
   leave(): void {
     if (!this.#isTriedAgain) this.#end("handOver");
   }
@@ -179,7 +178,7 @@ export class DaemonOperations implements DaemonControl {
     return { started_by: "systemd", next_pid: null, next_version: null };
   }
 
-  /** After the answer is on its way. */
+  /** After the response was sent. */
   #end(ending: Ending): void {
     setImmediate(() => this.#decide(ending));
   }

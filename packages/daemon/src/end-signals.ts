@@ -1,6 +1,6 @@
 /**
- * Signals that tell the daemon to end. One that comes while devices are being started is kept until
- * the daemon can judge it: dying in the middle would leave their users waiting.
+ * Signals that end the daemon. A signal during the start of devices is deferred until the daemon can handle it: to
+ * die in the middle would leave their users waiting.
  */
 const NAMES = ["SIGTERM", "SIGINT"] as const;
 
@@ -13,18 +13,18 @@ export class EndSignals {
 
   listen(): void {
     for (const name of NAMES) process.on(name, this.#listener);
-    // The end of a terminal is not a wish to end what serves mounted file systems.
+    // Closing a terminal is no request to end a daemon that serves mounted file systems.
     process.on("SIGHUP", () => undefined);
   }
 
-  /** Every signal from now on, and the one that came before. */
+  /** Every signal from now on, and a deferred one. */
   handle(handler: (signal: NodeJS.Signals) => void): void {
     this.#onSignal = handler;
     if (this.#kept !== undefined) handler(this.#kept);
     this.#kept = undefined;
   }
 
-  /** From now on they end the process at once. */
+  /** From now on signals kill the process. */
   release(): void {
     for (const name of NAMES) process.off(name, this.#listener);
   }

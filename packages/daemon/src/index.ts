@@ -1,2 +1,2 @@
-/** The daemon of blksnap, to be started from other programs. */
+/** The daemon of blksnap, for programs that start it. */
 export { main } from "./main.js";

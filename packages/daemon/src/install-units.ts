@@ -1,8 +1,8 @@
 /**
- * blksnapd --install-units, --uninstall-units: what a package of the distribution brings besides programs, for those that npm
- * has installed. Units start the programs where they are.
+ * blksnapd --install-units, --uninstall-units: installs what a distribution's package contains besides programs, for
+ * programs that npm has installed. Units start the programs in their place.
  *
- * Only files that carry the mark are ever replaced or removed, and nothing is written before all of it is found right.
+ * Only files with the mark are ever replaced or removed, and nothing is written before all checks have passed.
  */
 import { spawnSync } from "node:child_process";
 import {
@@ -28,7 +28,7 @@ import { complain } from "./log.js";
 const MARK = "# Written by blksnapd --install-units";
 const SERVICE = "blksnapd.service";
 const SOCKETS = ["blksnapd.socket", "blksnapd-nbd.socket"];
-/** All others have a process, or are about to; empty is a system without systemctl. */
+/** States in which a service has no process; empty: a system without systemctl. */
 const STOPPED_STATES = ["inactive", "failed", "unknown", ""];
 const HELPER_FOLDER = "/usr/local/lib/blksnap";
 
@@ -36,15 +36,15 @@ const HELPER_FOLDER = "/usr/local/lib/blksnap";
 class UnitsError extends Error {}
 
 export interface UnitsSurroundings {
-  /** Of the package: has the folders systemd, udev and so on. */
+  /** The package's folder, with systemd, udev and so on. */
   readonly packageFolder: string;
-  /** Node, absolute. */
+  /** Absolute path of Node. */
   readonly node: string;
   readonly searchPath: string;
   readonly userId: number;
-  /** As systemctl is-active says; empty where there is no systemctl. */
+  /** Output of systemctl is-active; empty if there is no systemctl. */
   readonly activeState: (unit: string) => string;
-  /** Before each path that is written. */
+  /** Prefix of each path that is written. */
   readonly root?: string;
 }
 
@@ -58,7 +58,7 @@ function requireRoot({ userId }: UnitsSurroundings, option: string): void {
   if (userId !== 0) throw new UnitsError(`${option} writes to /etc and needs root. Try sudo`);
 }
 
-/** Found as a shell does, and where it really is. */
+/** The real path of a program that a shell finds. */
 function findProgram(name: string, searchPath: string): string {
   for (const folder of searchPath.split(delimiter).filter((path) => path.startsWith("/"))) {
     const path = join(folder, name);
@@ -66,7 +66,7 @@ function findProgram(name: string, searchPath: string): string {
       accessSync(path, constants.X_OK);
       return realpathSync(path);
     } catch {
-      // In another folder.
+      // Not in this folder.
     }
   }
   throw new UnitsError(`${name} is not in $PATH, and units call it. Try npm install -g ${name}`);
@@ -78,7 +78,7 @@ function marked(text: string): string {
   return [first, MARK, ...rest].join("\n");
 }
 
-/** Of a condition that all its files are there, which takes one. */
+/** Splits a condition on several files: each line takes one path. */
 function oneEach(condition: string): string {
   return condition.replace(/ (?=\/)/g, "\nConditionPathExists=");
 }
@@ -87,7 +87,7 @@ function isOurs(path: string): boolean {
   return lstatSync(path).isFile() && readFileSync(path, "utf8").split("\n", 2).includes(MARK);
 }
 
-/** Nothing is there; a link that leads nowhere is something. */
+/** Whether nothing exists there; a dangling link counts as existing. */
 function isFree(path: string): boolean {
   return lstatSync(path, { throwIfNoEntry: false }) === undefined;
 }
@@ -101,7 +101,7 @@ class UnitFiles {
     this.#root = surroundings.root ?? "";
   }
 
-  /** @throws UnitsError where a program is missing, or the package has none of the files */
+  /** @throws UnitsError if a program is missing, or the package has none of the files */
   all(): UnitFile[] {
     const { packageFolder, node, searchPath } = this.#surroundings;
     if (!existsSync(join(packageFolder, "systemd", SERVICE))) {
@@ -127,7 +127,7 @@ class UnitFiles {
         (so, [from, to]) => so.replace(new RegExp(`${from}(?=\\s)`, "g"), () => to),
         text,
       );
-    // By this the mounts of programs come before what starts them, and never wait for it.
+    // The generator orders the mounts of these before the units that start them, and lets none of the mounts wait.
     const needed = [
       ...new Set([node, daemon, control, `${HELPER_FOLDER}/boot-front`].map(dirname)),
     ];
@@ -168,7 +168,7 @@ class UnitFiles {
     }));
   }
 
-  /** Those that are there and ours, also of an earlier version. */
+  /** Existing files with the mark, also of an earlier version. */
   installed(): string[] {
     const folders = [
       "etc/systemd/system",
@@ -200,7 +200,7 @@ class UnitFiles {
       );
   }
 
-  /** Fronts and images that are there, served or not. */
+  /** Existing fronts and images, served or not. */
   devices(): string[] {
     return ["fronts", "images"].flatMap((kind) => {
       const folder = `${this.#root}/run/blksnap-udev/${kind}`;
@@ -212,7 +212,7 @@ class UnitFiles {
   }
 }
 
-/** @returns what was written, a line each, and what comes next. @throws UnitsError */
+/** @returns what was written, a line each, and the next steps. @throws UnitsError */
 export function installUnits(surroundings: UnitsSurroundings): string[] {
   requireRoot(surroundings, "--install-units");
   const { root = "" } = surroundings;
@@ -245,7 +245,7 @@ export function installUnits(surroundings: UnitsSurroundings): string[] {
 
 function writeAtOnce(path: string, text: string, mode: number): void {
   mkdirSync(dirname(path), { recursive: true });
-  // Where no other user writes, on the same file system. Neither systemd nor udev looks into it.
+  // On the same file system, in a folder that no other user can write and neither systemd nor udev reads.
   const folder = mkdtempSync(join(dirname(path), ".blksnap-draft-"));
   const draft = join(folder, "draft");
   try {
@@ -273,7 +273,7 @@ function assertUnused(files: UnitFiles, { activeState }: UnitsSurroundings): voi
     const what = `${socket} is there, and starts the daemon`;
     throw new UnitsError(`${what}. Try systemctl stop ${socket} first`);
   }
-  // Nothing would start what their users wait for.
+  // Nothing would start the daemon that their users wait for.
   const devices = files.devices();
   if (devices.length > 0) {
     const what = `${devices.join(", ")} of blksnap is there, and waits for a daemon`;
@@ -281,7 +281,7 @@ function assertUnused(files: UnitFiles, { activeState }: UnitsSurroundings): voi
   }
 }
 
-/** @returns what was removed, a line each, and what comes next. @throws UnitsError */
+/** @returns what was removed, a line each, and the next steps. @throws UnitsError */
 export function uninstallUnits(surroundings: UnitsSurroundings): string[] {
   requireRoot(surroundings, "--uninstall-units");
   const files = new UnitFiles(surroundings);
@@ -293,7 +293,7 @@ export function uninstallUnits(surroundings: UnitsSurroundings): string[] {
   try {
     rmdirSync(`${surroundings.root ?? ""}${HELPER_FOLDER}`);
   } catch {
-    // Somebody else's files are in it, or it was never made.
+    // It contains other files, or was never created.
   }
   return [
     ...installed.map((path) => `removed ${path}`),

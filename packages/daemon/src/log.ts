@@ -1,7 +1,7 @@
 /**
- * Where the daemon's log goes: standard error, a line of JSON for each thing that is said. Where that is systemd's journal,
- * each line has its priority in front, as sd-daemon(3) describes: the journal takes it off, and `journalctl -p err` finds
- * what went wrong. The JSON behind it is the same as elsewhere.
+ * The daemon's log: standard error, one line of JSON per entry. If that is systemd's journal, each line begins with
+ * its priority, as sd-daemon(3) describes: the journal strips it, and `journalctl -p err` finds errors. The JSON
+ * behind it is the same as elsewhere.
  */
 import { fstatSync } from "node:fs";
 import { errnoNameOf } from "@blksnap/errors";
@@ -9,7 +9,7 @@ import { unblockedWriter, type WriteNow } from "@blksnap/uring";
 import { type DestinationStream, type Logger, pino } from "pino";
 
 const STDERR = 2;
-/** sd-daemon(3), by pino's level from which on it holds, the highest first. */
+/** Priorities of sd-daemon(3), by the pino level at which each begins, the highest first. */
 const PRIORITIES: readonly (readonly [level: number, prefix: string])[] = [
   [60, "<2>"],
   [50, "<3>"],
@@ -21,15 +21,15 @@ const ERROR = 50;
 const FATAL = 60;
 
 type Environment = Readonly<Record<string, string | undefined>>;
-/** What pino calls, with the level of the line at hand where metadata are asked for. */
+/** The stream for pino, with the level of the current line if metadata are requested. */
 interface LeveledStream extends DestinationStream {
   readonly [pino.symbols.needsMetadataGsym]: true;
   lastLevel: number;
 }
 
-/** For a line, where the pipe or the socket is full. */
+/** Wait for one line while the pipe or the socket is full. */
 const FULL_WAIT_MS = 100;
-/** For all lines that must not be lost, until the reader takes something: then they are dropped as others. */
+/** Wait for all urgent lines, until the reader takes something; after it they are dropped like others. */
 const URGENT_WAIT_MS = 1000;
 const FULL_PAUSE_MS = 10;
 const WARN = 40;
@@ -40,17 +40,17 @@ function pauseThread(): void {
 }
 
 /**
- * Writes each line at once, so that nothing is lost when the process ends. What cannot be written, as where the disk of the
- * log is full, is dropped, and counted in the next line that can: no daemon ends with its log, nor do its devices wait.
- * Nor do they wait for a reader that has stopped reading, such as journald with its disk hung. What a daemon ends with is
- * urgent: the reader is given time for it, also where it has stood still.
+ * Writes each line at once, so that nothing is lost when the process ends. Lines that cannot be written, as with a
+ * full disk, are dropped and counted in the next line that can: neither the daemon nor its devices depend on the log.
+ * Nor do they wait for a reader that has stopped, such as journald with a hung disk. Urgent lines, such as the last
+ * ones, wait for a bounded time even if the reader has stopped.
  */
 export class LineWriter {
   readonly #write: WriteNow;
   readonly #withPriorities: boolean;
   #lost = 0;
   #why = "";
-  /** A line has no end. */
+  /** The last line is torn: it has no end. */
   #isTorn = false;
   #urgentWaitMs = URGENT_WAIT_MS;
   readonly #pause: () => void;
@@ -65,12 +65,12 @@ export class LineWriter {
     if (!this.#tellLost(isUrgent) || !this.#put(line, level, isUrgent)) this.#lost++;
   }
 
-  /** Nothing comes any more: the number of lines that are missing is told now, or never. */
+  /** No more lines follow: report the number of missing ones now. */
   end(): void {
     this.#tellLost(true);
   }
 
-  /** Answers whether none is untold. */
+  /** Returns whether none is unreported. */
   #tellLost(isUrgent: boolean): boolean {
     if (this.#lost > 0 && !this.#put(this.#lossLine(), WARN, isUrgent)) return false;
     this.#lost = 0;
@@ -82,7 +82,7 @@ export class LineWriter {
     return `${JSON.stringify({ level: WARN, time: Date.now(), lines: this.#lost, msg })}\n`;
   }
 
-  /** Answers whether all of it is written. */
+  /** Returns whether all of it was written. */
   #put(line: string, level: number, isUrgent: boolean): boolean {
     const begin = this.#isTorn ? "\n" : "";
     const bytes = Buffer.from(`${begin}${this.#withPriorities ? prefixOf(level) : ""}${line}`);
@@ -109,7 +109,7 @@ export class LineWriter {
     return true;
   }
 
-  /** Once the reader has stood still, only what is urgent waits for it. */
+  /** Once the reader has stopped, only urgent lines wait for it. */
   #mayPause(isUrgent: boolean): boolean {
     if (!isUrgent) return this.#lost === 0;
     if (this.#urgentWaitMs <= 0) return false;
@@ -118,7 +118,7 @@ export class LineWriter {
   }
 }
 
-/** Whether what is written to `fd` goes to the journal: $JOURNAL_STREAM of systemd.exec(5). */
+/** Whether `fd` is connected to the journal: $JOURNAL_STREAM of systemd.exec(5). */
 export function isJournal(fd: number = STDERR, environment: Environment = process.env): boolean {
   const stream = environment["JOURNAL_STREAM"];
   if (!stream) return false;
@@ -134,7 +134,7 @@ function prefixOf(level: number): string {
   return PRIORITIES.find(([from]) => level >= from)?.[1] ?? DEBUG;
 }
 
-/** One for all: what follows a torn line must know that it is torn. */
+/** Shared, because the writer of the line after a torn one must know that it is torn. */
 let stderrLines: LineWriter | undefined;
 
 function stderrWriter(): LineWriter {
@@ -145,7 +145,7 @@ function stderrWriter(): LineWriter {
   return stderrLines;
 }
 
-/** Before the process ends in a way that tells nobody. */
+/** For a fatal error, before the process ends. */
 export function endLog(): void {
   stderrLines?.end();
 }
@@ -167,7 +167,7 @@ export function stderrLog(level: string): Logger {
   return loggerOf(stderrWriter(), level);
 }
 
-/** For people who start blksnapd: a line, as programs say it, of something that failed. */
+/** Prints a failure to the user who starts blksnapd, in one line, as programs do. */
 export function complain(text: string): void {
   stderrWriter().write(`blksnapd: ${text}\n`, ERROR, true);
 }

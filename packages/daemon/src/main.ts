@@ -1,21 +1,21 @@
-/** blksnapd: makes the process what a daemon's has to be, and only then loads the program. */
+/** blksnapd: prepares the process for a daemon, and only then loads the program. */
 import { startOverAsIoFlusher } from "./start-over.js";
 
 /**
- * Threads for calls on files, where node has 4: each store that stops answering may keep one for as long as
- * that lasts. It counts from when the process starts over, and for processes that it starts.
+ * Threads for file system calls, of which node has 4 by default: each store that stops answering may occupy one
+ * meanwhile. It takes effect when the process executes itself again, and in its children.
  */
 const POOL_THREADS = "16";
-/** With these it is not a daemon, or one that starts daemons. */
+/** With these options it is neither a daemon nor a supervisor. */
 const OTHER_USES = new Set([
   ...["--help", "-h", "--version", "--doctor", "--supervise"],
   ...["--print-config", "--check-config", "--install-units", "--uninstall-units"],
 ]);
 
-/** Ends with the process, with an ExitStatus. */
+/** Resolves at the end of the process, with an ExitStatus. */
 export async function main(args: string[]): Promise<void> {
   process.env["UV_THREADPOOL_SIZE"] ??= POOL_THREADS;
-  // Node reads them at each start, for longer than the rest of its start takes; nothing here speaks TLS.
+  // Node would read certificates at each start, for longer than the rest of its start; nothing here uses TLS.
   delete process.env["NODE_EXTRA_CA_CERTS"];
   const isDaemon = !args.some((arg) => OTHER_USES.has(arg));
   const unprotected = isDaemon ? startOverAsIoFlusher() : undefined;

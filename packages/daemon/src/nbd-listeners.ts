@@ -1,6 +1,6 @@
 /**
- * The TCP addresses that accept NBD clients, besides nbd.sock. What is opened by a command ends with this
- * daemon; what is configured each daemon opens, and tries again as long as it cannot.
+ * The TCP addresses that accept NBD clients, besides nbd.sock. An address that a command opens ends with this daemon.
+ * Configured addresses are opened by each daemon, which retries as long as it cannot.
  *
  * ```
  *   TCP ──▶ TcpListener: a thread with TLS ──▶ pair of sockets ──▶ Reception: the handshake ──▶ reactor
@@ -20,7 +20,7 @@ import { errnoName } from "@blksnap/errors";
 import { isLoopback, NbdError, Reception, TcpListener } from "@blksnap/nbd";
 import type { Logger } from "pino";
 
-/** Another daemon may be about to leave the address, or it may be about to come. */
+/** Another daemon may still be leaving the address. */
 const RETRY_MS = 2_000;
 /** Each has a thread. */
 const LISTENERS_MAX = 8;
@@ -98,7 +98,7 @@ export class NbdListeners implements NbdControl {
     exports.listeners = () => this.list();
   }
 
-  /** Opens what is configured, now or as soon as it can; the daemon serves without it. */
+  /** Opens the configured address, now or by retries; the daemon serves without it. */
   async configure(request: NbdListenerOpenRequest | undefined): Promise<void> {
     if (request === undefined) return;
     const entry: Entry = { request, configured: true, open: undefined, why: null };
@@ -144,7 +144,7 @@ export class NbdListeners implements NbdControl {
     return was;
   }
 
-  /** Ends all of it. */
+  /** Closes all addresses. */
   async end(): Promise<void> {
     this.#closing.abort();
     const open = [...this.#entries.values()].map((entry) => entry.open);
@@ -152,7 +152,7 @@ export class NbdListeners implements NbdControl {
     await Promise.all([this.#retrying, ...open.map(end)]);
   }
 
-  /** @returns whether it is open; why it is not the entry tells */
+  /** @returns whether it is open; if not, the entry has the reason */
   async #tryOpen(entry: Entry): Promise<boolean> {
     const { request } = entry;
     const name = tcpAddressText(request);
@@ -199,7 +199,7 @@ export class NbdListeners implements NbdControl {
     }
   }
 
-  /** Its thread has ended; the daemon serves on. */
+  /** Its thread has ended; the daemon continues. */
   #onEnd(entry: Entry, tcp: TcpListener, error: Error | undefined): void {
     const name = tcpAddressText(entry.request);
     const isMeant = this.#entries.get(name) !== entry || entry.open?.tcp !== tcp;

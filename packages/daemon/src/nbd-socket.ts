@@ -1,6 +1,6 @@
 /**
- * The daemon's NBD socket, `nbd.sock` beside the control socket, for the same users. The devices come first: a
- * daemon that cannot have it serves without, and tries again.
+ * The daemon's NBD socket, `nbd.sock` beside the control socket, for the same users. Devices have priority: a daemon
+ * that cannot open the socket serves without it, and retries.
  */
 import { closeSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -11,14 +11,14 @@ import { Reception } from "@blksnap/nbd";
 import { listenLocal } from "@blksnap/uring";
 import type { Logger } from "pino";
 
-/** Another daemon may be about to leave it. */
+/** Another daemon may still be leaving it. */
 const RETRY_MS = 2_000;
-/** While the socket is made; then its own mode is set. */
+/** While the socket is created; then it gets its final mode. */
 const MODE = 0o600;
 
 export interface NbdSocketOptions {
   readonly socketPath: string;
-  /** A service manager has made it there; undefined: it is this daemon's own. */
+  /** The socket that a service manager has created; undefined: the daemon creates its own. */
   readonly listenFd: number | undefined;
   readonly exports: Driver["nbd"];
   readonly logger: Logger;
@@ -39,7 +39,7 @@ export class NbdSocket {
     this.#options = options;
   }
 
-  /** Serves from now on, or as soon as it can. */
+  /** Serves now, or as soon as it can. */
   static async start(options: NbdSocketOptions): Promise<NbdSocket> {
     const socket = new NbdSocket(options);
     const problem = await socket.#listen();
@@ -51,7 +51,7 @@ export class NbdSocket {
     return socket;
   }
 
-  /** Takes no more connections. Those that there are end with their devices. */
+  /** Accepts no more connections. Existing ones end with their devices. */
   async close(): Promise<void> {
     this.#closing.abort();
     await this.#retrying;
@@ -68,7 +68,7 @@ export class NbdSocket {
     }
   }
 
-  /** @returns why it does not */
+  /** @returns why it cannot serve */
   async #listen(): Promise<unknown> {
     const { exports, listenFd, logger, socketPath } = this.#options;
     try {

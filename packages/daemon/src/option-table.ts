@@ -1,9 +1,9 @@
-/** The options of blksnapd, from the table of settings. Parsing, help and README follow. */
+/** The options of blksnapd, from the table of settings; source of parsing, help and README. */
 import { DAEMON_SETTINGS, PARAMETERS, SETTINGS, type Setting } from "@blksnap/api";
 
 const SOCKETS: readonly Setting[] = [DAEMON_SETTINGS.socket, DAEMON_SETTINGS.metricsSocket];
 
-/** All, in the order of the help. */
+/** All options, in the order of the help. */
 export const OPTIONS: readonly Setting[] = [
   ...SOCKETS,
   ...Object.values(SETTINGS),
@@ -26,7 +26,7 @@ export function usageOf({ option, type }: Setting): string {
   return type === "flag" ? `--${option}` : `--${option} ${PLACEHOLDERS[type]}`;
 }
 
-/** As help shows it; "" for none. */
+/** The default in the form of the help; "" if there is none. */
 export function defaultOf(setting: Setting): string {
   if (setting.type === "flag") return "";
   return setting.defaultText ?? String(setting.default ?? "");

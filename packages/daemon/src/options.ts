@@ -1,4 +1,4 @@
-/** Reads the command line of blksnapd by the table of its options, and makes options of the driver of it. */
+/** Parses the command line of blksnapd by the table of its options, and derives options of the driver. */
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import {
@@ -23,7 +23,7 @@ import { addressProblem, choiceProblem, levelProblem, numberProblem } from "./se
 type OwnOption = (typeof DAEMON_SETTINGS)[keyof typeof DAEMON_SETTINGS];
 type Given = Readonly<Record<string, string | boolean | undefined>>;
 
-/** What was given, by option; the daemon's own by name. */
+/** The given values by option; the daemon's own by name. */
 export type Values = Given & {
   readonly [Own in OwnOption as Own["option"]]?: Own["type"] extends "flag" ? boolean : string;
 };
@@ -51,7 +51,7 @@ export function parseOptions(args: string[]): Values {
   return values;
 }
 
-/** How many daemons a supervisor keeps ready. @throws Error with what is wrong about it */
+/** How many daemons a supervisor keeps ready. @throws Error that says what is wrong about it */
 export function standbysOf(values: Values): number {
   return numberOf(values, DAEMON_SETTINGS.standbys) ?? DAEMON_SETTINGS.standbys.default;
 }
@@ -96,7 +96,7 @@ function choiceOf(values: Values, setting: ChoiceSetting): string | undefined {
   return value as string | undefined;
 }
 
-/** Where NBD clients are received besides nbd.sock. @throws Error with what is wrong about it */
+/** The TCP address for NBD clients besides nbd.sock. @throws Error that says what is wrong about it */
 export function nbdListenerOf(values: Values): NbdListenerOpenRequest | undefined {
   const { nbdListen, nbdCertificates, nbdAnyClient, nbdWritable, nbdInsecure } = DAEMON_SETTINGS;
   const text = values[nbdListen.option];
@@ -135,7 +135,7 @@ function givenValue(setting: SettingTable[string], values: Values) {
   }
 }
 
-/** What is given of a table's settings. @throws Error with what is wrong about it */
+/** The given settings of a table. @throws Error that says what is wrong about them */
 function settingsIn<Table extends SettingTable>(table: Table, values: Values) {
   const given: Record<string, string | number | boolean> = {};
   for (const [name, setting] of Object.entries(table)) {
@@ -154,7 +154,7 @@ export function driverOptions(values: Values, logger: Logger): DriverOptions {
   };
 }
 
-/** @throws Error for a level that does not exist */
+/** @throws Error for an unknown level */
 export function makeLogger(values: Values): Logger {
   const { option, default: usual } = DAEMON_SETTINGS.logLevel;
   const level = values[option] ?? usual;

@@ -7,7 +7,7 @@ export function overlay(driver: DriverControl, own: Partial<DriverControl>): Dri
       const replaced: unknown = Reflect.get(own, name);
       if (replaced !== undefined) return replaced;
       const value: unknown = Reflect.get(target, name);
-      // Its private parts are its own, not this proxy's.
+      // Private members need the original as receiver, not this proxy.
       return typeof value === "function" ? value.bind(target) : value;
     },
   });

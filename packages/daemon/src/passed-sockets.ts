@@ -1,6 +1,7 @@
 /**
- * The sockets that a service manager has made (sd_listen_fds(3)), as blksnapd.socket and blksnapd-nbd.socket say. They
- * outlive daemons: clients that come while none serves wait for the next one, which the first of them has started.
+ * The sockets that a service manager has created (sd_listen_fds(3)), as in blksnapd.socket and blksnapd-nbd.socket.
+ * They outlive daemons: the first client has a daemon started, and clients that connect while none serves wait for
+ * the next one.
  *
  * ```
  *   systemd ── fds 3… ──▶ supervisor ── fds 3… ──▶ daemons    LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID; BLKSNAP_LISTEN_FD…
@@ -10,14 +11,14 @@ import { fstatSync } from "node:fs";
 import { listeningSocket } from "@blksnap/uring";
 import type { Logger } from "pino";
 
-/** Where passed descriptors begin: SD_LISTEN_FDS_START. */
+/** The first passed descriptor: SD_LISTEN_FDS_START. */
 const PASSED_FD = 3;
-/** More than any unit of ours has; each costs a duplicate in each daemon. */
+/** More than our units have; each costs a duplicate in each daemon. */
 const PASSED_MAX = 16;
-/** Processes that a supervisor starts have other ids than LISTEN_PID names. */
+/** In place of LISTEN_PID: processes that a supervisor starts have other ids. */
 const FROM_SUPERVISOR = { count: "BLKSNAP_LISTEN_FDS", names: "BLKSNAP_LISTEN_FDNAMES" };
 const FROM_MANAGER = { count: "LISTEN_FDS", names: "LISTEN_FDNAMES" };
-/** The control socket has the name of its unit, or whatever an administrator's own unit gives it. */
+/** The control socket is named by its unit, or by whatever an administrator's unit sets. */
 const NBD_NAME = "nbd";
 
 type Environment = Record<string, string | undefined>;
@@ -28,14 +29,14 @@ export interface PassedSocket {
   readonly name: string;
 }
 
-/** What a passed socket is for. */
+/** The use of a passed socket. */
 export type SocketUse = "control" | "nbd";
 
 function useOf({ name }: PassedSocket): SocketUse {
   return name === NBD_NAME ? "nbd" : "control";
 }
 
-/** The descriptors from PASSED_FD on that are meant for this process. */
+/** The descriptors from PASSED_FD on that are for this process. */
 export function passedSockets(environment: Readonly<Environment>, pid: number): PassedSocket[] {
   const isOurs = environment["LISTEN_PID"] === String(pid);
   const from = isOurs ? FROM_MANAGER : FROM_SUPERVISOR;
@@ -48,7 +49,7 @@ export function passedSockets(environment: Readonly<Environment>, pid: number): 
   }));
 }
 
-/** Takes the variables out of the environment: they are not meant for processes that this one starts. */
+/** Removes the variables from the environment: they are not for child processes. */
 export function takePassedSockets(environment: Environment, pid: number): PassedSocket[] {
   const passed = passedSockets(environment, pid);
   for (const { count, names } of [FROM_MANAGER, FROM_SUPERVISOR]) {
@@ -69,15 +70,15 @@ function isOpen(fd: number): boolean {
 }
 
 /**
- * Those that a supervisor can pass on. The control socket comes first: where a daemon of an earlier version looks for
- * it.
+ * Descriptors that a supervisor can pass on. The control socket comes first, where a daemon of an earlier version
+ * expects it.
  */
 export function passableSockets(passed: readonly PassedSocket[]): PassedSocket[] {
   const open = passed.filter(({ fd }) => isOpen(fd));
   return open.sort((one, other) => useOf(one).localeCompare(useOf(other)));
 }
 
-/** For a process that gets the descriptors, in their order, as its own from PASSED_FD on. */
+/** For a process that receives the descriptors, in their order, from PASSED_FD on. */
 export function withPassedSockets(
   environment: Readonly<Environment>,
   passed: readonly PassedSocket[],
@@ -89,7 +90,7 @@ export function withPassedSockets(
   };
 }
 
-/** Why it cannot be used there; undefined if it can. */
+/** Why it cannot be used for this; undefined if it can. */
 function problemOf(fd: number, path: string): string | undefined {
   try {
     const found = listeningSocket(fd);
@@ -106,8 +107,8 @@ const WANTED: Readonly<Record<SocketUse, string>> = {
 };
 
 /**
- * The descriptors to be served on; none for a socket that the daemon makes itself. What cannot be used is told: nothing
- * would be gained by ending, because devices need the daemon.
+ * The descriptors to serve on; none for a socket that the daemon creates itself. Unusable ones are logged:
+ * ending would gain nothing, because devices need the daemon.
  * @param paths where each has to listen
  */
 export function usableSockets(

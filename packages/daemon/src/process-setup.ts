@@ -1,4 +1,4 @@
-/** What a process in the data path of mounted file systems needs from the kernel. */
+/** Prepares a process that is in the data path of mounted file systems. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { errnoName } from "@blksnap/errors";
 import { becomeIoFlusher, lockMemory, prctl } from "@blksnap/uring";
@@ -6,13 +6,13 @@ import type { Logger } from "pino";
 
 /** `include/uapi/linux/prctl.h` */
 const PR_SET_DUMPABLE = 4;
-/** The kernel's out-of-memory killer passes over a process with this score. */
+/** The kernel's out-of-memory killer skips a process with this score. */
 const OOM_SCORE_NEVER = "-1000";
 
 /**
- * Keeps the program's own pages (node, its libraries, the addon) in memory: one that was dropped is
- * read again from its file, which may lie on a device of ours. The JavaScript heap cannot be locked;
- * it must be kept from swap by the service manager. Answers a problem, or undefined.
+ * Locks the program's pages (node, its libraries, the addon) in memory: a dropped page is read again from its file,
+ * which may be on a device of this daemon. The JavaScript heap cannot be locked; the service manager must keep it
+ * from swap. Returns the problem, or undefined.
  */
 function lockProgram(): string | undefined {
   for (const line of readFileSync("/proc/self/maps", "utf8").split("\n")) {
@@ -25,7 +25,7 @@ function lockProgram(): string | undefined {
   return undefined;
 }
 
-/** Keeps the out-of-memory killer away, from children too. Answers a problem, or undefined. */
+/** Exempts the process and its children from the out-of-memory killer. Returns the problem, or undefined. */
 export function stayAlive(): string | undefined {
   try {
     writeFileSync("/proc/self/oom_score_adj", OOM_SCORE_NEVER);
@@ -36,8 +36,8 @@ export function stayAlive(): string | undefined {
 }
 
 /**
- * No memory dump after a crash: a process that dumps has not ended, so its devices wait for the dump,
- * and the dump may be written to a file system on one of them. Answers a problem, or undefined.
+ * Disables core dumps: the process ends only after its dump, so its devices would wait, and the dump may be written
+ * to a file system on one of them. Returns the problem, or undefined.
  */
 function dieWithoutDump(): string | undefined {
   const status = prctl(PR_SET_DUMPABLE, 0);
@@ -45,13 +45,13 @@ function dieWithoutDump(): string | undefined {
 }
 
 /**
- * Does all that for the daemon; it serves without it too, but says what is missing.
- * @param isOptional no file system of this machine need lie on what it serves: what a user may not do is not a matter
+ * Applies all of this to the daemon, which serves without it, too, but logs what is missing.
+ * @param isOptional no file system of this machine depends on the daemon: a lack of rights is not logged
  */
 export function prepareProcess(logger: Logger, isOptional = false): void {
   const isUser = process.geteuid?.() !== 0;
   const problems = [becomeIoFlusher(), lockProgram(), stayAlive()];
-  // What a user's process has open would be closed to itself, too, below /proc/self.
+  // Otherwise the process could not open its own descriptors below /proc/self.
   if (!(isOptional && isUser)) problems.push(dieWithoutDump());
   for (const problem of problems) {
     if (problem === undefined) continue;
@@ -61,9 +61,9 @@ export function prepareProcess(logger: Logger, isOptional = false): void {
 }
 
 /**
- * The last act of systemd, systemd-shutdown, kills all processes before it unmounts what is still mounted; one whose
- * name begins so lives on. To be called when fronts are still in use then: without a server they would
- * never be unmounted, and what was written to them last would be lost.
+ * The last step of a shutdown, systemd-shutdown, kills all processes before it unmounts what is still mounted, except
+ * those with such a name. Call this if fronts are still in use then: without a server they could never be unmounted,
+ * and the last writes to them would be lost.
  */
 export function surviveFinalKill(): void {
   process.title = "@blksnapd";

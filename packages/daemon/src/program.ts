@@ -1,4 +1,4 @@
-/** What blksnapd is started for: a daemon, its supervisor, the doctor, a look at its settings. */
+/** Selects what blksnapd does: daemon, supervisor, doctor, or a report of its settings. */
 
 import type { DriverOptions } from "@blksnap/driver";
 import { DAEMON_VERSION } from "@blksnap/driver/version";
@@ -28,7 +28,7 @@ import type { ToSupervisor } from "./supervisor-link.js";
 import { usage } from "./usage.js";
 import { withUserPaths } from "./user-paths.js";
 
-/** All that the command line and the configuration say, found right. */
+/** The validated command line and configuration. */
 interface Start {
   readonly inForce: InForce;
   readonly logger: Logger;
@@ -37,8 +37,8 @@ interface Start {
 }
 
 /**
- * Ends with the process, with an ExitStatus.
- * @param unprotected why not all threads of the process are I/O flushers, where that is known
+ * Resolves at the end of the process, with an ExitStatus.
+ * @param unprotected why some threads of the process are no I/O flushers, if known
  */
 export async function run(args: string[], unprotected?: string): Promise<void> {
   let given: Values;
@@ -58,7 +58,7 @@ export async function run(args: string[], unprotected?: string): Promise<void> {
   else await act(start, args, unprotected);
 }
 
-/** What needs no settings. */
+/** Modes that need no settings. */
 async function isOnlyTold(given: Values): Promise<boolean> {
   if (given.help === true) process.stdout.write(usage());
   else if (given.version === true) console.log(DAEMON_VERSION);
@@ -75,8 +75,8 @@ async function isOnlyTold(given: Values): Promise<boolean> {
 }
 
 /**
- * Undefined where the configuration is wrong, which is said.
- * @throws Error with what is wrong about the command line
+ * Undefined if the configuration is invalid, which it prints.
+ * @throws Error that says what is wrong about the command line
  */
 function startOf(given: Values): Start | undefined {
   const inForce = inForceOf(given);
@@ -108,7 +108,7 @@ function inForceOf(given: Values): InForce | undefined {
   return undefined;
 }
 
-/** A daemon that is made ready leaves the telling to its supervisor, which tries again and again. */
+/** A standby leaves the report to its supervisor, which starts one again and again. */
 function refuse({ standby }: Values, mistakes: readonly string[]): void {
   if (standby === true && process.send !== undefined) {
     const message: ToSupervisor = { type: "refused", why: mistakes.join(" ") };
@@ -134,7 +134,8 @@ async function act(start: Start, args: string[], unprotected: string | undefined
     return;
   }
   if (values.supervise === true) {
-    // Daemons inherit the mark, so that none starts over for it: after a crash users wait for a start. Nor may
+    // Daemons inherit the mark, so that none executes itself again for it: after a crash users wait for a start. Nor
+    // may the process that starts them wait for their devices.
     // who starts them wait for their devices.
     becomeIoFlusher();
     const manager = new ServiceManager({ environment: process.env, pid: process.pid, logger });
@@ -144,7 +145,7 @@ async function act(start: Start, args: string[], unprotected: string | undefined
   const problem = unprotected ?? startOverAsIoFlusher();
   if (problem !== undefined) logger.warn({ problem }, "not all threads are protected");
   prepareProcess(logger, options.frontend === "nbd");
-  // A supervisor, which lives beside two daemons, loads nothing of the driver.
+  // A supervisor loads nothing of the driver, because it lives beside two daemons.
   const { serve } = await import("./serve.js");
   await serve(values, options, logger, inForce);
 }

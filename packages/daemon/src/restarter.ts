@@ -1,4 +1,4 @@
-/** What starts the next daemon when this one leaves: for a daemon without a supervisor. */
+/** Finds what starts the next daemon when this one leaves without a supervisor. */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { ControlError } from "@blksnap/api";
@@ -34,11 +34,11 @@ export const OWN_SURROUNDINGS: ServiceSurroundings = {
 };
 
 /**
- * The systemd service whose main process this is, provided that it is started again when it leaves.
- * @throws ControlError UPGRADE_UNATTENDED: nothing would start the next daemon, and why
+ * The systemd service whose main process this is, if systemd restarts it when it leaves.
+ * @throws ControlError UPGRADE_UNATTENDED if nothing would start the next daemon, with the reason
  */
 export async function restartingService(given: ServiceSurroundings): Promise<string> {
-  // Others in a service's session inherit INVOCATION_ID; this names the process that is meant.
+  // Other processes of a service inherit INVOCATION_ID; this variable names the main process.
   if (given.environment["SYSTEMD_EXEC_PID"] !== String(given.pid)) {
     throw unattended("blksnapd was started without --supervise, and not by systemd");
   }

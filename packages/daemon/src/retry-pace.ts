@@ -1,4 +1,4 @@
-/** How soon something that fails is tried again, and when there is something new to say of it. */
+/** The pace of retries, and when their reason is worth reporting. */
 export class RetryPace {
   readonly #leastMs: number;
   readonly #mostMs: number;
@@ -11,7 +11,7 @@ export class RetryPace {
     this.#nextMs = leastMs;
   }
 
-  /** Each time in a row it is to wait for twice as long. Answers how long, and whether the reason is another. */
+  /** Each failure in a row doubles the wait. Returns the wait, and whether the reason is new. */
   failed(why: string): { readonly delayMs: number; readonly isNews: boolean } {
     const delayMs = this.#nextMs;
     const isNews = why !== this.#said;

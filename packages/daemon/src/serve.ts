@@ -1,4 +1,4 @@
-/** A daemon from its start to its end: the driver, its control API, and how it is told to end. */
+/** A daemon from its start to its end: the driver, its control API, and its ending. */
 import { join } from "node:path";
 import { ControlError, ERRORS } from "@blksnap/api";
 import type { ControlServer, ControlServerOptions } from "@blksnap/api-server";
@@ -35,12 +35,12 @@ import { surviveFinalKill } from "./process-setup.js";
 import { ServiceManager } from "./service-manager.js";
 import { SupervisorLink } from "./supervisor-link.js";
 
-/** How long operations of clients may still run when devices are left to the next daemon. */
+/** Grace for operations of clients when devices are left to the next daemon. */
 const LEAVE_GRACE_MS = 120_000;
-/** A daemon whose supervisor died may still be leaving. */
+/** A daemon whose supervisor has died may still be leaving. */
 const TAKE_OVER_TIMEOUT_MS = 5_000;
 
-/** Serves until it is told to end. */
+/** Serves until it has to end. */
 export async function serve(
   values: Values,
   options: DriverOptions,
@@ -50,7 +50,7 @@ export async function serve(
   const isSupervised = values.supervised === true || values.standby === true;
   const link = isSupervised ? new SupervisorLink() : undefined;
   const signals = new EndSignals();
-  // A supervisor speaks for its daemons.
+  // The supervisor notifies systemd for its daemons.
   const manager = isSupervised
     ? undefined
     : new ServiceManager({ environment: process.env, pid: process.pid, logger });
@@ -79,7 +79,7 @@ export async function serve(
         link?.stays();
       },
     });
-    // First: who finds the daemon serving finds its exports, too.
+    // First, so that a client that finds the daemon serving finds its exports, too.
     const nbd = await NbdSocket.start({ ...passed.nbd, exports: driver.nbd, logger });
     const listeners = new NbdListeners(driver.nbd, logger);
     await listeners.configure(nbdListenerOf(values));
@@ -92,7 +92,7 @@ export async function serve(
     const own = { daemon: operations, nbd: listeners };
     const controls = { control, ...own, ...(events && { events }), ...passed.control };
     const server = await startServer(values, driver, controls, logger).catch(async (error) => {
-      // It may be about to claim its socket again, and would leave half of that.
+      // A retry of either that is under way must not be cut off half way.
       await Promise.all([nbd.close(), listeners.end()]);
       throw error;
     });
@@ -118,12 +118,12 @@ export async function serve(
   } catch (error) {
     const hint = error instanceof ControlError ? `. ${error.hint ?? ERRORS[error.code].hint}` : "";
     complain(`${(error as Error).message}${hint}`);
-    // Devices that are in use wait for the next daemon; this one cannot be reached.
+    // Devices in use wait for the next daemon, because this one cannot be reached.
     endAtOnce(ExitStatus.FAILED);
   }
 }
 
-/** What the service manager has made; the daemon makes the rest itself. */
+/** The sockets of the service manager; the daemon creates missing ones. */
 function passedTo(values: Values, logger: Logger) {
   const path = socketPathOf(values);
   const paths = { control: path, nbd: nbdSocketPath(path) };
@@ -143,7 +143,7 @@ async function startDriver(
 ): Promise<Driver> {
   const options: DriverOptions = {
     ...given,
-    // Its devices wait for a server; only a new process can be one.
+    // Its devices wait for a server, which only a new process can be.
     reactorLostStatus: ExitStatus.REACTOR_LOST,
     onReactorLost: () => endAtOnce(ExitStatus.REACTOR_LOST),
     ...(link === undefined ? {} : { takeOverTimeoutMs: TAKE_OVER_TIMEOUT_MS }),
@@ -152,7 +152,7 @@ async function startDriver(
     signals.listen();
     return await Driver.start(options);
   }
-  // Devices first: after a crash their users wait. So a standby loads the control API beforehand.
+  // Devices first, because after a crash their users wait. So a standby loads the control API beforehand.
   await import("@blksnap/api-server");
   link.onLost(() => process.exit(ExitStatus.ENDED));
   const untilTurn = async () => {
@@ -185,7 +185,7 @@ async function startServer(
     return server;
   } catch (error) {
     const inUse = await driver.devicesInUse();
-    // Nobody has asked for an end: what is away stays the next daemon's.
+    // No end was requested: detached devices stay the next daemon's to resume.
     if (inUse.length === 0) await driver.stop(false, undefined, true);
     throw error;
   }
@@ -205,7 +205,7 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
     const closing = parts.stopsLast && (await isEndOfBoot());
     await server.close();
     events?.ending();
-    // While the state directory is still this daemon's.
+    // While this daemon still owns the state directory.
     const left = await driver.stop(closing, () => events?.close(false));
     if (left.length > 0) events?.close(true);
     if (left.length === 0) {
@@ -224,7 +224,7 @@ async function end(ending: Ending, parts: Parts): Promise<void> {
   endAtOnce(ending === "handOver" ? ExitStatus.HANDED_OVER : ExitStatus.ENDED);
 }
 
-/** Under systemd the supervisor is started again, and brings a daemon that continues. */
+/** Under systemd the supervisor is restarted, and starts a daemon that continues. */
 function onSupervisorLost(operations: DaemonOperations, logger: Logger): void {
   if (process.env["INVOCATION_ID"] === undefined) {
     logger.error("the supervisor has died: no daemon resumes after this one");

@@ -1,13 +1,13 @@
 /**
- * What systemd is told about the service, by the protocol of sd_notify(3): a datagram of lines to the socket
- * that the environment names. Without one nothing is told.
+ * Messages to systemd, by the protocol of sd_notify(3): a datagram of lines to the socket that the environment names.
+ * Without one, nothing is sent.
  *
- * The main process speaks, under --supervise the supervisor. It pings for itself alone: killed for its silence it
- * costs one hand-over, and holds no device. A daemon that it keeps running is watched by what needs it, not
- * by a clock: a kill would not free a thread that waits in the kernel.
+ * The main process sends them: under --supervise the supervisor. Its watchdog pings stand for itself alone: a kill
+ * for its silence costs one handover, because it holds no device. A daemon is not watched by a clock: a kill would
+ * not free a thread that waits in the kernel.
  *
- * The datagram is sent by the addon. A process of systemd-notify(1) for each ping would be a fork that needs memory
- * when that is short, and its message would be one of another process (NotifyAccess=).
+ * The addon sends the datagram. A systemd-notify(1) for each ping would need memory for a fork when memory is short,
+ * and its message would come from another process (NotifyAccess=).
  */
 import { errnoName } from "@blksnap/errors";
 import { sendDatagram } from "@blksnap/uring";
@@ -30,7 +30,7 @@ export class ServiceManager {
   readonly #send: (path: string, text: string) => number;
   readonly #watchdog: NodeJS.Timeout | undefined;
 
-  /** Takes the variables out of the environment: they are not meant for processes that this one starts. */
+  /** Removes the variables from the environment: they are not for child processes. */
   constructor({ environment, pid, logger, send = sendDatagram }: ServiceSurroundings) {
     this.#path = environment["NOTIFY_SOCKET"] || undefined;
     this.#logger = logger;
@@ -44,7 +44,7 @@ export class ServiceManager {
     this.#watchdog.unref();
   }
 
-  /** All that the service is for is there, or has been waited for in vain. */
+  /** The service is ready: its devices are attached, or their wait has ended. */
   ready(status: string): void {
     this.#tell(`READY=1\nSTATUS=${status}`);
   }

@@ -1,4 +1,4 @@
-/** What values a setting takes, whether they come as words of a command line or from a file. */
+/** Validates values of settings, from a command line or a file. */
 import {
   type ChoiceSetting,
   type NumberSetting,
@@ -7,7 +7,7 @@ import {
 } from "@blksnap/api";
 import { pino } from "pino";
 
-/** As much of a mistyped value as a message repeats. */
+/** Longest part of a mistyped value in a message. */
 const QUOTED_MAX = 64;
 
 function quoted(value: unknown): string {
@@ -15,7 +15,7 @@ function quoted(value: unknown): string {
   return `'${text.slice(0, QUOTED_MAX)}'`;
 }
 
-/** What is wrong with a number; `typed` is how it was given. */
+/** The problem of a number; `typed` is its text. */
 export function numberProblem(
   setting: NumberSetting,
   value: number,
@@ -42,7 +42,7 @@ export function addressProblem(value: unknown): string | undefined {
   return `${quoted(value)} is not an address such as 192.0.2.1:10809 or [2001:db8::1]:10809`;
 }
 
-/** What is wrong with a value of any type. */
+/** The problem of a value of any type. */
 export function settingProblem(setting: Setting, value: unknown): string | undefined {
   switch (setting.type) {
     case "flag":

@@ -1,11 +1,11 @@
-/** All threads of the process as I/O flushers. */
+/** Marks all threads of the process as I/O flushers. */
 import { becomeIoFlusher, isIoFlusher, replaceProcess } from "@blksnap/uring";
 import { passedSockets } from "./passed-sockets.js";
 
 /**
- * Node has threads of its own before any script runs. So a process that is not an I/O flusher yet marks
- * itself and starts over as the same process: the mark outlives execve(2), and all threads get it.
- * Answers a problem, or undefined where there was nothing to do.
+ * Node starts threads before any script runs. So an unmarked process marks itself and executes itself again as the
+ * same process: the mark survives execve(2), and all new threads get it. Returns the problem, or undefined if there
+ * was nothing to do.
  */
 export function startOverAsIoFlusher(): string | undefined {
   if (isIoFlusher() !== false || becomeIoFlusher() !== undefined) return undefined;
@@ -13,7 +13,7 @@ export function startOverAsIoFlusher(): string | undefined {
     const words = [...process.execArgv, ...process.argv.slice(1)];
     return replaceProcess(process.execPath, words, passedSockets(process.env, process.pid).length);
   } catch (error) {
-    // The program was replaced by another version, for one: the running one is good all the same.
+    // For example, another version has replaced the program; the running one still works.
     return `the threads that node has started are not I/O flushers: ${(error as Error).message}`;
   }
 }

@@ -30,13 +30,13 @@ export type ToSupervisor =
   | { readonly type: "stays" }
   | { readonly type: "prepare" };
 
-/** The daemon that continues in this one's place. */
+/** The daemon that replaces this one. */
 export interface Successor {
   readonly pid: number;
   readonly version: string;
 }
 
-/** Longer than the supervisor takes itself to give a fresh daemon up. */
+/** Longer than the supervisor's own limit for a fresh daemon. */
 const PREPARE_TIMEOUT_MS = 150_000;
 const LOST: ToDaemon = { type: "unprepared", problem: "the supervisor has ended" };
 const SILENT: ToDaemon = { type: "unprepared", problem: "the supervisor does not answer" };
@@ -62,7 +62,7 @@ export class SupervisorLink {
     return process.connected;
   }
 
-  /** Says that everything is loaded, and waits for the word to continue. */
+  /** Reports that everything is loaded, and waits for the message to continue. */
   untilTurn(): Promise<void> {
     return new Promise((resolve) => {
       this.#onTurn = resolve;
@@ -84,8 +84,8 @@ export class SupervisorLink {
   }
 
   /**
-   * Has a daemon started from the program as it is on disk now.
-   * @throws ControlError UPGRADE_FAILED when that one does not get ready
+   * Makes the supervisor start a daemon from the program that is on disk now.
+   * @throws ControlError UPGRADE_FAILED if that one does not become ready
    */
   async prepareSuccessor(): Promise<Successor> {
     let timer: NodeJS.Timeout | undefined;
@@ -101,27 +101,27 @@ export class SupervisorLink {
     throw new ControlError("UPGRADE_FAILED", `the new daemon does not get ready: ${problem}`);
   }
 
-  /** Told of each wish that the daemon ends, also of one that came before. */
+  /** Called for each request that the daemon ends, also an earlier one. */
   onEnd(handler: (signal: NodeJS.Signals) => void): void {
     this.#onEnd = handler;
     if (this.#keptEnd !== undefined) handler(this.#keptEnd);
     this.#keptEnd = undefined;
   }
 
-  /** Told when the supervisor has gone. */
+  /** Called when the supervisor is gone. */
   onLost(handler: () => void): void {
     this.#onLost = handler;
     if (!process.connected) handler();
   }
 
-  /** The channel keeps the process alive no longer. */
+  /** From now on the channel does not keep the process alive. */
   close(): void {
     this.#onLost = undefined;
     if (process.connected) process.disconnect();
   }
 
   #send(message: ToSupervisor): void {
-    // Without a supervisor onLost tells, and prepareSuccessor with it.
+    // Without a supervisor, onLost and prepareSuccessor report it.
     if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
     else this.#onPrepared?.(LOST);
   }

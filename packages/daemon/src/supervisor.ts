@@ -1,5 +1,5 @@
 /**
- * blksnapd --supervise: keeps a daemon running, and others ready to continue in its place.
+ * blksnapd --supervise: keeps a daemon running, and others ready to replace it.
  *
  * ```
  *   supervisor ──┬── active    serves
@@ -12,10 +12,9 @@
  *            continues
  * ```
  *
- * Users of fronts wait meanwhile and see no error; most of what a fresh start would take has been
- * done before. Both run with the I/O-flusher mark, which children inherit, and in a mount namespace
- * of their own that follows the users' one: file systems on our devices are then never cleaned up by
- * the end of the process that serves them.
+ * Users of fronts wait meanwhile and see no error; a standby has already done most of the work of a start. Both have
+ * the I/O-flusher mark, which children inherit, and their own mount namespace that follows the users' one: so the end
+ * of the process that serves our devices never has to clean up file systems on them.
  */
 import { ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -35,24 +34,26 @@ import type { ToDaemon, ToSupervisor } from "./supervisor-link.js";
 
 /** A standby is started when the active daemon has had this time to settle. */
 const STANDBY_DELAY_MS = 2_000;
-/** After a daemon that lived shorter than this, the next one waits as long: no busy loop. */
+/** A daemon that lived shorter than this makes the next one wait as long, which avoids a busy loop. */
 const SHORT_LIFE_MS = 1_000;
-/** How long a fresh daemon may take to get ready for an upgrade. */
+/** Time limit for a fresh daemon to become ready for an upgrade. */
 const READY_TIMEOUT_MS = 120_000;
-/** A standby that dies is tried again after STANDBY_DELAY_MS, and each time in a row after twice as long. */
+/**
+ * A standby that dies is retried after STANDBY_DELAY_MS, and after twice as long for each further failure in a row.
+ */
 const STANDBY_DELAY_MAX_MS = 60_000;
-/** How long what a process has said may be on its way when it has ended. */
+/** How long output of an ended process may still be in flight. */
 const LAST_WORDS_TIMEOUT_MS = 30_000;
 const UNSHARE = "/usr/bin/unshare";
 
-/** A daemon that was started, whatever its part is. */
+/** A daemon process of either role. */
 class Daemon {
   readonly process: ChildProcess;
   readonly startedMs: number = Date.now();
-  /** It serves, or is told to: then nothing is waited for when it ends. */
+  /** It serves, or has been told to: its end needs no wait. */
   isActive = false;
   #refusal: string | undefined;
-  /** Ends with the version when it is loaded; rejects when it ended before. */
+  /** Resolves with the version when it is loaded; rejects if it ends before. */
   readonly ready: Promise<string>;
   onServing: () => void = () => undefined;
   onSettled: () => void = () => undefined;
@@ -66,7 +67,7 @@ class Daemon {
   ) {
     const [command, ...args] = [...namespacePrefix(), ...program, role];
     const stdio = ["ignore", "inherit", "inherit"] as const;
-    // The place in the list is the number there: from PASSED_FD on.
+    // The index is the descriptor number from PASSED_FD on.
     this.process = spawned(command as string, args, {
       stdio: [...stdio, ...passed.map(({ fd }) => fd), "ipc"],
       env: withPassedSockets(process.env, passed),
@@ -92,7 +93,7 @@ class Daemon {
       };
       this.process.once("exit", (status, signal) => {
         if (this.isActive) return end(status, signal);
-        // What it has said may come later than its end.
+        // Its output may arrive after its end.
         const late = setTimeout(end, LAST_WORDS_TIMEOUT_MS, status, signal);
         this.process.once("close", () => {
           clearTimeout(late);
@@ -107,13 +108,13 @@ class Daemon {
     return this.process.pid ?? 0;
   }
 
-  /** Though what it has said may still be on its way. */
+  /** Its output may still be in flight. */
   get hasEnded(): boolean {
     return this.process.exitCode !== null || this.process.signalCode !== null;
   }
 
   send(message: ToDaemon): void {
-    // Its end is told by "exit".
+    // The event "exit" reports its end.
     if (this.process.connected) this.process.send(message, () => undefined);
   }
 
@@ -124,7 +125,7 @@ class Daemon {
   }
 }
 
-/** What has no memory to be forked Node throws, and tells of other failures as of an end. */
+/** Node throws if there is no memory to fork, and emits other failures as an end. */
 function spawned(command: string, args: readonly string[], options: SpawnOptions): ChildProcess {
   try {
     return spawn(command, args, options);
@@ -139,7 +140,7 @@ function reasonOf(status: number | null, signal: string | null, refusal: string 
   return refusal === undefined ? `${status ?? signal}` : `${status}: ${refusal}`;
 }
 
-/** The part of the service manager that is told about daemons. */
+/** The messages to the service manager about daemons. */
 type Told = Pick<ServiceManager, "ready" | "status" | "stopping">;
 
 export class Supervisor {
@@ -152,10 +153,10 @@ export class Supervisor {
   /** Ready or getting ready, the oldest first. */
   #standbys: Daemon[] = [];
   readonly #standbysWanted: number;
-  /** The standbys from before an upgrade, until the new daemon serves. */
+  /** Standbys from before an upgrade, until the new daemon serves. */
   #fallbacks: Daemon[] = [];
   #hasServed = false;
-  /** Told while no daemon was active. */
+  /** A request to end that came while no daemon was active. */
   #keptEnd: NodeJS.Signals | undefined;
   #preparing = false;
   readonly #standbyPace = new RetryPace(STANDBY_DELAY_MS, STANDBY_DELAY_MAX_MS);
@@ -164,8 +165,8 @@ export class Supervisor {
   /**
    * @param program command and arguments of a daemon, without its role
    * @param standbys how many daemons are kept ready; 0: a new one is started after a crash
-   * @param done told the exit status when a daemon has ended as it was asked to, or cannot start
-   * @param passed the sockets that the service manager has made, for all daemons
+   * @param done called with the exit status when a daemon has ended as requested, or cannot start
+   * @param passed the sockets that the service manager has created, for all daemons
    */
   constructor(
     program: readonly string[],
@@ -187,7 +188,7 @@ export class Supervisor {
     this.#setActive(new Daemon(this.#program, "--supervised", this.#passed));
   }
 
-  /** Passes a wish to end on to the daemon that serves; it may refuse. */
+  /** Passes a request to end on to the daemon that serves; it may refuse. */
   signal(signal: NodeJS.Signals): void {
     if (this.#active === undefined) this.#keptEnd = signal;
     else this.#active.send({ type: "end", signal });
@@ -208,14 +209,14 @@ export class Supervisor {
   #onServing(): void {
     this.#hasServed = true;
     for (const fallback of this.#fallbacks.splice(0)) fallback.dismiss();
-    // It may have brought another program or configuration.
+    // The next daemon may have another program or configuration.
     this.#standbyPace.succeeded();
     this.#ensureStandbysIn(STANDBY_DELAY_MS);
   }
 
   #onActiveExit(daemon: Daemon, status: number | null, signal: string | null): void {
     this.#active = undefined;
-    // A usage error or a host without ublk does not get better by trying again.
+    // Retrying does not help with a usage error or a host without ublk.
     const isAsked = status === ExitStatus.ENDED || status === ExitStatus.LEFT;
     const isFinal = isAsked || !this.#hasServed;
     if (isFinal && status !== null) {
@@ -234,7 +235,7 @@ export class Supervisor {
     setTimeout(() => this.#replace(), isShortLife ? SHORT_LIFE_MS : 0);
   }
 
-  /** One that has ended and not said its last word is of no use. */
+  /** A process that has ended without its last message is of no use. */
   #nextInLine(): Daemon | undefined {
     for (;;) {
       const next = this.#standbys.shift() ?? this.#fallbacks.shift();
@@ -252,7 +253,7 @@ export class Supervisor {
     this.#setActive(next);
   }
 
-  /** One timer for all: the last word about the time counts. */
+  /** One timer for all: the last call decides. */
   #ensureStandbysIn(delayMs: number): void {
     clearTimeout(this.#standbyTimer);
     this.#standbyTimer = setTimeout(() => this.#ensureStandbys(), delayMs);
@@ -265,7 +266,7 @@ export class Supervisor {
     }
   }
 
-  /** A new standby, which is none any more when it ends. */
+  /** A new standby, removed from the list when it ends. */
   #standby(): Daemon {
     const daemon = new Daemon(this.#program, "--standby", this.#passed);
     daemon.onExit = (_status, _signal, why) => {
@@ -281,7 +282,7 @@ export class Supervisor {
     return daemon;
   }
 
-  /** Starts a daemon from the program as it is on disk now, for the active one to leave to. */
+  /** Starts a daemon from the program that is on disk now, for the active one to leave to. */
   async #prepare(active: Daemon): Promise<void> {
     if (this.#preparing) {
       active.send({ type: "unprepared", problem: "another upgrade is under way" });
@@ -314,23 +315,22 @@ export class Supervisor {
 }
 
 /**
- * A mount namespace of its own for the daemon, where util-linux is installed and the users' root is a
- * shared mount (as systemd makes it): elsewhere the namespace would not learn of what is mounted and
- * unmounted later, and keep file systems busy.
+ * The daemon's own mount namespace, if util-linux is installed and the users' root is a shared mount (as systemd
+ * makes it): otherwise the namespace would not follow later mounts and unmounts, and keep file systems busy.
  */
 function namespacePrefix(): string[] {
   const shared = isSharedRoot(readFileSync("/proc/self/mountinfo", "utf8"));
   return shared && existsSync(UNSHARE) ? [UNSHARE, "--mount", "--propagation", "slave"] : [];
 }
 
-/** Whether mounts below "/" are passed on to namespaces made of this one, from mountinfo. */
+/** Whether mounts below "/" propagate to namespaces made from this one, from mountinfo. */
 export function isSharedRoot(mountinfo: string): boolean {
   const root = mountinfo.split("\n").findLast((line) => line.split(" ")[4] === "/");
   return root?.split(" - ")[0]?.includes(" shared:") ?? false;
 }
 
 /**
- * Runs until a daemon has ended as it was asked to; answers its exit status.
+ * Runs until a daemon has ended as requested; returns its exit status.
  * @param standbys how many daemons are kept ready; 0: a new one is started after a crash
  */
 export function supervise(

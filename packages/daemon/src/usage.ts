@@ -5,7 +5,7 @@ import { defaultOf, OPTIONS, usageOf } from "./option-table.js";
 const INDENT = 25;
 const WIDTH = 100;
 
-/** The text in lines of at most `width` characters, broken at blanks. */
+/** Wraps the text into lines of at most `width` characters. */
 function wrapped(text: string, width: number): string[] {
   const lines: string[] = [""];
   for (const word of text.split(" ")) {
@@ -16,7 +16,7 @@ function wrapped(text: string, width: number): string[] {
   return lines;
 }
 
-/** The option to the left, what it means to the right; below, where it is too long. */
+/** The option on the left, its meaning on the right; below if the option is too long. */
 function described(option: Setting): string {
   const usage = `  ${usageOf(option)}`;
   const ending = defaultOf(option) === "" ? "" : ` (default: ${defaultOf(option)})`;

@@ -1,6 +1,5 @@
 /**
- * Where a daemon of a user who is not root keeps what it has, unless it is told otherwise: in the folders that the
- * user has for that (XDG Base Directory Specification).
+ * Default paths of a daemon of a non-root user: in the user's own folders (XDG Base Directory Specification).
  */
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -28,14 +27,14 @@ function home(environment: Environment, name: string, usual: string): string {
   return value === undefined || value === "" ? join(homedir(), usual) : value;
 }
 
-/** The file of settings that is read where no other one is named; it need not be there. */
+/** The default file of settings; it may be missing. */
 export function userConfigPath(environment: Environment = process.env): string {
   return join(home(environment, "XDG_CONFIG_HOME", ".config"), "blksnap", "blksnap.toml");
 }
 
 /**
- * The command line with the paths that only it can say.
- * @throws Error where there is no folder for them
+ * The command line with the paths that only it may set.
+ * @throws Error if there is no folder for them
  */
 export function withUserPaths(
   given: Values,

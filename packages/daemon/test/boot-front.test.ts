@@ -1,4 +1,4 @@
-/** Which front boot-front leads a mount to, for which it waits, and that it ends in all cases. */
+/** The front to which boot-front leads a mount, what it waits for, and that it ends in all cases. */
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,
@@ -32,7 +32,7 @@ function link(path: string, target: string): void {
   symlinkSync(target, at(path));
 }
 
-/** As --print-config has it. */
+/** In the form of --print-config. */
 function configure(...devices: readonly (readonly [device: string, waitSeconds: number])[]): void {
   const lines = devices.map(
     ([device, wait]) =>
@@ -62,14 +62,14 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(root, { recursive: true }));
 
-/** What the daemon makes of an original while it starts. */
+/** The front and links that the daemon creates for an original while it starts. */
 const attached = (number: string): string =>
   `mkdir -p $R/run/blksnap-udev/fronts; echo ${number} > $R/run/blksnap-udev/fronts/ublkb7; ` +
   `: > $R/dev/ublkb7; : > $R/dev/ublkb7p1;`;
 
 interface Given {
   readonly marginSeconds?: number;
-  /** Commands of a shell, in place of a daemon that is asked to attach the device. */
+  /** Shell commands in place of a daemon that attaches the device. */
   readonly blksnapctl?: string;
 }
 
@@ -80,7 +80,7 @@ function program(path: string, log: string, commands: string): void {
   chmodSync(at(path), 0o755);
 }
 
-/** @param systemctl commands of a shell, in place of the start of the daemon */
+/** @param systemctl shell commands in place of the start of the daemon */
 function bootFront(
   device: string,
   systemctl: string,
@@ -127,7 +127,7 @@ test("if the configuration was not readable, the daemon's start decides", () => 
   assert.equal(bootFront("/dev/vg/a", ""), { leads: "/dev/vg/a", said: "", asked: "" });
 });
 
-test("a configured device is mounted by its front, by whatever name it is configured", () => {
+test("a device that is configured by any name is mounted by its front", () => {
   for (const name of ["/dev/vg/a", "/dev/mapper/vg-a", "/dev/dm-0"]) {
     configure(["/dev/sda", 30], [name, 30], ["/dev/sdb", 0]);
     // The daemon continues to wait for another device.
@@ -182,13 +182,13 @@ test("of two fronts with one UUID udev's link leads to either", () => {
   }
 });
 
-test("a device that is configured by UUID, and attached already, is mounted by its front", () => {
+test("a device that is configured by UUID and already attached is mounted by its front", () => {
   configure(["/dev/disk/by-uuid/1", 30]);
   write("run/blksnap-udev/fronts/ublkb7", "253:0\n");
   write("dev/ublkb7", "");
   link("dev/disk/by-uuid/1", at("dev/ublkb7"));
   assert.equal(bootFront("/dev/vg/a", "exit 1").leads, "/dev/ublkb7");
-  // By a second name of its content, whose link udev has yet to make.
+  // By another link to its content, which udev has not moved yet.
   link("dev/disk/by-label/x", at("dev/dm-0"));
   bootFront("/dev/disk/by-label/x", "ln -sfn $R/dev/ublkb7 $R/dev/disk/by-label/x; exit 1");
   assert.is(readlinkSync(at("dev/disk/by-label/x")), at("dev/ublkb7"));
@@ -225,7 +225,7 @@ test("a device that appears late is attached as configured before it is mounted"
   }
 });
 
-test("a device that a scan holds for a moment is asked for again", () => {
+test("the attach of a device that a scan holds for a moment is retried", () => {
   configure(["/dev/vg/a", 0]);
   const busy = `echo 'it is held [DEVICE_BUSY]' >&2; [ "$(wc -l < $R/told)" = 3 ] || exit 1;`;
   const { leads, said } = bootFront("/dev/vg/a", "exit 0", {

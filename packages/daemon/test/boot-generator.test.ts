@@ -1,4 +1,4 @@
-/** What blksnap-generator makes of an fstab, and whether systemd's own generator gives units the same names. */
+/** What blksnap-generator makes of an fstab, and whether systemd's own generator uses the same unit names. */
 import { spawnSync } from "node:child_process";
 import {
   existsSync,
@@ -30,7 +30,7 @@ const test = suite("blksnap-generator");
 test.before.each(setUpRoot);
 test.after.each(endRoot);
 
-test("a mount by UUID or label waits, and is otherwise as it was", () => {
+test("a mount by UUID or label waits, and is otherwise unchanged", () => {
   if (!hasSystemd) return;
   const files = generated(
     "UUID=12-ab /srv/a-b ext4 defaults 0 2\nLABEL=x /srv/x xfs defaults 0 0\n",
@@ -44,7 +44,7 @@ test("a mount by UUID or label waits, and is otherwise as it was", () => {
   }
 });
 
-test("a mount by another name takes what is linked, and its check as well", () => {
+test("a mount by another name, and its check, use the link to the front", () => {
   if (!hasSystemd) return;
   const files = generated("/dev/vg/a /srv ext4 defaults 0 2\n");
   const unit =
@@ -93,7 +93,7 @@ test("mounts without a device, and those that the daemon needs, are left alone",
   }
 });
 
-test("a mount that needs the network waits like any other, and its gate for none of what that waits for", () => {
+test("a mount that needs the network waits like any other, and its gate waits for nothing that the mount waits for", () => {
   if (!hasSystemd) return;
   const files = generated(
     "UUID=1 /srv ext4 rw,_netdev 0 0\n/dev/vg/a /mnt xfs _netdev,nofail 0 0\n",
@@ -121,7 +121,7 @@ test("a mount that any drop-in redirects is left alone, whether for one mount or
   assert.equal(generated(lines), {});
 });
 
-test("of several lines for one mount point the first counts, even if it is left alone", () => {
+test("of several lines for one mount point only the first counts, even if it is left alone", () => {
   if (!hasSystemd) return;
   for (const first of [
     "tmpfs /srv tmpfs",
@@ -136,7 +136,7 @@ test("of several lines for one mount point the first counts, even if it is left 
   assert.equal(unitsOf(generated(after)), ["srv.mount"]);
 });
 
-test("a unit comes before a line of fstab for the same place", () => {
+test("a unit overrides a line of fstab for the same mount point", () => {
   if (!hasSystemd) return;
   for (const folder of ["etc/systemd/system", "run/systemd/system"]) {
     mkdirSync(join(root, folder), { recursive: true });
@@ -150,7 +150,7 @@ test("a unit comes before a line of fstab for the same place", () => {
   }
 });
 
-/** Of a unit, by default of the administrator, with the line in its section of the mount. */
+/** A mount unit, by default the administrator's, with the line in its [Mount] section. */
 function ofUnit(
   name: string,
   line: string,
@@ -169,7 +169,7 @@ function ofUnit(
   return files;
 }
 
-test("a mount unit of the administrator waits and takes the front as a line of fstab does", () => {
+test("a mount unit of the administrator waits for the front and uses it, like a line of fstab", () => {
   if (!hasSystemd) return;
   const name = String.raw`srv-a\x2db.mount`;
   const { [`${name}.d/50-blksnap.conf`]: own, ...others } = ofUnit(name, "What = /dev/vg/a ");
@@ -185,7 +185,7 @@ test("a mount unit of the administrator waits and takes the front as a line of f
   assert.not.match(byUuid, "What=");
 });
 
-test("a mount unit of something else, or that is changed by a drop-in, is left alone", () => {
+test("a mount unit of no device, or one that a drop-in changes, is left alone", () => {
   if (!hasSystemd) return;
   for (const line of [
     ...["What=tmpfs", "What=//server/share", "What=/dev/%I", "What=/dev/ublkb0", "Type=ext4"],
@@ -197,7 +197,7 @@ test("a mount unit of something else, or that is changed by a drop-in, is left a
   assert.equal(ofUnit("var-lib.mount", "What=/dev/vg/a"), {}, "the daemon needs it");
 });
 
-test("a unit of a package waits, too, unless one of the administrator or a line of fstab comes before it", () => {
+test("a unit of a package waits, too, unless one of the administrator or a line of fstab overrides it", () => {
   if (!hasSystemd) return;
   const what = "What=/dev/vg/a";
   for (const folder of ["usr/lib/systemd/system", "usr/local/lib/systemd/system"]) {
@@ -259,14 +259,14 @@ test("systemd's generator names mounts and checks the same", () => {
     "/dev/vg/other /srv/memory ext4 defaults 0 2",
     "/dev/vg/c /srv/own ext4 defaults 0 2",
   ];
-  // Left alone: another kind of mount comes first, and a unit of the administrator.
+  // Left alone: another kind of mount overrides it, and so does a unit of the administrator.
   const alone = ["srv-memory.mount", "srv-own.mount"];
   writeFileSync(join(root, "etc/systemd/system/srv-own.mount"), "");
   const ours = generated(`${fstab.join("\n")}\n`);
   const into = join(root, "theirs");
   mkdirSync(into);
   const env = { PATH: process.env["PATH"], SYSTEMD_FSTAB: join(root, "etc/fstab") };
-  // It complains of what comes twice, and continues.
+  // It complains about duplicates, and continues.
   spawnSync(THEIRS, [into, into, into], { env });
   const theirs = readdirSync(into).filter((name) => name.endsWith(".mount"));
   const mounts = unitsOf(ours).filter((name) => name.endsWith(".mount"));
@@ -276,7 +276,7 @@ test("systemd's generator names mounts and checks the same", () => {
     const text = readFileSync(join(into, mount), "utf8");
     if (own !== undefined) assert.is(/^What=(.*)$/m.exec(text)?.[1], own, mount);
   }
-  // It asks for checks that there is a program for.
+  // It requests checks only if their program exists.
   const checks = mounts.flatMap((mount) => {
     const text = readFileSync(join(into, mount), "utf8");
     return /^Requires=(systemd-fsck@.*)$/m.exec(text)?.[1] ?? [];

@@ -1,6 +1,6 @@
 /**
- * What crypttab opens, above and below a front: what blksnap-generator makes of it, and that the boot has no circle of units
- * that wait for each other.
+ * What blksnap-generator makes of volumes in crypttab, above and below a front, and that units do not wait for each
+ * other in a circle.
  */
 import { spawnSync } from "node:child_process";
 import {
@@ -55,12 +55,12 @@ function closing(volume: string, program = "/usr/bin/systemd-cryptsetup"): strin
   );
 }
 
-/** Those that wait for a front. */
+/** Units that wait for a front. */
 function opened(files: Record<string, string>): string[] {
   return unitsOf(files).filter((unit) => files[`${unit}.d/50-blksnap.conf`]?.includes("After="));
 }
 
-test("a volume of crypttab is opened on the front of what it lies on, and closed when its own has ended", () => {
+test("a volume of crypttab is opened on the front of the device below, and closed after its own front has ended", () => {
   if (!hasSystemd) return;
   const own = (crypttab: string, unit = openerOf("data")): string =>
     withoutComments(generated("", { crypttab })[`${unit}.d/50-blksnap.conf`]);
@@ -90,7 +90,7 @@ test("volumes that are open, created at each boot, or need special options do no
     initial: "UUID=1 none luks,x-initrd.attach",
     stick: "/dev/vg/a /key:LABEL=stick luks",
     script: "/dev/vg/a none luks,keyscript=/bin/k",
-    // Which systemd's generator mounts, and then calls by another path.
+    // systemd's generator mounts this one, and then uses another path.
     header: "/dev/vg/a none luks,header=/h:LABEL=stick",
     quoted: String.raw`/dev/vg/a\040b none luks`,
     file: "/srv/image none luks",
@@ -107,7 +107,7 @@ test("volumes that are open, created at each boot, or need special options do no
   );
 });
 
-test("what the daemon needs is not opened behind it", () => {
+test("a volume that the daemon needs is not opened on a front", () => {
   if (!hasSystemd) return;
   const crypttab = "data UUID=1 none luks\nother /dev/vg/b none luks\n";
   const both = ["data", "other"].map(openerOf);
@@ -126,7 +126,7 @@ test("what the daemon needs is not opened behind it", () => {
   assert.equal(opened(generated(usr, { crypttab })), both);
 });
 
-test("systemd-cryptsetup is called where it is, and left alone where it is not", () => {
+test("systemd-cryptsetup is called by its path, and left alone if it is missing", () => {
   if (!hasSystemd) return;
   const crypttab = "data /dev/vg/a none luks\n";
   chmodSync(join(root, "usr/bin/systemd-cryptsetup"), 0o644);
@@ -153,7 +153,7 @@ net /dev/disk/by-path/ip-1-lun-0 none luks,_netdev
 lazy PARTUUID=1-2 none luks,noauto
 `;
 
-/** Units of ours, and of systemd's generators and ours, as at boot. @returns the folder */
+/** Units of ours, of systemd's generators and of our generator, as at boot. @returns the folder */
 function bootUnits(): string {
   writeFileSync(join(root, "etc/fstab"), FSTAB);
   writeFileSync(join(root, "etc/crypttab"), CRYPTTAB);
@@ -186,7 +186,7 @@ function bootUnits(): string {
   return into;
 }
 
-/** Sentences about circles. */
+/** Messages about cycles. */
 function circlesOf(units: string): string[] {
   const env = { PATH: process.env["PATH"], SYSTEMD_UNIT_PATH: `${units}:` };
   const words = ["verify", "--man=no", join(units, "whole.target")];
@@ -206,7 +206,7 @@ test("there are no dependency cycles: mounts, crypttab, network and fronts", () 
     assert.ok(ordered.includes(`systemd-cryptsetup@${name}.service.d`), name);
   }
   assert.equal(circlesOf(units), []);
-  // It would be seen: a gate that comes after what its mount comes before.
+  // It would be noticed: a gate ordered after something that its mount is ordered before.
   for (const target of ["local-fs.target", "cryptsetup.target", "remote-fs.target"]) {
     const own = "blksnap-front@.service";
     const text = readFileSync(join(UNITS, own), "utf8");

@@ -1,4 +1,4 @@
-/** The configuration files: what counts, and what is said about mistakes. */
+/** The configuration files: which values count, and how mistakes are reported. */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -41,7 +41,7 @@ function complaints(text: string): string[] {
   return problems.map(problemText);
 }
 
-test("a device is configured by a line, as the refusal of one in use says", () => {
+test("a device in use is refused with the line that configures it", () => {
   write('[[device]]\ndevice = "/dev/vg/a"\n', {
     "b.toml": 'device = [{ device = "/dev/disk/by-partuuid/b" }]\n',
   });
@@ -111,7 +111,7 @@ test("each key of each table is refused with a value of another type, with its l
   assert.match(complaints("[daemon]\nmax-io = 5000\n")[0]!, "5000 is not a multiple of 4096");
 });
 
-test("an option belongs to the file, or is said to belong to the command line", () => {
+test("an option belongs to the file, or is reported as one of the command line", () => {
   for (const { option, internal, commandLineOnly } of OPTIONS) {
     if (commandLineOnly !== true || internal === true) continue;
     const expected = `there is no key '${option}' here. It belongs on blksnapd's command line.`;
@@ -138,7 +138,7 @@ test("unknown names are reported with their line and a suggestion", () => {
   }
 });
 
-test("devices are named once, by a name that stays the same", () => {
+test("a device that is named twice, or by an unstable name, is reported", () => {
   const device = (name: string) => `[[device]]\ndevice = "${name}"\n`;
   assert.match(complaints("[[device]]\npersistent = true\n")[0]!, "c:1: [[device]] names none");
   assert.match(complaints(device("sda"))[0]!, "'sda' is not an absolute path");
@@ -153,14 +153,14 @@ test("devices are named once, by a name that stays the same", () => {
   assert.equal(twice, ["c:6: /dev/vg/a is named at c:1, too. Keep one."]);
 });
 
-test("the socket for metrics is another one than that of control", () => {
+test("the metrics socket must differ from the control socket", () => {
   assert.equal(complaints('[daemon]\nsocket = "/s"\nmetrics-socket = "/s"\n'), [
     "c:3: metrics-socket is the same as socket (c:2). Name another path: readers of metrics should not have root's power.",
   ]);
   assert.equal(complaints('[daemon]\nsocket = "/s"\nmetrics-socket = "/m"\n'), []);
 });
 
-test("a check ends as a daemon would, or as one that cannot attach all devices", () => {
+test("a check has the exit status of a daemon, or of one that cannot attach all devices", () => {
   const status = () => runProgram("--check-config").status;
   const image = join(folder, "a.img");
   writeFileSync(image, "");
@@ -226,7 +226,7 @@ test("printed settings are an equivalent configuration", () => {
   assert.is(again.config.devices[0]?.persistent, true);
 });
 
-/** The file of a daemon that serves with the configuration as it is now. */
+/** The file of a daemon that serves with the current configuration. */
 function served(): ServedFile {
   const file = ServedFile.of(parseOptions([`--state-dir=${join(folder, "state")}`]));
   const { config: now } = inForce();
@@ -237,11 +237,11 @@ function served(): ServedFile {
   return file;
 }
 
-test("the driver knows the file of what the next daemon continues with", () => {
+test("the driver knows the file that the next daemon continues with", () => {
   assert.is(SERVED_FILE_NAME, StateFile.served);
 });
 
-test("what the next daemon continues with is read as it was written, until its writer removes it", () => {
+test("the state for the next daemon is read as it was written, until its writer removes it", () => {
   write('[daemon]\nreactors = 3\n[[device]]\ndevice = "/dev/vg/a"\nwait-seconds = 9\n');
   const file = served();
   const found = file.read()!;

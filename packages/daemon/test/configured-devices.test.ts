@@ -1,4 +1,4 @@
-/** How devices of the configuration are attached, and how users let go of them. */
+/** Attaching devices of the configuration, and giving them up by a detach. */
 import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
@@ -13,7 +13,7 @@ function configured(device: string, line: number, waitSeconds = 0): ConfiguredDe
   return { device, persistent: line === 1, waitSeconds, from: `/c:${line}` };
 }
 
-/** The devices, waited for from now, and answers to attach: undefined for a success. */
+/** The devices, pending from now, and responses to attach: undefined for a success. */
 function attaching(
   answers: Readonly<Record<string, (string | undefined)[]>>,
   devices: readonly ConfiguredDevice[],
@@ -75,7 +75,7 @@ function codeOf(operation: Promise<unknown>): Promise<string> {
 const INFO = 30;
 const ERROR = 50;
 
-test("a device that appears in time is attached, as it is configured", async () => {
+test("a device that appears in time is attached as configured", async () => {
   const { all, asked, at, settled } = attaching(
     { "/dev/vg/a": ["DEVICE_NOT_FOUND", "DEVICE_NOT_FOUND", undefined] },
     [configured("/dev/vg/a", 1, 5)],
@@ -119,7 +119,7 @@ test("a device given up while attaching was impossible is attached afterwards, o
   assert.equal(asked, [], "once");
 });
 
-/** Two devices that were given up while nothing could be attached, and can be now. */
+/** Two devices that were given up while nothing could be attached, when that has ended. */
 async function held(answers: Readonly<Record<string, (string | undefined)[]>>, earlier?: Served) {
   const devices = [configured("/dev/vg/a", 1), configured("/dev/vg/b", 2)];
   const made = attaching(answers, devices, earlier);
@@ -130,7 +130,7 @@ async function held(answers: Readonly<Record<string, (string | undefined)[]>>, e
   return { ...made, devices };
 }
 
-test("one that was held back, and is in use after that, is attached when it is free, however long that takes", async () => {
+test("a device that was held back and is then in use is attached when it is free, however long that takes", async () => {
   const { all, paused, at } = await held({
     "/dev/vg/a": [...repeated("DEVICE_BUSY", 100), "DEVICE_NOT_FOUND", undefined],
     "/dev/vg/b": ["DEVICE_BUSY", "DEVICE_ZONED"],
@@ -142,7 +142,7 @@ test("one that was held back, and is in use after that, is attached when it is f
   assert.equal([paused[0], paused.at(-1)], [500, 10_000]);
 });
 
-test("one that users have detached is not attached later, by whatever name they did so", async () => {
+test("a device that users have detached by any name is not attached later", async () => {
   const { all, asked, settled } = await held({
     "/dev/vg/a": ["DEVICE_BUSY"],
     "/dev/vg/b": ["DEVICE_BUSY", undefined],
@@ -173,7 +173,7 @@ test("one that users have detached is not attached later, by whatever name they 
   rmSync(links, { recursive: true });
 });
 
-test("one whose detach fails is attached in its time, and not tried meanwhile", async () => {
+test("a device whose detach fails is attached later, and not tried meanwhile", async () => {
   const { all, asked, surroundings } = attaching(
     { "/dev/vg/a": [...repeated("DEVICE_NOT_FOUND", 3), undefined] },
     [configured("/dev/vg/a", 1, 60)],
@@ -201,7 +201,7 @@ test("one whose detach fails is attached in its time, and not tried meanwhile", 
   assert.equal([asked.length, all.waited, all.missing], [4, [], []]);
 });
 
-test("one that is given up and held back under its detach does not come back", async () => {
+test("a device that is given up and held back during its detach does not come back", async () => {
   const { all, asked, surroundings } = attaching({ "/dev/vg/a": ["DEVICE_BUSY"] }, [
     configured("/dev/vg/a", 1),
   ]);
@@ -231,7 +231,7 @@ test("one that is given up and held back under its detach does not come back", a
   assert.equal(asked, []);
 });
 
-test("the next daemon does not wait at its start for what is held back, and attaches it in its time", async () => {
+test("the next daemon does not wait at its start for devices that are held back, and attaches them later", async () => {
   const first = await held({ "/dev/vg/a": ["DEVICE_BUSY"], "/dev/vg/b": [undefined] });
   assert.equal(
     first.all.waited.map(({ configured: { device }, isHeld }) => [device, isHeld]),
@@ -246,7 +246,7 @@ test("the next daemon does not wait at its start for what is held back, and atta
   assert.equal([next.asked.length, next.all.waited], [2, []]);
 });
 
-test("temporary failures at boot are waited for, each reason logged once", async () => {
+test("temporary failures at boot are retried, each reason logged once", async () => {
   const { all, asked, at } = attaching(
     {
       "/dev/vg/a": [
@@ -372,7 +372,7 @@ test("a device that ends several daemons in a row is given up", async () => {
   assert.match(at(ERROR)[0]!.msg, "4 daemons have ended while they waited for it");
 });
 
-test("nothing is waited for any more when the daemon is to end", async () => {
+test("all waits end when the daemon ends", async () => {
   const { surroundings, asked, end } = attaching({ "/dev/vg/a": ["DEVICE_NOT_FOUND"] }, []);
   const untilLookAgain = async () => end.abort();
   const waited = { configured: configured("/dev/vg/a", 1, 9), untilMs: 9000, earlierDaemons: 0 };

@@ -1,4 +1,4 @@
-/** The configuration in the life of a daemon: what holds attaches back, and what users do meanwhile. */
+/** The configuration during a daemon's life: attaches that are held back, and requests of users meanwhile. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,7 +25,7 @@ function coded(code: string): Error {
   return Object.assign(new Error(code), { code });
 }
 
-/** A daemon whose driver attaches nothing until it is told that the unknown front is gone. */
+/** A daemon whose driver attaches nothing until the unknown front is reported as gone. */
 function daemon() {
   const attached: string[] = [];
   const asked: string[] = [];
@@ -73,7 +73,7 @@ const missing = (configured: Configured) =>
     .sort();
 const waited = () => new ServedFile(folder).read()?.waited?.map((one) => one.configured.device);
 
-test("what an unknown front has held back is attached when that is gone, and the start does not wait for it", async () => {
+test("a device that an unknown front holds back is attached when that is gone, and the start does not wait for it", async () => {
   const { configured, driver, attached, asked, over } = daemon();
   await configured.attachTo(driver);
   const all = DEVICES.map(({ device }) => device);
@@ -83,7 +83,7 @@ test("what an unknown front has held back is attached when that is gone, and the
   assert.equal([attached, missing(configured), waited()], [all, [], []]);
 });
 
-test("it is not where this daemon ends before that", async () => {
+test("such a device is not attached if the daemon ends before that", async () => {
   const { configured, driver, asked, over } = daemon();
   await configured.attachTo(driver);
   asked.length = 0;
@@ -91,7 +91,7 @@ test("it is not where this daemon ends before that", async () => {
   assert.equal(asked, []);
 });
 
-test("daemons that are replaced by newer ones do not count as such that have ended over a device", async () => {
+test("daemons that are replaced by newer ones do not count as having died over a device", async () => {
   const all = DEVICES.map(({ device }) => device);
   for (let upgrades = 0; upgrades < 6; upgrades++) {
     const { configured, driver } = daemon();
@@ -105,7 +105,7 @@ test("daemons that are replaced by newer ones do not count as such that have end
   assert.equal([attached, missing(configured)], [all, []]);
 });
 
-test("what a detach fails for is the driver's, and what is to come still comes", async () => {
+test("a detach fails with the driver's error, and a pending attach stays pending", async () => {
   const { configured, driver, attached, over, control } = daemon();
   await configured.attachTo(driver);
   driver.detach = async () => {
@@ -118,7 +118,7 @@ test("what a detach fails for is the driver's, and what is to come still comes",
   assert.equal(attached, all);
 });
 
-test("a detach has what is to come given up, and else is the driver's", async () => {
+test("a detach gives up a pending attach, and otherwise is the driver's", async () => {
   const { configured, driver, attached, over, control } = daemon();
   await configured.attachTo(driver);
   assert.equal(await control.detach("/dev/vg/a", {}), { device: "/dev/vg/a", front: "" });

@@ -22,7 +22,7 @@ test.after.each(() => {
   rmSync(dir, { recursive: true });
 });
 
-/** A log of which no time that passes makes it look. */
+/** A log that never looks because of elapsed time. */
 function start(capacity = 100): DaemonLog {
   const logger = pino({ level: "silent" });
   const lookIntervalMs = 2 ** 30;
@@ -42,7 +42,7 @@ function kinds(events: readonly DaemonEvent[]): string[] {
   return events.map(({ event }) => event);
 }
 
-/** Follows until an event of this kind has come. */
+/** Follows until an event of this kind arrives. */
 async function until(
   log: DaemonLog,
   kind: string,
@@ -94,7 +94,7 @@ test("a reader resumes where it stopped, even with the next daemon", async () =>
   first.look();
   await until(first, "attached");
   const last = (await read(first)).at(-1);
-  // It is killed: nothing is closed.
+  // The daemon is killed: nothing is closed.
   driver.identity = { ...driver.identity, pid: 4711 };
   const next = start();
   await next.begin();
@@ -106,7 +106,7 @@ test("a reader resumes where it stopped, even with the next daemon", async () =>
   assert.is(events[0]?.sequence, since + 1);
 });
 
-test("a daemon with the pid of one that was killed is another one", async () => {
+test("a daemon with the pid of a killed one is distinguished from it", async () => {
   const first = start();
   await first.begin();
   const { id } = await driver.snapshotCreate(create);
@@ -119,18 +119,18 @@ test("a daemon with the pid of one that was killed is another one", async () => 
   assert.equal(kinds(await read(next, { since })), ["daemon_started", "resumed", "snapshot_lost"]);
 });
 
-test("events that are not kept any more are counted", async () => {
+test("events that are no longer kept are counted", async () => {
   const log = start(3);
   await log.begin();
   for (let n = 0; n < 9; n++) log.push({ event: "reactor_turns", reactor: n });
   const [lost, first] = await read(log, { since: 2 });
   assert.equal(lost?.event === "lost" && [lost.count, lost.sequence], [5, 7]);
   assert.is(first?.sequence, 8);
-  // What one who has read nothing yet gets is not lost to him.
+  // A reader that has read nothing yet has lost nothing.
   assert.equal(kinds(await read(log)).includes("lost"), false);
 });
 
-test("a number of another log, or of none, is noticed", async () => {
+test("a number of another log, or of no log, is detected", async () => {
   const log = start();
   await log.begin();
   for (const wanted of [{ since: 1, log: "00000000" }, { since: 999 }]) {
@@ -165,7 +165,7 @@ test("a snapshot's own events are told with its id, by one daemon only", async (
   assert.is(found.filter((kind) => kind === "corrupted").length, 1);
 });
 
-test("a clean end is reported as such, and the next start is not one after a crash", async () => {
+test("a clean end is reported as such, and the next start does not count as following a crash", async () => {
   const log = start();
   await log.begin();
   await driver.attach("/dev/loop0");
@@ -182,7 +182,7 @@ test("a clean end is reported as such, and the next start is not one after a cra
   assert.is(started?.event === "daemon_started" && started.cause, "start");
 });
 
-test("a clean stop destroys no persistent snapshot; the next daemon tells what became of it", async () => {
+test("a clean stop destroys no persistent snapshot; the next daemon reports its fate", async () => {
   const log = start();
   await log.begin();
   driver.devices.set("/dev/loop2", 2 ** 20);
@@ -231,7 +231,7 @@ test("a clean stop destroys no persistent snapshot; the next daemon tells what b
       ["daemon_started", "start"],
       ["snapshot_lost", lost],
       ["snapshot_resumed", back],
-      // Its own events from where they were told.
+      // Its own events continue from the last copied one.
       ["store_answered", back],
     ],
   );

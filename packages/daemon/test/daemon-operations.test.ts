@@ -47,7 +47,7 @@ function operations(inUse: readonly DeviceInUse[], more: More = {}) {
   });
   const ended = async () => {
     await new Promise((done) => setTimeout(done, 10));
-    // Where this thread had to wait, the time may be over before what was about to come had its turn.
+    // On a slow machine the time may be over before the awaited turn has run.
     await new Promise((done) => setImmediate(done));
     return ending;
   };
@@ -63,7 +63,7 @@ async function codeOf(work: Promise<unknown>): Promise<[code: string, message: s
   throw new Error("it did not fail");
 }
 
-test("stop is refused while a device is in use, and says by whom", async () => {
+test("stop is refused while a device is in use, and names its users", async () => {
   const { made, ended } = operations([front]);
   assert.equal(await codeOf(made.stop(false)), [
     "DAEMON_IN_USE",
@@ -74,7 +74,7 @@ test("stop is refused while a device is in use, and says by whom", async () => {
   assert.is(await ended(), "keep");
 });
 
-test("stop is refused while a node in use cannot be led back, and says which", async () => {
+test("stop is refused while a node in use cannot get its table back, and names it", async () => {
   const { made, ended, log } = operations([], { stays: ["the front is still under vg-data"] });
   assert.equal(await codeOf(made.stop(false)), [
     "DAEMON_IN_USE",
@@ -92,7 +92,7 @@ test("stop detaches unused devices", async () => {
   assert.is(await ended(), "detach");
 });
 
-test("a signal is refused while a device is in use, unless the daemon may leave it waiting", async () => {
+test("a signal is refused while a device is in use, unless --keep allows to leave it waiting", async () => {
   const refused = operations([front]);
   refused.made.onSignal("SIGTERM");
   assert.is(await refused.ended(), undefined);
@@ -109,11 +109,11 @@ test("a signal is refused while a device is in use, unless the daemon may leave 
   assert.is(await going.ended(), "detach");
 });
 
-test("while the system goes down a refused end comes as soon as nothing is in use", async () => {
+test("during shutdown a refused end follows as soon as nothing is in use", async () => {
   const inUse = [front];
   let asked = 0;
   const isGoingDown = async () => {
-    // Its file system is unmounted after the daemon was asked to end.
+    // Its file system is unmounted after the daemon had to end.
     if (++asked === 2) inUse.pop();
     return true;
   };
@@ -121,14 +121,14 @@ test("while the system goes down a refused end comes as soon as nothing is in us
   const { made, log, ended } = operations(inUse, { isGoingDown, onStay: () => stays++ });
   made.onSignal("SIGTERM");
   await ended();
-  // Its supervisor is killed: nobody starts another.
+  // Its supervisor is killed: no other daemon will start.
   made.leave();
   assert.is(await made.ending, "detach");
   assert.is(log.join("").split("refused").length, 2, "said once");
   assert.is(stays, 1);
 });
 
-test("nodes in use are led back one by one only while the system goes down", async () => {
+test("nodes in use get their tables back one by one only during shutdown", async () => {
   const staying = operations([], { stays: ["one stays"] });
   staying.made.onSignal("SIGTERM");
   await staying.ended();
@@ -139,7 +139,7 @@ test("nodes in use are led back one by one only while the system goes down", asy
   assert.equal(going.asked, ["each alone"]);
 });
 
-test("while the system goes down a device that hangs or fails does not end the retries", async () => {
+test("during shutdown a device that hangs or fails does not end the retries", async () => {
   let answer: (stays: readonly string[]) => void = () => undefined;
   const hung = new Promise<readonly string[]>((resolve) => {
     answer = resolve;
@@ -184,12 +184,12 @@ test("during shutdown, the system is told to wait before device users are checke
     assert.is(await ended(), undefined);
   }
   assert.equal(stayed, [1, 1], "each is told once");
-  // It asks again until it is answered: what asks for ever would keep this test from its end.
+  // It retries until it gets an answer: endless retries would keep this test from its end.
   isBroken = false;
   assert.is(await both[0]!.made.ending, "detach");
 });
 
-test("if it is unknown whether the system goes down, it counts as staying up", async () => {
+test("if it is unknown whether the system shuts down, it counts as staying up", async () => {
   const isGoingDown = () => Promise.reject(new Error("there is no systemd"));
   const { made, ended, asked } = operations([], { isGoingDown });
   made.onSignal("SIGTERM");
@@ -197,7 +197,7 @@ test("if it is unknown whether the system goes down, it counts as staying up", a
   assert.equal(asked, ["all or none"]);
 });
 
-test("a system that stays up after all is not left", async () => {
+test("if the system stays up after all, the daemon continues", async () => {
   const inUse = [front];
   let asked = 0;
   const isGoingDown = async () => ++asked === 1;
@@ -209,7 +209,7 @@ test("a system that stays up after all is not left", async () => {
   assert.is(await ended(), undefined);
 });
 
-test("an upgrade leaves to the supervisor's fresh daemon, or continues where there is none", async () => {
+test("an upgrade hands over to the supervisor's fresh daemon; without one the daemon continues", async () => {
   const link = { connected: true, prepareSuccessor: async () => ({ pid: 7, version: "9" }) };
   const { made, ended } = operations([front], { link });
   const left = await made.upgrade();
@@ -221,7 +221,7 @@ test("an upgrade leaves to the supervisor's fresh daemon, or continues where the
   assert.is(await alone.ended(), undefined);
 });
 
-test("of two upgrades at a time one is refused", async () => {
+test("of two concurrent upgrades one is refused", async () => {
   let ready: (next: object) => void = () => undefined;
   const prepared = new Promise<object>((resolve) => {
     ready = resolve;

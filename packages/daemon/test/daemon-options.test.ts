@@ -1,4 +1,4 @@
-/** Each option of blksnapd that its help shows, given in each wrong way. */
+/** Each option in blksnapd's help, with each kind of invalid value. */
 import { execFileSync, spawnSync } from "node:child_process";
 import fs, { readFileSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";
@@ -29,7 +29,7 @@ const wrongValues: Readonly<Record<string, readonly string[]>> = {
   MS: [...notNumbers, "0"],
 };
 
-/** Runs the program, which must refuse; answers the line that it wrote. */
+/** Runs the program, which must refuse; returns the line that it prints. */
 async function refused(args: string[]): Promise<string> {
   const lines: string[] = [];
   const { writeSync } = fs;
@@ -42,7 +42,7 @@ async function refused(args: string[]): Promise<string> {
     );
     return (bytes as Uint8Array).length;
   };
-  // What it complains of goes past the console, to a socket in a way of its own.
+  // Its complaints go to stderr directly, not through the console.
   fs.writeSync = keep;
   native.sendNow = keep;
   syncBuiltinESMExports();

@@ -1,4 +1,4 @@
-/** Devices of the configuration that are in each other's way. */
+/** Conflicts between devices of the configuration. */
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,7 +19,7 @@ function configured(device: string, line: number): ConfiguredDevice {
   return { device, persistent: false, waitSeconds: 0, from: `/c:${line}` };
 }
 
-/** A disk with a partition; other paths as they are. */
+/** A disk with a partition; other paths are unchanged. */
 function sysfs() {
   const sysfsRoot = join(folder, "sys");
   const put = (path: string, text: string) => {
@@ -45,7 +45,7 @@ function sysfs() {
   return { sysfsRoot, lookAt };
 }
 
-test("devices that are the same, or lie on each other, are named with their lines", async () => {
+test("devices that are the same, or lie on each other, are reported with their lines", async () => {
   const probe = sysfs();
   const [disk, part] = ["/dev/disk/by-id/b", "/dev/disk/by-id/b-part1"];
   const said = async (...names: string[]) => {

@@ -58,7 +58,7 @@ test("no change, no events", () => {
   assert.equal(kinds(full, full), []);
 });
 
-test("devices come and go", () => {
+test("attach and detach are events", () => {
   assert.equal(differences(facts(), device(), 1), [
     {
       ...{ event: "attached", device: "/dev/a", front: "/dev/ublkb0", attach_kind: "front" },
@@ -85,7 +85,7 @@ test("each problem of a device is reported once, even if it exists from the star
   assert.equal(kinds(device({ persistence: "on" }), device({ persistence: "off" })), []);
 });
 
-test("a node with another name is the same device", () => {
+test("a renamed node is the same device", () => {
   const now = facts({ devices: { "/dev/b": DEVICE } });
   assert.equal(differences(device(), now, 1), [
     { event: "renamed", device: "/dev/b", front: "/dev/ublkb0", name_before: "/dev/a" },
@@ -94,7 +94,7 @@ test("a node with another name is the same device", () => {
   assert.equal(kinds(device(), other), ["attached", "detached"]);
 });
 
-test("the next daemon tells what it serves again, what waits, and what is lost", () => {
+test("the next daemon reports what it resumed, what waits, and what is lost", () => {
   const before = facts({
     devices: { "/dev/a": DEVICE, "/dev/w": { ...DEVICE, front: "/dev/ublkb1" } },
     snapshots: { [ID]: snapshot(), lost: snapshot() },
@@ -119,7 +119,7 @@ test("the next daemon tells what it serves again, what waits, and what is lost",
   assert.equal(kinds(next, facts({ ...next, waiting: otherwise })), ["front_waiting"]);
 });
 
-test("a volume that cannot be attached again is told once for each reason", () => {
+test("a volume that cannot be attached again is reported once for each reason", () => {
   const before = device();
   const untracked = {
     "/dev/a": { node: "/dev/mapper/a", why: "LVM is at work", isGivenUp: false },
@@ -138,7 +138,7 @@ test("a volume that cannot be attached again is told once for each reason", () =
   assert.equal(kinds(away, facts({ devices: before.devices })), ["attached"]);
 });
 
-test("a snapshot is created, taken, destroyed", () => {
+test("create, take and destroy of a snapshot are events", () => {
   const created = facts({ snapshots: { [ID]: snapshot({ isTaken: false }) } });
   const taken = facts({ snapshots: { [ID]: snapshot({ isPersistent: true }) } });
   assert.equal(kinds(facts(), created), ["snapshot_created"]);
@@ -147,7 +147,7 @@ test("a snapshot is created, taken, destroyed", () => {
   assert.equal(kinds(taken, facts()), ["snapshot_destroyed"]);
   const given = facts({ snapshots: { [ID]: snapshot({ isPersistent: false }) } });
   assert.equal(kinds(taken, given), ["snapshot_not_persistent"]);
-  // After a reboot nothing is known of the daemon before.
+  // After a reboot nothing is known of the earlier daemon.
   const old = facts({ snapshots: { [ID]: snapshot({ isResumed: true }) } });
   assert.equal(kinds(NO_FACTS, old), ["snapshot_resumed"]);
 });
@@ -207,7 +207,7 @@ test("pending counts are reported when their snapshot ends, or carried on", () =
   assert.equal(due, [{ ...rest, count: 10 }]);
 });
 
-test("reactors, and what is wrong with the configuration", () => {
+test("stalled reactors, and mistakes of the configuration, are events", () => {
   const stalled = facts({ stalled: { 1: ["/dev/a"] } });
   assert.equal(differences(facts(), stalled, 1), [
     { event: "reactor_stalled", reactor: 1, devices: ["/dev/a"] },

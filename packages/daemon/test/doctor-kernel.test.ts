@@ -22,7 +22,7 @@ function put(path: string, text: string): void {
   writeFileSync(join(root, path), text);
 }
 
-test("kernels with known defects are told from others", () => {
+test("kernels with known defects are distinguished from others", () => {
   const states = (release: string) => checkKernelVersion(release).map(({ state }) => state);
   assert.equal(states("6.12.57+deb12-cloud-amd64"), ["ok"]);
   assert.equal(states("6.18.44"), ["ok"]);
@@ -48,7 +48,7 @@ test("a module is loaded, loadable or missing", () => {
   assert.is(checkModule(host, () => false).state, "ok");
 });
 
-test("features that are needed and missing are named", () => {
+test("missing features that are needed are named", () => {
   const all = Object.values(UblkFeature).reduce((bits, bit) => bits | bit, 0);
   assert.equal(
     checkControl({ features: all }, UblkFeature).map(({ state }) => state),
@@ -61,7 +61,7 @@ test("features that are needed and missing are named", () => {
   assert.equal([refused.state, refused.hint], ["error", "Run as root"]);
 });
 
-test("io_uring is tried, and a sysctl that forbids it is named", () => {
+test("io_uring is tested, and a sysctl that forbids it is named", () => {
   assert.is(checkIoUring(host, () => undefined).state, "ok");
   assert.match(checkIoUring(host, () => "EPERM").what, /does not work: EPERM/);
   put("proc/sys/kernel/io_uring_disabled", "1\n");

@@ -60,7 +60,7 @@ function device(id: number, state: number, more: Partial<UblkDeviceInfo> = {}): 
   return { id, state, ...mark, ...none, ...owner, ...more };
 }
 
-/** ublk with these devices; those removed are gone from `infos`. */
+/** ublk with these devices; removed ones are gone from `infos`. */
 function ublk(infos: UblkDeviceInfo[]) {
   return {
     infos,
@@ -75,7 +75,7 @@ function ublk(infos: UblkDeviceInfo[]) {
   };
 }
 
-test("devices that are served, and those of others, are left alone", async () => {
+test("served devices, and those of other servers, are left alone", async () => {
   const devices = ublk([
     device(3, UblkState.LIVE),
     device(7, UblkState.DEAD, { serverFlags: 0 }),
@@ -90,7 +90,7 @@ test("devices that are served, and those of others, are left alone", async () =>
   );
 });
 
-test("a dead device of ours is removed, one that waits for a daemon is not", async () => {
+test("a dead device of ours is removed, but not one that waits for a daemon", async () => {
   const devices = ublk([device(3, UblkState.QUIESCED), device(9, UblkState.DEAD)]);
   const [, waiting, dead] = await checkDevices(devices, surroundings());
   assert.match(waiting.what, "/dev/ublkb3 waits for a daemon");
@@ -108,7 +108,7 @@ test("a device without a record is removed, unless its number was reassigned", a
   const devices = ublk([device(9, UblkState.QUIESCED)]);
   const [, forgotten] = await checkDevices(devices, surroundings());
   assert.match(forgotten.what, "/dev/ublkb9 waits without a record, and has no users");
-  // Its number went to another server between the look and the deed.
+  // Another server got its number between the check and the removal.
   devices.infos[0] = device(9, UblkState.LIVE, { serverFlags: 0 });
   await forgotten.fix?.().then(
     () => assert.unreachable(),
@@ -120,7 +120,7 @@ test("a device without a record is removed, unless its number was reassigned", a
   assert.is(devices.infos.length, 0);
 });
 
-test("a node of a live attach keeps its front in use only where the node is in use itself", async () => {
+test("a node of a live attach keeps its front in use only if the node is in use itself", async () => {
   const users: Record<string, string[]> = {
     "/dev/ublkb9": ["used by dm-3", "used by loop4", "dd (pid 12)"],
     "/dev/dm-3": [],
@@ -134,7 +134,7 @@ test("a node of a live attach keeps its front in use only where the node is in u
     "used by loop4",
     "dd (pid 12)",
   ]);
-  // Unmounted lazily with files open, it is held all the same; or nobody knows.
+  // After a lazy unmount with open files it is still held; or its use is unknown.
   for (const [answer, held] of [
     [0, []],
     [-EBUSY, ["dm-3"]],
@@ -150,7 +150,7 @@ test("a node of a live attach keeps its front in use only where the node is in u
   }
 });
 
-test("a device that a daemon is just making is not taken for a dead one", async () => {
+test("a device that a daemon is creating is not mistaken for a dead one", async () => {
   const devices = ublk([device(9, UblkState.DEAD)]);
   devices.info = async () => device(9, UblkState.LIVE);
   const given = surroundings({ processes: [DAEMON], daemon: DAEMON });
@@ -234,7 +234,7 @@ test("records of devices to be attached again are not stale", () => {
   rmSync(path, { recursive: true });
 });
 
-test("a node that an exchange has left suspended is told, and no other", () => {
+test("only a node that an exchange has left suspended is reported", () => {
   const state = "/run/blksnap/state";
   mkdirSync(join(root, state), { recursive: true });
   for (const [number, isSuspended] of [
@@ -257,7 +257,7 @@ test("a node that an exchange has left suspended is told, and no other", () => {
   assert.match(served[0]?.hint ?? "", "The daemon resumes it");
 });
 
-test("a freeze guard without its daemon, and a take cut short, are told", () => {
+test("a freeze guard without its daemon, and an interrupted take, are reported", () => {
   const guard: OwnProcess = { pid: 50, parent: 40, role: "freeze-guard", words: [] };
   const [atWork] = checkFreezes(surroundings({ processes: [DAEMON, guard], daemon: DAEMON }));
   assert.is(atWork.state, "ok");
@@ -269,18 +269,18 @@ test("a freeze guard without its daemon, and a take cut short, are told", () => 
   assert.match(cut.what, "a take of /dev/vdb was cut short");
 });
 
-test("a state directory that is writable for others, or on a disk, is reported", () => {
+test("a state directory that others can write, or on a disk, is reported", () => {
   const disk = mkdtempSync(join(tmpdir(), "blksnap-dir-"));
   chmodSync(disk, 0o777);
   assert.is(checkStateDirectory(disk).state, "error");
   chmodSync(disk, 0o700);
   assert.is(checkStateDirectory(join(disk, "none")).state, "ok");
   rmSync(disk, { recursive: true });
-  // What is not tmpfs whatever the host is like.
+  // Never tmpfs, whatever the host is.
   assert.match(checkStateDirectory("/proc/self").what, "/proc/self is not on tmpfs");
 });
 
-test("a socket must be there with a daemon, and not be open to everybody", () => {
+test("a daemon's socket must exist, and not be open to everybody", () => {
   const path = join(root, "socket");
   assert.is(checkSocket(path, "", false).state, "ok");
   assert.is(checkSocket(path, "", true).state, "error");
@@ -292,7 +292,7 @@ test("a socket must be there with a daemon, and not be open to everybody", () =>
   assert.is(checkSocket(path, "root:x:0:\nblksnap:x:99999:me\n", true).state, "warning");
 });
 
-test("names of udev that lead to an original are told", () => {
+test("udev links that lead to an original are reported", () => {
   mkdirSync(join(root, "dev/by"), { recursive: true });
   writeFileSync(join(root, "dev/vdb"), "");
   writeFileSync(join(root, "dev/ublkb3"), "");
@@ -302,7 +302,7 @@ test("names of udev that lead to an original are told", () => {
   symlinkSync("../vdb", join(root, "dev/by/bad"));
   const found = checkNames(host, tracked, "/dev/by");
   assert.match(found.what, "/dev/by/bad leads to /dev/vdb, not to its front");
-  // Attached by a link that has turned to the front since.
+  // Attached by a link that leads to the front since.
   const linked = [{ ...tracked[0]!, device: "/dev/by/good", identity: "block:254:16" }];
   mkdirSync(join(root, "sys/dev/block/254:16"), { recursive: true });
   writeFileSync(join(root, "sys/dev/block/254:16/uevent"), "DEVNAME=vdb\n");

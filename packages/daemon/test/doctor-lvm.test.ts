@@ -27,7 +27,7 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(root, { recursive: true }));
 
-test("where no physical volume is tracked there is nothing to filter", () => {
+test("without a tracked physical volume there is nothing to filter", () => {
   write("run/udev/data/b259:0", "E:ID_FS_TYPE=ext4\n");
   assert.is(state(), "ok");
 });
@@ -46,7 +46,7 @@ for (const [where, number] of [
   });
 }
 
-test("a filter counts where it rejects each name of the original", () => {
+test("a filter counts if it rejects each name of the original", () => {
   write("run/udev/data/b8:16", "E:ID_FS_TYPE=LVM2_member\n");
   const filter = (text: string) => write("etc/lvm/lvm.conf", `devices {\n${text}\n}\n`);
   filter('  # global_filter = [ "r|.*|" ]');
@@ -61,7 +61,7 @@ test("a filter counts where it rejects each name of the original", () => {
   assert.is(state(), "error");
 });
 
-test("with a devices file, what is not in it is not taken", () => {
+test("with a devices file, LVM ignores devices that are not in it", () => {
   write("run/udev/data/b8:16", "E:ID_FS_TYPE=LVM2_member\n");
   const entry = (name: string) =>
     write(
@@ -74,7 +74,7 @@ test("with a devices file, what is not in it is not taken", () => {
   assert.is(state(), "error");
 });
 
-test("a disk with zones is known, and its partition is as the disk", () => {
+test("a zoned disk is recognised, also by its partition", () => {
   write("devices/sda/queue/zoned", "host-managed\n");
   write("devices/sda/sda1/partition", "1\n");
   write("devices/sdb/queue/zoned", "none\n");

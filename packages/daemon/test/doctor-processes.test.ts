@@ -14,7 +14,7 @@ test.after(() => {
   for (const root of roots) rmSync(root, { recursive: true });
 });
 
-/** A host with a supervisor (10), the daemon (11), a standby (12) and programs that only look so. */
+/** A host with a supervisor (10), the daemon (11), a standby (12) and programs that only look similar. */
 function healthyHost() {
   const root = mkdtempSync(join(tmpdir(), "blksnap-doctor-"));
   roots.push(root);
@@ -68,7 +68,7 @@ function look(host: HostFiles): Map<string, Finding> {
   return new Map(findings.map((finding) => [finding.check, finding]));
 }
 
-test("a daemon that serves over NBD is known by its words, and by what it left", () => {
+test("a daemon that serves over NBD is recognised by its arguments, and by its records", () => {
   const none = { trackers: [] };
   const isNbd = (...words: string[]) => isServedOverNbd({ words }, none);
   assert.ok(isNbd("node", "blksnapd", "--frontend=nbd"));
@@ -93,7 +93,7 @@ test("a daemon without devices needs no memory protection", () => {
 const notOk = (found: Map<string, Finding>) =>
   [...found.values()].filter(({ state }) => state !== "ok").map(({ check }) => check);
 
-test("processes are known by what they run", () => {
+test("processes are recognised by the program that they run", () => {
   const { host } = healthyHost();
   const processes = ownProcesses(host, 15);
   assert.equal(
@@ -173,7 +173,7 @@ const faults: readonly [check: string, state: string, what: RegExp, fault: Fault
 ];
 
 for (const [check, state, what, fault] of faults) {
-  test(`what is wrong is found: ${check}, ${what.source}`, () => {
+  test(`a problem is found: ${check}, ${what.source}`, () => {
     const world = healthyHost();
     fault(world);
     const found = look(world.host);

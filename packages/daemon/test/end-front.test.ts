@@ -1,4 +1,4 @@
-/** end-front lets go of a volume before it is closed, and ends in all cases. */
+/** end-front detaches a volume before it is closed, and ends in all cases. */
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,
@@ -32,7 +32,7 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(root, { recursive: true }));
 
-/** @param blksnapctl commands of a shell in its place */
+/** @param blksnapctl shell commands in its place */
 function endFront(blksnapctl: string, seconds: number, programs: Record<string, string> = {}) {
   write("usr/bin/blksnapctl", `#!/bin/sh\nR=${root}\necho "$*" >> $R/told\n${blksnapctl}\n`);
   chmodSync(join(root, "usr/bin/blksnapctl"), 0o755);
@@ -61,20 +61,20 @@ test("a volume without a front, or one that is not open, is closed at once", () 
   assert.equal(endFront("exit 1", 3600), { said: "", told: "" });
 });
 
-test("its front is detached, and a refusal tried again", () => {
+test("its front is detached, and a refusal retried", () => {
   write(MARK, "254:3\n");
   const detach = "detach --device /dev/mapper/data\n";
   const third = `[ "$(wc -l < $R/told)" = 3 ] && rm $R/${MARK}`;
   assert.equal(endFront(third, 3600), { said: "", told: detach.repeat(3) });
 });
 
-test("a daemon that ends meanwhile has let go of it", () => {
+test("a daemon that ends meanwhile has released it", () => {
   write(MARK, "254:3\n");
   const { said } = endFront(`rm $R/dev/ublkb7; echo 'no daemon' >&2; exit 1`, 3600);
   assert.is(said, "");
 });
 
-test("one that is refused for too long stays, which is said, and is closed by the kernel when the system goes down", () => {
+test("a volume that is refused for too long stays, is reported, and is closed by the kernel at shutdown", () => {
   write(MARK, "254:3\n");
   const refused = "echo 'in use [FRONT_IN_USE]' >&2; exit 1";
   const said = "/dev/mapper/data has a front, and is not closed: ";

@@ -1,4 +1,4 @@
-/** A root folder for blksnap-generator, and what it makes there. */
+/** A root folder for blksnap-generator, and its output there. */
 import { type SpawnSyncReturns, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -11,7 +11,7 @@ export const CONFIG = '[[device]]\ndevice = "/dev/vg/a"\n';
 export const hasSystemd = spawnSync("systemd-escape", ["--version"]).status === 0;
 if (!hasSystemd) console.log("SKIPPED in part: systemd-escape is not here");
 
-/** Of the test that runs. */
+/** Of the running test. */
 export let root: string;
 
 export function setUpRoot(): void {
@@ -39,7 +39,7 @@ interface Given {
   readonly crypttab?: string;
 }
 
-/** The files that it makes, by their paths. */
+/** The generated files, by their paths. */
 export function generated(
   fstab: string,
   { config = CONFIG, dropIn = "", crypttab = "" }: Given = {},

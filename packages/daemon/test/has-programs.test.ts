@@ -1,4 +1,4 @@
-/** When blksnapd.service is started, passed over, and tried again. */
+/** When blksnapd.service is started, skipped, and retried. */
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -43,20 +43,20 @@ test("with all programs present the daemon starts silently", () => {
   assert.equal([status, stderr], [0, ""]);
 });
 
-test("without one of them it is passed over, which the journal has as an error", () => {
-  // What a device of an earlier boot has left is none.
+test("without one of them it is skipped, with an error in the journal", () => {
+  // A device of an earlier boot does not count.
   addDevice("images", false);
   for (const path of PROGRAMS) {
     rmSync(join(root, path));
     const { status, stderr } = run();
-    // systemd passes a unit over for 1 to 254, and takes it as failed for 255.
+    // For systemd, 1 to 254 skip a unit, and 255 is a failure.
     assert.is(status, 1);
     assert.match(stderr, new RegExp(`^<3>blksnapd is not started: ${path} is gone\\. .*\\n$`));
     writeFileSync(join(root, path), "");
   }
 });
 
-test("while users of a front or an image wait it fails, so that it is tried again", () => {
+test("while users of a front or an image wait it fails, so that systemd retries it", () => {
   rmSync(join(root, PROGRAMS[1]));
   for (const kind of ["fronts", "images"] as const) {
     addDevice(kind);
@@ -67,12 +67,12 @@ test("while users of a front or an image wait it fails, so that it is tried agai
   }
 });
 
-test("and starts as soon as the program is there again", async () => {
+test("and starts as soon as the program is back", async () => {
   rmSync(join(root, PROGRAMS[1]));
   addDevice("fronts");
   const env = environment(300);
   const child = spawn("sh", [SCRIPT, ...PROGRAMS], { env, stdio: ["ignore", "ignore", "pipe"] });
-  // It waits by then.
+  // It waits by now.
   let said = "";
   for await (const text of child.stderr.setEncoding("utf8")) {
     said += text;

@@ -20,7 +20,7 @@ import type { NewDaemonEvent } from "../dist/events/differences.js";
 import { hooksIn } from "../dist/hooks/hook-files.js";
 import { TakeHooks, withHooks } from "../dist/hooks/take-hooks.js";
 
-/** No limit that a hook reaches which ends by itself, on the slowest machine. */
+/** A hook that ends by itself does not reach this limit, even on the slowest machine. */
 const AMPLE_MS = 300_000;
 
 let dir = "";
@@ -48,7 +48,7 @@ function hook(name: string, text: string, mode = 0o755): string {
   return path;
 }
 
-/** A hook that notes how it was called. */
+/** A hook that records its arguments. */
 function noting(name: string, more = ""): string {
   return hook(name, `echo "${name} $*" >>${trace}\n${more}`);
 }
@@ -79,7 +79,7 @@ async function failure(take: Promise<unknown>): Promise<ControlError> {
 
 const WORDS = () => `take ${id} /dev/loop0 /dev/loop1`;
 
-test("hooks run in order before the take, and the other way round after it", async () => {
+test("hooks run in order before the take, and in reverse order after it", async () => {
   noting("20-b");
   noting("10-a", 'env | grep BLKSNAP_RESULT >>"$0.env"');
   hook("30-not-executable", "exit 1", 0o644);
@@ -103,7 +103,7 @@ test("hooks run in order before the take, and the other way round after it", asy
   );
 });
 
-test("no folder, or an empty one: the take is as ever, and the driver does all else itself", async () => {
+test("without a folder, or with an empty one, the take is unchanged", async () => {
   rmSync(directory, { recursive: true });
   const wrapped = driver();
   assert.is((await wrapped.snapshotTake(id)).id, id);
@@ -111,7 +111,7 @@ test("no folder, or an empty one: the take is as ever, and the driver does all e
   assert.equal(told, []);
 });
 
-test("a hook that fails cancels the take by name; those that were begun run after it", async () => {
+test("a failing hook cancels the take with a named error; post hooks run for those that were started", async () => {
   noting("10-a");
   const bad = noting("20-b", '[ "$1" = post ] || { echo "the database is away" >&2; exit 3; }');
   noting("30-c");
@@ -130,7 +130,7 @@ test("a hook that fails cancels the take by name; those that were begun run afte
   assert.not(existsSync(join(dir, "begun")));
 });
 
-test("a take that fails is told to its hooks", async () => {
+test("hooks learn that a take has failed", async () => {
   noting("10-a", `echo $BLKSNAP_RESULT >>${trace}`);
   fake.snapshotTake = async () => {
     throw new ControlError("TAKE_FAILED", "writes in flight did not end in time");
@@ -139,7 +139,7 @@ test("a take that fails is told to its hooks", async () => {
   assert.equal(traced().at(-1), "failed");
 });
 
-test("a hook after the take that fails is told, and the snapshot stays", async () => {
+test("a failing post hook is reported, and the snapshot stays", async () => {
   noting("10-a", '[ "$1" = pre ]');
   assert.is((await driver().snapshotTake(id)).id, id);
   const kinds = told.map((event) => event.event);
@@ -160,14 +160,14 @@ test("an impossible take runs no hooks", async () => {
 });
 
 test("a hook that takes too long is killed with its process group, and the take is cancelled", async () => {
-  // Its child would keep the output open for a day, and ignores what can be ignored.
+  // Its child would keep the output open for a day, and ignores every signal that it can.
   noting(
     "10-a",
     '[ "$1" = post ] && exit 0\ntrap "" TERM\nsleep 86400 &\necho $! >"$0.pid"\nwait; wait',
   );
   const noted = join(directory, "10-a.pid");
   const hasBegun = () => existsSync(noted) && readFileSync(noted, "utf8").endsWith("\n");
-  // Where the machine is so slow that it is killed before it has begun: again, with a longer limit.
+  // On a slow machine it may be killed before it has begun: retry with a longer limit.
   for (let seconds = 1; !hasBegun() && seconds <= AMPLE_MS / 1_000; seconds *= 4) {
     const error = await failure(driver(seconds * 1_000).snapshotTake(id));
     const said = `10-a before the take: it took longer than ${seconds} s and was killed`;
@@ -185,11 +185,11 @@ test("a hook that takes too long is killed with its process group, and the take 
   }
 });
 
-test("a hook after the take that takes all the time leaves the others their share", async () => {
+test("a post hook that uses up the time leaves the others their share", async () => {
   noting("10-a");
   noting("20-b", '[ "$1" = pre ] || sleep 86400');
   const isSetGoing = () => traced().some((line) => line.startsWith("10-a post "));
-  // Where the machine is so slow that it is killed before it has begun: again, with a longer limit.
+  // On a slow machine it may be killed before it has begun: retry with a longer limit.
   for (let seconds = 1; !isSetGoing() && seconds <= AMPLE_MS / 1_000; seconds *= 4) {
     await hooks(seconds * 1_000)
       .around(fake, id, async () => undefined)
@@ -257,7 +257,7 @@ test("a dangling link fails as a hook; a link to /dev/null disables it", async (
   assert.is((await driver().snapshotTake(id)).id, id);
 });
 
-test("a hook that cannot be started is a failed one", async () => {
+test("a hook that cannot be started counts as failed", async () => {
   writeFileSync(join(directory, "10-a"), "#!/no/such/interpreter\n", { mode: 0o755 });
   assert.match((await failure(driver().snapshotTake(id))).message, /exit status 12[67]/);
 });
@@ -265,7 +265,7 @@ test("a hook that cannot be started is a failed one", async () => {
 test("if no process can be started, only the hook fails, before and after the take", async () => {
   noting("10-a");
   noting("20-b");
-  // More than a command line may have.
+  // More than fits into a command line.
   const devices = [`/dev/${"x".repeat(300_000)}`];
   fake.devices.set(devices[0]!, 2 ** 20);
   const other = await fake.snapshotCreate({ devices, stores: ["/var/tmp"], limitBytes: 2 ** 27 });
@@ -283,7 +283,7 @@ test("if no process can be started, only the hook fails, before and after the ta
   assert.not(existsSync(join(dir, "begun")));
 });
 
-test("takes with hooks come one after another", async () => {
+test("takes with hooks are serialised", async () => {
   noting("10-a");
   const options = { devices: [], stores: ["/var/tmp"], limitBytes: 2 ** 27 };
   fake.devices.set("/dev/loop2", 2 ** 20);
@@ -299,7 +299,7 @@ test("takes with hooks come one after another", async () => {
   );
 });
 
-test("the next daemon runs the hooks after a take that was cut off", async () => {
+test("the next daemon runs the post hooks of an interrupted take", async () => {
   noting("10-a", `echo $BLKSNAP_RESULT >>${trace}`);
   noting("20-b");
   const begun = { id, devices: ["/dev/loop0"], names: ["10-a"] };

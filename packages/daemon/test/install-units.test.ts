@@ -1,4 +1,4 @@
-/** What --install-units writes, what it refuses, and that --uninstall-units takes all of it back. */
+/** What --install-units writes and refuses, and that --uninstall-units removes all of it. */
 import { spawnSync } from "node:child_process";
 import {
   chmodSync,
@@ -29,7 +29,7 @@ test.before.each(() => {
   programs = join(root, "opt/bin");
   for (const path of [programs, join(root, "run/systemd/system")])
     mkdirSync(path, { recursive: true });
-  // The tree may be in somebody's home.
+  // The tree may be in a home directory.
   packageFolder = `${root}-package`;
   symlinkSync(join(import.meta.dirname, ".."), packageFolder);
   writeFileSync(join(programs, "blksnapctl"), "");
@@ -50,7 +50,7 @@ const surroundings = (more: Partial<UnitsSurroundings> = {}): UnitsSurroundings 
   ...more,
 });
 
-/** All files below root, but for what was there before. */
+/** All files below root, except those that existed before. */
 function written(): string[] {
   return readdirSync(root, { recursive: true, encoding: "utf8" })
     .filter((path) => statSync(join(root, path)).isFile() && path !== "opt/bin/blksnapctl")
@@ -58,7 +58,7 @@ function written(): string[] {
 }
 const read = (path: string): string => readFileSync(join(root, path), "utf8");
 
-test("each file of the package is written, with its mark, and told", () => {
+test("each file of the package is written with its mark, and listed", () => {
   const lines = installUnits(surroundings());
   const files = ["systemd", "system-generators", "udev", "tmpfiles", "libexec"].flatMap((folder) =>
     readdirSync(join(packageFolder, folder)),
@@ -78,7 +78,7 @@ test("each file of the package is written, with its mark, and told", () => {
   assert.match(lines.join("\n"), "next: systemctl daemon-reload");
 });
 
-test("units start the programs where they are, after the mounts that these need", () => {
+test("units start the programs by their paths, after the mounts that these need", () => {
   installUnits(surroundings());
   const daemon = `/opt/node/bin/node ${packageFolder}/bin/blksnapd.mjs`;
   const control = `/opt/node/bin/node ${programs}/blksnapctl`;
@@ -91,7 +91,7 @@ test("units start the programs where they are, after the mounts that these need"
   );
   assert.match(unit("blksnap-devices.service"), `${daemon} --print-config > draft`);
   const helper = "/usr/local/lib/blksnap";
-  // npm takes them away, and the units stay.
+  // npm removes them, and the units stay.
   assert.match(
     unit("blksnapd.service"),
     `\nExecCondition=${helper}/has-programs ${daemon}\nExecStart=`,
@@ -124,7 +124,7 @@ test("units start the programs where they are, after the mounts that these need"
   assert.match(read(`${helper}/end-front`.slice(1)), `"$root"${control} detach`);
 });
 
-test("a second time replaces what is ours, and nothing else", () => {
+test("a second installation replaces only files with the mark", () => {
   installUnits(surroundings());
   installUnits(surroundings({ node: "/opt/other/node" }));
   assert.match(read("etc/systemd/system/blksnapd.service"), "=/opt/other/node ");
@@ -213,7 +213,7 @@ test("everything is uninstalled, unless the service is enabled or running", () =
 test("the program reports a refusal in one line", () => {
   const bin = join(packageFolder, "bin/blksnapd.mjs");
   const env = { PATH: "/none" };
-  // Where it is run as root there is no blksnapctl, and else no right to.
+  // As root blksnapctl is missing, and otherwise the rights.
   const { status, stdout, stderr } = spawnSync(process.execPath, [bin, "--install-units"], {
     env,
     encoding: "utf8",

@@ -1,4 +1,4 @@
-/** Priorities for the journal, and for nobody else. */
+/** Priorities for the journal, and only there. */
 import { spawnSync } from "node:child_process";
 import {
   closeSync,
@@ -24,7 +24,7 @@ const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
 const MISSING = /^\{.*"lines":[0-9]+,"msg":"lines of this log are missing: EAGAIN"\}$/;
 const LINE = `${"f".repeat(1000)}\n`;
 
-/** What `body` writes to a file that it gets the descriptor of. */
+/** What `body` writes to a file whose descriptor it gets. */
 function written(body: (fd: number) => void): string {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-log-"));
   const path = join(folder, "log");
@@ -38,7 +38,7 @@ function written(body: (fd: number) => void): string {
   }
 }
 
-/** As systemd names what it has opened. */
+/** In systemd's notation of the file that it has opened. */
 function journalStream(fd: number): string {
   const { dev, ino } = fstatSync(fd, { bigint: true });
   return `${dev}:${ino}`;
@@ -49,11 +49,11 @@ function sayAll(fd: number, withPriorities: boolean): void {
   for (const level of ["trace", "debug", "info", "warn", "error", "fatal"] as const) {
     logger[level]({ device: "/dev/vg/data" }, `of level ${level}`);
   }
-  // Of the driver and the API are such.
+  // The driver and the API log through such.
   logger.child({ part: "child" }).error("of a child");
 }
 
-test("in the journal each line has its priority, and is the same JSON behind it", () => {
+test("in the journal each line has its priority, before the same JSON", () => {
   const lines = written((fd) => sayAll(fd, true))
     .trimEnd()
     .split("\n");
@@ -66,7 +66,7 @@ test("in the journal each line has its priority, and is the same JSON behind it"
   assert.is(JSON.parse((lines[6] as string).slice(3)).part, "child");
 });
 
-test("elsewhere a line is JSON alone", () => {
+test("elsewhere a line is only JSON", () => {
   const lines = written((fd) => sayAll(fd, false))
     .trimEnd()
     .split("\n");
@@ -95,7 +95,7 @@ test("an unwritable log stops nothing, and missing lines are reported later", ()
   const logger = logTo(fd, "info", true);
   assert.throws(fill, /EAGAIN/);
   logger.info("lost");
-  // A part of what is longer than a page is taken.
+  // Of a line longer than a page, only a part is taken.
   assert.is(taken(page.length), page);
   logger.info("y".repeat(10_000));
   const [told = "", torn = ""] = taken(2 ** 20)
@@ -123,7 +123,7 @@ test("a blocking pipe without a reader stops nothing", () => {
   assert.is(spawnSync("mkfifo", [path]).status, 0);
   const reader = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
   const bytes = Buffer.alloc(2 ** 20);
-  // As a shell gives it to its child, and with its own end, as of a test that hangs.
+  // A shell passes it to its child like this; with its own end, for a test that hangs.
   const text = `
     const { logTo } = await import(${JSON.stringify(new URL("../dist/log.js", import.meta.url).href)});
     const logger = logTo(2, "info", false);
@@ -138,14 +138,14 @@ test("a blocking pipe without a reader stops nothing", () => {
   rmSync(folder, { recursive: true });
 });
 
-test("the journal's socket, which journald does not read, stops nothing, and then tells what is missing", () => {
+test("an unread socket of the journal stops nothing; later the number of missing lines is reported", () => {
   const [socket, journald] = socketPair();
   const text = `
     const { logTo } = await import(${JSON.stringify(new URL("../dist/log.js", import.meta.url).href)});
     const { readSync } = await import("node:fs");
     const { spawnSync } = await import("node:child_process");
     const logger = logTo(2, "info", true);
-    // As a supervisor starts a daemon, which libuv gives a socket that blocks: the same one.
+    // libuv makes this socket block for the child of a supervisor, which shares it.
     spawnSync("true", { stdio: ["ignore", "ignore", "inherit"] });
     for (let line = 0; line < 2000; line++) logger.info("f".repeat(1000));
     console.log("all said");
@@ -169,7 +169,7 @@ test("the journal's socket, which journald does not read, stops nothing, and the
   assert.is(JSON.parse(last.replace("<3>", "")).msg, "there again");
 });
 
-/** A pipe that does not block. @returns its descriptor, and what takes all that is in it */
+/** A non-blocking pipe. @returns its descriptor, and a function that drains it */
 function pipe(body: (fd: number, taken: () => string, path: string) => void): void {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-log-"));
   const path = join(folder, "fifo");
@@ -202,7 +202,7 @@ test("a stalled reader gets time for urgent lines only", () => {
       7,
     );
     const lines = taken().trimEnd().split("\n");
-    // What was torn has no end.
+    // The torn line has no end.
     assert.match(lines.at(-2) ?? "", MISSING);
     assert.is(lines.at(-1), "the end");
     takesAt = Number.POSITIVE_INFINITY;
@@ -217,7 +217,7 @@ test("a stalled reader gets time for urgent lines only", () => {
   });
 });
 
-test("at the end of the process, however it ends, the number of missing lines is told, and a complaint has its own line", () => {
+test("at any end of the process the number of missing lines is reported, and an error message has its own line", () => {
   const module = (name: string) => JSON.stringify(new URL(`../dist/${name}`, import.meta.url).href);
   for (const end of ["", "process.exit(0)", "endAtOnce(0)", 'complain("why")']) {
     const text = `
@@ -239,7 +239,7 @@ test("at the end of the process, however it ends, the number of missing lines is
   }
 });
 
-test("the journal is what systemd has opened, and no pipe or file that a child of a service has in its place", () => {
+test("the journal is recognised as the stream that systemd has opened, not a pipe or file in its place", () => {
   written((fd) => {
     assert.ok(isJournal(fd, { JOURNAL_STREAM: journalStream(fd) }));
     assert.not.ok(isJournal(fd, { JOURNAL_STREAM: "8:1" }));
@@ -248,7 +248,7 @@ test("the journal is what systemd has opened, and no pipe or file that a child o
   });
 });
 
-test("what the program says when it does not start is an error of the journal, too", () => {
+test("a message of a failed start is an error in the journal, too", () => {
   const said = (stream: (fd: number) => string) =>
     written((fd) => {
       const env = { PATH: process.env["PATH"], JOURNAL_STREAM: stream(fd) };

@@ -1,4 +1,4 @@
-/** The manual's pages say what the tables of options and keys say. */
+/** The man pages agree with the tables of options and keys. */
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -13,7 +13,7 @@ const pages = ["blksnapd.8", "blksnap.toml.5", "blksnap.7"] as const;
 const page = (name: (typeof pages)[number]) =>
   readFileSync(join(import.meta.dirname, "../man", name), "utf8");
 
-/** As a reader sees it, on one line. */
+/** As displayed, on one line. */
 function plain(roff: string): string {
   return roff.replaceAll("\\-", "-").replaceAll("\\&", "").replace(/\s+/g, " ");
 }
@@ -48,7 +48,7 @@ test("blksnap.toml(5) has each key of each table, and no other", () => {
   }
 });
 
-test("the pages have no error for man", () => {
+test("man reports no error in the pages", () => {
   if (!existsSync("/usr/bin/groff")) return;
   for (const name of pages) {
     const { stderr } = spawnSync("groff", ["-man", "-Tascii", "-ww", "-z"], { input: page(name) });

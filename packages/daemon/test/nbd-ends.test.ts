@@ -1,6 +1,6 @@
 /**
- * The end of a daemon of `--keep`, which does not wait until its NBD clients are gone: some read, some ask for nothing, and
- * some do not read what they have asked for.
+ * The end of a daemon with `--keep` does not wait for NBD clients: some read, some are idle, and some do not read the
+ * replies that they have requested.
  */
 import { connect, type NetConnectOpts } from "node:net";
 import { NbdClient, parseNbdUri } from "@blksnap/nbd";
@@ -9,7 +9,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { CAPACITY_BYTES, detachedSoon, MIB, text, User } from "./nbd-user.js";
 
-/** More than sockets hold. */
+/** More than sockets buffer. */
 const DEAF_READS = 64;
 
 function u32(...words: readonly number[]): Buffer {
@@ -18,7 +18,7 @@ function u32(...words: readonly number[]): Buffer {
   return bytes;
 }
 
-/** Asks for far more than a socket holds, and reads nothing. Answers what ends with its connection. */
+/** Requests far more than a socket buffers, and reads nothing. Resolves when its connection ends. */
 function deafReader(where: NetConnectOpts, exportName: string): Promise<unknown> {
   const socket = connect(where);
   const name = Buffer.from(exportName);
@@ -26,7 +26,7 @@ function deafReader(where: NetConnectOpts, exportName: string): Promise<unknown>
   const handshake = [u32(3), Buffer.from("IHAVEOPT"), u32(1, name.length), name];
   socket.on("error", () => undefined).pause();
   socket.write(Buffer.concat([...handshake, ...Array.from({ length: DEAF_READS }, () => read)]));
-  // Who writes notices an end, too.
+  // A write notices the end, too.
   const timer = setInterval(() => socket.write(read), 100);
   return new Promise((resolve) => socket.once("close", resolve)).finally(() => {
     clearInterval(timer);
@@ -34,11 +34,11 @@ function deafReader(where: NetConnectOpts, exportName: string): Promise<unknown>
   });
 }
 
-/** At a port that was free. */
+/** At a free port. */
 async function portOf(user: User): Promise<number> {
   const dice = new Dice(process.pid);
   for (;;) {
-    // Below those that the kernel gives to connections.
+    // Below the ports that the kernel gives to connections.
     const port = 20_000 + dice.below(12_000);
     const request = { address: "127.0.0.1", port, insecure: true };
     const { code } = await user.ask("POST", "/v1/nbd/listeners", request);

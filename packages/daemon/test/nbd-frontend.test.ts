@@ -1,6 +1,6 @@
 /**
- * blksnapd --frontend nbd as users have it: a process on this machine, without ublk, also one of a user who is not
- * root; killed, and started again.
+ * blksnapd --frontend nbd as users run it: a process on this machine, without ublk, also of a non-root user; killed,
+ * and started again.
  */
 import { execFile } from "node:child_process";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -13,7 +13,7 @@ import * as assert from "uvu/assert";
 import { type Answer, CAPACITY_BYTES, detachedSoon, isRoot, MIB, text, User } from "./nbd-user.js";
 
 const test = suite("blksnapd --frontend nbd");
-/** nobody, in all distributions. */
+/** The user nobody, in all distributions. */
 const NOBODY = 65_534;
 
 const OLD = Buffer.alloc(MIB, 0x11);
@@ -39,7 +39,7 @@ async function writeBefore(uri: string): Promise<Buffer> {
   return all;
 }
 
-/** All ways to change it. */
+/** All ways to write to it. */
 async function writeAfter(uri: string): Promise<void> {
   const client = await NbdClient.connect(uri);
   assert.not(client.readOnly);
@@ -50,7 +50,9 @@ async function writeAfter(uri: string): Promise<void> {
   await client.close();
 }
 
-/** Holes that an export tells; what it calls one is zeros, and foreign programs that pass over them copy the same. */
+/**
+ * Holes that an export reports: they must be zeros, and third-party programs that skip them must make an equal copy.
+ */
 async function holeBytes(user: User, uri: string, content: Buffer): Promise<number> {
   const client = await NbdClient.connect(uri, { contexts: [BASE_ALLOCATION] });
   let bytes = 0;
@@ -110,8 +112,8 @@ async function livesThrough(user: User): Promise<void> {
   const client = await NbdClient.connect(image);
   assert.ok(client.readOnly);
   assert.ok((await changedBytes(user)) >= 2 * MIB);
-  // Of 16 MiB two hold data, and two and a half were written to since. The daemon does not look for them for long before
-  // it serves: on a busy machine a later connection is told of them.
+  // Of 16 MiB two hold data, and two and a half were written since. The daemon limits its search for holes before it
+  // serves: on a busy machine a later connection gets them.
   for (const [uri, content] of [
     [image, before],
     [front, written],
@@ -154,7 +156,7 @@ async function givesUp(user: User): Promise<void> {
   await user.serve();
   assert.is((await user.ask("POST", "/v1/trackers", { device: user.disk })).code, undefined);
   await user.end("SIGKILL");
-  // A file that is only renamed would be found.
+  // Renaming the file would not be enough, because it is found by its inode.
   rmSync(user.disk);
   await user.serve();
   const waiting = async () => (await user.ask("GET", "/v1/status"))["waiting"];
@@ -169,7 +171,7 @@ async function givesUp(user: User): Promise<void> {
   assert.is(await user.end("SIGTERM"), 0, user.stderr);
 }
 
-test("a front whose original is away for ever can be given up", async () => {
+test("a front whose original never comes back can be given up", async () => {
   const user = new User();
   try {
     await givesUp(user);
@@ -179,7 +181,7 @@ test("a front whose original is away for ever can be given up", async () => {
 });
 
 test("the same holds for a user who is not root", async () => {
-  // Who runs this is one, then.
+  // If a non-root user runs this test, it is that user.
   if (!isRoot) return;
   const user = new User(NOBODY);
   try {
@@ -207,7 +209,7 @@ test("doctor asks for neither ublk nor root", async () => {
   }
 });
 
-test("what needs block devices of the kernel is refused by name", async () => {
+test("operations that need block devices are refused with a named error", async () => {
   const user = new User();
   try {
     await user.serve();

@@ -1,4 +1,4 @@
-/** Clients that come to blksnapd by TCP: with certificates, without, and over the deaths of daemons. */
+/** TCP clients of blksnapd: with certificates, without, and across deaths of daemons. */
 import { join } from "node:path";
 import { NbdClient } from "@blksnap/nbd";
 import { certificateFolder, certify, Dice } from "@blksnap/testing";
@@ -11,11 +11,11 @@ const NEW = Buffer.alloc(MIB, 0x22);
 
 type ByTcp = Readonly<Record<string, unknown>> & { readonly port: number };
 
-/** At a port that was free. */
+/** At a free port. */
 async function openByTcp(user: User, how: object): Promise<ByTcp> {
   const dice = new Dice(process.pid);
   for (;;) {
-    // Below those that the kernel gives to connections.
+    // Below the ports that the kernel gives to connections.
     const request = { address: "127.0.0.1", port: 20_000 + dice.below(12_000), ...how };
     const answer = await user.ask("POST", "/v1/nbd/listeners", request);
     if (answer.code === undefined) return answer as unknown as ByTcp;
@@ -62,7 +62,7 @@ async function comesByTcp(user: User): Promise<void> {
   await writer.close();
   assert.is(await closeByTcp(user, reading.port), "NBD_LISTENER_NOT_FOUND");
 
-  // Commands end with their daemon; what is configured each daemon has, also one after a crash.
+  // Addresses of commands end with their daemon; each daemon opens configured ones, also after a crash.
   const port = String(reading.port);
   const options = [`--nbd-listen=127.0.0.1:${port}`, `--nbd-tls-certs=${certificates}`];
   for (let times = 0; times < 2; times++) {
@@ -85,7 +85,7 @@ async function assertRefused(promise: Promise<unknown>, code?: string): Promise<
   assert.ok(error !== undefined && (code === undefined || error.code === code), error?.code);
 }
 
-test("clients come by TCP with TLS and a certificate, and read", async () => {
+test("clients with a certificate read by TCP with TLS", async () => {
   const user = new User();
   try {
     await comesByTcp(user);
@@ -94,7 +94,7 @@ test("clients come by TCP with TLS and a certificate, and read", async () => {
   }
 });
 
-test("without TLS, or with certificates that are none, no address is opened", async () => {
+test("without TLS, or with invalid certificates, no address is opened", async () => {
   const user = new User();
   try {
     await user.serve("--nbd-listen=192.0.2.1", "--nbd-insecure");

@@ -1,4 +1,4 @@
-/** A user with a home, a disk in a file, and daemons of `--frontend nbd` one after the other: for tests that start some. */
+/** A user with a home, a disk in a file, and consecutive daemons of `--frontend nbd`: for tests that start some. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
@@ -23,7 +23,7 @@ export const MIB: number = 2 ** 20;
 export const CAPACITY_BYTES: number = 16 * MIB;
 export const isRoot: boolean = process.geteuid?.() === 0;
 
-/** With the name of its error, where it is one. */
+/** With the name of its error, if there is one. */
 export type Answer = Record<string, unknown> & { code?: string };
 
 export class User {
@@ -35,7 +35,7 @@ export class User {
   daemon: ChildProcess | undefined;
   stderr: string = "";
 
-  /** @param uid of whom, where it is not that of this process */
+  /** @param uid of the user, if it is not that of this process */
   constructor(uid?: number) {
     this.#uid = uid;
     for (const folder of [this.store, this.runtime]) mkdirSync(folder);
@@ -52,7 +52,7 @@ export class User {
   }
 
   get #paths(): string[] {
-    // Root has its folders outside of any home; they are the machine's.
+    // Root's folders are outside of any home; they are the machine's.
     if (this.#uid !== undefined || !isRoot) return [];
     const state = join(this.runtime, "blksnap", "state");
     const persistent = join(this.folder, "kept");
@@ -65,7 +65,7 @@ export class User {
     return { env: { PATH, HOME: this.folder, XDG_RUNTIME_DIR: this.runtime }, ...who };
   }
 
-  /** As blksnapctl starts it; the daemon is not asked. */
+  /** Runs the checks as `blksnapctl doctor` does; asks no daemon. */
   async doctor(): Promise<{ check: string; state: string }[]> {
     const words = [program, "--doctor", "--frontend=nbd", "--socket", this.socket, ...this.#paths];
     const { stdout } = await promisify(execFile)(process.execPath, words, this.#surroundings);
@@ -85,7 +85,7 @@ export class User {
     return daemon;
   }
 
-  /** Ends when it serves. */
+  /** Resolves when it serves. */
   async serve(...more: string[]): Promise<void> {
     this.daemon = this.start("--frontend=nbd", ...more);
     const serves = ({ code }: Answer) => code === undefined;
@@ -135,7 +135,7 @@ export function text(answer: Answer, name: string): string {
   return value as string;
 }
 
-/** The reactor may not have noticed yet that the last client has gone. */
+/** The reactor may not have noticed yet that the last client is gone. */
 export async function detachedSoon(user: User, device: string): Promise<void> {
   for (;;) {
     const { code } = await user.ask("DELETE", `/v1/trackers?device=${device}`);

@@ -1,6 +1,6 @@
 /**
- * The control and the NBD socket where a service manager has made them: here a process that does as systemd does. They
- * stay through the ends of daemons, and who comes while none serves is answered by the next one.
+ * The control and the NBD socket of a service manager; here a process that behaves like systemd. They outlive
+ * daemons: the next daemon responds to clients that connect while none serves.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -35,15 +35,15 @@ import {
 
 const test = suite("passed sockets");
 const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
-/** What execs keeps the process, whose id is only known then. */
+/** exec keeps the process, whose id is only known then. */
 const LAUNCHER = 'LISTEN_PID=$$ exec "$@"';
 
-/** By default a unit's own name. */
+/** By default the name of the unit. */
 const CONTROL = "blksnapd.socket";
 
 let folder = "";
 let socket = "";
-/** A socket that nobody accepts from here, as systemd does not once a daemon runs. */
+/** A socket on which this process accepts nothing, like systemd once a daemon runs. */
 let listenFd: number;
 let daemon: ChildProcess | undefined;
 let said = "";
@@ -61,7 +61,7 @@ test.after.each(() => {
   rmSync(folder, { recursive: true });
 });
 
-/** @param passed descriptors by their names, in their order */
+/** @param passed descriptors by their names, in order */
 function start(passed: Record<string, number>, ...more: string[]): ChildProcess {
   const words = [process.execPath, program, "--frontend=nbd", "--log-level=warn", "--reactors=1"];
   const paths = [
@@ -86,7 +86,7 @@ function start(passed: Record<string, number>, ...more: string[]): ChildProcess 
   return child;
 }
 
-/** Waits in the socket's queue where nobody accepts. @returns the pid of who answers */
+/** Waits in the socket's queue while no daemon accepts. @returns the pid of the daemon that responds */
 function ask(): Promise<number> {
   return new Promise((resolve, reject) => {
     const asked = request({ socketPath: socket, path: "/v1/status", agent: false }, (response) => {
@@ -100,7 +100,7 @@ function ask(): Promise<number> {
   });
 }
 
-/** Nobody answers any more what comes after the end of the last one. */
+/** After the end of the last daemon, no process responds. */
 async function answered(child: ChildProcess, asked: Promise<number>): Promise<number> {
   const ended = once(child, "exit").then(([status]) => assert.unreachable(`${status}: ${said}`));
   return (await Promise.race([asked, ended])) as number;
@@ -112,7 +112,7 @@ async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
   await ended;
 }
 
-test("requests before the daemon's start are answered by it, and after its end by the next one", async () => {
+test("requests before the daemon's start wait for it, and after its end for the next one", async () => {
   const { ino } = statSync(socket);
   for (const signal of ["SIGTERM", "SIGKILL", "SIGTERM"] as const) {
     const asked = ask();
@@ -123,7 +123,7 @@ test("requests before the daemon's start are answered by it, and after its end b
   }
 });
 
-test("a supervisor passes it on, to the daemon after a crash, too", async () => {
+test("a supervisor passes the socket on, also to the daemon after a crash", async () => {
   const asked = ask();
   const supervisor = start({ [CONTROL]: listenFd }, "--supervise", "--standbys=1");
   const first = await answered(supervisor, asked);
@@ -132,24 +132,24 @@ test("a supervisor passes it on, to the daemon after a crash, too", async () => 
   await eventually("its end", () => !existsSync(`/proc/${first}`));
   const next = await answered(supervisor, ask());
   assert.is.not(next, first);
-  // Nothing of it is left for what a daemon starts.
+  // Child processes of the daemon do not get it.
   const environment = readFileSync(`/proc/${supervisor.pid}/environ`, "utf8");
   assert.match(environment, "LISTEN_FDS=1");
   await end(supervisor, "SIGTERM");
   assert.ok(existsSync(socket));
 });
 
-/** Exports are listed where the daemon serves: there is none without a device. */
+/** A list of exports shows that the daemon serves: without a device it is empty. */
 async function exportsAt(path: string): Promise<readonly string[]> {
   const listed = await NbdClient.list({ socketPath: path });
   return listed.map(({ name }) => name);
 }
 
-test("NBD clients before the daemon's start are answered, by the next daemon, too, and the socket stays", async () => {
+test("NBD clients before a daemon's start wait for it, also for the next one, and the socket stays", async () => {
   const path = join(folder, "blksnap", "nbd.sock");
   const nbdFd = listenLocal(path, 0o600);
   const { ino } = statSync(path);
-  // Its descriptor comes first: names tell them apart.
+  // Its descriptor comes first: names distinguish them.
   for (const more of [[], ["--supervise", "--standbys=1"]]) {
     for (const signal of ["SIGTERM", "SIGTERM"] as const) {
       const waiting = exportsAt(path);
@@ -170,7 +170,7 @@ test("NBD clients before the daemon's start are answered, by the next daemon, to
   closeSync(nbdFd);
 });
 
-test("one alone is used, and the daemon makes the other", async () => {
+test("one passed socket alone is used, and the daemon creates the other", async () => {
   const path = join(folder, "blksnap", "nbd.sock");
   rmSync(socket);
   const nbdFd = listenLocal(path, 0o600);
@@ -183,7 +183,7 @@ test("one alone is used, and the daemon makes the other", async () => {
   closeSync(nbdFd);
 });
 
-test("one that is not the control socket is not used, which is said", async () => {
+test("a passed socket that is not the control socket is not used, which is logged", async () => {
   rmSync(socket);
   const otherFd = listenLocal(join(folder, "other.sock"), 0o600);
   const child = start({ [CONTROL]: otherFd });
@@ -195,7 +195,7 @@ test("one that is not the control socket is not used, which is said", async () =
   closeSync(otherFd);
 });
 
-test("descriptors are for the process that is named, and for those that its supervisor starts", () => {
+test("descriptors are for the named process, and for daemons that it starts as a supervisor", () => {
   const given = { LISTEN_FDS: "2", LISTEN_PID: "7", LISTEN_FDNAMES: "x:nbd", OTHER: "stays" };
   const both = [
     { fd: 3, name: "x" },
@@ -216,13 +216,13 @@ test("descriptors are for the process that is named, and for those that its supe
   assert.equal(takePassedSockets({}, 9), []);
 });
 
-test("a supervisor passes what is open, the control socket first", () => {
+test("a supervisor passes open descriptors, the control socket first", () => {
   const nbd = { fd: 0, name: "nbd" };
   const control = { fd: listenFd, name: "" };
   assert.equal(passableSockets([nbd, control, { fd: 1 << 20, name: "" }]), [control, nbd]);
 });
 
-test("what is of the wrong kind, at another place, or there twice is not used, and it is said why", () => {
+test("a socket of the wrong kind, at another path, or passed twice is not used, with a logged reason", () => {
   const paths = { control: socket, nbd: join(folder, "nbd.sock") };
   const nbdFd = listenLocal(paths.nbd, 0o600);
   const file = openSync(join(folder, "empty.toml"), "r");

@@ -1,6 +1,6 @@
 /**
- * A pull-mode incremental backup as tools of virtual machines make it, with programs of others alone: nbdinfo asks which
- * blocks are dirty since the number before, qemu-img reads those, and what comes of it is each time equal to the image.
+ * A pull-mode incremental backup as virtual-machine tools make it, with third-party programs only: nbdinfo lists the
+ * blocks that are dirty since the last number, qemu-img reads those, and each time the result equals the image.
  */
 import { execFile } from "node:child_process";
 import {
@@ -58,7 +58,7 @@ async function taken(user: User): Promise<Taken> {
   };
 }
 
-/** What has changed since a number; undefined where the export has no bitmap for that. */
+/** The changes since a number; undefined if the export has no bitmap for it. */
 async function dirtySince(image: string, number: number): Promise<readonly Extent[] | undefined> {
   const words = ["--json", `--map=qemu:dirty-bitmap:since-${number}`, image];
   const found = await run("nbdinfo", words).catch((error: { stderr: string }) => {
@@ -68,7 +68,7 @@ async function dirtySince(image: string, number: number): Promise<readonly Exten
   return (JSON.parse(found.stdout) as Extent[]).filter(({ type }) => (type & DIRTY) !== 0);
 }
 
-/** Brings a copy up to date. Answers how many bytes were read. */
+/** Updates a copy. Returns how many bytes were read. */
 async function pull(image: string, copy: string, extents: readonly Extent[]): Promise<number> {
   const piece = `${copy}.piece`;
   const file = openSync(copy, "r+");
@@ -96,7 +96,7 @@ async function pull(image: string, copy: string, extents: readonly Extent[]): Pr
   return bytes;
 }
 
-/** Writes all over the first half, until it is told to end. */
+/** Writes all over the first half, until stopped. */
 function startLoad(front: string): () => Promise<void> {
   let isEnding = false;
   const running = (async () => {
@@ -114,7 +114,7 @@ function startLoad(front: string): () => Promise<void> {
   };
 }
 
-/** What happens to the device between two backups besides the load, in the second half. */
+/** Other changes of the device between two backups, in the second half. */
 const BETWEEN: readonly ((front: string, user: User) => Promise<void>)[] = [
   async (front) => {
     const client = await NbdClient.connect(front);
@@ -125,7 +125,7 @@ const BETWEEN: readonly ((front: string, user: User) => Promise<void>)[] = [
   async (front) => {
     await run("qemu-io", ["-f", "raw", "-c", "discard 9M 1M", front]);
   },
-  // mkfs, of a file system that has no use for what was there
+  // mkfs, by a file system without a use for the old content
   async (front, user) => {
     const system = join(user.folder, "system");
     const file = openSync(system, "w");
@@ -150,7 +150,7 @@ async function backsUp(user: User): Promise<void> {
   let front = await attached(user);
   const copy = join(user.folder, "copy");
   const points: { copy: string; truth: string }[] = [];
-  /** What the image holds, all of it, and the copy as it is now. */
+  /** The whole content of the image, and of the current copy. */
   const keep = async (image: string): Promise<void> => {
     const [kept, truth] = [`${copy}-${points.length}`, `${copy}-${points.length}-truth`];
     await run("nbdcopy", [image, truth]);
@@ -176,7 +176,7 @@ async function backsUp(user: User): Promise<void> {
   }
   await end();
 
-  // Grown: what is tracked anew has another generation and no bitmap of an earlier one, so that the next is a full one.
+  // Growth begins a new generation without bitmaps of earlier ones, so the next backup is a full one.
   await detachedSoon(user, encodeURIComponent(user.disk));
   truncateSync(user.disk, CAPACITY_BYTES + 2 * MIB);
   front = await attached(user);

@@ -22,7 +22,7 @@ async function refusal(given: Partial<typeof service>): Promise<string> {
   throw new Error("it was not refused");
 }
 
-test("a service that systemd restarts is one", async () => {
+test("a service that systemd restarts counts as a restarter", async () => {
   assert.is(await restartingService(service), "blksnapd.service");
 });
 

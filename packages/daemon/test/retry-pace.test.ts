@@ -2,7 +2,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { RetryPace } from "../dist/retry-pace.js";
 
-test("each failure in a row doubles the wait, up to a bound; a success begins anew", () => {
+test("each failure in a row doubles the wait, up to a bound; a success resets it", () => {
   const pace = new RetryPace(2, 10);
   const delays = () => Array.from({ length: 5 }, () => pace.failed("why").delayMs);
   assert.equal(delays(), [2, 4, 8, 10, 10]);

@@ -1,4 +1,4 @@
-/** What systemd is told, and by whom. */
+/** Messages to systemd, and the process that sends them. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,7 +19,7 @@ function manager(
   return new ServiceManager(send === undefined ? given : { ...given, send });
 }
 
-test("readiness, state and end come to the socket, and signs of life while it is asked for", async () => {
+test("readiness, state and end are sent to the socket, and watchdog pings if requested", async () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-notify-"));
   const path = join(folder, "notify");
   const receiver = await receiveDatagrams(path);
@@ -34,7 +34,7 @@ test("readiness, state and end come to the socket, and signs of life while it is
   told.status("starting");
   told.ready("pid 7 serves");
   told.stopping();
-  // It keeps no process alive, so this one has to be kept.
+  // Its timers keep no process alive, so this one must be kept alive.
   const pings = () => receiver.received.filter((text) => text === "WATCHDOG=1").length;
   await eventually("two signs of life", () => pings() >= 2);
   assert.equal(
@@ -45,7 +45,7 @@ test("readiness, state and end come to the socket, and signs of life while it is
   rmSync(folder, { recursive: true });
 });
 
-test("without a service manager nothing is sent, nor signs of life that another process is to give", async () => {
+test("without a service manager nothing is sent, nor watchdog pings that another process must send", async () => {
   const sent: string[] = [];
   const send = (_path: string, text: string) => sent.push(text);
   manager({}, send).ready("x");
@@ -60,7 +60,7 @@ test("without a service manager nothing is sent, nor signs of life that another 
   assert.equal(sent, []);
 });
 
-test("where the manager has to read others first it is told again, and never twice", async () => {
+test("if the manager's queue is full a message is resent, and never arrives twice", async () => {
   const answers = [-11, -11, 5, 5];
   const sent: string[] = [];
   const send = (_path: string, text: string) => {

@@ -1,7 +1,7 @@
 /**
- * A daemon without devices, for tests of the supervisor. The state folder (first argument) tells what
- * it shall do: `version`, what it says it is; `fail-start`, `fail-ready`: end at that point, as `refusal` says; it
- * tells who serves in `serving`, and by a byte for each which have not got ready in `failed`.
+ * A daemon without devices, for tests of the supervisor. The state folder (first argument) controls it: `version` is
+ * the version that it reports; with `fail-start` or `fail-ready` it ends at that point, with the reason in `refusal`.
+ * It writes its pid to `serving`, and a byte to `failed` for each daemon that did not become ready.
  */
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

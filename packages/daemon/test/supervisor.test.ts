@@ -14,16 +14,16 @@ interface World {
   readonly supervisor: Supervisor;
   /** Warnings of the log. */
   readonly warnings: readonly { msg: string; why?: string }[];
-  /** What the service manager has been told. */
+  /** Messages to the service manager. */
   readonly told: readonly string[];
-  /** The exit status that it ended with. */
+  /** Its exit status. */
   ended(): number | undefined;
   set(name: string, text?: string): void;
   unset(name: string): void;
   text(name: string): string | undefined;
-  /** The daemon that serves; waits for another one than `pid`. */
+  /** The daemon that serves; waits for one other than `pid`. */
   serving(otherThan?: number): Promise<{ pid: number; version: string }>;
-  /** Waits until a standby is loaded, beside those known already. */
+  /** Waits until a standby is loaded, in addition to the known ones. */
   standby(known?: readonly number[]): Promise<number>;
 }
 
@@ -80,7 +80,7 @@ async function withWorld(body: (world: World) => Promise<void>, standbys = 1): P
   }
 }
 
-test("a standby continues after a kill, and another one is made", () =>
+test("a standby continues after a kill, and another one is started", () =>
   withWorld(async ({ supervisor, serving, standby }) => {
     supervisor.start();
     const first = await serving();
@@ -90,7 +90,7 @@ test("a standby continues after a kill, and another one is made", () =>
     assert.ok(await standby([ready]));
   }));
 
-test("the service manager is told when all is there, when it is not, and of the end", () =>
+test("the service manager learns when devices are served, when not, and of the end", () =>
   withWorld(async ({ supervisor, told, serving, standby, ended }) => {
     supervisor.start();
     const first = await serving();
@@ -109,7 +109,7 @@ test("the service manager is told when all is there, when it is not, and of the 
     ]);
   }));
 
-test("as many standbys as are wanted continue, one after the other", () =>
+test("all standbys continue, one after the other", () =>
   withWorld(async ({ supervisor, serving, standby }) => {
     supervisor.start();
     const first = await serving();
@@ -122,7 +122,7 @@ test("as many standbys as are wanted continue, one after the other", () =>
     assert.equal([second.pid, third.pid].sort(), ready.sort());
   }, 2));
 
-test("one killed before there is a standby is started again", () =>
+test("a daemon that is killed before there is a standby is restarted", () =>
   withWorld(async ({ supervisor, serving, ended }) => {
     supervisor.start();
     const first = await serving();
@@ -132,7 +132,7 @@ test("one killed before there is a standby is started again", () =>
     assert.is(ended(), undefined);
   }));
 
-test("without memory to fork one is started again, and no standby costs the one that serves", () =>
+test("without memory to fork, starts are retried, and a standby's failure never ends the active daemon", () =>
   withWorld(async ({ supervisor, serving, ended, warnings }) => {
     const { spawn } = childProcess;
     let failures = 0;
@@ -140,7 +140,7 @@ test("without memory to fork one is started again, and no standby costs the one 
       childProcess.spawn = ((...args: Parameters<typeof spawn>) => {
         if (failures === left) return spawn(...args);
         failures++;
-        // As node does it for all but a few.
+        // Node throws like this for all but a few errors.
         throw Object.assign(new Error("spawn ENOMEM"), { code: "ENOMEM", errno: -12 });
       }) as typeof spawn;
       syncBuiltinESMExports();
@@ -162,7 +162,7 @@ test("without memory to fork one is started again, and no standby costs the one 
     }
   }));
 
-test("an upgrade goes to a daemon started from the program as it is now", () =>
+test("an upgrade hands over to a daemon started from the current program", () =>
   withWorld(async ({ supervisor, serving, standby, set }) => {
     supervisor.start();
     const first = await serving();
@@ -172,18 +172,18 @@ test("an upgrade goes to a daemon started from the program as it is now", () =>
     const next = await serving(first.pid);
     assert.is(next.version, "2");
     assert.is.not(next.pid, old);
-    // The old standby is not needed any more.
+    // The old standby is no longer needed.
     await eventually("it has ended", () => !existsSync(`/proc/${old}`));
   }));
 
-test("a new program that does not get ready leaves the old daemon where it is", () =>
+test("if a new program does not become ready, the old daemon continues", () =>
   withWorld(async ({ supervisor, serving, standby, set, unset, text }) => {
     supervisor.start();
     const first = await serving();
     const old = await standby();
     set("fail-ready");
     process.kill(first.pid, "SIGUSR2");
-    // The file is there before its text is.
+    // The file exists before its text does.
     await eventually("it is told", () => (text("unprepared") ?? "") !== "");
     assert.is(text("unprepared"), "it ended with 8");
     unset("fail-ready");
@@ -192,7 +192,7 @@ test("a new program that does not get ready leaves the old daemon where it is", 
     assert.is((await serving(first.pid)).pid, old);
   }));
 
-test("a standby that is refused again and again is said once, until the reason is another", () =>
+test("repeated refusals of a standby are logged once per reason", () =>
   withWorld(async ({ supervisor, warnings, serving, set, text }) => {
     const [first, second] = ["/c:2: there is no key 'x' here", "/c:3: it is not TOML"];
     set("refusal", first);
@@ -211,7 +211,7 @@ test("a standby that is refused again and again is said once, until the reason i
     );
   }));
 
-test("an upgrade that is refused says why", () =>
+test("a refused upgrade reports the reason", () =>
   withWorld(async ({ supervisor, serving, standby, set, text }) => {
     supervisor.start();
     const { pid } = await serving();
@@ -223,7 +223,7 @@ test("an upgrade that is refused says why", () =>
     assert.is(text("unprepared"), "it ended with 2: /c:2: there is no key 'x' here");
   }));
 
-test("a new program that cannot serve is followed by the old one", () =>
+test("if a new program cannot serve, the old one resumes", () =>
   withWorld(async ({ supervisor, serving, standby, set }) => {
     supervisor.start();
     const first = await serving();

@@ -1,4 +1,4 @@
-/** The units are right for systemd, allow no more than is written down, and say why where they allow more. */
+/** The units are valid for systemd, grant no undocumented rights, and give a reason for each right that they grant. */
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -30,13 +30,13 @@ function valuesOf(unit: string, setting: string): string[] {
 function analyze(...words: string[]) {
   return spawnSync("systemd-analyze", words, { encoding: "utf8" });
 }
-/** The first that can do both without a manager. */
+/** The first version that can do both without a manager. */
 const SYSTEMD_LEAST = 250;
 const version = Number(/^systemd (\d+)/.exec(analyze("--version").stdout ?? "")?.[1] ?? 0);
 const hasSystemd = version >= SYSTEMD_LEAST;
 if (!hasSystemd) console.log(`SKIPPED in part: systemd-analyze ${SYSTEMD_LEAST} is not here`);
 
-test("systemd finds nothing wrong with the units", () => {
+test("systemd finds no mistake in the units", () => {
   if (!hasSystemd) return;
   const copies = mkdtempSync(join(tmpdir(), "blksnap-units-"));
   // The programs are not installed here.
@@ -64,11 +64,11 @@ test("the exposure of each unit stays below its bound", () => {
   }
 });
 
-test("a unit whose program is gone is passed over, and none is started again for it", () => {
+test("a unit whose program is gone is skipped, and not restarted", () => {
   for (const unit of units) {
     const [command = ""] = valuesOf(unit, "ExecStart");
     const named = ["blksnapd", "blksnapctl"].find((name) => command.includes(`/usr/bin/${name} `));
-    // Of boot-front, which is in the folder of what is written, and leads mounts to their originals then.
+    // boot-front is among the written files, and leads mounts to their originals then.
     if (named === undefined) continue;
     const conditions = [
       ...valuesOf(unit, "ExecCondition").map((line) => line.split(" ")[1]),
@@ -80,7 +80,7 @@ test("a unit whose program is gone is passed over, and none is started again for
   assert.ok(existsSync(join(folder, "../libexec", basename(program))), program);
 });
 
-test("nothing is stopped because the daemon's unit is started again", () => {
+test("a restart of the daemon's unit stops no other unit", () => {
   for (const unit of units) {
     for (const setting of ["Requires", "BindsTo", "PartOf", "Requisite"]) {
       assert.not.match(valuesOf(unit, setting).join(" "), "blksnapd.service", unit);
@@ -116,7 +116,7 @@ test("the unit forbids Internet sockets, and the error of an NBD address names t
   assert.match(ERRORS.NBD_LISTEN_FAILED.hint, "AF_INET");
 });
 
-test("the unit starts blksnapd as its options are, and waits as long as it may take", () => {
+test("the unit starts blksnapd with valid options, and waits as long as a start may take", () => {
   const [command = ""] = valuesOf("blksnapd.service", "ExecStart");
   const [program, ...words] = command.split(" ");
   assert.is(program, "/usr/bin/blksnapd");
@@ -130,7 +130,7 @@ test("the unit starts blksnapd as its options are, and waits as long as it may t
   ]);
 });
 
-test("sockets are the daemon's, for the same users, come without waiting for the boot, and start nothing over and over", () => {
+test("socket units have the daemon's paths and users, start early at boot, and cause no restart loop", () => {
   const places = {
     "blksnapd.socket": DEFAULT_SOCKET_PATH,
     "blksnapd-nbd.socket": nbdSocketPath(DEFAULT_SOCKET_PATH),

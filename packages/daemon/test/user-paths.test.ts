@@ -7,7 +7,7 @@ import { userDefaults, withUserPaths } from "../dist/user-paths.js";
 const HOME = { XDG_RUNTIME_DIR: "/r", XDG_CONFIG_HOME: "/c", XDG_STATE_HOME: "/s" };
 const nbd = (...more: string[]) => parseOptions(["--frontend=nbd", ...more]);
 
-test("a user's daemon has its files in the folders of the user", () => {
+test("a user's daemon keeps its files in the user's folders", () => {
   const given = withUserPaths(nbd(), HOME, false);
   assert.equal(
     [given["state-dir"], given["config"]],
@@ -19,14 +19,14 @@ test("a user's daemon has its files in the folders of the user", () => {
   assert.is(usual["config"], `${homedir()}/.config/blksnap/blksnap.toml`);
 });
 
-test("given paths count, and root uses the machine's folders", () => {
+test("explicit paths take precedence, and root uses the machine's folders", () => {
   assert.is(withUserPaths(nbd("--state-dir=/x"), HOME, false)["state-dir"], "/x");
   assert.equal(withUserPaths(nbd(), HOME, true), nbd());
   assert.equal(userDefaults(nbd(), HOME, true), {});
   assert.equal(withUserPaths(parseOptions([]), HOME, false), parseOptions([]));
 });
 
-test("without a folder for it a user has to name the state and the socket", () => {
+test("without such a folder a user has to name the state directory and the socket", () => {
   assert.throws(() => withUserPaths(nbd(), {}, false), /XDG_RUNTIME_DIR is not set/);
   assert.throws(() => withUserPaths(nbd("--state-dir=/x"), {}, false), /--socket/);
   const given = nbd("--state-dir=/x", "--socket=/y");

@@ -1,8 +1,8 @@
 /**
- * The devices that the configuration names, attached when the daemon has started.
+ * Attaches the devices of the configuration when the daemon has started.
  *
- * At boot much passes by itself: a disk is not found yet, udev, fsck or a scan of volumes holds it. So each device is
- * tried again until its time is over; then the boot continues without it.
+ * Many failures at boot are temporary: a disk is not found yet, or udev, fsck or a scan of volumes holds it. So each
+ * device is retried until its time is over; then the boot continues without it.
  */
 import { realpathSync } from "node:fs";
 import { resolve } from "node:path";
@@ -13,10 +13,10 @@ import type { Config } from "./config.js";
 import { bootClockMs, type Served, type WaitedFor } from "./served.js";
 
 const LOOK_AGAIN_INTERVAL_MS = 500;
-/** A device with which daemon after daemon ends is not tried for ever: users of others would wait each time. */
+/** A device over which one daemon after another dies is given up: otherwise users of other devices wait each time. */
 const DAEMONS_MAX = 3;
 
-/** What may still come while a machine starts: waited for as long as the configuration says. */
+/** Errors of devices that may still appear while a machine starts: retried as long as the configuration says. */
 const COMING: ReadonlySet<string> = new Set<ErrorName>([
   "DEVICE_NOT_FOUND",
   "DEVICE_FAILED",
@@ -25,8 +25,8 @@ const COMING: ReadonlySet<string> = new Set<ErrorName>([
   "PERSISTENT_STATE_UNUSABLE",
 ]);
 /**
- * What passes soon, or not at all: a scan that holds a device, a size that comes after its node; but also what is
- * mounted already, or is read-only. The boot waits for it, so not for long.
+ * Errors that pass soon or never: a scan holds the device, or its size comes after its node; but also one that is
+ * mounted already, or read-only. The boot waits for it, so the limit is short.
  */
 const PASSING: ReadonlySet<string> = new Set<ErrorName>([
   "DEVICE_BUSY",
@@ -35,12 +35,12 @@ const PASSING: ReadonlySet<string> = new Set<ErrorName>([
   "UBLK_FAILED",
 ]);
 const PASSING_WAIT_MS = 10_000;
-/** Of a detach of what is still to be attached. */
+/** Errors of a detach whose device is still to be attached. */
 const NOTHING_TO_DETACH: ReadonlySet<string> = new Set<ErrorName>([
   "NOT_ATTACHED",
   "DEVICE_NOT_FOUND",
 ]);
-/** Of what no boot waits for. */
+/** For devices that no boot waits for. */
 const HELD_LOOK_AGAIN_INTERVAL_MS = 10_000;
 
 export type Missing = StatusResponse["daemon"]["configuration"]["missing"][number];
@@ -48,11 +48,11 @@ export type Missing = StatusResponse["daemon"]["configuration"]["missing"][numbe
 export interface AttachSurroundings {
   readonly attach: (device: string, options: AttachRequestOptions) => Promise<AttachResponse>;
   readonly logger: Logger;
-  /** Aborted when the daemon is to end: nothing is waited for any more. */
+  /** Aborted when the daemon ends: all waits end. */
   readonly signal: AbortSignal;
-  /** Told of each device that is attached, or given up. */
+  /** Called for each device that is attached or given up. */
   readonly onSettled?: () => void;
-  /** Whether no device can be attached at all now: one that is busy then is tried again when that is over. */
+  /** Whether no device can be attached now: one that is busy meanwhile is retried when that ends. */
   readonly isHeld?: () => boolean;
   readonly nowMs?: () => number;
   readonly untilLookAgain?: (signal: AbortSignal, afterMs: number) => Promise<unknown>;
@@ -64,7 +64,7 @@ function untilNext(signal: AbortSignal, afterMs: number): Promise<unknown> {
 
 const DEV = "/dev/";
 
-/** Whether two paths lead to one device. Below /dev a look never waits; an image file is known by its path. */
+/** Whether two paths lead to one device. A stat below /dev never hangs; an image file is compared by path. */
 function isSamePath(one: string, other: string): boolean {
   if (one === other) return true;
   if (!one.startsWith(DEV) || !other.startsWith(DEV)) return false;
@@ -76,10 +76,10 @@ function isSamePath(one: string, other: string): boolean {
 }
 
 /**
- * What a daemon has to attach. One that takes over from another continues to wait for what that one has waited
- * for, for the time that is left: what was detached since the start stays so.
- * @param earlier what the daemon before has left
- * @param isStandby it continues, also where an earlier version has left nothing
+ * What a daemon has to attach. A successor continues to wait for the devices that its predecessor waited for, for the
+ * time that is left: a device that was detached since the start stays detached.
+ * @param earlier what the predecessor has left
+ * @param isStandby it is a successor, even if an earlier version has left nothing
  */
 export function devicesToAttach(
   { devices }: Config,
@@ -104,7 +104,7 @@ export class ConfiguredDevices {
   readonly #surroundings: AttachSurroundings;
   readonly #waited: Set<WaitedFor>;
   readonly #missing = new Map<string, Missing>();
-  /** Those that users are detaching, each until that has ended. */
+  /** Devices that users are detaching, each until that has ended. */
   readonly #leaving = new Map<WaitedFor, Promise<void>>();
 
   constructor(devices: readonly WaitedFor[], surroundings: AttachSurroundings) {
@@ -112,25 +112,25 @@ export class ConfiguredDevices {
     this.#surroundings = surroundings;
   }
 
-  /** Those that are neither attached nor given up. */
+  /** Devices that are neither attached nor given up. */
   get waited(): WaitedFor[] {
     return [...this.#waited];
   }
 
-  /** Those that are not attached, and why. */
+  /** Devices that are not attached, and why. */
   get missing(): Missing[] {
     return [...this.#missing.values()];
   }
 
-  /** Ends when each is attached, or was waited for in vain, or failed; that is logged, and no error. */
+  /** Resolves when each is attached, has failed or has run out of time. Failures are logged, not thrown. */
   async attach(): Promise<void> {
     const boot = this.waited.filter(({ isHeld }) => isHeld !== true);
     await Promise.all(boot.map((one) => this.#attachOne(one)));
   }
 
   /**
-   * Those that were given up while none could be attached, each for as long as it takes: also one that is mounted without
-   * its front by then. Ends when each is attached, has failed for good, or was let go of by users.
+   * Attaches devices that were given up while none could be attached, for as long as it takes, even if one is mounted
+   * without its front by then. Resolves when each is attached, has failed for good, or was detached by users.
    */
   async attachHeld(): Promise<void> {
     const held = this.waited.filter(({ isHeld }) => isHeld === true);
@@ -138,8 +138,8 @@ export class ConfiguredDevices {
   }
 
   /**
-   * Users detach it: it is not tried meanwhile, and not attached later unless that fails. Undefined: there was nothing
-   * to detach, and what was still to be attached is given up.
+   * Users detach it: it is not tried meanwhile, nor attached later unless the detach fails. Undefined: there was
+   * nothing to detach, and its attach is given up.
    * @throws the error of `detach`
    */
   async letGo<Value>(path: string, detach: () => Promise<Value>): Promise<Value | undefined> {
@@ -163,7 +163,7 @@ export class ConfiguredDevices {
     }
     for (const { configured } of its) {
       this.#missing.delete(configured.device);
-      // It may be waited for in another way by now.
+      // Its entry may be another one by now.
       for (const one of this.waited) if (one.configured === configured) this.#settle(one);
     }
     return answer;
@@ -201,7 +201,7 @@ export class ConfiguredDevices {
         return;
       } catch (error) {
         const { code = null, message } = error as { code?: string; message: string };
-        // It fails because this daemon ends, and the next one waits; or it is not wanted any more.
+        // It fails because this daemon ends, and the next one retries; or users no longer want it.
         if (signal.aborted || !this.#waited.has(one)) return;
         const isPassing = PASSING.has(code ?? "");
         if (isPassing) untilMs = Math.min(untilMs, nowMs() + PASSING_WAIT_MS);

@@ -1,4 +1,4 @@
-/** blksnapd --check-config: what blksnapctl config check shows. */
+/** blksnapd --check-config: the report that blksnapctl config check shows. */
 import type { ConfigReport } from "@blksnap/api";
 import { DAEMON_VERSION } from "@blksnap/driver/version";
 import { ExitStatus } from "../exit-status.js";
@@ -7,7 +7,7 @@ import { isError } from "./config-problem.js";
 import { deviceConflicts } from "./device-conflicts.js";
 import { settingsInForce } from "./in-force.js";
 
-/** The daemon's own status where it would not start, that of a failure where it would not attach all. */
+/** The daemon's own exit status if it would not start; the status of a failure if it would not attach all devices. */
 export function checkStatus({ starts, problems }: ConfigReport): number {
   if (!starts) return ExitStatus.USAGE;
   return problems.some(isError) ? ExitStatus.FAILED : ExitStatus.ENDED;

@@ -1,8 +1,8 @@
-/** What is wrong with the configuration. */
+/** Mistakes in the configuration. */
 
 export interface ConfigProblem {
   readonly path: string;
-  /** Counted from 1; absent where it is not known, or the whole file is meant. */
+  /** Counted from 1; absent if it is unknown, or the whole file is wrong. */
   readonly line?: number | undefined;
   /** The daemon does not start on an error. */
   readonly severity: "error" | "warning";

@@ -1,8 +1,8 @@
 /**
- * The configuration files: which they are, in the order in which they count, and what they say.
+ * The configuration files, in the order in which they count, and their contents.
  *
  * ```
- *   /etc/blksnap/blksnap.toml          first, need not be there
+ *   /etc/blksnap/blksnap.toml          first, optional
  *   /etc/blksnap/blksnap.toml.d/*.toml then, by name; a later setting replaces an earlier one
  * ```
  */
@@ -20,7 +20,7 @@ export interface ConfigText {
 const FILE_MAX_BYTES = 2 ** 20;
 const FILES_MAX = 100;
 
-/** What is there, and what of it cannot be read. The file that is there by default may be missing. */
+/** The readable files, and errors of the others. The default file may be missing. */
 export function readConfigTexts(path: string): {
   readonly texts: ConfigText[];
   readonly problems: ConfigProblem[];
@@ -60,7 +60,7 @@ function namesIn(folder: string, problems: ConfigProblem[]): string[] {
   }
 }
 
-/** @throws Error for what is not a text of a sensible size */
+/** @throws Error if it is not a text of a sensible size */
 function textOf(path: string): string {
   const stats = statSync(path);
   if (stats.isDirectory()) throw new Error("it is a folder");

@@ -1,4 +1,4 @@
-/** What the configuration files say: settings of the daemon and devices to attach, or what is wrong. */
+/** Parses the configuration files: settings of the daemon, devices to attach, mistakes. */
 import { nearestName, type Setting } from "@blksnap/api";
 import { parse, TomlError, type TomlTable, type TomlValue } from "smol-toml";
 import { OPTIONS } from "../option-table.js";
@@ -70,16 +70,16 @@ export const DEVICE_KEYS: ReadonlyMap<string, Setting> = new Map<string, Setting
   ],
 ]);
 
-/** Names that the kernel gives in the order in which it finds disks. */
+/** Kernel names, which follow the order in which disks are found. */
 const KERNEL_NAME =
   /^\/dev\/((sd|vd|xvd|hd)[a-z]+\d*|nvme\d+n\d+(p\d+)?|mmcblk\d+(p\d+)?|(dm-|md|loop|nbd|zram)\d+(p\d+)?)$/;
-/** Links of these lead to the front while the device is attached. */
+/** Links in these folders lead to the front while the device is attached. */
 const CONTENT_NAME = /^\/dev\/disk\/by-(uuid|label)\//;
 const OURS = /^\/dev\/(ublkb\d|blksnap\/)/;
 const STABLE_HINT =
   "Name it by /dev/disk/by-id, by-partuuid or by-path, /dev/mapper, or as a logical volume";
 
-/** One file, while it is read. */
+/** State of reading one file. */
 class Reader {
   readonly #text: ConfigText;
   readonly #lines: ReadonlyMap<string, number>;
@@ -112,7 +112,7 @@ class Reader {
     }
   }
 
-  /** The values of a table that are right. */
+  /** The valid values of a table. */
   values(table: TomlTable, at: string, known: ReadonlyMap<string, Setting>) {
     const right = new Map<string, ConfiguredValue>();
     for (const [key, value] of Object.entries(table)) {
@@ -160,7 +160,7 @@ function isTable(value: TomlValue | undefined): value is TomlTable {
   return typeof value === "object" && !Array.isArray(value) && !(value instanceof Date);
 }
 
-/** Settings of later texts replace those of earlier ones; devices of all are taken together. */
+/** Settings of later texts replace those of earlier ones; devices of all texts add up. */
 export function readConfig(texts: readonly ConfigText[]): {
   readonly config: Config;
   readonly problems: ConfigProblem[];

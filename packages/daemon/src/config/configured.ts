@@ -1,4 +1,4 @@
-/** The configuration in the life of a daemon: devices attached, what the next daemon continues with, status. */
+/** The configuration during a daemon's life: attaching devices, what the next daemon continues with, status. */
 import { resolve } from "node:path";
 import type {
   AttachRequestOptions,
@@ -14,10 +14,10 @@ import { isError, problemText } from "./config-problem.js";
 import type { InForce } from "./in-force.js";
 import { ServedFile, type WaitedFor } from "./served.js";
 
-/** The part of the driver that is asked here. */
+/** The used part of the driver. */
 interface Attaches {
   attach(device: string, options: AttachRequestOptions): Promise<AttachResponse>;
-  /** Whether no device can be attached now, and until one can. */
+  /** Whether no device can be attached now, and when that ends. */
   readonly held: { readonly isHolding: boolean; readonly over: Promise<boolean> };
 }
 
@@ -46,12 +46,12 @@ export class Configured {
     };
   }
 
-  /** To be called when the daemon serves, and none before it does any more. Ends when all is settled. */
+  /** Call it when the daemon serves and no predecessor does. Resolves when every device is settled. */
   async attachTo(driver: Attaches): Promise<void> {
     const { config } = this.#inForce;
     const wanted = devicesToAttach(config, this.#file.read(), this.#isStandby);
     this.#devices = new ConfiguredDevices(wanted, {
-      // A node that is in use at the start may be mounted by what the front was meant for: that is told.
+      // A node that is in use at the start may be mounted without its front: report that.
       attach: (device, options) => driver.attach(device, { ...options, kind: "front" }),
       logger: this.#logger,
       signal: this.#ended.signal,
@@ -63,14 +63,14 @@ export class Configured {
     void this.#attachHeld(driver);
   }
 
-  /** Nothing of the boot waits for these. */
+  /** No boot waits for these. */
   async #attachHeld(driver: Attaches): Promise<void> {
-    // It may have ended while others were waited for.
+    // The daemon may have ended while it waited for others.
     if (!(await driver.held.over)) return;
     await this.#devices?.attachHeld();
   }
 
-  /** The driver, whose users let go of what is still to be attached, too, by a detach. */
+  /** The driver, with a detach that also gives up a pending attach. */
   watching(driver: DriverControl): DriverControl {
     const detach: DriverControl["detach"] = async (device, options) => {
       const detaching = () => driver.detach(device, options);
@@ -85,7 +85,7 @@ export class Configured {
     return overlay(driver, { detach });
   }
 
-  /** The daemon is about to end. @param isHandOver the next one is about to start, and continues */
+  /** The daemon is about to end. @param isHandOver a successor starts now, and continues */
   end(isHandOver: boolean): void {
     this.#ended.abort();
     this.#isKept = isHandOver;
@@ -93,12 +93,12 @@ export class Configured {
     this.#keep();
   }
 
-  /** Nothing is left that the next daemon would continue with. */
+  /** Leaves nothing for the next daemon to continue with. */
   forget(): void {
     this.#file.removeOf(process.pid);
   }
 
-  /** The next daemon counts this one, unless it ends in order: no device has brought that about. */
+  /** The next daemon counts this one as having died over its devices, unless it ends in order. */
   #waited(): WaitedFor[] | undefined {
     const uncounted = this.#isHandedOver ? 1 : 0;
     return this.#devices?.waited.map((one) => {

@@ -1,4 +1,4 @@
-/** Which of the devices to attach are the same, or lie on each other, on this host as it is now. */
+/** Finds configured devices that are the same, or lie on each other, on this host now. */
 import { knownStackOf, lookAtPath, meetingOf, type TopologyProbe } from "@blksnap/linux-block";
 import type { ConfiguredDevice } from "./config.js";
 import { type ConfigProblem, placeFrom } from "./config-problem.js";
@@ -8,13 +8,13 @@ interface Place {
   readonly identity: string;
 }
 
-/** The daemon starts all the same: what is attached second is refused, and told as missing. */
+/** The daemon starts all the same: the attach of the second one is refused, and reported as missing. */
 function problemOf({ from }: ConfiguredDevice, what: string): ConfigProblem {
   const hint = "Keep one of them: the daemon refuses the other when it starts";
   return { ...placeFrom(from), severity: "error", what, hint };
 }
 
-/** Devices that are not there are passed over: what they will be cannot be told. */
+/** Skips absent devices, because it is unknown what they will be. */
 export async function deviceConflicts(
   devices: readonly ConfiguredDevice[],
   probe: TopologyProbe = {},

@@ -1,4 +1,4 @@
-/** What a daemon works with: command line before environment before files before defaults. */
+/** The settings in force: command line before environment before files before defaults. */
 import { DAEMON_SETTINGS, SOCKET_ENVIRONMENT_VARIABLE } from "@blksnap/api";
 import { configPathOf, type Values } from "../options.js";
 import { userDefaults } from "../user-paths.js";
@@ -9,14 +9,14 @@ import type { Served } from "./served.js";
 
 export interface InForce {
   readonly config: Config;
-  /** Those that were read. */
+  /** The files that were read. */
   readonly files: readonly string[];
-  /** The command line, and beneath it the files. */
+  /** The command line, and below it the files. */
   readonly values: Values;
-  /** By option, where it is not the default that counts. */
+  /** By option, for values that are not defaults. */
   readonly origins: ReadonlyMap<string, string>;
   readonly problems: readonly ConfigProblem[];
-  /** The files are wrong, and what the last daemon that served has worked with counts in their place. */
+  /** The files are invalid: the settings of the last daemon that served replace them. */
   readonly isEarlier: boolean;
 }
 
@@ -24,7 +24,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * @param given the command line
- * @throws Error with what is wrong about it
+ * @throws Error that says what is wrong about it
  */
 export function settingsInForce(given: Values, environment: Environment): InForce {
   const { texts, problems } = readConfigTexts(configPathOf(given));
@@ -66,9 +66,9 @@ function mergedWith(
 }
 
 /**
- * The same with the configuration of the last daemon that served, where the files have become wrong since then:
- * devices may wait. Undefined where there is none, or no process waits for this one: a look at the settings shows
- * what is wrong, and while another daemon serves, one that is made ready for its place does not get ready.
+ * The same with the configuration of the last daemon that served, if the files have become invalid since: devices may
+ * wait. Undefined if there is none, or no process waits for this one: a check of the settings shows the mistakes, and
+ * a standby of a daemon that serves refuses to get ready.
  */
 export function withEarlierConfig(
   now: InForce,

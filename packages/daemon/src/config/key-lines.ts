@@ -1,8 +1,8 @@
 /**
- * On which line a key of a TOML file stands. The parser tells the line of a mistake in the notation only.
+ * Finds the line of a key in a TOML file; the parser gives lines only for syntax errors.
  *
- * Keys are named by their path: `daemon.reactors`, `device.0.persistent`. What looks like a key inside of a
- * string of several lines may be taken for one: then a message names the wrong line, and nothing else is wrong.
+ * Keys are named by their path: `daemon.reactors`, `device.0.persistent`. Text in a multi-line string that looks like
+ * a key may be mistaken for one: then a message names the wrong line, and nothing else is wrong.
  */
 
 const HEADER = /^\s*(\[{1,2})\s*([^\]]+?)\s*\]/;

@@ -1,4 +1,4 @@
-/** blksnapd --print-config: all settings, and where each comes from. */
+/** blksnapd --print-config: all settings, and the source of each. */
 import { DAEMON_SETTINGS, type Setting, socketPath } from "@blksnap/api";
 import { defaultOf } from "../option-table.js";
 import { configPathOf, type Values } from "../options.js";
@@ -7,7 +7,7 @@ import type { InForce } from "./in-force.js";
 
 interface ShownSetting {
   readonly key: string;
-  /** Null where there is none, or the machine decides. */
+  /** Null if there is none, or it depends on the machine. */
   readonly value: string | number | boolean | null;
   readonly from: string;
 }
@@ -30,10 +30,10 @@ function shownSettings({ values, origins }: InForce): ShownSetting[] {
   }));
 }
 
-/** What --json prints. */
+/** Output of --json. */
 export interface ConfigDocument {
   readonly config: string;
-  /** Those that were read, in the order in which they count. */
+  /** The files that were read, in the order in which they count. */
   readonly files: readonly string[];
   readonly daemon: readonly ShownSetting[];
   readonly device: readonly {
@@ -58,7 +58,7 @@ export function configDocument(given: Values, inForce: InForce): ConfigDocument 
   };
 }
 
-/** Is a configuration file itself. */
+/** The text is itself a configuration file. */
 export function configText(given: Values, inForce: InForce): string {
   const { config, files } = configDocument(given, inForce);
   const read = files.length === 0 ? `${config} is not there` : `read: ${files.join(", ")}`;
@@ -72,7 +72,7 @@ export function configText(given: Values, inForce: InForce): string {
 
 const COLUMN = 44;
 
-/** In place of a value that there is none of. */
+/** Shown for a missing value. */
 function unsaid(key: string): string {
   const setting = DAEMON_KEYS.get(key);
   return setting === undefined ? "" : defaultOf(setting);
@@ -88,7 +88,7 @@ function deviceLines({ device, persistent, waitSeconds, from }: ConfiguredDevice
   ];
 }
 
-/** As TOML has it, whose strings escape as those of JSON do. */
+/** In TOML, whose strings have JSON's escapes. */
 function quoted(value: string | number | boolean): string {
   return typeof value === "string" ? JSON.stringify(value) : String(value);
 }

@@ -1,13 +1,13 @@
 /**
- * What the next daemon of this boot continues with: the configuration of the one that served last, and the
- * devices of it that were still waited for. A file in the state directory:
+ * What the next daemon of this boot continues with: the configuration of the last daemon that served, and those of
+ * its devices that were still pending. A file in the state directory:
  *
  * ```
  *   a daemon serves ──▶ written ──▶ a device is attached or given up ──▶ written again
  *                          └──────▶ an end that leaves nothing ────────▶ removed
  * ```
  *
- * So it is there exactly where devices may wait for a server. Users of fronts wait for no corrected file.
+ * So it exists exactly while devices may wait for a server: users of fronts need not wait for a corrected file.
  */
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -16,30 +16,30 @@ import type { Values } from "../options.js";
 import { settingProblem } from "../setting-values.js";
 import { type Config, type ConfiguredDevice, type ConfiguredValue, DAEMON_KEYS } from "./config.js";
 
-/** One of the driver's state files, which a supervisor knows without loading the driver. */
+/** One of the driver's state files; a supervisor knows its name without loading the driver. */
 export const SERVED_FILE_NAME = "served.json";
 const BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id";
 
 /** A device to attach. */
 export interface WaitedFor {
   readonly configured: ConfiguredDevice;
-  /** By bootClockMs(). */
+  /** From bootClockMs(). */
   readonly untilMs: number;
-  /** How many daemons have waited for it before, and ended meanwhile. */
+  /** How many daemons have waited for it and died. */
   readonly earlierDaemons: number;
-  /** It is attached when any device can be again, and no boot waits for it. */
+  /** Attached when devices can be attached again; no boot waits for it. */
   readonly isHeld?: boolean;
 }
 
 export interface Served {
-  /** Of the daemon. */
+  /** The daemon that wrote it. */
   readonly pid: number;
   readonly config: Config;
-  /** Undefined: the next start is one by hand, and attaches all devices of its configuration. */
+  /** Undefined: the next start is a manual one, and attaches all configured devices. */
   readonly waited: readonly WaitedFor[] | undefined;
 }
 
-/** A clock that all processes share, and that cannot be set. */
+/** A clock that all processes share and that cannot be set. */
 export function bootClockMs(): number {
   return Number(process.hrtime.bigint() / 1_000_000n);
 }
@@ -48,7 +48,7 @@ function bootId(): string {
   return readFileSync(BOOT_ID_FILE, "utf8").trim();
 }
 
-/** Settings that this version has, with values that it takes. */
+/** Settings that this version knows, with valid values. */
 function usable(values: readonly (readonly [string, ConfiguredValue])[]): Config["values"] {
   return new Map(
     values.filter(([key, { value }]) => {
@@ -58,7 +58,7 @@ function usable(values: readonly (readonly [string, ConfiguredValue])[]): Config
   );
 }
 
-/** Another version may have written it: a daemon that fails for that would be started again and again. */
+/** Tolerates files of another version: a daemon that fails over one would be restarted in a loop. */
 function hasShape(devices: unknown, waited: unknown): boolean {
   const isDevice = (one: unknown): boolean =>
     typeof (one as Partial<ConfiguredDevice> | null)?.device === "string";
@@ -78,14 +78,14 @@ export class ServedFile {
     this.path = join(stateDirectory, SERVED_FILE_NAME);
   }
 
-  /** @param given the command line, where the state directory is named */
+  /** @param given the command line, which names the state directory */
   static of(given: Values): ServedFile {
     const { option, default: usual } = SETTINGS.stateDirectory;
     const path = given[option];
     return new ServedFile(typeof path === "string" && path !== "" ? path : usual);
   }
 
-  /** Undefined where none has served since boot, or the last one has left nothing, or it is damaged. */
+  /** Undefined if no daemon has served since boot, the last one has left nothing, or the file is damaged. */
   read(): Served | undefined {
     try {
       const { boot, pid, values, devices, waited } = JSON.parse(
@@ -104,7 +104,7 @@ export class ServedFile {
     }
   }
 
-  /** A reader finds the old one or the new one. @throws the error of write(2) */
+  /** Atomic: a reader finds the old file or the new one. @throws the error of write(2) */
   write({ pid, config, waited }: Served): void {
     const text = JSON.stringify({
       boot: bootId(),
@@ -124,7 +124,7 @@ export class ServedFile {
     }
   }
 
-  /** Unless another daemon has written it meanwhile. */
+  /** Removes it, unless another daemon has written it meanwhile. */
   removeOf(pid: number): void {
     if (this.read()?.pid === pid) rmSync(this.path, { force: true });
   }

@@ -1,6 +1,6 @@
 /**
- * What can be wrong on a host, looked at from outside of the daemon: so it works without one, and
- * when it hangs. What only the daemon knows is added by the caller.
+ * Finds problems of a host from outside of the daemon: it works without a daemon, and while one hangs. The caller
+ * adds what only the daemon knows.
  */
 import { execFileSync } from "node:child_process";
 import { closeSync, constants, openSync } from "node:fs";
@@ -50,13 +50,13 @@ import {
 export interface DoctorOptions {
   readonly stateDirectory: string;
   readonly socketPath: string;
-  /** Put right what is ours. */
+  /** Fix what belongs to blksnap. */
   readonly fix: boolean;
-  /** The configuration has it so; a daemon that runs, and what is on record, count as well. */
+  /** As configured; a running daemon and records count as well. */
   readonly isNbd: boolean;
 }
 
-/** For a daemon with these options. */
+/** Check for a daemon with these options. */
 export function examineFor(
   options: DriverOptions,
   given: Omit<DoctorOptions, "stateDirectory" | "isNbd">,
@@ -127,7 +127,7 @@ function writableImages({ snapshots }: Records): string[] {
     .map((number) => `/dev/ublkb${number}`);
 }
 
-/** Does what a finding offers, where that is wanted. */
+/** Applies the fix of a finding, if requested. */
 async function treat({ fix, ...finding }: FixableFinding, isWanted: boolean): Promise<Finding> {
   if (fix === undefined || !isWanted) return finding;
   try {
@@ -140,7 +140,7 @@ async function treat({ fix, ...finding }: FixableFinding, isWanted: boolean): Pr
 
 const OVER_NBD = ok("frontend", "served over NBD: neither ublk nor root is needed");
 
-/** As the daemon was started, or the last one has left it. */
+/** The frontend of the running daemon, or of the last one. */
 export function isServedOverNbd(
   daemon: Pick<OwnProcess, "words"> | undefined,
   { trackers }: Pick<Records, "trackers">,
@@ -203,7 +203,7 @@ function ringProblem(): string | undefined {
   }
 }
 
-/** @throws Error when a daemon has been started meanwhile */
+/** @throws Error if a daemon was started meanwhile */
 function withLock(stateDirectory: string, work: () => void): void {
   const path = join(stateDirectory, "lock");
   const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);

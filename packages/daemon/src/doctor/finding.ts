@@ -1,11 +1,11 @@
-/** What a check of the host found. */
+/** The result of a check of the host. */
 import type { DoctorCheck } from "@blksnap/api";
 
 export type Finding = DoctorCheck;
 
-/** A finding that can be put right. */
+/** A finding that can be fixed. */
 export interface FixableFinding extends Finding {
-  /** Does it, and says what was done. */
+  /** Fixes it, and returns what was done. */
   readonly fix?: () => Promise<string>;
 }
 

@@ -1,9 +1,9 @@
-/** The files in which Linux tells about itself; what cannot be read is as good as not there. */
+/** Reads Linux's files about the host; unreadable ones count as absent. */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { basename, join } from "node:path";
 
 export class HostFiles {
-  /** "" for the host itself; tests have another one. */
+  /** "" for the host itself; tests use another root. */
   readonly root: string;
 
   constructor(root = "") {
@@ -45,7 +45,7 @@ export class HostFiles {
 
 export type DaemonRole = "supervisor" | "daemon" | "freeze-guard";
 
-/** A process of this product. */
+/** A process of blksnap. */
 export interface OwnProcess {
   readonly pid: number;
   readonly parent: number;
@@ -53,7 +53,7 @@ export interface OwnProcess {
   readonly words: readonly string[];
 }
 
-/** All processes of blksnapd but this one, in order of their number. */
+/** All processes of blksnap except this one, by ascending pid. */
 export function ownProcesses(host: HostFiles, exceptPid: number): OwnProcess[] {
   const pids = host.names("/proc").map(Number).filter(Number.isInteger);
   return pids
@@ -77,7 +77,7 @@ function roleOf(words: readonly string[]): DaemonRole | undefined {
   return words.includes("--supervise") ? "supervisor" : "daemon";
 }
 
-/** The daemon that owns a state directory: it has the lock's file open. */
+/** The daemon that owns a state directory: it has the lock file open. */
 export function ownerOf(
   host: HostFiles,
   stateDirectory: string,

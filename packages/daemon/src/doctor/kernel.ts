@@ -12,7 +12,7 @@ interface KernelDefect {
   readonly fixedIn: string;
 }
 
-/** Defects of released kernels that this product would meet. */
+/** Defects of released kernels that affect blksnap. */
 const DEFECTS: readonly KernelDefect[] = [
   {
     matches: /^6\.[56](\.|-|$)/,
@@ -46,7 +46,7 @@ const DEFECTS: readonly KernelDefect[] = [
   },
 ];
 
-/** @param release as uname(2) tells it */
+/** @param release in the form of uname(2) */
 export function checkKernelVersion(release: string): Finding[] {
   const [major = 0, minor = 0] = release.split(/[.-]/).map(Number);
   if (major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1])) {
@@ -77,7 +77,7 @@ export function checkModule(host: HostFiles, isLoadable: () => boolean): Finding
   return error("ublk_module", "ublk_drv is not installed for this kernel", why, hint);
 }
 
-/** What opening /dev/ublk-control came to. */
+/** The result of opening /dev/ublk-control. */
 export type ControlAccess =
   | { readonly features: number }
   | { readonly problem: string; readonly code: string };
@@ -107,7 +107,7 @@ export function checkControl(access: ControlAccess, bits: typeof UblkFeature): F
   return [control, error("ublk_features", what, why, "Boot Linux 6.5 or later")];
 }
 
-/** @param makeRing makes a ring and closes it, or answers what is wrong */
+/** @param makeRing creates a ring and closes it, or returns the problem */
 export function checkIoUring(host: HostFiles, makeRing: () => string | undefined): Finding {
   const why = "all I/O goes through it";
   const disabled = host.text("/proc/sys/kernel/io_uring_disabled")?.trim() ?? "0";

@@ -1,4 +1,4 @@
-/** What daemons have left: devices, links, files, freezes. Only what is ours is ever put right. */
+/** Leftovers of daemons: devices, links, files, freezes. Only those of blksnap are ever fixed. */
 import { lstatSync, rmdirSync, unlinkSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,21 +18,21 @@ import { claimInHelper } from "@blksnap/uring";
 import { error, type FixableFinding, ok, warning } from "./finding.js";
 import type { HostFiles, OwnProcess } from "./host-files.js";
 
-/** A device is dead for a moment while it is being made. */
+/** A device looks dead for a moment while it is being created. */
 const SECOND_LOOK_MS = 2_000;
 const LINKS = "/dev/blksnap";
-/** A node over a device that waits opens at once: nothing is read. */
+/** Opening a node over a waiting device returns at once, because it reads nothing. */
 const CLAIM_TIMEOUT_MS = 5_000;
 const HELD = [-EBUSY, -ETIMEDOUT];
 
-/** The ublk devices of the host, of all servers. */
+/** The host's ublk devices, of all servers. */
 export interface UblkDevices {
   list(): Promise<UblkDeviceInfo[]>;
   info(id: number): Promise<UblkDeviceInfo | undefined>;
   remove(id: number): Promise<void>;
 }
 
-/** What the state directory says. */
+/** Contents of the state directory. */
 export interface Records {
   readonly trackers: readonly TrackerRecord[];
   readonly snapshots: readonly SnapshotRecord[];
@@ -51,7 +51,7 @@ export function recordsFrom(found: readonly FoundRecord[]): Records {
   };
 }
 
-/** Numbers of the ublk devices that are on record. */
+/** Numbers of the recorded ublk devices. */
 function recordedDevices({ trackers, snapshots }: Records): Set<number> {
   const images = snapshots.flatMap(({ members }) => members.flatMap(({ image }) => image ?? []));
   return new Set([...trackers.flatMap(({ front }) => front ?? []), ...images]);
@@ -63,7 +63,7 @@ export interface Surroundings {
   readonly processes: readonly OwnProcess[];
   /** The daemon that owns the state directory. */
   readonly daemon: OwnProcess | undefined;
-  /** Tag of the state directory on devices; all others are another daemon's, or unclaimed here. */
+  /** Tag of the state directory on devices; devices with other tags belong to other daemons, or are unclaimed here. */
   readonly owner: number;
 }
 
@@ -119,7 +119,7 @@ async function judgeDevice(
   return judgeForgotten(devices, path, info.id, owner);
 }
 
-/** A device that waits, and no record says for whom. */
+/** A waiting device without a record. */
 async function judgeForgotten(
   devices: UblkDevices,
   path: string,
@@ -138,7 +138,7 @@ async function judgeForgotten(
   const holds = `a file system that is unmounted lazily, or mounted in a container, holds ${held.join(", ")}`;
   const who = held.length === 0 ? "has no users" : `has no users but one: ${holds}`;
   const what = `${path} waits without a record, and ${who}`;
-  // Nobody can serve it again: an error is the only way on for who waits, an unmount among them.
+  // No daemon can serve it again: only an error releases its users, also those in an unmount.
   const hint = `doctor --fix removes it${held.length === 0 ? "" : ", and its waiting users get EIO"}`;
   return {
     ...warning(check, what, why, hint),
@@ -147,7 +147,7 @@ async function judgeForgotten(
 }
 
 /**
- * Who keeps a device in use. A node of the device mapper does only for users of its own: under a live attach it always
+ * What keeps a device in use. A device-mapper node counts only if it has users itself: under a live attach one always
  * leads to the front.
  */
 export function lastingUsers(path: string, find: FindUsers = findUsers): string[] {
@@ -157,7 +157,7 @@ export function lastingUsers(path: string, find: FindUsers = findUsers): string[
   });
 }
 
-/** Nodes over a device that are held by what is in no table of mounts that is read here. */
+/** Nodes over a device that are held by something outside the mount tables that are read here. */
 export async function heldNodes(
   path: string,
   find: FindUsers = findUsers,
@@ -184,7 +184,7 @@ async function isAnotherSoon(devices: UblkDevices, id: number, owner: number): P
   return info?.state !== UblkState.DEAD || !isOurs(info, owner);
 }
 
-/** Looks once more: a number that became free may be another device's by now. */
+/** Checks again: the number may belong to another device by now. */
 async function remove(devices: UblkDevices, id: number, owner: number): Promise<string> {
   const info = await devices.info(id);
   if (info === undefined) return `/dev/ublkb${id} is gone`;
@@ -227,16 +227,16 @@ function removeLink(folder: string, path: string): string {
   try {
     for (let at = dirname(path); at.length >= folder.length; at = dirname(at)) rmdirSync(at);
   } catch {
-    // Other links are still there.
+    // Other links remain.
   }
   return `removed ${path}`;
 }
 
-/** Files of trackers and snapshots that are not on record: for a directory that no daemon owns. */
+/** Files of unrecorded trackers and snapshots, in a directory that no daemon owns. */
 export function checkStateFiles(
   { host, records, daemon }: Surroundings,
   stateDirectory: string,
-  /** Does something while no daemon can have the directory. */
+  /** Runs a function while no daemon can own the directory. */
   withLock: (work: () => void) => void,
 ): FixableFinding[] {
   const check = "state_files";
@@ -265,9 +265,9 @@ export function checkStateFiles(
 function isStale(name: string, { trackers, snapshots, damaged }: Records): boolean {
   const record = recordOf(name);
   if (record === undefined) return isUnfinishedRecord(name);
-  // The copy of one that the next daemon looks at.
+  // The next daemon examines the copy of a damaged record.
   if (StateFile.returnRecord.idsIn(record) !== undefined) return false;
-  // A map of a damaged record belongs to it all the same.
+  // A map of a damaged record still belongs to it.
   const onRecord = [
     ...trackers.map(({ id }) => StateFile.trackerRecord.name(id)),
     ...snapshots.map(({ id }) => StateFile.snapshotRecord.name(id)),
@@ -276,7 +276,7 @@ function isStale(name: string, { trackers, snapshots, damaged }: Records): boole
   return !onRecord.includes(record);
 }
 
-/** Nodes that an exchange of their tables has left suspended; without a daemon nothing resumes them. */
+/** Nodes that an exchange of tables has left suspended; without a daemon nothing resumes them. */
 export function checkSuspended(
   { host, daemon }: Pick<Surroundings, "host" | "daemon">,
   stateDirectory: string,

@@ -1,6 +1,6 @@
 /**
- * LVM on fronts: the original has the same physical volume, under the same uuid. LVM takes whichever it
- * prefers, and at boot there is only the original; nothing tracks the writes to it.
+ * LVM on fronts: the original has the same physical volume, with the same uuid. LVM uses the one that it prefers, and
+ * at boot only the original exists; its writes to that are not tracked.
  */
 import type { TrackerRecord } from "@blksnap/driver";
 import { error, type Finding, ok } from "./finding.js";
@@ -12,7 +12,7 @@ const CHECK = "lvm_filter";
 const CONFIGURATIONS = ["/etc/lvm/lvmlocal.conf", "/etc/lvm/lvm.conf"];
 const DEVICES_FILE = "/etc/lvm/devices/system.devices";
 
-/** Physical volumes are known by what udev has found on them: nothing is read from a device. */
+/** udev's properties identify physical volumes: nothing is read from a device. */
 export function checkLvm(host: HostFiles, tracked: readonly Tracked[]): Finding {
   const open = tracked.filter(
     (one) => isPhysicalVolume(host, one) && !originalNames(host, one).every(isRejected(host)),
@@ -43,7 +43,7 @@ function isPhysicalVolume(host: HostFiles, { identity, front }: Tracked): boolea
   );
 }
 
-/** By which LVM may know the original. */
+/** Names by which LVM may know the original. */
 function originalNames(host: HostFiles, { device, identity }: Tracked): string[] {
   const number = identity.replace("block:", "");
   const uevent = host.text(`/sys/dev/block/${number}/uevent`) ?? "";
@@ -70,7 +70,7 @@ function filtersIn(text: string): string[][] {
   ].map(([, list = ""]) => [...list.matchAll(/"([^"]*)"/g)].map(([, pattern = ""]) => pattern));
 }
 
-/** The first pattern that fits decides: "a|REGEX|" accepts, "r|REGEX|" rejects; any delimiter will do. */
+/** The first matching pattern decides: "a|REGEX|" accepts, "r|REGEX|" rejects, with any delimiter. */
 function isRejectedBy(patterns: readonly string[], path: string): boolean {
   const fits = patterns.find((pattern) => {
     try {

@@ -1,11 +1,11 @@
-/** Checks of the daemon's process: whether it keeps going when memory is short, and who continues. */
+/** Checks of the daemon's processes: behaviour when memory is short, and standbys. */
 
 import { mountAt, parseMountinfo } from "@blksnap/linux-block";
 import { isSharedRoot } from "../supervisor.js";
 import { error, type Finding, ok, warning } from "./finding.js";
 import type { HostFiles, OwnProcess } from "./host-files.js";
 
-/** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE of Linux: what PR_SET_IO_FLUSHER sets. */
+/** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE of Linux, which PR_SET_IO_FLUSHER sets. */
 const IO_FLUSHER_FLAGS = 0x80000 | 0x100000;
 /** Field 9 of /proc/PID/stat, counted after the name in parentheses. */
 const FLAGS_FIELD = 6;
@@ -14,8 +14,8 @@ const SUPERVISE_HINT = "Start it as blksnapd --supervise, as root";
 const RECLAIM_WHY = "when memory is short it may wait for its own devices forever";
 
 /**
- * @param daemon the one that serves; undefined where none does
- * @param isNbd it has no devices that its own memory could wait for
+ * @param daemon the one that serves; undefined if none does
+ * @param isNbd it has no block devices that its own memory could wait for
  */
 export function checkProcesses(
   host: HostFiles,
@@ -128,7 +128,7 @@ function checkNamespace(host: HostFiles, pid: number): Finding {
   return warning(check, what, why, `${SUPERVISE_HINT}, with util-linux installed`);
 }
 
-/** A program on a device that it serves cannot be read while nothing serves it. */
+/** A program on a device that it serves cannot be read while no daemon serves that. */
 function checkProgram(host: HostFiles, { pid, words }: OwnProcess): Finding {
   const onFront = findOnFront(host, pid, [host.link(`/proc/${pid}/exe`), ...words.slice(1, 2)]);
   if (onFront === undefined) return ok("program", "the program lies on no ublk device");
@@ -137,7 +137,7 @@ function checkProgram(host: HostFiles, { pid, words }: OwnProcess): Finding {
   return error("program", `${onFront} lies on a ublk device`, why, hint);
 }
 
-/** A write to a log on a front can wait for the very daemon that writes. */
+/** A write to a log on a front can wait for the daemon that writes it. */
 function checkLog(host: HostFiles, { pid }: OwnProcess): Finding {
   const onFront = findOnFront(host, pid, [host.link(`/proc/${pid}/fd/2`)]);
   if (onFront === undefined) return ok("log", "the log lies on no ublk device");
@@ -146,7 +146,7 @@ function checkLog(host: HostFiles, { pid }: OwnProcess): Finding {
   return error("log", `${onFront} lies on a ublk device`, why, hint);
 }
 
-/** The first of some paths, as the process sees them, that lies on a ublk device. */
+/** The first of some paths, as the process sees them, that is on a ublk device. */
 function findOnFront(
   host: HostFiles,
   pid: number,

@@ -1,4 +1,4 @@
-/** Checks of what the host offers: node, programs, state directory, socket, names of devices. */
+/** Checks of the host: node, programs, state directory, socket, device names. */
 import { lstatSync, realpathSync, statfsSync, statSync } from "node:fs";
 import { error, type Finding, ok, warning } from "./finding.js";
 import type { HostFiles } from "./host-files.js";
@@ -20,7 +20,7 @@ export function checkNode(version: string): Finding {
   return error("node_version", what, "the daemon does not run on it", "Install a newer Node");
 }
 
-/** Freezing is done by a shell and fsfreeze, outside of the daemon. */
+/** A shell and fsfreeze freeze file systems, outside of the daemon. */
 export function checkFreeze(host: HostFiles): Finding {
   const missing = missingPrograms(host, "sh", "fsfreeze");
   if (missing.length === 0) return ok("freeze", "file systems can be frozen");
@@ -28,7 +28,7 @@ export function checkFreeze(host: HostFiles): Finding {
   return error("freeze", `${missing.join(", ")} is not installed`, why, "Install util-linux");
 }
 
-/** The kernel is not let read the partition tables of ublk devices; partx does it. */
+/** The kernel may not read the partition tables of ublk devices; partx does it. */
 export function checkPartitions(host: HostFiles): Finding {
   const missing = missingPrograms(host, "partx");
   if (missing.length === 0) return ok("partitions", "partitions of fronts and images are made");
@@ -106,15 +106,15 @@ export function checkSocket(path: string, groups: string, hasDaemon: boolean, ow
   }
 }
 
-/** A tracked device: the original's name at attach, what it is, and its front's path. */
+/** A tracked device: the original's name at attach, its identity, and its front's path. */
 export interface TrackedPaths {
   readonly device: string;
-  /** Absent, or of a file, it is known by its name. */
+  /** Absent for a file: it is known by its name. */
   readonly identity?: string;
   readonly front: string;
 }
 
-/** Names like /dev/disk/by-uuid must lead to the front: the original is taken. */
+/** Names like /dev/disk/by-uuid must lead to the front, because the original is claimed. */
 export function checkNames(
   host: HostFiles,
   tracked: readonly TrackedPaths[],
@@ -143,7 +143,7 @@ const RULE_FOLDERS = [
   "/lib/udev/rules.d",
 ];
 
-/** @param images those that take writes */
+/** @param images the writable ones */
 export function checkSearches(host: HostFiles, images: readonly string[]): Finding {
   const check = "uuid_searches";
   const isHidden = RULE_FOLDERS.some((folder) => host.exists(`${folder}/${RULES}`));
@@ -157,7 +157,7 @@ export function checkSearches(host: HostFiles, images: readonly string[]): Findi
   return warning(check, what, why, hint);
 }
 
-/** The name of attach may lead to the front by now, which is as it should be. */
+/** The name of the attach may rightly lead to the front by now. */
 function originalNode(host: HostFiles, device: string, identity = ""): string {
   const uevent = host.text(`/sys/dev/block/${identity.replace("block:", "")}/uevent`) ?? "";
   const name = /^DEVNAME=(.+)$/m.exec(uevent)?.[1];

@@ -1,5 +1,5 @@
 /**
- * The log of the whole daemon: what status says is compared with what it said before, and each change is an event.
+ * The log of the whole daemon: compares status with what it was before, and makes an event of each change.
  *
  * ```
  *   a request was answered ─┐
@@ -8,8 +8,8 @@
  *                                   events-facts.json        events.log, both in the state directory
  * ```
  *
- * So nothing that status knows can be forgotten, and no part of the driver has to think of it. The next daemon
- * compares with what the last one knew: what was lost with a crash is told as well.
+ * So no change of status is missed, and no part of the driver has to report it. The next daemon compares with what
+ * the last one knew, so that events report losses in a crash, too.
  */
 import { randomUUID } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -31,9 +31,9 @@ import { differences, type NewDaemonEvent, toldFacts } from "./differences.js";
 import { areFacts, type Facts, factsOf, NO_FACTS } from "./facts.js";
 import { told } from "./snapshot-told.js";
 
-/** Of what is in that file; another one is not compared with. */
+/** Version of that file; other versions are not compared. */
 const FACTS_VERSION = 1;
-/** How late that is known which was not asked for. */
+/** Delay until unrequested changes are noticed. */
 const LOOK_INTERVAL_MS = 2_000;
 
 type Severity = DaemonEvent["severity"];
@@ -46,7 +46,7 @@ const SEVERITY = Object.fromEntries(
 
 type KeptEvent = NewDaemonEvent & { readonly wall_time: string };
 
-/** The part of the driver that is asked here. */
+/** The used part of the driver. */
 export type Watched = Pick<DriverControl, "status" | "followEvents">;
 
 export interface DaemonLogOptions {
@@ -64,7 +64,7 @@ export class DaemonLog implements EventLogControl {
   readonly #factsPath: string;
   readonly #life = randomUUID();
   readonly #followed = new Map<string, AbortController>();
-  /** Of each snapshot's own events the number of the next. */
+  /** By snapshot: the number of its next own event. */
   readonly #cursors: Record<string, number>;
   #facts: Facts;
   #factsText = "";
@@ -74,7 +74,7 @@ export class DaemonLog implements EventLogControl {
   #isEnding = false;
   #timer: NodeJS.Timeout | undefined;
 
-  /** To be made by the daemon that has the state directory. */
+  /** Create it in the daemon that owns the state directory. */
   constructor(options: DaemonLogOptions) {
     const { stateDirectory, logger, capacity } = options;
     this.#options = options;
@@ -94,8 +94,8 @@ export class DaemonLog implements EventLogControl {
   }
 
   /**
-   * Tells of the start, and of what is otherwise than the last daemon knew it; then looks now and then. What fails is
-   * logged: nothing depends on events.
+   * Logs the start, and changes since the last daemon; then looks periodically. Failures are only logged, because
+   * nothing depends on events.
    */
   async begin(): Promise<void> {
     const { lookIntervalMs = LOOK_INTERVAL_MS, logger } = this.#options;
@@ -134,7 +134,7 @@ export class DaemonLog implements EventLogControl {
     void this.#lookNow();
   }
 
-  /** One look at a time; one that is wanted meanwhile comes after it. */
+  /** One look at a time; a request meanwhile makes another one follow. */
   #lookNow(): Promise<void> {
     this.#isWanted = true;
     this.#looking ??= this.#lookWhileWanted().finally(() => {
@@ -169,14 +169,14 @@ export class DaemonLog implements EventLogControl {
       known = toldFacts(this.#facts, now, nowMs);
       for (const event of news) this.push(event);
     } catch (error) {
-      // Else each look from now on fails alike.
+      // Otherwise each look from now on fails in the same way.
       this.#options.logger.warn({ err: error }, "facts cannot be compared: events are lost");
       this.push({ event: "lost", count: null });
     }
     this.#keep(known);
   }
 
-  /** After the events: what a daemon that is killed in between has told is told again, rather than not at all. */
+  /** After the events: if the daemon is killed in between, events are repeated rather than lost. */
   #keep(facts: Facts): void {
     this.#facts = facts;
     for (const id of Object.keys(this.#cursors)) {
@@ -193,7 +193,7 @@ export class DaemonLog implements EventLogControl {
     }
   }
 
-  /** A snapshot's own events are told as they come, from where the last daemon has come to. */
+  /** A snapshot's own events are copied as they come, from where the last daemon stopped. */
   #follow(id: string): void {
     if (this.#followed.has(id)) return;
     const ending = new AbortController();
@@ -211,7 +211,7 @@ export class DaemonLog implements EventLogControl {
         this.#keep(this.#facts);
       }
     } catch {
-      // It was destroyed meanwhile.
+      // The snapshot was destroyed meanwhile.
     }
   }
 
@@ -238,7 +238,7 @@ export class DaemonLog implements EventLogControl {
     return { ...stamp, ...its } as DaemonEvent;
   }
 
-  /** Of what is not kept before an event. */
+  /** Stands for the events before this one that are no longer kept. */
   #lost(sequence: number, count: number | null): DaemonEvent {
     return {
       sequence: Math.max(0, sequence - 1),
@@ -250,7 +250,7 @@ export class DaemonLog implements EventLogControl {
     };
   }
 
-  /** All that there is ends from now on: persistent snapshots that go are suspended, for the next daemon. */
+  /** Everything ends from now on: persistent snapshots that go are suspended, for the next daemon. */
   ending(): void {
     this.#isEnding = true;
   }
@@ -261,15 +261,15 @@ export class DaemonLog implements EventLogControl {
   }
 
   /**
-   * The daemon ends on purpose; readers end.
-   * @param keeps devices are left to the next daemon; else all that there was has ended, but for persistent
-   * snapshots: the next daemon tells whether these are resumed or lost
+   * The daemon ends on purpose, and so do readers.
+   * @param keeps devices are left to the next daemon; otherwise everything has ended except persistent snapshots, and
+   *   the next daemon reports whether these are resumed or lost
    */
   close(keeps: boolean): void {
     clearInterval(this.#timer);
     if (!keeps) this.#tell(this.#withPersistent({ ...NO_FACTS, life: this.#facts.life }));
     this.push({ event: "daemon_ended", pid: process.pid, keeps });
-    // Where nothing is left the next start is no one after a crash.
+    // If nothing is left, the next start does not follow a crash.
     if (!keeps) this.#keep(this.#withPersistent(NO_FACTS));
     this.#isClosed = true;
     for (const ending of this.#followed.values()) ending.abort();
@@ -277,7 +277,7 @@ export class DaemonLog implements EventLogControl {
   }
 }
 
-/** As the constructor; no log rather than no daemon: nothing depends on events. */
+/** Like the constructor, but returns no log if it fails: the daemon runs without events. */
 export function openDaemonLog(options: DaemonLogOptions): DaemonLog | undefined {
   try {
     return new DaemonLog(options);
@@ -293,7 +293,7 @@ interface Kept {
   readonly cursors: Readonly<Record<string, number>>;
 }
 
-/** What the last daemon knew; nothing where there was none, or another version. */
+/** What the last daemon knew; nothing if there was none, or it had another version. */
 function readKept(path: string): Pick<Kept, "facts" | "cursors"> {
   const nothing = { facts: NO_FACTS, cursors: {} };
   try {

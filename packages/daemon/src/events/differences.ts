@@ -1,4 +1,4 @@
-/** From what was so to what is so: the events that tell of it, in an order that makes sense to a reader. */
+/** Derives events from two states, in an order that a reader understands. */
 import type { DaemonEvent } from "@blksnap/api";
 import {
   COUNTED,
@@ -11,16 +11,16 @@ import {
 
 type Stamp = "sequence" | "log" | "wall_time" | "severity";
 type WithoutStamp<E> = E extends DaemonEvent ? Omit<E, Stamp> : never;
-/** An event as its source knows it. */
+/** An event as its source provides it. */
 export type NewDaemonEvent = WithoutStamp<DaemonEvent>;
 
-/** A count that continues is told once a minute: else one full store pushes all other events out of the log. */
+/** A growing count is reported once a minute: otherwise one full store displaces all other events from the log. */
 export const COUNT_INTERVAL_MS = 60_000;
 
 type Pairs<Value> = readonly (readonly [name: string, value: Value])[];
 type Table<Value> = Readonly<Record<string, Value>>;
 
-/** Those of one table that are not in the other. */
+/** Entries of one table that are missing in the other. */
 function without<Value>(these: Table<Value>, others: Table<unknown>): Pairs<Value> {
   return Object.entries(these).filter(([name]) => !Object.hasOwn(others, name));
 }
@@ -53,7 +53,7 @@ function* changesOf(
   }
 }
 
-/** As at an attach at which all was well. */
+/** The state right after an attach without problems. */
 function begun(now: DeviceFacts): DeviceFacts {
   const well = {
     isLive: true,
@@ -107,7 +107,7 @@ function* deviceEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
   }
 }
 
-/** Of a snapshot that goes: what was counted since it was told last. */
+/** For a snapshot that ends: what was counted since the last report. */
 function* untoldEvents(id: string, { counters }: SnapshotFacts): Generator<NewDaemonEvent> {
   for (const [device, its] of Object.entries(counters)) {
     for (const event of COUNTED) {
@@ -141,7 +141,7 @@ function* snapshotEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
 
 const NEVER: Told = { count: 0, atMs: 0, seen: 0 };
 
-/** How far a counter was told. The next daemon's may begin anew. */
+/** The reported part of a counter. The next daemon's counter may begin at 0. */
 function toldOf(before: Facts, now: Facts, id: string, device: string, kind: Counted): Told {
   const told = before.snapshots[id]?.counters[device]?.[kind] ?? NEVER;
   const count = now.snapshots[id]?.counters[device]?.[kind].count ?? 0;
@@ -149,7 +149,7 @@ function toldOf(before: Facts, now: Facts, id: string, device: string, kind: Cou
   return { ...told, count: told.count - told.seen, seen: 0 };
 }
 
-/** Sums what was counted since it was told last. */
+/** Sums what was counted since the last report. */
 function* countEvents(before: Facts, now: Facts, nowMs: number): Generator<NewDaemonEvent> {
   for (const [id, snapshot] of Object.entries(now.snapshots)) {
     for (const [device, counters] of Object.entries(snapshot.counters)) {
@@ -171,7 +171,7 @@ function* healthEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
     yield { event: "reactor_stalled", reactor: Number(reactor), devices: [...devices] };
   }
   for (const [reactor] of without(before.stalled, now.stalled)) {
-    // The threads of another daemon are others.
+    // Another daemon has other threads.
     if (before.life === now.life) yield { event: "reactor_turns", reactor: Number(reactor) };
   }
   const { mistakes } = now;
@@ -183,7 +183,7 @@ function* healthEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
   }
 }
 
-/** @param nowMs a clock that daemons share */
+/** @param nowMs from a clock that daemons share */
 export function differences(before: Facts, now: Facts, nowMs: number): NewDaemonEvent[] {
   return [
     ...healthEvents(before, now),
@@ -193,11 +193,11 @@ export function differences(before: Facts, now: Facts, nowMs: number): NewDaemon
   ];
 }
 
-/** What is compared next time: counters as far as they were told. */
+/** The state for the next comparison: counters as reported. */
 export function toldFacts(before: Facts, now: Facts, nowMs: number): Facts {
   const tell = (id: string, device: string, kind: Counted, { count }: Told): Told => {
     const told = toldOf(before, now, id, device, kind);
-    // A reactor that does not answer shows none.
+    // A reactor that does not answer reports no count.
     const seen = Math.max(count, told.seen);
     return isDue(count - told.count, told, nowMs)
       ? { count, atMs: nowMs, seen }

@@ -1,6 +1,6 @@
 /**
- * What status says of the daemon, as far as events tell of its changes. It is kept in the state directory, so that
- * a daemon knows what was so for the one before it.
+ * The part of status whose changes are events. It is stored in the state directory, so that a daemon knows the state
+ * of the one before it.
  */
 import type { GenerationReason, StatusResponse } from "@blksnap/api";
 
@@ -19,16 +19,16 @@ export interface DeviceFacts {
   readonly originalBytes: number;
 }
 
-/** Counters of events that may come by the thousand: they are told in sums. */
+/** Counters of events that may come by the thousand: reported in sums. */
 export const COUNTED = ["writes_refused", "writes_blocked", "late_io"] as const;
 export type Counted = (typeof COUNTED)[number];
 
-/** How far a counter was told. */
+/** The reported part of a counter. */
 export interface Told {
-  /** Below 0 by what was counted and not told before the counter began anew. */
+  /** Negative by the unreported events from before the counter began at 0 again. */
   readonly count: number;
   readonly atMs: number;
-  /** How far it has come: its snapshot may be gone at the next look. */
+  /** Last known value: the snapshot may be gone at the next look. */
   readonly seen: number;
 }
 
@@ -50,15 +50,15 @@ export interface UntrackedFacts {
 }
 
 export interface Facts {
-  /** Of the daemon that knew them, another one for each; empty where there was none. A pid may come again. */
+  /** Identifies the daemon that knew them; empty if there was none. A pid may be reused. */
   readonly life: string;
   readonly devices: Readonly<Record<string, DeviceFacts>>;
   /** Fronts that are not served yet, by device. */
   readonly waiting: Readonly<Record<string, { readonly front: string; readonly why: string }>>;
-  /** Volumes that are to be attached again, by device, and why they are not. Daemons before did not know of these. */
+  /** Volumes that are to be attached again, by device, with the reason. Earlier daemons did not know of these. */
   readonly untracked?: Readonly<Record<string, UntrackedFacts>>;
   readonly snapshots: Readonly<Record<string, SnapshotFacts>>;
-  /** Numbers of reactors that do not turn, and their devices. */
+  /** Numbers of stalled reactors, and their devices. */
   readonly stalled: Readonly<Record<string, readonly string[]>>;
   readonly mistakes: readonly string[];
   readonly missing: Readonly<Record<string, { readonly from: string; readonly why: string }>>;
@@ -127,7 +127,7 @@ export function factsOf({ daemon, ...status }: StatusResponse, life: string): Fa
     devices: Object.fromEntries(trackers.map((one) => [one.device, deviceFacts(one)])),
     waiting: Object.fromEntries(waiting.map(({ device, front, why }) => [device, { front, why }])),
     untracked: Object.fromEntries(
-      // The first attempt is under way, and seldom fails.
+      // The first attempt is still running, and rarely fails.
       untracked.flatMap(({ device, node, why, given_up: isGivenUp }) =>
         why === null ? [] : [[device, { node, why, isGivenUp }]],
       ),
@@ -139,7 +139,7 @@ export function factsOf({ daemon, ...status }: StatusResponse, life: string): Fa
   };
 }
 
-/** Whether another version could have written it. */
+/** Whether another version may have written it. */
 export function areFacts(value: unknown): value is Facts {
   if (typeof value !== "object" || value === null) return false;
   return Object.entries(NO_FACTS).every(([name, empty]) => {

@@ -1,8 +1,8 @@
-/** Events of a snapshot, as the log of the whole daemon has them. */
+/** Events of a snapshot in the form of the daemon's log. */
 import type { EventKind, EventOf, SnapshotEvent } from "@blksnap/api";
 import type { NewDaemonEvent } from "./differences.js";
 
-/** By kind; null for those that mean nothing to others than their reader. */
+/** By kind; null for those that concern only their reader. */
 const TOLD: {
   readonly [Kind in EventKind]: ((id: string, event: EventOf<Kind>) => NewDaemonEvent) | null;
 } = {

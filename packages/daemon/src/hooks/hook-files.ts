@@ -1,29 +1,29 @@
 /**
- * The hooks of a folder, in the order of their names, and whether they may be run: as root runs them, no other user
- * may be able to write them, nor to put another file in their place.
+ * The hooks of a folder, in the order of their names, and whether they may be run. Hooks run as root, so no other
+ * user may be able to write them or to replace them.
  */
 import { lstat, readdir, realpath, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
-/** As run-parts has it: what editors and packagers leave behind is none. */
+/** The rule of run-parts, which excludes leftovers of editors and packagers. */
 const HOOK_NAME = /^[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)?$/;
 const LEFT_BEHIND = /\.(bak|old|orig|rpmsave|rpmnew|rpmorig|dpkg-[a-z]+|ucf-[a-z]+|swp|tmp)$/;
 const EXECUTABLE = 0o111;
 const WRITABLE_BY_OTHERS = 0o022;
-/** Of a folder: only its owner may replace a file. */
+/** A sticky folder: only its owner may replace a file. */
 const STICKY = 0o1000;
 
 export interface Hook {
   /** Of the file. */
   readonly name: string;
   readonly path: string;
-  /** Why it may not be run; undefined where it may. */
+  /** Why it may not be run; undefined if it may. */
   readonly distrust: string | undefined;
 }
 
 /**
  * None if there is no folder. Files that are not executable are not hooks. A file that cannot be examined may be one,
- * and is not skipped: a database would silently stay unquiesced.
+ * and is not skipped: otherwise a database would silently stay unquiesced.
  * @throws the error of readdir(2)
  */
 export async function hooksIn(directory: string): Promise<Hook[]> {
@@ -54,7 +54,7 @@ async function namesIn(directory: string): Promise<string[]> {
   }
 }
 
-/** Looks at the file, where links lead to another one at that, and at all folders above both. */
+/** Checks the file, the target of links, and all folders above both. */
 async function distrustOf(path: string): Promise<string | undefined> {
   try {
     const real = await realpath(path);

@@ -1,5 +1,5 @@
 /**
- * One hook, as a process that this one never has to wait for.
+ * Runs one hook as a process that this one never has to wait for.
  *
  * ```
  *   sh ─▶ the hook, in a session of its own ──ends─────▶ its status
@@ -7,31 +7,31 @@
  * ```
  *
  * The shell comes first, so that this thread does not wait while the hook's file is read: it may lie on a device that
- * hangs. It also takes back the protection from the out-of-memory killer. What a hook leaves in the background
- * lives on when it has ended by itself: a session of a database, which has to last until after the take.
+ * hangs. The shell also drops the protection from the out-of-memory killer. What a hook leaves in the background
+ * survives it, such as a session of a database that has to last until after the take.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import type { Hook } from "./hook-files.js";
 
 const START = 'echo 0 2>/dev/null >/proc/self/oom_score_adj; exec "$0" "$@"';
-/** From SIGTERM to SIGKILL, and from there to the end that may never come. */
+/** From SIGTERM to SIGKILL, and from there to an end that may never come. */
 const KILL_PATIENCE_MS = 2_000;
 const OUTPUT_MAX_BYTES = 8_192;
 
 export interface HookCall {
   readonly phase: "pre" | "post";
-  /** Of the snapshot. */
+  /** Id of the snapshot. */
   readonly id: string;
   readonly devices: readonly string[];
-  /** How the take went; "none" before it. */
+  /** Result of the take; "none" before it. */
   readonly result: "none" | "taken" | "failed";
 }
 
 export interface HookEnd {
-  /** Undefined: it has done its work. */
+  /** Why it failed; undefined if it succeeded. */
   readonly why: string | undefined;
   readonly durationMs: number;
-  /** What it has printed, at most some of it. */
+  /** The beginning of its output. */
   readonly output: string;
 }
 
@@ -47,7 +47,7 @@ export async function runHook(hook: Hook, call: HookCall, limitMs: number): Prom
   try {
     child = started(hook, call);
   } catch (error) {
-    // As for want of memory, or with too many devices for a command line.
+    // For lack of memory, or with too many devices for a command line.
     return ended(`it cannot be started: ${(error as Error).message}`);
   }
   const output = outputOf(child);
@@ -59,12 +59,12 @@ export async function runHook(hook: Hook, call: HookCall, limitMs: number): Prom
     killGroup(child, signal);
     if ((await Promise.race([end, after(KILL_PATIENCE_MS)])) !== undefined) break;
   }
-  // Also what it has left in the background: it is as late.
+  // Kills its background processes, too: they are as late.
   killGroup(child, "SIGKILL");
   return ended(`it took longer than ${seconds} s and was killed`, output());
 }
 
-/** @throws the error of fork(2) or execve(2), where Node does not tell it as an event */
+/** @throws the error of fork(2) or execve(2), if Node does not emit it as an event */
 function started({ path }: Hook, { phase, id, devices, result }: HookCall): ChildProcess {
   return spawn("/bin/sh", ["-c", START, path, phase, "take", id, ...devices], {
     cwd: "/",
@@ -83,7 +83,7 @@ function started({ path }: Hook, { phase, id, devices, result }: HookCall): Chil
   });
 }
 
-/** Of the process alone: what it has left in the background may keep its output open. "" where all went well. */
+/** The end of the process alone: background processes may keep its output open. "" if it succeeded. */
 function endOf(child: ChildProcess): Promise<string> {
   return new Promise((resolve) => {
     const done = (why: string) => {
@@ -93,7 +93,7 @@ function endOf(child: ChildProcess): Promise<string> {
     };
     child.once("error", (error) => done(`it cannot be started: ${error.message}`));
     child.once("exit", (status, signal) => {
-      // What it has written before its end has not all arrived.
+      // Its last output may not have arrived yet.
       setImmediate(() => {
         if (status === 0) done("");
         else done(signal === null ? `exit status ${status}` : `ended by ${signal}`);
@@ -111,7 +111,7 @@ function killGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
   try {
     process.kill(-pid, signal);
   } catch {
-    // All of it has ended.
+    // All of its group has ended.
   }
 }
 

@@ -1,14 +1,14 @@
 /**
- * What administrators have run around a take: before the freeze, and after the thaw.
+ * Runs the administrator's hooks around a take: before the freeze, and after the thaw.
  *
  * ```
  *   pre 10-a ─▶ pre 20-b ─▶ take ─▶ post 20-b ─▶ post 10-a
  *                  └─fails─▶ no take ─▶ post 20-b ─▶ post 10-a
  * ```
  *
- * Post hooks run for those whose pre hook was begun, the last one first, however the take went. Which these are is
- * in the state directory, so that the next daemon runs them where this one is killed in between. Takes with hooks
- * come one after another: what one has brought to rest is not set going again under another.
+ * Post hooks run for those whose pre hook was started, in reverse order, whatever the result of the take. The state
+ * directory lists them, so that the next daemon runs them if this one is killed in between. Takes with hooks are
+ * serialised: otherwise one would release an application that another one has quiesced.
  */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
@@ -22,9 +22,9 @@ import { type HookCall, runHook } from "./run-hook.js";
 
 export interface TakeHooksOptions {
   readonly directory: string;
-  /** Of all hooks before a take together, and of all after it; of these each has its share in any case. */
+  /** Limit of all hooks before a take together, and of all after it; after it each has its own share. */
   readonly timeoutMs: number;
-  /** Where it is kept which hooks are to be run after the take. */
+  /** The file that lists the hooks to run after the take. */
   readonly begunFile: string;
   readonly logger: Logger;
   readonly tell: (event: NewDaemonEvent) => void;
@@ -46,7 +46,7 @@ export class TakeHooks {
     this.#options = options;
   }
 
-  /** Runs after hooks whose take was cut off with an earlier daemon. Never fails. */
+  /** Runs post hooks of a take that an earlier daemon did not finish. Never fails. */
   async finishEarlier(): Promise<void> {
     const begun = this.#readBegun();
     if (begun === undefined) return;
@@ -59,7 +59,7 @@ export class TakeHooks {
 
   /**
    * Takes a snapshot with the hooks around it.
-   * @throws ControlError HOOK_FAILED, and nothing was taken; what take throws
+   * @throws ControlError HOOK_FAILED, and nothing was taken; errors of the take
    */
   async around<Answer>(
     driver: Snapshots,
@@ -69,7 +69,7 @@ export class TakeHooks {
     const hooks = await this.#hooks();
     if (hooks.length === 0) return await take();
     return await this.#turns.run(async () => {
-      // Who asks for what cannot be taken hears so from the driver, and no database stops for it.
+      // The driver refuses an impossible take first, so that no database stops for it.
       const snapshots = await driver.snapshotCollect();
       const snapshot = snapshots.find((one) => one.id === id.toLowerCase());
       if (snapshot === undefined || snapshot.taken || snapshot.devices.length === 0) {
@@ -121,8 +121,8 @@ export class TakeHooks {
   }
 
   /**
-   * A hook that fails does not keep the others from running, nor undoes what was taken. Nor does one that takes all the
-   * time: what others have brought to rest would stay so, and each has its share.
+   * A failing hook neither keeps the others from running nor undoes the take. Nor does one that uses up the time:
+   * each hook has its own share, so that the others release what they have quiesced.
    */
   async #after(hooks: readonly Hook[], begun: Begun, result: "taken" | "failed"): Promise<void> {
     const { timeoutMs } = this.#options;
@@ -136,7 +136,7 @@ export class TakeHooks {
     this.#forgetBegun();
   }
 
-  /** Answers why it failed. */
+  /** Returns why it failed. */
   async #run(hook: Hook, call: HookCall, untilMs: number): Promise<string | undefined> {
     const { logger, tell } = this.#options;
     const { why, durationMs, output } = await runHook(hook, call, untilMs - performance.now());
@@ -166,7 +166,7 @@ export class TakeHooks {
     }
   }
 
-  /** @throws ControlError HOOK_FAILED: what is begun could be left as it is for ever */
+  /** @throws ControlError HOOK_FAILED: without the list, hooks that were begun might never be finished */
   #writeBegun(begun: Begun): void {
     const { begunFile } = this.#options;
     try {
@@ -190,7 +190,7 @@ function hookFailed(what: string, errnoName?: string): ControlError {
   return new ControlError("HOOK_FAILED", what, errnoName === undefined ? {} : { errnoName });
 }
 
-/** No news for others than the caller. */
+/** Concerns only the caller. */
 const ASKED_WRONGLY: ReadonlySet<string> = new Set<ErrorName>([
   "SNAPSHOT_NOT_FOUND",
   "SNAPSHOT_ALREADY_TAKEN",
@@ -198,7 +198,7 @@ const ASKED_WRONGLY: ReadonlySet<string> = new Set<ErrorName>([
   "SHUTTING_DOWN",
 ]);
 
-/** The driver, with hooks around each take, and a failed one told of. */
+/** The driver with hooks around each take, and events of failed ones. */
 export function withHooks(
   driver: DriverControl,
   hooks: Pick<TakeHooks, "around">,
