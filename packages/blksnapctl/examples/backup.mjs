@@ -1,5 +1,5 @@
 /**
- * What a backup script does with blksnapctl: snapshot, read the image, look at what changed, clean up.
+ * The steps of a backup script with blksnapctl: snapshot, read the image, list the changes, clean up.
  * Needs a running blksnapd:  node examples/backup.mjs /dev/loop0
  */
 import { execFileSync } from "node:child_process";

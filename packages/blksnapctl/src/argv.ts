@@ -1,10 +1,9 @@
 /**
- * Reads an argument list as the kernel module's tool does: long options may be shortened to any
- * unambiguous beginning (`--dev` for `--device`), a short option's value may stick to it (`-iUUID`),
- * flags may be put together (`-jb`), and some options take several values at once.
+ * Parses arguments like the kernel module's tool: a long option may be shortened to any unambiguous prefix (`--dev`
+ * for `--device`), a value may follow a short option directly (`-iUUID`), flags may be combined (`-jb`), and some
+ * options take several values at once.
  *
- * Nothing is thrown: the first fault is kept, and the rest is read all the same, so that `--json`
- * counts also where it stands behind a mistake.
+ * Nothing is thrown: the first mistake is kept and parsing continues, so that `--json` counts even behind a mistake.
  */
 
 import { nearestName } from "@blksnap/api";
@@ -18,10 +17,10 @@ export const builtInOptions: OptionSpecs = {
   version: { describe: "show the version of blksnapctl" },
 };
 
-/** The option with which the shells ask; the words of the line follow it, the unfinished one last. */
+/** The option with which shells request completion; the words of the line follow, the unfinished one last. */
 export const COMPLETIONS_WANTED = "--complete";
 
-/** As much of a mistyped word as an error message repeats. */
+/** Longest part of a mistyped word in an error message. */
 const QUOTED_MAX = 64;
 
 export function quoted(text: string): string {
@@ -29,15 +28,15 @@ export function quoted(text: string): string {
 }
 
 export interface Scanned {
-  /** The first word that is not an option, also where there is no such command. */
+  /** The first word that is not an option, even if there is no such command. */
   readonly command: string | undefined;
   readonly verb: Verb | undefined;
-  /** The values of each option that was given; a flag has an empty one for each time. */
+  /** The values of each given option; a flag has an empty one per occurrence. */
   readonly values: ReadonlyMap<string, readonly string[]>;
   readonly fault: BlksnapClientError | undefined;
 }
 
-/** Whether a word may be the value of the option before it; a negative number may. */
+/** Whether a word may be the value of the preceding option; a negative number may. */
 function isValue(word: string | undefined): word is string {
   return word !== undefined && (!word.startsWith("-") || word === "-" || /^-[0-9]/.test(word));
 }

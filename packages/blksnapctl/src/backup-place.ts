@@ -1,4 +1,4 @@
-/** Where backups are: a folder, or a bucket of an object store. */
+/** The place of backups: a folder, or a bucket of an object store. */
 import type { BackupStore } from "@blksnap/backup";
 import { usageError } from "./usage-error.js";
 import { parsePath } from "./values.js";
@@ -12,7 +12,7 @@ export const storeOptions: OptionSpecs = {
   region: { describe: "for s3://: the region; default: $AWS_REGION", value: "NAME" },
 };
 
-/** What begins like this is not a name of a folder that anybody means. */
+/** A prefix like this is never meant as a folder's name. */
 const SCHEME = /^([a-z][a-z0-9+.-]*):\/\//i;
 const BUCKET = /^s3:\/\//i;
 
@@ -25,7 +25,7 @@ export function isLocal(text: string): boolean {
   return !SCHEME.test(text);
 }
 
-/** Fails where an option for buckets is given with something else. */
+/** Fails if an option for buckets is given with another place. */
 export function checkBucketOptions(given: Given, place: string): void {
   if (isBucket(place)) return;
   for (const option of Object.keys(storeOptions)) {
@@ -36,8 +36,8 @@ export function checkBucketOptions(given: Given, place: string): void {
 
 /**
  * Opens the store that an option names.
- * @param isMade makes one where there is none
- * @param signal when it aborts, a bucket's server is not waited for any more
+ * @param isMade creates it if it does not exist
+ * @param signal ends waits for the bucket's server
  */
 export async function openBackups(
   { warn }: Context,

@@ -1,6 +1,6 @@
 /**
- * All verbs with their options; verbs for devices, backups, mounts and NBD are in their own files. Names follow the kernel
- * module's tool wherever it has the verb.
+ * All verbs with their options; verbs for devices, backups, mounts and NBD are in their own files. Verbs of the kernel
+ * module's tool keep their names.
  */
 import { STORE_PATHS_TEXT, STORE_WORDS } from "@blksnap/api";
 import { backupVerbs } from "./catalog-backups.js";

@@ -1,7 +1,7 @@
 /**
- * Names the files that changed ranges belong to. The image is mounted read-only, in a mount namespace that ends with the
- * command, and the file system itself says where its files lie: that is right for the instant of the take, and
- * for all that the kernel can mount.
+ * Names the files that contain changed ranges. The image is mounted read-only, in a mount namespace that ends with
+ * the command, and the file system itself reports the extents of its files: this is correct for the instant of the
+ * take, and for every file system that the kernel can map.
  */
 import { type FileHandle, open } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -10,21 +10,21 @@ import { BlksnapClientError } from "@blksnap/client";
 import { runForLines } from "@blksnap/linux-block";
 
 export interface ChangedFile {
-  /** From the file system's root on. */
+  /** From the file system's root. */
   readonly path: string;
-  /** Of changed blocks of the device; the file may have less of each. */
+  /** Changed bytes, by blocks of the device; the file may own less of each. */
   readonly changed_bytes: number;
 }
 
 export interface ChangedFiles {
   readonly files: readonly ChangedFile[];
-  /** In no file by now: free space, directories, the file system's own notes. */
+  /** Changed bytes in no file: free space, directories, metadata. */
   readonly outside_files_bytes: number;
 }
 
 type Range = Pick<DiffRange, "offset_bytes" | "length_bytes">;
 
-/** What is mounted, and how: nothing is replayed, and the volume may be mounted by its front, too. */
+/** Mount type and options: no journal is replayed, and the volume may also be mounted by its front. */
 const FILE_SYSTEMS = [
   { type: "ext4", options: "ro,noload", offsetBytes: 1080, magic: Buffer.from([0x53, 0xef]) },
   { type: "xfs", options: "ro,norecovery,nouuid", offsetBytes: 0, magic: Buffer.from("XFSB") },
@@ -35,7 +35,7 @@ const SCRIPT =
   'mount -t "$1" -o "$2" "$3" "$4" && echo mounted && cd "$4" && ' +
   "exec find . -xdev -type f -exec filefrag -v {} +";
 
-/** Gathers which files the ranges lie in, from lines as `filefrag -v` prints them. */
+/** Collects the files that contain the ranges, from lines of `filefrag -v`. */
 export class FileMatcher {
   readonly #ranges: readonly Range[];
   /** Bytes of each range that are in files. */

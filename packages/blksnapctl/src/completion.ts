@@ -1,11 +1,11 @@
-/** What the shell offers at the Tab key: words of the catalogue, and names from the daemon. */
+/** Shell completion: words of the catalogue, and names from the daemon. */
 import { readdirSync } from "node:fs";
 import { builtInOptions } from "./argv.js";
 import { globalOptions, verbs } from "./catalog.js";
 import { SNAPSHOT_FIELDS } from "./fields.js";
 import type { OptionSpec, OptionSpecs, Verb } from "./verb.js";
 
-/** The longest that a completion may take. */
+/** Time limit of a completion. */
 const TIMEOUT_MS = 500;
 
 function blockDevices(): string[] {
@@ -28,7 +28,7 @@ async function images(): Promise<readonly string[]> {
   );
 }
 
-/** Values of an option; none where only its user knows them, or they are files. */
+/** Values of an option; none if they are free text or files. */
 async function valuesOf(option: string): Promise<readonly string[]> {
   switch (option) {
     case "id": {
@@ -55,7 +55,7 @@ function optionNamed(word: string, options: OptionSpecs): [string, OptionSpec] |
   );
 }
 
-/** The option whose value the next word is; undefined where it is none. */
+/** The option that expects the next word as its value; undefined if none does. */
 function openOption(words: readonly string[], options: OptionSpecs): string | undefined {
   const at = words.findLastIndex((word) => word.startsWith("-"));
   const [name, option] = (at < 0 ? undefined : optionNamed(words[at]!, options)) ?? [];
@@ -77,7 +77,7 @@ async function choices(before: readonly string[], current: string): Promise<read
   return Object.keys(options).map((name) => `--${name}`);
 }
 
-/** @param words of the line behind the program's name; the last one is being typed */
+/** @param words of the line after the program's name; the last one is unfinished */
 export async function completions(words: readonly string[]): Promise<string[]> {
   const current = words.at(-1) ?? "";
   const found = await choices(words.slice(0, -1), current);

@@ -1,4 +1,4 @@
-/** events --all: what happens on the whole daemon, in words or as JSON. */
+/** events --all: events of the whole daemon, in words or as JSON. */
 import type { DaemonEvent, DaemonEventKind, DaemonEventOf } from "@blksnap/api";
 import { quoted } from "./argv.js";
 import { strerror } from "./strerror.js";
@@ -6,7 +6,7 @@ import { formatBytes } from "./units.js";
 import { usageError } from "./usage-error.js";
 import type { Context, Given } from "./verb.js";
 
-/** How long --follow waits for the daemon that serves next, as after an upgrade or a crash. */
+/** How long --follow waits for the next daemon, as after an upgrade or a crash. */
 export const RESUME_MS = 60_000;
 
 function because(why: string | null): string {
@@ -90,7 +90,7 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
     count === null ? "earlier events are unknown" : `${times(count, "event")} lost: no longer kept`,
 };
 
-/** An event in words. A daemon that is newer may tell of kinds that are not known here. */
+/** An event in words. A newer daemon may send unknown kinds. */
 function describe(event: DaemonEvent): string {
   if (!Object.hasOwn(WORDS, event.event)) return `unknown event ${event.event}`;
   return (WORDS[event.event] as (of: DaemonEvent) => string)(event);

@@ -1,2 +1,2 @@
-/** What `snapshot_info --field` can print alone. */
+/** The fields of `snapshot_info --field`. */
 export const SNAPSHOT_FIELDS = ["image", "front", "error_code", "nbd_uri"] as const;

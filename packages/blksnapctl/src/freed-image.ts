@@ -1,4 +1,4 @@
-/** Images that an export frees while it reads them (`export --free`): to everyone else the rest is zeros. */
+/** Images that an export frees while it reads them (`export --free`): other readers get zeros there. */
 import type { StatusResponse } from "@blksnap/api";
 
 type Snapshots = StatusResponse["snapshots"];
@@ -7,7 +7,7 @@ export function imagesIn(snapshots: Snapshots): string[] {
   return snapshots.flatMap(({ devices }) => devices.flatMap(({ image }) => image ?? []));
 }
 
-/** Why the image shows less than the device had; undefined where it shows all. */
+/** Why the image is incomplete; undefined if it is complete. */
 export function whyFreed(snapshots: Snapshots, image: string): string | undefined {
   const freed = snapshots.filter(({ releasable_images }) => releasable_images);
   if (!imagesIn(freed).includes(image)) return undefined;

@@ -1,4 +1,4 @@
-/** What a take did with file systems, in words. */
+/** Results of freezing file systems, in words. */
 import type { FileSystemFreeze } from "@blksnap/api";
 
 const MEANING = {
@@ -21,7 +21,7 @@ export function freezeText({
   return `${what}: ${MEANING[state]}${why === null ? "" : ` (${why})`}`;
 }
 
-/** All of a snapshot, e.g. "2 file systems frozen"; the others one by one. */
+/** The results of a snapshot, e.g. "2 file systems frozen"; failures one by one. */
 export function freezeLines(all: readonly FileSystemFreeze[]): string[] {
   const frozen = all.filter(({ state }) => state === "frozen").length;
   const others = all.filter(({ state }) => state !== "frozen").map(freezeText);

@@ -1,14 +1,14 @@
-/** Help texts, made from the catalogue. */
+/** Help texts, generated from the catalogue. */
 import { builtInOptions } from "./argv.js";
 import { globalOptions, verbGroups } from "./catalog.js";
 import type { OptionSpec, OptionSpecs, Verb } from "./verb.js";
 
 const WIDTH_MAX = 100;
-/** Narrower than this nothing is readable in two columns. */
+/** Two columns need at least this width. */
 const WIDTH_MIN = 40;
 const GAP = "  ";
 
-/** The text in lines of at most `width` characters, broken at blanks. */
+/** Wraps the text into lines of at most `width` characters. */
 function wrapped(text: string, width: number): string[] {
   const lines: string[] = [];
   let line = "";
@@ -21,7 +21,7 @@ function wrapped(text: string, width: number): string[] {
   return [...lines, line];
 }
 
-/** Names to the left, what they mean to the right. */
+/** Names on the left, their meaning on the right. */
 function columns(rows: readonly (readonly [string, string])[], width: number): string {
   const left = Math.max(...rows.map(([name]) => name.length));
   const indent = GAP.length + left + GAP.length;
@@ -59,7 +59,7 @@ function verbHelp(verb: Verb, width: number): string {
     "[OPTIONS]",
   ];
   const notes = action === undefined ? "" : `\n\n${wrapped(action.describe, width).join("\n")}.`;
-  // A comment and a command on lines of their own: both can be copied into a shell.
+  // Comment and command on separate lines, so that both can be copied into a shell.
   const lines = examples.map(([command, what]) => `${GAP}# ${what}\n${GAP}${command}\n`);
   return (
     `Usage: blksnapctl ${words.join(" ")}\n\n${wrapped(describe, width).join("\n")}.${notes}\n\n` +
@@ -82,7 +82,7 @@ function programHelp(width: number): string {
   );
 }
 
-/** @param width of the terminal; undefined where the output is none */
+/** @param width of the terminal; undefined if the output is no terminal */
 export function helpText(verb: Verb | undefined, terminalColumns: number | undefined): string {
   const width = Math.max(WIDTH_MIN, Math.min(WIDTH_MAX, terminalColumns ?? WIDTH_MAX));
   return verb === undefined ? programHelp(width) : verbHelp(verb, width);

@@ -1,4 +1,4 @@
-/** What the daemon's program finds on this host: it runs without a daemon. */
+/** Checks of this host by the daemon's program, which needs no running daemon. */
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -6,7 +6,7 @@ import { type ConfigReport, type DoctorReport, userSocketPath } from "@blksnap/a
 import { BlksnapClientError } from "@blksnap/client";
 
 const PROGRAM = "blksnapd";
-/** It asks the kernel about each device, with a bound each. */
+/** The program queries the kernel about each device, with a time limit each. */
 const TIMEOUT_MS = 300_000;
 const OUTPUT_MAX_BYTES = 16 * 2 ** 20;
 
@@ -16,13 +16,13 @@ export interface ReportOptions {
   readonly fix: boolean;
 }
 
-/** Beside this program, or wherever the shell finds it. */
+/** Beside this program, or in $PATH. */
 function programPath(): string {
   const beside = join(dirname(process.argv[1] ?? ""), PROGRAM);
   return existsSync(beside) ? beside : PROGRAM;
 }
 
-/** What the program prints as JSON. @throws BlksnapClientError of this name */
+/** The JSON output of the program. @throws BlksnapClientError of this name */
 async function printed<Report>(
   name: "DOCTOR_FAILED" | "CONFIG_CHECK_FAILED",
   words: readonly [option: string, ...more: string[]],
@@ -32,7 +32,7 @@ async function printed<Report>(
   const text = await new Promise<string>((done, fail) => {
     const limits = { timeout: TIMEOUT_MS, maxBuffer: OUTPUT_MAX_BYTES };
     execFile(path, words, limits, (cause, stdout, stderr) => {
-      // It has looked, and its status says what it thinks of it.
+      // The program has run; its exit status is its verdict.
       if (cause === null || (typeof cause.code === "number" && stdout !== "")) return done(stdout);
       const why = stderr.trim().split("\n").at(-1) || cause.message;
       fail(new BlksnapClientError(name, `can't run ${path} ${option}: ${why}`, { cause }));
@@ -45,7 +45,7 @@ async function printed<Report>(
   }
 }
 
-/** A daemon of a user who is not root serves over NBD, and has its files where the user has theirs. */
+/** A non-root user's daemon serves over NBD, and has its files in the user's folders. */
 export function isUsers(
   socketPath: string,
   environment: Readonly<Record<string, string | undefined>> = process.env,

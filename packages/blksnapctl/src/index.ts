@@ -1,2 +1,2 @@
-/** The command line of blksnap, to be run from other programs. */
+/** The command line of blksnap, for programs that run it. */
 export { main } from "./main.js";

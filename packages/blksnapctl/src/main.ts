@@ -1,4 +1,4 @@
-/** The command line of blksnap as a process. */
+/** The process of the command line. */
 import { writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { watchOutput } from "./output.js";
@@ -10,7 +10,7 @@ let isOutputLeft = false;
 function untilInterrupted(): AbortSignal {
   const controller = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    // Only the first one is caught: a second ends the process whatever it waits for.
+    // Only the first one is caught: a second one ends the process even while it waits.
     process.once(signal, () => {
       interruption = signal;
       controller.abort();
@@ -19,14 +19,14 @@ function untilInterrupted(): AbortSignal {
   return controller.signal;
 }
 
-/** Standard output is waited for: what a command undoes when it cannot be told is known in time. */
+/** Waits for standard output, so that a command knows in time if it has to undo what it cannot report. */
 function writeOutNow(text: string): void {
   const bytes = Buffer.from(text);
   for (let at = 0; at < bytes.length; ) {
     try {
       at += writeSync(process.stdout.fd, bytes, at);
     } catch (error) {
-      // A pipe that does not block, and is full.
+      // A full non-blocking pipe.
       if ((error as NodeJS.ErrnoException).code !== "EAGAIN") throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
     }
@@ -55,6 +55,6 @@ export async function main(argv: readonly string[]): Promise<void> {
       input: () => process.stdin,
     },
   });
-  // A thread waits for the reader of standard output, and an exit would wait for that thread.
+  // A thread waits for the reader of standard output, and a normal exit would wait for that thread.
   if (isOutputLeft && interruption !== undefined) process.kill(process.pid, interruption);
 }

@@ -1,16 +1,16 @@
 /**
- * How what is in an image is mounted beside its original, which has the same superblock: by what blkid finds there.
- * What cannot be mounted, or would lead to the original instead, is refused with the way that there is.
+ * How to mount the content of an image beside its original, which has the same superblock; chosen by blkid's report.
+ * Content that cannot be mounted, or would lead to the original instead, is refused with the commands to use.
  */
 
-/** What blkid says: TYPE, PTTYPE, UUID, USAGE. */
+/** blkid's report: TYPE, PTTYPE, UUID, USAGE. */
 export type Probed = Readonly<Record<string, string>>;
 
 export interface MountPlan {
   readonly type: string;
-  /** Beside ro or rw. */
+  /** In addition to ro or rw. */
   readonly options: readonly string[];
-  /** For a read-only image whose journal would have to be replayed; undefined where there is none to leave out. */
+  /** Option that skips the journal's replay on a read-only image; undefined if there is none to skip. */
   readonly withoutJournal: string | undefined;
 }
 
@@ -20,7 +20,7 @@ export interface Refusal {
 }
 
 interface Host {
-  /** Whether btrfs gives a second device of one file system an id of its own: Linux 6.7. */
+  /** Whether btrfs gives a second device of one file system its own id: Linux 6.7. */
   readonly hasTemporaryFsid: boolean;
 }
 
@@ -34,11 +34,11 @@ function refused(why: string, hint: (image: string) => string): Way {
   return (image) => ({ why, hint: hint(image) });
 }
 
-/** By blkid's TYPE; all others are mounted as they are. */
+/** By blkid's TYPE; other types are mounted without special options. */
 const WAYS: Readonly<Record<string, Way>> = {
   ext3: plain("ext3", [], "noload"),
   ext4: plain("ext4", [], "noload"),
-  // Its uuid is that of the original, which may be mounted.
+  // Its uuid is the original's, which may be mounted.
   xfs: plain("xfs", ["nouuid"], "norecovery"),
   btrfs: (_, { hasTemporaryFsid }) => {
     if (hasTemporaryFsid)

@@ -2,7 +2,7 @@
 import { isErrorName } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 
-/** A reader that went away, as `head` does, is no failure of ours. */
+/** A reader that closes the pipe, such as `head`, is no failure. */
 function endQuietlyOnClosedPipe(stream: NodeJS.WriteStream): void {
   stream.on("error", (error: NodeJS.ErrnoException) => {
     if (error.code === "EPIPE") process.exit(process.exitCode ?? 0);
@@ -19,12 +19,12 @@ export function watchOutput(): void {
 }
 
 const ESCAPE = "\x1b";
-/** Behind that, of bold letters, which are ours. Of others one hides what follows, and colours may do the same. */
+/** Our own bold, after ESCAPE. Any other sequence is made visible: some hide the text after them, as colours may. */
 const LETTERING = /^\[[01]m/;
 
 /**
- * Text for a terminal: what it would take for a command to it is shown in its place. Names of devices, hosts and files
- * may come from others, as those in a shared store or in the file system of a guest.
+ * Makes text safe for a terminal: shows control characters as visible text. Names of devices, hosts and files may
+ * come from others, as in a shared store or in the file system of a guest.
  */
 export function visible(text: string): string {
   return text.replace(/\p{Cc}/gu, (one, at: number) => {
@@ -34,14 +34,14 @@ export function visible(text: string): string {
   });
 }
 
-/** What was asked for could not be told. */
+/** The requested output could not be written. */
 export function outputFailed(cause: Error): BlksnapClientError {
   return new BlksnapClientError("OUTPUT_FAILED", `can't write the output: ${cause.message}`, {
     cause,
   });
 }
 
-/** Any failure as one with a name; what has none is our own fault. */
+/** Any failure as a named error; one without a name is a bug. */
 export function namedError(error: unknown): BlksnapClientError {
   if (error instanceof BlksnapClientError) return error;
   const { code, hint } = (error ?? {}) as { readonly code?: unknown; readonly hint?: unknown };
@@ -57,8 +57,8 @@ export function namedError(error: unknown): BlksnapClientError {
 }
 
 /**
- * "<why>. <what to do>. [NAME]" on one line, after the verb where there is one. The name can be looked up in
- * the manual; that of a wrong usage says nothing more.
+ * "<why>. <what to do>. [NAME]" on one line, after the verb if there is one. The manual lists the names, except that
+ * of wrong usage, which is omitted.
  */
 export function errorLine(error: BlksnapClientError, verb: string | undefined): string {
   const why = visible(error.message.replace(/\s*\n\s*/g, " ")).replace(/\.$/, "");

@@ -1,4 +1,4 @@
-/** From an argument list to what is to be done: a verb with its options, or help. */
+/** Turns arguments into an action: a verb with its options, or help. */
 
 import { nearestName } from "@blksnap/api";
 import { quoted, type Scanned, scanArguments } from "./argv.js";
@@ -61,17 +61,16 @@ function unknownCommand(command: string): Error {
 }
 
 /**
- * What is to be done. Throws a usage error, that names the option, for whatever is not right about
- * the arguments.
+ * The requested action. Throws a usage error that names the option for any mistake in the arguments.
  */
 export function parseArguments(scanned: Scanned): Parsed {
   const { command, verb, values, fault } = scanned;
-  // Help is often asked for after a mistake.
+  // Users often ask for help after a mistake.
   if (values.has("help") && (verb !== undefined || command === undefined)) {
     return { wanted: "help", verb };
   }
   if (command !== undefined && verb === undefined && command !== HELP_COMMAND) {
-    // Before what its options are blamed for: they may be right for the command that was meant.
+    // Before errors of its options: they may be valid for the intended command.
     throw unknownCommand(command);
   }
   if (values.has("help")) return { wanted: "help", verb };
@@ -85,7 +84,7 @@ export function parseArguments(scanned: Scanned): Parsed {
 }
 
 export function scan(argv: readonly string[]): Scanned {
-  // "help VERB" is "VERB --help", also where there is no such verb.
+  // "help VERB" is "VERB --help", also for an unknown verb.
   const isHelpOf = argv[0] === HELP_COMMAND && argv.length > 1 && !argv[1]!.startsWith("-");
   const words = isHelpOf ? [...argv.slice(1), "--help"] : argv;
   return scanArguments(words, verbs, globalOptions);

@@ -1,4 +1,4 @@
-/** Small pictures made of characters: where a device changed, how full a store is. */
+/** Pictures made of characters: where a device changed, how full a store is. */
 import type { Environment } from "./verb.js";
 
 export interface Glyphs {
@@ -11,7 +11,7 @@ export interface Glyphs {
 const UNICODE: Glyphs = { shades: " ░▒▓█", full: "█", empty: "░" };
 const ASCII: Glyphs = { shades: " .:*#", full: "#", empty: "-" };
 
-/** Block characters where the locale says that the terminal knows them. */
+/** Block characters if the locale says that the terminal supports them. */
 export function glyphsFor(environment: Environment): Glyphs {
   const locale = environment.LC_ALL || environment.LC_CTYPE || environment.LANG || "";
   return /utf-?8/i.test(locale) ? UNICODE : ASCII;
@@ -22,7 +22,7 @@ interface Extent {
   readonly length: number;
 }
 
-/** One character for each equal part of a device, darker the more of it lies in `extents`. */
+/** One character for each equal part of a device, the darker the more of it is in `extents`. */
 export function heatMap(
   extents: readonly Extent[],
   size: number,

@@ -1,23 +1,23 @@
-/** For the person at the terminal: that a command continues, how far it is, and for how long by now. */
+/** Progress on a terminal: that a command continues, how far it is, and for how long. */
 const INTERVAL_MS = 1000;
 const CLEAR_LINE = "\r\x1b[K";
 const COLUMNS_DEFAULT = 80;
 
 export interface WaitingOptions {
   readonly write: (text: string) => void;
-  /** Of the terminal: a line that is longer would not be cleared. */
+  /** Width of the terminal: a longer line could not be cleared. */
   readonly columns?: number | undefined;
   readonly intervalMs?: number;
 }
 
 export interface Waiting {
-  /** What to say from now on of how far it is. */
+  /** Sets the text to show from now on. */
   readonly note: (text: string) => void;
   /** Ends it, and clears the line. */
   readonly end: () => void;
 }
 
-/** Shows nothing of what is done within a second. */
+/** Shows nothing for work that ends within a second. */
 export function showWaiting(
   verb: string,
   { write, columns = COLUMNS_DEFAULT, intervalMs = INTERVAL_MS }: WaitingOptions,

@@ -1,4 +1,4 @@
-/** Snapshots may be named by the beginning of their uuid, as status shows it. */
+/** Finds a snapshot by the beginning of its uuid, as status shows it. */
 import { type BlksnapClient, BlksnapClientError } from "@blksnap/client";
 import { quoted } from "./argv.js";
 import { usageError } from "./usage-error.js";
@@ -7,7 +7,7 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 const PREFIX_LENGTH_MIN = 4;
 const UUID_PATTERN = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
 
-/** Whether the text can be how a uuid begins. */
+/** Whether the text can be the beginning of a uuid. */
 function isPrefix(text: string): boolean {
   if (text.length < PREFIX_LENGTH_MIN || text.length > UUID_PATTERN.length) return false;
   return [...text].every((letter, at) =>

@@ -1,4 +1,4 @@
-/** Runs one command, with its surroundings handed in. */
+/** Runs one command in the given surroundings. */
 import { readFileSync } from "node:fs";
 import { ERRORS } from "@blksnap/api";
 import { COMPLETIONS_WANTED, type Scanned } from "./argv.js";
@@ -10,11 +10,11 @@ import type { Context, DataStreams, Environment, Given } from "./verb.js";
 
 export interface Surroundings {
   readonly environment: Environment;
-  /** Width of the terminal; undefined where the output goes elsewhere. */
+  /** Width of the terminal; undefined if the output is none. */
   readonly columns: number | undefined;
-  /** Whether a person reads standard error as it comes. */
+  /** Whether standard error is a terminal. */
   readonly isAttended?: boolean;
-  /** Width of the terminal that standard error is. */
+  /** Width of the terminal of standard error. */
   readonly errorColumns?: number | undefined;
   writeOut(text: string | Uint8Array): void;
   /** Writes before it returns. @throws the error of write(2) */
@@ -29,7 +29,7 @@ function ownVersion(): string {
   return (JSON.parse(manifest) as { version: string }).version;
 }
 
-/** The client is loaded for commands alone: help and completion are there at once. */
+/** The client is loaded only for commands: help and completion start faster without it. */
 async function contextFor(
   given: Given,
   surroundings: Surroundings,
@@ -55,7 +55,7 @@ async function contextFor(
     environment,
     columns,
     bold: (text) => (isColoured ? `\x1b[1m${text}\x1b[0m` : text),
-    // Scripts get names as they are.
+    // Scripts get names unchanged.
     print: (text) => {
       writeOut(columns === undefined || typeof text !== "string" ? text : visible(text));
     },
@@ -74,7 +74,7 @@ async function contextFor(
   };
 }
 
-/** Where standard output has data, documents go beside it, and words for a person to one who is there. */
+/** If standard output carries data, documents go to standard error, and so does text if a terminal is there. */
 function besideData({ verb, values }: Scanned, surroundings: Surroundings): Surroundings {
   const isData = verb?.dataTo !== undefined && values.get(verb.dataTo)?.[0] === "-";
   if (!isData || surroundings.streams.isOutTerminal) return surroundings;
@@ -86,7 +86,7 @@ function besideData({ verb, values }: Scanned, surroundings: Surroundings): Surr
   return { ...surroundings, columns, writeOut, writeOutNow: writeOut };
 }
 
-/** Answers the exit status. */
+/** Returns the exit status. */
 async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise<number> {
   const parsed = parseArguments(scanned);
   let status = 0;
@@ -120,8 +120,8 @@ async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise
 }
 
 /**
- * The exit status: 0 done, 1 failed, 2 asked for in a wrong way. A failure is one line on standard
- * error; with --json standard output gets `{"error":...}` besides.
+ * The exit status: 0 done, 1 failed, 2 wrong usage. A failure is one line on standard error; with --json standard
+ * output gets `{"error":...}` as well.
  */
 export async function run(argv: readonly string[], given: Surroundings): Promise<number> {
   if (argv[0] === COMPLETIONS_WANTED) {

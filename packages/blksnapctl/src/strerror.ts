@@ -1,7 +1,7 @@
 /** The C library's text for an errno, as the kernel module's tool prints it. */
 import { getSystemErrorMap } from "node:util";
 
-/** Where Node's own text differs by more than the first letter's case. */
+/** Texts that differ from Node's by more than the first letter's case. */
 const TEXTS: Readonly<Record<number, string>> = {
   5: "Input/output error",
   12: "Cannot allocate memory",

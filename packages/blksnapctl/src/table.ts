@@ -1,4 +1,4 @@
-/** Tables without borders: text to the left, figures to the right. */
+/** Tables without borders: text left-aligned, figures right-aligned. */
 
 export interface Column<Row> {
   readonly title: string;
@@ -7,13 +7,13 @@ export interface Column<Row> {
 }
 
 export interface TableOptions<Row> {
-  /** A longer first cell stands on a line of its own, so that it does not push the others away. */
+  /** A longer first cell has its own line, so that it does not widen the column. */
   readonly firstWidthMax?: number;
   /** Lines below a row, indented. */
   readonly details?: (row: Row) => readonly string[];
 }
 
-/** One line per row, under a line of titles, each ended by a newline. */
+/** One line per row, after a line of titles, each ended by a newline. */
 export function formatTable<Row>(
   rows: readonly Row[],
   columns: readonly Column<Row>[],

@@ -1,4 +1,4 @@
-/** How far an export or restore is: for the person at the terminal, and as JSON. */
+/** Progress of an export or restore: on a terminal, and as JSON. */
 import type { Progress } from "@blksnap/backup";
 import { formatBytes, formatSeconds } from "./units.js";
 import type { Context } from "./verb.js";
@@ -15,7 +15,7 @@ export function progressText({ done_bytes, total_bytes, ...rest }: Progress): st
   return parts.join(", ");
 }
 
-/** Tells a person all the time, and a program once in a second. */
+/** Updates a terminal at each report, and JSON once per second. */
 export function teller(
   { json, progress, printJson }: Context,
   verb: string,

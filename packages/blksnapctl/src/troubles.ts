@@ -1,4 +1,4 @@
-/** What is not well with a tracked device, from what `status` tells of it; the gravest first. */
+/** Problems of a tracked device, from `status`; the gravest first. */
 import type { SnapshotStatus, StatusResponse, TrackerStatus } from "@blksnap/api";
 import { strerror } from "./strerror.js";
 import { formatBytes } from "./units.js";
@@ -23,7 +23,7 @@ const ENODEV = 19;
 const ESTALE = 116;
 const MORE_ROOM = "Destroy the snapshot, and take the next with a larger --limit";
 
-/** A write that is refused or kept waiting hurts the users of the front: that comes first. */
+/** Writes that fail or wait come first, because users of the front feel them. */
 function writeTroubles(member: Member): Trouble[] {
   const { blocked_writes_now: blocked, refused_writes: refused } = member;
   const troubles: Trouble[] = [];
@@ -39,7 +39,7 @@ function writeTroubles(member: Member): Trouble[] {
   return troubles;
 }
 
-/** Stores that do not answer: until they do, what needs them meets the overflow policy. */
+/** Stores that do not answer: meanwhile requests that need them meet the overflow policy. */
 function storeTroubles({ stores }: SnapshotStatus): Trouble[] {
   const hung = stores.filter((store) => store.hung).map(({ path }) => path);
   if (hung.length === 0) return [];
@@ -62,7 +62,7 @@ function lossTroubles(member: Member): Trouble[] {
   return [{ state: "LOST", what, hint: MORE_ROOM }];
 }
 
-/** An error of an earlier snapshot is past: it says nothing about the device as it is. */
+/** An error of an earlier snapshot says nothing about the current state. */
 export function troublesOf(
   tracker: TrackerStatus,
   snapshots: readonly SnapshotStatus[],
@@ -102,7 +102,7 @@ export function troublesOf(
   return troubles;
 }
 
-/** Of the daemon's configuration. A daemon of an earlier version says nothing of it. */
+/** Problems of the daemon's configuration. An earlier daemon does not report any. */
 export function configurationTroubles({
   daemon,
 }: StatusResponse): readonly Omit<Trouble, "state">[] {
@@ -119,7 +119,7 @@ export function configurationTroubles({
   return [...wrong, ...absent];
 }
 
-/** "ok", or the gravest trouble. */
+/** "ok", or the gravest problem. */
 export function stateOf(troubles: readonly Trouble[]): string {
   return troubles[0]?.state ?? "ok";
 }

@@ -1,4 +1,4 @@
-/** Figures for people: sizes in powers of 1024, times in two units at most. */
+/** Formats figures: sizes in powers of 1024, durations in at most two units. */
 import { type ByteRange, SECTOR_SIZE_BYTES } from "@blksnap/api";
 
 const UNITS = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -10,7 +10,7 @@ export interface Unit {
 
 export const BYTES: Unit = { name: "B", bytes: 1 };
 
-/** A range as the kernel module's tool counts: in sectors of 512 bytes. */
+/** A range in the kernel module's unit, sectors of 512 bytes. */
 export function sectorsOf({ offset_bytes, length_bytes }: ByteRange): {
   readonly firstSector: number;
   readonly sectors: number;

@@ -1,8 +1,8 @@
-/** Mistakes that the command line finds itself, told like those of the daemon. */
+/** Usage errors of the command line, in the form of the daemon's errors. */
 import { ERRORS, type ErrorName } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 
-/** Asked for in a wrong way: exit status 2. `name` is USAGE unless the catalogue has a better one. */
+/** Wrong usage: exit status 2. `name` is USAGE unless the catalogue has a better one. */
 export function usageError(
   message: string,
   name: ErrorName = "USAGE",

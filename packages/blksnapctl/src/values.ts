@@ -1,4 +1,4 @@
-/** Reads the values of options; each function throws a usage error that names the option. */
+/** Parses values of options; each function throws a usage error that names the option. */
 import { resolve } from "node:path";
 import {
   type ByteRange,
@@ -12,15 +12,15 @@ import {
 import { quoted } from "./argv.js";
 import { usageError } from "./usage-error.js";
 
-/** Linux keeps 108 bytes for the path of a socket, one of them a zero. */
+/** Linux stores 108 bytes for the path of a socket, one of them a zero. */
 const SOCKET_PATH_MAX_BYTES = 107;
 const UNITS = "KMGTPE";
-/** More digits than any size in range has would only take time. */
+/** No valid size has more digits; parsing them would only cost time. */
 const SIZE = /^([0-9]{1,32})(?:([KMGTPE])(?:iB)?|B)?$/i;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 const READER = /^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,63}$/;
-/** What stands for bytes of an argument that are not UTF-8. */
+/** Stands for bytes of an argument that are not UTF-8. */
 const REPLACEMENT = "\ufffd";
 
 const SIZE_TOO_LARGE = "is too large, at most 8191T";
@@ -76,7 +76,7 @@ export function parsePoint(text: string): string {
   throw usageError(`at: ${quoted(text)} is not a point`, "USAGE", hint);
 }
 
-/** As long as Linux has them (HOST_NAME_MAX), of what their rules allow, and "_". */
+/** Names up to Linux's length (HOST_NAME_MAX) by their usual rules, and "_". */
 const HOST = /^[0-9A-Za-z_][0-9A-Za-z_.-]{0,63}$/;
 
 /** The name of a host, or the beginning of its machine id. */
@@ -89,7 +89,7 @@ export function parseHost(text: string): string {
 const WAIT_DEFAULT_S = 60;
 const WAIT_MAX_S = 86_400;
 
-/** Seconds, or nothing, in milliseconds. */
+/** Seconds, or nothing; in milliseconds. */
 export function parseWait(text: string): number {
   return (text === "" ? WAIT_DEFAULT_S : parseNumber(text, "wait", WAIT_MAX_S)) * 1000;
 }
@@ -123,17 +123,17 @@ function checkPath(text: string, path: string, option: string, maxBytes: number)
   }
 }
 
-/** What stands for standard input or output, in place of a path. */
+/** Stands for standard input or output, in place of a path. */
 export const STANDARD_STREAM = "-";
 
-/** A path as the daemon takes it: absolute, since the daemon works in another folder. */
+/** An absolute path for the daemon, which has another working directory. */
 export function parsePath(text: string, option: string): string {
   const path = resolve(text);
   checkPath(text, path, option, PATH_LENGTH_MAX_BYTES);
   return path;
 }
 
-/** The path of a socket, as it is: a relative one may be much shorter. */
+/** The path of a socket, unchanged: a relative one may be much shorter. */
 export function parseSocket(text: string, option = "socket"): string {
   checkPath(text, text, option, SOCKET_PATH_MAX_BYTES);
   return text;

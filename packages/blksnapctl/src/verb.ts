@@ -1,4 +1,4 @@
-/** What a verb of the command line is, apart from its code, which is loaded when it is used. */
+/** Description of a verb of the command line; its code is loaded when it is used. */
 import type { Readable } from "node:stream";
 import type { BlksnapClient } from "@blksnap/client";
 
@@ -10,13 +10,13 @@ export interface OptionSpec {
   /** May be repeated, and take several values at once. */
   readonly many?: boolean;
   readonly required?: boolean;
-  /** The value may be left out; where it is not, it follows behind "=". */
+  /** The value may be omitted; if given, it follows "=". */
   readonly optional?: boolean;
 }
 
 export type OptionSpecs = Readonly<Record<string, OptionSpec>>;
 
-/** The variables that matter to the output. */
+/** Environment variables that affect the output. */
 export interface Environment {
   readonly LC_ALL?: string | undefined;
   readonly LC_CTYPE?: string | undefined;
@@ -26,9 +26,9 @@ export interface Environment {
   readonly SHELL?: string | undefined;
 }
 
-/** The options that were given. */
+/** The given options. */
 export interface Given {
-  /** The value of an option that is given once; undefined where it is absent. */
+  /** The value of an option that is given once; undefined if it is absent. */
   one(option: string): string | undefined;
   /** The value of a required option. */
   need(option: string): string;
@@ -41,7 +41,7 @@ export interface DataStreams {
   readonly outFd: number;
   readonly isInTerminal: boolean;
   readonly isOutTerminal: boolean;
-  /** What was written last is not waited for at the end. */
+  /** Does not wait at the end for output that is still buffered. */
   leaveOutput(): void;
   input(): Readable;
 }
@@ -50,29 +50,29 @@ export interface Context {
   readonly client: BlksnapClient;
   readonly json: boolean;
   readonly environment: Environment;
-  /** Columns of the terminal; undefined where the output is none. */
+  /** Columns of the terminal; undefined if the output is none. */
   readonly columns: number | undefined;
-  /** Titles in bold, where the terminal shows it. */
+  /** A title in bold, if the terminal supports it. */
   readonly bold: (text: string) => string;
-  /** Text or bytes as they are; lines with their newline. */
+  /** Prints text or bytes unchanged; lines include their newline. */
   readonly print: (text: string | Uint8Array) => void;
   /**
-   * Like print; ends when the text has left this process.
+   * Like print; resolves when the text has left this process.
    * @throws BlksnapClientError OUTPUT_FAILED
    */
   readonly deliver: (text: string) => Promise<void>;
-  /** Says on standard error what is waited for; only where a person looks at it. */
+  /** Reports on standard error what the command waits for; only on a terminal. */
   readonly tell: (text: string) => void;
-  /** How far the command is, for the person who waits for it. */
+  /** Shows the progress on a terminal. */
   readonly progress: (text: string) => void;
-  /** A line on standard error: done, but not all as one might think. */
+  /** Prints a line on standard error: the command succeeded, but with a restriction. */
   readonly warn: (text: string) => void;
   /** One JSON document on a line. */
   readonly printJson: (document: unknown) => void;
   readonly streams: DataStreams;
-  /** A signal that aborts at SIGINT or SIGTERM, which end the process at once otherwise. */
+  /** Aborts at SIGINT or SIGTERM, which otherwise end the process at once. */
   readonly untilInterrupted: () => AbortSignal;
-  /** Has the command end with status 1 although it did what it was to do. */
+  /** Ends the command with status 1 although it has done its work. */
   readonly notAllWell: () => void;
 }
 
@@ -83,21 +83,21 @@ export interface VerbGroup {
 
 export type Run = (context: Context, given: Given) => Promise<void>;
 
-/** What has to follow the verb: one of a few words. */
+/** A required word after the verb: one of a few. */
 export interface Action {
   readonly name: string;
   readonly describe: string;
   readonly choices: readonly string[];
-  /** It may be left out. */
+  /** It may be omitted. */
   readonly optional?: boolean;
 }
 
-/** A word that follows the verb, without an option's name before it. */
+/** A word after the verb that belongs to no option. */
 export interface Operand {
   readonly name: string;
   /** In help, e.g. IMAGE. */
   readonly value: string;
-  /** It may be left out. */
+  /** It may be omitted. */
   readonly optional?: boolean;
 }
 
@@ -109,8 +109,8 @@ export interface Verb {
   readonly options: OptionSpecs;
   readonly examples: readonly (readonly [command: string, what: string])[];
   readonly load: () => Promise<Run>;
-  /** It waits for something to happen: that it does so is not news. */
+  /** It waits for events, so it reports no wait. */
   readonly waits?: boolean;
-  /** With this option "-", standard output has data: all else goes to standard error. */
+  /** With "-" for this option, data go to standard output, and all else to standard error. */
   readonly dataTo?: string;
 }

@@ -1,4 +1,4 @@
-/** export, restore and what looks after backups, as a user runs them, on a fake daemon with files as images. */
+/** export, restore and maintenance of backups, as a user runs them, on a fake daemon with files as images. */
 import { execFile, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -14,7 +14,7 @@ const CAPACITY_BYTES = 64 * 2 ** 20;
 const DEVICE = "/dev/loop0";
 
 let harness: Harness;
-/** What the device's images have. */
+/** Content of the device's images. */
 let content: Buffer;
 test.before.each(async () => {
   harness = await startHarness();
@@ -90,7 +90,7 @@ test("restore --nbd serves a point until it is interrupted", async () => {
   }
 });
 
-test("a raw copy, and its error where the file is another's", async () => {
+test("a raw copy, and its error if the file is not blksnap's", async () => {
   const target = inFolder("copy");
   await harness.ok("export", "-d", DEVICE, "--to", target, "--raw");
   assert.ok((await readFile(target)).equals(content));
@@ -213,11 +213,11 @@ test("damage ends verify with status 1, names the chunk's file, and restore name
   assert.is(error.name, "BACKUP_DAMAGED");
 });
 
-test("a damaged manifest is warned of, restore does not guess, and verify ends with status 1", async () => {
+test("a damaged manifest causes a warning, restore does not guess, and verify ends with status 1", async () => {
   const backups = inFolder("backups");
   for (let round = 0; round < 2; round++) await harness.ok("export", "-d", DEVICE, "--to", backups);
   const points = join(backups, "points");
-  // The fake daemon's takes may be in one second, so that names are in any order.
+  // The fake daemon's takes may be within one second, so the order of names is undefined.
   const [damaged, whole] = (await readdir(points)).map((name) => join(points, name));
   await writeFile(damaged!, "{");
   const { id } = JSON.parse(await readFile(whole!, "utf8")) as { id: string };
@@ -261,7 +261,7 @@ test("an interrupted export destroys its snapshot", async () => {
   };
   await eventually("its snapshot is taken", () => isTaken);
   running.child.kill("SIGINT");
-  // The program knows of the signal before it gets an answer that comes after that.
+  // The program has handled the signal before it gets a response that comes after it.
   const ended = running.outcome;
   await harness.run("version");
   letGo();
@@ -296,7 +296,7 @@ test("an interrupted stream ends, even if its reader is stalled", async () => {
   });
   const ended = once(child, "exit");
   const reader = await open(fifo);
-  // So many are there only while the first data is written, for which a pipe has no room.
+  // There are as many only while the first data are written, for which the pipe has no room.
   for (let left = 2048; left > 0; )
     left -= (await reader.read(Buffer.alloc(left), 0, left)).bytesRead;
   child.kill("SIGINT");
@@ -316,7 +316,7 @@ test("options that do not go together are refused", async () => {
   assert.match(missing.err, "[BACKUP_NOT_FOUND]");
 });
 
-/** A line of a shell, with $CTL for the program. */
+/** A shell command, with $CTL for the program. */
 function shell(line: string): Promise<Outcome> {
   const env = {
     ...process.env,
@@ -332,7 +332,7 @@ function shell(line: string): Promise<Outcome> {
   });
 }
 
-test("a stream: from export to restore through a pipe, in full and then what changed", async () => {
+test("a stream goes from export to restore through a pipe, first in full, then with changes", async () => {
   const copy = inFolder("copy");
   const sent = inFolder("sent");
   const pipe = (more = ""): Promise<Outcome> =>

@@ -1,6 +1,6 @@
 /**
- * Each verb with each of its options given in each wrong way, from the catalogue: whoever adds an
- * option has it tested here, starting from the verb's own examples.
+ * Each verb and option of the catalogue with each kind of invalid value: a new option is tested automatically,
+ * starting from the verb's own examples.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:net";
@@ -17,19 +17,19 @@ import { terminals } from "./harness.js";
 const UUID = "00000000-0000-4000-8000-000000000000";
 const USAGE_STATUS = 2;
 const HUGE = "9".repeat(100_000);
-/** No whole number, and no path that is too short: for values that are neither. */
+/** Invalid where a whole number is expected. */
 const notNumbers = ["ten", "0x10", "1e3", "1.5", " 5", "5 ", "+5", "NaN", "Infinity", "٣", "5,6"];
 const notIds = ["7", "x", UUID.slice(1), `{${UUID}}`, UUID.replaceAll("-", ""), `${UUID} `];
 
 interface Samples {
   readonly good: string;
-  /** None of these is a value of this kind. */
+  /** Invalid values of this kind. */
   readonly wrong: readonly string[];
 }
 
 const path: Samples = { good: "/dev/sdb", wrong: [`/${"x".repeat(4096)}`, "é".repeat(2048)] };
 
-/** By the placeholder that help shows. What is huge or negative is added to each. */
+/** By the placeholder in help. Huge and negative values are added to each. */
 const samplesOf: Readonly<Record<string, Samples>> = {
   "ADDRESS[:PORT]": {
     good: "192.0.2.1:10809",
@@ -102,7 +102,7 @@ async function runBadly(args: readonly string[]) {
   return { status, out, err };
 }
 
-/** Fails unless the verb is refused as misused, by the option's name, before the daemon hears of it. */
+/** Fails unless the verb is refused as wrong usage, by the option's name, before it contacts the daemon. */
 async function refused(verb: Verb, option: string, args: readonly string[]): Promise<void> {
   const what = [verb.name, ...args].join(" ").slice(0, 200);
   const jsonFirst = option === "json" ? [] : ["--json"];
@@ -116,7 +116,7 @@ async function refused(verb: Verb, option: string, args: readonly string[]): Pro
 
 type Options = ReadonlyMap<string, readonly string[]>;
 
-/** The options of an example that uses this one; where none does, of the first one. */
+/** The options of an example that uses this one; otherwise of the first example. */
 function goodOptions(verb: Verb, option: string): Options {
   const all = exampleCommands(verb).map(({ values }) => values);
   const chosen = all.find((values) => values.has(option)) ?? all[0]!;

@@ -2,7 +2,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FileMatcher } from "../dist/changed-files.js";
 
-/** As filefrag of e2fsprogs 1.47 prints it. */
+/** Output of filefrag of e2fsprogs 1.47. */
 const PRINTED = `Filesystem type is: ef53
 File size of ./a is 12288 (3 blocks of 4096 bytes)
  ext:     logical_offset:        physical_offset: length:   expected: flags:

@@ -1,4 +1,4 @@
-/** config check: what the daemon's program reports, for people and for programs. */
+/** config check: the report of the daemon's program, as text and JSON. */
 import { spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,7 +14,7 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(folder, { recursive: true }));
 
-/** A daemon's program that prints this, ends as it does with an error in it, and notes how it was called. */
+/** A daemon's program that prints this, has the status of an error in it, and records its arguments. */
 function check(output: string, ...words: string[]) {
   const status = output.includes('"error"') ? 2 : 0;
   const path = join(folder, "blksnapd");
@@ -62,7 +62,7 @@ test("errors end with status 1, warnings do not; each is one line with its place
   assert.equal([json.status, JSON.parse(json.stdout).problems], [1, problems]);
 });
 
-test("where there is no file, defaults are in force", () => {
+test("without a file, defaults are in force", () => {
   const { status, stdout } = check(JSON.stringify({ ...fine, files: [], devices: [] }));
   assert.equal([status, stdout], [0, "/etc/c.toml does not exist: defaults are in force\n"]);
 });

@@ -18,7 +18,7 @@ let harness: Harness;
 let bin: string;
 const path = process.env["PATH"];
 
-/** Puts a blksnapd into the PATH that answers so, and notes its arguments. */
+/** Puts a blksnapd with this output into $PATH, and records its arguments. */
 function install(script: string): void {
   writeFileSync(join(bin, "blksnapd"), `#!/bin/sh\necho "$*" > ${bin}/words\n${script}\n`);
   chmodSync(join(bin, "blksnapd"), 0o755);
@@ -108,7 +108,7 @@ test("the daemon adds stalled reactors, lost blocks and an old version", async (
   assert.match(out, "devices: /dev/loop0: 4.0 KiB of the image are lost: No space left on device;");
 });
 
-test("a front that waits for its device is an error", async () => {
+test("a front that waits for its original is an error", async () => {
   install(report(FINE));
   harness.driver.waiting = [{ device: "/dev/sdb", front: "/dev/ublkb3", why: "no such device" }];
   const { status, out } = await harness.run("doctor");

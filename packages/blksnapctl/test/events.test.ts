@@ -78,7 +78,7 @@ test("snapshot_watcher prints events and ends when the snapshot is corrupted", a
   assert.equal(lines.slice(3), ["Snapshot watcher finished", ""]);
 });
 
-test("snapshot_watcher ends with the snapshot, and fails where there was none", async () => {
+test("snapshot_watcher ends with the snapshot, and fails without one", async () => {
   const watching = harness.start("snapshot_watcher", "-i", id);
   await eventually("a sleeper", () => queue().sleepers === 1);
   await harness.driver.snapshotDestroy(id);

@@ -1,4 +1,4 @@
-/** The commands inside the examples that help shows. */
+/** The commands in the examples of help. */
 import { parseArguments, scan } from "../dist/parse.js";
 import type { Verb } from "../dist/verb.js";
 
@@ -10,8 +10,8 @@ export interface ExampleCommand {
 export const EXAMPLE_ID = "00000000-0000-4000-8000-000000000000";
 
 /**
- * What the real parser makes of the verb's own command in each of its examples. The shell's part of
- * them is left away: what comes before the command, and from the first `)`, `|`, `;`, `&` or `>` on.
+ * Parses the verb's own command in each of its examples with the real parser. The shell's parts are stripped:
+ * everything before the command, and from the first `)`, `|`, `;`, `&` or `>` on.
  */
 export function exampleCommands(verb: Verb): ExampleCommand[] {
   return verb.examples.map(([text]) => {

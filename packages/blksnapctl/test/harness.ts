@@ -1,6 +1,6 @@
 /**
- * Runs `blksnapctl` against a fake daemon: as a process, or all of it but the program's start within this one. A start costs a
- * tenth of a second of a processor, and there are hundreds; examples of help that need a shell run the program.
+ * Runs `blksnapctl` against a fake daemon: as a process, or within this one without the program's start, which costs
+ * a tenth of a second of CPU time. There are hundreds of runs; examples of help that need a shell start the program.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -34,7 +34,7 @@ export interface Outcome {
 export interface Running {
   readonly child: ChildProcess;
   readonly outcome: Promise<Outcome>;
-  /** What came on standard output so far. */
+  /** Standard output so far. */
   out(): string;
 }
 
@@ -48,7 +48,7 @@ export interface Harness {
   start(...args: string[]): Running;
   /** Within this process. */
   run(...args: string[]): Promise<Outcome>;
-  /** As `run`, for a command that must succeed; gives its output. */
+  /** As `run`, for a command that must succeed; returns its output. */
   ok(...args: string[]): Promise<string>;
   stop(): Promise<void>;
 }
@@ -75,7 +75,7 @@ export function startProgram(socketPath: string, args: readonly string[]): Runni
 async function runWithin(socketPath: string, args: readonly string[]): Promise<Outcome> {
   const told = { out: "", err: "" };
   const environment = { BLKSNAP_SOCKET: socketPath, LANG: "C.UTF-8" };
-  // Completion and what commands start ask the process's own.
+  // Completion and child processes use the process's own environment.
   process.env["BLKSNAP_SOCKET"] = socketPath;
   const status = await runCommand(args, {
     environment,

@@ -1,4 +1,4 @@
-/** Help, its examples, and completion: all made from the catalogue, and all of it works. */
+/** Help, its examples, and completion: all generated from the catalogue, and all work. */
 import { spawn, spawnSync } from "node:child_process";
 import { chmod, mkdir, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { globalOptions, verbs } from "../dist/catalog.js";
 import { EXAMPLE_ID, exampleCommands } from "./examples.js";
 import { eventually, type Harness, type Outcome, program, startHarness } from "./harness.js";
 
-/** Of examples with s3://. */
+/** For examples with s3://. */
 let s3: FakeS3;
 test.before(async () => {
   s3 = await FakeS3.listen();
@@ -24,7 +24,7 @@ test.before.each(async () => {
 });
 test.after.each(() => harness.stop());
 
-test("help is there for the program and each verb, with examples", async () => {
+test("the program and each verb have help, with examples", async () => {
   const all = await harness.ok("help");
   assert.is(await harness.ok("--help"), all);
   assert.is(await harness.ok("-h"), all);
@@ -40,7 +40,7 @@ test("help is there for the program and each verb, with examples", async () => {
     }
   }
   assert.is(await harness.ok("help", "attach"), await harness.ok("attach", "-h"));
-  // Somebody who asks for help has made a mistake before.
+  // Users often ask for help after a mistake.
   assert.is(await harness.ok("attach", "--bogus", "-h"), await harness.ok("attach", "-h"));
   assert.match(await harness.ok("--version"), /^\d+\.\d+\.\d+\n$/);
 });
@@ -57,7 +57,7 @@ test("help explains each overflow policy, and names the default", async () => {
   assert.match(text, "30 s by default, then the snapshot breaks");
 });
 
-/** What examples use besides blksnapctl; a stub says how it was called. */
+/** Other programs in examples; a stub records its arguments. */
 const STUBS = ["mount", "jq"];
 
 async function stubFolder(): Promise<string> {
@@ -69,7 +69,7 @@ async function stubFolder(): Promise<string> {
   };
   for (const name of STUBS) await put(name, `cat > /dev/null\necho ${name} "$@"`);
   await put("blksnapctl", `exec '${process.execPath}' '${program}' "$@"`);
-  // The daemon's program, as far as doctor and config ask it.
+  // The daemon's program, for doctor and config.
   const report =
     '{"version":"0.1.0","path":"c","files":["c"],"devices":[],"checks":[],"problems":[]}';
   await put("blksnapd", `echo '${report}'`);
@@ -78,10 +78,10 @@ async function stubFolder(): Promise<string> {
 
 type Ended = Pick<Outcome, "status" | "out" | "err">;
 
-/** What a shell does, or an environment of its own; other examples run within this process, which costs less than a start. */
+/** Needs a shell or its own environment; other examples run within this process, which is faster. */
 const OF_SHELL = /[()|;&>']|s3:/;
 
-/** As a shell in the folder of the test would run it. */
+/** Runs it like a shell in the folder of the test. */
 async function runExample(text: string, folder: string, id: string): Promise<Ended> {
   if (OF_SHELL.test(text)) return runInShell(text, folder, id);
   const [program, ...words] = text.replaceAll("$ID", id).split(" ");
@@ -123,10 +123,10 @@ function runInShell(text: string, folder: string, ID: string): Promise<Ended> {
 
 /** As many bytes as the fake driver's devices have. */
 const CAPACITY_BYTES = 64 * 2 ** 20;
-/** What work on backups, and want some. */
+/** Verbs that work on backups and need some. */
 const OF_BACKUPS = ["restore", "list", "verify", "prune", "gc"];
 
-/** Images that can be read; and backups, where the verb wants some. */
+/** Images that can be read; and backups if the verb needs some. */
 async function prepareBackups(verbName: string): Promise<void> {
   const { driver, dir, socketPath } = harness;
   const image = join(dir, "image");
@@ -145,7 +145,7 @@ async function prepareBackups(verbName: string): Promise<void> {
   await exportToStore(store, { client, device: "/dev/vg/data", ...more });
 }
 
-/** A world in which each example makes sense; some want the device free, others tracked and taken. */
+/** An environment in which each example makes sense: some need a free device, others a tracked one with a snapshot. */
 async function preparedSnapshot(verbName: string): Promise<string> {
   const { driver } = harness;
   for (const device of ["/dev/sdb", "/dev/sdc", "/dev/sdd", "/dev/vg/data"]) {
@@ -175,7 +175,7 @@ async function preparedSnapshot(verbName: string): Promise<string> {
   return id;
 }
 
-/** They need a device of the kernel: the scenario `mount` runs them. */
+/** These need a block device: the scenario `mount` runs them. */
 const ON_DEVICES = ["mount", "umount"];
 
 for (const verb of verbs.filter(({ name }) => !ON_DEVICES.includes(name))) {
@@ -184,7 +184,7 @@ for (const verb of verbs.filter(({ name }) => !ON_DEVICES.includes(name))) {
       const id = await preparedSnapshot(verb.name);
       const { values } = exampleCommands(verb)[index]!;
       if (verb.name === "diff") {
-        // The example wants more snapshots than the fake has seen.
+        // The example needs more snapshots than the fake has taken.
         for (let i = 0; i < Number(values.get("since")?.[0]); i++) await takeOnceMore();
       }
       const ended = runExample(text, await stubFolder(), id);
@@ -204,14 +204,14 @@ for (const verb of verbs.filter(({ name }) => !ON_DEVICES.includes(name))) {
   }
 }
 
-/** What an example's value stands for here: the real snapshot, and a folder of the test's own. */
+/** Replaces an example's value: by the real snapshot, or a folder of the test. */
 function ownValue(value: string, id: string): string {
   if (value === EXAMPLE_ID) return id;
   return ["sdb.map", "backups", "restored.img"].includes(value) ? join(harness.dir, value) : value;
 }
 
 for (const verb of verbs.filter(({ name }) => !ON_DEVICES.includes(name))) {
-  test(`${verb.name} answers --json with JSON alone`, async () => {
+  test(`${verb.name} prints only JSON with --json`, async () => {
     const id = await preparedSnapshot(verb.name);
     const { values } = exampleCommands(verb)[0]!;
     if (verb.name === "diff") {
@@ -276,7 +276,7 @@ test("completion knows devices, snapshots and values, and survives half a line",
   await offered("snapshot_create", "--no-such", "--", "x", "");
 });
 
-/** Whether this machine's shell takes the script, and what it then offers. */
+/** Whether this machine's shell accepts the script, and its completions. */
 function shellOffers(script: string, answer = `'${process.execPath}' '${program}' "$@"`): string[] {
   const text = `${script}
 COMP_WORDS=(blksnapctl daemon up); COMP_CWORD=2
@@ -289,7 +289,7 @@ _blksnapctl; printf '%s\\n' "\${COMPREPLY[@]}"`;
   return stdout.trimEnd().split("\n");
 }
 
-test("completion prints a script for the shell that is named, or in use", async () => {
+test("completion prints a script for the named or current shell", async () => {
   const bash = await harness.ok("completion", "bash");
   assert.equal(shellOffers(bash), ["upgrade"]);
   assert.equal(shellOffers(bash, "printf '/dev/*\\n/dev/a b\\n'"), ["/dev/*", "/dev/a b"]);

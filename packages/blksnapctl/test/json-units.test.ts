@@ -1,4 +1,4 @@
-/** What --json prints: each number is an integer and says its unit, where it has one. */
+/** Output of --json: each number is an integer and names its unit, if it has one. */
 import { join } from "node:path";
 import { BackupStore } from "@blksnap/backup";
 import { test } from "uvu";
@@ -57,10 +57,10 @@ test("each verb's JSON has units in its names", async () => {
   await json("doctor", "--state-dir", dir);
   await json("config", "check", "-f", join(dir, "no.toml"));
   await json("completion", "bash");
-  // Its image is not a device here, and nothing is mounted: the errors alone.
+  // Its image is no device here, and nothing is mounted: only errors.
   assert.ok("error" in (await json("mount", "/dev/loop0", dir)));
   assert.ok("error" in (await json("umount", dir)));
-  // Its image is not a file here: of export there is the error, of the rest what an empty folder gives.
+  // Its image is no file here: only the error of export, and the output for an empty folder.
   await BackupStore.openOrCreate(join(dir, "backups"));
   const backups = ["--from", join(dir, "backups")];
   await json("export", ...device, "--to", join(dir, "backups"));

@@ -1,4 +1,4 @@
-/** A script as users of the kernel module's tool write it, run as it stands, against blksnapctl. */
+/** A script for the kernel module's tool runs unchanged with blksnapctl. */
 import { spawn } from "node:child_process";
 import { chmod, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -51,7 +51,7 @@ test("a script for the module's tool runs unchanged", async () => {
   const harness = await startHarness();
   const { driver } = harness;
   const destroy = driver.snapshotDestroy.bind(driver);
-  // The watcher says "Start" before it watches.
+  // The watcher prints "Start" before it watches.
   driver.snapshotDestroy = async (...words) => {
     const { events } = driver.snapshots.get(words[0]) ?? {};
     await eventually("somebody watches", () => events === undefined || events.sleepers > 0);
@@ -79,7 +79,7 @@ test("a script that fails leaves no watcher behind, which would hold the pipes",
   }
 });
 
-/** Ends what the script has left in the background, too. */
+/** Ends the script's background processes, too. */
 async function runShell(harness: Harness, script: string) {
   const tool = join(harness.dir, "blksnap");
   await writeFile(tool, `#!/bin/sh\nexec '${process.execPath}' '${program}' "$@"\n`);

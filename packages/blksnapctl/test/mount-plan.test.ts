@@ -39,7 +39,7 @@ test("an image without a file system, or one mistaken for its original, is refus
   }
   const btrfs = plan({ TYPE: "btrfs" }, OLD);
   assert.match("why" in btrfs ? btrfs.why : "mounted", /would take it for the original/);
-  // A file system on a whole disk may look like a table of partitions as well.
+  // A file system on a whole disk may also look like a partition table.
   const both = plan({ TYPE: "vfat", PTTYPE: "dos" });
   assert.is("type" in both && both.type, "vfat");
 });

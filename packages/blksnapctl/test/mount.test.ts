@@ -1,4 +1,4 @@
-/** Images that mount refuses before it looks at any device. */
+/** Images that mount refuses without examining a device. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { startHarness } from "./harness.js";

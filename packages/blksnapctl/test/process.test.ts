@@ -24,13 +24,13 @@ test("the man page has every verb with all of its options", () => {
   for (const status of ["0", "1", "2"]) assert.match(page, `.B ${status}\n`);
 });
 
-test("the man page has no error for man", () => {
+test("man reports no error in the page", () => {
   if (!existsSync("/usr/bin/groff")) return;
   const { stderr } = spawnSync("groff", ["-man", "-Tascii", "-ww", "-z"], { input: page });
   assert.is(stderr.toString(), "");
 });
 
-test("a reader that goes away ends the command quietly", async () => {
+test("a reader that closes the pipe ends the command silently", async () => {
   const harness = await startHarness();
   const child = harness.start("--help");
   child.child.stdout!.destroy();
@@ -39,7 +39,7 @@ test("a reader that goes away ends the command quietly", async () => {
   await harness.stop();
 });
 
-test("output that can't be written is a failure", () => {
+test("output that cannot be written is a failure", () => {
   const script = 'exec "$0" "$1" --help > /dev/full';
   const { status, stderr } = spawnSync("sh", ["-c", script, process.execPath, program]);
   assert.is(status, 1);

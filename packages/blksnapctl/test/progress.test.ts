@@ -42,7 +42,7 @@ test("no line is wider than the terminal", async () => {
   assert.is(out.split(CLEAR_LINE)[1], "blksnapctl: creating: 340 of 1024 MiB o");
 });
 
-/** A create whose stores stay at these sizes until they are let continue; what it says meanwhile. */
+/** A create whose stores stay at these sizes until released; returns its progress meanwhile. */
 async function slowCreate(
   harness: Harness,
   stores: readonly string[],

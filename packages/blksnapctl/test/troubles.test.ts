@@ -1,4 +1,4 @@
-/** What status says of devices that are not well. */
+/** Problems of devices in status. */
 import type { SnapshotStatus, TrackerStatus } from "@blksnap/api";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

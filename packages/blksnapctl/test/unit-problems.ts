@@ -1,9 +1,9 @@
 import { numbersWithoutUnit } from "../../api/dist/testing/units.js";
 
-/** Counts that the command line tells, and the API does not. */
+/** Counts in blksnapctl's output that the API does not have. */
 const OWN_COUNTS = /\.(chunks|kept_chunks|points|removed_chunks) = \d+$/;
 
-/** Where a document that blksnapctl prints has a number that does not say its unit. */
+/** Locations in a document of blksnapctl of numbers that do not name their unit. */
 export function unitProblems(document: unknown, path: string): string[] {
   return numbersWithoutUnit(document, path).filter((problem) => !OWN_COUNTS.test(problem));
 }

@@ -96,11 +96,11 @@ test("any arguments are parsed to the end", () => {
   );
 });
 
-test("the nearest name is a likely typo away", () => {
+test("the nearest name is within the distance of a likely typo", () => {
   const names = verbs.map(({ name }) => name);
   for (const name of names) {
     assert.is(nearestName(`${name}x`, names), name);
-    // umount without its first letter is a verb itself.
+    // umount without its first letter is another verb.
     const slip = name.slice(1);
     assert.is(nearestName(slip, names), names.includes(slip) ? slip : name);
   }

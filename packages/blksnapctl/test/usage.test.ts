@@ -14,7 +14,7 @@ test.before(async () => {
 });
 test.after(() => harness.stop());
 
-/** Starting a process for every row would take most of the time. */
+/** Runs within this process: a process for every row would take most of the time. */
 async function inProcess(
   args: readonly string[],
 ): Promise<{ status: number; out: string; err: string }> {
@@ -35,7 +35,7 @@ async function inProcess(
   return { status, out, err };
 }
 
-/** Arguments, exit status, stable name, and what the line on standard error says. */
+/** Arguments, exit status, stable name, and the line on standard error. */
 type Case = readonly [args: readonly string[], status: number, name: string, line: RegExp];
 
 const wrongUsage: readonly Case[] = [
@@ -200,7 +200,7 @@ test("without --json standard output stays empty", async () => {
   assert.match(err, /^blksnapctl: detach: /);
 });
 
-test("a module error with its errno: a device in a snapshot can not be detached", async () => {
+test("a module error with its errno: a device in a snapshot cannot be detached", async () => {
   const made = (await harness.ok(...create, "1G")).trim();
   const { status, out } = await harness.run("detach", ...device, "-j");
   assert.is(status, 1);
@@ -216,7 +216,7 @@ test("a module error with its errno: a device in a snapshot can not be detached"
   assert.is(JSON.parse(gone.out).error.errno_name, "ENODEV");
 });
 
-test("no daemon, and a socket that may not be used, say what to do", async () => {
+test("errors for a missing daemon and a forbidden socket say what to do", async () => {
   const none = await harness.run("status", "--socket", "/nowhere/s.sock", "-j");
   assert.is(none.status, 1);
   assert.match(
@@ -226,7 +226,7 @@ test("no daemon, and a socket that may not be used, say what to do", async () =>
   assert.is(JSON.parse(none.out).error.name, "DAEMON_NOT_RUNNING");
 });
 
-test("options may be shortened and values may stick to them", async () => {
+test("options may be shortened, and values may follow them directly", async () => {
   assert.match(await harness.ok("attach", "--dev=/dev/loop0"), "front=");
   assert.match(await harness.ok("attach", "-d/dev/loop0", "--js"), "{");
   assert.match(await harness.ok("--json", "cbtinfo", "-d=/dev/loop0"), "{");

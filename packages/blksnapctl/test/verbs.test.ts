@@ -118,13 +118,13 @@ test("markdirtyblock marks ranges silently, and a file's extents with a line eac
   assert.is(JSON.parse(await harness.ok("markdirtyblock", "-f", "/x", "-j")).ranges.length, 2);
 });
 
-test("a snapshot's life, as scripts of the module's tool go through it", async () => {
+test("a snapshot goes through the commands of a script for the module's tool", async () => {
   const id = await create();
   assert.is(await harness.ok("snapshot_add", `--id=${id}`, "-d", d1), "");
   assert.is(await harness.ok("snapshot_info", "-d", d0), "error_code=0\nimage=\n");
   const taken = await harness.run("snapshot_take", "-i", id);
   assert.is(taken.out, `device=${d0}\nimage=/dev/ublkb2\ndevice=${d1}\nimage=/dev/ublkb3\n`);
-  // Standard error, and so no script, is told of file systems that were not frozen.
+  // Standard error, which scripts ignore, names file systems that were not frozen.
   assert.match(taken.err, /^blksnapctl: \S+ \(vfat\): synced, not frozen \(EOPNOTSUPP\)\n$/);
   assert.is(await harness.ok("snapshot_info", "-d", d0), "error_code=0\nimage=/dev/ublkb2\n");
   assert.is(await harness.ok("snapshot_info", "-d", d0, "--field", "image"), "/dev/ublkb2\n");
@@ -164,7 +164,7 @@ test("snapshot_create takes several devices and stores in order, and a policy", 
   assert.equal(JSON.parse(await harness.ok("snapshot_destroy", "-j", "-i", id)), { id });
 });
 
-test("a snapshot whose id cannot be printed is undone, and so are its attaches", async () => {
+test("if its id cannot be printed, a created snapshot and its attaches are undone", async () => {
   const [fresh, known] = ["/dev/loop2", "/dev/loop3"];
   for (const device of [fresh, known]) harness.driver.devices.set(device, 2 ** 20);
   await harness.ok("attach", "-d", known);
@@ -320,13 +320,13 @@ test("diff shows ranges as a table, raw, as a picture and as JSON", async () => 
   assert.is(other.status, 1);
 });
 
-test("diff --files says why it cannot name files", async () => {
+test("diff --files reports why it cannot name files", async () => {
   await harness.ok("attach", "-d", d0);
   const words = ["diff", "-d", d0, "--since", "0", "--files"];
   const without = await harness.run(...words);
   assert.match(without.err, /--files: \/dev\/loop0 has no image/);
   await harness.ok("snapshot_take", "-i", await create());
-  // The fake's image is not a file system.
+  // The fake's image has no file system.
   const { image } = await harness.driver.snapshotInfo(d0);
   const { status, out } = await harness.run(...words, "--json");
   const { name, message } = JSON.parse(out).error;

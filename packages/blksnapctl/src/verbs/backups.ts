@@ -1,4 +1,4 @@
-/** What is done with exports: list, prune, gc. None of them needs a daemon, and none writes what one tracks. */
+/** Maintenance of exports: list, prune, gc. These need no daemon, and write no tracked device. */
 import type { Readable } from "node:stream";
 import type { BackupStore, DamagedPoint, Manifest, PointWish } from "@blksnap/backup";
 import { openBackups } from "../backup-place.js";
@@ -35,7 +35,7 @@ export function summaryOf({ chunks: _, ranges: __, ...summary }: Manifest): obje
   return summary;
 }
 
-/** What would choose a point, of what is of one. @param what "a stream" */
+/** Refuses options that select a point if the source has only one. @param what "a stream" */
 export function checkNoChoice(given: Given, what: string, ...options: readonly string[]): void {
   for (const option of options) {
     if (!given.has(option)) continue;

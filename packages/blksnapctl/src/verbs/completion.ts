@@ -1,9 +1,9 @@
-/** completion: prints the script that teaches a shell the commands. */
+/** completion: prints the script that adds completion to a shell. */
 import { basename } from "node:path";
 import { usageError } from "../usage-error.js";
 import type { Context, Given } from "../verb.js";
 
-/** Where nothing is offered the shells fall back to names of files. */
+/** If nothing is offered, the shells fall back to file names. */
 const SCRIPTS: Readonly<Record<string, string>> = {
   bash: `# source <(blksnapctl completion bash), or a file in /etc/bash_completion.d
 _blksnapctl() {

@@ -1,4 +1,4 @@
-/** config check: what is wrong with the configuration of the daemon. */
+/** config check: reports mistakes in the daemon's configuration. */
 import type { ConfigReport } from "@blksnap/api";
 import { configReport } from "../host-report.js";
 import { parsePath } from "../values.js";

@@ -12,9 +12,9 @@ import type { Context, Given } from "../verb.js";
 const SINCE_MAX = 254;
 const MAP_WIDTH_MAX = 100;
 const MAP_WIDTH_DEFAULT = 64;
-/** Lines that are printed at a time. */
+/** Lines per write. */
 const BATCH_LINES = 4096;
-/** How long a daemon that is upgraded meanwhile is waited for. */
+/** How long to wait for a daemon that is being upgraded. */
 const RESUME_MS = 60_000;
 
 const FORMATS = ["ranges", "raw", "nbd", "json"] as const;
@@ -57,7 +57,7 @@ export async function diff(context: Context, given: Given): Promise<void> {
   if (format === "nbd") return printNbd(context, extents, () => head!.capacity_bytes);
   const ranges: DiffRange[] = [];
   for await (const extent of extents) ranges.push(extent);
-  // The head comes before the first extent, and also where there is none.
+  // The head comes before the first extent, even if there is none.
   const found: Changes = { ...head!, ranges };
   const files = named ? await filesOf(context, device, ranges) : undefined;
   if (format === "json") return printJson({ ...found, ...files });
@@ -78,7 +78,7 @@ async function printRaw({ print }: Context, extents: AsyncIterable<DiffRange>): 
   print(lines.join(""));
 }
 
-/** As `nbdinfo --map=qemu:dirty-bitmap:since-N` prints the image: all of the device, changed or not. */
+/** In the format of `nbdinfo --map=qemu:dirty-bitmap:since-N` for the image: the whole device, changed or not. */
 async function printNbd(
   { print }: Context,
   extents: AsyncIterable<DiffRange>,
@@ -173,7 +173,7 @@ function fileTable({ files, outside_files_bytes }: ChangedFiles, exact: boolean)
   return table + outside;
 }
 
-/** A name may hold what moves a terminal's cursor. */
+/** A name may contain control sequences of terminals. */
 function printable(path: string): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is looked for
   return path.replace(/[\u0000-\u001f\u007f-\u009f]/g, "?");

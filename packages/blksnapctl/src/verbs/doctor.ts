@@ -1,4 +1,4 @@
-/** doctor: what is wrong on this host, from outside of the daemon and from the daemon itself. */
+/** doctor: problems of this host, seen from outside of the daemon and by the daemon itself. */
 import type { DoctorCheck, StatusResponse } from "@blksnap/api";
 import { type BlksnapClient, BlksnapClientError } from "@blksnap/client";
 import { hostReport } from "../host-report.js";
@@ -6,7 +6,7 @@ import { configurationTroubles, troublesOf } from "../troubles.js";
 import { parsePath } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
-/** A daemon that does not answer by then is one that hangs. */
+/** A daemon that does not answer by then counts as hung. */
 const ANSWER_TIMEOUT_MS = 30_000;
 
 export async function doctor(context: Context, given: Given): Promise<void> {
@@ -36,7 +36,7 @@ async function askDaemon(client: BlksnapClient, onDisk: string): Promise<DoctorC
     status = await client.status({ timeoutMs: ANSWER_TIMEOUT_MS });
   } catch (error) {
     if (!(error instanceof BlksnapClientError)) throw error;
-    // That none runs is said already.
+    // The host's checks have reported already that none runs.
     if (error.code === "DAEMON_NOT_RUNNING") return [];
     const { message: what, hint } = error;
     return [
@@ -98,7 +98,7 @@ function waitingChecks({ waiting }: StatusResponse): DoctorCheck[] {
 }
 
 function untrackedChecks({ untracked }: StatusResponse): DoctorCheck[] {
-  // A daemon of an earlier version does not tell.
+  // A daemon of an earlier version does not report it.
   return (untracked ?? []).map(({ device, since, why, given_up }) => ({
     check: "devices",
     state: given_up ? "error" : "warning",

@@ -1,4 +1,4 @@
-/** Verbs that wait for what happens to a snapshot: snapshot_waitevent, snapshot_watcher, events. */
+/** Verbs that wait for events: snapshot_waitevent, snapshot_watcher, events. */
 import type { EventKind, EventOf, SnapshotEvent } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 import { allEvents, RESUME_MS } from "../daemon-events.js";
@@ -9,11 +9,11 @@ import { usageError } from "../usage-error.js";
 import { parseNumber, parseReader, parseTimeout } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
-/** One wait of the watcher; it then asks again. */
+/** Timeout of one wait of the watcher, which then repeats it. */
 const WATCH_WAIT_MS = 60_000;
 const ENODEV = 19;
 
-/** The name under which events are taken, as an option of a wait. */
+/** The reader's name, as an option of a wait. */
 function readerOf(given: Given): { readonly reader?: string } {
   const name = given.one("reader");
   return name === undefined ? {} : { reader: parseReader(name) };
@@ -46,12 +46,12 @@ export async function waitEvent(context: Context, given: Given): Promise<void> {
   print(`result=ok\ntime=${nanoseconds(event)}\nevent=${event.event}\n`);
 }
 
-/** As the module's tool prints the time. */
+/** The time in the format of the module's tool. */
 function nanoseconds({ time_us }: SnapshotEvent): string {
   return `${time_us}000`;
 }
 
-/** The line of the module's tool; undefined for events that it does not know. */
+/** The line of the module's tool; undefined for events that it does not have. */
 function watcherLine(event: SnapshotEvent): string | undefined {
   if (event.event === "corrupted") {
     return (
@@ -61,7 +61,7 @@ function watcherLine(event: SnapshotEvent): string | undefined {
   }
   if (event.event === "no_space") {
     const mebibytes = Math.floor(event.allocated_bytes / 2 ** 20);
-    // "The the" is what scripts of the module's tool look for.
+    // "The the" is intended: scripts for the module's tool look for it.
     return `The the difference storage already grow up to ${mebibytes} MiB. Limit has been reached.`;
   }
   return undefined;
@@ -76,7 +76,7 @@ export async function watcher(context: Context, given: Given): Promise<void> {
   let isFirst = true;
   try {
     for (;;) {
-      // The first answer comes at once: it says whether there is such a snapshot at all.
+      // The first response comes at once, and tells whether the snapshot exists.
       const event = await client.waitEvent(id, isFirst ? 0 : WATCH_WAIT_MS, { signal, ...reader });
       isFirst = false;
       if (event === undefined) continue;
@@ -115,7 +115,7 @@ const WORDS: { readonly [Kind in EventKind]: (event: EventOf<Kind>) => string } 
   missed: ({ count }) => `${count} events were dropped before this one was read`,
 };
 
-/** An event in words. A daemon that is newer may tell of kinds that are not known here. */
+/** An event in words. A newer daemon may send unknown kinds. */
 export function describeEvent(event: SnapshotEvent): string {
   if (!Object.hasOwn(WORDS, event.event)) return `unknown event ${event.event}`;
   return (WORDS[event.event] as (of: SnapshotEvent) => string)(event);

@@ -1,4 +1,4 @@
-/** export: a backup of a device, in a folder of points in time or as a raw copy. */
+/** export: a backup of a device, as a point in time, raw copy, qcow2 file or stream. */
 import { dirname } from "node:path";
 import type {
   ExportOptions,
@@ -79,7 +79,7 @@ async function optionsOf(context: Context, given: Given): Promise<ExportOptions>
   };
 }
 
-/** Options that are not of one target. */
+/** Options for some kinds of targets only. */
 function checkForm(given: Given): void {
   const [form, other] = ["qcow2", "raw"].filter((one) => given.has(one));
   if (form !== undefined && given.need("to") === STANDARD_STREAM) {
@@ -148,7 +148,7 @@ export async function exportDevice(context: Context, given: Given): Promise<void
     throw usageError(`to: ${quoted(target)} is not a folder`, "USAGE", hint);
   }
   const signal = context.untilInterrupted();
-  // Beside the other check, whose failure is told first.
+  // Runs beside the other check, whose failure is reported first.
   const checked = given.has("raw") ? checkUntracked(client, target) : Promise.resolve();
   checked.catch(() => undefined);
   await checkApart(client, target, options.device);

@@ -1,4 +1,4 @@
-/** mount and umount: the files of an image, read-only unless they are asked for otherwise. */
+/** mount and umount: the files of an image, read-only by default. */
 import { execFile } from "node:child_process";
 import { existsSync, readFileSync, realpathSync, type Stats, statSync } from "node:fs";
 import { basename } from "node:path";
@@ -14,7 +14,7 @@ import type { Context, Given } from "../verb.js";
 
 const TEMPORARY_FSID = "/sys/fs/btrfs/features/temp_fsid";
 const IS_UBLK = /^\/dev\/ublkb[0-9]+$/;
-/** Of blkid: nothing was found. */
+/** Exit status of blkid: nothing was found. */
 const NOTHING_FOUND = 2;
 const ERROR_TEXT_MAX = 500;
 
@@ -29,7 +29,7 @@ function failed(what: string, hint?: string): BlksnapClientError {
   return new BlksnapClientError("MOUNT_FAILED", what, hint === undefined ? {} : { hint });
 }
 
-/** @throws BlksnapClientError MOUNT_FAILED where there is no such program */
+/** @throws BlksnapClientError MOUNT_FAILED if the program is missing */
 function run(program: string, ...args: string[]): Promise<Outcome> {
   return new Promise((resolve, reject) => {
     const env = { ...process.env, LC_ALL: "C" };
@@ -84,14 +84,14 @@ function checkWhole(snapshots: StatusResponse["snapshots"], image: string): void
   if (why !== undefined) throw failed(why, "Wait until it has ended, or take a snapshot after it");
 }
 
-/** Of a daemon without ublk. @throws BlksnapClientError MOUNT_FAILED */
+/** An image of a daemon without ublk. @throws BlksnapClientError MOUNT_FAILED */
 function refuseExport(image: string): void {
   if (!image.startsWith("nbd+unix:")) return;
   const hint = "Connect it first, nbd-client -unix SOCKET -N NAME /dev/nbdN, and mount that";
   throw failed(`${image} is an NBD export, and no device`, hint);
 }
 
-/** By its node, or by what it is an image of. @throws BlksnapClientError */
+/** Finds the image by its node, or by its device. @throws BlksnapClientError */
 async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
   const [first, second] = [given.need("image"), given.one("dir")];
   const device = given.one("device");
@@ -165,7 +165,7 @@ function isReadOnly(image: string): boolean {
   }
 }
 
-/** Answers the options by which it is mounted. @throws BlksnapClientError MOUNT_FAILED */
+/** Returns the mount options. @throws BlksnapClientError MOUNT_FAILED */
 async function mountBy(plan: MountPlan, { image, dir }: Wanted, isWritable: boolean) {
   const options = [isWritable ? "rw" : "ro", ...plan.options];
   const attempt = (all: readonly string[]) =>
@@ -173,7 +173,7 @@ async function mountBy(plan: MountPlan, { image, dir }: Wanted, isWritable: bool
   const { status, err } = await attempt(options);
   if (status === 0) return { options, isReplayed: true };
   const { withoutJournal } = plan;
-  // Where it may be replayed into the image, it is: without that the newest of what was written is missing.
+  // Replay the journal into the image where possible: otherwise the latest writes are missing.
   if (!isWritable && withoutJournal !== undefined && isReadOnly(image)) {
     const all = [...options, withoutJournal];
     if ((await attempt(all)).status === 0) return { options: all, isReplayed: false };
@@ -198,7 +198,7 @@ export async function mount(context: Context, given: Given): Promise<void> {
   const { options, isReplayed } = await mountBy(plan, wanted, isWritable);
   const mounted = mountedAt(dir);
   if (mounted?.source !== image) {
-    // As a file system may do that knows its devices by their ids.
+    // A file system that knows its devices by their ids may refuse like this.
     await run("umount", dir);
     throw failed(
       `${mounted?.source ?? "nothing"} was mounted instead of ${image}; it was unmounted`,
@@ -213,7 +213,7 @@ export async function mount(context: Context, given: Given): Promise<void> {
   }
 }
 
-/** Undefined where no daemon says: what it has left can be unmounted all the same. */
+/** Undefined without a daemon: an image that it has left can be unmounted all the same. */
 async function statusOf({ client }: Context): Promise<StatusResponse | undefined> {
   return await client.status().catch(() => undefined);
 }
@@ -221,7 +221,7 @@ async function statusOf({ client }: Context): Promise<StatusResponse | undefined
 export async function umount(context: Context, given: Given): Promise<void> {
   const { json, printJson } = context;
   const path = parsePath(given.need("dir"), "dir");
-  // The file system of an image that is gone may not answer any more: by its name it is found, too.
+  // The file system of an image that is gone may hang: its name is enough.
   const dir = mountedAt(path) === undefined ? (realPathOf(path) ?? path) : path;
   const mounted = mountedAt(dir);
   if (mounted === undefined) throw failed(`nothing is mounted at ${dir}`, "See findmnt");

@@ -1,4 +1,4 @@
-/** nbd list, open, close: what the daemon exports over NBD, and where clients are received by TCP. */
+/** nbd list, open, close: exports over NBD, and the TCP addresses that accept clients. */
 import {
   type NbdListener,
   parseTcpAddress,
@@ -21,7 +21,7 @@ interface Export {
   readonly nbd_uri: string;
 }
 
-/** By what they go with; flags among them. */
+/** Options by the actions that take them, including flags. */
 const OF_OPEN = ["tls-certs", "any-client", "writable", "insecure"];
 
 export async function nbd(context: Context, given: Given): Promise<void> {
@@ -64,7 +64,7 @@ async function close({ client, json, print, printJson }: Context, given: Given):
   else print(`Closed ${tcpAddressText(closed)}, connections=${closed.connections}\n`);
 }
 
-/** Without the name of an export. */
+/** A URI without the name of an export. */
 function uriOf(listener: NbdListener): string {
   return `${listener.tls ? "nbds" : "nbd"}://${tcpAddressText(listener)}/`;
 }

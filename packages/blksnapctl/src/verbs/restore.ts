@@ -26,7 +26,7 @@ async function restoreInput(context: Context, given: Given): Promise<void> {
   print(`restored: ${device} of ${taken_at} (${kind}), ${written} written to ${target}\n`);
 }
 
-/** The point that is meant, and only where no unreadable one may be meant. */
+/** The selected point; only if no unreadable one could be meant. */
 async function pointIn(context: Context, store: BackupStore, wish: PointWish): Promise<Manifest> {
   const { checkMeant, checkReadable, findPoint, isOfFuture } = await import("@blksnap/backup");
   const unread: DamagedPoint[] = [];
@@ -42,13 +42,13 @@ async function pointIn(context: Context, store: BackupStore, wish: PointWish): P
   return point;
 }
 
-/** Until it is interrupted. */
+/** Serves until it is interrupted. */
 async function browse(context: Context, given: Given): Promise<void> {
   const stray = ["to", "delta"].find((option) => given.has(option));
   if (stray !== undefined) {
     throw usageError(`${stray}: --nbd writes nothing`, "USAGE", `Leave --${stray} or --nbd out`);
   }
-  // Absolute: its address is for clients in other folders.
+  // Absolute: clients in other folders use its address.
   const socketPath = resolve(parseSocket(given.need("nbd"), "nbd"));
   const wish = wishOf(given);
   const signal = context.untilInterrupted();

@@ -1,4 +1,4 @@
-/** The life of a snapshot: snapshot_create, _add, _take, _destroy, _info and _collect. */
+/** Verbs of snapshots: snapshot_create, _add, _take, _destroy, _info and _collect. */
 import type { SnapshotCreateProgress, SnapshotCreateResponse } from "@blksnap/api";
 import { quoted } from "../argv.js";
 import { SNAPSHOT_FIELDS } from "../fields.js";
@@ -47,7 +47,7 @@ export async function create(
   try {
     await deliver(json ? `${JSON.stringify(created)}\n` : `${created.id}\n`);
   } catch (error) {
-    // Its id is unknown to the caller: it would stay for ever.
+    // The caller does not know its id, so it would stay forever.
     await client.snapshotDestroy(created.id);
     for (const device of attachedBy(created)) {
       await client.detach(device).catch(({ message }: Error) => {
@@ -58,7 +58,7 @@ export async function create(
   }
 }
 
-/** A daemon of an earlier version does not tell. */
+/** A daemon of an earlier version does not report it. */
 function attachedBy({ attached }: Partial<SnapshotCreateResponse>): readonly string[] {
   return attached ?? [];
 }
@@ -114,6 +114,6 @@ export async function info(
 export async function collect({ client, json, print, printJson }: Context): Promise<void> {
   const snapshots = await client.snapshotCollect();
   if (json) return printJson({ snapshots });
-  // The blank after each uuid and the empty line at the end are those of the module's tool.
+  // The module's tool prints a blank after each uuid, and an empty line at the end.
   print(`${snapshots.map(({ id }) => `${id} \n`).join("")}\n`);
 }

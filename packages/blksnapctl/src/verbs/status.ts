@@ -8,7 +8,7 @@ import { formatBytes, formatMicroseconds, formatSeconds } from "../units.js";
 import type { Context, Given } from "../verb.js";
 
 const BAR_WIDTH = 24;
-/** So that a line has 80 columns at most; longer names stand on lines of their own. */
+/** Keeps lines within 80 columns; longer names have their own lines. */
 const NAME_WIDTH_MAX = 24;
 
 export async function version({ client, json, print, printJson }: Context): Promise<void> {
@@ -34,7 +34,7 @@ export async function status(context: Context, given: Given): Promise<void> {
   for (const { device, front, why } of found.waiting) {
     print(`${front} of ${device} is not served yet, and its users wait: ${why}\n`);
   }
-  // A daemon of an earlier version does not tell.
+  // A daemon of an earlier version does not report it.
   for (const { device, since, why, given_up } of found.untracked ?? []) {
     const tried = given_up ? "NOT retried automatically" : "tried again";
     const yet = why === null ? "it is being attached again" : `it is ${tried}: ${why}`;

@@ -1,4 +1,4 @@
-/** verify: reads what export has written again, of each kind, and checks it. */
+/** verify: reads every kind of export again and checks it. */
 import type { CopiesVerified, CopyDamage, Damage, DamagedPoint } from "@blksnap/backup";
 import { BlksnapClientError } from "@blksnap/client";
 import { checkBucketOptions, isLocal, openBackups } from "../backup-place.js";
