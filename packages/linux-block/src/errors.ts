@@ -1,23 +1,23 @@
 import { BlksnapError } from "@blksnap/errors";
 
-/** Stable names of what can go wrong in this package. */
+/** Stable names of this package's errors. */
 export type LinuxBlockErrorCode =
-  /** It cannot be found out which devices a path or device lies on. */
+  /** The devices below a path or device cannot be determined. */
   | "STACK_UNKNOWN"
   /** There is no such device or file. */
   | "DEVICE_NOT_FOUND"
-  /** A device-mapper node that no second one can be made of. */
+  /** A device-mapper node that cannot be cloned. */
   | "NODE_NOT_CLONABLE"
   /** The device mapper has refused. */
   | "DEVICE_MAPPER_FAILED"
-  /** An exchange of tables that the kernel was not asked for: a suspension of the node is another program's. */
+  /** The kernel was not asked for an exchange of tables: another program has suspended the node. */
   | "EXCHANGE_NOT_BEGUN"
-  /** What a path lies on does not answer. */
+  /** The file system or device below a path does not answer. */
   | "DEVICE_FAILED"
-  /** A file system that has to be frozen is not. */
+  /** A file system that has to be frozen cannot be. */
   | "FREEZE_FAILED"
-  /** Freezing took longer than it may, or did not hold for as long as it should. */
+  /** Freezing exceeded its time limit, or did not last. */
   | "FREEZE_TIMEOUT";
 
-/** Every error that this package throws. */
+/** Base of all errors of this package. */
 export class LinuxBlockError extends BlksnapError<LinuxBlockErrorCode> {}

@@ -1,9 +1,9 @@
 /**
- * System calls that may never return, made by another process. The program that uses this package
- * brings them, for example from @blksnap/uring: this package has no native code.
+ * System calls that may never return, made by another process. The user of this package provides them, for example
+ * from
+ * @blksnap/uring: this package has no native code.
  *
- * Numbers of devices are as node:fs has them. An answer that is a number is a negative errno: -ETIMEDOUT where
- * there was none in time.
+ * Device numbers are those of node:fs. A number as result is a negative errno: -ETIMEDOUT if there was none in time.
  */
 
 export interface FileStatus {
@@ -17,50 +17,53 @@ export interface FileStatus {
   readonly realPath: string;
 }
 
-/** What LOOP_GET_STATUS64 says. */
+/** The result of LOOP_GET_STATUS64. */
 export interface LoopStatus {
   /** `st_dev` and `st_ino` of the file or node behind a loop device. */
   readonly device: number;
   readonly inode: number;
-  /** `st_rdev` of a block device behind it, else 0. */
+  /** `st_rdev` of the block device behind it, else 0. */
   readonly special: number;
-  /** `st_rdev` of the loop device that was asked. */
+  /** `st_rdev` of the queried loop device. */
   readonly loop: number;
 }
 
 export interface PartRead {
   /** `st_rdev` of the device that was read; 0 for a file. */
   readonly special: number;
-  /** Fewer than asked for where it ends. */
+  /** Fewer than requested at the end. */
   readonly bytes: Buffer;
 }
 
 export interface MountsOfAll {
-  /** Of each file system one line of mountinfo, one character per byte. */
+  /** One line of mountinfo per file system, one character per byte. */
   readonly mounts: readonly { readonly line: string }[];
-  /** False: the time was over before all namespaces were seen. */
+  /** False: the time ended before all namespaces were seen. */
   readonly isComplete: boolean;
 }
 
-/** A file system that is held open, or why it is not. */
+/** A file system that is held open, or the reason why not. */
 export interface ReachedFileSystem {
-  /** Leads to a directory or a regular file of it until release(); absent where it cannot be reached. */
+  /** Leads to a directory or a regular file of it until release(); absent if it cannot be reached. */
   readonly path: string | undefined;
-  /** The process whose namespace or descriptor it was reached by. */
+  /** The process by whose namespace or descriptor it was reached. */
   readonly pid: number;
-  /** The mount point in that namespace as mountinfo has it, the descriptor in /proc, or why there is none. */
+  /**
+   * The mount point in that namespace in mountinfo's notation, the descriptor in /proc, or the reason why there is
+   * none.
+   */
   readonly place: string;
 }
 
 export interface Reached {
   /** @param device "major:minor" */
   get(device: string): ReachedFileSystem;
-  /** The paths lead nowhere any more. */
+  /** Invalidates the paths. */
   release(): void;
 }
 
 export interface HelperCalls {
-  /** Path of a program that freezes what is reached as a file; see libexec/freeze-guard.sh. */
+  /** Path of a program that freezes file systems that are reached by a file; see libexec/freeze-guard.sh. */
   readonly freezeProgram: string;
   stat(path: string, timeoutMs: number): Promise<FileStatus | number>;
   /** One read(2). */
@@ -70,12 +73,12 @@ export interface HelperCalls {
     lengthBytes: number,
     timeoutMs: number,
   ): Promise<PartRead | number>;
-  /** @param nodes of loop devices; all are asked, one after the other */
+  /** @param nodes of loop devices; all are queried, one after the other */
   loops(nodes: readonly string[], timeoutMs: number): Promise<(LoopStatus | number)[]>;
-  /** File systems in all mount namespaces. @param types to be listed although no block device is theirs */
+  /** File systems in all mount namespaces. @param types listed even without a block device */
   mounts(types: readonly string[], timeoutMs: number): Promise<MountsOfAll>;
   /** @param devices "major:minor" of file systems */
   reach(devices: readonly string[], timeoutMs: number): Promise<Reached>;
-  /** Writes back what file systems hold. @returns 0 or a negative errno for each path */
+  /** Syncs file systems. @returns 0 or a negative errno for each path */
   sync(paths: readonly string[], timeoutMs: number): Promise<number[]>;
 }

@@ -1,23 +1,23 @@
-/** Programs of the system whose output is read line by line, however long it is. */
+/** Runs system programs whose output is read line by line, of any length. */
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { programEnvironment } from "./device-mapper/dmsetup.js";
 
-/** Of what is said on standard error; a program may say it of each line. */
+/** Limit of standard error; a program may write about each line. */
 const ERROR_TEXT_MAX = 1000;
 
 export interface ProgramEnd {
   /** Why it could not be started. */
   readonly failure: Error | undefined;
-  /** Null where a signal ended it, or it could not be started. */
+  /** Null if a signal ended it, or it could not be started. */
   readonly status: number | null;
-  /** What it said on standard error, from the start on; long texts are cut. */
+  /** The beginning of standard error. */
   readonly said: string;
 }
 
 /**
- * Runs a program, also of /usr/sbin, in the locale C, and calls `onLine` with each line of its output. It has nothing of the
- * environment but PATH, and no time limit.
+ * Runs a program, also of /usr/sbin, in the locale C, and calls `onLine` with each line of its output. Its
+ * environment contains only PATH; there is no time limit.
  */
 export async function runForLines(
   program: string,

@@ -1,4 +1,4 @@
-/** Where sysfs tells about a block device: its own folder, and that of the disk it is part of. */
+/** A block device's folders in sysfs: its own, and that of its whole disk. */
 import type { BigIntStats } from "node:fs";
 import { realpath, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -16,7 +16,7 @@ export interface BlockFolders {
   readonly partition: number | null;
 }
 
-/** What a path leads to; links such as those in /dev/mapper and /dev/disk are followed. */
+/** The target of a path, through links such as those in /dev/mapper and /dev/disk. */
 export interface Original {
   /** "major:minor"; null for a regular file. */
   readonly deviceNumber: string | null;
@@ -38,7 +38,7 @@ export async function originalAt(path: string): Promise<Original> {
 }
 
 /**
- * Undefined where sysfs does not know the device.
+ * Undefined if sysfs does not know the device.
  * @param deviceNumber "major:minor"
  */
 export async function blockFolders(

@@ -1,4 +1,4 @@
-/** The outcome of work that continues anyway; undefined if it has not ended in time. */
+/** The result of work that continues anyway; undefined if it has not ended in time. */
 export async function within<Value>(
   work: Promise<Value>,
   timeoutMs: number,

@@ -11,7 +11,7 @@ test("device numbers split as the kernel joins them", () => {
   assert.is(keyOfNumber(rdev), "1:3");
 });
 
-test("what sysfs says is a number only as a whole", () => {
+test("a text of sysfs is a number only as a whole", () => {
   assert.equal(parseDevice("259:261\n"), { major: 259, minor: 261 });
   for (const text of ["", "259", "259:", "a:1", "8:1 8:2", null, undefined]) {
     assert.is(parseDevice(text), undefined);

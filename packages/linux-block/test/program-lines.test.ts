@@ -13,7 +13,7 @@ async function runScript(
   return [lines, status, said];
 }
 
-test("lines come one by one, then the status and what was said of errors", async () => {
+test("lines come one by one, then the status and standard error", async () => {
   assert.equal(await runScript("echo one; echo two; echo bad >&2; exit 3"), [
     ["one", "two"],
     3,
@@ -28,7 +28,7 @@ test("it has PATH, with the folders of the system's programs, and the locale C",
   assert.equal([locale, home], ["C", ""]);
 });
 
-test("a program that is not there is a failure, and no exception", async () => {
+test("a missing program is a failure, not an exception", async () => {
   const { failure, status } = await runForLines("no-such-program", [], () => undefined);
   assert.match(failure!.message, /ENOENT/);
   assert.is(status, null);

@@ -1,11 +1,11 @@
 /**
- * Counters that go up by one at each boot of the machine, whatever system it boots: only they can tell
- * that no rescue disk was booted between two boots of this system, nor this one without a daemon.
+ * Counters that each boot of the machine increments, whatever system it boots: only they prove that no rescue disk
+ * was booted between two boots of this system, nor this system without a daemon.
  *
  * - The TPM's reset count. A resume after hibernation is a "restart", counted beside it.
  * - The high half of UEFI's monotonic counter, which firmware made from EDK II keeps in the variable MTC.
  *
- * A kernel that another one started (kexec) is counted by neither.
+ * Neither counts a kernel that another one started (kexec).
  *
  * Facts: TPM 2.0 Library, Part 1 "Time and Clock" and Part 3 TPM2_ReadClock; UEFI 2.10, 8.5.3
  * GetNextHighMonotonicCount; Documentation/arch/x86/boot.rst (type_of_loader),
@@ -16,10 +16,10 @@ import { join } from "node:path";
 import { within } from "../within.js";
 import type { BootCounters } from "./boot-mark.js";
 
-/** Without an answer only this proof is missing. */
+/** Without an answer, only this proof is missing. */
 const TPM_TIMEOUT_MS = 5_000;
 
-/** Where the counters are. */
+/** Paths of the counters. */
 export interface CounterSources {
   readonly proc: string;
   readonly efiVariables: string;
@@ -40,11 +40,11 @@ const READ_CLOCK = Buffer.from("80010000000a00000181", "hex");
 const READ_CLOCK_BYTES = 35;
 const RESETS_OFFSET = 26;
 const RESTARTS_OFFSET = 30;
-/** Upper half of a loader's byte: kexec, and any loader without a number of its own. */
+/** High nibble of a loader's byte: kexec, and any loader without its own number. */
 const LOADER_KEXEC = 0xd;
 const LOADER_UNKNOWN = 0xf;
 
-/** What cannot be read is null. */
+/** Null for a counter that cannot be read. */
 export async function readBootCounters(sources: CounterSources = SOURCES): Promise<BootCounters> {
   const tpm = await tpmCounters(sources.tpm).catch(() => undefined);
   const firmwareBoots = await efiCounter(sources.efiVariables).catch(() => null);
@@ -78,7 +78,7 @@ async function readClock(path: string) {
   }
 }
 
-/** Only x86 says what has started the kernel. */
+/** Only x86 reports what has started the kernel. */
 async function isStartedByLoader(proc: string): Promise<boolean> {
   try {
     const type = Number(await readFile(join(proc, "sys/kernel/bootloader_type"), "utf8"));

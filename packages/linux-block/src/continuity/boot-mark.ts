@@ -1,21 +1,21 @@
-/** What tells one boot of the machine from another. */
+/** Identifies a boot of the machine. */
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 
 export interface BootCounters {
   readonly tpmResets: number | null;
   readonly firmwareBoots: number | null;
-  /** The firmware has started this kernel, by way of a boot loader at most, and it never slept since. */
+  /** The firmware has started this kernel, directly or by a boot loader, and it never slept since. */
   readonly isFirst: boolean;
 }
 
 export interface BootMark {
-  /** The boot before, of those in which a daemon used the directory; null where that is not known. */
+  /** The previous boot in which a daemon used the directory; null if unknown. */
   readonly previousBootId: string | null;
   readonly counters: BootCounters;
 }
 
-/** What is known of a boot that is linked to no other one: it proves nothing. */
+/** A boot without a link to any other, which proves nothing. */
 export const UNKNOWN_BOOT: BootMark = {
   previousBootId: null,
   counters: { tpmResets: null, firmwareBoots: null, isFirst: false },
@@ -27,7 +27,7 @@ export async function readBootId(proc = "/proc"): Promise<string> {
   return (await readFile(`${proc}/${BOOT_ID}`, "utf8")).trim();
 }
 
-/** As readBootId(), at once: it comes from no medium. */
+/** Like readBootId(), but synchronous: no medium is read. */
 export function readBootIdSync(): string {
   return readFileSync(`/proc/${BOOT_ID}`, "utf8").trim();
 }

@@ -1,6 +1,6 @@
 /**
- * Whether a changed-block map is still the whole truth after a time without tracking. It continues only
- * where nothing shows a write and something proves that there was none:
+ * Whether a changed-block map is still complete after a time without tracking. It continues only if nothing shows a
+ * write and something proves that there was none:
  *
  * - the counters of the device, as long as it is the same incarnation of it and the system did not sleep;
  *   the times of a regular file in the same boot: those of the last seconds before a power cut are lost;
@@ -9,7 +9,7 @@
  *   of the machine, and nothing has been written since the device appeared in it, which it did once; or,
  *   to a regular file, since the boot began.
  *
- * What is not known counts for nothing: it neither shows a write nor proves that there was none.
+ * Unknown facts neither show a write nor prove that there was none.
  */
 import type { BootMark } from "./boot-mark.js";
 import {
@@ -22,29 +22,29 @@ import {
 import type { ContentDigest } from "./superblocks.js";
 import type { WriteCounters } from "./write-counters.js";
 
-/** What is recorded about an original, and looked up again when it comes back. */
+/** Recorded facts about an original, compared when it returns. */
 export interface PersistedIdentity {
   readonly capacityBytes: number;
   readonly logicalBlockBytes: number;
   readonly identity: DeviceIdentity;
   readonly content: ContentDigest;
   readonly witness: WriteCounters;
-  /** Not in records of earlier versions. */
+  /** Absent in records of earlier versions. */
   readonly boot?: BootMark;
 }
 
 export interface EarlierTracking extends PersistedIdentity {
   /**
-   * The tracker was detached in order, and all of this recorded after its last write. Otherwise power
-   * was cut or the machine or the daemon crashed, the journal has all that the tracker wrote, and
-   * witness and content are those of an earlier time.
+   * The tracker was detached in order, and all of this recorded after its last write. Otherwise power was cut, or the
+   * machine or the daemon crashed: the journal has all that the tracker wrote, and witness and content are of an
+   * earlier time.
    */
   readonly clean: boolean;
-  /** Clean, and the system was going down, with no program left that could write. */
+  /** Clean, and the system was shutting down, without a program that could still write. */
   readonly closing?: boolean;
   /**
-   * Not clean, and the front was there: it is on record before the front goes that it does. So tracking ended
-   * with the boot, or with the daemon. Not in records of earlier versions.
+   * Not clean, and the front existed to the end: a record says so before a front goes. So tracking ended with the
+   * boot, or with the daemon. Absent in records of earlier versions.
    */
   readonly serving?: boolean;
 }
@@ -106,9 +106,9 @@ export function judgeContinuity(
 }
 
 /**
- * Why a device that has the name of an earlier one may be another, though no name of the hardware's or the content's
- * differs; undefined where nothing speaks for that. Without any such name two disks of one size cannot be told apart. A
- * regular file is what is at its path.
+ * Why a device with the name of an earlier one may be another, though no name of the hardware or the content differs;
+ * undefined if nothing indicates that. Without such names two disks of one size cannot be distinguished. A regular
+ * file is whatever is at its path.
  */
 export function doubtOfIdentity(
   before: PersistedIdentity,
@@ -124,13 +124,13 @@ export function doubtOfIdentity(
   return changed("capacity in bytes", before.capacityBytes, now.capacityBytes);
 }
 
-/** An older kernel does not tell the PARTUUID: of the partition that is where the other was, its absence says nothing. */
+/** An older kernel does not report the PARTUUID: for the partition in the same place, its absence means nothing. */
 function isUntold(name: NamingField, before: PersistedIdentity, now: PersistedIdentity): boolean {
   if (name !== "partUuid" || before.identity.partition !== now.identity.partition) return false;
   return startOf(before.identity) === startOf(now.identity);
 }
 
-/** What shows a write after tracking had ended in order. */
+/** Evidence of a write after tracking had ended in order. */
 function writeAfterEnd(before: EarlierTracking, now: PersistedIdentity): string | undefined {
   const file = fileTouched(before.witness, now.witness);
   if (file !== undefined) return file;
@@ -143,12 +143,12 @@ function writeAfterEnd(before: EarlierTracking, now: PersistedIdentity): string 
   return isUnchanged ? undefined : contentChange(before.content, now.content);
 }
 
-/** Counters that began after the crash have nothing of the tracker's own in them. */
+/** Counters that began after the crash include no writes of the tracker. */
 function writeAfterCrash(before: EarlierTracking, now: PersistedIdentity): string | undefined {
   return writtenInThisBoot(before.witness, now.witness);
 }
 
-/** Why nothing rules out a write after tracking had ended in order; undefined where something does. */
+/** Why nothing excludes a write after tracking had ended in order; undefined if something does. */
 function doubtAfterEnd(
   before: EarlierTracking,
   now: PersistedIdentity,
@@ -170,7 +170,7 @@ function doubtAfterEnd(
   return doubtAboutReboot(before, now, options);
 }
 
-/** Its times, which are the same: are they those of all that was written? */
+/** Whether unchanged times prove that nothing was written. */
 function doubtAboutFile(
   before: EarlierTracking,
   now: PersistedIdentity,
@@ -187,7 +187,7 @@ function doubtAboutFile(
 }
 
 /**
- * The same after a power cut or a crash. Only a file system can tell then, or the operator: a daemon that
+ * The same after a power cut or a crash. Only a file system or the operator can exclude writes then: a daemon that
  * died without a successor looks like one that was cut off, and leaves the device to any program.
  */
 function doubtAfterCrash(
@@ -214,7 +214,7 @@ function doubtAfterCrash(
   return doubtAboutReboot(before, now, options);
 }
 
-/** The device was tracked up to the end of its boot: was this boot the next one, and were we first? */
+/** The device was tracked to the end of its boot: is this the next boot, and were we first in it? */
 function doubtAboutReboot(
   { identity, witness, boot }: EarlierTracking,
   now: PersistedIdentity,
@@ -232,7 +232,7 @@ function doubtAboutReboot(
   return OTHER_SYSTEM;
 }
 
-/** By a counter of the machine's own, which counts boots of other systems, too. */
+/** By a counter of the machine, which counts boots of other systems, too. */
 function isNextBoot(
   before: BootMark | undefined,
   { boot: now, witness }: PersistedIdentity,
@@ -246,14 +246,14 @@ function isNextBoot(
   return steps.length > 0 && steps.every((step) => step === 1);
 }
 
-/** Clocks are read with less of an error. */
+/** Clocks are read with a smaller error than this. */
 const SLEEP_MS = 1_000;
 const NOT_COUNTED = "the kernel does not count the device's writes";
 const SLEPT = "the system slept in between, and writes of another system are not counted";
 const OTHER_BOOT = "there was another boot in between, in which it was not tracked";
 const OTHER_SYSTEM = "nothing proves that no other system ran between the two boots";
 
-/** Also where that is not known. */
+/** Also if it is unknown. */
 function hasSlept(before: WriteCounters, now: WriteCounters): boolean {
   const [was, is] = [before.sleptMs ?? Number.NaN, now.sleptMs ?? Number.NaN];
   return !(Math.abs(is - was) < SLEEP_MS);
@@ -263,7 +263,7 @@ function sameToken(before: string | null | undefined, now: string | null | undef
   return typeof before === "string" && before === now;
 }
 
-/** Nothing counts what becomes of a device that is laid over other bytes. */
+/** No counter covers a device that is mapped to other bytes. */
 function startOf({ startBytes = 0 }: DeviceIdentity): number | null {
   return startBytes;
 }
@@ -278,7 +278,7 @@ function isRegularFile({ mtimeNs }: WriteCounters): boolean {
 
 type Incarnation = Pick<WriteCounters, "bootId" | "diskseq">;
 
-/** Whether the kernel's view of the device is the one of then: its counters continued. */
+/** Whether it is the same instance of the device, so that its counters continued. */
 export function incarnationOf(before: Incarnation, now: Incarnation): "same" | "other" | "unknown" {
   if (before.bootId !== now.bootId) return "other";
   if (before.diskseq === null || now.diskseq === null) return "unknown";
@@ -289,7 +289,7 @@ function countersKnown({ writeSectors, discardSectors }: WriteCounters): boolean
   return writeSectors !== null && discardSectors !== null;
 }
 
-/** Undefined when nothing was written; else a clause about it. */
+/** Undefined if nothing was written; otherwise a clause about the device. */
 function writtenBetween(before: WriteCounters, now: WriteCounters): string | undefined {
   const written = grown(before.writeSectors, now.writeSectors);
   const discarded = grown(before.discardSectors, now.discardSectors);
@@ -298,14 +298,14 @@ function writtenBetween(before: WriteCounters, now: WriteCounters): string | und
   return `${amounts(written, discarded)} while it was not tracked`;
 }
 
-/** What shows no difference, or cannot, is 0. */
+/** 0 for a difference that is none or cannot be determined. */
 export function grown(before: number | null, now: number | null): number {
   return before === null || now === null ? 0 : now - before;
 }
 
 /**
- * Undefined also within one boot: a loop device that is set up anew is another incarnation, and continues
- * with the counters of the one before.
+ * Undefined also within one boot: a loop device that is set up anew is another incarnation, and continues the
+ * counters of the one before.
  */
 function writtenInThisBoot(before: WriteCounters, now: WriteCounters): string | undefined {
   if (before.bootId === now.bootId) return undefined;
@@ -350,7 +350,7 @@ const FIELD_NAMES: Readonly<Record<NamingField, string>> = {
   contentUuid: "file system UUID",
 };
 
-/** What a device is known by, beside where it is. */
+/** Names of a device, in addition to its place. */
 const NAMES = ["wwid", "serial", "dmUuid", "partUuid", "contentUuid"] as const;
 
 function changed(name: string, was: string | number | null, is: string | number | null): string {

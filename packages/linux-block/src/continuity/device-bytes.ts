@@ -1,4 +1,4 @@
-/** Reading a device, and reading what was read. */
+/** Reads a device, and parses the bytes. */
 import type { FileHandle } from "node:fs/promises";
 import { uuidText } from "../uuid.js";
 

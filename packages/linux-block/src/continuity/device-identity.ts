@@ -1,6 +1,5 @@
 /**
- * Whether a path still leads to the same device: names and numbers move between boots, identities do
- * not.
+ * Whether a path still leads to the same device: names and numbers change between boots, identities do not.
  *
  * Facts: drivers/scsi/scsi_sysfs.c (`device/wwid`, from VPD page 0x83), drivers/nvme/host/sysfs.c
  * (`wwid`: UUID, NGUID or EUI-64, or else controller serial, model and namespace number),
@@ -20,24 +19,24 @@ export interface DeviceIdentity {
   readonly serial: string | null;
   /** Of a device-mapper device: LVM, LUKS, multipath. */
   readonly dmUuid: string | null;
-  /** Number of the partition; null when it is none. */
+  /** Number of the partition; null for a whole disk. */
   readonly partition: number | null;
   readonly partUuid: string | null;
   /** Of the file system. */
   readonly contentUuid: string | null;
   /**
-   * Where on its disk a partition begins, and a loop device in its file: which bytes the names lead to. Null
-   * where that is not known; not in records of earlier versions, where 0 is taken for it.
+   * Where a partition begins on its disk, or a loop device in its file: the bytes to which the names lead. Null if
+   * unknown; absent in records of earlier versions, which means 0.
    */
   readonly startBytes?: number | null;
 }
 
-/** Fields that may tell two devices apart. */
+/** Fields that may distinguish two devices. */
 export type NamingField = Exclude<keyof DeviceIdentity, "startBytes">;
 
-/** Fields that name the device itself, whatever is on it. */
+/** Fields that identify the device itself, whatever its content. */
 const HARDWARE_FIELDS = ["wwid", "serial", "dmUuid"] as const;
-/** In which sysfs counts, whatever the disk's are. */
+/** Unit of sysfs, whatever the disk's sector size. */
 const SECTOR_BYTES = 512;
 const NAMING_FIELDS = [...HARDWARE_FIELDS, "partUuid"] as const;
 
@@ -51,7 +50,7 @@ export async function readDeviceIdentity(
   return readBlockIdentity(deviceNumber, content, sysfs);
 }
 
-/** @param deviceNumber "major:minor"; null for a regular file, known by its content alone */
+/** @param deviceNumber "major:minor"; null for a regular file, identified by its content alone */
 export async function readBlockIdentity(
   deviceNumber: string | null,
   content: ContentDigest,
@@ -88,9 +87,9 @@ function partUuidIn(uevent: string | null): string | null {
 }
 
 /**
- * "different" if a field that both have differs, "same" if one beside the partition's number agrees,
- * "unknown" if nothing can be compared. A file system's UUID that differs on hardware that is the same
- * tells of formatting, which is a write, not another device.
+ * "different" if a common field differs, "same" if one besides the partition's number agrees, "unknown" if nothing
+ * can be compared. Another UUID of the file system on the same hardware indicates formatting, which is a write, not
+ * another device.
  */
 export function compareIdentity(
   one: DeviceIdentity,
@@ -103,15 +102,15 @@ export function compareIdentity(
   return agrees ? "same" : "unknown";
 }
 
-/** Whether a name that no copy of its contents has is the same, and none differs. */
+/** Whether a name that no copy of the content has agrees, and none differs. */
 export function hasSameName(one: DeviceIdentity, other: DeviceIdentity): boolean {
   if (differingField(one, other) !== null) return false;
   return NAMING_FIELDS.some((field) => one[field] !== null && one[field] === other[field]);
 }
 
-/** The first field by which two devices are told apart. */
+/** The first field by which two devices differ. */
 export function differingField(one: DeviceIdentity, other: DeviceIdentity): NamingField | null {
-  // sysfs always tells whether a device is a partition, so null here is "the whole disk".
+  // sysfs always reports whether a device is a partition, so null means "the whole disk".
   if (one.partition !== other.partition) return "partition";
   const differ = (field: NamingField) =>
     one[field] !== null && other[field] !== null && one[field] !== other[field];

@@ -1,5 +1,5 @@
 /**
- * What a block device is, beside its number, which another device may have by now.
+ * Identifies a block device beyond its number, which another device may have by now.
  *
  * Facts: block/genhd.c (`diskseq`: counts devices since boot, and again when another file or medium is put
  * into one), drivers/md/dm-sysfs.c (`dm/uuid`), drivers/scsi/scsi_sysfs.c and drivers/nvme/host/sysfs.c
@@ -10,7 +10,7 @@ import { dirname, join } from "node:path";
 import { keyOfNumber } from "../device-number.js";
 import { attribute, entriesOf, nodeName } from "../sysfs-text.js";
 
-/** As sysfs has it, null for what it does not say; a partition has the disk's, and its own place. */
+/** From sysfs, null for missing values; a partition has the disk's, and its own place. */
 export interface DeviceMarks {
   readonly diskSequence: string | null;
   readonly dmUuid: string | null;
@@ -19,14 +19,14 @@ export interface DeviceMarks {
   readonly backingFile: string | null;
   /** First sector of a partition; null for a whole disk. */
   readonly startSector: string | null;
-  /** Where a loop device begins in its file; not in records of earlier versions. */
+  /** Offset of a loop device in its file; absent in records of earlier versions. */
   readonly loopOffsetBytes?: string | null;
   readonly sectors: string | null;
 }
 
 const NAMES = ["dmUuid", "wwid", "backingFile"] as const;
 
-/** @param number "major:minor" @returns undefined where there is no such device */
+/** @param number "major:minor" @returns undefined if there is no such device */
 export function readMarks(number: string, sysfs = "/sys"): DeviceMarks | undefined {
   const own = folderOf(number, sysfs);
   if (own === undefined) return undefined;
@@ -45,12 +45,12 @@ export function readMarks(number: string, sysfs = "/sys"): DeviceMarks | undefin
 
 /**
  * - `same`: nothing was taken out or put in since
- * - `again`: the same disk or volume, which was away; others may have written to it
+ * - `again`: the same disk or volume after an absence; others may have written to it
  * - `other`: another device with its number
  */
 export function compareMarks(before: DeviceMarks, now: DeviceMarks): "same" | "again" | "other" {
   if (before.startSector !== now.startSector) return "other";
-  // LOOP_SET_STATUS lays a loop device over other bytes under the same sequence.
+  // LOOP_SET_STATUS maps a loop device to other bytes under the same sequence.
   const { loopOffsetBytes = now.loopOffsetBytes } = before;
   if (loopOffsetBytes !== now.loopOffsetBytes) return "other";
   const { diskSequence } = before;
@@ -64,19 +64,19 @@ function hasName(marks: DeviceMarks): boolean {
   return NAMES.some((name) => marks[name] !== null);
 }
 
-/** Numbers of devices that are this one by name, such as a volume that was activated again. */
+/** Numbers of devices with the same names, such as a volume that was activated again. */
 export function devicesLike(before: DeviceMarks, sysfs = "/sys"): string[] {
   if (!hasName(before)) return [];
   return entriesOf(join(sysfs, "dev/block")).filter((number) => {
     const marks = readMarks(number, sysfs);
-    // Two paths to one disk are alike, and neither is surely the one.
+    // Two paths to one disk look alike, and neither is certainly the one.
     return marks?.sectors === before.sectors && compareMarks(before, marks) !== "other";
   });
 }
 
 /**
- * A node of a device, whatever udev has named: the kernel makes one of its own name.
- * @returns undefined where neither is there
+ * A node of a device, by udev's name or the kernel's own.
+ * @returns undefined if neither exists
  */
 export function nodeOf(number: string, sysfs = "/sys", dev = "/dev"): string | undefined {
   const name = nodeName(number, sysfs);
@@ -84,7 +84,7 @@ export function nodeOf(number: string, sysfs = "/sys", dev = "/dev"): string | u
   return nodes.find((node) => numberAt(node) === number);
 }
 
-/** Below /dev, where a look never waits. */
+/** Below /dev, where a stat never hangs. */
 function numberAt(node: string): string | undefined {
   const stat = statSync(node, { throwIfNoEntry: false });
   return stat?.isBlockDevice() ? keyOfNumber(stat.rdev) : undefined;

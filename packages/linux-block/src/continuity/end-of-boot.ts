@@ -1,10 +1,10 @@
 /**
- * Whether systemd shuts the system down, and whether to the firmware. It does not reach the firmware in a soft-reboot,
- * which keeps the kernel, nor in a container, whose host continues. It is uncertain if another kernel is loaded that
- * may be started instead (kexec), a boot that no counter of the machine counts.
+ * Whether systemd shuts the system down, and whether down to the firmware. A soft-reboot, which keeps the kernel, and
+ * a container, whose host continues, do not reach the firmware. It is uncertain if another kernel is loaded that may
+ * be started instead (kexec), a boot that no counter of the machine counts.
  *
  * When all units have stopped, systemd replaces itself, process 1, by systemd-shutdown, which answers no queries; its
- * first argument says what follows.
+ * first argument names the next step.
  *
  * Facts: systemd.special(7), systemd-shutdown(8), /run/systemd/container in "Container Interface" of systemd.io.
  */
@@ -15,18 +15,18 @@ import { readFile } from "node:fs/promises";
 const SYSTEMCTL_TIMEOUT_MS = 5_000;
 
 export interface EndOfBootProbe {
-  /** What `systemctl is-system-running` prints. */
+  /** Output of `systemctl is-system-running`. */
   readonly systemState: () => Promise<string>;
-  /** What `systemctl list-jobs` prints. */
+  /** Output of `systemctl list-jobs`. */
   readonly jobs: () => Promise<string>;
   readonly isContainer: () => boolean;
-  /** The words with which process 1 was started. */
+  /** Command line of process 1. */
   readonly firstProcess: () => Promise<readonly string[]>;
-  /** Text of /sys/kernel/kexec_loaded; undefined where the kernel has no kexec. */
+  /** Text of /sys/kernel/kexec_loaded; undefined if the kernel has no kexec. */
   readonly kexecLoaded: () => Promise<string | undefined>;
 }
 
-/** Units that are waited for until all others have stopped. */
+/** Jobs of these units stay until all others have stopped. */
 const LAST_JOB = /(?:^|\s)(?:poweroff|reboot|halt)\.target\s+start\s/m;
 const SOFT_JOB = /(?:^|\s)soft-reboot\.target\s+start\s/m;
 
@@ -45,7 +45,7 @@ const OWN: EndOfBootProbe = {
   },
 };
 
-/** Its status tells only whether all is well. */
+/** Its exit status only says whether all is well. */
 function systemctl(...words: readonly string[]): Promise<string> {
   return new Promise((resolve) => {
     const options = { timeout: SYSTEMCTL_TIMEOUT_MS };
@@ -53,7 +53,7 @@ function systemctl(...words: readonly string[]): Promise<string> {
   });
 }
 
-/** What systemd-shutdown does at its end; undefined where it is not at work. */
+/** The last action of systemd-shutdown; undefined if it does not run. */
 async function finalVerb({ firstProcess }: EndOfBootProbe): Promise<string | undefined> {
   const [program = "", verb] = await firstProcess();
   return /(?:^|\/)systemd-shutdown$/.test(program) ? verb : undefined;
@@ -64,7 +64,7 @@ export async function isGoingDown(probe: EndOfBootProbe = OWN): Promise<boolean>
   return (await probe.systemState()).trim() === "stopping";
 }
 
-/** Whether it goes down to the firmware. */
+/** Whether the system shuts down to the firmware. */
 export async function isEndOfBoot(probe: EndOfBootProbe = OWN): Promise<boolean> {
   try {
     if (probe.isContainer() || !(await isGoingDown(probe))) return false;

@@ -1,18 +1,17 @@
 /**
- * What a file system's own superblock, or log, proves about a time in which the device was not watched:
- * that it was not mounted read-write, checked or made anew. Both tokens say nothing of writes past the
- * file system, into the middle of its device.
+ * What a file system's superblock, or log, proves about a time in which the device was not watched: that it was not
+ * mounted read-write, checked or made anew. Neither token covers writes past the file system, into the middle of its
+ * device.
  *
  * - `unmounted`, of a file system that was unmounted in order. ext2/3/4 write the superblock, with mount
  *   count and time, before anything else of a mount; XFS writes the part of its log ahead of the head. So
  *   what changes them changes the digest or this token even where power is cut right after.
- * - `session`, of ext2/3/4, also of one that was mounted when power was cut: the mount in which, or after
- *   which, it is. A mount counts up; a read-only mount and e2fsck replay the journal, and clear the flag
- *   that says that it must be.
+ * - `session`, of ext2/3/4, even of one that was mounted when power was cut: identifies the current or last mount. A
+ *   mount increments a count; a read-only mount and e2fsck replay the journal, and clear the flag that requires it.
  *
- * btrfs proves nothing: its superblocks are first written by the first commit, up to 30 s after the mount,
- * and files without copy-on-write change before. Nor does a file system that is not alone on its device:
- * what stands beside its superblock may be the true owner, as with an md member that was an ext4 before.
+ * btrfs proves nothing: the first commit, up to 30 s after the mount, first writes its superblocks, and files without
+ * copy-on-write change before. Nor does a file system that is not alone on its device: the other header may be the
+ * true owner, as on an md member that was an ext4 before.
  *
  * Facts: fs/ext4/super.c (ext4_setup_super, ext4_mark_recovery_complete), fs/ext4/ext4.h,
  * fs/xfs/xfs_log_recover.c (xlog_clear_stale_blocks, xlog_check_unmount_rec, xlog_logrec_hblks),
@@ -50,7 +49,7 @@ const UNMOUNT_FLAG = 0x20;
 const UNMOUNT_SEARCH_BLOCKS = 1024;
 
 /**
- * @param start the device's first MiB, or all of a smaller one
+ * @param start the device's first MiB, or the whole of a smaller one
  */
 export async function proveFileSystem(
   read: ReadBytes,
@@ -67,7 +66,7 @@ export async function proveFileSystem(
   return isExt ? extProof(start, capacityBytes) : NOTHING;
 }
 
-/** What an ext2/3/4 is in; undefined where it is none, or proves nothing. */
+/** The session of an ext2/3/4; undefined if it is none, or proves nothing. */
 export interface ExtSession {
   readonly uuid: string;
   readonly session: string;
@@ -90,7 +89,7 @@ function extProof(start: Uint8Array, capacityBytes: number): FileSystemProof {
   const high = (incompatible & EXT_INCOMPAT_64BIT) === 0 ? 0 : view.getUint32(0x150, true);
   const blocks = view.getUint32(0x4, true) + high * 2 ** 32;
   const fits = blockLog2 <= 16 && blocks > 0 && blocks * 2 ** blockLog2 <= capacityBytes;
-  // The boot blocks are the file system's, and empty, unless another program's header is there.
+  // The boot blocks belong to the file system and are empty, unless another program has put its header there.
   if (!fits || start.subarray(0, EXT_START).some((byte) => byte !== 0)) return NOTHING;
 
   const state = view.getUint16(0x3a, true);
@@ -105,7 +104,7 @@ function extProof(start: Uint8Array, capacityBytes: number): FileSystemProof {
     checkedAt: [view.getUint32(0x40, true), view.getUint8(0x277)],
     needsRecovery,
     isClean,
-    // While it is in use the superblock is written now and then; once it is unmounted, it is not.
+    // The superblock is written at times while it is in use, but not after it is unmounted.
     writtenAt: isUnmounted ? [view.getUint32(0x30, true), view.getUint8(0x274)] : null,
   };
   const token = `ext4 ${JSON.stringify(session)}`;
@@ -152,7 +151,7 @@ async function lastRecord(blocks: XfsLogReader, head: number) {
   return undefined;
 }
 
-/** Whether something that is not a file system has a header within the first 8 KiB, past the first KiB. */
+/** Whether something other than a file system has a header within the first 8 KiB, after the first KiB. */
 function hasOtherOwner(start: Uint8Array): boolean {
   const second = Buffer.from(start.buffer, start.byteOffset + SECOND_PAGE, SECOND_PAGE);
   const swap = Buffer.from(start.buffer, start.byteOffset + SECOND_PAGE - 10, 10);

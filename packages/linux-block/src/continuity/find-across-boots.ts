@@ -1,4 +1,4 @@
-/** Finds a device that was in use in an earlier boot, under its old name or another one. */
+/** Finds a device of an earlier boot, by its old name or another one. */
 import { deviceKey } from "../device-number.js";
 import { entriesOf } from "../sysfs-text.js";
 import { compareIdentity, type DeviceIdentity, readBlockIdentity } from "./device-identity.js";
@@ -6,14 +6,14 @@ import { nodeOf } from "./device-marks.js";
 import type { FindAgainOptions } from "./find-again.js";
 
 export interface DeviceOfEarlierBoot {
-  /** The name that it had. */
+  /** Its old name. */
   readonly device: string;
   readonly identity: DeviceIdentity;
 }
 
 /**
- * The path to open a device by: the name that it had, unless that is gone, leads to another disk, or perhaps does while
- * another device surely is the one. Undefined where there is no such device, or not yet.
+ * The path to open a device by: its old name, unless that is gone, leads to another disk, or only perhaps leads to
+ * this one while another device certainly is it. Undefined if there is no such device, or not yet.
  */
 export async function findAcrossBoots(
   { device, identity }: DeviceOfEarlierBoot,
@@ -25,10 +25,10 @@ export async function findAcrossBoots(
     if (blockDevice === undefined) return device;
     const verdict = await compare(identity, deviceKey(blockDevice), sysfs);
     if (verdict === "same") return device;
-    // A name that leads to another disk is none; the disk may come later, as at boot.
+    // A name that leads to another disk does not count; the disk may appear later, as at boot.
     isThere = verdict === "unknown";
   } catch (error) {
-    // What else can be wrong with it is said when it is opened.
+    // The open reports any other problem.
     isThere = (error as NodeJS.ErrnoException).code !== "ENOENT";
   }
   const found: string[] = [];
@@ -40,7 +40,7 @@ export async function findAcrossBoots(
   return node ?? (isThere ? device : undefined);
 }
 
-/** By its names alone: nothing is read from devices that may be another program's. */
+/** By its names alone: reads nothing from devices that may belong to another program. */
 async function compare(
   wanted: DeviceIdentity,
   number: string,

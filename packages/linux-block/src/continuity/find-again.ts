@@ -1,6 +1,6 @@
 /**
- * Finds a device or file that was in use in this boot by its identity: its old name is only a label, and may be gone (a
- * renamed volume), or lead elsewhere (a udev link that now means another device).
+ * Finds a device or file of this boot by its identity: its old name is only a label, and may be gone (a renamed
+ * volume), or lead elsewhere (a udev link that means another device now).
  */
 import { execFile } from "node:child_process";
 import { dirname } from "node:path";
@@ -9,18 +9,18 @@ import { identityAt, type LookAt } from "../stack/path-target.js";
 import { blockIdentity } from "../stack/probe.js";
 import { compareMarks, type DeviceMarks, devicesLike, nodeOf, readMarks } from "./device-marks.js";
 
-/** What is on record of it. */
+/** Its record. */
 export interface WantedDevice {
-  /** The name that it had. */
+  /** Its old name. */
   readonly device: string;
   readonly identity: string;
   readonly marks?: DeviceMarks;
 }
 
-/** Where it is. */
+/** Its present path. */
 export interface FoundDevice {
   readonly identity: string;
-  /** To open it by. */
+  /** The path to open it by. */
   readonly path: string;
   /** It was away meanwhile, and any program may have written to it. */
   readonly wasAway: boolean;
@@ -32,11 +32,11 @@ export interface FindAgainOptions {
   readonly dev?: string;
 }
 
-/** For a folder that is searched for a file of another name: a caller waits for it. */
+/** Bounds the search of a folder for a file under another name, because a caller waits for it. */
 const FIND_TIMEOUT_MS = 5_000;
 const BLOCK = "block:";
 
-/** @throws LinuxBlockError DEVICE_NOT_FOUND: it is gone, or there is another device in its place; DEVICE_FAILED */
+/** @throws LinuxBlockError DEVICE_NOT_FOUND: it is gone, or another device has replaced it; DEVICE_FAILED */
 export function findAgain(wanted: WantedDevice, options: FindAgainOptions): Promise<FoundDevice> {
   return wanted.identity.startsWith(BLOCK)
     ? findDevice(wanted, options)
@@ -60,7 +60,7 @@ async function findDevice(
     throw notFound(what);
   }
   if (found.length > 1) throw notFound(`${device} is one of ${found.join(", ")}`);
-  // Without a node of the kernel's own there is still the name that it had.
+  // Without a node with the kernel's name, its old name remains.
   const path = nodeOf(at, sysfs, dev) ?? (await ifIdentity(device, blockIdentity(at), lookAt));
   if (path === undefined)
     throw notFound(`the device ${at}, known as ${device}, has no node in /dev`);
@@ -90,7 +90,7 @@ async function renamed(
   return undefined;
 }
 
-/** By a process of its own, as the folder's file system may not answer; see path-target.ts. */
+/** In a process of its own, because the folder's file system may hang; see path-target.ts. */
 function namesOfInode(folder: string, inode: string): Promise<string[]> {
   const words = [folder, "-xdev", "-maxdepth", "1", "-type", "f", "-inum", inode, "-print0"];
   return new Promise((resolve) => {

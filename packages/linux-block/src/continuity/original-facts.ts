@@ -13,13 +13,13 @@ export interface OpenOriginal {
 }
 
 /**
- * All that tells an original from another, and whether it was written to. To be read while it is open
- * exclusively and nothing of ours writes. @throws the error of open(2) or read(2)
+ * All facts that identify an original, and show whether it was written to. Read them while it is open exclusively and
+ * blksnap does not write. @throws the error of open(2) or read(2)
  * @param boot the present one
  */
 export async function readFacts(backing: OpenOriginal, boot: BootMark): Promise<PersistedIdentity> {
   const { capacityBytes, logicalBlockBytes } = backing.params;
-  // The name of attach may lead elsewhere by now.
+  // The name of the attach may lead elsewhere by now.
   const path = `/proc/self/fd/${backing.fd}`;
   const handle = await open(path, "r");
   try {

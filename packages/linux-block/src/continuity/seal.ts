@@ -1,7 +1,7 @@
 /**
- * How a store was left whose bytes must be the same when it is opened again. Unlike the map of an original,
- * which begins anew where nothing proves that it is still true (continuity.ts), what is in a store is
- * given up only where something shows a write:
+ * The state in which a store was left, whose bytes must be the same when it is opened again. The map of an original
+ * begins anew unless something proves that it is complete (continuity.ts); the content of a store is given up only if
+ * something shows a write:
  *
  * | what              | how it is seen                                                               |
  * | ----------------- | ---------------------------------------------------------------------------- |
@@ -10,9 +10,9 @@
  * |                   | appearance of the device; across boots its size alone                        |
  * | both              | the first and the last MiB, and a file system's own places: see superblocks.ts |
  *
- * Not compared: the time of the inode's last change. To relabel, link, rename or read a file as backup
- * programs do (they put the times back) changes that, and no byte. For the same reason a partition's own
- * counters count, and not what was written to the disk around it, as by the installer of a boot loader.
+ * Not compared: the time of the inode's last change. Relabelling, linking, renaming or reading a file as backup
+ * programs do (they restore the times) changes it, but no byte. For the same reason a partition's own counters count,
+ * but not writes to the disk around it, as by the installer of a boot loader.
  */
 import { open } from "node:fs/promises";
 import { originalAt } from "../sysfs.js";
@@ -32,8 +32,8 @@ export interface Seal {
 }
 
 /**
- * Reads how an open file or device is left. What was written to it must be there already: fsync().
- * @param sizeBytes of a device; of a file it is looked up
+ * Reads the state of an open file or device. Call fsync() first, so that it includes all writes.
+ * @param sizeBytes of a device; a file's is looked up
  * @throws the error of open(2) or read(2); LinuxBlockError
  */
 export async function readSeal(fd: number, sizeBytes: number, sysfs = "/sys"): Promise<Seal> {
@@ -51,7 +51,7 @@ export async function readSeal(fd: number, sizeBytes: number, sysfs = "/sys"): P
   }
 }
 
-/** The same once nothing writes any more: ends when every later write shows. */
+/** The same after the last write: resolves when every later write would show. */
 export async function sealNow(fd: number, sizeBytes: number, sysfs?: string): Promise<Seal> {
   const { stat } = await originalAt(`/proc/self/fd/${fd}`);
   const times = { mtimeNs: `${stat.mtimeNs}`, ctimeNs: `${stat.ctimeNs}` };
@@ -59,7 +59,7 @@ export async function sealNow(fd: number, sizeBytes: number, sysfs?: string): Pr
   return readSeal(fd, sizeBytes, sysfs);
 }
 
-/** What shows a write, as a clause about "it"; undefined where nothing does. */
+/** Evidence of a write, as a clause about "it"; undefined if there is none. */
 export function writtenSince(before: Seal, now: Seal): string | undefined {
   if (before.sizeBytes !== now.sizeBytes) {
     return `it had ${before.sizeBytes} bytes and has ${now.sizeBytes}`;

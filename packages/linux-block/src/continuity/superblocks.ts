@@ -1,7 +1,7 @@
 /**
- * A digest of the few places on a device that change whenever it is mounted read-write or formatted,
- * or its partitions move. It cannot see a write into the middle of a device by something that is no
- * file system; the kernel's counters (write-counters.ts) see that.
+ * A digest of the few places on a device that change whenever it is mounted read-write or formatted, or its
+ * partitions move. It cannot see a write into the middle of a device by something other than a file system; the
+ * kernel's counters (write-counters.ts) see that.
  *
  * | where          | what changes there                                                           |
  * | -------------- | ---------------------------------------------------------------------------- |
@@ -15,9 +15,9 @@
  * include/uapi/linux/btrfs_tree.h (struct btrfs_super_block, struct btrfs_dev_item),
  * fs/xfs/libxfs/xfs_format.h (struct xfs_dsb).
  *
- * All reads begin at multiples of 4 KiB, and end there or where the device or XFS's log ends, so that a
- * device open with O_DIRECT will do. That is how to read one that others may hold open as well: file systems
- * write around the page cache of the block device, whose pages live until the last of them closes it.
+ * All reads begin at multiples of 4 KiB, and end there or at the end of the device or XFS's log, so that they work on
+ * a device that is open with O_DIRECT. Use that if others may hold the device open, too: file systems write around
+ * the page cache of the block device, whose pages live until the last of them closes it.
  */
 import { createHash, type Hash } from "node:crypto";
 import { type ReadBytes, uuidAt, viewOf } from "./device-bytes.js";
@@ -27,11 +27,11 @@ import { findXfsLogHead, parseXfsSuperblock, type XfsGeometry } from "./xfs-log.
 export interface ContentDigest {
   /** "ext4" stands for ext2 and ext3 too. */
   readonly fileSystem: "ext4" | "xfs" | "btrfs" | null;
-  /** Of the file system; for btrfs that of the device in it, as all its devices share the other. */
+  /** Of the file system; for btrfs that of this device, because all its devices share the other. */
   readonly uuid: string | null;
   /** SHA-256, hexadecimal. */
   readonly digest: string;
-  /** Not in records of earlier versions. */
+  /** Absent in records of earlier versions. */
   readonly proof?: FileSystemProof;
 }
 
@@ -46,9 +46,8 @@ const BTRFS_SUPERBLOCK_LENGTH_BYTES = 4096;
 const BTRFS_SUPERBLOCKS_BYTES = [64 * 1024, 64 * MIB] as const;
 
 /**
- * Every read stays within the capacity, and what is on the device decides only which of a bounded
- * number of reads are made.
- * @throws what `read` throws
+ * Every read stays within the capacity, and the content of the device only selects from a bounded number of reads.
+ * @throws errors of `read`
  */
 export async function digestContents(
   read: ReadBytes,
@@ -108,7 +107,7 @@ async function mixRange(
   }
 }
 
-/** With its place, so that the same bytes elsewhere are another digest. */
+/** Includes the offset, so that the same bytes elsewhere have another digest. */
 function mix(hash: Hash, label: string, offsetBytes: number, bytes: Uint8Array): void {
   hash.update(`${label} ${offsetBytes}+${bytes.length}\n`).update(bytes);
 }

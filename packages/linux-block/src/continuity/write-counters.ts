@@ -1,14 +1,13 @@
 /**
- * What the kernel remembers about writes to an original, by any writer.
+ * The kernel's counts of writes to an original, by any writer.
  *
  * Facts: Documentation/block/stat.rst (fields of `stat`), Documentation/ABI/stable/sysfs-block
  * (`diskseq`, `queue/iostats`), include/linux/part_stat.h (a partition's I/O is counted for it and for
  * the disk, but what goes through the disk's own node is counted for the disk alone), and
  * include/linux/blk_types.h (write-zeroes and secure erase count as writes).
  *
- * Blind to: commands that pass the block layer by (SG_IO, NVMe passthrough), another host on shared
- * storage, writes to what the device lies on (a loop device's file, a member of a RAID array), and
- * writes made while `queue/iostats` was set to 0.
+ * Blind to: commands that bypass the block layer (SG_IO, NVMe passthrough), another host on shared storage, writes to
+ * the device below (a loop device's file, a member of a RAID array), and writes made while `queue/iostats` was 0.
  */
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
@@ -17,30 +16,30 @@ import { attribute, entriesOf } from "../sysfs-text.js";
 import { readBootId } from "./boot-mark.js";
 
 export interface WriteCounters {
-  /** Of the running kernel; counters start anew with each boot. */
+  /** Boot id of the running kernel; counters begin at 0 in each boot. */
   readonly bootId: string;
   /** Number of the whole disk's incarnation, never used twice in one boot; null before Linux 5.15. */
   readonly diskseq: string | null;
   /**
-   * No disk has gone in this boot that appeared before this one, so this one has never been away. Where
-   * one has, nothing tells which. Not in records of earlier versions.
+   * No disk that appeared before this one has gone in this boot, so this one has never been away. If one has, it is
+   * unknown which. Absent in records of earlier versions.
    */
   readonly isFirstAppearance?: boolean;
   /**
-   * For how long this boot had slept until then: what ran meanwhile, another system after a hibernation,
-   * is counted nowhere. Null where that is not known; not in records of earlier versions.
+   * How long this boot had slept until then: no counter covers what ran meanwhile, such as another system after a
+   * hibernation. Null if unknown; absent in records of earlier versions.
    */
   readonly sleptMs?: number | null;
   /** 512-byte sectors written since the device appeared; null where they are not counted. */
   readonly writeSectors: number | null;
   /** 512-byte sectors discarded since the device appeared; null where they are not counted. */
   readonly discardSectors: number | null;
-  /** Of a regular file; null for a block device, whose node tells nothing about its data. */
+  /** Of a regular file; null for a block device, whose times say nothing about its data. */
   readonly mtimeNs: string | null;
   readonly ctimeNs: string | null;
 }
 
-/** As of WriteCounters, but of the device's own node alone. */
+/** Like WriteCounters, but only of the device's own node. */
 export type OwnWriteCounters = Pick<
   WriteCounters,
   "bootId" | "diskseq" | "writeSectors" | "discardSectors"
@@ -52,12 +51,12 @@ const UNKNOWN: Counters = { writeSectors: null, discardSectors: null };
 /** Fields of `stat`, counted from 0. */
 const WRITE_SECTORS_FIELD = 6;
 const DISCARD_SECTORS_FIELD = 13;
-/** At least the kernel's own, with HZ=100; and that of vfat. */
+/** At least the tick of the kernel with HZ=100, and of vfat. */
 const TICK_MS = 20;
 const COARSE_TICK_MS = 2_000;
-/** How often to look for a moment at which no partition of the disk moves its counters. */
+/** Attempts to find a moment at which no partition of the disk moves its counters. */
 const STEADY_ATTEMPTS = 50;
-/** How long it may take to read two clocks. */
+/** Most time between reading two clocks. */
 const UPTIME_MS = 100;
 
 /** @throws LinuxBlockError DEVICE_NOT_FOUND */
@@ -99,8 +98,8 @@ export async function readBlockWriteCounters(
 }
 
 /**
- * What was written through a device's own node, or by what lies on it: of a partition without what went
- * through the disk's node, which may have been anywhere on the disk.
+ * Sectors written through a device's own node, or by layers on it: for a partition without writes through the disk's
+ * node, which may have gone anywhere on the disk.
  * @param deviceNumber "major:minor"
  */
 export async function readOwnWriteCounters(
@@ -122,14 +121,14 @@ function sleptMs(proc: string): number | null {
     const fromMs = performance.now();
     const monotonicMs = Number(process.hrtime.bigint() / 1_000_000n);
     const upMs = 1000 * Number(attribute(proc, "uptime")?.split(" ")[0] ?? Number.NaN);
-    // Valid only where nothing delayed us between the two.
+    // Valid only if nothing delayed this between the two.
     if (performance.now() - fromMs > UPTIME_MS) continue;
     return Number.isNaN(upMs) ? null : Math.max(0, Math.round(upMs - monotonicMs));
   }
   return null;
 }
 
-/** Numbers are given in order, and never again: each that is missing is of a disk that has gone. */
+/** Numbers are assigned in order, and never again: each missing one belongs to a disk that is gone. */
 function noDiskHasGoneBefore(diskseq: string | null, sysfs: string): boolean {
   if (diskseq === null) return false;
   const present = new Set(disks(sysfs).map((disk) => attribute(disk, "diskseq")));
@@ -155,9 +154,9 @@ function isCounted({ disk }: BlockFolders): boolean {
 }
 
 /**
- * What was written to a partition: through its own node, or anywhere on the disk through the disk's,
- * which may have hit the partition. The latter is what the disk counts beyond its partitions; a
- * partition that is removed leaves its count in it, so that the sum never falls back.
+ * Sectors written to a partition: through its own node, or anywhere on the disk through the disk's node, which may
+ * have hit the partition. The latter is the disk's count beyond its partitions; a removed partition leaves its count
+ * in it, so that the sum never decreases.
  */
 async function partitionCounters({ own, disk }: BlockFolders): Promise<Counters> {
   let last = "";
@@ -165,7 +164,7 @@ async function partitionCounters({ own, disk }: BlockFolders): Promise<Counters>
     const whole = statOf(disk);
     const partitions = partitionFolders(disk).map((folder) => ({ folder, count: statOf(folder) }));
     const now = JSON.stringify([whole, partitions]);
-    // Counters of several devices fit together only if none moved while they were read.
+    // Counters of several devices are consistent only if none moved while they were read.
     if (now === last) {
       const others = partitions.filter(({ folder }) => folder !== own).map(({ count }) => count);
       return {
@@ -194,8 +193,8 @@ function difference(
 }
 
 /**
- * Ends when any write to a regular file from now on gives it other times than these: file systems
- * take them from a clock that ticks, and some keep only every second one.
+ * Resolves when any later write to a regular file gives it other times than these: file systems take times from a
+ * clock that ticks, and some keep only every second tick.
  */
 export async function untilWritesShow({
   mtimeNs,

@@ -1,6 +1,6 @@
 /**
- * How far an XFS has got in its log. Its superblock may stay as it is through a mount, many changes and
- * an unmount; its log does not: even an unmount alone writes a record.
+ * The head of an XFS log. The superblock may stay unchanged through a mount, many changes and an unmount; the log
+ * does not: even an unmount alone writes a record.
  *
  * The log is a ring of 512-byte blocks, each stamped with the number of the round ("cycle") in which
  * it was written, so that the head is where a cycle meets the one before:
@@ -18,7 +18,7 @@ import { type ReadBytes, uuidAt, viewOf } from "./device-bytes.js";
 
 export interface XfsGeometry {
   readonly uuid: string;
-  /** Undefined when the log is on another device. */
+  /** Undefined if the log is on another device. */
   readonly log: XfsLog | undefined;
 }
 
@@ -31,9 +31,9 @@ export interface XfsLogHead {
   /** Where the next record goes, in 512-byte blocks from the start of the log. */
   readonly block: number;
   readonly cycle: number;
-  /** Whole 4 KiB of the device which hold what was logged last. */
+  /** Whole 4 KiB blocks of the device that hold the last record. */
   readonly before: readonly ByteRange[];
-  /** The same beyond the head: each mount that may write begins by marking them as void. */
+  /** The same after the head: each mount that may write begins by marking them as void. */
   readonly ahead: readonly ByteRange[];
 }
 
@@ -46,19 +46,19 @@ const MAGIC = 0x58465342; // "XFSB"
 const SUPERBLOCK_BYTES = 512;
 const LOG_BLOCK_BYTES = 512;
 const RECORD_MAGIC = 0xfeedbabe;
-/** Reads are of whole multiples of this, in place and length. */
+/** Reads are multiples of this, in offset and length. */
 const READ_UNIT_BYTES = 4096;
 /** Where many blocks are read, one after the other. */
 const PIECE_BYTES = 64 * 1024;
 /**
- * A crash leaves holes among the last 8 records of 256 KiB, which were in flight together, and the
- * binary search may stop on any side of them. The kernel scans so far back for the true head; whatever
- * it wrote from there on lies within this distance.
+ * A crash leaves holes among the last 8 records of 256 KiB, which were in flight together, and the binary search may
+ * stop on any side of them. The kernel scans back as far for the true head; its writes from there on are within this
+ * distance.
  */
 const IN_FLIGHT_BYTES = 2 * 1024 * 1024;
 
 /**
- * Undefined when it is not an XFS superblock, or one that contradicts itself or the device.
+ * Undefined if it is not an XFS superblock, or one that contradicts itself or the device.
  * @param start the device's first bytes
  */
 export function parseXfsSuperblock(
@@ -98,7 +98,7 @@ export async function findXfsLogHead(read: ReadBytes, log: XfsLog): Promise<XfsL
   const lastCycle = await readCycle(read, log, blocks - 1);
   let head = 0;
   if (firstCycle !== lastCycle) {
-    // The first block of the round before; `low` is never in it, `head` always.
+    // The first block of the previous round; `low` is never in it, `head` always.
     let low = 0;
     head = blocks - 1;
     while (low + 1 < head) {
@@ -175,7 +175,7 @@ function rangesBefore(log: XfsLog, headBlock: number): XfsLogHead["before"] {
     }));
 }
 
-/** The end of the unit with this byte, but not beyond the log, where the device may end too. */
+/** The end of the unit with this byte, but not after the end of the log, which may be the end of the device. */
 function readEnd(log: XfsLog, atBytes: number): number {
   return Math.min(alignDown(atBytes) + READ_UNIT_BYTES, log.startBytes + log.lengthBytes);
 }

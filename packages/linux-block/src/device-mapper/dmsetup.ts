@@ -1,6 +1,6 @@
 /**
- * The program dmsetup, which talks to the kernel's device mapper, in its own session: it finishes what it has begun
- * even if the process that started it dies.
+ * Runs dmsetup, which controls the kernel's device mapper, in its own session: it finishes even if the process that
+ * started it dies.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -8,26 +8,26 @@ import { basename } from "node:path";
 import { LinuxBlockError, type LinuxBlockErrorCode } from "../errors.js";
 
 export interface DmsetupOptions {
-  /** For its standard input: a table. */
+  /** Standard input: a table. */
   readonly input?: string;
-  /** After so long it is killed: the kernel takes an interrupted operation back. */
+  /** Time until it is killed: the kernel undoes an interrupted operation. */
   readonly timeoutMs?: number;
-  /** Another program, which is run in its place. */
+  /** Another program, to run in its place. */
   readonly program?: string;
-  /** A descriptor that lives for as long as the program does. */
+  /** A descriptor that stays open as long as the program runs. */
   readonly heldFd?: number;
-  /** Codes of the error for exit statuses that say more than that it failed. */
+  /** Error codes for particular exit statuses. */
   readonly codes?: Readonly<Record<number, LinuxBlockErrorCode>>;
 }
 
-/** Answers what it printed. @throws LinuxBlockError DEVICE_MAPPER_FAILED, or as `codes` says, with what it said */
+/** Returns its output. @throws LinuxBlockError DEVICE_MAPPER_FAILED, or as in `codes`, with its messages */
 export type RunDmsetup = (words: readonly string[], options?: DmsetupOptions) => Promise<string>;
 
 const TIMEOUT_MS = 10_000;
-/** What was killed ends at once, unless the kernel waits for a device in it. */
+/** A killed process ends at once, unless the kernel waits for a device in it. */
 const END_LIMIT_MS = 2_000;
 const UDEV_CONTROL = "/run/udev/control";
-/** Of system programs; not in every PATH. */
+/** Paths of system programs, which are not in every PATH. */
 const FOLDERS = ":/usr/sbin:/sbin:/usr/bin:/bin";
 
 export const runDmsetup: RunDmsetup = async (words, options = {}) => {
@@ -58,7 +58,7 @@ export function programEnvironment(): NodeJS.ProcessEnv {
   return { ...process.env, PATH: (process.env["PATH"] ?? "") + FOLDERS, LC_ALL: "C" };
 }
 
-/** Without udev no program makes nodes, or reports that it has: libdevmapper would wait for it. */
+/** Without udev, no program creates nodes or reports it: libdevmapper would wait for that. */
 function udevSetting(): NodeJS.ProcessEnv {
   return existsSync(UDEV_CONTROL) ? {} : { DM_DISABLE_UDEV: "1" };
 }
@@ -75,7 +75,7 @@ function outputOf(child: ChildProcess, input: string): { stdout: string; stderr:
   return said;
 }
 
-/** With what it has started. */
+/** Including its child processes. */
 function killSession(child: ChildProcess): void {
   if (child.pid === undefined) return;
   try {

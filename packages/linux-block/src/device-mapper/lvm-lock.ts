@@ -1,10 +1,10 @@
 /**
- * LVM's lock of a volume group. Its programs load tables, write their metadata and exchange the tables while they
- * hold it: a table that is put in between would be the one that they activate.
+ * LVM's lock of a volume group. LVM's programs load tables, write metadata and exchange tables under it: a table that
+ * is loaded in between would be the one that they activate.
  *
- * It is a flock(2) on a file that the last holder removes; so a process that gets one looks whether it is still the file
- * of that name. This process holds it itself, and lets go when it ends: a program could not be started while the node that
- * it lies on stands still.
+ * It is a flock(2) on a file that the last holder removes; so a process that gets the lock checks that the file still
+ * has its name. This process holds the lock itself, which ends with it: no program could be started while the node
+ * that it lies on is suspended.
  */
 import { closeSync, existsSync, fstatSync, openSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -12,20 +12,20 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { LinuxBlockError } from "../errors.js";
 import type { MappedNode } from "./mapped-node.js";
 
-/** LVM's default; there is none where no program of LVM runs. */
+/** LVM's default; absent while no program of LVM runs. */
 const FOLDER = "/run/lock/lvm";
 const WAIT_MS = 10_000;
 /** Between two attempts. */
 const INTERVAL_MS = 20;
-/** For others of this process, who have the group's lock for as long as an exchange of tables takes. */
+/** Other operations of this process hold the group's lock as long as an exchange of tables takes. */
 const TURN_LIMIT_MS = 60_000;
-/** By path of the lock: ends with the last one that has queued for it. */
+/** By path of the lock: resolves when the last queued operation ends. */
 const turns = new Map<string, Promise<unknown>>();
 
-/** flock(2), exclusively and without waiting: whether it was to be had. @throws where it cannot be asked for */
+/** flock(2), exclusive and non-blocking: whether it was acquired. @throws if it cannot be requested */
 export type TryFlock = (fd: number) => boolean;
 
-/** Of a logical volume: "my--group-data" is of the group "my-group". */
+/** Splits a logical volume's name: "my--group-data" is in the group "my-group". */
 export function volumeGroupOf({
   name,
   uuid,
@@ -37,16 +37,16 @@ export function volumeGroupOf({
 
 interface LockOptions {
   readonly folder?: string;
-  /** For the programs of LVM. */
+  /** Time limit to wait for programs of LVM. */
   readonly waitMs?: number;
-  /** For others of this process. */
+  /** Time limit to wait for other operations of this process. */
   readonly turnMs?: number;
 }
 
 /**
- * Does something while no program of LVM changes the node's group; at once for what is not a logical volume. Of one
- * process only one has the lock at a time: the others come after it, in order.
- * @throws LinuxBlockError DEVICE_MAPPER_FAILED: the lock is not to be had, nothing was done
+ * Runs a function while no program of LVM changes the node's group; at once for a node that is no logical volume.
+ * Operations of this process take turns, in order.
+ * @throws LinuxBlockError DEVICE_MAPPER_FAILED: the lock was not acquired, nothing was done
  */
 export async function withGroupLock<Result>(
   node: Pick<MappedNode, "name" | "uuid">,
@@ -74,14 +74,14 @@ export async function withGroupLock<Result>(
   }
 }
 
-/** Answers what ends it; undefined where those before it have not ended in time. */
+/** Returns a function that ends the turn; undefined if earlier operations have not ended in time. */
 async function turn(path: string, limitMs: number): Promise<(() => void) | undefined> {
   const before = turns.get(path) ?? Promise.resolve();
   let end = (): void => undefined;
   const own = new Promise<void>((resolve) => {
     end = resolve;
   });
-  // Behind one that gives up, others still wait for those before it.
+  // Operations behind one that gives up still wait for those before it.
   const last = Promise.all([before, own]);
   turns.set(path, last);
   void last.then(() => {
@@ -98,7 +98,7 @@ async function turn(path: string, limitMs: number): Promise<(() => void) | undef
   return undefined;
 }
 
-/** Answers the descriptor that has the lock. @throws as withGroupLock() */
+/** Returns the descriptor that holds the lock. @throws as withGroupLock() */
 async function locked(
   group: string,
   path: string,
@@ -122,7 +122,7 @@ async function locked(
 function lockedNow(path: string, tryFlock: TryFlock): number | Error | undefined {
   let fd: number | undefined;
   try {
-    // As LVM makes it: every program of it that comes later takes this one.
+    // With LVM's mode, because later programs of LVM lock the same file.
     fd = openSync(path, "a+", 0o600);
     if (tryFlock(fd) && isStill(path, fd)) return fd;
     closeSync(fd);

@@ -1,29 +1,29 @@
-/** Device-mapper nodes as sysfs shows them: a look that never waits. */
+/** Device-mapper nodes in sysfs, whose reads never hang. */
 import { join } from "node:path";
 import { attribute, entriesOf } from "../sysfs-text.js";
 
 export interface MappedNode {
   /** "major:minor". */
   readonly number: string;
-  /** As the kernel has it: below /dev/mapper, and unusual characters written as \xNN. */
+  /** The kernel's name: below /dev/mapper, with unusual characters as \xNN. */
   readonly name: string;
-  /** Empty where it has none. */
+  /** Empty if it has none. */
   readonly uuid: string;
   readonly sectors: number;
   readonly isReadOnly: boolean;
   readonly isSuspended: boolean;
-  /** What its live table leads to: names of the kernel, such as "sda1". */
+  /** Devices of its live table: kernel names such as "sda1". */
   readonly slaves: readonly string[];
-  /** What holds it: names of the kernel. */
+  /** Holders of the node: kernel names. */
   readonly holders: readonly string[];
 }
 
-/** Undefined for what is not a device-mapper node, or is gone. @param number "major:minor" */
+/** Undefined if it is not a device-mapper node, or is gone. @param number "major:minor" */
 export function mappedNodeOf(number: string, sysfs = "/sys"): MappedNode | undefined {
   return nodeIn(join(sysfs, "dev/block", number));
 }
 
-/** All that there are. */
+/** All nodes. */
 export function mappedNodes(sysfs = "/sys"): MappedNode[] {
   const folder = join(sysfs, "block");
   return entriesOf(folder).flatMap((name) => nodeIn(join(folder, name)) ?? []);

@@ -1,33 +1,33 @@
 /**
- * How a front stands below a device-mapper node that is in use: the node leads to the front, the front to a
- * clone of what the node led to before. Its users notice nothing of it.
+ * State of a front below a device-mapper node in use: the node leads to the front, the front to a clone of the node's
+ * former table. The node's users notice nothing.
  */
 import { lstatSync } from "node:fs";
 import { blockIdentity } from "../stack/probe.js";
 import { type MappedNode, mappedNodeOf } from "./mapped-node.js";
 
-/** Of the users' node; it is on record. */
+/** Uuid of the users' node, recorded. */
 export interface LiveNode {
   /** "major:minor". */
   readonly number: string;
   /** See Splice.noteName(). */
   readonly name: string;
-  /** Empty where it has none. */
+  /** Empty if it has none. */
   readonly uuid: string;
   /** Number of the clone. */
   readonly clone: string;
   /** See Splice.noteLink(). */
   readonly link?: string;
-  /** See Splice.noteMade(); absent where its attach did not get there yet. */
+  /** See Splice.noteMade(); absent if its attach did not get there yet. */
   readonly isMade?: boolean;
 }
 
 /**
  * - `making`: the node does not lead to the front yet
  * - `on`: it does
- * - `ending`: it is being led back
- * - `lost`: it leads elsewhere, as another program has loaded a table, or the detach did not end; what was
- *   written since is not known
+ * - `ending`: its former table is being restored
+ * - `lost`: it leads elsewhere, because another program has loaded a table or the detach did not end; writes since
+ *   then are unknown
  */
 export type SpliceState = "making" | "on" | "ending" | "lost";
 
@@ -53,12 +53,12 @@ export class Splice {
     return this.state === "lost" ? this.#why : undefined;
   }
 
-  /** For messages, and for users to name it by. */
+  /** For messages, and for users to name it. */
   get path(): string {
     return `/dev/mapper/${this.present()?.name ?? this.node.name}`;
   }
 
-  /** Of the node: operations queue for it, as they did before the attach. */
+  /** The node's name at attach: operations queue under it as before the attach. */
   get identity(): string {
     return blockIdentity(this.node.number);
   }
@@ -67,24 +67,24 @@ export class Splice {
     return identity === this.identity && this.present() !== undefined;
   }
 
-  /** The node as it is now; undefined where it is gone, and another one may have its number. */
+  /** The node as it is now; undefined if it is gone, though another one may have its number. */
   present(sysfs = "/sys"): MappedNode | undefined {
     const found = mappedNodeOf(this.node.number, sysfs);
     return found !== undefined && this.#isIt(found, sysfs) ? found : undefined;
   }
 
-  /** What leads to the front by the same link is the same node, whatever it is called by now. */
+  /** A node with the same link to the front is the same node, whatever its name. */
   #isIt({ number, name, uuid, slaves }: MappedNode, sysfs: string): boolean {
     const { node } = this;
     if (uuid === node.uuid && (uuid !== "" || name === node.name)) return true;
-    // A table in waiting has links beside it.
+    // An inactive table has links beside it.
     const hasLink = (slave: string) => linkOf(number, slave, sysfs) === node.link;
     return node.link !== undefined && slaves.some(hasLink);
   }
 
   /**
-   * Follows a node that was renamed, also one that leads elsewhere by then: LVM loads a table when it renames a volume,
-   * and exchanges it afterwards. Answers whether it was.
+   * Follows a node that was renamed, even if it leads elsewhere by then: LVM loads a table when it renames a volume,
+   * and exchanges it afterwards. Returns whether it was renamed.
    */
   noteName(sysfs?: string): boolean {
     const isMade = this.state === "on" || this.state === "lost";
@@ -97,9 +97,9 @@ export class Splice {
   }
 
   /**
-   * When a table of the node leads to the front. The kernel makes the link from one to the other then, and removes
-   * it with the last such table: so the inode of the link tells a front that was under the node all the time from
-   * one that was put back.
+   * Call it when a table of the node leads to the front: records the link that the kernel makes from one to the other.
+   * The kernel removes it with the last such table: so the link's inode distinguishes a front that was under the node
+   * all the time from one that was put back.
    */
   noteLink(front: number, sysfs = "/sys"): void {
     const { link: _, ...node } = this.node;
@@ -108,8 +108,8 @@ export class Splice {
   }
 
   /**
-   * Whether the node is to lead to the front: its attach has got there, and no detach has begun. Where it leads elsewhere
-   * nevertheless another program has done that, also while no daemon has watched it. Answers whether that is new.
+   * Whether the node should lead to the front: its attach got there, and no detach has begun. If it leads elsewhere,
+   * another program has changed it, perhaps while no daemon watched. Returns whether that is new.
    */
   noteMade(isMade: boolean): boolean {
     const { isMade: before } = this.node;
@@ -117,7 +117,7 @@ export class Splice {
     return isMade !== before;
   }
 
-  /** Whether the node has led to the front /dev/ublkbN since noteLink(), and to nothing else. */
+  /** Whether the node has led only to the front /dev/ublkbN since noteLink(). */
   leadsTo(front: number, sysfs?: string): boolean {
     return this.#whyNot(front, sysfs) === undefined;
   }
@@ -132,7 +132,7 @@ export class Splice {
     return isSame ? undefined : "another program gave it another table for some time";
   }
 
-  /** Answers whether it was lost just now. A loss stays: what was written meanwhile is not known. */
+  /** Returns whether it was lost just now. A loss is final: writes meanwhile are unknown. */
   noteLoss(front: number, sysfs?: string): boolean {
     if (this.state !== "on" || this.leadsTo(front, sysfs)) return false;
     this.lose(this.#whyNot(front, sysfs) ?? "it led elsewhere for a moment");

@@ -1,5 +1,5 @@
 /**
- * A layer put under a device-mapper node in use, and taken out again.
+ * Puts a layer under a device-mapper node in use, and takes it out again.
  *
  * ```
  *   before    users ─▶ node ─▶ targets
@@ -7,12 +7,12 @@
  *   splice    users ─▶ node ─▶ layer ─▶ clone ─▶ targets
  * ```
  *
- * Tables change hands in one system call of one process: DM_DEV_SUSPEND without its flag, on a node that has a
- * table in waiting, freezes the file system, lets what is on its way end, exchanges the tables and resumes.
- * No process can die between these, and an interrupted call leaves the node as it was. Only an exchange that
- * the kernel refuses leaves it suspended with its old table, so the process that asked resumes it. Until then no program
- * is started, and none is read from a disk. Where that process was killed first another one resumes the node, which has run
- * since before, and is in memory as well. dmsetup makes what needs udev, or changes no node that has users: create, load,
+ * Tables are exchanged in one system call of one process: DM_DEV_SUSPEND without its flag, on a node with an inactive
+ * table, freezes the file system, waits for I/O in flight, exchanges the tables and resumes. No process can die
+ * between these steps, and an interrupted call leaves the node as it was. Only an exchange that the kernel refuses
+ * leaves it suspended with its old table, so the calling process resumes it. Until then no program is started, and
+ * none is read from a disk. If that process is killed first, another one resumes the node, which has run since before
+ * and is locked in memory as well. dmsetup does what needs udev, or changes no node that has users: create, load,
  * rename, remove.
  *
  * Facts: drivers/md/dm-ioctl.c (do_resume), drivers/md/dm.c (__dm_suspend, dm_swap_table).
@@ -26,32 +26,32 @@ import type { Splice } from "./splice-state.js";
 import { growthOf, MAPPED } from "./table-growth.js";
 
 /**
- * Of what other targets know two tables would have two opinions, or they cannot be loaded twice. A way on for each
- * that people have.
+ * Two tables would disagree about the state of other targets, or these cannot be loaded twice. Each has advice for
+ * its users.
  */
 const WAYS_ON: Readonly<Record<string, string>> = {
   crypt: "its key cannot be read; attach the device-mapper node below it",
   multipath: "multipathd replaces its table when paths change; attach a logical volume on it",
 };
-/** DM_NAME_LEN, with the end of the text. */
+/** DM_NAME_LEN, including the final zero byte. */
 const NAME_MAX = 127;
 /**
- * The freeze of a file system writes what is in memory of it: little, where it was synced before. A program that is
- * killed in a freeze ends after it, and may have made the exchange all the same.
+ * The freeze of a file system writes its dirty data: little, after a sync. A program that is killed in a freeze ends
+ * after it, and may have completed the exchange all the same.
  */
 const EXCHANGE_LIMIT_MS = 20_000;
-/** Of its program: native/apart/exchange.h. */
+/** Exit statuses of its program: native/apart/exchange.h. */
 const EXCHANGE_CODES = { 2: "EXCHANGE_NOT_BEGUN" } as const;
 
-/** What is only asked of the kernel: it answers at once, unless the machine is out of memory. */
+/** For queries of the kernel: it answers at once, unless the machine is out of memory. */
 const CALL_LIMIT_MS = 10_000;
 const EBUSY = 16;
 
-/** How the device mapper is reached, besides by dmsetup. */
+/** Access to the device mapper besides dmsetup. */
 export interface MapperPorts {
   /** Exchanges tables: `apartProgram` of @blksnap/uring; native/apart/exchange.h says how. */
   readonly program: string;
-  /** Has a process that runs already make a call: its status, and further lines. native/apart/mapper.h has the calls. */
+  /** Makes a running process do a call: returns its status, and further lines. native/apart/mapper.h has the calls. */
   readonly ask: (words: readonly string[], timeoutMs: number) => Promise<readonly string[]>;
   readonly tryFlock: TryFlock;
 }
@@ -72,12 +72,12 @@ export class DeviceMapper {
     this.#sysfs = sysfs;
   }
 
-  /** Undefined for what is not a device-mapper node. @param number "major:minor" */
+  /** Undefined if it is not a device-mapper node. @param number "major:minor" */
   node(number: string): MappedNode | undefined {
     return mappedNodeOf(number, this.#sysfs);
   }
 
-  /** Undefined where it is gone, also where another one has its number. */
+  /** Undefined if it is gone, even if another node has its number. */
   nodeOf(splice: Splice): MappedNode | undefined {
     return splice.present(this.#sysfs);
   }
@@ -87,8 +87,8 @@ export class DeviceMapper {
   }
 
   /**
-   * What finds its devices by their content, and has this one: it would find the clone and the layer, too.
-   * Undefined where there is nothing of that kind.
+   * What finds its devices by their content, and uses this one: it would find the clone and the layer, too. Undefined
+   * if nothing does.
    */
   finderOf({ holders }: MappedNode): string | undefined {
     if (holders.some((name) => name.startsWith("md"))) return "md";
@@ -98,7 +98,7 @@ export class DeviceMapper {
   }
 
   /**
-   * A node of its own with the table of another one.
+   * Creates a node with the table of another one.
    * @throws LinuxBlockError NODE_NOT_CLONABLE: it says why; DEVICE_MAPPER_FAILED: nothing is left
    */
   async clone(node: MappedNode, { name, uuid }: CloneNames): Promise<MappedNode> {
@@ -129,7 +129,7 @@ export class DeviceMapper {
     throw notClonable(`${name} has ${what}: ${why}`);
   }
 
-  /** Of a node that is gone too: then nothing leads anywhere. */
+  /** Also for a node that is gone: then nothing leads anywhere. */
   async isLinearOn(number: string, layer: string): Promise<boolean> {
     if (this.node(number) === undefined) return false;
     const lines = (await this.#table(number)).split("\n");
@@ -137,7 +137,7 @@ export class DeviceMapper {
   }
 
   /**
-   * Does something to a node while LVM leaves it alone.
+   * Changes a node while LVM leaves it alone.
    * @throws LinuxBlockError DEVICE_MAPPER_FAILED: LVM does not, or has renamed its group meanwhile
    */
   exclusively<Result>(
@@ -156,8 +156,8 @@ export class DeviceMapper {
   }
 
   /**
-   * Puts a layer of the same size under a node. The layer cannot be opened exclusively any more as long as a
-   * table leads to it, live or in waiting.
+   * Puts a layer of the same size under a node. The layer cannot be opened exclusively as long as a table leads to
+   * it, live or inactive.
    * @throws LinuxBlockError DEVICE_MAPPER_FAILED: the node is as it was, unless isLinearOn() says that it is done
    */
   async prepareSplice(number: string, layer: string): Promise<void> {
@@ -167,7 +167,7 @@ export class DeviceMapper {
   }
 
   /**
-   * Whether prepareReturn() and exchange() can be expected to succeed.
+   * Whether prepareReturn() and exchange() should succeed.
    * @throws LinuxBlockError DEVICE_MAPPER_FAILED, DEVICE_NOT_FOUND: it says why not
    */
   async assertReturnable(number: string, layer: string, clone: string): Promise<void> {
@@ -183,7 +183,7 @@ export class DeviceMapper {
     await this.#load(number, table);
   }
 
-  /** A change that another program has begun, such as one of LVM, is not interrupted. */
+  /** Refuses to interrupt a change that another program has begun, such as LVM. */
   async #load(number: string, table: string): Promise<void> {
     await this.assertUnchanging(number);
     await this.#run(["load", ...wordsOf(number)], { input: table });
@@ -198,12 +198,12 @@ export class DeviceMapper {
   }
 
   /**
-   * Switches a node to the table in waiting, in one step, its file system frozen meanwhile.
-   * @param heldFd lives until nothing happens to the node any more
-   * @param what an exchange is refused where its program may not stay in memory, a return is not
-   * @returns for how many microseconds: users waited for no longer
-   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: it continues with its old table; EXCHANGE_NOT_BEGUN: it is as it was,
-   * perhaps suspended by another program, and the table still waits
+   * Switches a node to its inactive table in one step, with its file system frozen.
+   * @param heldFd stays open until nothing happens to the node any more
+   * @param what an exchange is refused if its program cannot be locked in memory, a return is not
+   * @returns an upper bound of the users' wait, in microseconds
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED: it continues with its old table; EXCHANGE_NOT_BEGUN: it is as it
+   *   was, perhaps suspended by another program, with the inactive table still loaded
    */
   async exchange(
     number: string,
@@ -222,14 +222,13 @@ export class DeviceMapper {
   }
 
   /**
-   * Whether a table waits that leads to the layer, or is that of the clone: any other belongs to another
-   * program.
+   * Whether the inactive table leads to the layer, or is that of the clone: any other belongs to another program.
    */
   async hasOursWaiting(number: string, layer: string, clone: string): Promise<boolean> {
     return (await this.#oursWaiting(number, layer, clone)) !== "";
   }
 
-  /** Empty without one. */
+  /** Empty if there is none. */
   async #oursWaiting(number: string, layer: string, clone: string): Promise<string> {
     if (this.node(number) === undefined) return "";
     const waiting = await this.#table(number, "waiting");
@@ -238,7 +237,7 @@ export class DeviceMapper {
     return isOurs ? waiting : "";
   }
 
-  /** Another one, which came meanwhile, stays. */
+  /** Leaves another table that was loaded meanwhile. */
   async dropWaiting(number: string, layer: string, clone: string): Promise<void> {
     const waiting = await this.#oursWaiting(number, layer, clone);
     if (waiting === "") return;
@@ -248,7 +247,7 @@ export class DeviceMapper {
 
   /**
    * Ends a suspension that an exchange has left.
-   * @throws LinuxBlockError DEVICE_MAPPER_FAILED; also where a table waits, which would become the live one
+   * @throws LinuxBlockError DEVICE_MAPPER_FAILED; also if there is an inactive table, which would become the live one
    */
   async resume(number: string): Promise<void> {
     if (this.node(number)?.isSuspended !== true) return;
@@ -260,7 +259,7 @@ export class DeviceMapper {
     assertDone(status, `the node ${number} is not resumed`);
   }
 
-  /** Whether two nodes lead to the same. */
+  /** Whether two nodes lead to the same data. */
   async haveSameTable(one: string, other: string): Promise<boolean> {
     return (await this.#table(one)) === (await this.#table(other));
   }
@@ -271,17 +270,17 @@ export class DeviceMapper {
   }
 
   /**
-   * One that is gone already is not an error.
+   * Succeeds if the node is gone already.
    * @throws LinuxBlockError DEVICE_MAPPER_FAILED: there is one of this name, or it is too long
    */
   async rename(number: string, name: string): Promise<void> {
     const before = this.node(number)?.name;
     if (before === undefined || before === name) return;
-    // The kernel renames only what it is given the name of, not what has a number.
+    // The kernel renames a node only by its name, not by its number.
     await this.#run(["rename", "--noudevsync", before, name]);
   }
 
-  /** One that is gone already is not an error. @throws LinuxBlockError DEVICE_MAPPER_FAILED: it is in use */
+  /** Succeeds if it is gone already. @throws LinuxBlockError DEVICE_MAPPER_FAILED: it is in use */
   async remove(number: string): Promise<void> {
     if (this.node(number) === undefined) return;
     await this.#run(["remove", "--retry", "--noudevsync", ...wordsOf(number)]);
@@ -298,7 +297,7 @@ export class DeviceMapper {
     return lines.join("\n");
   }
 
-  /** Needs nothing from a disk: any node may stand still meanwhile. */
+  /** Needs nothing from a disk: any node may be suspended meanwhile. */
   async #call(
     verb: string,
     number: string,

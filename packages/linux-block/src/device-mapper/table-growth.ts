@@ -3,18 +3,18 @@
 interface Segment {
   readonly start: number;
   readonly sectors: number;
-  /** The type and where it leads to. A longer segment of the same leads to the same at first. */
+  /** Type and target. A longer segment of the same target begins with the same data. */
   readonly leadsTo: string;
 }
 
 /**
- * Two tables that lead to the same do not disturb each other: what is linear or striped has no state of its own, and
- * that of a thin volume is its pool's, which knows it by its number and opens it as often as it is asked to
+ * Two tables with the same targets do not disturb each other: linear and striped have no state of their own, and the
+ * state of a thin volume belongs to its pool, which knows the volume by its number and opens it any number of times
  * (drivers/md/dm-thin.c: thin_ctr).
  */
 export const MAPPED: ReadonlySet<string> = new Set(["linear", "striped", "thin"]);
 
-/** Undefined where it leads elsewhere, or to less. @param now, before: as dmsetup prints them */
+/** Undefined if it leads elsewhere, or to less. @param now, before: in dmsetup's format */
 export function growthOf(now: string, before: string): "same" | "grown" | undefined {
   if (before === "") return undefined;
   if (now === before) return "same";

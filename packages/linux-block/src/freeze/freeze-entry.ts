@@ -1,24 +1,24 @@
-/** A file system of a take: how it is reached, and what became of it. */
+/** A file system of a take: access to it, and its result. */
 import { closeSync, openSync } from "node:fs";
 import type { Reached } from "../helper-calls.js";
 import type { FileSystem, FileSystemStack } from "../stack/block-stack.js";
 import { nodeName } from "../sysfs-text.js";
 import type { FreezeSystem } from "./freeze-system.js";
 
-/** Opens a place without asking its file system for anything (fcntl.h; Node has no name for it). */
+/** Opens a place without querying its file system (fcntl.h; Node has no name for it). */
 const O_PATH = 0o10000000;
-/** Where mountinfo shows a character as its code. */
+/** Characters that mountinfo escapes. */
 const ESCAPE = /\\([0-7]{3})/g;
 
-/** What became of a file system. */
+/** The result for a file system. */
 export interface FreezeReport {
   readonly source: string;
   /** "major:minor" */
   readonly device: string;
-  /** Null where it is mounted nowhere. */
+  /** Null if it is not mounted. */
   readonly type: string | null;
   readonly mountPoint: string | null;
-  /** The process in whose namespace that is; null where it was not reached. */
+  /** The process in whose namespace that is; null if it was not reached. */
   readonly pid: number | null;
   readonly state: "frozen" | "synced" | "not";
   /** Why it is not frozen. */
@@ -29,23 +29,23 @@ export class FreezeEntry {
   readonly device: string;
   /** Larger than that of each file system beneath it. */
   readonly level: number;
-  /** Mount point, or what else it is known by. */
+  /** Mount point, or another name of it. */
   readonly name: string;
-  /** A directory or a file of it; undefined where there is none to be had. */
+  /** A directory or a file of it; undefined if none is accessible. */
   readonly fd: number | undefined;
-  /** What to sync: that, else its block device. */
+  /** Path to sync: that one, else its block device. */
   readonly syncPath: string | undefined;
   state: FreezeReport["state"] = "not";
   /** Why it is not frozen. */
   why: string | null = null;
-  /** Negative errno of the last sync that counts; 0 for one that succeeded, undefined for none. */
+  /** Negative errno of the last sync that counts; 0 for success, undefined for none. */
   syncStatus: number | undefined;
   readonly #mountPoint: string | null;
   readonly #pid: number | null;
   readonly type: string | null;
   readonly #source: string;
 
-  /** @param fileSystem with its mounts, where it has some */
+  /** @param fileSystem with its mounts, if it has some */
   constructor(
     fileSystem: Omit<FileSystem, "mounts"> & Partial<FileSystem>,
     reached: Reached,
@@ -84,7 +84,7 @@ export class FreezeEntry {
   }
 }
 
-/** The file systems of a stack, and the devices with none that is known. */
+/** The file systems of a stack, and the devices without a known one. */
 export async function openEntries(
   { fileSystems, others }: FileSystemStack,
   system: FreezeSystem,
@@ -123,7 +123,7 @@ function unescaped(field: string): string {
   return Buffer.from(bytes, "latin1").toString();
 }
 
-/** The node of a block device; undefined where there is none. */
+/** The node of a block device; undefined if there is none. */
 function nodeOf(device: string, sysfs: string): string | undefined {
   const name = nodeName(device, sysfs);
   return name === undefined ? undefined : `/dev/${name}`;

@@ -1,27 +1,27 @@
 /**
  * The process that freezes and thaws for a take: libexec/freeze-guard.sh.
  *
- * It is a process of its own because of two deaths. A daemon that is killed can thaw nothing. And a
- * thread of the daemon inside FIFREEZE cannot die before the freeze has written everything through
- * the front, which waits for the next daemon, which cannot recover the front before this one is gone.
+ * It is a separate process because of two deaths. A killed daemon can thaw nothing. And a thread of the daemon in
+ * FIFREEZE cannot die before the freeze has written everything through the front, which waits for the next daemon,
+ * which in turn cannot recover the front before this daemon is gone.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 
-/** Found by its name: in a bundle, modules lie elsewhere. */
+/** Found by its name: in a bundle, modules have other paths. */
 const MANIFEST_URL = import.meta.resolve("@blksnap/linux-block/package.json");
-/** Held in memory: when the guard starts, the file system with the script may be frozen. */
+/** Kept in memory: when the guard starts, the file system with the script may be frozen. */
 const SCRIPT = readFileSync(new URL("libexec/freeze-guard.sh", MANIFEST_URL), "utf8");
-/** Where fsfreeze lies; a daemon's PATH may lack them. */
+/** Folders of fsfreeze; a daemon's PATH may lack them. */
 const SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
-/** After the standard ones and the script's own. */
+/** First descriptor after the standard ones and the script's. */
 const FIRST_DESCRIPTOR = 4;
 
-/** What the guard's freeze of one file system came to: done, or what fsfreeze said. */
+/** The guard's freeze of one file system: done, or the message of fsfreeze. */
 export type FreezeAnswer = { readonly frozen: true } | { readonly frozen: false; message: string };
 
 export class FreezeGuard {
-  /** Ends with the guard: true when it ended by itself, with everything thawed. */
+  /** Resolves with the end of the guard: true if it ended by itself, with everything thawed. */
   readonly ended: Promise<boolean>;
   readonly #child: ChildProcess;
   readonly #asked = new Map<number, (answer: FreezeAnswer) => void>();
@@ -30,12 +30,12 @@ export class FreezeGuard {
   #partialLine = "";
 
   /**
-   * Starts the guard in a session of its own, where no signal to the daemon's group reaches it. It
-   * inherits the places and nothing else.
-   * @param program as HelperCalls has it
+   * Starts the guard in its own session, where signals to the daemon's group do not reach it. It inherits only the
+   * places.
+   * @param program as in HelperCalls
    * @param places descriptors of the file systems: directories or files
    * @param limitS after this many seconds it thaws, whatever the daemon does
-   * @param onStuck is told which file system could not be thawed
+   * @param onStuck called with the file system that could not be thawed
    * @throws as spawn does
    */
   constructor(
@@ -51,12 +51,12 @@ export class FreezeGuard {
       env: { ...process.env, PATH: `${process.env["PATH"] ?? ""}:${SYSTEM_PATH}`, LC_ALL: "C" },
       stdio: ["pipe", "pipe", "ignore", "ignore", ...places],
     });
-    // A guard that is gone is noticed by its end.
+    // Its "exit" reports a guard that is gone.
     this.#child.stdin?.on("error", () => {});
     this.#child.stdout?.setEncoding("utf8").on("data", (text: string) => this.#onText(text));
     this.ended = new Promise((resolve) => {
       this.#child.on("error", (error) => resolve(this.#end(false, error.message)));
-      // Not "exit": the last answers may still be on their way.
+      // Not "exit": the last lines may still be in flight.
       this.#child.on("close", (status) => resolve(this.#end(status === 0, "the guard has ended")));
     });
   }
@@ -69,7 +69,7 @@ export class FreezeGuard {
     return this.#child.pid;
   }
 
-  /** Freezes one file system; to be called for the next one only after the answer. */
+  /** Freezes one file system; call it for the next one only after this one has resolved. */
   freeze(index: number): Promise<FreezeAnswer> {
     if (!this.#alive) return Promise.resolve({ frozen: false, message: "the guard has ended" });
     return new Promise((resolve) => {
@@ -78,17 +78,17 @@ export class FreezeGuard {
     });
   }
 
-  /** Has a file system thawed that is frozen already. */
+  /** Thaws a file system that is already frozen. */
   adopt(index: number): void {
     this.#send("adopt", index);
   }
 
-  /** Has everything thawed. */
+  /** Thaws everything. */
   thaw(): void {
     this.#child.stdin?.end();
   }
 
-  /** Leaves the guard to itself: it keeps this process from nothing. */
+  /** Detaches from the guard: it does not keep this process alive. */
   abandon(): void {
     this.#child.unref();
     this.#child.stdout?.destroy();

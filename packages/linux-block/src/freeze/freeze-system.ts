@@ -1,4 +1,4 @@
-/** How the file systems of a machine are found, reached and synced, in all mount namespaces. */
+/** Finds, opens and syncs the file systems of a machine, in all mount namespaces. */
 import { deviceKey } from "../device-number.js";
 import type { HelperCalls } from "../helper-calls.js";
 import type { Elsewhere, LoopFile } from "../stack/block-stack.js";
@@ -8,15 +8,15 @@ import { parseMountinfo } from "../stack/mountinfo.js";
 import { type SystemView, USERS_VIEW } from "../stack/mounts.js";
 import type { LoopBacking } from "../stack/probe.js";
 
-/** Each call ends in about its time. */
+/** Each call ends within about its time limit. */
 export interface FreezeSystem
   extends SystemView,
     Pick<HelperCalls, "freezeProgram" | "reach" | "sync"> {
-  /** What the users' mount namespace does not show; `isComplete`: the time was enough for all of it. */
+  /** Mounts outside the users' mount namespace; `isComplete`: the time was enough for all of them. */
   readElsewhere(timeoutMs: number): Promise<Elsewhere & { readonly isComplete: boolean }>;
 }
 
-/** The file systems of this machine. @param loops what is known of its loop devices */
+/** The file systems of this machine. @param loops known facts about its loop devices */
 export function usersSystem(loops: LoopTable, calls: HelperCalls): FreezeSystem {
   return {
     ...USERS_VIEW,

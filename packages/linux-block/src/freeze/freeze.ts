@@ -10,17 +10,17 @@ import { type FreezeEntry, type FreezeReport, openEntries } from "./freeze-entry
 import { type FreezeAnswer, FreezeGuard } from "./freeze-guard.js";
 import type { FreezeSystem } from "./freeze-system.js";
 
-/** For each part of the search; nothing is frozen meanwhile. */
+/** Limit of each part of the search; nothing is frozen meanwhile. */
 const SEARCH_TIMEOUT_MS = 5_000;
-/** A sync while other file systems are frozen. */
+/** Limit of a sync while other file systems are frozen. */
 const SYNC_AGAIN_MAX_MS = 2_000;
 const THAW_TIMEOUT_MS = 10_000;
-/** When a freeze hangs: the others are thawed by then, and the guard stays for that one. */
+/** When a freeze hangs: the others are thawed by then, and the guard stays for the hanging one. */
 const HANGING_THAW_TIMEOUT_MS = 3_000;
 /** The guard's own limit comes after all limits of the take. */
 const SPARE_MS = 5_000;
 
-/** What fsfreeze says in the C locale, and musl's words where they differ. */
+/** Messages of fsfreeze in the C locale, and musl's if they differ. */
 const ERRNO_OF_MESSAGE: Readonly<Record<string, string>> = {
   "Device or resource busy": "EBUSY",
   "Resource busy": "EBUSY",
@@ -39,10 +39,10 @@ const ERRNO_OF_MESSAGE: Readonly<Record<string, string>> = {
   "Cannot allocate memory": "ENOMEM",
   "Out of memory": "ENOMEM",
 };
-/** With these a file system fails that was shut down by an error. That syncing it succeeds says nothing. */
+/** Errors of a file system that an error has shut down. A successful sync of it means nothing. */
 const BROKEN: readonly (string | null)[] = ["EIO", "EUCLEAN", "ESHUTDOWN", "EROFS"];
 
-/** The part of pino's logger that is used here. */
+/** The used part of pino's logger. */
 export interface FreezeLogger {
   warn(details: object, message: string): void;
   error(details: object, message: string): void;
@@ -50,14 +50,14 @@ export interface FreezeLogger {
 
 export interface FreezeOptions {
   readonly logger: FreezeLogger;
-  /** How long the file systems may have to stay frozen once they are. */
+  /** How long the file systems may have to stay frozen. */
   readonly holdMs: number;
-  /** Fails unless every file system with data on the devices is frozen. */
+  /** Fail unless every file system with data on the devices is frozen. */
   readonly isRequired?: boolean;
   readonly system: FreezeSystem;
 }
 
-/** Guards whose freeze or thaw hangs: they still thaw their file systems when it returns. */
+/** Guards with a hanging freeze or thaw: they still thaw their file systems when it returns. */
 const unfinished = new Set<FreezeGuard>();
 
 /**
@@ -67,11 +67,11 @@ const unfinished = new Set<FreezeGuard>();
  *   find ─▶ sync all ─▶ level by level, from the top:  freeze ─▶ sync again what cannot be frozen
  * ```
  *
- * What cannot be frozen continues writing, so the image has of it what was written before the last sync;
- * that comes as late as it can: after everything of its level is frozen, but before anything beneath it is,
- * and before writes to the originals are held. A sync waits for its own writes to reach the original:
- * later, it would wait until the thaw, which waits for it. Its limit keeps a writer that is faster than the
- * disk from keeping the others frozen: then the first sync is what counts.
+ * A file system that cannot be frozen keeps writing, so its image has what was written before the last sync. That
+ * sync comes as late as possible: after its level is frozen, but before any file system below it, and before writes
+ * to the originals are held. A sync waits for its own writes to reach the original: later, it would wait for the
+ * thaw, which waits for it. Its limit keeps a writer that is faster than the disk from keeping the others frozen:
+ * then the first sync counts.
  */
 export class FreezeGroup {
   readonly #logger: FreezeLogger;
@@ -80,12 +80,12 @@ export class FreezeGroup {
   readonly #system: FreezeSystem;
   /** From the top level down. */
   #entries: readonly FreezeEntry[] = [];
-  /** Those with a descriptor, by the guard's index. */
+  /** File systems with a descriptor, by the guard's index. */
   #guarded: readonly FreezeEntry[] = [];
-  /** Indices of those that are ours to thaw, or may be. */
+  /** Indices of file systems that we have to thaw, or may have to. */
   readonly #frozen = new Set<number>();
   #guard: FreezeGuard | undefined;
-  /** A freeze did not end in time and is still under way. */
+  /** A freeze exceeded its limit and is still running. */
   #hanging = false;
   #heldUntilMs = Number.POSITIVE_INFINITY;
 
@@ -96,14 +96,14 @@ export class FreezeGroup {
     this.#system = options.system;
   }
 
-  /** What became of each file system with data on the devices, the one frozen last first. */
+  /** The result of each file system with data on the devices, the one frozen last first. */
   get report(): readonly FreezeReport[] {
     return this.#entries.map(({ report }) => report).reverse();
   }
 
   /**
-   * Freezes the file systems with data on these devices. When it throws, thaw() must still be
-   * called: some of them may be frozen.
+   * Freezes the file systems with data on these devices. If it throws, call thaw() all the same, because some may be
+   * frozen.
    * @param devices "major:minor" of block devices
    * @param timeoutMs for all of them together
    * @throws LinuxBlockError FREEZE_TIMEOUT, FREEZE_FAILED
@@ -130,7 +130,7 @@ export class FreezeGroup {
 
   /**
    * Proves that everything was frozen up to now.
-   * @throws LinuxBlockError FREEZE_TIMEOUT when the guard has thawed, or may have
+   * @throws LinuxBlockError FREEZE_TIMEOUT if the guard has thawed, or may have
    */
   assertHeld(): void {
     if (this.#guard === undefined) return;
@@ -138,7 +138,7 @@ export class FreezeGroup {
     throw timeout("the file systems were thawed before the snapshot was taken");
   }
 
-  /** Thaws everything, also what becomes frozen only after its time limit. Never throws. */
+  /** Thaws everything, even what freezes only after its time limit. Never throws. */
   async thaw(): Promise<void> {
     const guard = this.#guard;
     this.#guard = undefined;
@@ -147,14 +147,14 @@ export class FreezeGroup {
     this.#guarded = [];
   }
 
-  /** A file system that an earlier take's guard is about to thaw would pass for a frozen one. */
+  /** Otherwise a file system that an earlier take's guard is about to thaw would count as frozen. */
   async #awaitEarlier(timeoutMs: number): Promise<void> {
     const earlier = Promise.all([...unfinished].map(({ ended }) => ended));
     if ((await within(earlier, timeoutMs)) !== undefined) return;
     throw timeout("a freeze or thaw of an earlier take still hangs");
   }
 
-  /** Answers the nodes of devices with no file system that is known. */
+  /** Returns the nodes of devices without a known file system. */
   async #find(devices: Iterable<string>): Promise<readonly string[]> {
     try {
       const elsewhere = await this.#system.readElsewhere(SEARCH_TIMEOUT_MS);
@@ -172,13 +172,13 @@ export class FreezeGroup {
     }
   }
 
-  /** Nothing is frozen yet: what is written now, a freeze need not write while it keeps users waiting. */
+  /** Nothing is frozen yet: data that are written now, a freeze need not write while it keeps users waiting. */
   async #syncBefore(bare: readonly string[], timeoutMs: number): Promise<void> {
     const entries = this.#entries.filter(({ syncPath }) => syncPath !== undefined);
     await this.#sync(entries, bare, timeoutMs);
   }
 
-  /** See the class: nothing beneath them is frozen yet. */
+  /** See the class comment: nothing below them is frozen yet. */
   async #syncAgain(level: readonly FreezeEntry[], timeoutMs: number): Promise<void> {
     const left = level.filter(({ state, syncPath }) => state === "not" && syncPath !== undefined);
     await this.#sync(left, [], Math.min(timeoutMs, SYNC_AGAIN_MAX_MS));
@@ -200,7 +200,7 @@ export class FreezeGroup {
     });
     for (const [index, entry] of entries.entries()) {
       const status = statuses[index];
-      // What one sync has written stays written.
+      // A successful sync has written its data for good.
       if (entry.syncStatus !== 0 || status === 0) entry.syncStatus = status;
     }
   }
@@ -234,13 +234,13 @@ export class FreezeGroup {
       entry.state = "frozen";
       return;
     }
-    // Unknown without its answer.
+    // Unknown without its result.
     if (this.#guard?.alive !== true) {
       throw new LinuxBlockError("FREEZE_FAILED", `cannot freeze ${entry.name}: ${answer.message}`);
     }
     this.#frozen.delete(index);
     const errno = ERRNO_OF_MESSAGE[answer.message] ?? answer.message;
-    // Frozen by another program, which will thaw it.
+    // Another program has frozen it, and will thaw it.
     if (errno === "EBUSY") entry.state = "frozen";
     entry.why = errno === "EBUSY" ? "frozen already, by another program" : errno;
   }

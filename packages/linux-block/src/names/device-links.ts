@@ -1,9 +1,9 @@
 /**
- * Links by which users find devices whose own names are numbers that come and go. Nothing depends on them.
+ * Links by which users find devices whose kernel names are changing numbers. Nothing depends on them.
  *
  * ```
- *   NAME            short, and with a number where another device has it already
- *   FOLDER/…/NAME   a place of the device's own, which leads to no other one, now or later
+ *   NAME            short, with a number if another device has it already FOLDER/…/NAME   unique to the device: leads
+ *   to no other one, now or later
  * ```
  */
 import { existsSync, mkdirSync, readlinkSync, rmdirSync, symlinkSync, unlinkSync } from "node:fs";
@@ -13,16 +13,16 @@ import { entriesOf } from "../sysfs-text.js";
 export class DeviceLinks {
   readonly #directory: string;
 
-  /** @param directory in /dev, made for the first link and removed with the last one */
+  /** @param directory in /dev, created for the first link and removed with the last one */
   constructor(directory: string) {
     this.#directory = directory;
   }
 
   /**
-   * Makes a device known by a name; one that is taken gets the device's number added.
-   * @param name or path, of which the last part is taken
-   * @param place below the directory, in a folder: another name, that no other device has
-   * @returns the short link's path; undefined where it cannot be made
+   * Links a device under a name; a name that is taken gets the device's number added.
+   * @param name or path, of which the last part is used
+   * @param place another, unique name in a folder below the directory
+   * @returns the short link's path; undefined if it cannot be created
    */
   add(name: string, devicePath: string, place?: string): string | undefined {
     if (place !== undefined) this.#addPlace(place, devicePath);
@@ -34,11 +34,11 @@ export class DeviceLinks {
     const target = targetOf(devicePath);
     for (const path of this.#candidates(name, devicePath)) {
       try {
-        // One that a killed program has left is ours if it leads here, and stale if it leads nowhere.
+        // A link that a killed program has left is ours if it leads here, and stale if it leads nowhere.
         if (readlinkSync(path) === target) return path;
         if (!existsSync(path)) unlinkSync(path);
       } catch {
-        // There is none.
+        // It does not exist.
       }
       try {
         symlinkSync(target, path);
@@ -55,7 +55,7 @@ export class DeviceLinks {
     return this.#candidates(name, devicePath).some((path) => leadsTo(path, devicePath));
   }
 
-  /** Removes a link, if it still leads to the device, and its link in a folder. */
+  /** Removes a link and its unique one, if they still lead to the device. */
   remove(path: string | undefined, devicePath: string): void {
     const its = [...(path === undefined ? [] : [path]), ...this.#inFolders()];
     for (const link of its) {
@@ -64,7 +64,7 @@ export class DeviceLinks {
     removeEmpty(this.#directory);
   }
 
-  /** Removes the links that lead nowhere: a killed program's. */
+  /** Removes dangling links of killed programs. */
   removeStale(): void {
     for (const link of linksBelow(this.#directory)) {
       if (!existsSync(link)) removeLink(link);
@@ -75,7 +75,7 @@ export class DeviceLinks {
   #addPlace(place: string, devicePath: string): void {
     const path = join(this.#directory, place);
     removeLink(path);
-    // Of another one that had this number, and whose daemon was killed.
+    // It belongs to another device that had this number, and whose daemon was killed.
     const others = this.#inFolders().filter((link) => leadsTo(link, devicePath));
     for (const link of others) removeLink(link);
     if (others.length > 0) removeEmpty(this.#directory);
@@ -83,7 +83,7 @@ export class DeviceLinks {
       mkdirSync(dirname(path), { recursive: true });
       symlinkSync(devicePath, path);
     } catch {
-      // As with the short one.
+      // Like the short one.
     }
   }
 
@@ -111,7 +111,7 @@ function leadsTo(path: string, devicePath: string): boolean {
   return target === targetOf(devicePath) || target === devicePath;
 }
 
-/** Undefined for what is not a link. */
+/** Undefined if it is no link. */
 function targetIn(path: string): string | undefined {
   try {
     return readlinkSync(path);
@@ -131,11 +131,11 @@ function removeLink(path: string): void {
   try {
     unlinkSync(path);
   } catch {
-    // Another program has removed it, or it is none.
+    // Another program has removed it, or it is no link.
   }
 }
 
-/** Folders with nothing in them, and the one that they are in, if nothing else is there. */
+/** Removes empty folders, and their parent if it is empty then. */
 function removeEmpty(folder: string): void {
   for (const name of entriesOf(folder)) {
     const path = join(folder, name);
@@ -144,6 +144,6 @@ function removeEmpty(folder: string): void {
   try {
     rmdirSync(folder);
   } catch {
-    // It has links, or was never made.
+    // It contains links, or was never created.
   }
 }

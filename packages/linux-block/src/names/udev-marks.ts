@@ -1,12 +1,12 @@
 /**
- * Files that tell udev rules the kind of a device: the kernel does not know it, and the first event arrives before
+ * Files that tell udev rules the kind of a device: the kernel does not know it, and the first event comes before
  * rules could ask a daemon.
  */
 import { existsSync, mkdirSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { entriesOf } from "../sysfs-text.js";
 
-/** Nothing depends on marks: where they cannot be made there are none. */
+/** Nothing depends on marks: if they cannot be created there are none. */
 export class UdevMarks<Kind extends string> {
   readonly #directory: string;
   readonly #kinds: readonly Kind[];
@@ -19,12 +19,12 @@ export class UdevMarks<Kind extends string> {
   }
 
   /**
-   * Before the kernel tells of the device.
+   * Call it before the kernel announces the device.
    * @param name as in /sys/block
-   * @param text the file's content, a line for who reads it
+   * @param text the file's content, one line
    */
   add(kind: Kind, name: string, text = ""): void {
-    // A name that was another's.
+    // The mark of an earlier device with this name.
     this.remove(name);
     try {
       mkdirSync(join(this.#directory, kind), { recursive: true, mode: 0o755 });
@@ -39,7 +39,7 @@ export class UdevMarks<Kind extends string> {
     this.#removeEmpty();
   }
 
-  /** Those of devices that are gone: a killed daemon's. */
+  /** Removes marks of devices that are gone, left by a killed daemon. */
   removeStale(): void {
     for (const kind of this.#kinds) {
       for (const name of entriesOf(join(this.#directory, kind))) {
@@ -55,7 +55,7 @@ export class UdevMarks<Kind extends string> {
       try {
         rmSync(join(this.#directory, kind, name), { force: true });
       } catch {
-        // Nor could it be made.
+        // It could not be created either.
       }
     }
   }
@@ -68,7 +68,7 @@ export class UdevMarks<Kind extends string> {
       try {
         rmdirSync(folder);
       } catch {
-        // It is in use, or was never made.
+        // It is not empty, or was never created.
       }
     }
   }

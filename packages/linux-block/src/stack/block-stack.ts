@@ -1,5 +1,5 @@
 /**
- * Which file systems have data on a device, through everything that the kernel can put between:
+ * Which file systems have data on a device, through all layers of the kernel:
  *
  * ```
  *   level 1   file system ── loop device ◀─ file on the file system of level 0
@@ -15,47 +15,47 @@ import type { SystemView } from "./mounts.js";
 export interface FileSystem {
   /** "major:minor" of the superblock. */
   readonly device: string;
-  /** In the order of mountinfo; at least one. */
+  /** In mountinfo's order; at least one. */
   readonly mounts: readonly Mount[];
   /** Larger than that of each file system beneath it. */
   readonly level: number;
 }
 
-/** What the file behind a loop device is, as the kernel says it; "major:minor". */
+/** The kernel's report on the file behind a loop device; "major:minor". */
 export interface LoopFile {
-  /** Of the file system that it lies on. */
+  /** Of its file system. */
   readonly fileSystem: string;
-  /** The device that it is; undefined for a regular file. */
+  /** The device, if it is one; undefined for a regular file. */
   readonly device: string | undefined;
 }
 
-/** What only shows outside of the users' mount namespace. */
+/** Facts that are visible only outside the users' mount namespace. */
 export interface Elsewhere {
   readonly mounts: readonly Mount[];
   /** By the name of the loop device. */
   readonly loopFiles: ReadonlyMap<string, LoopFile>;
 }
 
-/** What lies on some devices. */
+/** Everything above some devices. */
 export interface FileSystemStack {
   /** In the order in which to freeze them. */
   readonly fileSystems: readonly FileSystem[];
-  /** Devices, and those above them, on which no mounted file system is known. */
+  /** Devices, and those above them, without a known mounted file system. */
   readonly others: readonly { readonly device: string; readonly level: number }[];
 }
 
-/** These have data on several devices, and a number that is none of theirs. */
+/** These have data on several devices, and a device number of their own. */
 export const MULTI_DEVICE_TYPES: readonly string[] = ["btrfs", "bcachefs"];
 /** Mount options that name one more device of the file system: xfs's log and realtime device. */
 const DEVICE_OPTIONS = ["logdev=", "rtdev="];
 const DELETED = " (deleted)";
 
 /**
- * The file systems with data on any of the devices, in the order in which to freeze them: one that
- * lies on a file of another comes before that other, whose freeze would hold its writes back. Read-only
- * ones are left out: nothing on them changes.
+ * The file systems with data on any of the devices, in the order in which to freeze them: one that lies on a file of
+ * another comes before that other, whose freeze would block its writes. Read-only ones are omitted, because nothing
+ * on them changes.
  * @param members "major:minor" of block devices
- * @param elsewhere what the users' namespace does not show
+ * @param elsewhere facts outside the users' namespace
  */
 export function stackAbove(
   members: Iterable<string>,
@@ -68,14 +68,14 @@ export function stackAbove(
   const stack = new BlockStack(view.sysfs);
   for (const member of members) stack.raise(member, 0);
   const levels = new Map<string, number>();
-  // Each round settles one more level; there are no more of them than loop devices.
+  // Each round settles one more level; there are at most as many as loop devices.
   for (let round = 0; round <= loops.length; round++) {
     for (const { device, devices } of all) {
       const level = Math.max(...devices.map((one) => stack.level(one)));
       if (level >= 0) levels.set(device, level);
     }
     for (const { device, backingDevice, backingFileSystem, superblock } of loops) {
-      // The file system itself need not be among those that are known.
+      // The file system itself may be unknown.
       const said = superblock ?? "";
       const hidden = stack.level(said) < 0 ? undefined : stack.level(said);
       const below = levels.get(said) ?? hidden ?? levels.get(backingFileSystem ?? "");
@@ -123,7 +123,7 @@ class BlockStack {
       .map(([device, level]) => ({ device, level }));
   }
 
-  /** Puts the device, and all above it, at this level at least. */
+  /** Raises the device, and all above it, at least to this level. */
   raise(device: string, level: number): void {
     if (this.level(device) >= level) return;
     this.#levels.set(device, level);
@@ -137,7 +137,7 @@ class BlockStack {
   }
 }
 
-/** A file system and all devices that its data is known to lie on. */
+/** A file system and all known devices of its data. */
 interface PlacedFileSystem extends Omit<FileSystem, "level"> {
   readonly devices: readonly string[];
 }
@@ -157,7 +157,7 @@ function fileSystems(mounts: readonly Mount[], view: SystemView): PlacedFileSyst
   }));
 }
 
-/** Devices of a file system besides the one that its number tells. */
+/** Devices of a file system besides that of its number. */
 function furtherDevices(
   { fsType, source, superOptions }: Mount,
   btrfs: readonly BtrfsDevices[],
@@ -196,12 +196,12 @@ function btrfsDevices(sysfs: string): BtrfsDevices[] {
   });
 }
 
-/** A loop device, and what its data lies on: a device, or the superblock with its backing file. */
+/** A loop device, and what holds its data: a device, or the superblock with its backing file. */
 interface LoopDevice {
   readonly device: string;
   readonly backingDevice: string | undefined;
   readonly backingFileSystem: string | undefined;
-  /** That superblock as the kernel says it, where it is known. */
+  /** That superblock by the kernel's report, if known. */
   readonly superblock: string | undefined;
 }
 
@@ -224,7 +224,7 @@ function loopDevices(
   });
 }
 
-/** Only below /dev: looking at a path elsewhere could wait for a server that does not answer. */
+/** Only below /dev: a stat elsewhere could hang for a dead server. */
 function nodeNumber(path: string, view: SystemView): string | undefined {
   return path.startsWith("/dev/") ? view.deviceNumber(path) : undefined;
 }

@@ -1,15 +1,14 @@
 /**
  * Who uses a block device: what is mounted from it, holds it, swaps to it, or has it open.
  *
- * Nothing here opens a device or asks a file system for anything: it works, and cannot hang, when
- * nothing serves the device.
+ * Nothing here opens a device or queries a file system: it works, and cannot hang, while nothing serves the device.
  */
 import { readFileSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { entriesOf } from "../sysfs-text.js";
 import { parseMountinfo } from "./mountinfo.js";
 
-/** Looks at a disk again when a writer has closed it; never for long, and fails without harm. */
+/** Rescans a disk after a writer has closed it; never for long, and fails harmlessly. */
 const PASSING_USERS = ["systemd-udevd", "(udev-worker)", "udevd"];
 
 export interface ProbeOptions {
@@ -50,7 +49,7 @@ export function usersOf(
   return new Map([...found].map(([path, users]) => [path, [...new Set(users)]]));
 }
 
-/** A disk and its partitions, as sysfs knows them. */
+/** A disk and its partitions in sysfs. */
 class Disk {
   readonly path: string;
   readonly nodes: readonly string[];
@@ -108,7 +107,7 @@ function openFiles(folder: string): string[] {
   });
 }
 
-/** Empty where there is no such file. */
+/** Empty if there is no such file. */
 function text(path: string, encoding: BufferEncoding = "utf8"): string {
   try {
     return readFileSync(path, encoding);

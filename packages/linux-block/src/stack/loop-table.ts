@@ -8,7 +8,7 @@
  * ```
  *
  * The disk sequence number is another one whenever a loop device gets another file (drivers/block/loop.c,
- * disk_force_media_change()), so what was said once stays true as long as it is the same.
+ * disk_force_media_change()), so a result stays valid as long as the number is the same.
  */
 
 import { readdirSync } from "node:fs";
@@ -39,11 +39,11 @@ export class LoopTable {
   }
 
   /**
-   * What each loop device shows, by its name as "loop0". One that is not among them shows nothing, or the
-   * kernel did not say in time what.
+   * The file behind each loop device, by its name such as "loop0". A missing one has none, or the kernel did not
+   * answer in time.
    */
   async read(timeoutMs: number): Promise<ReadonlyMap<string, Known>> {
-    // One that began before may not have seen what is there now.
+    // An earlier query may not have seen the current state.
     await this.#asking?.catch(() => undefined);
     const present = this.#present();
     for (const [name, { sequence }] of this.#known) {
@@ -60,10 +60,10 @@ export class LoopTable {
     return this.#known;
   }
 
-  /** As TopologyProbe has it. @param node as "/dev/loop0" */
+  /** For TopologyProbe. @param node as "/dev/loop0" */
   async backingOf(node: string, device: DeviceNumber): Promise<LoopBacking | undefined> {
     const known = (await this.read(ANSWER_LIMIT_MS)).get(node.replace("/dev/", ""));
-    // Without the node, or with another device's: what sysfs says has to do.
+    // Without the node, or if it is another device's, sysfs has to do.
     if (known === undefined || deviceKey(known.loop) !== deviceKey(device)) return undefined;
     return known.backing;
   }
@@ -76,7 +76,7 @@ export class LoopTable {
     const nodes = names.map((name) => `/dev/${name}`);
     let answers = await this.#askAll(nodes, timeoutMs);
     if (answers.every((answer) => answer === -ETIMEDOUT) && nodes.length > 1) {
-      // One that does not answer stands before the others.
+      // One that does not answer blocks the others.
       const alone = nodes.map((node) => this.#askAll([node], timeoutMs));
       answers = (await Promise.all(alone)).flat();
     }
@@ -89,7 +89,7 @@ export class LoopTable {
     }
   }
 
-  /** The disk sequence number of each loop device that shows something. */
+  /** The disk sequence number of each loop device with a file. */
   #present(): Map<string, string> {
     const present = new Map<string, string>();
     for (const name of readdirSync(this.#block)) {

@@ -6,14 +6,14 @@ export interface Mount {
   readonly parent: number;
   /** "major:minor" of the file system; of no device where it has several or none. */
   readonly device: string;
-  /** What of the file system is mounted: a path in it. */
+  /** The mounted part of the file system: a path in it. */
   readonly root: string;
-  /** For comparing and for messages; a name that is not UTF-8 is told only roughly. */
+  /** For comparisons and messages; a name that is not UTF-8 is approximate. */
   readonly mountPoint: string;
-  /** The name as it is. */
+  /** The exact name. */
   readonly mountPointBytes: Buffer;
   readonly fsType: string;
-  /** The device as mount was given it. */
+  /** The device argument of mount. */
   readonly source: string;
   /** Options of the file system itself, not of this mount of it. */
   readonly superOptions: readonly string[];
@@ -48,7 +48,7 @@ function parseLine(line: string): Mount | undefined {
 }
 
 /**
- * Reads mountinfo text; lines that are not understood are left out.
+ * Parses mountinfo text; skips lines that it does not understand.
  * @param text one character per byte (latin1): names need not be UTF-8
  */
 export function parseMountinfo(text: string): Mount[] {
@@ -63,11 +63,11 @@ function lies(path: string, mountPoint: string): boolean {
   return path === mountPoint || path.startsWith(`${mountPoint}/`);
 }
 
-/** The mount on which an absolute path lies, found as the kernel walks: mount by mount. */
+/** The mount of an absolute path, found by walking mount by mount, as the kernel does. */
 export function mountAt(path: string, mounts: readonly Mount[]): Mount | undefined {
   const ids = new Set(mounts.map(({ id }) => id));
   let here = mounts.find(({ id, parent }) => parent === id || !ids.has(parent));
-  // A mount is left for another at most once.
+  // Each mount is left for another at most once.
   for (let steps = 0; here !== undefined && steps < mounts.length; steps++) {
     let next: Mount | undefined;
     for (const mount of mounts) {
@@ -80,7 +80,7 @@ export function mountAt(path: string, mounts: readonly Mount[]): Mount | undefin
   return here;
 }
 
-/** Value of an option "name=value"; undefined when it is not there. */
+/** Value of an option "name=value"; undefined if it is absent. */
 export function superOption(mount: Mount, name: string): string | undefined {
   const option = mount.superOptions.find((text) => text.startsWith(`${name}=`));
   return option?.slice(name.length + 1);

@@ -3,7 +3,7 @@ import { readFileSync, statSync } from "node:fs";
 import { keyOfNumber } from "../device-number.js";
 import { type Mount, parseMountinfo } from "./mountinfo.js";
 
-/** The system as its users see it, wherever the daemon lives. */
+/** The system from its users' view, whatever namespace the daemon has. */
 export interface SystemView {
   /** Where sysfs is mounted. */
   readonly sysfs: string;

@@ -1,6 +1,6 @@
 /**
- * Where the files of a mount are that lies on no device of its own: in memory, on another host, or in a
- * directory of this one, which a server or another file system shows.
+ * Where the files of a mount without a device of its own are: in memory, on another host, or in a directory of this
+ * host that a server or another file system shows.
  */
 import { readlink } from "node:fs/promises";
 import { isIPv6 } from "node:net";
@@ -12,7 +12,7 @@ import { namesIn, readText } from "./probe.js";
 export type FilesLocation =
   /** On no device of this host. */
   | { readonly kind: "elsewhere" }
-  /** In a directory of this host; `below` is where in it, if names there are the same. */
+  /** In a directory of this host; `below` is the path in it, if names are the same there. */
   | { readonly kind: "directory"; readonly path: string; readonly below: string }
   | { readonly kind: "unknown"; readonly why: string };
 
@@ -22,7 +22,7 @@ export interface FilesView {
   readonly exportTables: readonly string[];
 }
 
-/** What the kernel exports at present, what exportfs(8) has told it, and what it will be told. */
+/** The kernel's current exports, those that exportfs(8) has set, and those that it will set. */
 export const EXPORT_TABLES: readonly string[] = [
   "/proc/fs/nfsd/exports",
   "/var/lib/nfs/etab",
@@ -30,7 +30,7 @@ export const EXPORT_TABLES: readonly string[] = [
 ];
 
 const ELSEWHERE: FilesLocation = { kind: "elsewhere" };
-/** In memory, or of the machine that this one is a guest of. */
+/** In memory, or on the host of this virtual machine. */
 const NO_DISK = /^(tmpfs|ramfs|devtmpfs|hugetlbfs|proc|sysfs|virtiofs|ceph|afs)$/;
 const SMB = /^(cifs|smb3)$/;
 const NFS = /^nfs4?$/;
@@ -45,7 +45,7 @@ const LOCAL_LEAF = /\|-- ([\d.]+)\n(?:\s+\/\d+ .*\n)*?\s+\/32 host LOCAL/g;
 /** Network namespaces that are looked into for addresses. */
 const NAMESPACES_MAX = 1024;
 
-/** @param path that lies on the mount @returns undefined for a file system on devices */
+/** @param path on the mount @returns undefined for a file system on devices */
 export async function locateFiles(
   mount: Mount,
   path: string,
@@ -96,7 +96,7 @@ async function nfsLocation(mount: Mount, path: string, view: FilesView): Promise
   if (kind === "container") return { kind: "unknown", why: `${server}, in another namespace` };
   const exported = await readExports(view.exportTables);
   const remote = source.slice(source.indexOf(":/") + 1);
-  // With NFS 4, all paths begin at the export that is called the root.
+  // With NFS 4, all paths begin at the root export.
   const root = isVersion4(mount) ? exported.find(({ isRoot }) => isRoot)?.path : undefined;
   const base = posix.join(root ?? "/", remote);
   if (!exported.some((one) => lies(base, one.path))) {
@@ -143,7 +143,7 @@ async function hostKind(
   host: string,
   { procRoot }: FilesView,
 ): Promise<"own" | "container" | "other"> {
-  // The kernel tells the address that it talks to, whatever name it was given.
+  // The kernel reports the address that it talks to, whatever name was used.
   const address = plainAddress(superOption(mount, "addr") ?? host);
   if (/^127\.|^::1$/.test(address)) return "own";
   if (!/^[\d.]+$/.test(address) && !isIPv6(address)) return isOwnName(address, procRoot);
@@ -164,7 +164,7 @@ async function isOwnName(name: string, procRoot: string): Promise<"own" | "other
   return wanted === "localhost" || (wanted === host && isSame) ? "own" : "other";
 }
 
-/** One form for each address, without a zone. */
+/** One form per address, without a zone. */
 function plainAddress(text: string): string {
   const address = text
     .replace(/^\[|\]$/g, "")

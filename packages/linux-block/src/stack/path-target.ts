@@ -1,9 +1,9 @@
 /**
  * Resolves users' paths without this process waiting for them.
  *
- * A path can lie on a file system that does not answer: of a server that is away, or above a device that this
- * process serves. Its main thread must not wait there, because its devices wait for it, nor any other thread,
- * because a server that is killed in such a wait never ends (apart.ts of @blksnap/uring).
+ * A path can lie on a file system that does not answer: of a dead server, or on a device that this process serves.
+ * Neither its main thread may wait there, because its devices wait for that thread, nor any other one, because a
+ * server that is killed in such a wait never ends (apart.ts of @blksnap/uring).
  */
 import { fstatSync, lstatSync } from "node:fs";
 import { errnoName, errnoNumber } from "@blksnap/errors";
@@ -14,24 +14,24 @@ import { blockIdentity, type DeviceOrFile, fileIdentity, type PathTarget } from 
 import { readSysfsDevice } from "./sysfs-device.js";
 
 const ANSWER_LIMIT_MS = 5_000;
-/** Nodes of devices are in memory: a look at one never waits. */
+/** Nodes of devices are in memory: a stat of one never hangs. */
 const NODE = /^\/dev\/[^/]+$/;
 const S_IFMT = 0o170000;
 const S_IFBLK = 0o060000;
 const BLOCK = "block:";
 
-/** @throws an error as node:fs has them, with `code` and `errno` */
+/** @throws an error of node:fs, with `code` and `errno` */
 export type LookAt = (path: string) => Promise<PathTarget>;
 
 /**
- * Looks at paths, but for a device's node in another process and for at most five seconds: it fails with
- * ETIMEDOUT when what the path lies on does not answer.
+ * Stats paths, except nodes of devices, in another process and for at most five seconds: it fails with ETIMEDOUT if
+ * the file system of a path does not answer.
  */
 export function pathLooker(stat: HelperCalls["stat"]): LookAt {
   return async (path) => nodeAt(path) ?? targetOfStatus(await answered(stat, path));
 }
 
-/** What a path leads to, whatever its name. @throws LinuxBlockError DEVICE_NOT_FOUND, DEVICE_FAILED (ETIMEDOUT) */
+/** The target of a path, whatever its name. @throws LinuxBlockError DEVICE_NOT_FOUND, DEVICE_FAILED (ETIMEDOUT) */
 export async function identityAt(path: string, lookAt: LookAt): Promise<string> {
   try {
     return (await lookAt(path)).identity;
@@ -45,7 +45,7 @@ export async function identityAt(path: string, lookAt: LookAt): Promise<string> 
   }
 }
 
-/** What is open, as identityAt() tells it of a path. */
+/** Like identityAt(), for an open file. */
 export function identityOfOpen(fd: number): string {
   const stats = fstatSync(fd);
   return identityOfStats(stats.isBlockDevice(), stats.dev, stats.ino, stats.rdev);
@@ -60,13 +60,13 @@ function identityOfStats(
   return isBlockDevice ? blockIdentity(keyOfNumber(special)) : fileIdentity(device, inode);
 }
 
-/** Where a search for devices begins for what an identity tells. @param path of a file, its name */
+/** The start of a search for devices below an identity. @param path of a file, its name */
 export function deviceOrFile(identity: string, path: string): DeviceOrFile {
   const block = identity.startsWith(BLOCK) ? parseDevice(identity.slice(BLOCK.length)) : undefined;
   return block ?? { identity, device: deviceNumber(Number(identity.split(":")[1])), path };
 }
 
-/** What a block device is called now; undefined for a file, and for a device that is gone. */
+/** The current name of a block device; undefined for a file, and for a device that is gone. */
 export function presentName(identity: string, sysfs = "/sys"): string | undefined {
   const place = deviceOrFile(identity, "");
   return "path" in place ? undefined : readSysfsDevice(sysfs, place)?.name;

@@ -2,31 +2,31 @@ import { constants } from "node:fs";
 import { open, readdir, readFile, realpath, stat } from "node:fs/promises";
 import { type DeviceNumber, deviceKey, deviceNumber, keyOfNumber } from "../device-number.js";
 
-/** What is at a path, as far as the search for devices needs it. */
+/** Facts about a path for the search for devices. */
 export interface PathTarget {
   /** The path without symbolic links. */
   readonly realPath: string;
-  /** Device number of the file system the path lies on; major 0 when it is not a device's. */
+  /** Device number of the path's file system; major 0 if it has no device. */
   readonly device: DeviceNumber;
-  /** Set when the path is a block device: its own number. */
+  /** Set if the path is a block device: its own number. */
   readonly blockDevice: DeviceNumber | undefined;
   /** The same for all names, hard links included: see fileIdentity(), blockIdentity(). */
   readonly identity: string;
 }
 
-/** A file, by what it is and not by what it is called. */
+/** A file by its identity, not its name. */
 export interface KnownFile {
   readonly identity: string;
-  /** Device number of its file system; major 0 when it is not a device's. */
+  /** Device number of its file system; major 0 if it has no device. */
   readonly device: DeviceNumber;
-  /** A name that it has, or had. */
+  /** A current or former name. */
   readonly path: string;
 }
 
-/** Where a search for devices begins, or continues. */
+/** Where a search for devices begins or continues. */
 export type DeviceOrFile = DeviceNumber | KnownFile;
 
-/** What the kernel says of the file or device behind a loop device. */
+/** The kernel's report on the file or device behind a loop device. */
 export interface LoopBacking {
   readonly device: DeviceNumber;
   /** Of a block device behind it. */
@@ -34,15 +34,15 @@ export interface LoopBacking {
   readonly identity: string;
 }
 
-/** Where the search for devices looks; each part may be replaced in tests. */
+/** Sources of the search for devices; each part may be replaced in tests. */
 export interface TopologyProbe {
   /** Root of sysfs. Default "/sys". */
   readonly sysfsRoot?: string;
   /** Root of procfs. Default "/proc". */
   readonly procRoot?: string;
-  /** Mounts as this process sees them. Default "/proc/self/mountinfo". */
+  /** Mounts from this process's view. Default "/proc/self/mountinfo". */
   readonly mountinfoPath?: string;
-  /** Looks at a path. Default: stat(2). */
+  /** Stats a path. Default: stat(2). */
   readonly lookAt?: (path: string) => Promise<PathTarget>;
   /**
    * Devices and files that a device of this process lies on, which sysfs cannot know: a front and the
@@ -50,19 +50,19 @@ export interface TopologyProbe {
    */
   readonly layers?: (device: DeviceNumber) => readonly DeviceOrFile[] | undefined;
   /**
-   * Asks the kernel what is behind a loop device, whatever became of its name; undefined where it does
-   * not say. Default: the name in sysfs decides.
+   * Asks the kernel for the file behind a loop device, whatever became of its name; undefined if it does not answer.
+   * Default: the name in sysfs decides.
    */
   readonly loopBacking?: (node: string, device: DeviceNumber) => Promise<LoopBacking | undefined>;
   /** Reads a part of a device. Default: read(2), which waits as long as the device takes. */
   readonly readDevice?: ReadDevice;
-  /** Tables of what this host exports by NFS. Default: those of the kernel and of exportfs(8). */
+  /** Tables of this host's NFS exports. Default: those of the kernel and of exportfs(8). */
   readonly exportTables?: readonly string[];
 }
 
 /**
- * Reads a part of the device that has this number; `node` is its name. Rejects with the error of node:fs,
- * ENODEV where the name is another device's.
+ * Reads a part of the device with this number; `node` is its name. Rejects with the error of node:fs, ENODEV if the
+ * name is another device's.
  */
 export type ReadDevice = (
   node: string,
@@ -77,7 +77,7 @@ export interface ByteRange {
   readonly endBytes: number;
 }
 
-/** @param device as stat(2) tells it */
+/** @param device in stat(2)'s notation */
 export function fileIdentity(device: number, inode: number): string {
   return `file:${device}:${inode}`;
 }
@@ -87,7 +87,7 @@ export function blockIdentity(key: string): string {
   return `block:${key}`;
 }
 
-/** The text of a file without its last newline; undefined where there is none. */
+/** The text of a file without its last newline; undefined if it does not exist. */
 export async function readText(path: string): Promise<string | undefined> {
   return readFile(path, "utf8").then(
     (text) => text.replace(/\n$/, ""),
@@ -99,7 +99,7 @@ export async function namesIn(folder: string): Promise<string[]> {
   return readdir(folder).catch((): string[] => []);
 }
 
-/** Looks at a path with stat(2). Rejects with the error of node:fs. */
+/** Stats a path with stat(2). Rejects with the error of node:fs. */
 export async function lookAtPath(path: string): Promise<PathTarget> {
   const realPath = await realpath(path);
   const stats = await stat(realPath);

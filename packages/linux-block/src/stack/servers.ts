@@ -4,10 +4,10 @@ import type { SysfsDevice } from "./sysfs-device.js";
 
 const UBLK_NAME = /^ublkb(\d+)(p\d+)?$/;
 const ACCESS_MODE = 0o3;
-/** Of one server that are looked at. */
+/** Most examined processes of one server. */
 const FILES_MAX = 1024;
 
-/** Processes on this host that serve a device: of nbd as sysfs tells, of ublk by what they have open. */
+/** Processes on this host that serve a device: nbd's from sysfs, ublk's by their open files. */
 export async function serversOf(procRoot: string, device: SysfsDevice): Promise<number[]> {
   if (device.serverPid !== undefined) return [device.serverPid];
   const ublk = UBLK_NAME.exec(device.kernelName);
@@ -22,7 +22,7 @@ export async function serversOf(procRoot: string, device: SysfsDevice): Promise<
   return pids;
 }
 
-/** The files and block devices that a process may write to. What cannot be looked at is left out. */
+/** The files and block devices that a process may write to. Skips inaccessible ones. */
 export async function writtenBy(
   procRoot: string,
   pid: number,

@@ -2,18 +2,18 @@ import type { DeviceNumber } from "../device-number.js";
 import type { ByteRange } from "./probe.js";
 
 /**
- * Which bytes of a device or file belong to what a search began with.
+ * Which bytes of a device or file belong to the start of a search.
  *
- * - `all`: every one, or it is what the search began with
- * - `part`: a piece of its own, such as a partition; where is said if it is known
- * - `slave`: extents of a device that is put together, by device-mapper, md, bcache
+ * - `all`: every one, or it is the start itself
+ * - `part`: a contiguous piece, such as a partition; its place is included if known
+ * - `slave`: extents of an assembled device, by device-mapper, md, bcache
  * - `file`: what a file system has allocated
- * - `served`: what a process on this host makes of a file or device that it has open
+ * - `served`: what a process on this host serves from its open file or device
  */
 export interface Share {
   readonly kind: "all" | "part" | "slave" | "file" | "served";
   readonly range?: ByteRange | undefined;
-  /** Of a `part` of which only some bytes belong: what has that part, by identity. */
+  /** The owner of the `part` of which only some bytes belong, by identity. */
   readonly within?: string | undefined;
 }
 
@@ -26,14 +26,14 @@ export interface StackNode {
   readonly name: string;
   /** The layers from the start to this one, in words. */
   readonly chain: readonly string[];
-  /** One for each way that leads to it. */
+  /** One entry for each path that leads to it. */
   readonly shares: readonly Share[];
 }
 
-/** All that something lies on, by identity; what the search began with is the first. */
+/** All that something lies on, by identity; the start of the search is the first. */
 export type Stack = ReadonlyMap<string, StackNode>;
 
-/** Where two stacks have bytes in common. */
+/** The place where two stacks share bytes. */
 export interface Meeting {
   /** The node as each of them knows it. */
   readonly one: StackNode;
@@ -41,8 +41,8 @@ export interface Meeting {
 }
 
 /**
- * The first node, from the top of `one`, whose bytes both stacks have. Two partitions of one disk, two
- * volumes of one group, two files of one file system do not count as a meeting.
+ * The first node, from the top of `one`, whose bytes both stacks have. Two partitions of one disk, two volumes of one
+ * group, two files of one file system do not count as shared.
  */
 export function meetingOf(one: Stack, other: Stack): Meeting | undefined {
   for (const node of one.values()) {
@@ -59,12 +59,12 @@ function haveCommon(one: Share, other: Share): boolean {
   // A file system or a volume that fills a disk lies on its partitions, too.
   if (one.kind !== other.kind) return true;
   if (one.kind !== "part" || one.range === undefined || other.range === undefined) return false;
-  // Two volumes of one partition: whether they have bytes in common is seen there.
+  // Two volumes of one partition: that level shows whether they share bytes.
   if (one.within !== undefined && one.within === other.within) return false;
   return one.range.startBytes < other.range.endBytes && other.range.startBytes < one.range.endBytes;
 }
 
-/** The share of a lower node, by that of the upper one, its identity, and how it lies on the lower one. */
+/** The share of a lower node, from that of the upper one, its identity, and its place on the lower one. */
 export function shareBelow(upper: Share, identity: string, edge: Share): Share {
   if (upper.kind === "all") return edge;
   if (edge.kind === "all") return upper;

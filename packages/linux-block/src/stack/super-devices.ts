@@ -1,8 +1,8 @@
 /**
  * Devices of a file system that only its superblock names.
  *
- * - f2fs: all that it was made on, by their paths of then, which the kernel opens at each mount.
- * - jfs, reiserfs: the device of the journal, by its number; jfs writes the present one at each mount.
+ * - f2fs: all devices of mkfs, by their paths at that time, which the kernel opens at each mount.
+ * - jfs, reiserfs: the device of the journal, by its number; jfs writes the current one at each mount.
  *
  * Facts: include/linux/f2fs_fs.h (struct f2fs_super_block, struct f2fs_device), fs/f2fs/super.c
  * (f2fs_scan_devices), fs/jfs/jfs_superblock.h, fs/jfs/jfs_mount.c (updateSuper),
@@ -15,7 +15,7 @@ import type { DeviceNumber } from "../device-number.js";
 export interface SuperDevices {
   readonly startBytes: number;
   readonly lengthBytes: number;
-  /** Undefined where this is no such superblock. */
+  /** Undefined if it is no such superblock. */
   devicesIn(superblock: Buffer): NamedDevices | undefined;
 }
 
@@ -47,12 +47,12 @@ const SUPER_DEVICES: Readonly<Record<string, SuperDevices>> = {
   reiserfs: { startBytes: 0x10000, lengthBytes: 512, devicesIn: reiserfsDevices },
 };
 
-/** Where a mounted file system of this type names its devices; undefined where in no superblock. */
+/** Where the superblock of a mounted file system of this type is; undefined if none names devices. */
 export function superDevicesOf(
   fsType: string,
   options: readonly string[],
 ): SuperDevices | undefined {
-  // Without a journal, what the superblock names is what was used once.
+  // Without an external journal, the superblock names a former one.
   if (fsType === "jfs" && options.includes("nointegrity")) return undefined;
   return SUPER_DEVICES[fsType];
 }
@@ -68,7 +68,7 @@ function f2fsDevices(superblock: Buffer): NamedDevices | undefined {
     if (path === "") break;
     paths.push(path);
   }
-  // The first is the one that is mounted, by whatever name.
+  // The first is the mounted one, under any name.
   return { ...NONE, paths: paths.slice(1) };
 }
 
@@ -85,7 +85,7 @@ function reiserfsDevices(superblock: Buffer): NamedDevices | undefined {
   return number === 0 ? NONE : { ...NONE, numbers: [decodeDevice(number)] };
 }
 
-/** As the kernel puts device numbers on a medium. */
+/** The on-disk format of device numbers. */
 function decodeDevice(number: number): DeviceNumber {
   return {
     major: (number >>> 8) & 0xfff,

@@ -1,4 +1,4 @@
-/** Reading superblocks of devices that may hang, without this process waiting for it: see path-target.ts. */
+/** Reads superblocks of devices that may hang, without this process waiting: see path-target.ts. */
 import { ENODEV, errnoName } from "@blksnap/errors";
 import { deviceKey, keyOfNumber } from "../device-number.js";
 import type { HelperCalls } from "../helper-calls.js";
@@ -6,12 +6,12 @@ import type { ReadDevice } from "./probe.js";
 
 const ANSWER_LIMIT_MS = 5_000;
 
-/** For TopologyProbe: it fails with ETIMEDOUT when the device does not answer. */
+/** For TopologyProbe: it fails with ETIMEDOUT if the device does not answer. */
 export function superblockReader(read: HelperCalls["read"]): ReadDevice {
   return async (node, device, startBytes, lengthBytes) => {
     const answer = await read(node, startBytes, lengthBytes, ANSWER_LIMIT_MS);
     if (typeof answer === "number") throw failed(answer, node);
-    // The name of a device that has gone may be another one's.
+    // The name of a device that is gone may belong to another one.
     if (keyOfNumber(answer.special) !== deviceKey(device)) throw failed(-ENODEV, node);
     return answer.bytes;
   };

@@ -1,42 +1,42 @@
-/** A block device's entry in sysfs, in what it tells of other devices and of files. */
+/** A block device's entry in sysfs: its relations to other devices and files. */
 import { existsSync, readlinkSync } from "node:fs";
 import { basename } from "node:path";
 import { type DeviceNumber, deviceKey, parseDevice } from "../device-number.js";
 import { attribute, entriesOf, nameAttribute } from "../sysfs-text.js";
 import type { ByteRange } from "./probe.js";
 
-/** What sysfs says about one block device. */
+/** Sysfs's facts about one block device. */
 export interface SysfsDevice {
   readonly device: DeviceNumber;
   /** "/dev/sda1", "/dev/mapper/vg-root", or "MAJOR:MINOR" where the device has no name. */
   readonly name: string;
-  /** As the kernel calls it, such as "dm-3". */
+  /** The kernel's name, such as "dm-3". */
   readonly kernelName: string;
-  /** Undefined where sysfs does not say. */
+  /** Undefined if sysfs does not report it. */
   readonly sizeBytes: number | undefined;
   /** The whole disk, for a partition. */
   readonly partitionOf: DeviceNumber | undefined;
-  /** Where on the disk a partition lies, where sysfs says so. */
+  /** The place of a partition on its disk, if sysfs reports it. */
   readonly range: ByteRange | undefined;
-  /** Devices that device-mapper, md, bcache and the like put this one together from. */
+  /** Devices that device-mapper, md, bcache and the like have assembled into this one. */
   readonly slaves: readonly DeviceNumber[];
-  /** Of a device-mapper device; empty where it has none. */
+  /** Of a device-mapper device; empty if it has none. */
   readonly dmUuid: string | undefined;
   /** World-wide name of a whole disk: two paths to it have the same. */
   readonly worldWideName: string | undefined;
   /** File or device behind a loop device, a zram device. */
   readonly backingPath: string | undefined;
-  /** The part of it that a loop device shows; undefined for all. */
+  /** The part that a loop device shows; undefined for all. */
   readonly backingRange: ByteRange | undefined;
   /** Process that serves an nbd device. */
   readonly serverPid: number | undefined;
 }
 
 const SECTOR_BYTES = 512;
-/** Designators that no two disks share; others are made up of models and serial numbers. */
+/** Types of designators that are unique to a disk; others consist of models and serial numbers. */
 const WORLD_WIDE = /^(naa|eui|uuid|nvme)\.[0-9a-f-]{16,}$/i;
 
-/** Reads a block device's entry in sysfs; undefined when there is none. */
+/** Reads a block device's entry in sysfs; undefined if there is none. */
 export function readSysfsDevice(sysfsRoot: string, device: DeviceNumber): SysfsDevice | undefined {
   const dir = `${sysfsRoot}/dev/block/${deviceKey(device)}`;
   const kernelName = linkedName(dir);
@@ -63,7 +63,7 @@ export function readSysfsDevice(sysfsRoot: string, device: DeviceNumber): SysfsD
   };
 }
 
-/** Entries of all devices that the kernel calls so; others cost no more than their name. */
+/** Entries of all devices with this kernel name; others cost no more than reading their name. */
 export function sysfsDevicesNamed(sysfsRoot: string, kernelNames: RegExp): SysfsDevice[] {
   const folder = `${sysfsRoot}/dev/block`;
   return entriesOf(folder).flatMap((key) => {
@@ -73,19 +73,19 @@ export function sysfsDevicesNamed(sysfsRoot: string, kernelNames: RegExp): Sysfs
   });
 }
 
-/** The number of the device that the kernel calls so; undefined when there is none. */
+/** The number of the device with this kernel name; undefined if there is none. */
 export function deviceNamed(sysfsRoot: string, kernelName: string): DeviceNumber | undefined {
   return parseDevice(attribute(`${sysfsRoot}/class/block/${kernelName}`, "dev"));
 }
 
-/** The devices that a folder's links lead to, such as "slaves". */
+/** The devices behind the links of a folder such as "slaves". */
 export function linkedDevices(folder: string): DeviceNumber[] {
   return entriesOf(folder).flatMap(
     (name) => parseDevice(attribute(`${folder}/${name}`, "dev")) ?? [],
   );
 }
 
-/** The last name of what a link leads to. */
+/** The last part of a link's target. */
 function linkedName(path: string): string | undefined {
   try {
     return basename(readlinkSync(path));
@@ -94,7 +94,7 @@ function linkedName(path: string): string | undefined {
   }
 }
 
-/** Nodes that dmsetup makes need not have one. */
+/** Nodes that dmsetup creates may have none. */
 function mapperUuid(dir: string): string | undefined {
   return nameAttribute(dir, "dm/uuid") ?? (existsSync(`${dir}/dm`) ? "" : undefined);
 }

@@ -26,17 +26,17 @@ import { type Share, type Stack, type StackNode, sameShare, shareBelow } from ".
 import { superDevicesOf } from "./super-devices.js";
 import { readSysfsDevice, type SysfsDevice } from "./sysfs-device.js";
 
-/** Layers that are followed; real stacks have fewer than ten. */
+/** Most layers to follow; real stacks have fewer than ten. */
 const DEPTH_MAX = 64;
 const DELETED = " (deleted)";
 const MEMORY_FILE = "/memfd:";
 const ALL: Share = { kind: "all" };
 const FILE: Share = { kind: "file" };
 const SERVED: Share = { kind: "served" };
-/** File systems whose files tell a device number that no mount has. */
+/** File systems whose files report a device number that no mount has. */
 const OWN_NUMBERS = ["btrfs", "bcachefs", "overlay"];
 
-/** A device found beneath another one or beneath a file. */
+/** A device found below another one or below a file. */
 export interface UnderlyingDevice {
   readonly device: DeviceNumber;
   /** Such as "/dev/sda1". */
@@ -47,21 +47,21 @@ export interface UnderlyingDevice {
 
 type OpenNode = StackNode & { readonly shares: Share[] };
 
-/** A file whose file system is to be looked at. */
+/** A file whose file system has to be examined. */
 interface Found {
   readonly path: string;
   /** In words, from the start to the file. */
   readonly chain: readonly string[];
 }
 
-/** How a search came to a layer. */
+/** The path of a search to a layer. */
 interface Way {
   readonly share: Share;
   /** In words, from the start. */
   readonly above: readonly string[];
 }
 
-/** One search: collects each device and file with the way by which it was found first. */
+/** One search: collects each device and file with the first path to it. */
 class Search {
   readonly found = new Map<string, OpenNode>();
   readonly #probe: TopologyProbe;
@@ -88,7 +88,7 @@ class Search {
   async addDevice(device: DeviceNumber, { share, above }: Way): Promise<void> {
     const entry = this.#entry(device);
     const name = entry?.name ?? deviceKey(device);
-    // A file system's name in the chain mentions its device already.
+    // The file system's name in the chain already mentions its device.
     const chain = above.at(-1)?.endsWith(` on ${name}`) ? above : [...above, name];
     const node = { identity: blockIdentity(deviceKey(device)), device, name, chain };
     if (!this.#isNew(node, share)) return;
@@ -104,7 +104,7 @@ class Search {
     if (entry.backingPath !== undefined) await this.#addBacking(entry, on);
   }
 
-  /** What the kernel puts a device together from. */
+  /** The devices from which the kernel assembles a device. */
   async #addParts(entry: SysfsDevice, on: (edge: Share) => Way): Promise<void> {
     const { partitionOf, range, worldWideName } = entry;
     if (partitionOf !== undefined) await this.addDevice(partitionOf, on({ kind: "part", range }));
@@ -114,16 +114,16 @@ class Search {
     }
     const bitmap = await bitmapFile(this.#procRoot, entry);
     if (bitmap !== undefined) await this.addPath(bitmap, on(FILE));
-    // Another path to the same disk is another device of the same name.
+    // Another path to the same disk is another device with the same name.
     if (worldWideName === undefined) return;
     const { share, above } = on(ALL);
     const node = { identity: `wwid:${worldWideName}`, device: undefined, chain: above };
     this.#isNew({ ...node, name: `the disk ${worldWideName}` }, share);
   }
 
-  /** Whether a device shows another one from its first to its last byte: multipath, a linear mapping. */
+  /** Whether a device shows another one in full: multipath, a linear mapping. */
   #isWhole({ sizeBytes, dmUuid }: SysfsDevice, slave: DeviceNumber): boolean {
-    // Volumes of one pool, a volume and its snapshot: the same size, and not the same bytes.
+    // Volumes of one pool, or a volume and its snapshot, have the same size but not the same bytes.
     if (dmUuid === undefined || dmUuid.startsWith("LVM-") || sizeBytes === undefined) return false;
     return this.#entry(slave)?.sizeBytes === sizeBytes;
   }
@@ -139,7 +139,7 @@ class Search {
     }
   }
 
-  /** What a loop device shows, by what it is; its name may be gone, or of another file now. */
+  /** The file behind a loop device, by its identity; its name may be gone, or another file's now. */
   async #addBacking(entry: SysfsDevice, on: (edge: Share) => Way): Promise<void> {
     const { name, device, backingRange: range } = entry;
     const way = on(range === undefined ? ALL : { kind: "part", range });
@@ -150,7 +150,7 @@ class Search {
     else await this.addFile({ identity: said.identity, device: said.device, path }, way);
   }
 
-  /** Adds what a path leads to: a block device, or a file and the devices it lies on. */
+  /** Adds the target of a path: a block device, or a file and its devices. */
   async addPath(path: string, way: Way): Promise<void> {
     const chain = [...way.above, path];
     const { blockDevice, device, identity, realPath } = await this.#lookAt(path, chain);
@@ -163,7 +163,7 @@ class Search {
     }
   }
 
-  /** Adds a file that need not have its name any more. */
+  /** Adds a file that may no longer have its name. */
   async addFile({ identity, device, path }: KnownFile, { share, above }: Way): Promise<void> {
     const chain = [...above, path];
     if (!this.#isNew({ identity, device: undefined, name: path, chain }, share)) return;
@@ -177,7 +177,7 @@ class Search {
     await this.#addFileSystem(mount, device, { path: name, chain });
   }
 
-  /** Counts what was found; false where it was found with this share before. */
+  /** Adds a node; false if it was found with this share before. */
   #isNew(node: Omit<StackNode, "shares">, share: Share): boolean {
     if (node.chain.length > DEPTH_MAX) throw unknown(node.chain, `more than ${DEPTH_MAX} layers`);
     const known = this.found.get(node.identity);
@@ -234,13 +234,13 @@ class Search {
     }
   }
 
-  /** Devices that the file system on a device names in its superblock. */
+  /** Devices that a file system names in its superblock. */
   async #addSuperDevices(
     mount: Mount | undefined,
     { device, name, kernelName }: SysfsDevice,
     chain: readonly string[],
   ): Promise<void> {
-    // Mounted in another namespace, only f2fs is still seen.
+    // If it is mounted in another namespace, only f2fs is recognised.
     const f2fs = await readText(`${this.#sysfsRoot}/fs/f2fs/${kernelName}/features`);
     const type = mount?.fsType ?? (f2fs === undefined ? undefined : "f2fs");
     const where = type === undefined ? undefined : superDevicesOf(type, mount?.superOptions ?? []);
@@ -266,7 +266,7 @@ class Search {
     }
   }
 
-  /** A file system whose device number is none of a block device: only its mount tells more. */
+  /** A file system with a device number that is no block device's: only its mount says more. */
   async #addAnonymous(mount: Mount | undefined, { path, chain }: Found): Promise<void> {
     if (mount === undefined) throw unknown(chain, "no mount covers it");
     const above = [...chain, `${mount.fsType} on ${mount.source}`];
@@ -314,7 +314,7 @@ class Search {
   }
 }
 
-/** The mount of a file system's number that a path lies on, or another of the same number. */
+/** The mount of a path with a file system's number, or another mount with the same number. */
 function mountOfNumber(
   path: string,
   device: DeviceNumber,
@@ -333,11 +333,11 @@ function unknown(chain: readonly string[], why: string): LinuxBlockError {
 }
 
 /**
- * All that a device, a file or a path lies on, itself first: through partitions, device-mapper, md,
- * bcache, loop devices, file systems with their journals, servers on this host, and the probe's own
- * layers. A path to a directory stands for the files in it.
+ * All that a device, a file or a path lies on, itself first: through partitions, device-mapper, md, bcache, loop
+ * devices, file systems with their journals, servers on this host, and the probe's own layers. The path of a
+ * directory stands for its files.
  *
- * Rejects with STACK_UNKNOWN where a layer, or the path, cannot be resolved.
+ * Rejects with STACK_UNKNOWN if a layer, or the path, cannot be resolved.
  */
 export async function stackOf(
   start: DeviceOrFile | string,
@@ -348,7 +348,7 @@ export async function stackOf(
   return search.found;
 }
 
-/** As stackOf(), as far as it can be looked through. */
+/** Like stackOf(), as far as layers can be resolved. */
 export async function knownStackOf(
   start: DeviceOrFile | string,
   probe: TopologyProbe = {},
@@ -374,8 +374,8 @@ export async function underlyingDevices(
 }
 
 /**
- * All block devices that a file or directory lies on; for a block device's path, that device and what
- * is beneath it. Empty for memory and network file systems. @see stackOf
+ * All block devices that a file or directory lies on; for a block device's path, that device and those below it.
+ * Empty for memory and network file systems. @see stackOf
  */
 export async function underlyingDevicesOfPath(
   path: string,

@@ -28,7 +28,7 @@ function loader({ root }: Context, type: number): void {
   writeFileSync(join(root, "sys/kernel/bootloader_type"), `${type}\n`);
 }
 
-/** What a TPM answers is read after the command, which lies in front of it in a regular file. */
+/** A TPM's response follows the command, which precedes it in a regular file. */
 function tpm({ root }: Context, resets: number, restarts: number, code = 0): void {
   const answer = Buffer.alloc(35);
   answer.writeUInt16BE(0x8001, 0);
@@ -49,7 +49,7 @@ function efi({ root }: Context, count: number): void {
   writeFileSync(join(root, "MTC-eb704011-1402-11d3-8e77-00a0c969723b"), variable);
 }
 
-test("what is not there counts nothing", async ({ sources }) => {
+test("absent counters count nothing", async ({ sources }) => {
   assert.equal(await readBootCounters(sources), NONE);
 });
 
@@ -59,7 +59,7 @@ test("a TPM's resets and the firmware's boots", async (context) => {
   efi(context, 17);
   const counters = { tpmResets: 1042, firmwareBoots: 17, isFirst: true };
   assert.equal(await readBootCounters(context.sources), counters);
-  // It slept, and whoever ran meanwhile was not counted as a reset.
+  // It slept, and the reset count does not cover what ran meanwhile.
   tpm(context, 1042, 1);
   assert.is((await readBootCounters(context.sources)).isFirst, false);
   tpm(context, 1042, 0, 0x100);
@@ -80,7 +80,7 @@ test("a kernel started by kexec, or in an unknown way, is not the first of its b
   }
 });
 
-test("the end of a boot: systemd takes the system down, and no other kernel is loaded", async () => {
+test("the end of a boot: systemd shuts the system down, and no other kernel is loaded", async () => {
   const REBOOT = "12 reboot.target start waiting\n13 umount.target start waiting\n";
   const ends = (state: string, kexec: string | undefined, jobs = REBOOT, isContainer = false) =>
     isEndOfBoot({
@@ -113,7 +113,7 @@ test("the end of a boot: systemd takes the system down, and no other kernel is l
   assert.is(await isEndOfBoot(fails), false);
 });
 
-test("when all units have stopped, the command line of process 1 tells what follows", async () => {
+test("when all units have stopped, the command line of process 1 names the next step", async () => {
   const probe = (program: string, verb: string, kexec = "0\n") => ({
     systemState: async () => "",
     jobs: async () => "",

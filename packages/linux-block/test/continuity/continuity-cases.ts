@@ -1,4 +1,4 @@
-/** What can have happened to an original while nobody tracked it, and what is to be made of it. */
+/** Possible events of an original while it was not tracked, and the expected verdicts. */
 import type { PersistedIdentity } from "../../dist/continuity/continuity.js";
 import type { DeviceIdentity } from "../../dist/continuity/device-identity.js";
 import type { WriteCounters } from "../../dist/continuity/write-counters.js";
@@ -65,7 +65,7 @@ export type Expected =
 type Case = [what: string, change: Change, clean: Expected, unclean: Expected, why?: RegExp];
 
 export const BLOCK_CASES: Case[] = [
-  // The same names, over other bytes of the disk.
+  // The same names for other bytes of the disk.
   [
     "another start, all else equal",
     {
@@ -102,7 +102,7 @@ export const BLOCK_CASES: Case[] = [
     "continue",
     "unclean",
   ],
-  // The device is another one, whatever else is true.
+  // Another device, whatever else agrees.
   [
     "another disk",
     { is: { identity: { ...DISK, wwid: "naa.6" } } },
@@ -240,7 +240,7 @@ export const BLOCK_CASES: Case[] = [
     "unclean",
     "unclean",
   ],
-  // Another boot: counters began anew.
+  // Another boot: counters began at 0.
   ["next boot, untouched", { isCounters: { ...NEXT_BOOT, ...UNTOUCHED } }, "unclean", "unclean"],
   [
     "next boot, untouched, other diskseq",
@@ -273,7 +273,7 @@ export const BLOCK_CASES: Case[] = [
     "foreign_write",
     "foreign_write",
   ],
-  // After a crash the content is what the tracker wrote, which nobody had recorded.
+  // After a crash the tracker itself wrote the content, and nothing recorded it.
   [
     "next boot, untouched, content changed",
     { is: OTHER_DIGEST, isCounters: { ...NEXT_BOOT, ...UNTOUCHED } },
@@ -299,7 +299,7 @@ export const BLOCK_CASES: Case[] = [
     "foreign_write",
     "foreign_write",
   ],
-  // The device was made anew in the same boot.
+  // The device was created anew in the same boot.
   ["made anew, untouched", { isCounters: { ...MADE_ANEW, ...UNTOUCHED } }, "unclean", "unclean"],
   [
     "made anew, written",
@@ -313,7 +313,7 @@ export const BLOCK_CASES: Case[] = [
     "foreign_write",
     "unclean",
   ],
-  // Nobody knows whether it was made anew.
+  // It is unknown whether it was created anew.
   [
     "same boot, no diskseq then",
     { wasCounters: { diskseq: null }, isCounters: UNTOUCHED },
@@ -327,7 +327,7 @@ export const BLOCK_CASES: Case[] = [
     "unclean",
   ],
   ["same boot, no diskseq, written", { isCounters: { diskseq: null } }, "unclean", "unclean"],
-  // Nothing tells devices apart.
+  // Nothing distinguishes the devices.
   [
     "nameless, next boot, untouched",
     {

@@ -86,7 +86,7 @@ const NEXT_BOOT = {
 };
 const OTHER_DISKSEQ = { diskseq: "8", writeSectors: 0, discardSectors: 0 };
 
-/** A boot with these counters, after one of this id. */
+/** A boot with these counters, after the boot with this id. */
 function boot(previousBootId: string | null, tpmResets: number | null, isFirst = true): BootMark {
   return { previousBootId, counters: { tpmResets, firmwareBoots: null, isFirst } };
 }
@@ -299,7 +299,7 @@ for (const [what, proof, expected] of PROOFS) {
   });
 }
 
-test("evidence of a write counts for more than any proof", () => {
+test("evidence of a write outweighs any proof", () => {
   const written = { ...NEXT_BOOT, writeSectors: 1 };
   const mounted = { was: { content: content("t") }, is: { content: content("t") } };
   const proofs: Proof[] = [CLOSED, { ...CUT, clean: true, closing: true }, CUT, mounted];
@@ -310,7 +310,7 @@ test("evidence of a write counts for more than any proof", () => {
   }
 });
 
-test("of a partition that is where it was, a PARTUUID that is not told says nothing of another disk", () => {
+test("a missing PARTUUID of a partition in the same place indicates no other disk", () => {
   const nameless = { wwid: null, serial: null, dmUuid: null, contentUuid: null };
   const identity = {
     ...BLOCK.identity,

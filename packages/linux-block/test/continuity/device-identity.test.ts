@@ -43,7 +43,7 @@ test("SCSI and NVMe disks have a WWID, a virtio disk its serial, a dm device its
   }
 });
 
-test("a partition is known by its disk, its number, and PARTUUID where the kernel tells it", async () => {
+test("a partition is identified by its disk, its number, and PARTUUID if the kernel reports it", async () => {
   kernel.device("8:0", "scsi/block/sda", { "device/wwid": "naa.5" });
   const uevent = "MAJOR=8\nPARTN=2\nPARTNAME=PARTUUID=no\nPARTUUID=3F-02\nDISKSEQ=9";
   kernel.device("8:1", "scsi/block/sda/sda1", { partition: "1", start: "8" });
@@ -55,7 +55,7 @@ test("a partition is known by its disk, its number, and PARTUUID where the kerne
   assert.equal(second, { ...NOTHING, ...expected });
 });
 
-test("a loop device begins in its file, a partition of it further on", async () => {
+test("the place of a loop device is in its file, that of its partition after it", async () => {
   kernel.device("7:0", "virtual/block/loop0", { "loop/offset": "1048576" });
   kernel.device("259:0", "virtual/block/loop0/loop0p1", { partition: "1", start: "8" });
   const starts = ["7:0", "259:0"].map(async (number) => {
@@ -64,12 +64,12 @@ test("a loop device begins in its file, a partition of it further on", async () 
   assert.equal(await Promise.all(starts), [2 ** 20, 2 ** 20 + 4096]);
 });
 
-test("an attribute that is empty names nothing", async () => {
+test("an empty attribute is no identity", async () => {
   kernel.device("254:0", "virtio/block/vda", { serial: "" });
   assert.equal(await readBlockIdentity("254:0", EMPTY, kernel.sysfs), WHOLE);
 });
 
-test("a regular file, and a device that sysfs does not know, are known by their content", async () => {
+test("a regular file, and a device that sysfs does not know, are identified by their content", async () => {
   const expected = { ...NOTHING, contentUuid: "u-1" };
   assert.equal(await readDeviceIdentity(import.meta.filename, CONTENT, kernel.sysfs), expected);
   assert.equal(await readBlockIdentity("8:0", CONTENT, kernel.sysfs), expected);

@@ -19,7 +19,7 @@ function device(...words: Parameters<DeviceTree["add"]>): void {
   tree.add(...words);
 }
 
-test("another device under the same number is told by its sequence, or its name", () => {
+test("another device under the same number is recognised by its sequence or its name", () => {
   device("7:0", "loop0", { diskseq: "4" });
   const before = readMarks("7:0", folder)!;
   assert.is(compareMarks(before, readMarks("7:0", folder)!), "same");
@@ -33,7 +33,7 @@ test("another device under the same number is told by its sequence, or its name"
   assert.is(compareMarks(volume, readMarks("252:0", folder)!), "other");
 });
 
-test("a loop device that was set up again is its file, a renamed file no other device", () => {
+test("a loop device that was set up again is identified by its file; a renamed file makes no other device", () => {
   device("7:0", "loop0", { diskseq: "4", "loop/backing_file": "/a" });
   const before = readMarks("7:0", folder)!;
   device("7:0", "loop0", { diskseq: "4", "loop/backing_file": "/b" });
@@ -45,7 +45,7 @@ test("a loop device that was set up again is its file, a renamed file no other d
   assert.equal(devicesLike(before, folder), ["7:1"]);
 });
 
-test("a partition is its disk, and its place there", () => {
+test("a partition is identified by its disk and its place there", () => {
   device("8:0", "sda", { diskseq: "1", "device/wwid": "naa.5" });
   device("8:1", "sda/sda1", { partition: "1", start: "2048" });
   device("8:2", "sda/sda2", { partition: "2", start: "4096" });
@@ -64,7 +64,7 @@ test("a partition is its disk, and its place there", () => {
   assert.equal(devicesLike(first, folder), ["8:1"]);
 });
 
-test("a node counts only where it is the device's", () => {
+test("a node counts only if it is the device's", () => {
   device("1:0", "ram0", { uevent: "MAJOR=1\nMINOR=0\nDEVNAME=ram0" });
   writeFileSync(join(folder, "ram0"), "");
   assert.is(nodeOf("1:0", folder, folder), undefined);

@@ -1,10 +1,10 @@
-/** Block devices as sysfs shows them, in a folder of the test's own. */
+/** Block devices in sysfs's layout, in a folder of the test. */
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
 export class DeviceTree {
-  /** Stands for /sys, and for /dev where a test asks for names. */
+  /** Stands for /sys, and for /dev if a test uses names. */
   readonly folder: string;
 
   constructor() {
@@ -12,7 +12,7 @@ export class DeviceTree {
     mkdirSync(join(this.folder, "dev/block"), { recursive: true });
   }
 
-  /** Makes a device of 1 MiB, or gives the number to another one. */
+  /** Creates a device of 1 MiB, or gives the number to another one. */
   add(number: string, place: string, files: Readonly<Record<string, string>>): void {
     for (const [name, text] of Object.entries({ size: "2048", ...files })) {
       const path = join(this.folder, "devices", place, name);

@@ -1,4 +1,4 @@
-/** What file systems prove of themselves: real ones where their tools are there, and impostors. */
+/** Proofs of file systems: real ones if their tools are installed, and impostors. */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -74,7 +74,7 @@ test("an ext4 that is mounted is in a session, and was not unmounted", async (co
   bytes.writeUInt16LE(5, EXT + 0x34);
   const { unmounted, session } = await prove(bytes);
   assert.is(unmounted, null);
-  // What it writes while it is mounted does not end the session.
+  // Its writes while it is mounted do not end the session.
   bytes.writeUInt32LE(bytes.readUInt32LE(EXT + 0x30) + 60, EXT + 0x30);
   assert.is((await prove(bytes)).session, session);
   assert.is(extSession(bytes.subarray(0, 8192), bytes.length)?.session, session);
@@ -97,10 +97,10 @@ for (const options of [[], ["-l", "su=256k"]]) {
     const inGroup = Number(start & ((1n << shift) - 1n));
     const log = (group * bytes.readUInt32BE(84) + inGroup) * blockBytes;
     const touched = Buffer.from(bytes);
-    // As a mount marks what is ahead of the head: with the cycle before.
+    // A mount marks the blocks after the head like this: with the previous cycle.
     touched.writeUInt32BE(0xfeedbabe, log + 600 * 512);
     assert.is.not((await prove(touched)).unmounted, first.unmounted);
-    // The record is none of an unmount any more.
+    // The record is no longer one of an unmount.
     const headers = [...Array(64).keys()].filter(
       (block) => bytes.readUInt32BE(log + block * 512) === 0xfeedbabe,
     );

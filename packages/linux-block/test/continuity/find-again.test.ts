@@ -33,7 +33,7 @@ function remove(number: string): void {
   rmSync(join(folder, "dev/block", number));
 }
 
-/** What is recorded of a device at attach. */
+/** The record of a device at attach. */
 function recorded(number: string, name = "/dev/gone") {
   const marks = readMarks(number, folder);
   return { device: name, identity: `block:${number}`, ...(marks && { marks }) };
@@ -46,14 +46,14 @@ async function refused(wanted: WantedDevice): Promise<string> {
   );
 }
 
-test("a loop device that was laid over other bytes of its file is another one", async () => {
+test("a loop device that was mapped to other bytes of its file is another one", async () => {
   const loop = { diskseq: "4", "loop/backing_file": "/a" };
   device("7:0", "loop0", { ...loop, "loop/offset": "0" });
   device("259:0", "loop0/loop0p1", { partition: "1", start: "8" });
   const [before, part] = [recorded("7:0"), recorded("259:0")];
   device("7:0", "loop0", { ...loop, "loop/offset": "1048576" });
   for (const record of [before, part]) assert.match(await refused(record), "is another device now");
-  // On record by a version that did not note it.
+  // Recorded by a version without this field.
   const { loopOffsetBytes: _, ...earlier } = before.marks!;
   assert.is(compareMarks(earlier, readMarks("7:0", folder)!), "same");
 });
@@ -74,11 +74,11 @@ test("a device that is gone, one that is another, one that came back under anoth
   assert.match(await refused(disk), "/dev/sda is one of 8:16, 8:32");
 });
 
-test("a record of an older daemon goes by the number", async () => {
+test("a record of an older daemon is matched by the number", async () => {
   assert.match(await refused({ device: "/dev/x", identity: "block:7:0" }), "/dev/x (7:0) is gone");
 });
 
-test("a file is found by another of its names, and no other file by its own", async () => {
+test("a file is found by another name, and another file under its old name is not mistaken for it", async () => {
   const path = join(folder, "disk.img");
   writeFileSync(path, "");
   const wanted = { device: path, identity: await identityAt(path, lookAt) };
@@ -103,7 +103,7 @@ test("a file is found by another of its names, and no other file by its own", as
   assert.match(await refused(wanted), `${path} does not exist (ENOENT)`);
 });
 
-test("at boot: the name of attach, unless it leads to another disk", async () => {
+test("at boot: a device is found by its name at attach, unless that leads to another disk", async () => {
   const names = { wwid: "naa.5", serial: null, dmUuid: null, partition: null, partUuid: null };
   const identity = { ...names, contentUuid: "aa" };
   const wanted = { device: "/dev/sdb", identity };
@@ -120,7 +120,7 @@ test("at boot: the name of attach, unless it leads to another disk", async () =>
   };
   device("8:16", "sdb", { "device/wwid": "naa.5" });
   assert.is(await findAcrossBoots(wanted, options), "/dev/sdb");
-  // Its own has no node here, and is none to open.
+  // Its kernel name has no node here that could be opened.
   device("8:32", "sdc", {});
   at = "8:32";
   assert.is(await findAcrossBoots(wanted, options), "/dev/sdb", "not known to be another one");

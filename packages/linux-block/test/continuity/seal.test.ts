@@ -33,7 +33,7 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(folder, { recursive: true }));
 
-/** What is seen of what happens to the file after it was sealed. */
+/** The evidence of changes to the file after it was sealed. */
 async function seen(happens: () => void): Promise<string | undefined> {
   const fd = openSync(file, "r+");
   try {
@@ -45,14 +45,14 @@ async function seen(happens: () => void): Promise<string | undefined> {
   }
 }
 
-/** As dd does it with conv=notrunc. */
+/** Like dd conv=notrunc. */
 function writeAt(offsetBytes: number, text = "x"): void {
   const other = openSync(file, "r+");
   writeSync(other, text, offsetBytes);
   closeSync(other);
 }
 
-/** Times to the nanosecond are out of reach here; to the microsecond will do for who puts them back. */
+/** A program that restores times does so to the microsecond; Node cannot set nanoseconds. */
 function keepingTimes(change: () => void): void {
   const { atimeMs, mtimeMs } = fstatWithin();
   change();
@@ -70,7 +70,7 @@ test("a foreign write to a file is detected", async () => {
   const modified = /^it was modified: its time is \d{4}-.*\.\d{9}Z, and was /;
   assert.match((await seen(() => writeAt(0))) ?? "", modified);
   assert.match((await seen(() => writeAt(2.5 * MIB))) ?? "", modified);
-  // The same bytes count too: nobody looked at them before.
+  // The same bytes count, too: they were not compared before.
   assert.match((await seen(() => writeAt(2.5 * MIB, "x"))) ?? "", modified);
   const cut = () => {
     truncateSync(file, 3 * MIB);
@@ -81,7 +81,7 @@ test("a foreign write to a file is detected", async () => {
   assert.is(await seen(() => appendFileSync(file, "more")), "it had 3145728 bytes and has 3145732");
 });
 
-test("a file whose inode changed, and not its bytes, is as it was left", async () => {
+test("a file whose inode changed, and not its bytes, counts as unchanged", async () => {
   assert.is(await seen(() => void readFileSync(file)), undefined);
   assert.is(await seen(() => chmodSync(file, 0o640)), undefined);
   assert.is(await seen(() => linkSync(file, `${file}-backup`)), undefined);
@@ -100,7 +100,7 @@ test("reset times are detected by the file's first and last bytes", async () => 
   assert.is(await seen(() => keepingTimes(() => undefined)), undefined);
 });
 
-test("a small and an empty file have their seals", async () => {
+test("a small and an empty file have seals, too", async () => {
   writeFileSync(file, "old");
   assert.ok(await seen(() => writeFileSync(file, "new")));
   writeFileSync(file, "");
@@ -118,13 +118,13 @@ function device(change: Partial<OwnWriteCounters> = {}, digest = "a", sizeBytes 
   return { sizeBytes, digest, mtimeNs: null, counters: { ...COUNTERS, ...change } };
 }
 
-test("a device's counters tell while it stays the same appearance of it", () => {
+test("a device's counters count as long as it is the same incarnation", () => {
   const since = (now: Seal) => writtenSince(device(), now);
   assert.is(since(device()), undefined);
   assert.is(since(device({ writeSectors: 108 })), "8 sectors were written");
   assert.is(since(device({ discardSectors: 11 })), "1 sector was discarded");
   assert.is(since(device({ writeSectors: 99 })), "its write counters were reset");
-  // Another boot, or set up anew: counters began with it, or with what was there before.
+  // Another boot, or a new setup: counters began then, or continue earlier ones.
   const edges = "its first or last bytes have changed";
   for (const other of [{ bootId: "two" }, { diskseq: "8" }, { diskseq: null }]) {
     for (const writeSectors of [0, 100, 5000]) {

@@ -16,7 +16,7 @@ const MIB = 1024 * KIB;
 const UUID = "00112233-4455-6677-8899-aabbccddeeff";
 const UUID_BYTES = Buffer.from(UUID.replaceAll("-", ""), "hex");
 
-/** A device in memory, all zeroes at first, that fails whoever reads beyond it or too much of it. */
+/** A zeroed device in memory that fails reads beyond its end and oversized ones. */
 class MemoryDevice {
   readonly capacityBytes: number;
   readBytes = 0;
@@ -55,7 +55,7 @@ class MemoryDevice {
   }
 }
 
-/** Whether the digest notices one byte at this place. */
+/** Whether the digest covers this byte. */
 async function notices(make: () => MemoryDevice, at: number): Promise<boolean> {
   const [untouched, touched] = [make(), make()];
   touched.write(at, Uint8Array.of(0x5a));
@@ -127,7 +127,7 @@ function xfsWithHead(head: number): MemoryDevice {
   return device;
 }
 
-test("the first and the last MiB of any device are in it, and no more is read", async () => {
+test("the first and the last MiB of any device are in the digest, and no more is read", async () => {
   const make = () => new MemoryDevice(64 * MIB);
   for (const at of [0, 511, 512, MIB - 1, 63 * MIB, 64 * MIB - 512, 64 * MIB - 1]) {
     assert.ok(await notices(make, at), `byte ${at} went unnoticed`);
@@ -140,7 +140,7 @@ test("the first and the last MiB of any device are in it, and no more is read", 
   assert.is(device.readBytes, 2 * MIB);
 });
 
-test("a device of any size, even smaller than what is looked at", async () => {
+test("a device of any size, even smaller than the digest's ranges", async () => {
   for (const capacityBytes of [512, 4096, 66 * KIB, MIB, MIB + 512, 2 * MIB - 512, 2 * MIB + 512]) {
     const make = () => new MemoryDevice(capacityBytes);
     for (const at of [0, capacityBytes - 1]) {
@@ -149,14 +149,14 @@ test("a device of any size, even smaller than what is looked at", async () => {
   }
 });
 
-test("ext4: found by its superblock, which is in it", async () => {
+test("ext4: found by its superblock, which is in the digest", async () => {
   const { fileSystem, uuid } = await extDevice().digest();
   assert.equal([fileSystem, uuid], ["ext4", UUID]);
   const MOUNT_TIME = KIB + 44;
   assert.ok(await notices(extDevice, MOUNT_TIME));
 });
 
-test("btrfs: both superblocks are in it", async () => {
+test("btrfs: both superblocks are in the digest", async () => {
   const { fileSystem, uuid } = await btrfsDevice().digest();
   assert.equal([fileSystem, uuid], ["btrfs", UUID]);
   const GENERATION = 72;
@@ -192,7 +192,7 @@ test("XFS: a log that ends exactly where a round does has its head at the start"
   }
 });
 
-test("XFS: a moved head and what was logged before it are noticed, also around the end", async () => {
+test("XFS: a moved head and what was logged before it change the digest, also across the end", async () => {
   assert.equal((await xfsWithHead(5000).digest()).fileSystem, "xfs");
   assert.is((await xfsWithHead(5000).digest()).uuid, UUID);
   const digests = new Set<string>();
@@ -210,7 +210,7 @@ test("XFS: a moved head and what was logged before it are noticed, also around t
   assert.not.ok(await notices(() => xfsWithHead(5000), LOG_BYTES + 12_000 * 512 + 100));
 });
 
-test("XFS: the log on another device leaves the superblock", async () => {
+test("XFS: the log on another device leaves only the superblock in the digest", async () => {
   const { fileSystem, uuid } = await xfsDevice({ logStart: 0n }).digest();
   assert.equal([fileSystem, uuid], ["xfs", UUID]);
 });
@@ -236,7 +236,7 @@ test("XFS: a superblock that contradicts itself or the device is not a file syst
   }
 });
 
-test("garbage in superblocks neither fails nor is read far away", async () => {
+test("garbage in superblocks causes neither failures nor distant reads", async () => {
   const field32 = fc.oneof(
     fc.integer({ min: 0, max: 65536 }),
     fc.integer({ min: 0, max: 2 ** 32 - 1 }),
@@ -306,7 +306,7 @@ async function digestFile(path: string): Promise<ContentDigest> {
   }
 }
 
-/** A test that needs these programs; where they are missing it says so. */
+/** A test that needs these programs; if they are missing it reports that. */
 function testWith(programs: readonly string[], name: string, body: () => Promise<void>): void {
   const missing = programs.filter((program) => spawnSync(program, ["-V"]).error !== undefined);
   if (missing.length === 0) {
@@ -356,7 +356,7 @@ testWith(["mkfs.xfs", "xfs_logprint"], "mkfs.xfs's images, judged by xfs_logprin
   }
 });
 
-test("a file that is shorter than was said is an error", async () => {
+test("a file that is shorter than stated is an error", async () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-superblocks-"));
   const path = join(folder, "image");
   writeFileSync(path, Buffer.alloc(8192));

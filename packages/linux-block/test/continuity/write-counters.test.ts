@@ -42,7 +42,7 @@ function countersOf(number: string) {
   return readBlockWriteCounters(number, kernel.sysfs, kernel.proc);
 }
 
-test("a disk's incarnation and what was written and discarded since", async () => {
+test("a disk has its incarnation, and counts of written and discarded sectors", async () => {
   assert.equal(await countersOf("254:0"), {
     bootId: BOOT_ID,
     diskseq: "7",
@@ -55,7 +55,7 @@ test("a disk's incarnation and what was written and discarded since", async () =
   });
 });
 
-test("a partition's own counters leave out what went through the disk's node", async () => {
+test("a partition's own counters exclude writes through the disk's node", async () => {
   partition("254:1", "vda1", "1", statText(300, 20));
   const own = () => readOwnWriteCounters("254:1", kernel.sysfs, kernel.proc);
   const counted = { bootId: BOOT_ID, diskseq: "7", writeSectors: 300, discardSectors: 20 };
@@ -66,7 +66,7 @@ test("a partition's own counters leave out what went through the disk's node", a
   assert.equal(await own(), { ...counted, writeSectors: null, discardSectors: null });
 });
 
-test("for how long the boot has slept is the difference of two clocks", async () => {
+test("the sleep of a boot is the difference of two clocks", async () => {
   const slept = async () => (await countersOf("254:0")).sleptMs ?? Number.NaN;
   const awakeSeconds = Number(process.hrtime.bigint() / 1_000_000n) / 1000;
   const uptime = (seconds: number) =>
@@ -75,12 +75,12 @@ test("for how long the boot has slept is the difference of two clocks", async ()
   const before = await slept();
   uptime(awakeSeconds + 7_200);
   assert.ok(Math.abs((await slept()) - before - 3_600_000) < 600_000);
-  // Of this machine itself: known, and one value.
+  // This machine's own value: known and constant.
   const real = async () => (await readBlockWriteCounters("254:0", kernel.sysfs, "/proc")).sleptMs;
   assert.type(await real(), "number");
 });
 
-test("it was never away where no disk that came before it in this boot has gone", async () => {
+test("a disk was never away if no earlier disk of this boot has gone", async () => {
   const folder = (name: string) => join(kernel.sysfs, "block", name);
   const isFirst = async () => (await countersOf("254:0")).isFirstAppearance;
   for (let number = 1; number <= 6; number++) {
@@ -97,7 +97,7 @@ test("it was never away where no disk that came before it in this boot has gone"
 test("a partition has its disk's incarnation, and its own writes plus those through the disk", async () => {
   partition("254:1", "vda1", "1", statText(3000, 300));
   partition("254:2", "vda2", "2", statText(1500, 500));
-  // 500 and 100 went through /dev/vda itself.
+  // 500 and 100 were written through /dev/vda itself.
   const { diskseq, writeSectors, discardSectors } = await countersOf("254:1");
   assert.equal([diskseq, writeSectors, discardSectors], ["7", 3500, 400]);
 });
@@ -113,13 +113,13 @@ test("writes to a neighbour do not move a partition's counters; those through th
   assert.is((await countersOf("254:1")).writeSectors, 3508);
 });
 
-test("partitions that were removed and made again do not bring the counters back", async () => {
+test("recreated partitions do not restore earlier counts", async () => {
   partition("254:1", "vda1", "1", statText(3000, 300));
   kernel.set(`${DISK}/vda1`, "stat", statText(0, 0));
   assert.is((await countersOf("254:1")).writeSectors, 5000);
 });
 
-test("counters that do not move are unknown", async () => {
+test("counters that never move count as unknown", async () => {
   kernel.set(DISK, "queue/iostats", "0");
   const { writeSectors, discardSectors, diskseq } = await countersOf("254:0");
   assert.equal([writeSectors, discardSectors, diskseq], [null, null, "7"]);
@@ -134,7 +134,7 @@ test("an older kernel counts no discards and has no diskseq", async () => {
   assert.equal([writeSectors, discardSectors, diskseq], [5000, null, null]);
 });
 
-test("what sysfs does not know, or tells in another way, is unknown", async () => {
+test("values that sysfs lacks, or formats differently, are unknown", async () => {
   for (const stat of ["", "garbage", "1 2 3 4 5 6 -7 8 9 10 11 12 13 x"]) {
     kernel.set(DISK, "stat", stat);
     const { writeSectors, discardSectors } = await countersOf("254:0");
@@ -144,7 +144,7 @@ test("what sysfs does not know, or tells in another way, is unknown", async () =
   assert.equal([writeSectors, diskseq, bootId], [null, null, BOOT_ID]);
 });
 
-test("a regular file is known by its times, to the nanosecond", async () => {
+test("writes to a regular file show in its times, to the nanosecond", async () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-counters-"));
   try {
     const file = join(folder, "image");
@@ -169,7 +169,7 @@ test("a regular file is known by its times, to the nanosecond", async () => {
   }
 });
 
-test("a path that leads nowhere is refused by name", async () => {
+test("a path that leads nowhere is refused with a named error", async () => {
   try {
     await readWriteCounters("/dev/no-such-device", kernel.sysfs, kernel.proc);
     assert.unreachable("it was accepted");

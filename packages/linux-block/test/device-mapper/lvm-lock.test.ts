@@ -10,7 +10,7 @@ import { volumeGroupOf, withGroupLock } from "../../dist/device-mapper/lvm-lock.
 
 const NODE = { name: "my--group-data", uuid: "LVM-x" };
 
-/** A program of LVM that has a lock; answers what ends it. */
+/** A program of LVM that holds a lock; returns a function that ends it. */
 async function locked(path: string): Promise<() => Promise<void>> {
   const holder = spawn("flock", [path, "sh", "-c", "echo held; read -r _"], {
     stdio: ["pipe", "pipe", "inherit"],
@@ -32,7 +32,7 @@ test("the group is in the name of a logical volume", () => {
   assert.is(volumeGroupOf({ name: "vg-data", uuid: "CRYPT-x" }), undefined);
 });
 
-test("a group that LVM is changing is waited for, and not for ever", async () => {
+test("the lock waits for LVM's change of the group, but not forever", async () => {
   const folder = mkdtempSync(join(tmpdir(), "lvm-"));
   const release = await locked(join(folder, "V_my-group"));
   let works = 0;
@@ -50,14 +50,14 @@ test("a group that LVM is changing is waited for, and not for ever", async () =>
   rmSync(folder, { recursive: true });
 });
 
-test("LVM waits while the node is changed, also where it has removed the lock's file", async () => {
+test("LVM waits while the node is changed, even if it has removed the lock's file", async () => {
   const folder = mkdtempSync(join(tmpdir(), "lvm-"));
   const path = join(folder, "V_my-group");
   let hasLock = false;
   let next: Promise<() => Promise<void>> | undefined;
   const releaseFirst = await locked(path);
   const waiting = withGroupLock(NODE, tryFlock, work, { folder, waitMs: 600_000 });
-  // As the programs of LVM end.
+  // Programs of LVM end like this.
   rmSync(path);
   await releaseFirst();
   async function work() {
@@ -75,7 +75,7 @@ test("LVM waits while the node is changed, also where it has removed the lock's 
   rmSync(folder, { recursive: true });
 });
 
-test("nodes of one group wait for each other, however long, and one that gives up holds up none", async () => {
+test("nodes of one group wait for each other, however long, and one that gives up delays none", async () => {
   const folder = mkdtempSync(join(tmpdir(), "lvm-"));
   const done: string[] = [];
   let begin = (): void => undefined;
@@ -114,7 +114,7 @@ test("nodes of one group wait for each other, however long, and one that gives u
   rmSync(folder, { recursive: true });
 });
 
-test("what is not a logical volume needs no lock", async () => {
+test("a node that is no logical volume needs no lock", async () => {
   const work = async () => "done";
   assert.is(
     await withGroupLock({ name: "a-b", uuid: "" }, tryFlock, work, { folder: "/" }),

@@ -7,7 +7,7 @@ import { Splice } from "../../dist/index.js";
 
 const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
 
-/** What sysfs has of a node, and of what its tables lead to. */
+/** Sysfs of a node, and of its tables' devices. */
 function world() {
   const sysfs = mkdtempSync(join(tmpdir(), "splice-state-"));
   const folder = join(sysfs, "dev/block/254:3");
@@ -34,7 +34,7 @@ test("a front counts as under its node from when a table leads to it", () => {
   assert.not(splice.leadsTo(0, sysfs), "another table leads elsewhere, too");
 });
 
-test("a node that is renamed is the same one, and goes by its new name", () => {
+test("a renamed node is the same node under its new name", () => {
   for (const uuid of ["LVM-x", ""]) {
     const { sysfs, set, slave } = world();
     set("dm/uuid", uuid);
@@ -54,7 +54,7 @@ test("a node that is renamed is the same one, and goes by its new name", () => {
   }
 });
 
-test("a node that is renamed when another table waits, or is exchanged already, is the same one", () => {
+test("a node that is renamed while another table is inactive, or already exchanged, is the same one", () => {
   for (const uuid of ["LVM-x", ""]) {
     const { sysfs, set, slave } = world();
     set("dm/uuid", uuid);
@@ -74,7 +74,7 @@ test("a node that is renamed when another table waits, or is exchanged already, 
   }
 });
 
-test("another node with the number is not taken for one that was renamed", () => {
+test("another node with the number is not mistaken for a renamed one", () => {
   const { sysfs, set, slave } = world();
   set("dm/uuid", "");
   const splice = new Splice({ ...NODE, uuid: "" });
@@ -97,7 +97,7 @@ test("a front that was away and is back is a loss", () => {
   splice.noteLink(0, sysfs);
   splice.state = "on";
   assert.not(splice.noteLoss(0, sysfs));
-  // Both are there at once, so that they differ in their inodes.
+  // Both exist at once, so that their inodes differ.
   symlinkSync("../ublkb0", slave("next"));
   rmSync(slave("ublkb0"));
   renameSync(slave("next"), slave("ublkb0"));

@@ -9,7 +9,7 @@ import { DeviceMapper, LinuxBlockError, type RunDmsetup, runDmsetup } from "../.
 const LAYER = "259:0";
 const PROGRAM = "exchange-program";
 
-/** A device mapper with a sysfs of its own, and what was asked of it. */
+/** A device mapper with its own sysfs, and the calls that it received. */
 class World {
   readonly folder = mkdtempSync(join(tmpdir(), "splice-"));
   readonly asked: string[] = [];
@@ -44,7 +44,7 @@ class World {
     return "";
   };
 
-  /** What the process beside answers, as native/apart/mapper.cc does. */
+  /** Responses of the separate process, like those of native/apart/mapper.cc. */
   readonly ask = async (words: readonly string[]): Promise<string[]> => {
     const [verb, major, minor, more = ""] = words;
     this.asked.push(words.slice(0, 3).join(" "));
@@ -93,7 +93,7 @@ test("a clone has the table of its node, and a name and uuid of its own", async 
   assert.ok(world.asked.includes("create vg-data-blksnap --uuid blksnap-1-254:3 --noudevsync"));
 });
 
-test("what has a state, is suspended or is being changed has no clone", async () => {
+test("a node with state, suspended, or being changed has no clone", async () => {
   const cases: [string, string, string, RegExp][] = [
     ["0 1000 cache 8:0 8:16 8:32 128 0 smq 0", "0", "", /type cache/],
     ["0 500 linear 8:0 0\n500 500 error", "0", "", /type error/],
@@ -142,7 +142,7 @@ test("a splice is one linear target of the whole size, a return the clone's tabl
   assert.not(await mapper.isLinearOn("254:9", LAYER), "of a node that is gone");
 });
 
-test("a return can be expected unless another program changes the node", async () => {
+test("a return is possible unless another program changes the node", async () => {
   const world = new World();
   world.add("254:3", "vg-data", "", `0 1000 linear ${LAYER} 0`);
   const { mapper } = world;
@@ -150,7 +150,7 @@ test("a return can be expected unless another program changes the node", async (
   assert.match((await failureOf(check())).message, /254:7 has no table/);
   world.add("254:7", "vg-data-blksnap", NAMES.uuid, "0 1000 linear 8:0 2048");
   await check();
-  // One of ours is dropped by the return itself.
+  // The return itself drops a table of ours.
   world.waiting.set("254:3", `0 1000 linear ${LAYER} 0`);
   await check();
   world.waiting.set("254:3", "0 2000 linear 8:0 2048");
@@ -172,7 +172,7 @@ test("a node is renamed by its name: the kernel renames none by its number", asy
   assert.equal(world.asked, ["rename --noudevsync old-blksnap new-blksnap"]);
 });
 
-test("a volume whose group was renamed while its lock was waited for is left alone", async () => {
+test("a volume whose group was renamed during the wait for its lock is left alone", async () => {
   const world = new World();
   world.add("254:3", "vg-data", "LVM-x", "0 1000 linear 8:0 2048");
   const node = world.node();
@@ -187,7 +187,7 @@ test("a volume whose group was renamed while its lock was waited for is left alo
   assert.match(failure.message, /vg-data has come to be safe-data, of another volume group/);
 });
 
-test("what LVM or md has made its own is known", () => {
+test("devices that LVM or md owns are recognised", () => {
   const world = new World();
   world.add("254:3", "luks", "CRYPT-x", "0 1000 linear 8:0 0");
   world.add("254:4", "vg-data", "LVM-x", "0 1000 linear 254:3 2048");
@@ -201,7 +201,7 @@ test("what LVM or md has made its own is known", () => {
   assert.is(finderOf("md127"), "md");
 });
 
-test("only a table in waiting of one's own is dropped", async () => {
+test("only our own inactive table is dropped", async () => {
   const world = new World();
   world.add("254:3", "vg-data", "", `0 1000 linear ${LAYER} 0`);
   world.add("254:7", "vg-data-blksnap", NAMES.uuid, "0 1000 linear 8:0 2048");
@@ -213,7 +213,7 @@ test("only a table in waiting of one's own is dropped", async () => {
   world.waiting.set("254:3", "0 2000 linear 8:0 2048");
   await world.mapper.dropWaiting("254:3", LAYER, "254:7");
   assert.ok(world.waiting.has("254:3"));
-  // Also where it takes the place of one's own between the look and the drop.
+  // Also if it replaces ours between the check and the drop.
   world.waiting.set("254:3", `0 1000 linear ${LAYER} 0`);
   const { ask } = world;
   const late = async (words: readonly string[]) => {
@@ -225,7 +225,7 @@ test("only a table in waiting of one's own is dropped", async () => {
   assert.is(world.waiting.get("254:3"), "0 2000 linear 8:0 2048");
 });
 
-test("nothing is started for what may be asked while a node stands still", async () => {
+test("queries while a node is suspended start no program", async () => {
   const world = new World();
   world.add("254:3", "vg-data", "", `0 1000 linear ${LAYER} 0`, "1");
   world.add("254:7", "vg-data-blksnap", NAMES.uuid, "0 1000 linear 8:0 2048");
@@ -243,7 +243,7 @@ test("nothing is started for what may be asked while a node stands still", async
   assert.is(world.asked.at(-1), "dm-resume 254 3");
 });
 
-test("what the kernel answers is in the error", async () => {
+test("the error has the kernel's response", async () => {
   const world = new World();
   world.add("254:3", "vg-data", "", "0 1000 linear 8:0 2048", "1");
   world.status = "-6";
@@ -252,7 +252,7 @@ test("what the kernel answers is in the error", async () => {
   assert.match(error.message, /the node 254:3 is not resumed: ENXIO/);
 });
 
-test("the process beside knows the calls", async () => {
+test("the separate process implements the calls", async () => {
   const helper = new LockedHelper();
   // No node has such a number; a machine without the device mapper has no control of it.
   for (const words of [["dm-table", "live"], ["dm-clear", ""], ["dm-resume"]]) {
@@ -275,7 +275,7 @@ test("a resumed node keeps its own table: another program's table is not made li
   assert.is(world.asked.at(-1), "dm-resume 254 3");
 });
 
-/** A dmsetup of our own, first in the PATH. */
+/** Our own dmsetup, first in the PATH. */
 async function withProgram(text: string, work: (folder: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "dmsetup-"));
   const path = process.env["PATH"];
@@ -290,16 +290,16 @@ async function withProgram(text: string, work: (folder: string) => Promise<void>
   }
 }
 
-test("while a node stands still one program works, which asks the kernel once", async () => {
+test("while a node is suspended one program works, with one call to the kernel", async () => {
   const world = new World();
   assert.is(await world.mapper.exchange("254:3"), 1500);
   assert.equal(world.asked.splice(0), [`${PROGRAM} 0 exchange 254 3`]);
-  // Users get their data back also where the program may not stay in memory.
+  // Users get their data back even if the program cannot be locked in memory.
   await world.mapper.exchange("254:3", undefined, "return");
   assert.equal(world.asked, [`${PROGRAM} 0 return 254 3`]);
 });
 
-test("the program of an exchange says why the kernel refuses it", async () => {
+test("the program of an exchange reports why the kernel refuses it", async () => {
   // No node has such a number; a machine without the device mapper has no control of it.
   const ports = { program: apartProgram, ask: async () => [], tryFlock };
   const error = await failureOf(new DeviceMapper(ports).exchange("4095:1048575"));
@@ -307,14 +307,14 @@ test("the program of an exchange says why the kernel refuses it", async () => {
   assert.is(error.code, "EXCHANGE_NOT_BEGUN", "it has no table in waiting");
 });
 
-test("a program that takes too long is killed, with what it has started", async () => {
+test("a program that takes too long is killed with its child processes", async () => {
   await withProgram("sleep 1000 & wait", async () => {
     const error = await failureOf(runDmsetup(["table"], { timeoutMs: 50 }));
     assert.match(error.message, /killed after 50 ms/);
   });
 });
 
-test("what dmsetup says is in the error", async () => {
+test("the error has the messages of dmsetup", async () => {
   await withProgram("echo no such device >&2; exit 1", async () => {
     const error = await failureOf(runDmsetup(["table", "x"]));
     assert.match(error.message, /dmsetup table x: no such device/);

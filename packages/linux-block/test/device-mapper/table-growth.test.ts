@@ -13,7 +13,7 @@ test("a table that was loaded anew, or has more behind its end, leads to the sam
   assert.is(growthOf(two.replace("1000 8", "1000 16"), two), "grown");
 });
 
-test("anything else does not", () => {
+test("any other table does not", () => {
   for (const now of [
     "",
     "0 900 linear 8:0 2048",

@@ -1,4 +1,4 @@
-/** File systems that only look mounted, and an fsfreeze that only writes down what it was told. */
+/** Fake mounted file systems, and an fsfreeze that only records its calls. */
 import {
   chmodSync,
   closeSync,
@@ -22,7 +22,7 @@ import { apartProgram } from "@blksnap/uring";
 
 const WAIT_LIMIT_MS = 200_000;
 
-/** Directories are known by their inodes: their names are the tests' worst. */
+/** Directories are identified by their inodes: tests use the worst names. */
 const FAKE_FSFREEZE = `#!/bin/sh
 inode=$(stat -L -c %i "$2")
 echo "$1 $inode" >>"$FAKE_FSFREEZE/calls"
@@ -55,14 +55,14 @@ export interface FakeFileSystem {
 export class FreezeFixture {
   readonly folder = mkdtempSync(join(tmpdir(), "blksnap-freeze-"));
   readonly fileSystems: FakeFileSystem[] = [];
-  /** Syncs, and which file systems were frozen then. */
+  /** Syncs, and the file systems that were frozen then. */
   readonly synced: { readonly index: number; readonly frozen: readonly number[] }[] = [];
-  /** What the next syncs of a file system come to. */
+  /** Results of the next syncs of a file system. */
   readonly syncStatus: Map<number, number[]> = new Map();
   readonly #path = process.env["PATH"];
 
   constructor() {
-    // Its built-in fsfreeze would be the real one, on the file system of the test's folder.
+    // The real fsfreeze would freeze the file system of the test's folder.
     if (realpathSync("/bin/sh").endsWith("busybox")) throw new Error("/bin/sh is busybox");
     const bin = join(this.folder, "bin");
     mkdirSync(bin);
@@ -76,9 +76,8 @@ export class FreezeFixture {
   }
 
   /**
-   * How a guard's clock goes: "pause" is that of its patience with each thaw, and of its pauses between tries,
-   * "limit" that of its own end. One that stands makes the machine's speed indifferent; one whose time is over
-   * ends the waits for it.
+   * A guard's clock: "pause" is that of its patience with each thaw and of its pauses between tries, "limit" that of
+   * its own end. A stopped clock makes the machine's speed irrelevant; an expired one ends the waits for it.
    */
   setClock(clock: "pause" | "limit", state: "runs" | "stands" | "over"): void {
     for (const name of ["over", "stands"] as const) {
@@ -88,7 +87,7 @@ export class FreezeFixture {
     }
   }
 
-  /** As if no fsfreeze had been told anything. */
+  /** Forgets the calls of fsfreeze. */
   forgetCalls(): void {
     for (const name of ["calls", "done"]) rmSync(join(this.folder, name), { force: true });
   }
@@ -98,7 +97,7 @@ export class FreezeFixture {
     rmSync(this.folder, { recursive: true });
   }
 
-  /** Makes directories that pass for mounted file systems, the first mounted first. */
+  /** Creates directories that stand for mounted file systems, the first mounted first. */
   add(...names: (string | Buffer)[]): FakeFileSystem[] {
     const added = names.map((name, index) => {
       const path = Buffer.concat([Buffer.from(`${this.folder}/`), Buffer.from(name)]);
@@ -153,7 +152,7 @@ export class FreezeFixture {
     writeFileSync(join(this.folder, `fail${verb}-${inode}`), message);
   }
 
-  /** What fsfreeze was told so far: "--freeze 0" for the first file system. */
+  /** Calls of fsfreeze so far: "--freeze 0" for the first file system. */
   calls(which: "calls" | "done" = "done"): string[] {
     const path = join(this.folder, which);
     if (!existsSync(path)) return [];
@@ -198,7 +197,7 @@ export function systemOf(mountinfo: string): FreezeSystem {
   };
 }
 
-/** The way mountinfo writes names. */
+/** Escapes names like mountinfo. */
 function escaped(path: Buffer): string {
   return path
     .toString("latin1")
@@ -223,7 +222,7 @@ export async function until(what: string, ask: () => boolean): Promise<void> {
   }
 }
 
-/** Processes of a session: a guard's with all that it started. */
+/** Processes of a session: a guard's with its children. */
 export function sessionProcesses(session: number): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
@@ -247,7 +246,7 @@ function descriptors(pid: number): string[] {
   }
 }
 
-/** What the descriptors of a process lead to. */
+/** Targets of a process's descriptors. */
 export function openFiles(pid: number): string[] {
   return descriptors(pid).flatMap((fd) => {
     try {

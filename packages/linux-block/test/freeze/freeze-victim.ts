@@ -1,6 +1,6 @@
 /**
- * A daemon in the middle of a take: freezes what the mountinfo in its first argument names, says
- * "frozen", and waits to be killed.
+ * A daemon in the middle of a take: freezes the mounts of the mountinfo in its first argument, prints "frozen", and
+ * waits to be killed.
  */
 
 import { FreezeGroup, parseMountinfo } from "@blksnap/linux-block";

@@ -51,7 +51,7 @@ function thawedInReverse(): boolean {
   return fixture.calls().slice(-3).join() === "--unfreeze 0,--unfreeze 1,--unfreeze 2";
 }
 
-/** The group's own wait for its guard has a limit, which a machine that stalls can exceed. */
+/** The group's own wait for its guard has a limit, which a stalled machine can exceed. */
 async function thaw(group: FreezeGroup): Promise<void> {
   await group.thaw();
   await until("no guard is left", () => guards().length === 0);
@@ -62,13 +62,13 @@ function signalSession(guard: number, signal: NodeJS.Signals): void {
     try {
       process.kill(pid, signal);
     } catch (error) {
-      // The signal to another one has ended it.
+      // The signal to the other one has ended it.
       assert.is((error as NodeJS.ErrnoException).code, "ESRCH");
     }
   }
 }
 
-test("freezes the one mounted last first, and thaws in reverse", async () => {
+test("the file system mounted last is frozen first, and thawed last", async () => {
   fixture.add("a", "b", "c");
   const group = makeGroup();
   await group.freeze(fixture.devices, LONG_MS);
@@ -80,7 +80,7 @@ test("freezes the one mounted last first, and thaws in reverse", async () => {
   assert.equal(log, []);
 });
 
-test("mount points of any name", async () => {
+test("mount points may have any name", async () => {
   const bytes = Buffer.from([0x2d, 0xff, 0xfe, 0x5c, 0x6e]);
   fixture.add(" -a b ", "new\nline\n", "$(false) `x` 'q' \"d\" ;*", "\\040\t#", bytes, "ü");
   const group = makeGroup();
@@ -96,7 +96,7 @@ test("mount points of any name", async () => {
   assert.equal(log, []);
 });
 
-test("starts nothing where nothing is mounted", async () => {
+test("without mounts nothing is started", async () => {
   fixture.add("a");
   const group = makeGroup();
   await group.freeze(["250:99"], LONG_MS);
@@ -110,7 +110,7 @@ function states(group: FreezeGroup): string[] {
   return group.report.map(({ state, why }) => `${state}: ${why}`);
 }
 
-test("frozen by another program: counts, and stays frozen; no freezing: synced and reported", async () => {
+test("a file system frozen by another program counts and stays frozen; one that cannot be frozen is synced and reported", async () => {
   const [, foreign, vfat] = fixture.add("own", "foreign", "vfat");
   fixture.fail("--freeze", foreign!, "Device or resource busy");
   fixture.fail("--freeze", vfat!, "Operation not supported");
@@ -126,7 +126,7 @@ test("frozen by another program: counts, and stays frozen; no freezing: synced a
   ]);
 });
 
-test("all are synced before any is frozen, and what cannot be frozen once more after all", async () => {
+test("all are synced before any is frozen, and those that cannot be frozen are synced again afterwards", async () => {
   const [, vfat] = fixture.add("a", "vfat", "c");
   fixture.fail("--freeze", vfat!, "Operation not supported");
   const group = makeGroup();
@@ -140,7 +140,7 @@ test("all are synced before any is frozen, and what cannot be frozen once more a
   ]);
 });
 
-test("what one sync has written counts, whatever becomes of the other; none: not", async () => {
+test("one successful sync counts, whatever the other one does; without any it does not", async () => {
   const systems = fixture.add("first fails", "second hangs", "both fail");
   for (const one of systems) fixture.fail("--freeze", one, "Operation not supported");
   fixture.syncStatus.set(0, [-5, 0]);
@@ -156,7 +156,7 @@ test("what one sync has written counts, whatever becomes of the other; none: not
   ]);
 });
 
-test("one that was shut down by an error does not stop a take", async () => {
+test("a file system that an error has shut down does not stop a take", async () => {
   const [broken] = fixture.add("broken", "b", "c");
   fixture.fail("--freeze", broken!, "Input/output error");
   const group = makeGroup();
@@ -167,7 +167,7 @@ test("one that was shut down by an error does not stop a take", async () => {
   assert.equal(fixture.calls("calls").slice(3), ["--unfreeze 1", "--unfreeze 2"]);
 });
 
-test("where freezing is required, a failure names errno and place, and the others are thawed", async () => {
+test("if freezing is required, a failure names errno and mount point, and the others are thawed", async () => {
   const [broken] = fixture.add("broken", "b", "c");
   fixture.fail("--freeze", broken!, "Input/output error");
   const group = makeGroup(LONG_MS, true);
@@ -178,7 +178,7 @@ test("where freezing is required, a failure names errno and place, and the other
   assert.equal(fixture.calls("calls").slice(3), ["--unfreeze 1", "--unfreeze 2"]);
 });
 
-/** Where the machine is so slow that the limit ends another freeze than the one that hangs, again with a longer one. */
+/** On a slow machine the limit may end another freeze than the one that hangs: retry with a longer one. */
 async function freezeUntilHanging(): Promise<{ code: string; message: string }> {
   for (let limitMs = 300; ; limitMs *= 10) {
     const group = makeGroup();
@@ -190,7 +190,7 @@ async function freezeUntilHanging(): Promise<{ code: string; message: string }> 
   }
 }
 
-test("a freeze that hangs: the others are thawed soon, it when it ends, and no take before", async () => {
+test("if a freeze hangs, the others are thawed soon, it when it ends, and no take starts before", async () => {
   const [slow] = fixture.add("slow", "b");
   fixture.hang(slow!);
   fixture.setClock("pause", "runs");
@@ -210,7 +210,7 @@ test("a freeze that hangs: the others are thawed soon, it when it ends, and no t
   await next.thaw();
 });
 
-test("the guard thaws after its own limit, and the take is told", async () => {
+test("the guard thaws after its own limit, and the take learns of it", async () => {
   fixture.add("a", "b", "c");
   const fds = fixture.fileSystems.map(({ path }) => openSync(path, "r"));
   fixture.setClock("limit", "stands");
@@ -242,7 +242,7 @@ test("a guard that was killed is replaced for the thaw", async () => {
   assert.match(log.join("\n"), /was killed/);
 });
 
-test("what cannot be thawed is tried again and said", async () => {
+test("a failed thaw is retried and reported", async () => {
   const [broken] = fixture.add("broken");
   fixture.fail("--unfreeze", broken!, "Cannot allocate memory");
   fixture.setClock("pause", "over");
@@ -285,7 +285,7 @@ function startVictim(): { victim: ChildProcess; frozen: Promise<void> } {
   return { victim, frozen };
 }
 
-test("a daemon killed while frozen: everything is thawed", async () => {
+test("if a daemon is killed while file systems are frozen, all are thawed", async () => {
   fixture.add("a", "b", "c");
   const { victim, frozen } = startVictim();
   await frozen;
@@ -309,7 +309,7 @@ test("signals to the daemon's group and to the guard do not keep it from thawing
   await until("nothing is left", () => sessionProcesses(guard!).length === 0);
 });
 
-test("a daemon killed while a freeze hangs: it is thawed when it ends", async () => {
+test("if a daemon is killed while a freeze hangs, the file system is thawed when the freeze ends", async () => {
   const [slow] = fixture.add("slow", "b", "c");
   fixture.hang(slow!);
   fixture.setClock("pause", "runs");

@@ -33,7 +33,7 @@ test("a link's name is that of the node, without characters that need quoting", 
   assert.is(links.add("/srv/disk images/a b.img", device("ublkb1")), join(folder, "own/a_b.img"));
 });
 
-test("a name that is taken gets the device's number, and the last link takes the directory away", () => {
+test("a name that is taken gets the device's number, and the last link removes the directory", () => {
   const [one, other] = [device("ublkb0"), device("ublkb1")];
   const first = links.add("data", one);
   assert.is(first, join(folder, "own/data"));
@@ -62,7 +62,7 @@ test("links that lead nowhere are replaced, or removed with the directory", () =
   assert.is(existsSync(kept!) || existsSync(join(folder, "own")), false);
 });
 
-test("a device has a place of its own besides, and takes it away with all folders", () => {
+test("a device has a unique link, too, which is removed with all its folders", () => {
   const [one, other] = [device("ublkb0"), device("ublkb1")];
   const own = (place: string) => join(folder, "own", place);
   const targetOf = (place: string) => readlinkSync(own(place));
@@ -73,7 +73,7 @@ test("a device has a place of its own besides, and takes it away with all folder
   assert.equal(places.map(targetOf), [one, other]);
   links.remove(first, one);
   assert.not(existsSync(own("by-original/dev/a")));
-  // A killed daemon's, and the number is another device's by now.
+  // Left by a killed daemon, and another device has the number by now.
   links.add("/dev/a/data-image", other, "snapshot/id/dev/a/data");
   assert.not(existsSync(own("by-original")));
   assert.is(targetOf("snapshot/id/dev/a/data"), other);
@@ -86,7 +86,7 @@ test("a device has a place of its own besides, and takes it away with all folder
   assert.not(existsSync(own(".")));
 });
 
-test("a volume that is called as a folder of places has one link at least", () => {
+test("a volume with the name of a folder of unique links has at least one link", () => {
   const [one, other] = [device("ublkb0"), device("ublkb1")];
   const short = links.add("/dev/vg/snapshot", one, "by-original/dev/vg/snapshot");
   assert.is(short, join(folder, "own/snapshot"));

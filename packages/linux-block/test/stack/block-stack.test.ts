@@ -64,7 +64,7 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(sysfs, { recursive: true }));
 
-test("on the front itself, once, and not on other devices", () => {
+test("a file system on the front itself is found once, on other devices not", () => {
   assert.equal(
     mounts(
       "2 1 259:0 / /mnt rw - xfs /dev/ublkb0 rw",
@@ -76,7 +76,7 @@ test("on the front itself, once, and not on other devices", () => {
   );
 });
 
-test("on partitions, device-mapper and md nodes over them, and partitions of those", () => {
+test("file systems on partitions, device-mapper and md nodes over them, and partitions of those are found", () => {
   holder("ublkb0/ublkb0p2", "dm-0");
   holder("dm-0", "dm-1");
   holder("dm-1", "md0");
@@ -91,7 +91,7 @@ test("on partitions, device-mapper and md nodes over them, and partitions of tho
   );
 });
 
-test("read-only file systems are left out, read-only mounts of others are not", () => {
+test("read-only file systems are omitted, read-only mounts of others are not", () => {
   assert.equal(
     mounts(
       "2 1 259:1 / /ro ro,relatime - ext4 /dev/ublkb0p1 ro,errors=continue",
@@ -114,7 +114,7 @@ test("a file system on a file of another one comes first, however deep", () => {
   );
 });
 
-test("a loop device over a device, and one over a file elsewhere", () => {
+test("a loop device over a device is found, one over a file elsewhere is not", () => {
   write("block/loop0/loop/backing_file", "/dev/ublkb0p1");
   write("block/loop1/loop/backing_file", "/mnt/cover/disk");
   assert.equal(
@@ -128,7 +128,7 @@ test("a loop device over a device, and one over a file elsewhere", () => {
   );
 });
 
-test("btrfs, by its source and by the list of its devices", () => {
+test("btrfs is found by its source and by the list of its devices", () => {
   const add = (uuid: string, name: string, path: string) => {
     mkdirSync(join(sysfs, "fs/btrfs", uuid, "devices"), { recursive: true });
     symlinkSync(join(sysfs, "block", path), join(sysfs, "fs/btrfs", uuid, "devices", name));
@@ -148,7 +148,7 @@ test("btrfs, by its source and by the list of its devices", () => {
   );
 });
 
-test("an xfs whose log lies on the member", () => {
+test("an xfs whose log lies on the member is found", () => {
   assert.equal(
     mounts(
       "2 1 8:16 / /log rw - xfs /dev/sdb rw,logdev=/dev/ublkb0p1,noquota",

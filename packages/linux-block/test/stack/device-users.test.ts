@@ -57,7 +57,7 @@ test("mounts, holders, loops, swap and open files are found, also on partitions"
   });
 });
 
-test("a process may leave itself out, and what does not exist has no users", () => {
+test("a process may exclude itself, and missing devices have no users", () => {
   const found = usersOf(["/dev/ublkb3", "/dev/ublkb9"], { proc, sysfs, exceptPid: 102 });
   assert.equal([...found.values()], [[], []]);
 });

@@ -9,7 +9,7 @@ const LIMIT_MS = 1_000;
 const ETIMEDOUT = 110;
 const ENXIO = 6;
 
-/** Loop devices with files, and the calls that ask for them. */
+/** Loop devices with files, and the calls that query them. */
 class Machine {
   readonly root = mkdtempSync(join(tmpdir(), "blksnap-loops-"));
   readonly calls: (readonly string[])[] = [];
@@ -60,7 +60,7 @@ async function withMachine(use: (machine: Machine) => Promise<void>): Promise<vo
   }
 }
 
-test("all are asked at once, and each only once for as long as it shows the same file", () =>
+test("all are queried at once, and each only once as long as it has the same file", () =>
   withMachine(async (machine) => {
     machine.show("loop0", 10, 1);
     machine.show("loop1", 11, 2);
@@ -78,7 +78,7 @@ test("all are asked at once, and each only once for as long as it shows the same
     assert.equal(await machine.names(), ["loop1"]);
   }));
 
-test("one that gets another file while it is asked is asked again", () =>
+test("a device that gets another file during the query is queried again", () =>
   withMachine(async (machine) => {
     machine.show("loop0", 10, 1);
     machine.onCall = () => machine.show("loop0", 11, 2);
@@ -87,7 +87,7 @@ test("one that gets another file while it is asked is asked again", () =>
     assert.equal(await machine.names(), ["loop0"]);
   }));
 
-test("one that does not answer takes nothing from the others", () =>
+test("a device that does not answer does not affect the others", () =>
   withMachine(async (machine) => {
     for (const [index, name] of ["loop0", "loop1", "loop2"].entries()) {
       machine.show(name, index, index + 1);

@@ -2,7 +2,7 @@ import { mountAt, parseMountinfo } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 
-test("names with blanks, and names that are not UTF-8", () => {
+test("names with blanks, and names that are not UTF-8, are parsed", () => {
   const place = "9 1 0:50 /sub /a\\040\u00ff rw,noatime shared:3";
   const [mount] = parseMountinfo(`${place} - btrfs /dev/x\\011y rw,subvol=/a\\054b`);
   assert.equal(mount, {
@@ -18,7 +18,7 @@ test("names with blanks, and names that are not UTF-8", () => {
   });
 });
 
-test("a path is followed through mounts as the kernel does", () => {
+test("a path is resolved through mounts as the kernel does it", () => {
   const list = parseMountinfo(
     [
       "20 1 0:2 / / rw - rootfs rootfs rw",

@@ -6,7 +6,7 @@ import * as assert from "uvu/assert";
 const readDevice = superblockReader(readInHelper);
 const codeOf = (error: NodeJS.ErrnoException): string | undefined => error.code;
 
-test("reads what has this number, by its name", async () => {
+test("a device is read by its name if it has this number", async () => {
   const zero = { major: 1, minor: 5 };
   assert.equal(await readDevice("/dev/zero", zero, 1024, 3072), Buffer.alloc(3072));
   const other = { major: 1, minor: 6 };
