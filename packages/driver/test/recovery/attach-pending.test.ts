@@ -8,7 +8,7 @@ const test = suite("attach pending");
 
 const DEVICE = "/dev/blksnap-test-that-is-not-there";
 
-/** What is said where neither attempt can succeed, and the area's removal ends as `onAreaLost` does. */
+/** The log if neither attempt can succeed, and the area's removal ends as `onAreaLost` does. */
 async function attempted(onAreaLost: () => Promise<void>): Promise<string[]> {
   const said: string[] = [];
   const log = (_: unknown, text: string) => void said.push(text);
@@ -27,14 +27,14 @@ async function attempted(onAreaLost: () => Promise<void>): Promise<string[]> {
   return said;
 }
 
-test("it is attached without its area once no later start can find that", async () => {
+test("it is attached without its area when no later start can find the area", async () => {
   const said = await attempted(async () => {});
   assert.is(said.length, 2);
   assert.match(said[0], `${DEVICE} is not attached with its snapshot`);
   assert.match(said[1], `${DEVICE} is not attached again: `);
 });
 
-test("it stays unattached where a later start would find the area", async () => {
+test("it stays unattached if a later start would find the area", async () => {
   const said = await attempted(() => Promise.reject(new Error("the medium is read-only")));
   assert.is(said.length, 2);
   assert.match(

@@ -25,7 +25,7 @@ function record(id: string, now: SnapshotRecord["state"], image: number): Snapsh
   return { id, state: now, members, stores: [] } as unknown as SnapshotRecord;
 }
 
-/** A kernel with devices of these marks, by their numbers. */
+/** A kernel with devices of these marks, by number. */
 function kernel(marks: Record<number, number>) {
   const deleted: number[] = [];
   const ublk = {
@@ -38,20 +38,20 @@ function kernel(marks: Record<number, number>) {
   return { context: { frontend, logger, state } as never, deleted };
 }
 
-test("an image goes with its snapshot", async () => {
+test("an image is removed with its snapshot", async () => {
   const { context, deleted } = kernel({ 3: DeviceMark.IMAGE });
   await discard(context, record("a", "destroying", 3), []);
   assert.equal(deleted, [3]);
 });
 
-test("a front that has the number of an old image is left alone", async () => {
+test("a front that has the number of a former image is left alone", async () => {
   const { context, deleted } = kernel({ 3: DeviceMark.FRONT });
   await discard(context, record("a", "destroying", 3), []);
   await rollBack(context, record("b", "taking", 3), []);
   assert.equal(deleted, []);
 });
 
-test("so is the image of another snapshot that has the number now", async () => {
+test("an image of another snapshot that has the number now is left alone", async () => {
   const { context, deleted } = kernel({ 3: DeviceMark.IMAGE });
   const old = record("a", "destroying", 3);
   const all = [old, record("b", "taken", 3)];

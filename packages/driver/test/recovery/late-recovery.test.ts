@@ -38,8 +38,8 @@ test.after.each(() => {
 });
 
 /**
- * A device of which the kernel says one thing after another; the last for ever.
- * @param serverFlagsHigh whose it is
+ * A device for which the kernel gives one answer after another; the last one repeats.
+ * @param serverFlagsHigh tag of its owner
  */
 function start(states: (number | undefined)[], serverFlagsHigh = state.owner) {
   const asked: number[] = [];
@@ -91,7 +91,7 @@ async function isWaiting(late: LateRecovery): Promise<boolean> {
   }
 }
 
-test("the name of attach counts only where it leads to nothing else by now", async () => {
+test("the name at attach counts only if it leads to nothing else by now", async () => {
   const told = async (device: string, path: string) => {
     const waiting = [{ record: { ...record, device }, why: "", kept: [] }];
     const { blockDevices } = machinePorts();
@@ -106,7 +106,7 @@ test("the name of attach counts only where it leads to nothing else by now", asy
   assert.match(await told("/dev/gone", "/dev/gone"), /still waits/);
 });
 
-test("it is tried for as long as the kernel has not let go, which is said once", async () => {
+test("recovery is retried until the kernel releases the device, and logs that once", async () => {
   const { late, asked } = start([UblkState.LIVE]);
   await until(() => asked.length > 10);
   assert.ok(await isWaiting(late));
@@ -135,7 +135,7 @@ for (const [how, end, deleted] of [
   });
 }
 
-test("a front whose number another program's device has by now is gone, and that device is left alone", async () => {
+test("a front whose number another program's device has now is gone, and that device is left alone", async () => {
   const { late, deleted } = start([UblkState.LIVE], state.owner + 1);
   await until(async () => !(await isWaiting(late)));
   assert.equal(deleted, []);
@@ -143,7 +143,7 @@ test("a front whose number another program's device has by now is gone, and that
   late.stop();
 });
 
-test("an export that waits is given up by its name where its path leads to what is not tracked", async () => {
+test("a waiting export is given up by its name if its path leads to something untracked", async () => {
   const device = join(folder, "disk.img");
   writeFileSync(device, "restored");
   const log = (_: unknown, text: string) => logged.push(text);
@@ -202,7 +202,7 @@ test("what the medium has of an export that is given up is forgotten with it, wh
   assert.equal(removed, [`tracker-${uuid}`, `cbt-${uuid}.journal`]);
 });
 
-test("an export that is just returning when it is to be given up by its name is detached", async () => {
+test("an export that is resumed while it is being given up by its name is detached", async () => {
   const device = join(folder, "disk.img");
   writeFileSync(device, "restored");
   const { recover } = Tracker;
@@ -233,7 +233,7 @@ test("an export that is just returning when it is to be given up by its name is 
       return detached;
     };
     const ending = late.giveUpOr(device, detach);
-    // Time enough for one that does not wait.
+    // Enough time for one that does not wait.
     for (let turn = 0; turn < 10; turn++) await new Promise((done) => setTimeout(done, 1));
     isTracked = true;
     isRecovered();
@@ -245,7 +245,7 @@ test("an export that is just returning when it is to be given up by its name is 
   }
 });
 
-test("what follows a return holds up its own device, not the other fronts", async () => {
+test("later work on a resumed front delays its own device, not the other fronts", async () => {
   const { recover } = Tracker;
   const kept: unknown[] = [];
   Tracker.recover = async (_, { id, front, device }, left) => {

@@ -1,4 +1,4 @@
-/** The record of a tracker that was served and is no more, on media that answer, fail or come late. */
+/** The record of a tracker that was served and is not any more, on media that answer, fail or are late. */
 import { symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { judgeContinuity } from "@blksnap/linux-block";
@@ -33,7 +33,7 @@ async function served(world: World): Promise<TrackerPersistence> {
   return persistence;
 }
 
-/** As the next daemon of the same boot. */
+/** As the next daemon of the same boot does. */
 async function recorded(world: World, inUse: readonly string[] = []): Promise<boolean> {
   world.directory.close();
   world.directory = new PersistentDirectory(world.path);
@@ -45,11 +45,11 @@ async function recorded(world: World, inUse: readonly string[] = []): Promise<bo
   });
 }
 
-/** Of what answers, on a busy machine as well. */
+/** The limit for what answers, even on a busy machine. */
 const ANSWER_MS = 200_000;
 const SERVING = { attached: true, clean: false, serving: true };
 
-test("it is served only between serve and leave", async (world) => {
+test("a tracker counts as served only between serve and leave", async (world) => {
   const persistence = await prepared(world);
   await persistence.begin(newMap(), CHUNK_SHIFT);
   assert.equal(await onRecord(world), { ...SERVING, serving: false });
@@ -60,7 +60,7 @@ test("it is served only between serve and leave", async (world) => {
   await persistence.close();
 });
 
-test("a daemon that continues keeps what is on record, until it serves", async (world) => {
+test("a daemon that resumes keeps the record as it is, until it serves", async (world) => {
   const first = await served(world);
   await first.close();
   const next = await TrackerPersistence.resume(world.directory, world.backing, first.uuid);
@@ -76,7 +76,7 @@ test("a daemon that continues keeps what is on record, until it serves", async (
   await last.close();
 });
 
-test("a daemon that continues beside a medium that does not answer still knows what must not be believed", async (world) => {
+test("a daemon that resumes with a medium that does not answer still knows what must not be trusted", async (world) => {
   const { uuid } = await served(world);
   const { directory, backing } = world;
   const { readRecords } = directory;
@@ -91,13 +91,13 @@ test("a daemon that continues beside a medium that does not answer still knows w
   await next.close();
 });
 
-test("an end after its front was gone is not a clean one", async (world) => {
+test("an end after the front was gone is not a clean one", async (world) => {
   const persistence = await served(world);
   await persistence.end(newMap(), false, { isLate: true });
   assert.equal(await onRecord(world), { attached: false, clean: false, serving: false });
 });
 
-test("what was served in this boot, and is not, has ended", async (world) => {
+test("a tracker that was served in this boot, and is not any more, has ended", async (world) => {
   const { uuid } = await served(world);
   assert.ok(await recorded(world, [uuid]));
   assert.equal(await onRecord(world), SERVING, "somebody serves it");
@@ -105,18 +105,18 @@ test("what was served in this boot, and is not, has ended", async (world) => {
   assert.equal(await onRecord(world), { ...SERVING, serving: false });
 });
 
-test("what was served without being kept does not continue, though its file system is mounted all the while", async (world) => {
+test("a tracker served without being kept does not continue, even if its file system stayed mounted", async (world) => {
   writeFileSync(world.backing.path, mountedExt(1), { flag: "r+" });
   await served(world);
   const verdict = async (): Promise<string> => {
     const [record] = await trackerRecords(world.directory);
     const tracking = record!.tracking;
-    // As of a disk.
+    // As for a disk.
     const found = { ...tracking, identity: { ...tracking.identity, wwid: "naa.1" } };
     return judgeContinuity(found, found).verdict;
   };
   assert.is(await verdict(), "continue");
-  // The next daemon serves it, and keeps nothing of what is written.
+  // The next daemon serves it without keeping its map.
   assert.ok(await recorded(world));
   assert.is(await verdict(), "new_generation");
 });
@@ -131,7 +131,7 @@ test("a record of another boot is left for its attach", async (world) => {
   assert.equal(await onRecord(world), SERVING);
 });
 
-test("a directory of another daemon is left alone, also when that one has ended", async (world) => {
+test("a directory of another daemon is left alone, even after that daemon's end", async (world) => {
   await served(world);
   const said: unknown[] = [];
   const say = (...words: unknown[]) => void said.push(words);
@@ -181,7 +181,7 @@ test("a record that was removed, or is in use, when its turn comes is left as it
   assert.not.ok(world.directory.unanswered.has(uuid));
 });
 
-test("a medium that fails is tried again", async (world) => {
+test("a medium that fails is retried", async (world) => {
   const { uuid } = await served(world);
   const unfinished = join(world.path, `tracker-${uuid}.record.new`);
   class Full extends PersistentDirectory {
@@ -239,7 +239,7 @@ test("a medium that does not answer delays nobody, and its record is not used", 
   assert.equal(await onRecord(world), { ...SERVING, serving: false });
 });
 
-test("leave and end together wait no longer than a medium that hangs may take", async (world) => {
+test("leave and end together wait no longer than the limit of a medium that hangs", async (world) => {
   const persistence = await served(world);
   const asked: number[] = [];
   const { setTimeout: real } = globalThis;

@@ -12,7 +12,7 @@ const LOST = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee";
 const AREA = "12345678-1234-4234-8234-123456789abc";
 const GONE = "99999999-8888-4777-8666-555555555555";
 
-test("unclaimed files are removed; files that a record names or may name stay", () => {
+test("unclaimed files are removed; files that a record may name stay", () => {
   const path = mkdtempSync(join(tmpdir(), "blksnap-unclaimed-"));
   const state = new StateDirectory(path);
   try {
@@ -21,7 +21,7 @@ test("unclaimed files are removed; files that a record names or may name stay", 
     state.writeRecord(`snapshot-${LOST}`, {});
     const stay = [
       ...["cbt-1", `area-${HELD}-1`, `area-${HELD}-${AREA}`, `blksnap-store-${HELD}-0`],
-      // Of a record that cannot be used, of somebody else, or of a user.
+      // Files of an unusable record, of another owner, or of a user.
       ...[`area-${LOST}-1`, `blksnap-store-${LOST}-0`, "cbt-notes", "blksnapd.sock", "area-x"],
     ];
     const go = [

@@ -1,4 +1,4 @@
-/** Diff areas that are brought back after a reboot, by what is on record of them. */
+/** Diff areas that are restored after a reboot, from their records. */
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -16,7 +16,7 @@ const test = suite("restored areas");
 const [SNAPSHOT, TRACKER, AREA, ANOTHER] = [1, 2, 3, 4].map(
   (i) => `00000000-0000-4000-8000-00000000000${i}`,
 ) as [string, string, string, string];
-/** Of a daemon whose fronts serve: nothing is waited for. */
+/** For a daemon whose fronts serve, so that nothing is waited for. */
 const KNOWN = {
   snapshots: new Set<string>(),
   transient: new Set<string>(),
@@ -28,7 +28,7 @@ const KNOWN = {
   isBoot: false,
 };
 
-/** What a daemon makes of a snapshot of one device, whose area's journal there is. */
+/** Restores a snapshot of one device, whose area has a journal. */
 async function restored(
   member: { area?: string; journal: string; errorCode?: number },
   known = KNOWN,
@@ -69,32 +69,32 @@ async function restored(
 
 const SHIFTS = { chunkShift: 18, blockShift: 12 };
 
-test("an area comes back with the journal that has its id", async () => {
+test("an area is restored from the journal that has its id", async () => {
   const { snapshot } = await restored({ area: AREA, journal: AREA });
   assert.is(snapshot?.state, "taken");
   assert.is(snapshot?.members[0]?.area, AREA);
 });
 
-test("an area comes back with the error of what it had lost", async () => {
+test("an area is restored with the error of its loss", async () => {
   const { snapshot } = await restored({ area: AREA, journal: AREA, errorCode: -28 });
   assert.is(snapshot?.members[0]?.errorCode, -28);
   const whole = await restored({ area: AREA, journal: AREA });
   assert.is(whole.snapshot?.members[0]?.errorCode, undefined);
 });
 
-test("an area that a daemon before has not named has its journal's id", async () => {
+test("an area that an older daemon has not named has its journal's id", async () => {
   const { snapshot } = await restored({ journal: AREA });
   assert.is(snapshot?.members[0]?.area, AREA);
 });
 
-test("an area is not made of another one's journal", async () => {
+test("an area is not restored from another area's journal", async () => {
   const { snapshot, pending, said } = await restored({ area: AREA, journal: ANOTHER });
   assert.is(snapshot?.state, "destroying");
   assert.match(said, `its journal is of the area ${ANOTHER}, not of ${AREA}`);
   assert.equal(pending[0]?.journals, [ANOTHER], "it goes before the device is attached");
 });
 
-test("what was given up is forgotten by the next daemon, and not brought back by a later boot", async () => {
+test("a snapshot that was given up is forgotten by the next daemon, and not restored by a later boot", async () => {
   const snapshots = new Set([SNAPSHOT]);
   const journals = new Set([AREA]);
   const member = { area: AREA, journal: AREA };

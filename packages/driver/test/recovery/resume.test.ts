@@ -46,7 +46,7 @@ async function member(tracker: number): Promise<MemberRecord> {
   return { tracker, area, map: file, image: null };
 }
 
-/** The same of a daemon that had no ids of areas. */
+/** The same for a daemon whose areas had no ids. */
 async function oldMember(tracker: number): Promise<MemberRecord> {
   const file = await leaveMap(`area-${ID}-${tracker}`, undefined);
   return { tracker, map: file, image: null };
@@ -121,7 +121,7 @@ async function left(storeFile: string, members?: readonly MemberRecord[]) {
   return { context: context as never, record, found: found as Resumed, said };
 }
 
-/** Fronts that live when the test says so. */
+/** Fronts that the test brings up. */
 function comingFronts() {
   const fronts = new Map<number, Promise<Tracker | undefined>>();
   const come = new Map<number, (tracker: Tracker | undefined) => void>();
@@ -157,7 +157,7 @@ function resuming(fronts: Map<number, Promise<Tracker | undefined>>, record: Sna
   return { fronts, serving: none, restored: none, all: [record], listener };
 }
 
-test("an area of a daemon that had no ids continues with the id that its record implies", async () => {
+test("an area of a daemon whose areas had no ids continues with the id that its record implies", async () => {
   const journal = "0c4e2d7a-52c9-4d0e-8a55-7b0f4d5f9a10";
   const unnamed = await oldMember(1);
   const kept = { ...(await oldMember(2)), journal };
@@ -168,14 +168,14 @@ test("an area of a daemon that had no ids continues with the id that its record 
   assert.match(ids[0], UUID);
   assert.is.not(ids[0], ids[1]);
   for (const id of ids) assert.ok(found.snapshot.hasArea(id));
-  // The maps have their names as before, and their ids in them.
+  // The maps keep their names, and have their ids in them.
   assert.equal(
     [unnamed, kept].map(({ map }) => idInMap(map as string)),
     ids,
   );
   for (const { area } of found.members.values()) state.closeMap(area.map);
 
-  // Killed before the record says so: the next one finds the same.
+  // After a kill before the record is written, the next daemon finds the same.
   const [again] = await lookThroughAll(context, [record], new Map());
   assert.ok(again !== undefined && "snapshot" in again);
   assert.equal(
@@ -196,13 +196,13 @@ test("a map of another area is not resumed", async () => {
   assert.not("snapshot" in found);
 });
 
-test("an area that was given up costs its own image only, whose journal goes when the medium lets it", async () => {
+test("an area that was given up loses only its own image; its journal is removed when the medium allows it", async () => {
   const store = join(folder, "store");
   writeFileSync(store, "");
   const members = [await member(1), { ...(await member(2)), journal: AREAS[2] as string }];
   const file = state.openMap(members[1]?.map as string);
   const memory = MappedMemory.file(file.fd, 0, file.lengthBytes);
-  // The daemon was killed before the record said so.
+  // The daemon was killed before it could record that.
   DiffAreaMap.open(memory.buffer).setState(AreaState.DROPPED);
   memory.unmap();
   state.closeMap(file);
@@ -221,20 +221,20 @@ test("an area that was given up costs its own image only, whose journal goes whe
   live(2);
   await until(() => said.includes("wakeArea 1"));
   assert.equal([...found.snapshot.members.keys()].length, 1);
-  // This one ends with its images, which the test has none of.
+  // It ends at its images, which the test does not have.
   assert.is(await going, undefined);
   assert.equal(said, ["wakeArea 1", "dropArea 1", "closeArea 1"]);
   await until(() => removals.length === 3);
   assert.equal(removals, Array(3).fill(KeptFile.areaJournal.name(AREAS[2] as string)));
 });
 
-test("what an area had lost before a reboot is its error after it, and no other one's", async () => {
+test("an area's loss before a reboot is its error afterwards, and no other area's", async () => {
   const store = join(folder, "store");
   writeFileSync(store, "");
   const one = await member(1);
   const file = state.openMap(one.map as string);
   const memory = MappedMemory.file(file.fd, 0, file.lengthBytes);
-  // As made of its journal, which has no error.
+  // As restored from its journal, which has no error.
   DiffAreaMap.open(memory.buffer).setLost(2, 0, 1);
   memory.unmap();
   state.closeMap(file);
@@ -251,7 +251,7 @@ test("what an area had lost before a reboot is its error after it, and no other 
   await until(() => said.includes("wakeArea 1") && said.includes("wakeArea 2"));
   assert.equal(losses, [[1, { errorCode: -28, area: AREAS[1], isKept: true }]]);
   assert.equal(await found.snapshot.events.list(), [], "it was told before");
-  // This one ends with its images, which the test has none of.
+  // It ends at its images, which the test does not have.
   assert.is(await going, undefined);
 });
 
@@ -264,12 +264,12 @@ test("an area wakes with its stores and its own front, whatever other fronts wai
   live(1);
   await until(() => said.includes("wakeArea 1"));
   fail(2);
-  // This one ends with its images, which the test has none of.
+  // It ends at its images, which the test does not have.
   assert.is(await going, undefined);
   assert.equal(said, ["wakeArea 1", "dropArea 1", "closeArea 1"]);
 });
 
-test("a snapshot whose journals cannot be made anew: before a device's copies begin, no boot believes its old one", async () => {
+test("if journals cannot be renewed, no boot trusts a device's old one before its copies begin", async () => {
   const store = join(folder, "store");
   writeFileSync(store, "");
   const members = await Promise.all(
@@ -309,7 +309,7 @@ test("without its stores a snapshot is lost; its writes continue front by front"
   );
 });
 
-/** The same snapshot as an orderly end leaves it: persistent, its store sealed, its record on a medium. */
+/** The same snapshot after an orderly end: persistent, its store sealed, its record on a medium. */
 async function leftSealed(storeFile: string) {
   const { context, record, said } = await left(storeFile);
   const persistent = new PersistentDirectory(join(folder, "medium"));
@@ -360,7 +360,7 @@ test("a foreign write to a store loses its snapshot, and the log says why", asyn
   persistent.close();
 });
 
-test("a store that is as it was left is used, and nothing tells of that before it changes", async () => {
+test("an unchanged store is used, and its seals are removed before it changes", async () => {
   const store = join(folder, "store");
   writeFileSync(store, Buffer.alloc(2 ** 18, 7));
   const { context, sealed, found, said, persistent, onRecord } = await leftSealed(store);

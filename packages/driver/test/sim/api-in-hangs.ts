@@ -1,6 +1,6 @@
 /**
- * Operations of the API while a medium does not answer. One that needs no such medium is served as ever. Any other is over
- * within the bounds, and may have failed by name: then it can be tried again when the medium answers, and works.
+ * Operations of the API while a medium does not answer. An operation that does not need that medium works as usual. Any
+ * other ends within the bounds, and may fail by name: it can be repeated when the medium answers, and succeeds.
  */
 import { ERRORS } from "@blksnap/api";
 import type { Device, SimSnapshot } from "./device.js";
@@ -12,7 +12,7 @@ import { Violation } from "./violation.js";
 
 export class HangApi {
   readonly #sim: Simulation;
-  /** Their ends have failed. */
+  /** Devices whose detach has failed. */
   readonly #devices = new Set<Device>();
   readonly #snapshots = new Set<SimSnapshot>();
 
@@ -26,7 +26,7 @@ export class HangApi {
     await choices[random.below(choices.length)]?.();
   }
 
-  /** Media answer again: what has failed is looked at, or tried again. */
+  /** Media answer again: checks or repeats what has failed. */
   async settle(): Promise<void> {
     if (this.#sim.pending.size > 0) return;
     for (const device of this.#devices) await settleDevice(this.#sim, device);
@@ -36,7 +36,7 @@ export class HangApi {
     for (const snapshot of snapshots) this.#sim.spawn(this.#destroy(snapshot, false));
   }
 
-  /** The driver has died: the next one finds what there is. */
+  /** The driver has died: the next one decides. */
   forget(): void {
     this.#devices.clear();
     this.#snapshots.clear();
@@ -94,7 +94,7 @@ export class HangApi {
       device.isInHand = false;
     };
     const all = [{ offset_bytes: 0, length_bytes: DISK_BYTES }];
-    // The original itself is not asked.
+    // The original itself is not accessed.
     const patienceMs = media.patienceMs({ devices: device.persistent === "no" ? [] : [device] });
     await this.#sim.call(
       `markDirty ${device.path}`,
@@ -160,7 +160,7 @@ export class HangApi {
     }
   }
 
-  /** What could not be put on record has not begun: its images are there as before. */
+  /** An end that could not be recorded has not begun: its images are as before. */
   async #isWhole(snapshot: SimSnapshot): Promise<boolean> {
     const { driver, machine } = this.#sim;
     const { snapshots } = await this.#sim.call(
@@ -184,7 +184,7 @@ export class HangApi {
     return true;
   }
 
-  /** @throws what is none of the API's errors */
+  /** @throws errors that are not the API's */
   #failed(error: unknown): void {
     const { code } = error as { code?: string };
     if (code === undefined || !(code in ERRORS)) throw error;

@@ -1,4 +1,4 @@
-/** Operations of the API at random, and what each that has answered must have done. */
+/** Random operations of the API, and checks of what each answered one must have done. */
 import type { Device, Image, SimSnapshot, TakeNumber } from "./device.js";
 import { assertOneInstant } from "./instant.js";
 import { assertEvents, noteLosses } from "./losses.js";
@@ -16,7 +16,7 @@ export class Api {
     this.#sim = sim;
   }
 
-  /** One operation, of those that are possible now. */
+  /** Starts one operation that is possible now. */
   async start(): Promise<void> {
     const { random } = this.#sim;
     const choices = this.#choices();
@@ -96,7 +96,7 @@ export class Api {
         device.attached = "unknown";
       },
     );
-    // The record of an earlier one makes it persistent, too.
+    // An earlier record makes it persistent, too.
     const mayBeEither = !persistent && device.persistent !== "no";
     if (!mayBeEither && answer.persistent !== persistent) {
       throw new Violation(`${device.path} is ${persistent ? "not " : ""}persistent`);
@@ -117,7 +117,7 @@ export class Api {
     device.user = this.#sim.machine.user(front);
   }
 
-  /** What the map promises from now on. */
+  /** Notes what the map promises from now on. */
   async #noteGeneration(device: Device): Promise<void> {
     const { driver } = this.#sim;
     const what = `cbtInfo ${device.path}`;
@@ -146,7 +146,7 @@ export class Api {
     device.isInHand = false;
   }
 
-  /** Its map has come through a time without a front: a new take and a diff show what it knows. */
+  /** The map has survived a time without a front: a new take and a diff show what it knows. */
   async prove(device: Device): Promise<void> {
     if (this.#isMember(device)) return;
     const [since] = device.takes;
@@ -163,7 +163,7 @@ export class Api {
     const isPersistent = !hasFirstWrites && this.#mayPersist(devices) && random.below(2) === 0;
     const store = isPersistent ? keptStore : (STORES[random.below(STORES.length)] as string);
     const newOnes = devices.filter(({ attached }) => attached === "no");
-    // Neither whether they are attached, nor, once they are, in which generation.
+    // Unknown: whether they are attached, and in which generation.
     const unheard = (): void => {
       for (const device of newOnes) device.attached = "unknown";
     };
@@ -272,7 +272,7 @@ export class Api {
         () => {
           snapshot.taken = "unknown";
           snapshot.isTaking = false;
-          // Its number may be given already, and nobody has heard it.
+          // The number may be used already without anybody knowing.
           for (const device of devices) {
             device.takes = [];
             device.frozen = undefined;
@@ -301,7 +301,7 @@ export class Api {
     snapshot.isInHand = false;
   }
 
-  /** All of its images, before anybody else uses them. A death of the driver makes that only slower. */
+  /** Checks all of its images before users write to them. A death of the driver only delays that. */
   async look(snapshot: SimSnapshot): Promise<void> {
     if (snapshot.isLooking) return;
     snapshot.isLooking = true;
@@ -330,7 +330,7 @@ export class Api {
       () => driver.snapshotDestroy(snapshot.id as string),
       () => {
         snapshot.isGone = "unknown";
-        // The medium may say so already.
+        // The medium may have recorded it already.
         snapshot.mayBeUnkept = true;
       },
     );
@@ -358,7 +358,7 @@ export class Api {
     device.writtenAt.fill(askedAt, offset / 512, (offset + length) / 512);
   }
 
-  /** All that was written after one take and before the last is told of. */
+  /** Checks that a diff has everything written after one take and before the last. */
   async #diff(device: Device, first?: TakeNumber): Promise<void> {
     const { driver, random } = this.#sim;
     const since = first ?? device.takes[random.below(Math.max(1, device.takes.length))];

@@ -1,17 +1,17 @@
-/** A tracked disk, as its users and the harness know it. */
+/** A tracked disk, as seen by its users and the harness. */
 import type { SimDisk, SimUser } from "@blksnap/sim-kernel";
 import type { Told } from "./losses.js";
 import { Sequence } from "./sequence.js";
 import { DISK_SECTORS } from "./settings.js";
 import { Volume, ZERO } from "./volume.js";
 
-/** `unknown`: an operation was under way when the driver died. */
+/** `unknown`: an operation was in progress when the driver died. */
 export type Certainty = "no" | "yes" | "unknown";
 
 /** A take of the device's present generation. */
 export interface TakeNumber {
   readonly number: number;
-  /** Places in the order of all things: when it was asked for, and when it had been answered. */
+  /** When it was requested, and when it was answered, by the simulation's counter of events. */
   readonly askedAt: number;
   readonly answeredAt: number;
 }
@@ -22,28 +22,28 @@ export class Device {
   readonly disk: SimDisk;
   readonly volume: Volume;
   attached: Certainty = "no";
-  /** Its map is to outlive the power; unknown: there may be a record of an earlier one. */
+  /** Its map survives a power cut; unknown: an earlier tracker may have left a record. */
   persistent: Certainty = "no";
   /** Its journal may have failed. */
   mayHaveFailed = false;
-  /** It was ended, or the power went, since it was last looked at: its map may have begun anew. */
+  /** It was ended, or the power was cut, since the last check: its map may have begun anew. */
   mayBeNew = false;
-  /** Its map has continued after that: a diff is to show that it misses nothing. */
+  /** Its map has continued after that: a diff has to show that it misses nothing. */
   isToProve = false;
   front: string | undefined;
   user: SimUser | undefined;
-  /** An operation of the API has it. */
+  /** An operation of the API uses it. */
   isInHand = false;
   inFlight = 0;
-  /** Writes to its front that have not been answered. */
+  /** Unanswered writes to its front. */
   readonly writes = new Set<WindowWrite>();
   generation: string | undefined;
   /** Another generation has begun since its front was ended. */
   isRenewed = false;
   takes: TakeNumber[] = [];
-  /** By sector: when the last write that was acknowledged had been asked for; 0 for none. */
+  /** By sector: when its last acknowledged write was requested; 0 for none. */
   readonly writtenAt = new Float64Array(DISK_SECTORS);
-  /** As writtenAt was when the last take was asked for. */
+  /** writtenAt at the time when the last take was requested. */
   frozen: Float64Array | undefined;
 
   constructor(path: string, disk: SimDisk) {
@@ -52,7 +52,7 @@ export class Device {
     this.volume = new Volume(path, DISK_SECTORS);
   }
 
-  /** Its map begins anew: what was written before is not promised any more. */
+  /** Its map begins anew: earlier writes are not promised any more. */
   newGeneration(id: string): void {
     if (this.generation === id) return;
     this.isRenewed = true;
@@ -62,12 +62,12 @@ export class Device {
     this.writtenAt.fill(0);
   }
 
-  /** The power has gone: the disk has what it may have, and a persistent map has all of it. */
+  /** A power cut: the disk has what it may have, and a persistent map has all of it. */
   powerGone(): void {
     this.volume.cut();
     this.volume.check(0, this.disk.bytes, "the original after a power cut");
     for (const { firstSector, sectors, value, askedAt } of this.writes) {
-      // Nobody has answered it. What was zeroed looks like what was never written.
+      // Not acknowledged. Zeroed sectors look like ones never written.
       for (let at = firstSector; value !== ZERO && at < firstSector + sectors; at++) {
         if (this.volume.values[at] === value) this.writtenAt[at] = askedAt;
       }
@@ -92,13 +92,13 @@ export class Device {
     this.user = undefined;
   }
 
-  /** The disk that its map's journal is on fails. */
+  /** The disk of its map's journal fails. */
   mayBeUnkept(): void {
     if (this.persistent === "yes") this.persistent = "unknown";
     this.mayHaveFailed = true;
   }
 
-  /** Nobody tracks it: what the map has is of use again only where it is kept. */
+  /** It is not tracked any more: the map's content matters only if the map is kept. */
   mapLeft(): void {
     if (this.persistent === "no") this.generation = undefined;
   }
@@ -125,29 +125,29 @@ export interface SimSnapshot {
   isGone: Certainty;
   isInHand: boolean;
   readonly isPersistent: boolean;
-  /** It was ended, or the power went: images of originals that others wrote to are lost. */
+  /** It was ended, or the power was cut: images of originals that others wrote to are lost. */
   mayLoseImages: boolean;
-  /** Numbers of errors for which its images may lose blocks; empty: it has to keep all. */
+  /** Errnos for which its images may lose blocks; empty: they have to keep all. */
   readonly mayLose: Set<number>;
-  /** Its store is too small for all that may be written. */
+  /** Its store is too small for all possible writes. */
   readonly mayBeFull: boolean;
-  /** Users' writes fail in place of its images. */
+  /** Users' writes fail, and its images stay complete. */
   readonly failsWrites: boolean;
-  /** The disk that its journals are on has failed: it may not be persistent any more. */
+  /** The disk of its journals has failed: it may not be persistent any more. */
   mayBeUnkept: boolean;
   store?: string;
-  /** It was being added when the driver died. */
+  /** A device that was being added when the driver died. */
   added?: Device | undefined;
   readonly images: Map<Device, Image>;
-  /** A take is under way: writes may be on its images. */
+  /** A take is in progress: writes may be on its images. */
   isTaking: boolean;
-  /** Its images were read once: users may write to them. */
+  /** Its images were checked once: users may write to them. */
   isLookedAt: boolean;
   isLooking: boolean;
   readonly window: WindowWrite[];
 }
 
-/** A write during a take: it is on the image as a whole, or not at all. */
+/** A write during a take: the image has all of it, or nothing. */
 export interface WindowWrite {
   readonly device: Device;
   readonly firstSector: number;

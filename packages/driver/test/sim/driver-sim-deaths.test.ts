@@ -1,13 +1,13 @@
-/** As driver-sim.test.ts, where the driver dies often, is stopped, and others come in between. */
+/** As driver-sim.test.ts, with frequent deaths and stops of the driver, and foreign writes in between. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FAULT_POINTS } from "./load.js";
 import { runSeeds } from "./seeds.js";
 
-test("short lives: nothing that was acknowledged is lost", async () => {
+test("short lives: nothing acknowledged is lost", async () => {
   const totals = await runSeeds(13, 1500, { deathOneIn: 60 });
   if (totals === undefined) return;
-  // What did not happen was not tested.
+  // A behaviour that did not occur was not tested.
   const { operations, cuts, stops, deaths } = totals;
   assert.ok(operations > 30_000, `${operations} operations`);
   assert.ok(cuts > 20, `${cuts} power cuts`);

@@ -1,6 +1,6 @@
 /**
- * As driver-sim.test.ts, with stores that are too small for what is written, and originals, stores and the disk of
- * the journals failing for a while. Fronts give what their originals give; images lose blocks and say so.
+ * As driver-sim.test.ts, with stores that are too small, and originals, stores and the disk of the journals that fail
+ * for a while. Fronts return the errors of their originals; images lose blocks and report that.
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -11,7 +11,7 @@ import { runSeeds } from "./seeds.js";
 test("failures: fronts continue, images lose what could not be saved", async () => {
   const totals = await runSeeds(5, STEPS, { deathOneIn: 240, hasFailures: true });
   if (totals === undefined) return;
-  // What did not happen was not tested.
+  // A behaviour that did not occur was not tested.
   assert.ok(totals.operations > 12_000, `${totals.operations} operations`);
   for (const what of [
     "original-failure",

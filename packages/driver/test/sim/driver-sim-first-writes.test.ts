@@ -1,6 +1,6 @@
 /**
- * As driver-sim.test.ts, with snapshots that do not persist, and deaths in the middle of copies: such as go behind their
- * writes are finished by the next daemon, and images have nothing new meanwhile.
+ * As driver-sim.test.ts, with snapshots that do not persist, and deaths in the middle of copies: the next daemon
+ * finishes copies behind their writes, and images never show new data meanwhile.
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -20,7 +20,7 @@ test("first writes, with deaths in the middle of copies: nothing is lost", async
   if (totals === undefined) return;
   assert.ok(totals.operations > 2500, `${totals.operations} operations`);
   assert.ok(totals.seen("take") > 2, `${totals.seen("take")} takes`);
-  // All of them in 40 seeds: a change elsewhere moves the deaths of these few.
+  // 40 seeds reach all of them; a change elsewhere moves the deaths of these few.
   const met = POINTS.filter((point) => totals.deaths.has(point));
   assert.ok(met.length >= 2, `deaths at ${met.join(" ")} only`);
 });

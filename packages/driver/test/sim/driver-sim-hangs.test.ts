@@ -1,7 +1,7 @@
 /**
  * As driver-sim.test.ts, with originals, stores and the disk of the journals not answering for a while, also while the
- * driver dies, is stopped or upgraded, and while operations of the API are asked for. Nobody waits for a medium that is
- * not his without an end, and what comes late harms nothing.
+ * driver dies, is stopped or upgraded, and during operations of the API. Nobody waits without end for a medium that he
+ * does not use, and late answers harm nothing.
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -9,10 +9,10 @@ import { STEPS, testThatFinds } from "./found-faults.js";
 import { PLANTED_HANGS } from "./planted-hangs.js";
 import { runSeeds } from "./seeds.js";
 
-test("hangs: what needs no medium that hangs continues", async () => {
+test("hangs: what does not need the medium that hangs continues", async () => {
   const totals = await runSeeds(6, STEPS, { deathOneIn: 240, hasHangs: true });
   if (totals === undefined) return;
-  // What did not happen was not tested.
+  // A behaviour that did not occur was not tested.
   assert.ok(totals.operations > 9000, `${totals.operations} operations`);
   for (const whats of [
     ...[["original-hang"], ["store-hang"], ["files-hang"], ["long-hang"], ["losses"], ["outlived"]],

@@ -1,4 +1,4 @@
-/** As driver-sim.test.ts, where users write in sequence: what follows is copied ahead of such writes. */
+/** As driver-sim.test.ts, with sequential writes, ahead of which blocks are copied. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { STEPS, testThatFinds } from "./found-faults.js";
@@ -6,7 +6,7 @@ import { AHEAD_FAULT } from "./planted-faults.js";
 import { runSeeds } from "./seeds.js";
 
 for (const deathOneIn of [60, 240]) {
-  test(`in sequence, a death in ${deathOneIn}: nothing is lost`, async () => {
+  test(`sequential writes, a death in ${deathOneIn}: nothing is lost`, async () => {
     const totals = await runSeeds(4, STEPS, { deathOneIn, hasSequences: true });
     if (totals === undefined) return;
     assert.ok(totals.operations > 9000, `${totals.operations} operations`);

@@ -1,16 +1,16 @@
 /**
- * The whole driver on a simulated machine, from seeds. What is acknowledged is kept over deaths at the
- * driver's fault points, what was flushed over power cuts; no front has a wrong byte, no image, no change
- * map misses a write, nothing hangs. Here lives are long; in driver-sim-deaths.test.ts they are short.
+ * The whole driver on a simulated machine, from seeds. Acknowledged writes survive deaths at the driver's fault points,
+ * flushed ones survive power cuts; no front or image has a wrong byte, no CBT map misses a write, nothing hangs. Lives
+ * are long here, and short in driver-sim-deaths.test.ts.
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { runSeeds } from "./seeds.js";
 
-test("long lives: nothing that was acknowledged is lost", async () => {
+test("long lives: nothing acknowledged is lost", async () => {
   const totals = await runSeeds(18, 1500, { deathOneIn: 240 });
   if (totals === undefined) return;
-  // What did not happen was not tested.
+  // A behaviour that did not occur was not tested.
   const { operations, cuts, stops } = totals;
   assert.ok(operations > 45_000, `${operations} operations`);
   assert.ok(totals.seen("take") > 60, `${totals.seen("take")} takes`);

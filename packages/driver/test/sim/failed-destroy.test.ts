@@ -1,6 +1,6 @@
 /**
- * A persistent snapshot is to end while the disk of its journals answers with errors: that holds nobody up, and what it
- * said once is not a reason to fail when it works again.
+ * A persistent snapshot is to end while the disk of its journals answers with errors: nobody waits for that, and
+ * earlier errors are no reason to fail when the disk works again.
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -9,11 +9,11 @@ import { faults } from "./load.js";
 import { DISK_BYTES } from "./settings.js";
 import { keepLastingNames, type World, within } from "./tracking-world.js";
 
-/** An errno of Linux. */
+/** Linux's number. */
 const EROFS = 30;
 const ENOSPC = 28;
 
-/** The disk of the journals takes no writes and removes nothing. @returns ends that */
+/** The disk of the journals accepts no writes and no removals. @returns function that ends that */
 function makeReadOnly(world: World): () => void {
   const { disksFs } = world.machine;
   const removeAgain = keepLastingNames(world, EROFS);
@@ -45,7 +45,7 @@ function codeOf(world: World, work: Promise<unknown>): Promise<string> {
   );
 }
 
-test("a read-only disk without writers: the warning that the snapshot may return, and then its destroy", () =>
+test("a read-only disk without writers: a warning that the snapshot may return, then its destroy", () =>
   within(async (world) => {
     await world.attach();
     const id = await world.take(true);
@@ -62,7 +62,7 @@ test("a read-only disk without writers: the warning that the snapshot may return
     assert.is(await world.imageByte(), undefined);
   }, HANG_OPTIONS));
 
-test("a disk without room for the record of a take loses the one that there is, and the take is undone", () =>
+test("a disk without room for the record of a take loses the existing one, and the take is undone", () =>
   within(async (world) => {
     await world.attach();
     const { disksFs, files } = world.machine;

@@ -1,6 +1,6 @@
 /**
- * The journal of a persistent tracker does not answer, and its users continue without it. What it has by then is not
- * the truth any more: no later daemon and no later boot takes it for that.
+ * The journal of a persistent tracker does not answer, and its users continue without it. Its content is stale from
+ * then on: no later daemon and no later boot trusts it.
  */
 import { Errno } from "@blksnap/sim-kernel";
 import { test } from "uvu";
@@ -14,7 +14,7 @@ function hang({ machine }: World): void {
   machine.disksFs.medium.fault = ({ kind }) => (kind === "allocate" ? undefined : { hangs: true });
 }
 
-/** Its medium hangs, and a user writes: the journal is given up. */
+/** The medium hangs, and a user writes: the journal is given up. */
 async function failJournal(world: World): Promise<void> {
   hang(world);
   await world.write();
@@ -31,7 +31,7 @@ function answerAgain({ machine }: World): void {
   machine.disksFs.medium.release();
 }
 
-test("once the medium answers, nothing is left of it: the next boot begins anew", () =>
+test("once the medium answers, nothing of the journal is left: the next boot begins anew", () =>
   within(async (world) => {
     await world.attach();
     const backup = await world.backup();
@@ -46,12 +46,12 @@ test("once the medium answers, nothing is left of it: the next boot begins anew"
 
 for (const isTaken of [false, true]) {
   const meanwhile = isTaken ? "after another take" : "at once";
-  test(`a daemon that dies ${meanwhile}: the next one keeps the map from the start, and misses nothing`, () =>
+  test(`the next daemon keeps the map from the start and misses nothing if the first dies ${meanwhile}`, () =>
     within(async (world) => {
       await world.attach();
       const backup = await world.backup();
       await failJournal(world);
-      // Its record in the state directory is written anew.
+      // Rewrites its record in the state directory.
       if (isTaken) await world.take(false, "memory:");
       world.kill();
       answerAgain(world);
@@ -64,13 +64,13 @@ for (const isTaken of [false, true]) {
     }, HANG_OPTIONS));
 }
 
-test("a snapshot that was destroyed meanwhile does not come back with the next daemon", () =>
+test("a snapshot that was destroyed meanwhile does not return with the next daemon", () =>
   within(async (world) => {
     await world.attach();
     const options = { devices: [DEVICE], stores: ["/var/tmp"], limitBytes: 2 ** 22 };
     const { id } = await world.run(world.driver.snapshotCreate({ ...options, persistent: true }));
     hang(world);
-    // Its process dies before: what is there of its store stays.
+    // As if its process died before: its store stays.
     const { files } = world.machine;
     const unlink = files.unlink.bind(files);
     files.unlink = (path) => path.startsWith("/var/") || unlink(path);
@@ -79,7 +79,7 @@ test("a snapshot that was destroyed meanwhile does not come back with the next d
     files.unlink = unlink;
     answerAgain(world);
     await world.machine.settle();
-    // Else its device would count as one that no snapshot of the medium can have.
+    // Otherwise its device would count as one that no snapshot on the medium can have.
     await world.deleteFront();
     await world.start();
     assert.equal(await world.run(world.driver.snapshotCollect()), []);
@@ -87,7 +87,7 @@ test("a snapshot that was destroyed meanwhile does not come back with the next d
     assert.equal(await world.run(world.driver.snapshotCollect()), []);
   }, HANG_OPTIONS));
 
-/** Nothing that is to be durable is: the journals of a tracker and of its area are given up, and copies are not. */
+/** Nothing becomes durable: the journals of a tracker and of its area are given up, and copies are not. */
 async function failCommits(world: World): Promise<void> {
   world.machine.disksFs.medium.fault = ({ kind, isDurable }) =>
     kind === "sync" || isDurable ? { hangs: true } : undefined;
@@ -99,7 +99,7 @@ async function failCommits(world: World): Promise<void> {
   );
 }
 
-/** The snapshot is there, and the only one, and does not outlive the machine's power. */
+/** The snapshot is the only one, and does not survive a power cut. */
 async function assertNotKept(world: World, id: string): Promise<void> {
   const { snapshots } = await world.run(world.driver.status());
   assert.equal(
@@ -108,14 +108,14 @@ async function assertNotKept(world: World, id: string): Promise<void> {
   );
 }
 
-/** The medium removes no record of a snapshot. @returns ends that */
+/** The medium removes no record of a snapshot. @returns function that ends that */
 function refuseRemovals({ machine }: World): () => void {
   const { files } = machine;
   const unlink = files.unlink.bind(files);
   files.unlink = (path) => {
     if (path.startsWith("/var/lib/blksnap/snapshot-"))
       throw Object.assign(new Error("EIO: i/o error"), { code: "EIO", errno: -5 });
-    // As if its process died before: with the store a snapshot could come back.
+    // As if its process died before: with the store, a snapshot could return.
     if (!path.startsWith("/var/tmp/")) unlink(path);
   };
   return () => {
@@ -123,7 +123,7 @@ function refuseRemovals({ machine }: World): () => void {
   };
 }
 
-test("a snapshot that was given up goes as soon as the medium lets it, and no later boot brings it back", () =>
+test("a snapshot that was given up is removed as soon as the medium allows it, and no later boot restores it", () =>
   within(async (world) => {
     await world.attach();
     const id = await world.take(true);
@@ -142,7 +142,7 @@ test("a snapshot that was given up goes as soon as the medium lets it, and no la
 
 for (const isDestroyed of [true, false]) {
   const what = isDestroyed ? "was given up and destroyed" : "was lost";
-  test(`a snapshot that ${what} while the medium fails does not come back with the next daemon`, () =>
+  test(`a snapshot that ${what} while the medium fails does not return with the next daemon`, () =>
     within(async (world) => {
       await world.attach();
       const id = await world.take(true);
@@ -177,7 +177,7 @@ for (const isDestroyed of [true, false]) {
     }, HANG_OPTIONS));
 }
 
-test("a snapshot that was given up has no store any more for the record that the medium keeps", () =>
+test("a snapshot that was given up has no store for the record that the medium keeps", () =>
   within(async (world) => {
     await world.attach();
     const id = await world.take(true);
@@ -187,7 +187,7 @@ test("a snapshot that was given up has no store any more for the record that the
     await world.write();
     disksFs.medium.fault = undefined;
     assert.is(await world.imageByte(), 0);
-    // The next daemon has the store by its new name.
+    // The next daemon knows the store by its new name.
     world.kill();
     await world.machine.settle();
     await world.start();

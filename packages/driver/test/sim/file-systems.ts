@@ -1,10 +1,10 @@
 /**
- * File systems on some fronts, as a take meets them: frozen ones hold their users' writes back, and a guard outlives the
- * driver. Whose is frozen is on the image as it was then, byte by byte; what waited for the thaw is not.
+ * File systems on some fronts, as a take meets them: frozen ones hold their users' writes, and a guard outlives the
+ * driver. The image shows a frozen file system as it was, byte by byte; writes that waited for the thaw are not on it.
  *
  * ```
- *   new writes wait ─▶ those under way end ─▶ frozen ─▶ the driver thaws, or dies, or the guard does
- *                             └─▶ refused: it continues writing        └─▶ then the take must fail
+ *   new writes wait ─▶ those in flight end ─▶ frozen ─▶ the driver thaws, or it dies, or the guard does
+ *                             └─▶ refused: writing continues           └─▶ then the take must fail
  *                             └─▶ hangs: the time limit passes, and the take must fail
  * ```
  */
@@ -25,20 +25,20 @@ const LOST_ONE_IN = 4;
 const LOST_MAX_US = 400;
 const LOOK_INTERVAL_MS = 0.1;
 
-/** What a take's freeze came to, for one device. */
+/** The outcome of a take's freeze for one device. */
 type Outcome = "frozen" | "refused" | "failed" | "lost";
 
 export class FileSystems {
   readonly random: Random;
-  /** What the driver freezes with. */
+  /** The driver's port for freezing. */
   readonly freezing: Freezing;
   readonly #sim: Simulation;
   readonly #mounted: ReadonlySet<Device>;
-  /** Counts ends of drivers, and with them of guards. */
+  /** Counts ends of drivers, and so of guards. */
   life = 0;
-  /** Who waits for the thaw, by device. */
+  /** Requests that wait for the thaw, by device. */
   readonly #held = new Map<Device, (() => void)[]>();
-  /** Of the last take of each device. */
+  /** Outcome of the last take of each device. */
   readonly #outcomes = new Map<Device, Outcome>();
 
   constructor(sim: Simulation, seed: number) {
@@ -56,12 +56,12 @@ export class FileSystems {
     return new Promise((resolve) => this.#held.get(device)?.push(resolve));
   }
 
-  /** Whether the image of a take that is under way has nothing of what is written now. */
+  /** Whether the image of a take in progress shows nothing that is written now. */
   isFrozen(device: Device): boolean {
     return this.#outcomes.get(device) === "frozen";
   }
 
-  /** @returns devices with file systems, of those with these numbers */
+  /** @returns the devices with file systems among those with these numbers */
   mountedOn(numbers: Iterable<string>): Device[] {
     const wanted = new Set(numbers);
     return [...this.#mounted].filter(({ user }) => {
@@ -80,12 +80,12 @@ export class FileSystems {
     for (const resolve of waiting) resolve();
   }
 
-  /** Of a guard, which is not a part of the driver's process: not of its timers either. */
+  /** A timer of a guard, which does not belong to the driver's process. */
   afterUs(delayUs: number, act: () => void): void {
     this.#sim.machine.scheduler.after(delayUs, act, undefined, true);
   }
 
-  /** Its driver has died, or the power has gone. */
+  /** The driver has died, or the power was cut. */
   releaseAll(): void {
     this.life++;
     for (const device of [...this.#held.keys()]) this.release(device);
@@ -103,13 +103,13 @@ export class FileSystems {
     }
   }
 
-  /** @returns how it is asked for */
+  /** @returns the options of the take */
   takeBegins(devices: readonly Device[]): { readonly requireFreeze: boolean } {
     for (const device of devices) this.#outcomes.delete(device);
     return { requireFreeze: this.random.oneIn(REQUIRED_ONE_IN) };
   }
 
-  /** @throws Violation where file systems were not as the take needs them */
+  /** @throws Violation if file systems were not as the take needs them */
   assertTaken(devices: readonly Device[]): void {
     for (const device of this.#thawed(devices)) {
       const outcome = this.#outcomes.get(device);
@@ -120,7 +120,7 @@ export class FileSystems {
     }
   }
 
-  /** It is as before, and may be taken again. @throws the error, where nothing is wrong */
+  /** The snapshot is as before, and may be taken again. @throws the error, if it has no cause */
   notTaken(snapshot: SimSnapshot, error: Error & { code?: string }): undefined {
     const { devices } = snapshot;
     const isFreeze = error.code === "FREEZE_FAILED" || error.code === "FREEZE_TIMEOUT";
@@ -134,7 +134,7 @@ export class FileSystems {
     snapshot.images.clear();
     snapshot.window.length = 0;
     for (const device of devices) {
-      // A number may be gone that nobody has heard of.
+      // A number may be used up that nobody knows of.
       device.takes = [];
       device.frozen = undefined;
       device.isInHand = false;
@@ -142,7 +142,7 @@ export class FileSystems {
     return undefined;
   }
 
-  /** With file systems, all of which must be thawed now. */
+  /** Those with file systems, all of which must be thawed now. */
   #thawed(devices: readonly Device[]): Device[] {
     const mounted = devices.filter((device) => this.#mounted.has(device));
     const left = mounted.find((device) => this.isHeld(device));
@@ -204,7 +204,7 @@ export class SimFreeze implements Freeze {
     this.#all.cameTo(device, "frozen");
   }
 
-  /** The guard has been killed: all that it held is thawed before the driver says so. */
+  /** The guard was killed: everything that it held is thawed before the driver knows. */
   #lose(): void {
     if (this.#isThawed || this.#all.life !== this.#life) return;
     this.#isLost = true;

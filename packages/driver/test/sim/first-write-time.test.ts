@@ -1,4 +1,4 @@
-/** How many requests to disks a write waits for, one after the other: by a clock that the machine has not. */
+/** How many requests to disks a write waits for, one after the other, measured with a simulated clock. */
 import { SimMachine } from "@blksnap/sim-kernel";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -7,10 +7,10 @@ import { DISK_BYTES } from "./settings.js";
 
 const BLOCK_BYTES = 4096;
 const CHUNK_BYTES = 32_768;
-/** So long that nothing else counts, and shorter than any bound. */
+/** So long that nothing else counts, but shorter than any bound. */
 const LATENCY_MS = 4;
 
-/** Requests to disks that wait for one another, for each write at its place. */
+/** How many disk requests in a row each write waits for, by its position. */
 async function steps(
   onOverflow: "break-snapshot" | "fail-writes",
   lengthBytes: number = BLOCK_BYTES,
@@ -34,7 +34,7 @@ async function steps(
     const latencyUs = LATENCY_MS * 1000;
     for (const disk of disks) disk.medium.latencyUs = [latencyUs, latencyUs];
     const taken: number[] = [];
-    // A chunk's first slot, one that has a slot, the same again.
+    // The first write of a chunk, one to a chunk with a slot, the same again.
     for (const at of [CHUNK_BYTES, CHUNK_BYTES + 5 * BLOCK_BYTES, CHUNK_BYTES + 5 * BLOCK_BYTES]) {
       const before = machine.nowMs;
       await run(user.write(at, new Uint8Array(lengthBytes).fill(7)));
@@ -47,16 +47,16 @@ async function steps(
   }
 }
 
-test("a first write waits for a read and for a write, its next one for a write", async () => {
+test("a first write waits for a read and a write, the next one to the block for a write", async () => {
   assert.equal(await steps("break-snapshot"), [2, 2, 1]);
 });
 
-test("one that can be refused waits for the slot, too, before the original is written", async () => {
+test("a write that can be refused also waits for the slot before the original is written", async () => {
   assert.equal(await steps("fail-writes"), [3, 3, 1]);
 });
 
-test("one of several blocks is as short, but where its copies are two", async () => {
-  // The second one reaches into the next chunk.
+test("a write of several blocks takes as long, unless it needs two copies", async () => {
+  // It reaches into the next chunk.
   assert.equal(await steps("break-snapshot", 5 * BLOCK_BYTES), [2, 3, 1]);
 });
 

@@ -1,19 +1,19 @@
-/** Tests of the simulation itself: faults are planted in the product, and it has to find each from one of some seeds. */
+/** Tests of the simulation itself: it has to find each planted fault of the product, from one of some seeds. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { PlantedFault } from "./planted-faults.js";
 import { type SimOptions, Simulation } from "./simulation.js";
 
-/** Of the rarest faults one seed in thirty finds one, other ones whenever the driver has changed. */
+/** One seed in thirty finds the rarest faults, and other ones whenever the driver has changed. */
 const SEEDS_MAX = 120;
 export const STEPS = 1500;
 
 type Options = Omit<SimOptions, "seed" | "limitMs">;
 
 /**
- * A test for each.
- * @param optionsOf how it is looked for with a seed
- * @param expected what is said of it
+ * One test for each fault.
+ * @param optionsOf the simulation's options for a seed
+ * @param expected the message of the violation
  */
 export function testThatFinds(
   faults: readonly PlantedFault[],
@@ -28,7 +28,7 @@ export function testThatFinds(
         for (let tried = 0; tried < SEEDS_MAX; tried++) {
           const seed = 1 + ((known - 1 + tried) % SEEDS_MAX);
           const asked = optionsOf(fault, seed);
-          // An operation on a medium that hangs may take as long as that.
+          // An operation on a medium that hangs may take as long.
           const limit = asked.hasHangs === true ? {} : { limitMs: 20_000 };
           const options = { ...asked, ...limit, seed };
           const found = await new Simulation(options).run(STEPS).then(

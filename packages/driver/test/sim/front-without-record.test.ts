@@ -1,4 +1,4 @@
-/** A front whose record cannot be used, as a newer program's: no device gets a second one that may be its own. */
+/** A front whose record cannot be used, such as a newer program's: no device gets a second front. */
 import fs from "node:fs";
 import { join } from "node:path";
 import type { ControlError } from "@blksnap/api";
@@ -9,14 +9,14 @@ import { DEVICE, type World, within } from "./tracking-world.js";
 
 const OTHER = "/dev/sdb";
 
-/** Also of copies. @returns as they were, by path */
+/** Including copies. @returns their content, by path */
 function recordsOf(kind: RegExp): Map<string, string> {
   const names = fs.readdirSync(STATE_DIRECTORY).filter((name) => kind.test(name));
   const paths = names.map((name) => join(STATE_DIRECTORY, name));
   return new Map(paths.map((path) => [path, fs.readFileSync(path, "utf8")]));
 }
 
-/** A daemon that served the device dies; the one that follows reads no record of its version. */
+/** A daemon that served the device dies; the next one cannot read records of its version. */
 async function followedByOlder(world: World): Promise<Map<string, string>> {
   world.machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
   await world.attach();
@@ -67,7 +67,7 @@ test("nothing is attached while a front without a record waits; a daemon that kn
     await world.run(world.driver.attach(OTHER));
   }));
 
-test("once it is given up, devices are attached as ever", () =>
+test("once the front is given up, devices can be attached again", () =>
   within(async (world) => {
     await followedByOlder(world);
     await world.deleteFront();
@@ -77,7 +77,7 @@ test("once it is given up, devices are attached as ever", () =>
     assert.equal(trackers.map(({ device }) => device).sort(), [DEVICE, OTHER]);
   }));
 
-test("once it is given up, a persistent tracker that it held back waits for users or the next start: its name may lead elsewhere", () =>
+test("once the front is given up, a held-back persistent tracker waits for users or the next start", () =>
   within(async (world) => {
     world.machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
     await world.run(world.driver.attach(OTHER, { persistent: true }));
@@ -88,7 +88,7 @@ test("once it is given up, a persistent tracker that it held back waits for user
       return trackers.map(({ device }) => device).sort();
     };
     assert.equal([await tracked(), world.driver.held.isHolding], [[DEVICE], true]);
-    // That of the other one, which was attached first.
+    // The front of the other one, which was attached first.
     await world.deleteFront();
     assert.ok(await world.run(world.driver.held.over));
     await world.machine.sleep(60_000);
@@ -97,7 +97,7 @@ test("once it is given up, a persistent tracker that it held back waits for user
     assert.equal(await tracked(), [DEVICE, OTHER]);
   }));
 
-/** Of the persistent snapshot, after a power cut: what was written meanwhile is in no copy. */
+/** There is no image of the persistent snapshot after a power cut: later writes are in no copy. */
 async function assertNoImage(world: World): Promise<void> {
   await world.write();
   await world.reboot();
@@ -111,7 +111,7 @@ async function assertNoImage(world: World): Promise<void> {
   }
 }
 
-test("a persistent snapshot is not resumed past what was written once the front was given up", () =>
+test("a persistent snapshot is not resumed after writes that followed the giving up of the front", () =>
   within(async (world) => {
     await world.attach();
     await world.take(true);
@@ -121,7 +121,7 @@ test("a persistent snapshot is not resumed past what was written once the front 
     await assertNoImage(world);
   }));
 
-test("nor past what was written through a front that was served beside the one without a record", () =>
+test("nor after writes through a front that was served beside the one without a record", () =>
   within(async (world) => {
     world.machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
     await world.run(world.driver.attach(OTHER));

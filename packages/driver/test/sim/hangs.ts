@@ -1,8 +1,8 @@
 /**
- * Media that do not answer for a while: an original, a store, or the disk that journals are on. What waits for another
- * medium than its own has an end; images lose what could not be saved in time, and what is answered late harms nothing.
+ * Media that do not answer for a while: an original, a store, or the disk of the journals. What waits for a medium that
+ * it does not use has an end; images lose what could not be saved in time, and late answers harm nothing.
  *
- * Calls on names (open, unlink, statfs) hang with the rest. One in four hangs takes longer than all bounds of operations
+ * Calls with paths (open, unlink, statfs) hang, too. One hang in four is longer than all bounds of operations
  * (api-in-hangs.ts).
  */
 import { constants } from "node:os";
@@ -14,29 +14,29 @@ import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 
 const { ETIMEDOUT } = constants.errno;
-/** What hangs longer is late. */
+/** I/O that hangs longer is late. */
 const IO_TIMEOUT_MS = 80;
 export const HANG_OPTIONS: Partial<DriverOptions> = {
   ioTimeoutMs: IO_TIMEOUT_MS,
-  // A process that has died keeps its locks until its I/O has been answered.
+  // A dead process keeps its locks until its I/O has been answered.
   takeOverTimeoutMs: 5_000,
 };
-/** For what waits for a copy, and then for a journal, behind others that do. */
+/** For a request that waits for a copy, and then for a journal, after others that do. */
 const SERVED_MS = 4 * IO_TIMEOUT_MS;
-/** For what needs room in a store that could not grow, twice: a growth has as long. */
+/** For a request that needs room in a store that could not grow, twice: a growth takes as long. */
 const GROWN_MS = 22_000;
 const HANG_MAX_MS = 8 * IO_TIMEOUT_MS;
 const STEP_MAX_MS = 25;
 const LONG_ONE_IN = 4;
 export const LONG_MAX_MS = 120_000;
 const LONG_STEP_MAX_MS = 5_000;
-/** For an operation on what hangs, but for the flush of a front whose own original it is. */
+/** For an operation on a medium that hangs, except for the flush of that original's own front. */
 const OPERATION_MS = 60_000;
 const STATUS_ONE_IN = 8;
 const DEATH_ONE_IN = 6;
-/** Of those of the disk that journals are on: the power goes before it answers, or as soon as it may after that. */
+/** Chance of a power cut during a hang of the journals' disk, before it answers or soon after. */
 const CUT_ONE_IN = 2;
-/** I/O of a process that has died is answered within this. */
+/** Time within which the I/O of a dead process is answered. */
 const OUTLIVES_MAX_MS = 200;
 const HANGS: IoFault = { hangs: true };
 const KINDS: readonly IoKind[] = ["read", "write", "sync", "allocate", "punch", "zero", "discard"];
@@ -44,14 +44,14 @@ const KINDS: readonly IoKind[] = ["read", "write", "sync", "allocate", "punch", 
 export class Hang {
   readonly #sim: Simulation;
   readonly #medium: Medium;
-  /** Whose original it is. */
+  /** The device whose original hangs. */
   readonly #device: Device | undefined;
   readonly #untilMs: number;
-  /** Only some of its I/O is not answered. */
+  /** Only one I/O in so many hangs. */
   readonly #oneIn: number;
   /** The driver dies before the medium answers. */
   readonly #isDeath: boolean;
-  /** The power goes. */
+  /** The power is cut. */
   readonly #isCut: boolean;
   readonly #isLong: boolean;
 
@@ -77,7 +77,7 @@ export class Hang {
     return 1 + this.#sim.random.below(this.#isLong ? LONG_STEP_MAX_MS : STEP_MAX_MS);
   }
 
-  /** Whether it is the medium of one of these originals, or of this store, or of what is kept of one. */
+  /** Whether one of these originals, this store, or the records of one are on the medium. */
   concerns({
     devices,
     store,
@@ -94,14 +94,14 @@ export class Hang {
     return devices.some((device) => device === this.#device);
   }
 
-  /** In what time an operation of the API on these has to be over. */
+  /** Time limit of an operation of the API on these. */
   patienceMs(what: { devices: readonly Device[]; store?: string | undefined }): number {
     if (!this.concerns(what)) return SERVED_MS;
     const isOwn = what.devices.some((device) => device === this.#device);
     return isOwn ? Number.POSITIVE_INFINITY : OPERATION_MS;
   }
 
-  /** Of a request of a front or an image of this device. */
+  /** Time limit of a request of a front or an image of this device. */
   #servedMs(device: Device): number {
     if (device === this.#device) return Number.POSITIVE_INFINITY;
     const its = this.#sim.snapshots.find(({ devices }) => devices.includes(device));
@@ -125,7 +125,7 @@ export class Hang {
     return !this.#isDeath;
   }
 
-  /** The medium answers again: all that hung is carried out. */
+  /** The medium answers again: everything that hung is carried out. */
   end(): void {
     this.#answer();
     this.#medium.release();
@@ -136,7 +136,7 @@ export class Hang {
     this.#medium.callHangs = undefined;
   }
 
-  /** The driver has died: what it had asked for may be carried out while the next one recovers. */
+  /** The driver has died: its I/O may be carried out while the next one recovers. */
   outlive(): void {
     const { machine, random } = this.#sim;
     this.#answer();
@@ -146,5 +146,5 @@ export class Hang {
   }
 }
 
-/** How images may lose blocks by it. */
+/** Errnos with which images may lose blocks by a hang. */
 export const LATE: readonly number[] = [ETIMEDOUT];

@@ -1,6 +1,6 @@
 /**
- * A persistent snapshot is to be destroyed while the disk of its journals does not answer. A power cut would bring it
- * back from there: as long as it can, copies continue.
+ * A persistent snapshot is to be destroyed while the disk of its journals does not answer. As long as a power cut could
+ * restore it from there, copies continue.
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -49,7 +49,7 @@ function destroy(world: World, id: string): Promise<string> {
   return world.run(destroying);
 }
 
-test("it is refused, and all is as before", () =>
+test("a destroy is refused, and everything is as before", () =>
   within(async (world) => {
     const id = await takeOf(world);
     hang(world);
@@ -65,13 +65,13 @@ test("it is refused, and all is as before", () =>
   }, HANG_OPTIONS));
 
 for (const when of ["at once", "when it is asked for again"]) {
-  test(`the power goes before it answers, ${when}: the image that comes back is right`, () =>
+  test(`the power is cut before the disk answers, ${when}: the restored image is right`, () =>
     within(async (world) => {
       const id = await takeOf(world);
       hang(world);
       let ended = await destroy(world, id);
       if (when !== "at once") ended = await destroy(world, id);
-      // What is written without copies would be in the image.
+      // Otherwise what is written without copies would be in the image.
       if (ended === "destroyed") await world.write();
       await cutPower(world);
       assert.ok([0, undefined].includes(await world.imageByte()), "a wrong image");

@@ -1,11 +1,11 @@
-/** A snapshot is of one instant: of the writes around it, those before are on it and those after are not. */
+/** A snapshot shows one instant: writes before it are on it, later ones are not. */
 import type { SimSnapshot, WindowWrite } from "./device.js";
 import { Violation } from "./violation.js";
 import { ZERO } from "./volume.js";
 
 /** @throws Violation */
 export function assertOneInstant(snapshot: SimSnapshot): void {
-  // What was zeroed looks like what never was written.
+  // Zeroed sectors look like ones never written.
   const writes = snapshot.window.filter(({ value }) => value !== ZERO);
   let firstMissing: WindowWrite | undefined;
   for (const write of writes) {
@@ -24,7 +24,7 @@ export function assertOneInstant(snapshot: SimSnapshot): void {
   }
 }
 
-/** Undefined: later writes lie over all of it. @throws Violation where it is there in part */
+/** Undefined: later writes cover all of it. @throws Violation if a part of it is there */
 function isThere(snapshot: SimSnapshot, write: WindowWrite): boolean | undefined {
   const image = snapshot.images.get(write.device);
   if (image === undefined) return undefined;
@@ -37,7 +37,7 @@ function isThere(snapshot: SimSnapshot, write: WindowWrite): boolean | undefined
     const isCovered = over.some(
       (other) => at >= other.firstSector && at < other.firstSector + other.sectors,
     );
-    // What is lost could not be read.
+    // Lost blocks could not be read.
     if (isCovered || image.volume.others.has(at)) continue;
     const is = image.volume.values[at] === value;
     if (answer !== undefined && is !== answer) {

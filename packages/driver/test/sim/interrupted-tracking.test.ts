@@ -1,7 +1,7 @@
 /**
- * A daemon that is killed at any step of an attach, a detach or a stop of a persistent tracker, and a front
- * that somebody else deletes: others may write to the original from then on, and no later boot takes the map
- * for one that was kept to the end of that one. Where the front was there to the end, the map continues.
+ * A daemon that is killed at any step of an attach, a detach or a stop of a persistent tracker, and a front that
+ * another program deletes: others may write to the original from then on, and no later boot takes the map for one that
+ * was kept to the end. If the front existed to the end, the map continues.
  */
 import type { FaultPoint } from "@blksnap/data-plane";
 import { Errno, SystemError } from "@blksnap/sim-kernel";
@@ -15,7 +15,7 @@ const POINTS = FAULT_POINTS.filter((name) => /^(attach|detach)\./.test(name));
 
 type Operation = "attach" | "detach" | "stop";
 
-/** @returns whether the daemon came through that point, and was killed there */
+/** @returns whether the daemon reached that point, and was killed there */
 async function interrupt(world: World, operation: Operation, point: FaultPoint): Promise<boolean> {
   const { driver } = world;
   if (operation === "detach") return world.dieAt(point, () => driver.detach(DEVICE));
@@ -25,7 +25,7 @@ async function interrupt(world: World, operation: Operation, point: FaultPoint):
 
 for (const operation of ["attach", "detach", "stop"] as const) {
   for (const next of ["the next daemon", "no daemon"]) {
-    test(`killed at each step of ${operation}, then ${next}: no write is missed`, () =>
+    test(`after a kill at each step of ${operation}, then ${next}, no write is missed`, () =>
       eachPoint(operation, next === "the next daemon"));
   }
 }
@@ -53,14 +53,14 @@ async function eachPoint(operation: Operation, isFollowed: boolean): Promise<voi
   assert.ok(written >= 3, `written after ${written}`);
 }
 
-test("a front that somebody deletes while no daemon runs ends with the next one", () =>
+test("a front that is deleted while no daemon runs ends with the next one", () =>
   within(async (world) => {
     await world.attach();
     const backup = await world.backup();
     world.kill();
     await world.machine.settle();
     await world.deleteFront();
-    // Before there is a daemon again.
+    // Before a daemon runs again.
     await world.write();
     await world.start();
     await world.reboot();
@@ -69,7 +69,7 @@ test("a front that somebody deletes while no daemon runs ends with the next one"
 
 for (const persistent of [false, true]) {
   const kind = persistent ? "persistent" : "taken";
-  test(`the same, of a tracker in a ${kind} snapshot`, () =>
+  test(`the same for a tracker in a ${kind} snapshot`, () =>
     within(async (world) => {
       await world.attach();
       const backup = await world.backup();
@@ -88,7 +88,7 @@ for (const persistent of [false, true]) {
     }));
 }
 
-test("killed while a reboot's devices are attached again: those of a taken snapshot are, too", () =>
+test("killed while a reboot's devices are attached again: those of a taken snapshot are attached, too", () =>
   within(async (world) => {
     await world.attach();
     await world.take(true);
@@ -96,13 +96,13 @@ test("killed while a reboot's devices are attached again: those of a taken snaps
     world.kill();
     world.machine.cut();
     await world.machine.settle();
-    // Its front is on record, and never was there.
+    // Its front is on record, and never existed.
     assert.ok(await world.dieAt("attach.queue-started", () => world.begin()));
     await world.start();
     await world.assertServes();
   }));
 
-test("one whose lost image cannot be taken off the medium gets no front before the next start", () =>
+test("a device whose lost image cannot be removed from the medium gets no front before the next start", () =>
   within(async (world) => {
     await world.attach();
     await world.take(true);
@@ -128,7 +128,7 @@ test("one whose lost image cannot be taken off the medium gets no front before t
     await world.assertServes();
   }));
 
-test("one that somebody deletes while the daemon runs: neither a cut nor a detach hides it", async () => {
+test("if a front is deleted while the daemon runs, neither a power cut nor a detach hides missed writes", async () => {
   for (const isDetached of [false, true]) {
     await within(async (world) => {
       await world.attach();
@@ -147,7 +147,7 @@ test("one that somebody deletes while the daemon runs: neither a cut nor a detac
   }
 });
 
-test("a front that was there to the end of its boot: the map continues", async () => {
+test("a front that existed to the end of its boot: the map continues", async () => {
   for (const daemon of ["lives", "was killed", "was followed"]) {
     await within(async (world) => {
       await world.attach();
@@ -162,7 +162,7 @@ test("a front that was there to the end of its boot: the map continues", async (
   }
 });
 
-test("a stop that was killed: the next daemon attaches the device; a detach that was: it does not", async () => {
+test("the next daemon attaches the device after a kill during a stop, but not during a detach", async () => {
   for (const operation of ["stop", "detach"] as const) {
     await within(async (world) => {
       await world.attach();

@@ -1,11 +1,11 @@
 /**
- * Persistent snapshots over stops, reboots and power cuts: their images are there again, but for those of
- * originals whose maps begin anew, as others wrote to them.
+ * Persistent snapshots after stops, reboots and power cuts: their images exist again, except those of originals whose
+ * maps begin anew because others wrote to them.
  */
 import type { SimSnapshot } from "./device.js";
 import type { Simulation } from "./simulation.js";
 
-/** The driver has been stopped, or the power is gone: only what is persistent is left. */
+/** The driver was stopped, or the power cut: only persistent snapshots are left. */
 export function keepPersistent({ snapshots }: Simulation, end: "stop" | "cut"): void {
   for (const snapshot of [...snapshots]) {
     if (snapshot.isPersistent) ended(snapshot, end);
@@ -19,7 +19,7 @@ function ended(snapshot: SimSnapshot, end: "stop" | "cut"): void {
   snapshot.isInHand = false;
   snapshot.isTaking = false;
   snapshot.isLooking = false;
-  // All of it is read anew, and what a cut has lost says nothing of the order of writes.
+  // Everything is read again, and what a power cut has lost says nothing about the order of writes.
   snapshot.isLookedAt = false;
   snapshot.window.length = 0;
   for (const image of snapshot.images.values()) {

@@ -10,7 +10,7 @@ import {
 } from "../../dist/index.js";
 import { driverOptions, linkStore } from "./settings.js";
 
-/** Nobody has a file system on the fronts: users write to the devices themselves. */
+/** No file system is on the fronts: users write to the devices directly. */
 const nothingToFreeze: Freezing = () => ({
   report: [],
   freeze: async () => undefined,
@@ -26,7 +26,7 @@ function simulatedPorts(machine: SimMachine, freezing: Freezing): DriverPorts {
   };
 }
 
-/** Starts the driver; it continues with what an earlier life has left. */
+/** Starts the driver; it resumes what an earlier life has left. */
 export function startDriver(
   machine: SimMachine,
   log: (line: string) => void,

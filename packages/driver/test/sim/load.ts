@@ -1,13 +1,13 @@
 /**
- * Loads the driver after what is simulated has been put in its place: modules keep what they find when
- * they are loaded.
+ * Loads the driver after the simulated parts have replaced the real ones: modules keep what they find when they are
+ * loaded.
  */
 import type { FaultPoint } from "@blksnap/data-plane";
 import { SimMachine } from "@blksnap/sim-kernel";
 
 const HOOK = Symbol.for("blksnap.fault-point");
 
-/** What is done at the driver's fault points. */
+/** Called at the driver's fault points. */
 export const faults: { onPoint: (point: FaultPoint) => void } = { onPoint: () => undefined };
 (globalThis as unknown as Record<symbol, unknown>)[HOOK] = (point: FaultPoint) =>
   faults.onPoint(point);
@@ -32,17 +32,17 @@ LastingRemoval.prototype.begin = function (remove): ReturnType<typeof begin> {
   return removing;
 };
 
-/** Removals that a life of the driver tries until they are done: so many of what nobody may believe are on record. */
+/** How many removals of stale records a life of the driver is retrying. */
 export function removalsUnderWay(): number {
   return removals.size;
 }
 
-/** Another life begins: it looks at what there is. */
+/** Another life begins, and reads the records itself. */
 export function forgetRemovals(): void {
   removals = new Set();
 }
 
-/** First words of the fault points that an operation comes to. */
+/** First words of the fault points that an operation reaches. */
 export function stepsOf(operation: string): readonly string[] {
   return operation === "stop" ? ["detach", "destroy", "suspend"] : [operation];
 }

@@ -1,6 +1,6 @@
 /**
  * Snapshots whose store is too small, or whose media fail: their images lose blocks, and nothing else is wrong. A
- * read that fails is of a range that `status` calls lost, and no read of such a range succeeds.
+ * failed read covers a range that `status` reports as lost, and no read of such a range succeeds.
  */
 import { constants } from "node:os";
 import type { SnapshotEvent } from "@blksnap/api";
@@ -12,12 +12,12 @@ import { SECTOR_BYTES } from "./volume.js";
 type Status = Awaited<ReturnType<Simulation["driver"]["status"]>>;
 type DeviceStatus = Status["snapshots"][number]["devices"][number];
 
-/** What `status` has said of an image. */
+/** What `status` has reported for an image. */
 export interface Told {
-  /** Writes to the image that had begun by then. */
+  /** How many writes to the image had begun by then. */
   readonly changes: number;
   readonly ranges: DeviceStatus["lost_ranges"];
-  /** Those that no write was on its way to, which may have made them good since. */
+  /** Ranges that no write in flight may have healed since. */
   readonly untouched: DeviceStatus["lost_ranges"];
 }
 
@@ -33,7 +33,7 @@ export function snapshotOf({ snapshots }: Simulation, image: Image): SimSnapshot
   return snapshots.find(({ images }) => images.get(image.device) === image);
 }
 
-/** @throws Violation where an image has lost what it had no reason to lose, or says the wrong reason */
+/** @throws Violation if an image has lost what it had no reason to lose, or reports a wrong reason */
 export function noteLosses(sim: Simulation, status: Status): void {
   for (const { id, devices } of status.snapshots) {
     const snapshot = sim.snapshots.find((one) => one.id === id);
@@ -41,7 +41,7 @@ export function noteLosses(sim: Simulation, status: Status): void {
       const image = [...(snapshot?.images.values() ?? [])].find(
         ({ device }) => device.path === found.device,
       );
-      // Up to its take, a device tells of the snapshot that it was in before.
+      // Until its take, a device reports its previous snapshot.
       if (snapshot === undefined || image === undefined || snapshot.isTaking) continue;
       assertReason(snapshot, found);
       const { volume } = image;
@@ -65,7 +65,7 @@ function assertReason({ mayLose }: SimSnapshot, found: DeviceStatus): void {
   }
 }
 
-/** @throws Violation where one tells of a loss for which there is no reason */
+/** @throws Violation if an event reports a loss without a reason */
 export function assertEvents(snapshot: SimSnapshot, events: readonly SnapshotEvent[]): void {
   const { mayBeFull, mayLose } = snapshot;
   for (const event of events) {
@@ -76,7 +76,7 @@ export function assertEvents(snapshot: SimSnapshot, events: readonly SnapshotEve
   }
 }
 
-/** A read of an image has failed: it is one of what is lost. @param changes of the image when it began */
+/** A read of an image has failed: the range must be lost. @param changes of the image when it began */
 export function readFailed(sim: Simulation, image: Image, range: Range, changes: number): void {
   const snapshot = snapshotOf(sim, image);
   if (snapshot !== undefined) sim.spawn(assertLost(sim, snapshot, image, range, changes));
@@ -91,7 +91,7 @@ async function assertLost(
 ): Promise<void> {
   const what = `a read of ${range.count} sectors at ${range.first} of ${image.volume.name} failed`;
   if (snapshot.mayLose.size === 0) throw new Violation(`${what}, and nothing is wrong`);
-  // What failed on its way from a medium need not be lost.
+  // A failed transfer from a medium need not be a loss.
   if (sim.media.hasFailed) return;
   const status = await sim.call(
     "status",
@@ -106,7 +106,7 @@ async function assertLost(
   if (isThere && isLost !== true) throw new Violation(`${what}, and it is not told of as lost`);
 }
 
-/** A read that began when so much had been told has succeeded. @throws Violation */
+/** A read has succeeded that began after this report. @throws Violation */
 export function assertNotLost({ volume }: Image, told: Told | undefined, range: Range): void {
   for (const lost of told?.untouched ?? []) {
     const both = overlap(range, lost);

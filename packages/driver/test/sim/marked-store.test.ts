@@ -1,6 +1,6 @@
 /**
- * A persistent snapshot whose store is a disk: nothing of it can be renamed when the disk of the journals fails and keeps
- * the record. The store says itself that the snapshot is over.
+ * A persistent snapshot whose store is a disk: nothing can be renamed when the disk of the journals fails and keeps the
+ * record. The store itself says that the snapshot is over.
  */
 import { Errno, type SimDisk } from "@blksnap/sim-kernel";
 import { test } from "uvu";
@@ -23,7 +23,7 @@ async function reboot(world: World, heal: () => void): Promise<void> {
   await world.start();
 }
 
-/** The disk of the journals takes no journal, and removes no record. @returns ends that */
+/** The disk of the journals accepts no journal, and removes no record. @returns function that ends that */
 function failJournals(world: World): () => void {
   const { disksFs } = world.machine;
   const removeAgain = keepLastingNames(world, Errno.EIO);
@@ -34,7 +34,7 @@ function failJournals(world: World): () => void {
   };
 }
 
-test("it comes back after a power cut, and after another one", () =>
+test("the snapshot is restored after a power cut, and after another one", () =>
   within(async (world) => {
     await takeOnDisk(world);
     for (let round = 0; round < 2; round++) {
@@ -46,7 +46,7 @@ test("it comes back after a power cut, and after another one", () =>
 
 for (const isKilled of [false, true]) {
   const when = isKilled ? "with the next daemon" : "at once";
-  test(`one that was given up does not come back, ${when}`, () =>
+  test(`a snapshot that was given up is not restored, ${when}`, () =>
     within(async (world) => {
       await takeOnDisk(world);
       const heal = failJournals(world);
@@ -62,7 +62,7 @@ for (const isKilled of [false, true]) {
     }, HANG_OPTIONS));
 }
 
-test("where the store hangs, too, writes and the end of the snapshot wait for neither", () =>
+test("if the store hangs, too, writes and the end of the snapshot wait for neither", () =>
   within(async (world) => {
     const { id, disk } = await takeOnDisk(world);
     const heal = failJournals(world);

@@ -1,9 +1,9 @@
 /**
- * Media that fail for a while, or hang (hangs.ts): an original, a store, or the disk that journals are on. A front gives what its
- * original gave; images lose what could not be saved; a map that could not be kept is not kept.
+ * Media that fail for a while, or hang (hangs.ts): an original, a store, or the disk of the journals. A front returns
+ * the error of its original; images lose what could not be saved; a map that could not be kept is not kept.
  *
- * While one fails nobody asks for operations of the API: what they do then has tests of its own. While one hangs they
- * are asked for (api-in-hangs.ts).
+ * While a medium fails, no operations of the API are started, because separate tests cover them. While one hangs, they
+ * are (api-in-hangs.ts).
  */
 import type { Io, Medium } from "@blksnap/sim-kernel";
 import type { DriverOptions } from "../../dist/index.js";
@@ -18,13 +18,13 @@ import { SECTOR_BYTES } from "./volume.js";
 const BEGIN_ONE_IN = 50;
 const STEPS_MAX = 40;
 const FAILS_ONE_IN = 3;
-/** What the driver's log says of what a power cut would bring back. */
+/** Text in the driver's log about what a power cut would restore. */
 const STILL_THERE = "a power cut before that would bring it back";
 const NOT_TOLD = "the end of tracking could not be recorded";
 
-/** A piece of I/O that has failed. */
+/** A failed I/O. */
 interface Failure {
-  /** Its place in the order of all things. */
+  /** When it happened, by the simulation's counter of events. */
   readonly at: number;
   readonly atMs: number;
   readonly device: Device | undefined;
@@ -61,22 +61,22 @@ export class Media {
     return this.#hang?.stepMs ?? (this.#sim.random.below(4) === 0 ? 0.5 : 0.1);
   }
 
-  /** One fails at present, or hangs. */
+  /** A medium fails or hangs at present. */
   get isFailing(): boolean {
     return this.#medium !== undefined;
   }
 
   /**
-   * False where the disk of the journals has something that is no more true, and a power cut would bring back: a map or
-   * images whose journals have failed, a snapshot that was destroyed, a front that has gone. The driver says so in its log,
-   * and tries again until it is done; the next life puts on record what is true.
+   * False if the disk of the journals has something stale that a power cut would restore: a map or images whose
+   * journals have failed, a snapshot that was destroyed, a front that has gone. The driver logs that, and retries until
+   * it is removed; the next life records what is true.
    */
   get mayPowerGo(): boolean {
     if (this.#isBelieved && removalsUnderWay() === 0) this.#isBelieved = false;
     return !(this.#isBelieved || this.#isUntold);
   }
 
-  /** All that was written can be written back first. */
+  /** Everything written can be written back first. */
   get mayReboot(): boolean {
     return this.mayPowerGo && !(this.isFailing && this.#isFiles);
   }
@@ -90,33 +90,33 @@ export class Media {
     if (line.includes(NOT_TOLD)) this.#isUntold = true;
   }
 
-  /** Another life serves: it has put on record what is true. */
+  /** Another life serves: it has recorded what is true. */
   recovered(): void {
     this.#isBelieved = false;
     this.#isUntold = false;
   }
 
-  /** Operations may be asked for. */
+  /** Operations may be started. */
   get mayAsk(): boolean {
     return !this.isFailing || this.#hang !== undefined;
   }
 
-  /** In what time an operation on these has to be over; undefined where nothing hangs. */
+  /** Time limit of an operation on these; undefined if nothing hangs. */
   patienceMs(what: Parameters<Hang["patienceMs"]>[0]): number | undefined {
     return this.#hang?.patienceMs(what);
   }
 
-  /** Something has failed since the oldest request was made that has no answer. */
+  /** Something has failed since the oldest unanswered request was made. */
   get hasFailed(): boolean {
     return this.#failures.length > 0 || this.#hang !== undefined;
   }
 
-  /** The power goes as soon as it may. */
+  /** Cuts the power as soon as that is allowed. */
   cutSoon(): void {
     this.#cutsSoon = true;
   }
 
-  /** @param isQuiet no operation is under way */
+  /** @param isQuiet no operation is in progress */
   step(isQuiet: boolean): void {
     if (this.#cutsSoon && this.mayPowerGo) {
       this.#cutsSoon = false;
@@ -162,14 +162,14 @@ export class Media {
     this.#answersAgain();
   }
 
-  /** What was asked for up to now may fail, as it met something that was late. */
+  /** Requests made up to now may fail, because they met something late. */
   #answersAgain(): void {
     if (this.#hang === undefined) return;
     this.#hang = undefined;
     this.#note(undefined, true, 0, 0);
   }
 
-  /** Whether a request of a front's user may fail that was made then. */
+  /** Whether a request that a front's user made then may fail. */
   mayFail(device: Device, isRead: boolean, first: number, count: number, askedAt: number): boolean {
     return this.#failures.some(
       (failure) =>

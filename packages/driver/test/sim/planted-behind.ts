@@ -1,4 +1,4 @@
-/** Faults in how copies go behind their writes, over the death of the process. */
+/** Faults in copies behind their writes, across the death of the process. */
 import "./load.js";
 import { type PlantedFault, replace } from "./planted-faults.js";
 
@@ -11,7 +11,7 @@ type Method = (...words: never[]) => unknown;
 
 const BEHIND = 2;
 
-/** What these faults see of the engine. */
+/** The part of the engine that these faults use. */
 interface EngineInside {
   readonly core: {
     readonly activeMap: () => { setSaved(chunk: number, start: number, end: number): void };
@@ -29,7 +29,7 @@ interface EngineInside {
   };
 }
 
-/** Does something when the original has answered a write, of whose copies one goes behind. */
+/** Runs `act` when the original has answered a write that has a copy behind it. */
 function atAnswer(act: (inside: EngineInside, copy: number) => void): () => void {
   return replace(FrontPath.prototype, "onOriginalDone", (original) => {
     return function (this: unknown, ...words: never[]): unknown {
@@ -54,7 +54,7 @@ function clearRecord({ core }: EngineInside, copy: number): void {
   core.area.map.copyRecords?.clear(core.copies.bufferTag[copy] as number);
 }
 
-/** Does something when a copy begins to go behind its write. */
+/** Runs `act` when a copy begins to go behind its write. */
 function atBegin(act: (inside: EngineInside, copy: number) => void): () => void {
   return replace(CopiesBehind.prototype, "begin", (original) => {
     return function (this: unknown, ...words: never[]): unknown {

@@ -1,11 +1,11 @@
-/** Faults in what is done where pages of requests cannot be passed on. */
+/** Faults in requests whose pages cannot be passed through. */
 import "./load.js";
 import { omitted, type PlantedFault, replace } from "./planted-faults.js";
 
 const { FileIo, Queue } = await import("@blksnap/ublk");
 const { RegisteredPages } = await import("../../../ublk/dist/registered-pages.js");
 
-/** Found where the kernel has zero copy. */
+/** Found only with zero copy. */
 export const PLANTED_COPIES: readonly PlantedFault[] = [
   {
     what: "a request with pages goes on with the copy of its tag's last one",

@@ -1,4 +1,4 @@
-/** Faults in what becomes of media that fail and of stores that are full, each of which has to be found. */
+/** Faults in the handling of failing media and full stores, each of which has to be found. */
 import type { OverflowSetup, ReactorRequest } from "@blksnap/data-plane";
 import { EIO, ENOSPC } from "./losses.js";
 import { omitted, type PlantedFault, replace } from "./planted-faults.js";
@@ -9,7 +9,7 @@ const { Snapshot } = await import("../../dist/snapshot/snapshot.js");
 const { ReactorPool } = await import("@blksnap/data-plane");
 const { OverflowPolicy } = await import("@blksnap/engine");
 
-/** What these faults see of the engine. */
+/** The part of the engine that these faults use. */
 interface EngineInside {
   readonly core: { readonly front: { readonly lengthBytes: Float64Array } };
 }
@@ -21,7 +21,7 @@ interface MapInside {
 
 const FLAG_RELEASED = 2;
 
-/** A reactor is told of another policy for the area of a take than the snapshot has. */
+/** Gives a reactor another policy for a take's area than the snapshot has. */
 function otherPolicy(change: (overflow: OverflowSetup) => Partial<OverflowSetup>) {
   return () =>
     replace(ReactorPool.prototype, "request", (original) => {

@@ -21,17 +21,17 @@ const CHUNK_BLOCKS = 8;
 
 type Method = (...words: never[]) => unknown;
 
-/** What is wrong, and how it is planted. @returns takes it out again */
+/** A fault, and how to plant it. @returns function that removes it */
 export interface PlantedFault {
   readonly what: string;
   readonly plant: () => () => void;
-  /** The seed that has found it before: it is tried first. */
+  /** A seed that finds it: tried first. */
   readonly seed?: number;
-  /** In how many steps a death is; else of each seed another number. */
+  /** One death in how many steps; absent: differs from seed to seed. */
   readonly deathOneIn?: number;
 }
 
-/** Puts another method in place of one. */
+/** Replaces a method. */
 export function replace<Target extends object>(
   target: Target,
   name: keyof Target & string,
@@ -45,7 +45,7 @@ export function replace<Target extends object>(
   };
 }
 
-/** Some requests are answered, and no reactor has heard of them. */
+/** Some requests are answered without reaching a reactor. */
 function unheard(type: ReactorRequest["type"], answer: unknown, isMeant: (nth: number) => boolean) {
   return () => {
     let count = 0;
@@ -59,7 +59,7 @@ function unheard(type: ReactorRequest["type"], answer: unknown, isMeant: (nth: n
   };
 }
 
-/** A call that does nothing where the condition holds. */
+/** A call that does nothing if the condition holds. */
 export function omitted<Target extends object>(
   target: Target,
   name: keyof Target & string,
@@ -80,7 +80,7 @@ const isOf =
     name.startsWith(prefix);
 const always = (): boolean => true;
 
-/** What these faults see of the engine. */
+/** The part of the engine that these faults use. */
 interface EngineInside {
   readonly core: {
     readonly front: { readonly op: Uint8Array };
@@ -93,7 +93,7 @@ interface EngineInside {
   };
 }
 
-/** Faults in what becomes of users' discards and zeroing. */
+/** Faults in the handling of users' discards and zeroing. */
 const DISCARD_FAULTS: readonly PlantedFault[] = [
   {
     what: "a discard that was kept back is carried out over a later write",
@@ -129,10 +129,10 @@ const DISCARD_FAULTS: readonly PlantedFault[] = [
   },
 ];
 
-/** Blocks that a copy goes ahead over if it looks at nothing. */
+/** How many blocks a copy goes ahead if it checks nothing. */
 const AHEAD_BLOCKS = 4;
 
-/** Found only where users write in sequence. */
+/** Found only with sequential writes. */
 export const AHEAD_FAULT: PlantedFault = {
   what: "a copy goes ahead over blocks that are saved",
   seed: 3,

@@ -1,4 +1,4 @@
-/** Faults in how a take deals with file systems: what a driver would do that asks its port for something else. */
+/** Faults in a take's handling of file systems: as by a driver that asks its port for something else. */
 import { SimFreeze } from "./file-systems.js";
 import { omitted, type PlantedFault, replace } from "./planted-faults.js";
 
@@ -26,7 +26,7 @@ export const PLANTED_FREEZES: readonly PlantedFault[] = [
         return async function (this: unknown, ...words: never[]): Promise<void> {
           await original.apply(this, words);
           await (this as SimFreeze).thaw();
-          // Writes that waited come before the hold only where that is not sent at once.
+          // Writes that waited precede the hold only if the hold is not sent at once.
           await new Promise((resolve) => setTimeout(resolve, 1));
         };
       }),

@@ -1,4 +1,4 @@
-/** Faults in what becomes of media that do not answer, each of which has to be found. */
+/** Faults in the handling of media that do not answer, each of which has to be found. */
 import type { Tracker } from "../../dist/tracker/tracker.js";
 import { omitted, type PlantedFault, replace } from "./planted-faults.js";
 

@@ -1,4 +1,4 @@
-/** After a death: what was acknowledged is there, what was not is there or not, and nothing else is. */
+/** After a death: what was acknowledged exists, what was not may exist, and nothing else does. */
 import type { Device, SimSnapshot } from "./device.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
@@ -30,12 +30,12 @@ function reconcileDevice(sim: Simulation, device: Device, status: Status): void 
     device.front = undefined;
     device.closeUser();
     device.mapLeft();
-    // A record of it may be left, and be attached again by the next boot.
+    // A record may be left that the next boot attaches again.
     if (device.persistent === "yes") device.persistent = "unknown";
     device.mayBeNew = false;
     return;
   }
-  // A record that an interrupted stop has left is attached again by a later life.
+  // A record left by an interrupted stop is attached again by a later life.
   if (device.attached === "no") {
     if (device.persistent === "no") throw new Violation(`${device.path} is attached`);
     device.attached = "unknown";
@@ -43,7 +43,7 @@ function reconcileDevice(sim: Simulation, device: Device, status: Status): void 
   if (!tracker.front_live) throw new Violation(`the front of ${device.path} does not live`);
   const { generation_id: generation } = tracker.cbt;
   const isSame = device.generation === undefined || device.generation === generation;
-  // An attach or a detach of it had begun: it may have been attached anew.
+  // An attach or a detach had begun: it may have been attached anew.
   if (device.attached === "unknown") device.mayBeNew = true;
   reconcilePersistence(sim, device, tracker);
   if (!isSame && !device.mayBeNew) {
@@ -78,7 +78,7 @@ function reconcilePersistence(
   }
   if (!device.mayBeNew || !isOn || device.generation === undefined) return;
   const isContinued = cbt.generation_id === device.generation;
-  // A later life keeps the kind of the reason, and not its words.
+  // A later life keeps the kind of the reason, but not its text.
   const reason = cbt.generation_reason;
   if (!isContinued && why === null && reason === "first_attach" && wasOn) {
     throw new Violation(`${device.path}: the map begins anew, and nobody says why`);
@@ -90,7 +90,7 @@ function reconcilePersistence(
   device.isToProve = isContinued && device.takes.length > 0;
 }
 
-/** Snapshots of which nobody has heard: they were being made. */
+/** Snapshots unknown so far: they were being created. */
 function adopt(sim: Simulation, status: Status): void {
   for (const { id, devices } of status.snapshots) {
     if (sim.snapshots.some((snapshot) => snapshot.id === id)) continue;
@@ -108,7 +108,7 @@ function adopt(sim: Simulation, status: Status): void {
 function reconcileSnapshot(sim: Simulation, snapshot: SimSnapshot, status: Status): void {
   const found = status.snapshots.find(({ id }) => id === snapshot.id);
   if (found === undefined) {
-    // What is lost of it is lost by others' writes.
+    // Its losses come from others' writes.
     const mayBeGone = snapshot.devices.every((device) => mayLoseImage(snapshot, device));
     if (snapshot.isGone === "no" && !mayBeGone) {
       throw new Violation(`snapshot ${snapshot.id} is lost`);
@@ -140,9 +140,9 @@ function reconcileSnapshot(sim: Simulation, snapshot: SimSnapshot, status: Statu
   snapshot.mayLoseImages = false;
 }
 
-/** Nothing tracked it for a while: its image cannot continue. */
+/** It was not tracked for a while: its image cannot continue. */
 function mayLoseImage({ mayLoseImages, mayLose }: SimSnapshot, device: Device): boolean {
-  // What has lost blocks does not outlive the power.
+  // A snapshot with losses does not survive a power cut.
   return mayLoseImages && (hasEnded(device) || mayLose.size > 0);
 }
 
@@ -168,7 +168,7 @@ function reopenImages(
       throw new Violation(`the image of ${path} is lost: error ${errorCode}`);
     }
     const { device } = image;
-    // Its take may have been answered by nobody: its number is not known then.
+    // Its take may have gone unanswered: its number is not known then.
     if (device.takes.length === 0) device.frozen = undefined;
     if (image.path === imagePath && image.user !== undefined) continue;
     image.path = imagePath;
@@ -177,7 +177,7 @@ function reopenImages(
   if (!snapshot.isLookedAt) sim.spawn(sim.api.look(snapshot));
 }
 
-/** What has become of a device whose detach met a medium that did not answer. */
+/** The state of a device whose detach met a medium that did not answer. */
 export async function settleDevice(sim: Simulation, device: Device): Promise<void> {
   const status = (await sim.machine.run(sim.driver.status())) as Status;
   reconcileDevice(sim, device, status);

@@ -1,4 +1,4 @@
-/** What a daemon attaches by itself after a reboot in which disks were moved, or changed for others. */
+/** What a daemon attaches automatically after a reboot during which disks were moved or exchanged. */
 import { EIO } from "@blksnap/errors";
 import type { SimDisk } from "@blksnap/sim-kernel";
 import { test } from "uvu";
@@ -8,10 +8,10 @@ import { DISK_BYTES } from "./settings.js";
 import { DEVICE, keepLastingNames, type World, within } from "./tracking-world.js";
 
 const WRITTEN_AT = 65536;
-/** As the simulation names the first disk. */
+/** The simulation's serial of the first disk. */
 const SERIAL = "SIM-sda";
 
-/** Power goes; the name of the tracked disk leads to another one when it is back. */
+/** Power cut; afterwards the name of the tracked disk leads to another one. */
 async function replaced(
   world: World,
   other: { serial: string; sizeBytes?: number },
@@ -45,7 +45,7 @@ async function tracked(world: World): Promise<string[]> {
 
 for (const serial of ["OTHER", ""]) {
   const its = serial === "" ? "no serial number" : "another serial number";
-  test(`a disk with ${its} is not attached by the name of the one before, unless users do so`, () =>
+  test(`a disk with ${its} is not attached automatically under the previous disk's name`, () =>
     within(async (world) => {
       await replaced(world, { serial });
       await world.start();
@@ -56,7 +56,7 @@ for (const serial of ["OTHER", ""]) {
       await world.assertServes();
     }));
 
-  test(`the disk itself is attached, under another name, where its own leads to one with ${its}`, () =>
+  test(`the disk itself is attached under another name if its own leads to one with ${its}`, () =>
     within(async (world) => {
       await replaced(world, { serial });
       const moved = world.machine.addDisk("sdb", { serial: SERIAL, sizeBytes: DISK_BYTES });
@@ -144,14 +144,14 @@ test("a medium that does not forget is said, and it can be tried again", () =>
     assert.is(await forgotten(world), "");
   }));
 
-test("a disk without any name of its own is attached by that which it has, if it has its size", () =>
+test("a disk without a name of its own is attached by its present name if it has the same size", () =>
   within(async (world) => {
     await replaced(world, { serial: "" }, "");
     await world.start();
     await world.assertServes();
   }));
 
-test("one of another size is not", () =>
+test("a disk of another size is not", () =>
   within(async (world) => {
     await replaced(world, { serial: "", sizeBytes: 2 * DISK_BYTES }, "");
     await world.start();

@@ -1,6 +1,6 @@
 /**
- * How much room a snapshot has, and what its maker wants where that is not enough. Whose writes fail keeps its images
- * whole; a write that is blocked waits a little, and then the images lose what it covers.
+ * How much room a snapshot has, and its policy when that is not enough. With fail-writes its images stay complete; with
+ * block-writes a write waits a little, and then the images lose what it covers.
  */
 import type { OverflowPolicy } from "@blksnap/api";
 import type { Device, SimSnapshot } from "./device.js";
@@ -19,7 +19,7 @@ const POLICIES: readonly OverflowPolicy[] = [
   { policy: "block-writes", timeout_ms: BLOCKED_MS },
 ];
 
-/** What a snapshot's maker asks for, and what may become of it. */
+/** The options of a snapshot, and their possible consequences. */
 export interface Room {
   readonly name: string;
   readonly asked: { readonly limitBytes: number; readonly onOverflow?: OverflowPolicy };
@@ -45,7 +45,7 @@ export function chooseRoom({ hasFailures, random }: Simulation): Room {
   };
 }
 
-/** Whether a snapshot may have a write to this front fail. */
+/** Whether a snapshot may make a write to this front fail. */
 export function mayRefuse({ snapshots }: Simulation, device: Device): boolean {
   return snapshots.some(({ devices, failsWrites, mayBeFull, mayLose }) => {
     return failsWrites && devices.includes(device) && (mayBeFull || mayLose.size > 0);

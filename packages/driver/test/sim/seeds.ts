@@ -1,4 +1,4 @@
-/** Many simulations, and what happened in them: SEED=N replays one, SEEDS=N runs so many. */
+/** Runs many simulations and counts what happened: SEED=N replays one, SEEDS=N runs so many. */
 import type { FaultPoint } from "@blksnap/data-plane";
 import * as assert from "uvu/assert";
 import { FAULT_POINTS } from "./load.js";
@@ -6,7 +6,7 @@ import { type SimOptions, Simulation } from "./simulation.js";
 
 const { SEED, SEEDS } = process.env;
 
-/** What happened in all of them. */
+/** Totals of all simulations. */
 export class Totals {
   operations = 0;
   lives = 0;
@@ -42,8 +42,8 @@ export class Totals {
 }
 
 /**
- * @param usual how many seeds, where no environment variable says otherwise
- * @returns undefined where they are fewer: what was to happen need not have happened
+ * @param usual how many seeds, unless an environment variable says otherwise
+ * @returns undefined for fewer seeds: some behaviours may not have occurred
  */
 export async function runSeeds(
   usual: number,

@@ -1,4 +1,4 @@
-/** Writes of a block each that follow each other, now and then, among those at random. */
+/** Sequential writes of a block each, now and then, among random ones. */
 import type { Random } from "@blksnap/sim-kernel";
 import { DISK_SECTORS } from "./settings.js";
 
@@ -9,7 +9,7 @@ export class Sequence {
   #at = 0;
   #left = 0;
 
-  /** The range of the next write: one of the sequence, if there is one, or the one at random. */
+  /** The range of the next write: the next of the sequence, if there is one, else the random one. */
   next(random: Random, range: [first: number, count: number]): [first: number, count: number] {
     if (this.#left === 0 && random.below(12) === 0) {
       this.#left = 6 + random.below(20);

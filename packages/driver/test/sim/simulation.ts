@@ -1,9 +1,9 @@
 /**
- * The whole driver on a simulated machine, from a seed: operations of the API, I/O of users, deaths at fault
- * points, against a plain model.
+ * The whole driver on a simulated machine, from a seed: operations of the API, users' I/O, deaths at fault points,
+ * compared with a plain model.
  *
  * ```
- *   step: one thing at random ─▶ the machine runs for a while ─▶ what has ended is compared
+ *   step: one random action ─▶ the machine runs for a while ─▶ results are checked
  *   death: callbacks of that life never come ─▶ the next life recovers ─▶ what was acknowledged is there
  * ```
  */
@@ -26,35 +26,35 @@ import { UserIo } from "./user-io.js";
 import { Violation } from "./violation.js";
 
 const DEVICES = 3;
-/** Simulated: longer than all limits of the driver together. */
+/** Simulated time: longer than all limits of the driver together. */
 const OPERATION_LIMIT_MS = 300_000;
-/** Of a request of a user, deaths of the driver included, but for the time that its own medium hangs. */
+/** For a user's request, including deaths of the driver, but not hangs of its own medium. */
 const IO_LIMIT_MS = 60_000;
 const TRACE_LINES = 60;
 const DEATHS_IN_A_ROW_MAX = 4;
-/** Said by a driver that ends. */
+/** The error code of a driver that ends. */
 const CLOSED = "SHUTTING_DOWN";
-/** For so long a death waits for its point. */
+/** How many steps a death waits for its point. */
 const ARMED_STEPS_MAX = 120;
-/** One in so many operations has a death at one of its own steps. */
+/** One operation in so many has a death at one of its own steps. */
 const WITHIN_ONE_IN = 8;
-/** Of those that end fronts, of which there are few. */
+/** The same for operations that end fronts, of which there are few. */
 const WITHIN_END_ONE_IN = 3;
-/** An orderly end for so many steps in which a death may be armed. */
+/** One orderly end in so many steps in which a death may be armed. */
 const STOP_ONE_IN = 6;
-/** Requests that users make in one step. */
+/** Users' requests per step. */
 const USERS_AT_ONCE = 2;
-/** One in so many steps of copies is a death, where these are looked at. */
+/** With hasFirstWrites: one step of copies in so many is a death. */
 const COPIES_TO_DEATH = 40;
-/** Points that a seed tries first. */
+/** How many points a seed tries first. */
 const OWN_POINTS = 6;
 
 export interface SimOptions {
   readonly seed: number;
   readonly onTrace?: ((line: string) => void) | undefined;
-  /** One in so many steps arms a death; 0: none. */
+  /** One step in so many arms a death; 0: none. */
   readonly deathOneIn?: number;
-  /** Users write in sequence, too, which is copied ahead. */
+  /** Some users write sequentially, and blocks are copied ahead of them. */
   readonly hasSequences?: boolean;
   /** Snapshots that do not persist, and deaths in the middle of copies. */
   readonly hasFirstWrites?: boolean;
@@ -62,17 +62,17 @@ export interface SimOptions {
   readonly hasFailures?: boolean;
   /** Media that do not answer for a while. */
   readonly hasHangs?: boolean;
-  /** Simulated: in what time each operation, recovery and end has to be over. */
+  /** Simulated time limit of each operation, recovery and end. */
   readonly limitMs?: number;
 }
 
-/** An operation of the API that has not answered. */
+/** An unanswered operation of the API. */
 export interface Pending {
   readonly what: string;
   readonly sinceMs: number;
-  /** While a medium hangs; absent: that of what needs none. */
+  /** The limit while a medium hangs; absent: as for operations that do not need it. */
   readonly patienceMs?: number | undefined;
-  /** The driver has died: nobody will ever know. */
+  /** The driver has died: the outcome stays unknown. */
   readonly onDeath: () => void;
 }
 
@@ -94,15 +94,15 @@ export class Simulation {
   steps = 0;
   operations = 0;
   lives = 0;
-  /** Counts all things that happen: their order. */
+  /** Counts events, which gives their order. */
   now = 0;
   driver!: Driver;
   problem: Error | undefined;
-  /** Dies when this point is met for the n-th time from now. */
+  /** Dies when this point is reached for the n-th time from now. */
   #armed: { point: FaultPoint; left: number; atStep: number } | undefined;
   #isDead = false;
   #isPowerGone = false;
-  /** In which the driver has run. */
+  /** The boot in which the driver has run. */
   #bootId = "";
   cuts = 0;
   /** Orderly ends. */
@@ -176,7 +176,7 @@ export class Simulation {
     return this.snapshots.flatMap((snapshot) => [...snapshot.images.values()]);
   }
 
-  /** An operation that answers, or not, before the driver dies. */
+  /** An operation that may or may not be answered before the driver dies. */
   async call<Value>(
     what: string,
     work: () => Promise<Value>,
@@ -195,12 +195,12 @@ export class Simulation {
     } catch (error) {
       answer = { error };
     }
-    // A dead process says nothing.
+    // A dead process answers nothing.
     if (!this.pending.has(entry) || this.#isDead) return new Promise(() => undefined);
     this.pending.delete(entry);
     const isRefused = "error" in answer && (answer.error as { code?: string }).code === CLOSED;
     if (isRefused && this.#stops.isLeaving) {
-      // What there is of it the next life finds.
+      // The next life finds what it has done.
       this.pending.add({ ...entry, patienceMs: Number.POSITIVE_INFINITY });
       return new Promise(() => undefined);
     }
@@ -213,7 +213,7 @@ export class Simulation {
     throw answer.error;
   }
 
-  /** Something that continues by itself; what goes wrong in it ends the simulation. */
+  /** Work that continues by itself; an error in it ends the simulation. */
   spawn(work: Promise<void>): void {
     work.catch((error: Error) => {
       this.problem ??= error;
@@ -233,7 +233,7 @@ export class Simulation {
     if (!this.media.isFailing) await this.hangApi.settle();
   }
 
-  /** Lets the machine run; where the driver dies meanwhile the next one is started. */
+  /** Runs the machine; if the driver dies meanwhile, the next one is started. */
   async advance(ms: number): Promise<void> {
     try {
       await this.machine.sleep(ms);
@@ -266,7 +266,7 @@ export class Simulation {
       return;
     }
     if (this.#armed !== undefined && this.steps - this.#armed.atStep < ARMED_STEPS_MAX) return;
-    // Each seed tries some of them first, so that all seeds together come to all.
+    // Each seed tries some of them first, so that all seeds together reach all points.
     const { random } = this;
     const isOwn = random.below(3) > 0;
     const first = isOwn ? this.#options.seed * OWN_POINTS : 0;
@@ -275,7 +275,7 @@ export class Simulation {
     this.#armed = { point, left: random.below(2), atStep: this.steps };
   }
 
-  /** Sometimes it dies at a step of this operation, of which there may be few. */
+  /** Sometimes arms a death at a step of this operation, which may be rare. */
   #armWithin(operation: string): void {
     const { deathOneIn = 60 } = this.#options;
     const points = FAULT_POINTS.filter((point) => stepsOf(operation).includes(point.split(".")[0]));
@@ -286,7 +286,7 @@ export class Simulation {
     this.#armed = { point, left: this.random.below(2), atStep: this.steps };
   }
 
-  /** Something is asked of the driver, or about to be. */
+  /** An operation is in progress, or about to begin. */
   isAsked(): boolean {
     const all = [...this.devices, ...this.snapshots];
     return this.pending.size > 0 || all.some(({ isInHand }) => isInHand);
@@ -353,7 +353,7 @@ export class Simulation {
     keepPersistent(this, "cut");
   }
 
-  /** A life of the driver; one that dies while it recovers is followed by another. */
+  /** A life of the driver; if it dies while it recovers, another one follows. */
   async #live(): Promise<void> {
     for (let deaths = 0; ; deaths++) {
       this.#isDead = false;
@@ -380,7 +380,7 @@ export class Simulation {
     }
   }
 
-  /** What is under way ends, and all that is there is looked at. */
+  /** Ends everything in progress, and checks everything. */
   async #finish(): Promise<void> {
     this.#armed = undefined;
     this.media.end();

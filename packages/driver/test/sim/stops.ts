@@ -1,18 +1,18 @@
 /**
- * Orderly ends of the driver: stops, as an administrator asks for them, after which it starts anew, mostly after a reboot;
- * and while a medium hangs also upgrades, which leave everything to the next daemon.
+ * Orderly ends of the driver: stops, as by an administrator, after which it starts again, mostly after a reboot; and
+ * while a medium hangs, upgrades, too, which leave everything to the next daemon.
  */
 import { keepPersistent } from "./kept-snapshots.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 
 const IN_HANG_ONE_IN = 100;
-/** While a medium hangs: what needs it has ended by its own bounds, or the driver leaves it. */
+/** While a medium hangs: by then, what needs it has ended by its own bounds, or the driver leaves it. */
 const PATIENCE_MS = 100_000;
-/** Of an upgrade, for the operations that run. */
+/** For an upgrade, while operations run. */
 const LEAVE_PATIENCE_MS = 31_000;
 const IDLE_STEP_MS = 5;
-/** While a medium hangs what waits for it does not end soon. */
+/** While a medium hangs, what waits for it does not end soon. */
 const IDLE_STEPS_IN_HANG = 200;
 
 export class Stops {
@@ -25,12 +25,12 @@ export class Stops {
     this.#sim = sim;
   }
 
-  /** Operations are not begun any more, and are answered by nobody. */
+  /** No operations begin, and none is answered. */
   get isLeaving(): boolean {
     return this.#isLeaving;
   }
 
-  /** Ends when the next life has begun. @param oneIn how rarely, while no medium hangs; 0: never */
+  /** Resolves when the next life has begun. @param oneIn how rarely, while no medium hangs; 0: never */
   async step(oneIn: number): Promise<void> {
     const isHung = this.#sim.media.isFailing;
     if (oneIn === 0 || !this.#sim.random.oneIn(isHung ? IN_HANG_ONE_IN : oneIn)) return;
@@ -63,7 +63,7 @@ export class Stops {
     this.#sim.die();
   }
 
-  /** Nothing is under way any more. */
+  /** Nothing is in progress any more. */
   async #isIdle(isHung: boolean): Promise<boolean> {
     for (let steps = 0; this.#sim.io.inFlight > 0 || this.#sim.isAsked(); steps++) {
       if (isHung && steps === IDLE_STEPS_IN_HANG) return false;
@@ -116,7 +116,7 @@ export class Stops {
     }
   }
 
-  /** Before the next life. */
+  /** Called before the next life. */
   afterDeath(): void {
     this.#isLeaving = false;
     if (!this.#isStopped) return;

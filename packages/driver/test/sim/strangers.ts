@@ -1,6 +1,6 @@
 /**
- * Others than users of fronts: between two lives of the driver they write to originals that have no front, and
- * delete fronts. A map that continues then has to tell of what they wrote.
+ * Foreign programs: between two lives of the driver they write to originals without a front, and delete fronts. If a
+ * map continues after that, it has to include their writes.
  */
 import { DeviceMark, UblkState } from "@blksnap/ublk";
 import type { Device } from "./device.js";
@@ -16,7 +16,7 @@ export class Strangers {
     this.#sim = sim;
   }
 
-  /** @returns whether a daemon of this boot has to be told of something, and whether an original was written */
+  /** @returns whether a daemon of this boot has to learn of it, and whether an original was written */
   async act(): Promise<{ readonly isToBeTold: boolean; readonly hasWritten: boolean }> {
     const { devices, random } = this.#sim;
     let isToBeTold = false;
@@ -34,7 +34,7 @@ export class Strangers {
     return { isToBeTold, hasWritten };
   }
 
-  /** Nobody would notice but the driver. */
+  /** Only the driver would notice. */
   #mayLose(device: Device): boolean {
     const { snapshots } = this.#sim;
     const isMember = snapshots.some(({ devices }) => devices.includes(device));
@@ -56,7 +56,7 @@ export class Strangers {
     device.front = undefined;
   }
 
-  /** Also one that was being attached, whose front nobody has been told. */
+  /** True also for a device that was being attached, whose front nobody knows. */
   #mayHaveFront(device: Device): boolean {
     if (device.attached === "no") return false;
     const others = this.#sim.devices.filter((one) => one !== device);

@@ -1,4 +1,4 @@
-/** One persistent tracker on a simulated machine, and a backup of it: does the next one miss what was written? */
+/** One persistent tracker on a simulated machine, and its backups: does the next one miss any writes? */
 import type { FaultPoint } from "@blksnap/data-plane";
 import { Killed, SimMachine, SystemError } from "@blksnap/sim-kernel";
 import { UblkState } from "@blksnap/ublk";
@@ -9,13 +9,13 @@ import { faults, startDriver } from "./load.js";
 import { DISK_BYTES } from "./settings.js";
 
 export const DEVICE = "/dev/sda";
-/** The medium that records and journals last on. */
+/** The folder of records and journals on the medium. */
 const LASTING = "/var/lib/blksnap/";
 const LIMIT_BYTES = 2 ** 22;
 const WRITTEN_AT = 65536;
 const WRITTEN_BYTES = 4096;
 
-/** What a backup program has of the device: generation and number. */
+/** What a backup program knows of the device: generation and number. */
 export interface Backup {
   readonly generation: string;
   readonly number: number;
@@ -60,7 +60,7 @@ export class World {
     return id;
   }
 
-  /** A full backup: what is written from now on is asked for later. */
+  /** A full backup: later backups ask for what is written from now on. */
   async backup(): Promise<Backup> {
     const id = await this.take();
     await this.run(this.driver.snapshotDestroy(id));
@@ -73,7 +73,7 @@ export class World {
     this.#isUp = false;
   }
 
-  /** @returns whether it came to that point, and was killed there */
+  /** @returns whether it reached that point, and was killed there */
   async dieAt(point: FaultPoint, work: () => Promise<unknown>): Promise<boolean> {
     let isKilled = false;
     faults.onPoint = (met) => {
@@ -106,7 +106,7 @@ export class World {
     await this.machine.sleep(1000);
   }
 
-  /** Writes where a user would: through the front, or to the original where there is none. */
+  /** Writes as a user would: through the front, or to the original if there is none. */
   async write(): Promise<void> {
     const tracker = this.#isUp ? (await this.run(this.driver.status())).trackers[0] : undefined;
     const user = this.machine.user(tracker?.front_live === true ? tracker.front : DEVICE);
@@ -114,7 +114,7 @@ export class World {
     user.close();
   }
 
-  /** The first byte of what the image of the only snapshot has where users write; undefined without one. */
+  /** First byte of the only snapshot's image at the position where users write; undefined without a snapshot. */
   async imageByte(): Promise<number | undefined> {
     const { snapshots } = await this.run(this.driver.status());
     const image = snapshots[0]?.devices[0]?.image;
@@ -125,7 +125,7 @@ export class World {
     return bytes[0];
   }
 
-  /** Who would write now does not wait for a front. */
+  /** A write now would not wait for a front. */
   get mayWrite(): boolean {
     const devices = [...this.machine.ublk.devices.values()];
     return this.#isUp || devices.every(({ state }) => state === UblkState.DEAD);
@@ -137,7 +137,7 @@ export class World {
     await this.start();
   }
 
-  /** The device has a front, a new one where it was deleted, and no user waits. */
+  /** The device has a front, a new one if the old was deleted, and no user waits. */
   async assertServes(): Promise<void> {
     const { trackers, waiting } = await this.run(this.driver.status());
     assert.equal(waiting, []);
@@ -145,7 +145,7 @@ export class World {
     assert.equal(told, [[DEVICE, true, "on"]]);
   }
 
-  /** @returns "continues", "missed" or "anew": what the next backup is told about what was written */
+  /** @returns "continues", "missed" or "anew": what the next backup learns of the writes */
   async verdict({ generation, number }: Backup): Promise<"continues" | "missed" | "anew"> {
     const { trackers } = await this.run(this.driver.status());
     if (trackers.length === 0) await this.attach();
@@ -182,7 +182,7 @@ export async function within(
   }
 }
 
-/** The disk of the journals removes no name. @param errno of Linux @returns ends that */
+/** The disk of the journals removes no name. @param errno Linux's @returns function that ends that */
 export function keepLastingNames({ machine: { files } }: World, errno: number): () => void {
   const unlink = files.unlink.bind(files);
   files.unlink = (path) => {

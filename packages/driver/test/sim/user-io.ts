@@ -1,4 +1,4 @@
-/** Users of fronts and images: what they read must be what they wrote. */
+/** Users of fronts and images: they must read what they wrote. */
 import type { SimUser } from "@blksnap/sim-kernel";
 import type { Device, Image, WindowWrite } from "./device.js";
 import { assertNotLost, readFailed, snapshotOf } from "./losses.js";
@@ -12,7 +12,7 @@ const IN_FLIGHT_MAX = 12;
 const CHUNK_SECTORS = 64;
 const DISCARD_CHUNKS_MAX = 4;
 
-/** A request that has not been answered. */
+/** An unanswered request. */
 interface Request {
   readonly what: string;
   readonly sinceMs: number;
@@ -29,7 +29,7 @@ export class UserIo {
   readonly #sim: Simulation;
   readonly #requests = new Set<Request>();
   #lastValue = 0;
-  /** Counts power cuts: nobody hears what was asked for before one. */
+  /** Counts power cuts: requests from before one are never answered. */
   #power = 0;
 
   constructor(sim: Simulation) {
@@ -41,13 +41,13 @@ export class UserIo {
     return [...devices, ...this.#sim.images()].reduce((sum, { inFlight }) => sum + inFlight, 0);
   }
 
-  /** When the oldest request was made that has no answer; Infinity where there is none. */
+  /** When the oldest unanswered request was made; Infinity if there is none. */
   get oldestMs(): number {
     for (const { sinceMs } of this.#requests) return sinceMs;
     return Number.POSITIVE_INFINITY;
   }
 
-  /** @throws Violation where one takes longer than this */
+  /** @throws Violation if a request takes longer than this */
   assertNoneHangs(limitMs: number): void {
     for (const { what, sinceMs } of this.#requests) {
       if (this.#sim.machine.nowMs - sinceMs <= limitMs) return;
@@ -55,7 +55,7 @@ export class UserIo {
     }
   }
 
-  /** @throws Violation where one takes longer than those of its device may, but for the time in which nobody served */
+  /** @throws Violation if a request takes longer than its device may, without the time in which no driver served */
   assertServed(limitMs: (device: Device) => number): void {
     const { machine, servesSinceMs } = this.#sim;
     for (const { what, sinceMs, target } of this.#requests) {
@@ -65,13 +65,13 @@ export class UserIo {
     }
   }
 
-  /** The power has gone, and with it all who asked for something. */
+  /** A power cut: all users are gone. */
   forget(): void {
     this.#power++;
     this.#requests.clear();
   }
 
-  /** Those that have not been answered, the oldest first. */
+  /** Unanswered requests, the oldest first. */
   get waiting(): readonly string[] {
     return [...this.#requests].map(({ what, sinceMs }) => `${what} since ${sinceMs.toFixed(1)} ms`);
   }
@@ -100,7 +100,7 @@ export class UserIo {
     });
   }
 
-  /** One request of some user, where there is one. */
+  /** Starts one request of a user, if there is any user. */
   start(): void {
     const sim = this.#sim;
     if (this.inFlight >= IN_FLIGHT_MAX) return;
@@ -118,7 +118,7 @@ export class UserIo {
     sim.spawn(this.#onFront(device));
   }
 
-  /** All that is there, sector by sector. */
+  /** Reads everything, sector by sector. */
   async readAll(): Promise<void> {
     const targets = [...this.#sim.devices, ...this.#sim.images()];
     await Promise.all(
@@ -134,7 +134,7 @@ export class UserIo {
     }
   }
 
-  /** Somebody writes to an original that nobody tracks, while there is no driver. */
+  /** A foreign program writes to an untracked original while there is no driver. */
   async writePast(device: Device): Promise<void> {
     const { machine } = this.#sim;
     const { volume } = device;
@@ -183,7 +183,7 @@ export class UserIo {
     device.writtenAt.fill(askedAt, first, first + count);
   }
 
-  /** A front fails where its original did. @throws Violation */
+  /** A front fails if its original does. @throws Violation */
   #failed(what: string, entry: WindowWrite): void {
     const { device, firstSector, sectors, askedAt } = entry;
     device.writes.delete(entry);
@@ -195,7 +195,7 @@ export class UserIo {
     this.#sim.count("failed");
   }
 
-  /** Takes that are under way may have it or not. */
+  /** Takes in progress may include it or not. */
   #mayBeOnImages(entry: WindowWrite): void {
     const { device, firstSector, sectors, value } = entry;
     for (const snapshot of this.#sim.snapshots) {
@@ -210,7 +210,7 @@ export class UserIo {
     }
   }
 
-  /** What a snapshot needs is kept for now; without one it is a change of all that it covers. */
+  /** With a snapshot, blocks that it needs are kept for now; without one, the discard changes all that it covers. */
   async #discardFront(device: Device): Promise<void> {
     const [first, count] = this.#discardRange();
     if (device.volume.isBusy(first, count)) return;
@@ -258,7 +258,7 @@ export class UserIo {
     return [isWhole ? first & ~7 : first, sectors];
   }
 
-  /** Mostly of whole chunks: what an image releases. */
+  /** Mostly whole chunks, which an image releases. */
   #discardRange(): [firstSector: number, sectors: number] {
     const { random } = this.#sim;
     if (random.below(3) === 0) return this.#range();
@@ -318,7 +318,7 @@ export class UserIo {
     try {
       const reading = user.read(first * SECTOR_BYTES, count * SECTOR_BYTES);
       const bytes = await this.#answered(`read at ${first}`, target, reading);
-      // What was written meanwhile may be in it or not: such a read says nothing.
+      // It may include writes from meanwhile or not: such a read proves nothing.
       if (volume.changes === stamp || !volume.changedSince(stamp, first, count)) {
         volume.check(first, bytes, where);
         if (image !== undefined) assertNotLost(image, told, { first, count });

@@ -1,2 +1,2 @@
-/** Something that must never be, and was. */
+/** The driver violated the model. */
 export class Violation extends Error {}

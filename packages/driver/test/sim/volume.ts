@@ -1,6 +1,6 @@
 /**
- * What a block device must contain, sector by sector: a value that each write gives, and where it is not
- * certain (a write under way, one that failed, a power cut) all the values that it may have.
+ * The expected content of a block device, sector by sector: the value of the last write, and where that is not certain
+ * (a write in flight, a failed one, a power cut) all values that it may have.
  */
 import { Violation } from "./violation.js";
 
@@ -8,10 +8,10 @@ export const SECTOR_BYTES = 512;
 /** A sector that was never written, or was zeroed. */
 export const ZERO = 0;
 
-/** A discard that was answered: it may be carried out at any time, or has been if it ever is. */
+/** A discard that was answered: it may be carried out at any time; ENDED: by now, if ever. */
 const Discarded = { NO: 0, PENDING: 1, ENDED: 2 } as const;
 
-/** A write under way: more than one may not touch a sector. */
+/** A write in flight: at most one per sector. */
 export interface PendingWrite {
   readonly firstSector: number;
   readonly sectors: number;
@@ -22,14 +22,14 @@ export class Volume {
   readonly name: string;
   readonly sectors: number;
   readonly values: Int32Array;
-  /** Other values that a sector may have, where there are some. */
+  /** Other values that a sector may have, if there are any. */
   readonly others = new Map<number, Set<number>>();
-  /** Values that sectors had since the medium was last flushed: a power cut may bring them back. */
+  /** Values that sectors had since the last flush of the medium: a power cut may restore them. */
   readonly unflushed = new Map<number, Set<number>>();
-  /** Writes that have begun so far. */
+  /** How many writes have begun. */
   changes = 0;
   readonly #busy: Uint8Array;
-  /** Where a discard was answered: what is known of it. */
+  /** By sector: the state of an answered discard. */
   readonly #discarded: Uint8Array;
   /** By sector: the number of its last write. */
   readonly #changed: Float64Array;
@@ -43,7 +43,7 @@ export class Volume {
     this.#changed = new Float64Array(sectors);
   }
 
-  /** Whether a write has begun there since there were so many. */
+  /** Whether a write has begun in the range since there were so many. */
   changedSince(changes: number, firstSector: number, sectors: number): boolean {
     const range = this.#changed.subarray(firstSector, firstSector + sectors);
     return range.some((number) => number > changes);
@@ -62,7 +62,7 @@ export class Volume {
     }
   }
 
-  /** It has ended well: nothing else is there. */
+  /** The write has succeeded: the sectors have no other value. */
   end(write: PendingWrite): void {
     for (let at = write.firstSector; at < write.firstSector + write.sectors; at++) {
       this.#busy[at] = 0;
@@ -74,8 +74,8 @@ export class Volume {
   }
 
   /**
-   * A discard has ended well: what was there still is, or zeroes are, sector by sector.
-   * @param isKept it may be carried out at any time from now on, as long as nothing is written there
+   * A discard has succeeded: each sector has its old value or zeroes.
+   * @param isKept it may be carried out at any time from now on, as long as the sector is not written
    */
   endDiscard({ firstSector, sectors }: PendingWrite, isKept: boolean): void {
     for (let at = firstSector; at < firstSector + sectors; at++) {
@@ -86,7 +86,7 @@ export class Volume {
     }
   }
 
-  /** Nobody is left who would carry out discards that have been answered. */
+  /** The process that would carry out answered discards is gone. */
   forgetDiscards(): void {
     for (let at = 0; at < this.sectors; at++) {
       if (this.#discarded[at] === Discarded.PENDING) this.#discarded[at] = Discarded.ENDED;
@@ -100,7 +100,7 @@ export class Volume {
     this.unflushed.set(sector, before);
   }
 
-  /** It has failed, or nobody will ever know: it may be there or not. */
+  /** The write has failed, or its outcome stays unknown: it may be there or not. */
   fail({ firstSector, sectors }: PendingWrite): void {
     for (let at = firstSector; at < firstSector + sectors; at++) {
       this.#busy[at] = 0;
@@ -115,28 +115,28 @@ export class Volume {
     this.others.set(sector, others);
   }
 
-  /** Where it is of another volume, which a power cut may take it back from: it may be there, or what was. */
+  /** A value from another volume, which a power cut may undo there: it or the old one may be here. */
   mayBeLost(sector: number, value: number): void {
     const before = this.unflushed.get(sector) ?? new Set();
     before.add(this.values[sector]).add(value);
     this.unflushed.set(sector, before);
   }
 
-  /** Sectors that a flush makes certain, when it was begun now. */
+  /** The sectors that a flush that begins now makes certain. */
   flushBegins(): readonly number[] {
     return [...this.unflushed.keys()].filter((sector) => this.#busy[sector] === 0);
   }
 
   flushed(sectors: readonly number[], values: Int32Array): void {
     for (const sector of sectors) {
-      // Written again since: what it had when the flush began is the oldest that may come back.
+      // Written again since: its value at the beginning of the flush is the oldest that may return.
       if (this.values[sector] === values[sector] && this.#busy[sector] === 0) {
         this.unflushed.delete(sector);
       }
     }
   }
 
-  /** The power has gone. */
+  /** The power is cut. */
   cut(): void {
     for (const [sector, before] of this.unflushed) {
       for (const value of before) this.allow(sector, value);
@@ -146,17 +146,17 @@ export class Volume {
     this.#discarded.fill(Discarded.NO);
   }
 
-  /** What a snapshot of it must have, taken some time from now on. */
+  /** The expected content of a snapshot of it, taken some time from now on. */
   clone(name: string): Volume {
     const copy = new Volume(name, this.sectors);
     copy.values.set(this.values);
     for (const [sector, others] of this.others) copy.others.set(sector, new Set(others));
-    // Its blocks are this one's as long as nothing writes to them.
+    // Its blocks are those of this volume as long as nothing writes to them.
     for (const [sector, before] of this.unflushed) copy.unflushed.set(sector, new Set(before));
     return copy;
   }
 
-  /** What was found stays. @throws Violation */
+  /** The found values become certain. @throws Violation */
   check(firstSector: number, bytes: Uint8Array, where: string): void {
     const count = bytes.length / SECTOR_BYTES;
     const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
@@ -180,7 +180,7 @@ export class Volume {
     const isPending = this.#discarded[at] === Discarded.PENDING;
     if (this.#discarded[at] !== Discarded.NO && found === ZERO) {
       // It may have been carried out after the last flush; and another read, which began before this one, may
-      // still come with what was there.
+      // still return the old value.
       this.#changed[at] = ++this.changes;
       this.#mayComeBack(at);
     }
@@ -193,7 +193,7 @@ export class Volume {
 
 const WORDS = SECTOR_BYTES / 4;
 
-/** All words of a sector say what it is. */
+/** Each word of a sector identifies its content. */
 export function fill(bytes: Uint8Array, firstSector: number, value: number): void {
   const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
   for (let index = 0; index < words.length; index++) {

@@ -1,6 +1,6 @@
 /**
- * What is cached of a file cannot be written back. Each open file is told of that once, by its next sync: all that sync the
- * same file have to hear of it, or one believes that data is on the medium that is not.
+ * Cached data of a file cannot be written back. Each open file reports that once, at its next sync: everyone who syncs
+ * the same file has to learn of it, or some believe that data is on the medium that is not.
  */
 import { constants } from "node:fs";
 import { RegularFile } from "@blksnap/sim-kernel";
@@ -16,16 +16,16 @@ const FUSE = 0x6573_5546;
 const BYTES = 4096;
 const [OLD, NEW] = [5, 9];
 const SYNC_MS = 40;
-/** Stores are looked at each second. */
+/** Stores are checked each second. */
 const NOTICED_MS = 1500;
 
-/** Everybody's first bytes. */
+/** Writes the first bytes of a path. */
 function write({ machine }: World, path: string, byte: number): Promise<unknown> {
   const user = machine.user(path);
   return user.write(0, new Uint8Array(BYTES).fill(byte), true).finally(() => user.close());
 }
 
-/** The store's file system has no direct I/O: all that is written there is cached. */
+/** The store's file system has no direct I/O: everything written there is cached. */
 function withoutDirectIo({ machine: { files } }: World): void {
   const open = files.open.bind(files);
   files.open = (path, how = "r", ...rest) => {
@@ -56,7 +56,7 @@ function loseCached(world: World): () => boolean {
   return () => isTold;
 }
 
-test("a store's write error ends the persistence of all members before a write goes on", () =>
+test("a store's write error ends the persistence of all members before a write continues", () =>
   within(async (world) => {
     const { machine } = world;
     machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
@@ -73,13 +73,13 @@ test("a store's write error ends the persistence of all members before a write g
 
     const { medium } = machine.disksFs;
     medium.fault = ({ kind }) => (kind === "sync" ? { delayMs: SYNC_MS } : undefined);
-    // No record goes in time.
+    // No record is removed in time.
     medium.callHangs = (call) => call === "unlink";
     const writes = fronts.map((front) => write(world, front, NEW));
     await machine.sleep(SYNC_MS / 2);
     const [store] = machine.files.readdir(STORE);
     fileAt(world, `${STORE}/${store}`).failWriteback();
-    // Whoever is first: the other one's journal may not be written yet.
+    // Whichever is first: the other's journal may not be written yet.
     await world.run(Promise.race(writes));
     machine.cut();
     medium.fault = undefined;
@@ -96,7 +96,7 @@ test("a store's write error ends the persistence of all members before a write g
     }
   }, HANG_OPTIONS));
 
-test("old data that is gone from a store's cache is lost, and reads as nothing else", () =>
+test("old data that is gone from a store's cache counts as lost, and no other data is read in its place", () =>
   within(async (world) => {
     const { machine } = world;
     withoutDirectIo(world);
@@ -189,7 +189,7 @@ test("a look at a store of a file system in user space takes no error from its j
     assert.is(snapshots[0]?.persistent, false, "its journal would tell of what is not there");
   }));
 
-test("an original's write error that a take meets is told to who flushes its front", () =>
+test("an original's write error that a take meets is reported to callers that flush its front", () =>
   within(async (world) => {
     const { machine } = world;
     const path = "/mnt/original";

@@ -7,7 +7,7 @@ import * as assert from "uvu/assert";
 import { startDriver } from "./load.js";
 import { DISK_BYTES, kernelOf, STATE_DIRECTORY } from "./settings.js";
 
-/** The headers of a tracker's record and of its copy, once it is attached. */
+/** The headers of a tracker's record and of its copy after the attach. */
 async function headers(seed: number): Promise<{ zeroCopy: boolean; versions: string[] }> {
   const machine = new SimMachine(kernelOf(seed));
   try {
@@ -25,7 +25,7 @@ async function headers(seed: number): Promise<{ zeroCopy: boolean; versions: str
   }
 }
 
-test("the record of a front with zero copy is of another version, that of others is as before", async () => {
+test("the record of a front with zero copy has another version, that of others is unchanged", async () => {
   const of = "blksnap-record";
   assert.equal(await headers(1), { zeroCopy: true, versions: [`${of} 2`, `${of} 2`] });
   assert.equal(await headers(2), { zeroCopy: false, versions: [`${of} 1`, `${of} 1`] });
