@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * Serves a file, or memory, by NBD until it is ended. Needs a path for its socket, and what to serve:
+ * Serves a file, or memory, over NBD until interrupted. Needs the path of its socket, and what to serve:
  *
  *   node examples/serve.mjs SOCKET FILE [--writable]
  *   node examples/serve.mjs SOCKET --memory BYTES [--writable]

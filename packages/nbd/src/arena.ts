@@ -1,11 +1,11 @@
 /**
- * All memory that a server gives to the kernel, in one mapping, so that bytes can be moved inside it without
- * a view being made.
+ * All memory that a server gives to the kernel, in one mapping, so that bytes can be moved inside it without creating
+ * views.
  *
  * ```
- *   slot 0 | slot 1 | ...            data of requests; one registered buffer
- *   header 0 | header 1 | ...        what stands before what is sent: of slots, then of requests
- *   connection 0 | connection 1 ...  64 KiB received | message and its vector | bytes of the handshake
+ *   slot 0 | slot 1 | ...            data of requests; one registered buffer header 0 | header 1 | ...        headers
+ *   of sent data: of slots, then of requests connection 0 | connection 1 ...  64 KiB received | message and its
+ *   vector | bytes of the handshake
  * ```
  */
 import { ENOMEM } from "@blksnap/errors";
@@ -13,11 +13,11 @@ import { NOT_REGISTERED } from "@blksnap/ublk";
 import { MappedMemory, PAGE_BYTES, type Reactor, UringError } from "@blksnap/uring";
 import { assert } from "./errors.js";
 
-/** Of a reply: at most a chunk with an offset, in room that is aligned. */
+/** Header of a reply: at most a chunk with an offset, aligned. */
 const HEADER_BYTES = 64;
 export const RECEIVE_BYTES: number = 64 << 10;
 const SEND_BYTES = PAGE_BYTES;
-/** In the part for sending: a `struct msghdr`, its vector, bytes of the handshake. */
+/** Parts for sending: a `struct msghdr`, its vector, bytes of the handshake. */
 export const VECTOR_OFFSET = 64;
 export const VECTOR_ENTRIES = 64;
 const STAGE_OFFSET: number = VECTOR_OFFSET + VECTOR_ENTRIES * 16;
@@ -47,7 +47,7 @@ export class Arena {
   readonly #memory: MappedMemory;
   readonly #connectionsAt: number;
 
-  /** @param memory of at least arenaBytes(); it then belongs to the arena. By default it makes its own */
+  /** @param memory of at least arenaBytes(), owned by the arena from then on. Default: it allocates its own */
   constructor(sizes: ArenaSizes, memory?: MappedMemory) {
     this.slotsBytes = sizes.slots * sizes.slotBytes;
     this.#connectionsAt = connectionsOffset(sizes);
@@ -81,8 +81,8 @@ export class Arena {
 }
 
 /**
- * Registers the data of requests with the ring. A user who is not root may lock 8 MiB by default, of all programs:
- * beyond that it works without, at more work per request.
+ * Registers the data of requests with the ring. By default a non-root user may lock 8 MiB in all programs: beyond
+ * that the arena works unregistered, at more work per request.
  * @returns number of the registered buffer, or NOT_REGISTERED
  */
 export function registered(reactor: Reactor, { address, slotsBytes }: Arena): number {

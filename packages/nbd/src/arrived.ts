@@ -1,9 +1,9 @@
 /**
- * Which bytes of a read have come. Its reply may be in pieces, in any order: a server that sends one piece twice and leaves
- * another out has sent as many bytes as were asked for, and not those.
+ * Which bytes of a read have arrived. Its reply may be in pieces, in any order: a server that sends one piece twice
+ * and omits another has sent the requested number of bytes, but not the requested ones.
  */
 
-/** Beyond the first gap: servers send in order, or nearly so. */
+/** Pieces after the first gap: servers send in order, or nearly so. */
 const RUNS_MAX = 4096;
 
 interface Run {
@@ -13,15 +13,15 @@ interface Run {
 
 export class Arrived {
   #wholeBytes = 0;
-  /** Beyond those, in order: none touches the next. */
+  /** Pieces after the first gap, in order, none adjacent to the next. */
   readonly #runs: Run[] = [];
 
-  /** So many are there from the beginning on, without a gap. */
+  /** Bytes that have arrived from the beginning, without a gap. */
   get wholeBytes(): number {
     return this.#wholeBytes;
   }
 
-  /** Answers false where some of it has come before, or the reply is in more pieces than a server makes. */
+  /** Returns false if some of it has arrived before, or the reply has more pieces than a server makes. */
   add(startBytes: number, endBytes: number): boolean {
     // The first that does not end before the piece begins.
     let index = this.#runs.length;

@@ -1,6 +1,6 @@
 /**
- * Answers to requests for block status, written into a slot's buffer: one chunk for each context, but for
- * the header of the first, which lies where headers of slots do.
+ * Replies to requests for block status, written into a slot's buffer: one chunk per context, except the header of the
+ * first one, which is where headers of slots are.
  *
  * ```
  *   header of the slot │ extents of context 0 │ header │ extents of context 1 │ ...
@@ -10,23 +10,23 @@ import type { MetaContext } from "./exports.js";
 import { CHUNK_DONE, Limit } from "./protocol.js";
 import type { ReplyWriter } from "./wire.js";
 
-/** Of an answer that is shorter than asked for: runs end with blocks, whatever their size. */
+/** For a reply shorter than requested: runs end at block boundaries of any block size. */
 const REACH_ALIGN_BYTES = 65_536;
-/** A reactor serves others besides; a client that wants more asks again. */
+/** A reactor has other connections, too; a client that wants more asks again. */
 const EXTENTS_MAX: number = Math.min(8192, Limit.EXTENTS);
 
-/** Where a reply is written to. */
+/** Where to write a reply. */
 export interface StatusPlace {
   /** Of the header of the slot. */
   readonly headerView: DataView;
   readonly headerAt: number;
-  /** Of its buffer, and how much that holds. */
+  /** Its buffer, and the buffer's size. */
   readonly view: DataView;
   readonly dataAt: number;
   readonly dataBytes: number;
 }
 
-/** @returns how many extents it wrote */
+/** @returns the number of extents written */
 function putExtents(
   view: DataView,
   at: number,
@@ -58,7 +58,7 @@ function putExtents(
   return extents;
 }
 
-/** All contexts together are looked at in one turn. */
+/** Budget of one turn for all contexts together. */
 function reachOf({ reachBytes }: MetaContext, contexts: number): number {
   if (reachBytes === undefined) return Number.POSITIVE_INFINITY;
   const share = Math.floor(reachBytes / contexts / REACH_ALIGN_BYTES) * REACH_ALIGN_BYTES;
@@ -67,8 +67,8 @@ function reachOf({ reachBytes }: MetaContext, contexts: number): number {
 
 /**
  * @param writer to the request
- * @param wanted a bit for each context that is told of, by its index; at least one
- * @returns how many bytes of the buffer are to be sent
+ * @param wanted a bit for each requested context, by its index; at least one
+ * @returns how many bytes of the buffer to send
  */
 export function putBlockStatus(
   place: StatusPlace,

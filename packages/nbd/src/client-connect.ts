@@ -1,4 +1,4 @@
-/** How a client comes to a server, by whatever way, with TLS where the address wants it. */
+/** Connects a client to a server, at any kind of address, with TLS if the address requires it. */
 import { connect, isIP, type NetConnectOpts, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { ClientHandshake } from "./client-handshake.js";
@@ -23,7 +23,7 @@ function nameOf(address: NbdServerAddress): string {
   return "socketPath" in address ? address.socketPath : `${address.host}:${address.port}`;
 }
 
-/** Until it is there, with a time for silence. */
+/** Waits for the connection, with a limit of silence. */
 async function connected(socket: Socket, event: string, name: string): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     socket.once(event, resolve);
@@ -66,8 +66,8 @@ async function withTls(
 }
 
 /**
- * Connects, and has `use` shake hands; the socket is destroyed where that fails.
- * @param timeoutMs for which the server may be silent
+ * Connects, and lets `use` do the handshake; destroys the socket if that fails.
+ * @param timeoutMs how long the server may be silent
  */
 export async function withHandshake<Result>(
   address: NbdServerAddress,

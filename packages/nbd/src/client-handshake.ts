@@ -17,7 +17,7 @@ import {
 } from "./protocol.js";
 import type { ByteReader } from "./socket-reader.js";
 
-/** Answers to one option, and what they have together: many exports may be listed. */
+/** Bounds of the replies to one option: many exports may be listed. */
 const REPLIES_MAX = 65_536;
 const REPLIES_BYTES_MAX = 16_777_216;
 
@@ -32,7 +32,7 @@ export interface NegotiatedExport {
   readonly maxPayloadBytes: number;
 }
 
-/** The smallest block of an export may have as many bytes. */
+/** The minimum block size of an export may be this large. */
 const BLOCK_BYTES_MAX = 65_536;
 
 interface OptionReply {
@@ -60,7 +60,7 @@ export class ClientHandshake {
     this.#reader = reader;
   }
 
-  /** @throws NbdError PROTOCOL_VIOLATED where it is not an NBD server, or one of the old handshake */
+  /** @throws NbdError PROTOCOL_VIOLATED if it is not an NBD server, or one with the old handshake */
   async greet(): Promise<void> {
     const greeting = await this.#reader.read(GREETING_BYTES);
     const magic = [...NBD_MAGIC, ...OPTION_MAGIC];
@@ -74,7 +74,7 @@ export class ClientHandshake {
     this.#socket.write(answer);
   }
 
-  /** From here on the connection is TLS's. @throws NbdError HANDSHAKE_REFUSED: the server has none */
+  /** TLS takes over the connection from here. @throws NbdError HANDSHAKE_REFUSED: the server has none */
   async startTls(): Promise<void> {
     await this.#askFor(Option.STARTTLS, Buffer.alloc(0), "begin TLS");
   }
@@ -84,7 +84,7 @@ export class ClientHandshake {
     return this.#has(Option.STRUCTURED_REPLY);
   }
 
-  /** Asked for instead of structured replies. @returns whether the server has extended headers */
+  /** In place of structured replies. @returns whether the server has extended headers */
   extended(): Promise<boolean> {
     return this.#has(Option.EXTENDED_HEADERS);
   }
@@ -105,7 +105,7 @@ export class ClientHandshake {
     });
   }
 
-  /** Names of contexts by their ids. Without queries all that there are, none of them selected. */
+  /** Names of contexts by their ids. Without queries it lists all, and selects none. */
   async contexts(exportName: string, queries: readonly string[]): Promise<Map<number, string>> {
     const option = queries.length > 0 ? Option.SET_META_CONTEXT : Option.LIST_META_CONTEXT;
     const count = Buffer.alloc(4);
@@ -137,7 +137,7 @@ export class ClientHandshake {
     return readInfos(replies.slice(0, -1));
   }
 
-  /** Says good-bye, and does not wait. */
+  /** Sends the end of the session, and does not wait. */
   abort(): void {
     this.#send(Option.ABORT, Buffer.alloc(0));
   }

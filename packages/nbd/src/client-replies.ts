@@ -1,4 +1,4 @@
-/** Requests of a client that are under way, and what their replies do to them. */
+/** Pending requests of a client, and the effect of their replies. */
 import type { Arrived } from "./arrived.js";
 import { NbdError } from "./errors.js";
 import {
@@ -29,14 +29,14 @@ export interface PendingRequest {
   readonly type: number;
   readonly offsetBytes: number;
   readonly lengthBytes: number;
-  /** Of a read: where the data goes. */
+  /** Target of a read. */
   readonly target: Uint8Array;
-  /** Of block status: extents by the ids of their contexts. */
+  /** Result of block status: extents by the ids of their contexts. */
   readonly extents: Map<number, Extent[]>;
-  /** Of `target`. */
+  /** Length of `target`. */
   readonly arrived: Arrived;
   error: NbdError | undefined;
-  /** It is over; `error` tells how. */
+  /** The request has ended; `error` if it failed. */
   onEnd(): void;
 }
 
@@ -47,14 +47,14 @@ function violation(what: string): NbdError {
   return new NbdError("PROTOCOL_VIOLATED", what);
 }
 
-/** @throws NbdError PROTOCOL_VIOLATED: from 2^53 on it is not a length, and no flags that are known */
+/** @throws NbdError PROTOCOL_VIOLATED: lengths from 2^53 on, and unknown flags, are invalid */
 function numberAt(bytes: Buffer, at: number): number {
   const value = bytes.readBigUInt64BE(at);
   if (value > Number.MAX_SAFE_INTEGER) throw violation(`a number of ${value}`);
   return Number(value);
 }
 
-/** For what comes next. @param at in the target @throws NbdError PROTOCOL_VIOLATED */
+/** Describes the next data. @param at offset in the target @throws NbdError PROTOCOL_VIOLATED */
 function placeIn({ target, arrived }: PendingRequest, at: number, length: number): Uint8Array {
   const isInside = at >= 0 && length > 0 && at + length <= target.length;
   if (!isInside) throw violation("data that was not asked for");
@@ -72,7 +72,7 @@ export class ClientReplies {
     this.#isExtended = isExtended;
   }
 
-  /** Takes replies until the connection ends. @throws NbdError the reason, always */
+  /** Processes replies until the connection ends. @throws NbdError the reason, always */
   async run(): Promise<never> {
     for (;;) await this.#take();
   }
@@ -151,7 +151,7 @@ export class ClientReplies {
     const isStatus = request.type === Command.BLOCK_STATUS && count >= 1 && count <= EXTENTS_MAX;
     if (!isStatus || !Number.isInteger(count)) throw violation(`block status of ${length} bytes`);
     const data = await this.#reader.read(length);
-    // A server may leave it out.
+    // A server may omit it.
     const told = this.#isExtended ? data.readUInt32BE(4) : 0;
     if (told !== 0 && told !== count) throw violation(`${count} extents, and ${told} are told`);
     const extents: Extent[] = [];
@@ -164,7 +164,7 @@ export class ClientReplies {
       offsetBytes += lengthBytes;
     }
     const context = data.readUInt32BE(0);
-    // As many as there are: what others tell without an end is kept nowhere.
+    // Bounded by the number of requests: an endless series of them is not stored.
     if (request.extents.has(context) || request.extents.size === Limit.CONTEXTS) {
       throw violation("block status of one context twice, or of too many");
     }

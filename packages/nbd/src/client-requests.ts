@@ -1,4 +1,4 @@
-/** What a client asks for, in bytes. */
+/** Encodes requests of a client. */
 import {
   CommandFlag,
   EXTENDED_REQUEST_BYTES,
@@ -15,11 +15,11 @@ export interface RequestWords {
   readonly cookie: bigint;
   readonly offsetBytes: number;
   readonly lengthBytes: number;
-  /** Of what follows the header. */
+  /** Length of the payload. */
   readonly payloadBytes: number;
 }
 
-/** @param isExtended otherwise lengthBytes is below 4 GiB */
+/** @param isExtended otherwise lengthBytes must be below 4 GiB */
 export function requestHeader(words: RequestWords, isExtended: boolean): Buffer {
   const { type, flags, cookie, offsetBytes, lengthBytes, payloadBytes } = words;
   const header = Buffer.alloc(isExtended ? EXTENDED_REQUEST_BYTES : REQUEST_BYTES);
@@ -34,7 +34,7 @@ export function requestHeader(words: RequestWords, isExtended: boolean): Buffer 
   return header;
 }
 
-/** Of a request for block status: the range's length, and the contexts that are to be told, by their ids. */
+/** Payload of a request for block status: the range's length, and the ids of the requested contexts. */
 export function filterPayload(lengthBytes: number, ids: readonly number[]): Buffer {
   const payload = Buffer.alloc(8 + ids.length * 4);
   payload.writeBigUInt64BE(BigInt(lengthBytes));

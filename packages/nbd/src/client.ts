@@ -10,7 +10,7 @@ import type { ByteReader } from "./socket-reader.js";
 import { type ExportAddress, type NbdServerAddress, parseNbdUri } from "./uri.js";
 
 const NO_BYTES = new Uint8Array(0);
-/** Trims and zeroes are made in parts of this: a server that works at one of them for long says nothing meanwhile. */
+/** Trims and zeroes are split into parts of this size: a server that works on one for long is silent meanwhile. */
 const RANGE_BYTES_MAX = 1_073_741_824;
 /** Block status, without extended headers. */
 const STATUS_BYTES_MAX = 1_073_741_824;
@@ -21,29 +21,29 @@ export interface NbdClientOptions {
   readonly contexts?: readonly string[];
   /** Requests in flight; more wait. Default 64. */
   readonly requestsMax?: number;
-  /** Extended headers where the server has them. Default true. */
+  /** Use extended headers if the server has them. Default true. */
   readonly extendedHeaders?: boolean;
-  /** A server that is silent for so long, while it has something to say, is given up. Default 60 s. */
+  /** Give up a server that owes a reply and is silent for this time. Default 60 s. */
   readonly timeoutMs?: number;
 }
 
 export interface WriteOptions {
-  /** Answered when it is on the medium. */
+  /** The reply comes when the data is durable. */
   readonly fua?: boolean;
 }
 
 /** Reads and writes one export of an NBD server; many requests may be in flight. */
 export class NbdClient {
-  /** What the server says of the export. */
+  /** The server's description of the export. */
   readonly export: NegotiatedExport;
   /** The contexts that were selected, by their ids. */
   readonly #contexts: ReadonlyMap<number, string>;
-  /** Extended headers were agreed on: requests and replies have 64-bit lengths. */
+  /** Whether extended headers were negotiated: requests and replies have 64-bit lengths. */
   readonly hasExtendedHeaders: boolean;
   readonly #socket: Socket;
   readonly #replies: ClientReplies;
   readonly #requestsMax: number;
-  /** Requests that wait for one in flight to end. */
+  /** Requests that wait until another one ends. */
   readonly #waiting: (() => void)[] = [];
   #onIdle: () => void = () => undefined;
   #cookie = 0n;
@@ -67,7 +67,7 @@ export class NbdClient {
     this.export = exported;
     this.#contexts = contexts;
     this.#requestsMax = requestsMax;
-    // Silence is not a fault where nothing is asked.
+    // Silence is no failure while no request is pending.
     socket.removeAllListeners("timeout");
     socket.on("timeout", () => {
       if (replies.pending.size > 0) socket.destroy(silent("the server"));
@@ -102,7 +102,7 @@ export class NbdClient {
 
   /**
    * The exports of a server.
-   * @param address path of its socket, or where else it is
+   * @param address path of its socket, or another address
    * @throws NbdError as connect()
    */
   static async list(
@@ -159,14 +159,14 @@ export class NbdClient {
     return target;
   }
 
-  /** Fills `target`, which has anything in it where this fails. @throws as read() */
+  /** Fills `target`, whose content is undefined if this fails. @throws as read() */
   async readInto(offsetBytes: number, target: Uint8Array): Promise<void> {
     this.#checkPayload(target.length);
     if (target.length === 0) return;
     await this.#request(Command.READ, 0, offsetBytes, target.length, NO_BYTES, target);
   }
 
-  /** @param bytes must not change until it has ended @throws as read() */
+  /** @param bytes must not change until the write has ended @throws as read() */
   async write(offsetBytes: number, bytes: Uint8Array, options: WriteOptions = {}): Promise<void> {
     this.#checkPayload(bytes.length);
     if (bytes.length === 0) return;
@@ -174,21 +174,21 @@ export class NbdClient {
     await this.#request(Command.WRITE, flags, offsetBytes, bytes.length, bytes);
   }
 
-  /** What was answered before is on the medium when this has ended. */
+  /** Writes whose replies came before are durable when this has ended. */
   async flush(): Promise<void> {
     if (!this.#can(TransmissionFlag.SEND_FLUSH)) return;
     await this.#request(Command.FLUSH, 0, 0, 0);
   }
 
-  /** The content of the range is of no use any more. Does nothing where the server knows no trim. */
+  /** Discards the range. Does nothing if the server has no trim. */
   async trim(offsetBytes: number, lengthBytes: number): Promise<void> {
     if (!this.#can(TransmissionFlag.SEND_TRIM)) return;
     await this.#ranges(Command.TRIM, 0, offsetBytes, lengthBytes);
   }
 
   /**
-   * The range reads as zeroes afterwards; its room is given back where the server can, unless it is to be
-   * kept. @throws NbdError NOT_NEGOTIATED where the server cannot; others as read()
+   * Zeroes the range; its space is freed if the server can, unless it is to be kept.
+   * @throws NbdError NOT_NEGOTIATED if the server cannot; others as read()
    */
   async writeZeroes(
     offsetBytes: number,
@@ -212,15 +212,15 @@ export class NbdClient {
   }
 
   /**
-   * Extents of each selected context, from `offsetBytes` on. They may end before the range does, where the
-   * server tells no more at a time, and those of one context before those of another.
+   * Extents of each selected context, from `offsetBytes` on. They may end before the range does, if the server
+   * reports fewer at a time, and each context may end elsewhere.
    * @throws NbdError NOT_NEGOTIATED without a context; others as read()
    */
   async blockStatus(offsetBytes: number, lengthBytes: number): Promise<Map<string, Extent[]>> {
     return await this.#status(offsetBytes, lengthBytes, undefined);
   }
 
-  /** @param only a context, where the others need not be told; they may be */
+  /** @param only a context, if the others are not needed; the server may send them all the same */
   async #status(
     offsetBytes: number,
     lengthBytes: number,
@@ -244,7 +244,7 @@ export class NbdClient {
   }
 
   /**
-   * All extents of one context in a range: in order, without gaps, neighbours with the same flags made one.
+   * All extents of one context in a range: in order, without gaps, adjacent ones with the same flags merged.
    * @throws as blockStatus()
    */
   async *extents(
@@ -273,7 +273,7 @@ export class NbdClient {
     if (last !== undefined) yield last;
   }
 
-  /** Ends the connection when all requests have ended. Calling it again answers the same promise. */
+  /** Closes the connection when all requests have ended. A second call returns the same promise. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -360,7 +360,7 @@ export class NbdClient {
     });
   }
 
-  /** Requests that are made in one turn go together: each call of the kernel costs more than what a request has. */
+  /** Requests of one turn are sent together: a system call costs more than building a request. */
   #gather(): void {
     if (this.#isGathering) return;
     this.#isGathering = true;

@@ -2,7 +2,7 @@ import type { MetaContext } from "./exports.js";
 import type { Handshake } from "./handshake.js";
 import type { ServedExport } from "./served-export.js";
 
-/** What a receive that is in flight is for. */
+/** The purpose of a receive in flight. */
 export const Receiving = { NOTHING: 0, BYTES: 1, PAYLOAD: 2 } as const;
 
 /**
@@ -19,30 +19,30 @@ export class Connection {
   readonly index: number;
   readonly fd: number;
   handshake: Handshake<ServedExport> | undefined;
-  /** What the handshake still has to say, and how much of it was said. */
+  /** Bytes of the handshake that are still to send, and how much of them is sent. */
   handshakeOut: Buffer | undefined;
   handshakeSent = 0;
   export: ServedExport | undefined;
   structured = false;
-  /** With extended headers; then replies are structured, too. */
+  /** Extended headers, which imply structured replies. */
   extended = false;
-  /** Also where others may write to the export. */
+  /** Even if others may write to the export. */
   readOnly = false;
   contexts: readonly MetaContext[] = [];
 
   receiving: number = 0;
-  /** Bytes received and not yet taken: from start to end of its part of the arena. */
+  /** Bytes received and not yet consumed: from start to end of its part of the arena. */
   start = 0;
   end = 0;
-  /** The request that is being given to slots; -1: none. */
+  /** The request that is being split into slots; -1: none. */
   request = -1;
-  /** The slot that the payload of a write is received into; -1: none. */
+  /** The slot that receives the payload of a write; -1: none. */
   payloadSlot = -1;
   payloadHave = 0;
   payloadWanted = 0;
-  /** Payload of a write that is refused. */
+  /** Remaining payload of a refused write. */
   discardBytes = 0;
-  /** The request that is then answered; -1: none. */
+  /** The request to reply to after that; -1: none. */
   discardRequest = -1;
 
   /** Requests whose reply is not yet sent. */
@@ -51,25 +51,25 @@ export class Connection {
   slotsInTarget = 0;
   isWaiting = false;
 
-  /** First and last of the items that wait to be sent; -1: none. */
+  /** First and last of the queued items; -1: none. */
   queueHead = -1;
   queueTail = -1;
-  /** First, last and number of those in the send that is in flight. */
+  /** First, last and number of the items in the send in flight. */
   sendHead = -1;
   sendTail = -1;
   sendItems = 0;
   isSending = false;
   sendBytes = 0;
-  /** Entries of the vector, and the first that is not yet sent whole. */
+  /** Entries of the vector, and the first that is not sent completely. */
   vectorEntries = 0;
   vectorFirst = 0;
-  /** As long as the ring has not been entered since, the send can still be added to. */
+  /** Until the ring is entered, the send can still be extended. */
   sendStamp = -1;
 
   isLeaving = false;
   isClosing = false;
   isShutDown = false;
-  /** Sweeps that it has seen. */
+  /** Number of sweeps that it has seen. */
   sweeps = 0;
 
   constructor(index: number, fd: number, handshake: Handshake<ServedExport> | undefined) {
@@ -78,7 +78,7 @@ export class Connection {
     this.handshake = handshake;
   }
 
-  /** Nothing of it is in the kernel or in a target. */
+  /** Whether neither the kernel nor a target uses anything of it. */
   get isQuiet(): boolean {
     return this.receiving === 0 && !this.isSending && this.slotsInTarget === 0;
   }

@@ -1,6 +1,6 @@
 /**
- * Exports and connections that the server ends. What clients have asked for is answered first, for as long as that may
- * take; the target of an export is closed when no connection uses it any more.
+ * Exports and connections that the server ends. It first replies to pending requests, within a time limit; the target
+ * of an export is closed when no connection uses it any more.
  *
  * ```
  *   begin ──▶ no more requests ──▶ all are answered ──▶ closed
@@ -11,10 +11,10 @@ import type { Reactor, Timer } from "@blksnap/uring";
 import type { Connection } from "./connection.js";
 import type { ServedExport } from "./served-export.js";
 
-/** What departures ask of the server around them. */
+/** What departures need of the server. */
 export interface DeparturesOwner {
   close(connection: Connection): void;
-  /** Closes it, where nothing of it is left to be answered. */
+  /** Closes it if no reply is pending. */
   leave(connection: Connection): void;
   onError(error: unknown): void;
 }
@@ -24,7 +24,7 @@ export class Departures {
   readonly #reactor: Reactor;
   readonly #timeoutMs: number;
   readonly #timers = new Set<Timer>();
-  /** Exports that are taken away, until no connection uses them. */
+  /** Removed exports, until no connection uses them. */
   readonly #exports = new Map<ServedExport, () => void>();
 
   constructor(owner: DeparturesOwner, reactor: Reactor, timeoutMs: number) {
@@ -50,12 +50,12 @@ export class Departures {
     this.#timers.add(timer);
   }
 
-  /** Notes an export that is taken away. */
+  /** Registers a removed export. */
   take(served: ServedExport, onRemoved: () => void): void {
     this.#exports.set(served, onRemoved);
   }
 
-  /** Closes the targets that no connection uses any more. @param connections all that there are */
+  /** Closes targets without connections. @param connections all connections */
   closeTargets(connections: readonly (Connection | undefined)[]): void {
     for (const [served, onRemoved] of this.#exports) {
       if (connections.some((connection) => connection?.export === served)) continue;

@@ -1,15 +1,15 @@
 /**
- * Reads from a socket without its stream: large payloads go directly to their target, without a copy. A stream makes a
- * buffer for each 64 KiB, joins them, and copies them: half of a client's CPU time for a GiB.
+ * Reads from a socket without its stream: large payloads go directly to their target, without a copy. A stream
+ * allocates a buffer for each 64 KiB, joins and copies them, which is half of a client's CPU time for a GiB.
  */
 import { connect, type NetConnectOpts, type Socket } from "node:net";
 import { type ByteReader, lostConnection } from "./socket-reader.js";
 
-/** Heads of replies, and what came with them. */
+/** Buffers for headers of replies, and data that arrived with them. */
 const STAGE_BYTES = 65_536;
-/** The socket has one while the others hold data that no caller has requested yet. */
+/** The socket needs one while the others hold data that no caller has requested yet. */
 const STAGES = 3;
-/** Of less than this, what follows it is read with it. */
+/** A smaller read is combined with the data after it. */
 const DIRECT_MIN_BYTES = 32_768;
 
 interface Wanted {
@@ -27,19 +27,19 @@ interface Staged {
 
 export class DirectReader implements ByteReader {
   readonly #free: Uint8Array[] = Array.from({ length: STAGES }, () => new Uint8Array(STAGE_BYTES));
-  /** In the order in which it came. */
+  /** In the order of arrival. */
   readonly #staged: Staged[] = [];
   #wanted: Wanted | undefined;
-  /** What the socket fills next: a stage, or what is missing of the target. */
+  /** The buffer that the socket fills next: a stage, or the rest of the target. */
   #given: Uint8Array | undefined;
-  /** That is the target. */
+  /** Whether that is the target. */
   #isTarget = false;
   #isPaused = false;
   #isOver = false;
   #failure: Error | undefined;
   #socket: Socket | undefined;
 
-  /** Begins to connect. One read may be under way at a time. */
+  /** Starts to connect. Only one read may be pending. */
   static connect(options: NetConnectOpts): { socket: Socket; reader: DirectReader } {
     const reader = new DirectReader();
     const onread = {
@@ -70,7 +70,7 @@ export class DirectReader implements ByteReader {
     });
   }
 
-  /** Called again without a read in between where a socket has tried another address: that has the same. */
+  /** The socket calls it again, without a read in between, if it tries another address: reuse the same buffer. */
   #next(): Uint8Array {
     const wanted = this.#wanted;
     // While a caller waits, nothing is staged.
@@ -83,14 +83,14 @@ export class DirectReader implements ByteReader {
     return this.#given;
   }
 
-  /** Answers whether more may come. */
+  /** Returns whether more may come. */
   #onBytes(bytes: number): boolean {
     const given = this.#given!;
     this.#given = undefined;
     const wanted = this.#wanted;
     if (this.#isTarget) {
       this.#isTarget = false;
-      // If the read was given up meanwhile, no caller waits for more.
+      // If the read was cancelled meanwhile, no caller waits for more.
       if (wanted === undefined) return false;
       wanted.have += bytes;
       this.#endIfFull(wanted);
@@ -98,12 +98,12 @@ export class DirectReader implements ByteReader {
     }
     this.#staged.push({ stage: given, endBytes: bytes, takenBytes: 0 });
     this.#fill();
-    // The last one is what the socket is given before it pauses.
+    // Before a pause, this is the last buffer that the socket gets.
     this.#isPaused = this.#free.length === 1;
     return !this.#isPaused;
   }
 
-  /** From what is staged. */
+  /** Copies staged data. */
   #fill(): void {
     const wanted = this.#wanted;
     if (wanted === undefined) return;

@@ -1,6 +1,6 @@
 import { BlksnapError, errnoName } from "@blksnap/errors";
 
-/** Stable names of what can go wrong in this package. */
+/** Stable names of this package's errors. */
 export type NbdErrorCode =
   | "BAD_EXPORT"
   | "BAD_URI"
@@ -18,7 +18,7 @@ export type NbdErrorCode =
   | "SERVER_FAILED"
   | "TIMED_OUT";
 
-/** Every error that this package throws. */
+/** Base of all errors of this package. */
 export class NbdError extends BlksnapError<NbdErrorCode> {
   constructor(code: NbdErrorCode, message: string, errno = 0, cause?: unknown) {
     const suffix = errno === 0 ? "" : ` (${errnoName(errno)})`;
@@ -26,7 +26,7 @@ export class NbdError extends BlksnapError<NbdErrorCode> {
   }
 }
 
-/** States what must hold at this place; a failure is a defect of the program. */
+/** Asserts an invariant; a failure is a bug of this program. */
 export function assert(condition: boolean, message: string): asserts condition {
   if (!condition) throw new Error(`assertion failed: ${message}`);
 }

@@ -1,45 +1,45 @@
-/** What a server has to offer, as the handshake tells it. */
+/** Exports of a server, as the handshake describes them. */
 import { BASE_ALLOCATION, TransmissionFlag } from "./protocol.js";
 
 /**
- * The state of an export's blocks, from one point of view: a context of the protocol. It is asked on the
- * reactor's thread for each request for block status, and must answer from memory.
+ * A context of the protocol: one view of the state of an export's blocks. The reactor's thread calls it for each
+ * request for block status, so it must answer from memory.
  */
 export interface MetaContext {
   /** Such as `base:allocation` or `qemu:dirty-bitmap:NAME`. */
   readonly name: string;
-  /** How much of the export one answer covers at most, where finding runs is long work. */
+  /** Most bytes that one reply covers, if finding runs is expensive. */
   readonly reachBytes?: number;
-  /** Flags of the run that runBytes() found last. */
+  /** Flags of the run that runBytes() returned last. */
   readonly flags: number;
   /**
    * Finds the run of blocks with the same flags that begins at `offsetBytes`.
-   * @returns its length, at most to `endBytes`, at least one
+   * @returns its length, at least one, at most up to `endBytes`
    */
   runBytes(offsetBytes: number, endBytes: number): number;
 }
 
-/** What a client is told of a context. */
+/** The handshake's description of a context. */
 export interface ContextName extends Pick<MetaContext, "name"> {
-  /** Found by its whole name alone: another, longer name of one that is listed. */
+  /** Found only by its whole name: a longer alias of a listed one. */
   readonly isUnlisted?: boolean;
 }
 
-/** What a client is told of an export. */
+/** The handshake's description of an export. */
 export interface ExportDescription {
-  /** At most 4096 bytes of UTF-8; what clients ask for. */
+  /** At most 4096 bytes of UTF-8; the name that clients request. */
   readonly name: string;
   readonly description: string;
   readonly sizeBytes: number;
   /** Offsets and lengths of requests are multiples of it: a power of two, 512 or more. */
   readonly blockBytes: number;
   readonly preferredBlockBytes: number;
-  /** TransmissionFlag bits, without those that hang on what the client asks for: SEND_DF, BLOCK_STATUS_PAYLOAD. */
+  /** TransmissionFlag bits, except those that depend on the client: SEND_DF, BLOCK_STATUS_PAYLOAD. */
   readonly flags: number;
   readonly contexts: readonly ContextName[];
 }
 
-/** What is exported now. */
+/** The current exports. */
 export interface ExportDirectory<Export extends ExportDescription> {
   /** The empty name is that of the default export. */
   find(name: string): Export | undefined;
@@ -50,11 +50,11 @@ export interface Abilities {
   readonly readOnly: boolean;
   readonly rotational: boolean;
   readonly trims: boolean;
-  /** Of a read-only one: clients may trim what they have read, and write nothing. */
+  /** For a read-only export: clients may trim what they have read, but write nothing. */
   readonly releases?: boolean;
 }
 
-/** Read-only exports have the flags that those of qemu-nbd have. */
+/** Flags of read-only exports are those of qemu-nbd. */
 export function transmissionFlags(abilities: Abilities): number {
   const { HAS_FLAGS, SEND_FLUSH, SEND_FUA, CAN_MULTI_CONN, SEND_CACHE } = TransmissionFlag;
   const common = HAS_FLAGS | SEND_FLUSH | SEND_FUA | CAN_MULTI_CONN | SEND_CACHE;
@@ -67,10 +67,10 @@ export function transmissionFlags(abilities: Abilities): number {
   return common | rotational | trim | TransmissionFlag.SEND_WRITE_ZEROES;
 }
 
-/** Names of a namespace that a client may ask for as a whole, when it lists. */
+/** Names of a namespace that a client may list as a whole. */
 const WILDCARDS = ["base:", "qemu:", "qemu:dirty-bitmap:"];
 
-/** The contexts that queries ask for: without any, all when listing, and none when selecting. */
+/** The contexts that match queries; without any, all for a list, and none for a selection. */
 export function matchingContexts<Context extends ContextName>(
   contexts: readonly Context[],
   queries: readonly string[],
@@ -85,7 +85,7 @@ export function matchingContexts<Context extends ContextName>(
   );
 }
 
-/** A context that does not change: runs of blocks with flags, one behind the other from offset 0 on. */
+/** A constant context: consecutive runs of blocks with flags, from offset 0 on. */
 export class FixedContext implements MetaContext {
   readonly name: string;
   flags = 0;
@@ -93,7 +93,7 @@ export class FixedContext implements MetaContext {
   readonly #flags: Uint32Array;
 
   /**
-   * @param ends where each run ends, ascending; what lies behind the last has flags 0
+   * @param ends where each run ends, ascending; flags are 0 after the last one
    * @param flags of each run
    */
   constructor(name: string, ends: Float64Array, flags: Uint32Array) {
@@ -120,7 +120,7 @@ export class FixedContext implements MetaContext {
   }
 }
 
-/** All of it holds data: what may always be said. */
+/** Everything is data, which is always a valid answer. */
 export function allData(): MetaContext {
   return new FixedContext(BASE_ALLOCATION, new Float64Array(0), new Uint32Array(0));
 }

@@ -1,7 +1,7 @@
 import { type ListeningSocket, listeningSocket, UringError } from "@blksnap/uring";
 import { NbdError } from "./errors.js";
 
-/** Where a descriptor that a caller has given listens. @throws NbdError LISTEN_FAILED */
+/** The address of a listening descriptor from the caller. @throws NbdError LISTEN_FAILED */
 export function givenSocket(fd: number): ListeningSocket {
   try {
     return listeningSocket(fd);

@@ -1,4 +1,4 @@
-/** What a server says in the handshake, in the order in which it is to be sent. */
+/** Encodes the server's side of the handshake, in sending order. */
 import type { ExportDescription } from "./exports.js";
 import {
   EXPORT_NAME_PADDING_BYTES,
@@ -20,7 +20,7 @@ export class HandshakeReplies {
     return this.#parts.length === 0;
   }
 
-  /** All that is to be sent, which is then the caller's. */
+  /** All bytes to send, which belong to the caller from then on. */
   take(): Buffer {
     const all = Buffer.concat(this.#parts);
     this.#parts = [];
@@ -70,8 +70,8 @@ export class HandshakeReplies {
   }
 
   /**
-   * What INFO and GO are answered with: what is asked for, and what every client has to know.
-   * @param flags what the export can do on this connection
+   * The replies to INFO and GO: the requested information, and that which every client needs.
+   * @param flags of the export on this connection
    */
   describe(
     option: number,
@@ -102,7 +102,7 @@ export class HandshakeReplies {
     this.#reply(option, ReplyType.INFO, Buffer.concat([kind, Buffer.from(text)]));
   }
 
-  /** What EXPORT_NAME is answered with. */
+  /** The reply to EXPORT_NAME. */
   startByName(described: ExportDescription, flags: number, noZeroes: boolean): void {
     const bytes = Buffer.alloc(10 + (noZeroes ? 0 : EXPORT_NAME_PADDING_BYTES));
     bytes.writeBigUInt64BE(BigInt(described.sizeBytes));

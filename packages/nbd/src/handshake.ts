@@ -6,7 +6,7 @@
  *                            ▲                          ├──▶ TLS            STARTTLS, where that comes first
  *                            │                          ├──▶ closed         ABORT, a broken rule
  *                            └──────────────────────────┘
- *                                discard: more data than is looked at
+ *                                discard: more data than is examined
  * ```
  */
 
@@ -26,7 +26,7 @@ import {
 const CLIENT_FLAGS_BYTES = 4;
 const KNOWN_FLAGS = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES;
 
-/** What was agreed on. */
+/** The result of the negotiation. */
 export interface Agreement<Export extends ExportDescription> {
   readonly export: Export;
   readonly structured: boolean;
@@ -41,29 +41,29 @@ interface Selection<Export extends ExportDescription> {
   readonly contexts: Export["contexts"];
 }
 
-/** What there is for clients that have no TLS yet. */
+/** The exports for clients without TLS: none. */
 const NOTHING: ExportDirectory<never> = { find: () => undefined, all: () => [] };
 
-/** The part of a handshake that goes before TLS: a client learns nothing, and can have nothing but TLS. */
+/** The part of a handshake before TLS: a client learns nothing, and can only begin TLS. */
 export function handshakeBeforeTls(): Handshake<never> {
   return new Handshake<never>(NOTHING, true);
 }
 
 export class Handshake<Export extends ExportDescription> {
-  /** What is to be sent; the sender takes it away. */
+  /** Bytes to send; the sender removes them. */
   readonly replies: HandshakeReplies = new HandshakeReplies();
-  /** Set when transmission begins, behind what is to be sent. */
+  /** Set when transmission begins, after the bytes to send. */
   agreement: Agreement<Export> | undefined;
-  /** The connection is to be closed, when the replies are sent. */
+  /** Close the connection after sending the replies. */
   isClosed = false;
-  /** The client is told to begin with TLS; what it says from then on is another handshake, without the greeting. */
+  /** The client may begin TLS; its next bytes are another handshake, without the greeting. */
   wantsTls = false;
   /** HandshakeFlag bits of the client. */
   flags = 0;
   readonly #needsTls: boolean;
   readonly #exports: ExportDirectory<Export>;
   #awaits: "flags" | "header" | "data" = "flags";
-  /** What has come of the present unit, and how long it is going to be. */
+  /** Received bytes of the current unit, and its full length. */
   #unit = Buffer.alloc(OPTION_HEADER_BYTES);
   #have = 0;
   #wanted = CLIENT_FLAGS_BYTES;
@@ -74,7 +74,7 @@ export class Handshake<Export extends ExportDescription> {
   #extended = false;
   #selection: Selection<Export> = { exportName: "", contexts: [] };
 
-  /** @param needsTls nothing is answered but that TLS has to come first */
+  /** @param needsTls all options are refused until TLS begins */
   constructor(exports: ExportDirectory<Export>, needsTls = false) {
     this.#exports = exports;
     this.#needsTls = needsTls;
@@ -82,9 +82,9 @@ export class Handshake<Export extends ExportDescription> {
   }
 
   /**
-   * Takes bytes of the client, at most to the end of one option, so that its answer can be sent before the
-   * next one is read.
-   * @returns how many it took
+   * Consumes bytes of the client, at most to the end of one option, so that its reply can be sent before the next one
+   * is read.
+   * @returns how many it consumed
    */
   take(bytes: Uint8Array): number {
     if (this.isClosed || this.wantsTls || this.agreement !== undefined) return 0;
@@ -164,7 +164,7 @@ export class Handshake<Export extends ExportDescription> {
         this.isClosed = true;
         return;
       case Option.EXPORT_NAME:
-        // It has no answer that could say no.
+        // This option has no reply that could refuse.
         this.isClosed = true;
         return;
       default:
@@ -203,7 +203,7 @@ export class Handshake<Export extends ExportDescription> {
     }
   }
 
-  /** Extended headers go before structured replies, in whichever order they are asked for. */
+  /** Extended headers replace structured replies, in whichever order they are requested. */
   #onWayOfReplies(option: number, data: Buffer): void {
     const isExtended = option === Option.EXTENDED_HEADERS;
     if (!isExtended && this.#extended) {
@@ -225,7 +225,7 @@ export class Handshake<Export extends ExportDescription> {
 
   #onExportName(data: Buffer): void {
     const found = data.length > Limit.NAME_BYTES ? undefined : this.#exports.find(data.toString());
-    // With extended headers there is GO alone.
+    // With extended headers only GO is allowed.
     if (found === undefined || this.#extended) {
       this.isClosed = true;
       return;
@@ -250,7 +250,7 @@ export class Handshake<Export extends ExportDescription> {
     return isSame && this.#structured ? contexts : [];
   }
 
-  /** What the export can do, on this connection. */
+  /** Flags of the export on this connection. */
   #flagsOf(found: Export, option: number): number {
     const mayFilter = option === Option.INFO || this.#selectedOf(found).length > 0;
     const filters = this.#extended && mayFilter ? TransmissionFlag.BLOCK_STATUS_PAYLOAD : 0;

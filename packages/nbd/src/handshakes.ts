@@ -1,4 +1,4 @@
-/** Handshakes of connections: what they say is sent before more is read. */
+/** Handshakes of connections: replies are sent before more is read. */
 import type { Arena } from "./arena.js";
 import type { Connection } from "./connection.js";
 import { assert } from "./errors.js";
@@ -6,7 +6,7 @@ import type { Agreement } from "./handshake.js";
 import type { Outbox } from "./outbox.js";
 import type { ServedExport } from "./served-export.js";
 
-/** What handshakes ask of the server around them. */
+/** What handshakes need of the server. */
 export interface HandshakesOwner {
   close(connection: Connection): void;
   receiveMore(connection: Connection): void;
@@ -24,7 +24,7 @@ export class Handshakes {
     this.#outbox = outbox;
   }
 
-  /** Until something has to be sent, or to come, or it is over. */
+  /** Runs until it has to send or to receive, or has ended. */
   goOn(connection: Connection): void {
     const { handshake } = connection;
     assert(handshake !== undefined, "a handshake is over");

@@ -3,12 +3,12 @@ import { type MappedMemory, MessageFlag } from "@blksnap/uring";
 
 const VECTOR_ADDRESS = 16;
 const VECTOR_LENGTH = 24;
-/** Of the header, which the vector stands behind. */
+/** Size of the header, which the vector follows. */
 const VECTOR_OFFSET = 64;
 
-/** Room for header and vector. */
+/** Space for header and vector. */
 export const MESSAGE_BYTES = 128;
-/** The call fails where the other side has gone, and sends all. */
+/** Fails without a signal if the peer is gone, and sends everything. */
 export const SEND_FLAGS: number = MessageFlag.NOSIGNAL | MessageFlag.WAITALL;
 
 /** Writes one at `at` for `bytes` bytes at `dataAt`. @returns its address */

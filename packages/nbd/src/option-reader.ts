@@ -1,17 +1,17 @@
-/** Reads the data of an option, or of its answer, which may be cut off anywhere. */
+/** Parses the data of an option or of its reply, which may be truncated anywhere. */
 import { Limit } from "./protocol.js";
 
 export class OptionReader {
   readonly #data: Buffer;
   #at = 0;
-  /** False from the first thing on that was not there whole. */
+  /** False once something was incomplete. */
   isGood = true;
 
   constructor(data: Buffer) {
     this.#data = data;
   }
 
-  /** All of it was read, and nothing was missing. */
+  /** Whether all of it was parsed, and nothing was incomplete. */
   get isWhole(): boolean {
     return this.isGood && this.#at === this.#data.length;
   }
@@ -42,7 +42,7 @@ export class OptionReader {
     return this.#data.toString("utf8", this.#at - length, this.#at);
   }
 
-  /** All that is left, as text. */
+  /** The rest, as text. */
   rest(): string {
     const text = this.#data.toString("utf8", this.#at);
     this.#at = this.#data.length;

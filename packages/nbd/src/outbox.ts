@@ -1,8 +1,8 @@
 /**
- * Sends what is ready, in its order, with one message for all that is ready at a time.
+ * Sends queued items in order, all that are ready with one message.
  *
- * An item is a slot (data that was read) or, from `slots` on, a request (a reply without data). Its header
- * lies in the arena; that of a slot is followed by the slot's buffer.
+ * An item is a slot (data that was read) or, from `slots` on, a request (a reply without data). Its header is in the
+ * arena; that of a slot is followed by the slot's buffer.
  *
  * ```
  *   add(item) ──▶ queue ──▶ vector of one sendmsg ──▶ the kernel ──▶ owner.onSent(item)
@@ -47,7 +47,7 @@ export class Outbox {
     this.#dataBytes = new Int32Array(items);
   }
 
-  /** Queues an item; it belongs to the outbox until it is told as sent, or dropped. */
+  /** Queues an item, which belongs to the outbox until it is reported as sent, or dropped. */
   add(connection: Connection, item: number, headerBytes: number, dataBytes: number): void {
     this.#headerBytes[item] = headerBytes;
     this.#dataBytes[item] = dataBytes;
@@ -82,12 +82,12 @@ export class Outbox {
     const address = this.#arena.address + at;
     this.#put(connection, low32(address), high32(address), count);
     this.#send(connection);
-    // Nothing is added to it: replies begin behind the handshake.
+    // Nothing is appended to it: replies begin after the handshake.
     connection.sendStamp = -1;
     return count;
   }
 
-  /** The end of a send. @returns false when the connection is of no use any more */
+  /** The end of a send. @returns false if the connection is of no use any more */
   onSend(connection: Connection, result: number): boolean {
     connection.isSending = false;
     connection.sendStamp = -1;
@@ -111,7 +111,7 @@ export class Outbox {
     return true;
   }
 
-  /** Takes all items back, of a connection with no send in flight. */
+  /** Takes back all items of a connection without a send in flight. */
   drop(connection: Connection): void {
     let sent = connection.sendHead;
     for (let left = connection.sendItems; left > 0; left--) {
@@ -168,7 +168,7 @@ export class Outbox {
     connection.sendBytes += bytes;
   }
 
-  /** The kernel took a part only. */
+  /** The kernel sent only a part. */
   #skip(connection: Connection, sentBytes: number): void {
     const { view } = this.#arena;
     const vectorAt = this.#arena.sendAt(connection.index) + VECTOR_OFFSET;
@@ -212,7 +212,7 @@ export class Outbox {
       this.#handlerId,
     );
     connection.isSending = true;
-    // Preparing it may have entered a ring that was full, but with what came before it.
+    // Preparing the send may have entered a full ring, but only with earlier requests.
     connection.sendStamp = ring.enterCalls;
   }
 }

@@ -1,5 +1,5 @@
 /**
- * Pieces of requests: each has a slot, works in the target, and its end leads to the reply.
+ * Pieces of requests: each has a slot and works in the target, and its end leads to the reply.
  *
  * ```
  *   read    piece ──▶ data behind its header, the last with DONE ──▶ sent: slot and request are free
@@ -24,10 +24,10 @@ import { ReplyWriter } from "./wire.js";
 
 const SECTOR_SHIFT = 9;
 const SECTOR_BYTES = 512;
-/** Of a trim or of zeroes, in one part. */
+/** A trim or zeroes, in one part. */
 const RANGE_BYTES_MAX = 1_073_741_824;
 
-/** What pieces ask of the server around them. */
+/** What pieces need of the server. */
 export interface PiecesOwner {
   /** The connection is of no use any more. */
   close(connection: Connection): void;
@@ -36,7 +36,7 @@ export interface PiecesOwner {
 }
 
 export class Pieces {
-  /** Slots have become free since its reader has last set it back. */
+  /** Slots have become free since the reader last reset it. */
   hasFreed = false;
   readonly #owner: PiecesOwner;
   readonly #arena: Arena;
@@ -47,13 +47,13 @@ export class Pieces {
   readonly #request: Int32Array;
   readonly #bytes: Int32Array;
   readonly #offset: Float64Array;
-  /** The request ends with the slot that is sent. */
+  /** The request ends when the slot is sent. */
   readonly #isLast: Uint8Array;
-  /** The slot's data is written, and is being made stable. */
+  /** The slot's data is written, and is being flushed. */
   readonly #isFlush: Uint8Array;
-  /** Zeroes are written as data: the target knows no other way. */
+  /** Zeroes are written as data, because the target has no other way. */
   readonly #isPlain: Uint8Array;
-  /** Slots that are to be started: a target may answer at once, and that leads to the next start. */
+  /** Slots to start, queued because a target may complete at once, which leads to the next start. */
   readonly #toStart: Int32Array;
   #toStartCount = 0;
   readonly #connectionsMax: number;
@@ -89,8 +89,8 @@ export class Pieces {
   }
 
   /**
-   * A connection may have another slot: its first one always, since one is left for each that has none; others
-   * while it has fewer than are left besides.
+   * Whether a connection may have another slot: always its first one, because one is reserved for each connection
+   * without any; more while it has fewer than are left otherwise.
    */
   mayTake(connection: Connection): boolean {
     const free = this.#slots.freeSlots;
@@ -99,7 +99,7 @@ export class Pieces {
     return connection.slots === 0 || connection.slots < free - reserved;
   }
 
-  /** Gives the next `bytes` of a request a slot. */
+  /** Assigns a slot to the next `bytes` of a request. */
   take(connection: Connection, request: number, bytes: number): number {
     const slot = this.#slots.take();
     const table = this.#table;
@@ -116,7 +116,7 @@ export class Pieces {
     return slot;
   }
 
-  /** Reads or writes what the slot is for. */
+  /** Starts the read or write of the slot. */
   startTransfer(connection: Connection, slot: number, op: number): void {
     this.#start(connection, slot, op, op === UblkOp.WRITE ? this.#fuaOf(connection, slot) : 0);
   }
@@ -128,7 +128,7 @@ export class Pieces {
     this.#start(connection, slot, UblkOp.FLUSH, 0);
   }
 
-  /** The next part of a trim or of zeroes, as much as the target takes at a time. */
+  /** Starts the next part of a trim or of zeroes, of at most the target's maximum. */
   startRange(connection: Connection, slot: number): void {
     const table = this.#table;
     const request = this.#request[slot];
@@ -158,7 +158,7 @@ export class Pieces {
     else this.#slots.bufferBytes(slot).fill(0, 0, bytes);
   }
 
-  /** Answers a request for block status, from memory. */
+  /** Replies to a request for block status, from memory. */
   answerStatus(connection: Connection, slot: number): void {
     const table = this.#table;
     const request = this.#request[slot];
@@ -215,7 +215,7 @@ export class Pieces {
     }
   }
 
-  /** A target has answered. */
+  /** A target has completed. */
   end(connection: Connection, slot: number, result: number): void {
     const table = this.#table;
     const request = this.#request[slot];
@@ -242,7 +242,7 @@ export class Pieces {
     else this.#endWrite(connection, slot, request);
   }
 
-  /** What a target cannot do is not an error here: a trim is a hint, and zeroes can be written as data. */
+  /** An unsupported operation is no error here: a trim is a hint, and zeroes can be written as data. */
   #goAnotherWay(connection: Connection, slot: number, request: number): boolean {
     const table = this.#table;
     if (this.#isFlush[slot] === 1) return false;
@@ -275,7 +275,7 @@ export class Pieces {
     this.free(connection, slot);
     this.abandon(request);
     if (connection.request === request) connection.request = -1;
-    // A simple reply has begun as a good one; there is no other way to say that it is not.
+    // The header of a simple reply was already sent as a success, so the connection must end.
     if (!connection.structured && hasBegun) {
       if (table.pieces[request] === 0) this.#endRequest(connection, request);
       this.#owner.close(connection);
@@ -316,7 +316,7 @@ export class Pieces {
     if (isOver) this.finish(connection, request, table.error[request]);
   }
 
-  /** Where the target has no writes that are stable at once. */
+  /** If the target has no durable (FUA) writes. */
   #needsFlush(connection: Connection, request: number): boolean {
     const { params } = connection.export as ServedExport;
     const isFua = (this.#table.flags[request] & CommandFlag.FUA) !== 0;
@@ -324,7 +324,7 @@ export class Pieces {
     return isFua && params.volatileCache && !isDone;
   }
 
-  /** Nothing more of it is started. */
+  /** Starts no more pieces of it. */
   abandon(request: number): void {
     this.#table.startedBytes[request] = this.#table.lengthBytes[request];
   }
@@ -336,7 +336,7 @@ export class Pieces {
     this.hasFreed = true;
   }
 
-  /** Takes back a slot whose payload will not come. */
+  /** Takes back a slot whose payload will not arrive. */
   dropPayload(connection: Connection, slot: number): void {
     const request = this.#request[slot];
     this.#table.pieces[request]--;
@@ -344,7 +344,7 @@ export class Pieces {
     if (this.#table.pieces[request] === 0) this.#endRequest(connection, request);
   }
 
-  /** The reply to a request without data, or that has failed. */
+  /** The reply to a request that has no data, or has failed. */
   finish(connection: Connection, request: number, error: number): void {
     if (connection.isClosing) {
       this.#endRequest(connection, request);
@@ -359,7 +359,7 @@ export class Pieces {
     this.#outbox.add(connection, item, bytes, 0);
   }
 
-  /** An item was sent, or dropped: what it stood for is over. */
+  /** An item was sent or dropped: frees its slot and request. */
   onSent(connection: Connection, item: number): void {
     const { depth } = this.#slots;
     if (item >= depth) {
@@ -371,7 +371,7 @@ export class Pieces {
     if (this.#isLast[item] === 1) this.#endRequest(connection, request);
   }
 
-  /** Also of one that nothing was started of. */
+  /** Also ends a request without started pieces. */
   #endRequest(connection: Connection, request: number): void {
     assert(connection.requests > 0, "a request ends twice");
     connection.requests--;

@@ -13,7 +13,7 @@
  *   chunk (20)        u32 0x668e33ef | u16 flags | u16 type | u64 cookie | u32 length | payload
  * ```
  *
- * With extended headers there are these two only, and a request has a payload where its flags have PAYLOAD_LEN:
+ * With extended headers only these two exist, and a request has a payload if its flags have PAYLOAD_LEN:
  *
  * ```
  *   request (32)      u32 0x21e41c71 | u16 flags | u16 type | u64 cookie | u64 offset | u64 length | payload
@@ -45,7 +45,7 @@ export const SIMPLE_REPLY_BYTES = 16;
 export const CHUNK_HEADER_BYTES = 20;
 export const EXTENDED_REQUEST_BYTES = 32;
 export const EXTENDED_CHUNK_HEADER_BYTES = 32;
-/** Zeroes that follow the answer to EXPORT_NAME, unless the client wants none. */
+/** Zeroes after the reply to EXPORT_NAME, unless the client declines them. */
 export const EXPORT_NAME_PADDING_BYTES = 124;
 
 /** Flags of the greeting; the client answers with the same bits. */
@@ -78,10 +78,10 @@ export const ReplyType = {
   ERR_EXT_HEADER_REQD: 0x8000_000a,
 } as const;
 
-/** What INFO and GO tell about an export. */
+/** Information in the replies to INFO and GO. */
 export const InfoType = { EXPORT: 0, NAME: 1, DESCRIPTION: 2, BLOCK_SIZE: 3 } as const;
 
-/** What an export can do. */
+/** Flags of an export. */
 export const TransmissionFlag = {
   HAS_FLAGS: 1,
   READ_ONLY: 2,
@@ -116,7 +116,7 @@ export const CommandFlag = {
   PAYLOAD_LEN: 0x20,
 } as const;
 
-/** Of block status: what stands before extents, and each of them. */
+/** Sizes for block status: before the extents, and of each of them. */
 export const STATUS_LAYOUT = { headBytes: 4, extentBytes: 8 } as const;
 /** The same with extended headers. */
 export const EXTENDED_STATUS_LAYOUT = { headBytes: 8, extentBytes: 16 } as const;
@@ -134,10 +134,10 @@ export const ChunkType = {
   ERROR_OFFSET: 0x8002,
 } as const;
 
-/** All chunks of an error have this bit. */
+/** Set in the types of all error chunks. */
 export const CHUNK_ERROR_BIT = 0x8000;
 
-/** The errors that exist on the wire, which are Linux's numbers. */
+/** Errors on the wire, with Linux's numbers. */
 export const WireError = {
   EPERM: 1,
   EIO: 5,
@@ -155,21 +155,21 @@ export const AllocationFlag = { HOLE: 1, ZERO: 2 } as const;
 export const DIRTY = 1;
 export const BASE_ALLOCATION = "base:allocation";
 
-/** Bounds of the protocol, and what this server and this client take of it. */
+/** Bounds of the protocol, and this server's and client's own ones. */
 export const Limit = {
   /** Of export names, descriptions and names of contexts. */
   NAME_BYTES: 4096,
-  /** Data of an option that is looked at; a longer one is discarded and answered with TOO_BIG. */
+  /** Most data of an option that is examined; longer data is discarded with the reply TOO_BIG. */
   OPTION_BYTES: 65_536,
-  /** A client that sends more than this for an option, or a write, is disconnected. */
+  /** A client that sends more than this for an option or a write is disconnected. */
   DISCARD_BYTES: 67_108_864,
-  /** Options of a connection; nbdkit has 32, and clients that list many exports send one for each. */
+  /** Most options of a connection; nbdkit allows 32, and clients that list many exports send one for each. */
   OPTIONS: 256,
-  /** Of one read or write. */
+  /** Most bytes of one read or write. */
   PAYLOAD_BYTES: 33_554_432,
-  /** Queries in one request for contexts, and contexts that a connection can select. */
+  /** Most queries in one request for contexts, and contexts that a connection can select. */
   QUERIES: 64,
   CONTEXTS: 16,
-  /** Extents of one context in one reply: as QEMU. */
+  /** Most extents of one context in one reply, as in QEMU. */
   EXTENTS: 131_072,
 } as const;

@@ -1,4 +1,4 @@
-/** What a server in a reactor is made with, and what it tells of itself. */
+/** Options and counts of a server in a reactor. */
 import type { MappedMemory, Reactor } from "@blksnap/uring";
 import type { MetaContext } from "./exports.js";
 import type { ServerSettings } from "./settings.js";
@@ -6,23 +6,23 @@ import type { ServerSettings } from "./settings.js";
 export interface ReactorServerOptions {
   readonly reactor: Reactor;
   /**
-   * A listening stream socket, as listenLocal() makes one. It is closed when the server has ended. Without it
-   * connections come by adopt().
+   * A listening stream socket from listenLocal(). The server closes it at its end. Without it connections arrive by
+   * adopt().
    */
   readonly listenFd?: number;
   readonly settings?: ServerSettings;
-  /** At least serverMemoryBytes(settings); then the server's. By default it makes its own. */
+  /** At least serverMemoryBytes(settings), owned by the server from then on. Default: it allocates its own. */
   readonly memory?: MappedMemory;
   /**
-   * Where the server notes its open descriptors, for what outlives its thread: listenFd, then one for each
-   * connection that may be, or -1.
+   * Where the server records its open descriptors, for code that outlives its thread: listenFd, then one per possible
+   * connection, or -1.
    */
   readonly descriptors?: Int32Array;
-  /** Told of exceptions of targets, and of accepts that fail. */
+  /** Called with exceptions of targets, and with failures of accept. */
   readonly onError: (error: unknown) => void;
 }
 
-/** A connection whose handshake another thread has held. */
+/** A connection whose handshake was done on another thread. */
 export interface Adoption {
   readonly exportName: string;
   readonly structured: boolean;
@@ -30,17 +30,17 @@ export interface Adoption {
   readonly extended?: boolean;
   /** Their ids are their indices. */
   readonly contexts: readonly MetaContext[];
-  /** The client cannot write, whatever the export allows. Default false. */
+  /** The client may not write, whatever the export allows. Default false. */
   readonly readOnly?: boolean;
-  /** What has come behind the handshake, 64 KiB at most. */
+  /** Bytes received after the handshake, 64 KiB at most. */
   readonly received: Uint8Array;
 }
 
-/** What has happened so far. */
+/** Counts so far. */
 export interface ServerCounts {
   connections: number;
-  /** Closed as they came: there were connectionsMax. */
+  /** Closed on arrival: there were connectionsMax. */
   refused: number;
-  /** Closed because their time for the handshake was over. */
+  /** Closed because their handshake exceeded its time limit. */
   stalled: number;
 }

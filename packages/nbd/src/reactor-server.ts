@@ -1,5 +1,5 @@
 /**
- * An NBD server in a reactor: accepts connections, and serves them from the exports that it has.
+ * An NBD server in a reactor: accepts connections, and serves its exports on them.
  *
  * ```
  *   accept ──▶ handshake ──▶ transmission ──▶ shutdown ──▶ nothing in flight ──▶ the descriptor is closed
@@ -7,8 +7,8 @@
  *      └─ more than connectionsMax: closed at once
  * ```
  *
- * All memory is taken when it is made. What waits for a client has a bound: the handshake a time, replies the
- * number of requests of a connection, buffers what is left when each other connection has one.
+ * All memory is allocated at construction. Every wait for a client has a bound: a time for the handshake, a number of
+ * requests for replies, and for buffers what is left when each other connection has one.
  */
 import { closeSync } from "node:fs";
 import { errnoName } from "@blksnap/errors";
@@ -42,10 +42,10 @@ import { Transmission, type TransmissionOwner } from "./transmission.js";
  * takes twice as much, for its own part of it.
  */
 const SEND_BUFFER_BYTES = 512 << 10;
-/** How often the connections are looked at, in the time that a handshake has. */
+/** Number of sweeps over the connections within the time limit of a handshake. */
 const SWEEPS = 4;
 const ECONNABORTED = 103;
-/** Data of the command that takes the accept back; others have the index of a connection. */
+/** User data of the cancellation of the accept; others have the index of a connection. */
 const CANCEL = -1;
 
 export class ReactorServer implements TransmissionOwner, HandshakesOwner, DeparturesOwner {
@@ -118,19 +118,19 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     return id;
   }
 
-  /** How many connections there are. */
+  /** Number of connections. */
   get connections(): number {
     return this.#connections.filter((connection) => connection !== undefined).length;
   }
 
-  /** What targets of this server's exports take their requests from. */
+  /** The queue from which targets of this server's exports get their requests. */
   get queue(): RequestQueue {
     return this.#slots;
   }
 
   /**
-   * Exports a target, from now on.
-   * @param target belongs to the server once this has not thrown; made with this server's queue
+   * Exports a target from now on.
+   * @param target created with this server's queue; belongs to the server unless this throws
    * @throws NbdError BAD_EXPORT
    */
   add(options: ExportOptions, params: DeviceParams, target: Target): void {
@@ -138,7 +138,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
   }
 
   /**
-   * Ends an export with its connections, whose requests are answered first, then its target. Calls back, also where
+   * Ends an export with its connections, after replies to their requests, then closes its target. Calls back even if
    * there was none.
    */
   remove(name: string, onRemoved: () => void): void {
@@ -152,7 +152,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     this.#departures.closeTargets(this.#connections);
   }
 
-  /** Ends all of it: requests are answered, for endTimeoutMs. Calls back when nothing is in flight any more. */
+  /** Ends the server, after replies within endTimeoutMs. Calls back when nothing is in flight any more. */
   stop(onEnd: () => void): void {
     assert(this.#onEnd === undefined, "a server is stopped twice");
     this.#onEnd = onEnd;
@@ -194,7 +194,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
       this.#acceptNext();
       return;
     }
-    // For want of descriptors or memory: the next sweep tries again.
+    // Without descriptors or memory: the next sweep retries.
     this.#sweepLater();
     this.#options.onError(new Error(`a connection cannot be accepted: ${errnoName(result)}`));
   }
@@ -209,7 +209,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     this.#handshakes.goOn(connection);
   }
 
-  /** A new connection; undefined where there are connectionsMax. */
+  /** A new connection; undefined if there are connectionsMax. */
   #connect(fd: number, handshake: Handshake<ServedExport> | undefined): Connection | undefined {
     const index = this.#onEnd === undefined ? this.#connections.indexOf(undefined) : -1;
     if (index < 0) {
@@ -226,8 +226,8 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
 
   /**
    * Serves a connection from the end of its handshake on.
-   * @param fd is the server's from now on, unless it answers false
-   * @returns false where there are connectionsMax, or no such export
+   * @param fd belongs to the server from now on, unless it returns false
+   * @returns false if there are connectionsMax, or no such export
    */
   adopt(fd: number, adoption: Adoption): boolean {
     const { exportName, structured, contexts, readOnly = false, received } = adoption;
@@ -249,7 +249,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     connection.structured = agreement.structured;
     connection.extended = agreement.extended;
     connection.contexts = agreement.contexts;
-    // It may have been taken away meanwhile.
+    // It may have been removed meanwhile.
     if (this.#exports.find(agreement.export.name) !== agreement.export) this.close(connection);
     else this.#transmission.pump(connection);
   }
@@ -309,7 +309,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     this.#handshakes.goOn(connection);
   }
 
-  /** A client that says no more may still wait for replies. */
+  /** A client that sends no more may still wait for replies. */
   #onEof(connection: Connection, receiving: number): void {
     const isTorn = receiving === Receiving.PAYLOAD || connection.discardRequest >= 0;
     connection.isLeaving = true;

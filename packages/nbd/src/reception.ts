@@ -1,6 +1,6 @@
 /**
- * Accepts connections and holds their handshakes, on a thread with an event loop; who serves an export may be
- * another thread, which is given the connection when it is clear what the client wants.
+ * Accepts connections and does their handshakes, on a thread with an event loop. Another thread may serve the export:
+ * it gets the connection when the client has selected one.
  *
  * ```
  *   accept ──▶ handshake ──▶ serve(fd, agreement)
@@ -29,23 +29,22 @@ import { MESSAGE_BYTES, SEND_FLAGS, writeMessage } from "./message.js";
 const ECANCELED = 125;
 const EINTR = 4;
 const ECONNABORTED = 103;
-/** After an accept that failed for want of descriptors or memory. */
+/** Pause after a failed accept, as without descriptors or memory. */
 const RETRY_MS = 1000;
-/** First what is received, then a message's header, then what is sent. */
+/** Layout: received bytes, a message's header, bytes to send. */
 const RECEIVE_BYTES = PAGE_BYTES;
 const SEND_BYTES = PAGE_BYTES;
 const SEND_AT: number = RECEIVE_BYTES + MESSAGE_BYTES;
 
 export interface ReceptionOptions<Export extends ExportDescription> {
   /**
-   * A listening stream socket, as listenLocal() makes one. It is closed with the reception. Without it connections
-   * come by take().
+   * A listening stream socket from listenLocal(), closed with the reception. Without it connections arrive by take().
    */
   readonly listenFd?: number;
   readonly exports: ExportDirectory<Export>;
   /**
-   * Takes a connection over, with what has come behind its handshake.
-   * @returns false where it does not: then it is closed here
+   * Takes over a connection with the bytes after its handshake.
+   * @returns false to refuse it: then it is closed here
    */
   readonly serve: (
     fd: number,
@@ -53,9 +52,9 @@ export interface ReceptionOptions<Export extends ExportDescription> {
     received: Uint8Array,
   ) => Promise<boolean>;
   readonly onError: (error: unknown) => void;
-  /** Handshakes at a time; further connections are closed as they come. Default 64. */
+  /** Most concurrent handshakes; further connections are closed on arrival. Default 64. */
   readonly handshakesMax?: number;
-  /** How long a handshake may take. Default 10 s. */
+  /** Time limit of a handshake. Default 10 s. */
   readonly handshakeTimeoutMs?: number;
 }
 
@@ -68,7 +67,7 @@ export class Reception<Export extends ExportDescription> {
   readonly #handshakes = new Set<Promise<void>>();
   readonly #accepting: Promise<void>;
 
-  /** Accepts from now on. @throws UringError RING_SETUP_FAILED */
+  /** Starts to accept. @throws UringError RING_SETUP_FAILED */
   constructor(options: ReceptionOptions<Export>) {
     this.#options = options;
     const { listenFd } = options;
@@ -76,12 +75,12 @@ export class Reception<Export extends ExportDescription> {
       listenFd === undefined ? Promise.resolve() : this.#accept(listenFd).catch(options.onError);
   }
 
-  /** Receives a connection, or closes it where there are handshakesMax. @param fd is the reception's from now on */
+  /** Handles a connection, or closes it if there are handshakesMax. @param fd belongs to the reception from now on */
   take(fd: number): void {
     this.#begin(fd);
   }
 
-  /** Accepts no more, ends the handshakes that are under way, and waits for them. */
+  /** Stops accepting, ends pending handshakes, and waits for them. */
   async close(): Promise<void> {
     if (this.#closing.signal.aborted) return;
     this.#closing.abort();
@@ -102,7 +101,7 @@ export class Reception<Export extends ExportDescription> {
         told = 0;
         this.#begin(result);
       } else if (result !== -ECANCELED && result !== -EINTR && result !== -ECONNABORTED) {
-        // It may last long, such as with too many open files: report it once.
+        // It may last long, as with too many open files: report it once.
         if (result !== told)
           onError(new Error(`a connection cannot be accepted: ${errnoName(result)}`));
         await sleep(RETRY_MS, undefined, { signal, ref: false }).catch(() => undefined);
@@ -140,7 +139,7 @@ export class Reception<Export extends ExportDescription> {
     }
   }
 
-  /** Until it is over. @returns what has come behind it */
+  /** Runs the handshake to its end. @returns the bytes received after it */
   async #goOn(
     fd: number,
     handshake: Handshake<Export>,
@@ -169,7 +168,7 @@ export class Reception<Export extends ExportDescription> {
     }
   }
 
-  /** @returns false where the connection is of no use any more */
+  /** @returns false if the connection is of no use any more */
   async #send(
     fd: number,
     out: Buffer,

@@ -1,9 +1,9 @@
-/** Which requests an export takes: what the protocol demands, before anything is started. */
+/** Checks requests against the protocol before anything is started. */
 
 import { Command, CommandFlag, Limit, WireError } from "./protocol.js";
 import type { ServedExport } from "./served-export.js";
 
-/** Bits that a command may have; FUA counts only where something is written. */
+/** Flags that a command may have; FUA only counts for writes. */
 const FLAGS_OF: Readonly<Record<number, number>> = {
   [Command.READ]: CommandFlag.DF | CommandFlag.FUA,
   [Command.WRITE]: CommandFlag.FUA,
@@ -18,7 +18,7 @@ export function writes(type: number): boolean {
   return type === Command.WRITE || type === Command.TRIM || type === Command.WRITE_ZEROES;
 }
 
-/** Whether the export, as it was agreed on, knows the command. */
+/** Whether the export supports the command on this connection. */
 function knows(served: ServedExport, type: number, contexts: number): boolean {
   if (type === Command.TRIM) return served.readOnly || served.trims;
   if (type === Command.BLOCK_STATUS) return contexts > 0;
@@ -31,7 +31,7 @@ function isBeyond(served: ServedExport, offsetBytes: number, lengthBytes: number
 
 /**
  * @param contexts how many contexts the connection has selected
- * @returns 0, or the error that the request is answered with
+ * @returns 0, or the error for the reply
  */
 export function refusal(
   served: ServedExport,
@@ -60,7 +60,7 @@ export function refusal(
   return 0;
 }
 
-/** An errno of a target as it may stand on the wire. */
+/** The wire error for a target's errno. */
 export function wireError(errno: number): number {
   switch (errno) {
     case WireError.EPERM:

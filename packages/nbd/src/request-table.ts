@@ -1,26 +1,26 @@
 /** Requests from their header to the end of their reply: one for each that a connection may have, in columns. */
 
-/** Why a slot, or a request, is where it is. */
+/** State of a slot or a request. */
 export class RequestTable {
   readonly connection: Int32Array;
   readonly cookieHigh: Int32Array;
   readonly cookieLow: Int32Array;
-  /** A Command, or what has come as one. */
+  /** A Command, or an unknown number. */
   readonly type: Uint16Array;
   /** CommandFlag bits. */
   readonly flags: Uint16Array;
   readonly offsetBytes: Float64Array;
-  /** The offset as it came, for replies: also one that is refused, beyond 2^53. */
+  /** The offset as received, for replies: also a refused one beyond 2^53. */
   readonly offsetHigh: Int32Array;
   readonly offsetLow: Int32Array;
   readonly lengthBytes: Float64Array;
-  /** Of block status: a bit for each context that is wanted, by its id. */
+  /** For block status: a bit for each requested context, by its id. */
   readonly contexts: Uint16Array;
-  /** How much of it was given to slots. */
+  /** How much of it has been assigned to slots. */
   readonly startedBytes: Float64Array;
-  /** Slots that work for it. */
+  /** Number of slots that work for it. */
   readonly pieces: Int32Array;
-  /** The first error of a piece, as it goes on the wire; 0: none. */
+  /** The first error of a piece, by its wire number; 0: none. */
   readonly error: Uint16Array;
   readonly #free: Int32Array;
   #freeCount: number;
@@ -44,7 +44,7 @@ export class RequestTable {
     for (let index = 0; index < count; index++) this.#free[index] = count - 1 - index;
   }
 
-  /** Each connection has a bound of its own, so that there is always one. */
+  /** Each connection has its own bound, so one is always free. */
   take(): number {
     this.#freeCount--;
     return this.#free[this.#freeCount];
@@ -55,12 +55,12 @@ export class RequestTable {
     this.#freeCount++;
   }
 
-  /** All of it was given to slots. */
+  /** All of it has been assigned to slots. */
   isStarted(request: number): boolean {
     return this.startedBytes[request] === this.lengthBytes[request];
   }
 
-  /** Nothing works for it any more, and nothing will. */
+  /** No slot works for it, now or later. */
   isOver(request: number): boolean {
     return this.pieces[request] === 0 && this.isStarted(request);
   }

@@ -9,16 +9,16 @@ import {
 } from "./exports.js";
 import { BASE_ALLOCATION, Limit, TransmissionFlag } from "./protocol.js";
 
-/** How a target is exported. */
+/** How to export a target. */
 export interface ExportOptions {
-  /** What clients ask for; the first export of a server, and the one without a name, is the default one. */
+  /** The name that clients request; the first export of a server, and one without a name, is the default export. */
   readonly name: string;
   readonly description?: string;
-  /** Default true: clients cannot write, whatever the target can. */
+  /** Default true: clients cannot write, even if the target can. */
   readonly readOnly?: boolean;
-  /** Clients of a read-only export may trim what they have read, where the target can. Default: false. */
+  /** Clients of a read-only export may trim what they have read, if the target supports it. Default: false. */
   readonly releases?: boolean;
-  /** Besides `base:allocation`, which says that all is data unless it is among them. */
+  /** Contexts besides `base:allocation`, which reports only data unless it is among them. */
   readonly contexts?: readonly MetaContext[];
 }
 
@@ -75,7 +75,7 @@ export class ServedExport implements ExportDescription {
 export class ServedExports implements ExportDirectory<ServedExport> {
   readonly #exports = new Map<string, ServedExport>();
 
-  /** @throws NbdError BAD_EXPORT: there is one of that name */
+  /** @throws NbdError BAD_EXPORT: the name is taken */
   add(served: ServedExport): void {
     if (this.#exports.has(served.name)) {
       throw new NbdError("BAD_EXPORT", `there are two exports named "${served.name}"`);

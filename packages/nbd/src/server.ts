@@ -24,39 +24,39 @@ export interface ExtentRun {
   readonly flags: number;
 }
 
-/** What is known of an export's blocks, from one point of view. */
+/** One view of the state of an export's blocks. */
 export interface ExportContext {
   /** Such as `base:allocation` or `qemu:dirty-bitmap:NAME`. */
   readonly name: string;
-  /** From offset 0 on; what lies behind them has flags 0. */
+  /** Consecutive runs from offset 0 on; flags are 0 after them. */
   readonly extents: Iterable<ExtentRun>;
 }
 
-/** How a target is exported by an NbdServer. */
+/** How an NbdServer exports a target. */
 export interface NbdExport {
-  /** What clients ask for; the first export is the default one. */
+  /** The name that clients request; the first export is the default one. */
   readonly name: string;
   readonly target: TargetSpec;
   readonly description?: string;
-  /** Default true: clients cannot write, whatever the target can. */
+  /** Default true: clients cannot write, even if the target can. */
   readonly readOnly?: boolean;
-  /** Besides `base:allocation`, which says that all is data unless it is among them. */
+  /** Contexts besides `base:allocation`, which reports only data unless it is among them. */
   readonly contexts?: readonly ExportContext[];
 }
 
 export interface NbdServerOptions {
-  /** Where clients connect: the path of a unix socket, where nothing may lie yet. Either this or listenFd is given. */
+  /** Path of the unix socket, which must not exist yet. Give either this or listenFd. */
   readonly socketPath?: string;
   /**
-   * A unix stream socket that listens, such as a service manager has made: the server's from then on, and closed with
-   * it. Its file stays. A descriptor that is refused stays the caller's.
+   * A listening unix stream socket, such as a service manager's. It belongs to the server and is closed with it; its
+   * file stays. A refused descriptor stays the caller's.
    */
   readonly listenFd?: number;
-  /** Who may: the mode of the file at socketPath. Default 0600. */
+  /** Mode of the file at socketPath. Default 0600. */
   readonly socketMode?: number;
   readonly exports: readonly NbdExport[];
   readonly settings?: ServerSettings;
-  /** Told of defects in targets, and of a reactor that ended by itself. */
+  /** Called with defects of targets, and if the reactor ends by itself. */
   readonly onError?: (error: Error) => void;
 }
 
@@ -73,15 +73,15 @@ function placeOf(options: NbdServerOptions): { socketPath: string; listenFd?: nu
   throw new NbdError("LISTEN_FAILED", `${what}: give it to a TcpListener`, EAFNOSUPPORT);
 }
 
-/** Exports of targets at a unix socket, served by a thread of its own from start() to stop(). */
+/** Exports targets at a unix socket, on its own thread from start() to stop(). */
 export class NbdServer {
   readonly socketPath: string;
-  /** Ends when it serves no more: after stop(), or when its reactor failed. */
+  /** Resolves when it serves no more: after stop(), or if its reactor failed. */
   readonly ended: Promise<void>;
   readonly #onError: (error: Error) => void;
-  /** Its own socket file, to tell it from another server's; it has none at a descriptor that it was given. */
+  /** Its own socket file, to distinguish it from another server's; none for a descriptor from the caller. */
   readonly #socketFile: BigIntStats | undefined;
-  /** What the thread has open: it cannot close them where it ends by itself. */
+  /** Descriptors of the thread, which cannot close them if it dies. */
   readonly #descriptors: Int32Array;
   #thread: ReactorThread | undefined;
   #resolveEnded: () => void = () => undefined;
@@ -103,7 +103,7 @@ export class NbdServer {
   }
 
   /**
-   * Serves from now on. Nothing is left behind when it fails.
+   * Starts to serve. If it fails, nothing is left behind.
    * @throws NbdError BAD_EXPORT, LISTEN_FAILED, SERVER_FAILED; UringError; those of the targets' modules
    */
   static async start(options: NbdServerOptions): Promise<NbdServer> {
@@ -122,12 +122,12 @@ export class NbdServer {
     return server;
   }
 
-  /** The address of an export, as nbdinfo, qemu-img and NbdClient take it. */
+  /** The address of an export, for nbdinfo, qemu-img and NbdClient. */
   uri(exportName: string): string {
     return nbdUri(this.socketPath, exportName);
   }
 
-  /** What has happened so far. @throws NbdError TIMED_OUT */
+  /** Counts so far. @throws NbdError TIMED_OUT */
   counts(): Promise<ServerCounts> {
     const counts = new Promise<ServerCounts>((resolve) => this.#onCounts.push(resolve));
     this.#post({ type: "count" });
@@ -136,9 +136,9 @@ export class NbdServer {
   }
 
   /**
-   * Closes the socket and all connections, whose requests are answered first, then the targets. Calling it again
-   * answers the same promise.
-   * @throws NbdError SERVER_FAILED where a target keeps a request
+   * Closes the socket and all connections, after replies to their requests, then the targets. A second call returns
+   * the same promise.
+   * @throws NbdError SERVER_FAILED if a target keeps a request
    */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
@@ -162,7 +162,7 @@ export class NbdServer {
     }
   }
 
-  /** Unless it is gone, or another server has put its own there. */
+  /** Removes its socket file, unless it is gone or another server's. */
   #removeSocket(): void {
     const found = fileAt(this.socketPath);
     if (found === undefined || this.#socketFile === undefined) return;
@@ -170,7 +170,7 @@ export class NbdServer {
     if (isOwn) rmSync(this.socketPath, { force: true });
   }
 
-  /** Only where the thread does not run. */
+  /** Only after the thread has ended. */
   #closeDescriptors(): void {
     for (const fd of this.#descriptors) if (fd >= 0) closeSync(fd);
     this.#descriptors.fill(-1);
@@ -189,7 +189,7 @@ export class NbdServer {
         else if (said.type === "counts") this.#onCounts.shift()?.(said.counts);
       };
       const onExit = (error: Error | undefined): void => {
-        // Clients are to see the end.
+        // Lets clients see the end.
         this.#closeDescriptors();
         if (error !== undefined) {
           const what = `the server at ${this.socketPath}: ${error.message}`;

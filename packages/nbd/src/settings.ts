@@ -1,20 +1,20 @@
-/** How much a server takes on; all of it is bounded. */
+/** Limits of a server. */
 import { PAGE_BYTES } from "@blksnap/uring";
 import { type ArenaSizes, arenaBytes } from "./arena.js";
 import { assert } from "./errors.js";
 
 export interface ServerSettings {
-  /** Connections at a time, 1 to 1024; more are closed as they come. Default 64. */
+  /** Concurrent connections, 1 to 1024; further ones are closed on arrival. Default 64. */
   readonly connectionsMax?: number;
   /** Pieces of requests in flight, of all connections: at least connectionsMax, at most 4096. Default 128. */
   readonly queueDepth?: number;
   /** Bytes of a piece; larger requests are split. A multiple of 4096, at most 1 MiB. Default 256 KiB. */
   readonly maxIoBytes?: number;
-  /** How long a connection may take to finish its handshake. Default 10 s. */
+  /** Time limit of a handshake. Default 10 s. */
   readonly handshakeTimeoutMs?: number;
   /**
-   * At the end of the server or an export: how long requests in flight, and clients that have to read their replies,
-   * may take until they are cut off. Default 2 s.
+   * At the end of the server or an export: time for requests in flight, and for clients to read their replies, until
+   * they are cut off. Default 2 s.
    */
   readonly endTimeoutMs?: number;
 }
@@ -46,7 +46,7 @@ export function fullSettings(given: ServerSettings): FullServerSettings {
   return settings;
 }
 
-/** Requests that a connection may have without having taken their replies. */
+/** Requests that a connection may have before it reads their replies. */
 export const REQUESTS_OF_CONNECTION = 128;
 
 export function arenaSizes(settings: FullServerSettings): ArenaSizes {
@@ -58,7 +58,7 @@ export function arenaSizes(settings: FullServerSettings): ArenaSizes {
   };
 }
 
-/** Memory that a server with these settings takes. */
+/** Memory of a server with these settings. */
 export function serverMemoryBytes(settings: ServerSettings): number {
   return arenaBytes(arenaSizes(fullSettings(settings)));
 }

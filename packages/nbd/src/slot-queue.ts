@@ -1,13 +1,13 @@
 /**
- * The slots of a server: room for a piece of a request, with its buffer. To targets they are the tags of a
- * queue, the same one for all exports.
+ * The slots of a server: a buffer for a piece of a request each. For targets they are the tags of a queue, which all
+ * exports share.
  */
 import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
 import { high32, low32, type MappedMemory } from "@blksnap/uring";
 import type { Arena } from "./arena.js";
 import { assert } from "./errors.js";
 
-/** What becomes of a slot that a target has answered. */
+/** Called when a target has completed a slot. */
 export type SlotEnd = (slot: number, result: number) => void;
 
 export class SlotQueue implements RequestQueue {
@@ -58,7 +58,7 @@ export class SlotQueue implements RequestQueue {
     this.#replaced = new Array<MappedMemory | undefined>(depth).fill(undefined);
   }
 
-  /** A free slot; only where freeSlots is not 0. */
+  /** A free slot; only if freeSlots is not 0. */
   take(): number {
     this.freeSlots--;
     return this.#free[this.freeSlots];
@@ -70,7 +70,7 @@ export class SlotQueue implements RequestQueue {
     this.freeSlots++;
   }
 
-  /** Says what the target is to do. */
+  /** Sets the request for the target. */
   describe(
     slot: number,
     op: number,
@@ -95,7 +95,7 @@ export class SlotQueue implements RequestQueue {
     return this.#inTarget[slot] === 1;
   }
 
-  /** The slot's place in the arena, or -1 where its buffer was replaced. */
+  /** The slot's offset in the arena, or -1 if its buffer was replaced. */
   arenaAt(slot: number): number {
     return this.#replaced[slot] === undefined ? slot * this.maxIoBytes : -1;
   }
@@ -154,7 +154,7 @@ export class SlotQueue implements RequestQueue {
     if (this.#keepers === 0 && this.#isReleased) this.#arena.unmap();
   }
 
-  /** The server has ended: its memory goes as soon as it is not kept any more. */
+  /** The server has ended: its memory is unmapped as soon as no target keeps it. */
   release(): void {
     this.#isReleased = true;
     if (this.#keepers === 0) this.#arena.unmap();

@@ -2,7 +2,7 @@ import type { Socket } from "node:net";
 import { NbdError } from "./errors.js";
 import { tlsReason } from "./tls-files.js";
 
-/** The most that is asked of the socket at a time. */
+/** Most bytes of one read of the socket. */
 const PART_BYTES = 65_536;
 
 export interface ByteReader {
@@ -20,7 +20,7 @@ export function lostConnection(failure: Error | undefined): NbdError {
   return new NbdError("CONNECTION_LOST", why, 0, failure);
 }
 
-/** Reads from a socket so many bytes as are wanted; what is not wanted stays in the kernel. */
+/** Reads the requested number of bytes from a socket; the rest stays in the kernel. */
 export class SocketReader implements ByteReader {
   readonly #socket: Socket;
   #failure: Error | undefined;
@@ -36,7 +36,7 @@ export class SocketReader implements ByteReader {
     socket.on("close", () => this.#end(undefined));
   }
 
-  /** Reads no more: the socket has another reader from now on. */
+  /** Stops reading: another reader takes over the socket. */
   release(): void {
     this.#socket.off("readable", this.#onReadable);
   }

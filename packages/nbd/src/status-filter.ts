@@ -1,18 +1,18 @@
 /**
- * What a request for block status may say behind its header, where there are extended headers:
+ * Parses the payload of a request for block status with extended headers:
  * `u64 length | u32 context ...`.
  */
 import { Limit } from "./protocol.js";
 
 const LENGTH_BYTES = 8;
 const ID_BYTES = 4;
-/** A longer one names a context twice, or one that is not there. */
+/** A longer one names a context twice, or an unknown one. */
 export const FILTER_BYTES_MAX: number = LENGTH_BYTES + Limit.CONTEXTS * ID_BYTES;
 
 /**
  * @param payloadBytes at most FILTER_BYTES_MAX
- * @param contexts how many there are
- * @returns a bit for each that is named; 0 where it is not as it has to be
+ * @param contexts their number
+ * @returns a bit for each named one; 0 if it is invalid
  */
 export function filterBits(
   view: DataView,

@@ -17,7 +17,7 @@ export interface TcpWorkerOptions extends ListenPlace {
 
 export type TcpWorkerRequest = { readonly type: "close" };
 
-/** What the worker says. */
+/** Messages of the worker. */
 export type TcpWorkerMessage =
   | { readonly type: "listening"; readonly port: number }
   | {

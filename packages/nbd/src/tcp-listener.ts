@@ -1,6 +1,6 @@
 /**
- * A TCP address at which clients are received on a thread of its own, with TLS unless it is an address of loopback.
- * What a client says when TLS is there comes out of a socket, for a Reception.
+ * Accepts clients at a TCP address on its own thread, with TLS unless the address is loopback. The client's bytes
+ * after TLS come out of a socket, for a Reception.
  */
 import { BlockList, isIP } from "node:net";
 import { Worker } from "node:worker_threads";
@@ -15,11 +15,11 @@ import type {
 import { type ListenPlace, TcpCount } from "./tcp-reception.js";
 
 /**
- * To read certificates and listen; to end, besides what clients may take for it. It ends what hangs: where many programs
- * share a processor, a thread alone has taken more than ten seconds to begin.
+ * Time to read certificates and listen; and to end, in addition to the clients' time. Only hangs exceed it: on a busy
+ * machine a thread alone has taken more than ten seconds to start.
  */
 const ANSWER_TIMEOUT_MS = 60_000;
-/** Of JavaScript alone; what relays have in hand lies beside it. */
+/** Heap of JavaScript alone; buffers of relays are outside of it. */
 const HEAP_MIB = 64;
 const PORT_MAX = 65_535;
 const EAFNOSUPPORT = 97;
@@ -29,35 +29,35 @@ loopback.addSubnet("127.0.0.0", 8, "ipv4");
 loopback.addAddress("::1", "ipv6");
 
 export interface TcpListenerOptions {
-  /** An IP address, with a port. Either this or listenFd is given. */
+  /** An IP address, with a port. Give either this or listenFd. */
   readonly address?: string;
-  /** 0: any that is free. */
+  /** 0: any free port. */
   readonly port?: number;
   /**
-   * A TCP socket that listens, such as a service manager has made: the listener's from then on, and closed with it. A
-   * descriptor that is refused stays the caller's.
+   * A listening TCP socket, such as a service manager's. It belongs to the listener and is closed with it. A refused
+   * descriptor stays the caller's.
    */
   readonly listenFd?: number;
   /**
-   * Folder with ca-cert.pem, server-cert.pem and server-key.pem, read when it is opened; null: without TLS, which only
-   * addresses of loopback may be.
+   * Folder with ca-cert.pem, server-cert.pem and server-key.pem, read when it is opened; null: without TLS, only at
+   * loopback addresses.
    */
   readonly certificates: string | null;
-  /** Clients without a certificate that ca-cert.pem has signed are refused. Default true. */
+  /** Refuses clients without a certificate that ca-cert.pem has signed. Default true. */
   readonly verifiesClients?: boolean;
-  /** At a time; more are closed as they come. Default 64. */
+  /** Concurrent connections; further ones are closed on arrival. Default 64. */
   readonly connectionsMax?: number;
-  /** How long a client may take until it begins TLS, and for TLS. Default 10 s each. */
+  /** Time limit until a client begins TLS, and for TLS itself. Default 10 s each. */
   readonly handshakeTimeoutMs?: number;
-  /** At the end: how long requests in flight, and clients that have to read their replies, may take. Default 2 s. */
+  /** At the end: time for requests in flight, and for clients to read their replies. Default 2 s. */
   readonly endTimeoutMs?: number;
-  /** A client is there: what it says comes out of this socket, which is the callee's. */
+  /** Called for each client, with a socket that carries its bytes and belongs to the callee. */
   readonly onClient: (fd: number) => void;
-  /** Told of clients that were refused, now and then. */
+  /** Called for refused clients, at a limited rate. */
   readonly onRefused?: (address: string, why: string) => void;
 }
 
-/** Whether a connection from an address comes from this machine alone. */
+/** Whether an address accepts connections from this machine only. */
 export function isLoopback(address: string): boolean {
   const family = isIP(address);
   return family !== 0 && loopback.check(address, family === 4 ? "ipv4" : "ipv6");
@@ -91,7 +91,7 @@ function assertUsable({ address, port }: ListenPlace, certificates: string | nul
 export class TcpListener {
   readonly address: string;
   readonly port: number;
-  /** Ends when it takes no more clients: after close(), or when its thread failed, with what it did so by. */
+  /** Resolves when it accepts no more: after close(), or with the error of its thread. */
   readonly ended: Promise<Error | undefined>;
   readonly #worker: Worker;
   readonly #counts: Int32Array;
@@ -128,7 +128,7 @@ export class TcpListener {
     };
     const worker = new Worker(new URL("./tcp-listener-worker.js", import.meta.url), {
       workerData,
-      // Descriptors cross threads here: opened by one, closed by another.
+      // Descriptors cross threads here: one opens them, another closes them.
       trackUnmanagedFds: false,
       resourceLimits: { maxOldGenerationSizeMb: HEAP_MIB },
     });
@@ -153,19 +153,19 @@ export class TcpListener {
     }
   }
 
-  /** Those that there are, in whatever state. */
+  /** Number of connections, in any state. */
   get connections(): number {
     return Atomics.load(this.#counts, TcpCount.CONNECTIONS);
   }
 
-  /** How many were refused so far: no TLS, no certificate, too slow, too many. */
+  /** Number of refused clients: no TLS, no certificate, too slow, too many. */
   get refused(): number {
     return Atomics.load(this.#counts, TcpCount.REFUSED);
   }
 
   /**
-   * Takes no more, and ends all connections: requests that have come are answered, for endTimeoutMs. Calling it again
-   * answers the same promise.
+   * Stops accepting and ends all connections, after replies within endTimeoutMs. A second call returns the same
+   * promise.
    */
   close(): Promise<void> {
     this.#closing ??= this.#close();

@@ -1,6 +1,6 @@
 /**
- * Clients that come by TCP. It has them begin with TLS, and passes on what they say then: to one end of a pair of
- * sockets, of which a Reception gets the other.
+ * Accepts TCP clients, requires TLS, and relays their bytes to one end of a socket pair, whose other end a Reception
+ * gets.
  *
  * ```
  *   accept ──▶ STARTTLS ──▶ TLS ──▶ relay ──▶ closed
@@ -8,8 +8,8 @@
  *      └─ more than connectionsMax: closed at once
  * ```
  *
- * A relay reads from one side as fast as the other takes it. At the end of the reception no more is taken from
- * clients; what they have asked for is answered, for a while.
+ * A relay reads from one side as fast as the other accepts. At the end of the reception it takes no more from
+ * clients; they get the replies to their requests, within a time limit.
  */
 import { createServer, type Server, Socket } from "node:net";
 import {
@@ -22,36 +22,36 @@ import { type Handshake, handshakeBeforeTls } from "./handshake.js";
 import { GREETING_BYTES } from "./protocol.js";
 import { tlsReason } from "./tls-files.js";
 
-/** From then on the kernel asks a silent peer once a second, ten times, whether it is there. */
+/** Then the kernel probes a silent peer once a second, ten times. */
 const KEEP_ALIVE_DELAY_MS = 30_000;
-/** How long a client may take for the rest when the server has ended its connection. */
+/** How long a client may take to read the rest after the server has closed its side. */
 const LINGER_MS = 10_000;
-/** Between two refusals that are told of: a client that is refused can come again at once. */
+/** Minimum time between two reported refusals, because a refused client can reconnect at once. */
 const TOLD_INTERVAL_MS = 10_000;
 
-/** Indices of what is counted. */
+/** Indices of counters. */
 export const TcpCount = { CONNECTIONS: 0, REFUSED: 1, LENGTH: 2 } as const;
 
 export interface ListenPlace {
   readonly address: string;
   readonly port: number;
-  /** Listens there already. */
+  /** An already listening socket. */
   readonly listenFd?: number;
 }
 
 export interface TcpReceptionOptions {
-  /** Absent: without TLS. */
+  /** Absent: no TLS. */
   readonly tls?: SecureContextOptions;
-  /** Clients without a certificate of the CA are refused. */
+  /** Refuses clients without a certificate of the CA. */
   readonly verifiesClients: boolean;
   readonly connectionsMax: number;
-  /** For all before TLS, and for TLS itself. */
+  /** Limit of everything before TLS, and of TLS itself. */
   readonly handshakeTimeoutMs: number;
-  /** At the end, for requests in flight and for clients that have to read their replies. */
+  /** At the end: limit for requests in flight and for clients to read their replies. */
   readonly endTimeoutMs: number;
   /** By TcpCount. */
   readonly counts: Int32Array;
-  /** What a client says comes out of this socket, which is the callee's. */
+  /** Called with a socket that carries the client's bytes and belongs to the callee. */
   readonly onClient: (fd: number) => void;
   readonly onRefused: (address: string, why: string) => void;
 }
@@ -62,7 +62,7 @@ function nameOf({ remoteAddress = "", remotePort = 0 }: Socket): string {
     : `${remoteAddress}:${remotePort}`;
 }
 
-/** What is wrong with a connection is told by its end. */
+/** The connection's close reports its errors. */
 function ignore(): void {}
 
 export class TcpReception {
@@ -71,9 +71,9 @@ export class TcpReception {
   readonly #tls: TlsServer | undefined;
   /** With their names. */
   readonly #open = new Map<Socket, string>();
-  /** What ends relays in order, by the names of their clients. */
+  /** Functions that end relays in order, by the names of their clients. */
   readonly #relays = new Map<string, () => void>();
-  /** What clients that are about to begin TLS have said before, by their names. */
+  /** Client flags from before TLS, by the clients' names. */
   readonly #flags = new Map<string, number>();
   #toldMs = -TOLD_INTERVAL_MS;
 
@@ -94,7 +94,7 @@ export class TcpReception {
     this.#tls = options.tls === undefined ? undefined : this.#makeTls(options.tls);
   }
 
-  /** @returns the port, also where any was asked for */
+  /** @returns the port, also if any was requested */
   listen({ address, port, listenFd }: ListenPlace): Promise<number> {
     const where = listenFd === undefined ? { host: address, port } : { fd: listenFd };
     return new Promise((resolve, reject) => {
@@ -107,7 +107,7 @@ export class TcpReception {
     });
   }
 
-  /** Takes no more, and ends all connections: requests that have come are answered, for a while. */
+  /** Stops accepting and ends all connections, after replies within the time limit. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     for (const [socket, name] of this.#open) {
@@ -145,7 +145,7 @@ export class TcpReception {
       else this.#relay(socket, flags);
     });
     tls.on("tlsClientError", (error, socket) => {
-      // A certificate that is not trusted looks so, too.
+      // An untrusted certificate leads here, too.
       const isGone = (error as NodeJS.ErrnoException).code === "ECONNRESET";
       const why = isGone ? "no certificate to be trusted, or it has gone" : tlsReason(error);
       this.#refused(nameOf(socket), why);
@@ -188,14 +188,14 @@ export class TcpReception {
       } else if (handshake.wantsTls) {
         socket.off("data", onData);
         clearTimeout(late);
-        // A machine between client and server could have said it: nothing said before TLS counts after it.
+        // A man in the middle could have sent it: nothing from before TLS counts after it.
         if (!isAll) {
           this.#refused(name, "it does not wait for TLS");
           socket.destroy();
           return;
         }
         this.#flags.set(name, handshake.flags);
-        // Who ends its half before TLS is there has left.
+        // A client that closes its side before TLS has left.
         socket.allowHalfOpen = false;
         tls.emit("connection", socket);
       }
@@ -206,7 +206,7 @@ export class TcpReception {
     });
   }
 
-  /** @param flags what the client has said already; undefined: nothing, and it has not heard the greeting */
+  /** @param flags the client's, if it has sent them; undefined: it has not received the greeting */
   #relay(client: Socket, flags: number | undefined): void {
     let pair: [number, number];
     try {
@@ -220,7 +220,7 @@ export class TcpReception {
     const server = new Socket({ fd: own, allowHalfOpen: true, readable: true, writable: true });
     this.#relays.set(nameOf(client), () => {
       client.unpipe(server);
-      // With bytes that were not read its end would be a reset, which takes replies with it.
+      // With unread bytes the close would be a reset, which discards replies.
       client.resume();
       server.end();
     });
@@ -237,7 +237,7 @@ export class TcpReception {
   }
 }
 
-/** @returns whether nothing is left of it */
+/** @returns whether all of it is done */
 function takeAll(handshake: Handshake<never>, bytes: Buffer): boolean {
   let at = 0;
   while (at < bytes.length) {
@@ -253,7 +253,7 @@ function join(client: Socket, server: Socket): void {
   server.pipe(client);
 }
 
-/** The client has had a greeting, and has answered it, before TLS. */
+/** The client has received and answered a greeting before TLS. */
 function joinAfterGreeting(client: Socket, server: Socket, flags: number): void {
   const onReadable = (): void => {
     const greeting = server.read(GREETING_BYTES) as Buffer | null;

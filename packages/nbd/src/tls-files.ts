@@ -1,5 +1,5 @@
 /**
- * Certificates in a folder, under the names that QEMU, nbdkit and libnbd have for them:
+ * Certificates in a folder, under the names of QEMU, nbdkit and libnbd:
  *
  * ```
  *   ca-cert.pem                         of the CA that is trusted
@@ -21,7 +21,7 @@ function failed(path: string, why: string, cause?: unknown): NbdError {
   return new NbdError("CERTIFICATES_UNUSABLE", `${path}: ${why}`, 0, cause);
 }
 
-/** @returns undefined where it is absent and may be */
+/** @returns undefined if it is optional and absent */
 function readPem(folder: string, name: string, isOptional = false): Buffer | undefined {
   const path = join(folder, name);
   try {
@@ -33,7 +33,7 @@ function readPem(folder: string, name: string, isOptional = false): Buffer | und
   }
 }
 
-/** Peers would refuse it, and say less about it. */
+/** Peers would refuse it, with a worse message. */
 function assertInForce(folder: string, name: string, pem: Buffer | undefined): void {
   if (pem === undefined) return;
   const path = join(folder, name);
@@ -59,8 +59,8 @@ function asContext(folder: string, options: SecureContextOptions): SecureContext
 }
 
 /**
- * What a server needs.
- * @param isCaNeeded clients are verified by it
+ * Files of a server.
+ * @param isCaNeeded the CA verifies clients
  * @throws NbdError CERTIFICATES_UNUSABLE
  */
 export function serverCertificates(folder: string, isCaNeeded: boolean): SecureContextOptions {
@@ -74,7 +74,7 @@ export function serverCertificates(folder: string, isCaNeeded: boolean): SecureC
 }
 
 /**
- * What a client has: without a certificate of its own it can use servers that ask for none.
+ * Files of a client: without a certificate it can use servers that require none.
  * @throws NbdError CERTIFICATES_UNUSABLE
  */
 export function clientCertificates(folder: string): SecureContextOptions {
@@ -86,7 +86,7 @@ export function clientCertificates(folder: string): SecureContextOptions {
   return asContext(folder, { ca, cert, key, crl, minVersion: MIN_VERSION });
 }
 
-/** What OpenSSL says, without where in its source it says so. */
+/** OpenSSL's message, without its source location. */
 export function tlsReason(error: Error): string {
   const { reason } = error as { reason?: unknown };
   return typeof reason === "string" ? reason : error.message;

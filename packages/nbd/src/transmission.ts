@@ -9,8 +9,8 @@
  *                         └──▶ refused: an error, behind its payload
  * ```
  *
- * One slot is left for each connection that may come, so that those who do not read their replies, or do not
- * send what they have announced, keep no other client waiting.
+ * One slot is reserved for each possible connection, so that clients that do not read their replies, or do not send
+ * their payload, keep no other client waiting.
  */
 import { UblkOp } from "@blksnap/ublk";
 import type { Arena } from "./arena.js";
@@ -36,15 +36,15 @@ import { FILTER_BYTES_MAX, filterBits } from "./status-filter.js";
 import { WaitingLine } from "./waiting-line.js";
 import { u64At } from "./wire.js";
 
-/** What transmission asks of the server around it. */
+/** What transmission needs of the server. */
 export interface TransmissionOwner extends PiecesOwner {
-  /** Receives at most `bytes` to that address; its end is told to onReceived(). */
+  /** Receives at most `bytes` to that address; onReceived() reports its end. */
   receive(connection: Connection, address: number, bytes: number): void;
-  /** Receives bytes behind those that are there, unless that is under way. */
+  /** Receives more bytes, unless a receive is in flight. */
   receiveMore(connection: Connection): void;
-  /** The connection is closed when its replies are sent. */
+  /** Close the connection after sending its replies. */
   leave(connection: Connection): void;
-  /** Something has ended of a connection that is closing. */
+  /** Something of a closing connection has ended. */
   onQuiet(connection: Connection): void;
 }
 
@@ -80,7 +80,7 @@ export class Transmission {
     );
   }
 
-  /** Continues with what has come, as far as there are slots for it. */
+  /** Processes received bytes, as far as there are slots. */
   pump(connection: Connection): void {
     if (this.#isPumping) {
       if (!connection.isClosing) this.#waiting.add(connection);
@@ -90,10 +90,11 @@ export class Transmission {
     this.#isPumping = true;
     try {
       this.#goOn(connection);
-      // What waits in vain waits on: the loop ends when a round has freed nothing.
+      // The loop ends when a round has freed nothing.
       while (this.#pieces.hasFreed) {
         this.#pieces.hasFreed = false;
-        // A waiter leaves the line meanwhile where it closes: a target may answer others as one begins.
+        // A waiter may leave the line meanwhile, as its connection closes: a target may complete others as one
+        // begins.
         for (let left = this.#waiting.length; left > 0 && this.#waiting.length > 0; left--) {
           const waiter = this.#owner.connectionAt(this.#waiting.take());
           waiter.isWaiting = false;
@@ -105,7 +106,7 @@ export class Transmission {
     }
   }
 
-  /** The end of a receive, with what it was for. */
+  /** The end of a receive, with its purpose. */
   onReceived(connection: Connection, receiving: number, bytes: number): void {
     if (receiving === Receiving.PAYLOAD) connection.payloadHave += bytes;
     else connection.end += bytes;
@@ -124,7 +125,7 @@ export class Transmission {
     this.#pieces.onSent(connection, item);
   }
 
-  /** The connection is closing: what it has is given up, but for what the kernel and targets have. */
+  /** The connection is closing: gives up what neither the kernel nor targets hold. */
   abandon(connection: Connection): void {
     this.#waiting.remove(connection);
     const { request, discardRequest } = connection;
@@ -133,11 +134,11 @@ export class Transmission {
     if (discardRequest >= 0) this.#pieces.finish(connection, discardRequest, 0);
     if (request < 0) return;
     this.#pieces.abandon(request);
-    // With pieces under way it ends with them.
+    // If pieces are in flight, it ends with them.
     if (this.#table.pieces[request] === 0) this.#pieces.finish(connection, request, 0);
   }
 
-  /** The receive that filled a payload has ended: nothing writes into its slot any more. */
+  /** The receive of a payload has ended: nothing writes into its slot any more. */
   dropPayload(connection: Connection): void {
     const slot = connection.payloadSlot;
     connection.payloadSlot = -1;
@@ -163,7 +164,7 @@ export class Transmission {
     }
   }
 
-  /** What has to be there before it is looked at: a header, and the contexts that block status is asked for. */
+  /** How many bytes must arrive first: a header, and the contexts of block status. */
   #requestBytes(connection: Connection): number {
     if (!connection.extended) return REQUEST_BYTES;
     if (connection.end - connection.start < EXTENDED_REQUEST_BYTES) return EXTENDED_REQUEST_BYTES;
@@ -212,7 +213,7 @@ export class Transmission {
     else this.#begin(connection, request, type === Command.WRITE);
   }
 
-  /** A payload is there where the flags say so, whatever the command is. */
+  /** The flags decide about a payload, whatever the command is. */
   #beginExtended(connection: Connection, request: number): void {
     const table = this.#table;
     const type = table.type[request];
@@ -258,7 +259,7 @@ export class Transmission {
     else this.#refuse(connection, request, error, hasPayload ? length : 0);
   }
 
-  /** Answered behind its payload. */
+  /** Its error is sent after its payload has arrived. */
   #refuse(connection: Connection, request: number, error: number, payloadBytes: number): void {
     this.#table.error[request] = error;
     if (payloadBytes === 0) {
@@ -283,11 +284,11 @@ export class Transmission {
     const error = refusal(served, type, flags, offset, length, connection.contexts.length);
     if (error !== 0 || type !== Command.READ || (flags & CommandFlag.DF) === 0) return error;
     if (!connection.structured) return WireError.EINVAL;
-    // In one piece only as far as that fits into one slot.
+    // In one piece only if it fits into one slot.
     return length > this.#slots.maxIoBytes ? WireError.EOVERFLOW : 0;
   }
 
-  /** @returns false when it has to wait */
+  /** @returns false if it has to wait */
   #startNext(connection: Connection): boolean {
     const { request } = connection;
     const type = this.#table.type[request];
@@ -300,7 +301,7 @@ export class Transmission {
     }
     const length = this.#table.lengthBytes[request];
     const isSerial = this.#isSerial(connection, type, length);
-    // A simple reply in several pieces is not to be torn by another one.
+    // Another reply must not interrupt a simple reply of several pieces.
     if (isSerial && (this.#table.pieces[request] > 0 || connection.requests > 1)) return false;
     if (!this.#pieces.mayTake(connection)) {
       this.#waiting.add(connection);
@@ -336,7 +337,7 @@ export class Transmission {
     connection.payloadWanted = bytes;
   }
 
-  /** @returns false when more has to come first */
+  /** @returns false if more has to arrive first */
   #takePayload(connection: Connection): boolean {
     if (connection.receiving !== Receiving.NOTHING) return false;
     const slot = connection.payloadSlot;
@@ -370,7 +371,7 @@ export class Transmission {
     else this.#slots.bufferBytes(slot).set(bytes.subarray(from, from + count), to);
   }
 
-  /** @returns false when more has to come first */
+  /** @returns false if more has to arrive first */
   #discard(connection: Connection): boolean {
     const count = Math.min(connection.discardBytes, connection.end - connection.start);
     connection.start += count;

@@ -12,8 +12,8 @@ export interface TcpServer {
   readonly host: string;
   readonly port: number;
   /**
-   * TLS, and nothing without it: with the CA and the client's certificate of this folder, or "" for the CAs that Node
-   * knows. Absent: without TLS.
+   * Present with TLS: folder with the CA and the client's certificate, or "" for the CAs that Node knows. Absent:
+   * without TLS.
    */
   readonly certificates?: string;
 }
@@ -23,7 +23,7 @@ export type ExportAddress = NbdServerAddress & { readonly exportName: string };
 
 export function nbdUri(socketPath: string, exportName: string): string {
   const socket = encodeURIComponent(socketPath).replaceAll("%2F", "/");
-  // A slash in a name is one in the address.
+  // A slash in a name stays a slash in the address.
   const name = encodeURIComponent(exportName).replaceAll("%2F", "/");
   return `nbd+unix:///${name}?socket=${socket}`;
 }

@@ -1,4 +1,4 @@
-/** Connections that wait for a slot, by their indices, in the order in which they came; each once. */
+/** Connections that wait for a slot, by index, in order of arrival; each once. */
 import type { Connection } from "./connection.js";
 import { assert } from "./errors.js";
 
@@ -18,7 +18,7 @@ export class WaitingLine {
     this.length++;
   }
 
-  /** The index of the one that has waited longest. */
+  /** The index of the longest waiter. */
   take(): number {
     assert(this.length > 0, "none waits");
     const index = this.#line[this.#first];

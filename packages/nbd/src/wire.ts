@@ -1,4 +1,4 @@
-/** Encoder of replies, into memory that is there, and what requests are read with. */
+/** Encodes replies into existing memory, and decodes requests. */
 import { high32, low32 } from "@blksnap/uring";
 import {
   CHUNK_DONE,
@@ -14,14 +14,14 @@ import {
 } from "./protocol.js";
 import type { RequestTable } from "./request-table.js";
 
-/** An unsigned 64-bit number; beyond 2^53 the nearest one that there is. */
+/** An unsigned 64-bit number; beyond 2^53 the nearest representable one. */
 export function u64At(view: DataView, at: number): number {
   return view.getUint32(at) * 2 ** 32 + view.getUint32(at + 4);
 }
 
 /**
- * Writes replies to one request after the other, and allocates nothing: to() says to which. Methods that write whole
- * messages answer how many bytes. Without structured replies there is simple() alone.
+ * Writes replies to one request after the other, without allocation: to() selects the request. Methods that write
+ * whole messages return their length. Without structured replies only simple() is valid.
  */
 export class ReplyWriter {
   #isExtended = false;
@@ -30,7 +30,7 @@ export class ReplyWriter {
   #offsetHigh = 0;
   #offsetLow = 0;
 
-  /** @param isExtended what has been agreed on for the connection of the request */
+  /** @param isExtended as negotiated on the request's connection */
   to(table: RequestTable, request: number, isExtended: boolean): void {
     this.#isExtended = isExtended;
     this.#cookieHigh = table.cookieHigh[request];
@@ -39,7 +39,7 @@ export class ReplyWriter {
     this.#offsetLow = table.offsetLow[request];
   }
 
-  /** Of what stands before extents. */
+  /** Size of the part before extents. */
   get statusHeaderBytes(): number {
     const chunkBytes = this.#isExtended ? EXTENDED_CHUNK_HEADER_BYTES : CHUNK_HEADER_BYTES;
     return chunkBytes + this.#statusLayout.headBytes;
@@ -87,7 +87,7 @@ export class ReplyWriter {
     return bytes + 6;
   }
 
-  /** What stands before `dataBytes` read at a place of the export. */
+  /** The header of `dataBytes` read at an offset of the export. */
   data(
     view: DataView,
     at: number,
@@ -102,7 +102,7 @@ export class ReplyWriter {
     return bytes + 8;
   }
 
-  /** What stands before extents of a context. */
+  /** The header of a context's extents. */
   status(view: DataView, at: number, flags: number, contextId: number, extents: number): number {
     const type = this.#isExtended ? ChunkType.BLOCK_STATUS_EXT : ChunkType.BLOCK_STATUS;
     const { headBytes, extentBytes } = this.#statusLayout;
@@ -112,7 +112,7 @@ export class ReplyWriter {
     return bytes + headBytes;
   }
 
-  /** @param lengthBytes below 4 GiB without extended headers, as requests are then */
+  /** @param lengthBytes below 4 GiB without extended headers, like all requests then */
   extent(view: DataView, at: number, lengthBytes: number, flags: number): void {
     if (!this.#isExtended) {
       view.setUint32(at, lengthBytes);

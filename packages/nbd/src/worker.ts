@@ -8,7 +8,7 @@ import { ReactorServer } from "./reactor-server.js";
 import type { ServerCounts } from "./reactor-server-options.js";
 import type { ServerSettings } from "./settings.js";
 
-/** Runs of blocks, one behind the other, as they cross threads. */
+/** Consecutive runs of blocks, in a form that crosses threads. */
 export interface WorkerContext {
   readonly name: string;
   readonly ends: Float64Array;
@@ -26,7 +26,7 @@ export interface WorkerExport {
 }
 
 export interface ServerWorkerOptions {
-  /** Shared: the listening socket, then room for one of each connection. */
+  /** Shared: the listening socket, then space for one per connection. */
   readonly descriptors: Int32Array;
   readonly settings: ServerSettings;
   readonly exports: readonly WorkerExport[];
@@ -34,7 +34,7 @@ export interface ServerWorkerOptions {
 
 export type ServerWorkerRequest = { readonly type: "stop" } | { readonly type: "count" };
 
-/** What the worker says. */
+/** Messages of the worker. */
 export type ServerWorkerMessage =
   | { readonly type: "serving" }
   | { readonly type: "ended" }
@@ -88,7 +88,7 @@ try {
   say({ type: "serving" });
 } catch (error) {
   failure = error;
-  // Those that were opened before it are closed.
+  // Targets that were opened before it are closed.
   server.stop(() => reactor.stop());
 }
 reactor.run();

@@ -1,4 +1,4 @@
-/** What is known of the pieces of a reply is what a map of its bytes knows. */
+/** The class agrees with a map of all bytes about the pieces of a reply. */
 import { Dice } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -11,7 +11,7 @@ function wholeOf(map: readonly boolean[]): number {
   return gap < 0 ? map.length : gap;
 }
 
-test("pieces in any order, until one has something twice", () => {
+test("pieces are accepted in any order, until one overlaps another", () => {
   const seed = Math.floor(Math.random() * 2 ** 32);
   const dice = new Dice(seed);
   let complete = 0;
@@ -23,7 +23,7 @@ test("pieces in any order, until one has something twice", () => {
       const start = dice.below(BYTES);
       const end = start + 1 + dice.below(Math.min(4, BYTES - start));
       const isNew = !map.slice(start, end).includes(true);
-      // Few would come to their end with what is refused among them.
+      // Otherwise few series would get as far as an overlap.
       if (!isNew && round % 2 === 0) continue;
       assert.is(arrived.add(start, end), isNew, `seed ${seed}, round ${round}: ${start}-${end}`);
       if (!isNew) {

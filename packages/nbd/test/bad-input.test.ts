@@ -1,4 +1,4 @@
-/** Clients that keep to nothing: they get errors by the protocol, or no connection, and disturb nobody. */
+/** Clients that break every rule get errors by the protocol, or no connection, and disturb no other client. */
 import { connect } from "node:net";
 import { NbdClient } from "@blksnap/nbd";
 import { eventually } from "@blksnap/testing";
@@ -21,7 +21,7 @@ const EINVAL = 22;
 const ENOSPC = 28;
 const EOVERFLOW = 75;
 
-test("requests that are not allowed are answered with their errors, and the next one is served", async () => {
+test("forbidden requests get their errors, and the next one is served", async () => {
   const cases: [what: string, error: number, bytes: Buffer][] = [
     ["an unknown command", EINVAL, request({ type: 99 })],
     ["command 256", EINVAL, request({ type: 256, length: 512 })],
@@ -80,7 +80,7 @@ test("requests that are not allowed are answered with their errors, and the next
   });
 });
 
-test("what is not a request ends that connection, and no other one", async () => {
+test("bytes that are no request end only that connection", async () => {
   await withServer([ramDisk(8 * MIB)], async (server) => {
     await undisturbed(server, async () => {
       for (const bytes of [
@@ -102,13 +102,13 @@ test("what is not a request ends that connection, and no other one", async () =>
   });
 });
 
-test("a client that goes in the middle of a request leaves nothing behind", async () => {
+test("a client that disconnects in the middle of a request leaves nothing behind", async () => {
   await withServer([ramDisk(8 * MIB)], async (server) => {
     await undisturbed(server, async () => {
       for (let round = 0; round < 40; round++) {
         const raw = new RawClient(server.socketPath);
         await raw.begin("disk", round % 2 === 0);
-        // Reads whose replies nobody takes, and a write that never comes whole.
+        // Reads whose replies are never received, and a write that is never sent completely.
         for (let index = 0; index < 8; index++) raw.send(request({ type: 0, length: 2 * MIB }));
         raw.send(request({ type: 1, offset: BigInt(4 * MIB), length: MIB }), Buffer.alloc(300_000));
         await raw.reader.read(16);
@@ -143,7 +143,7 @@ test("clients that read no replies leave buffers for the others", async () => {
   );
 });
 
-test("payloads that do not come keep no buffer from the others", async () => {
+test("payloads that never arrive keep no buffer from other clients", async () => {
   const settings = { queueDepth: 8, maxIoBytes: 64 << 10, connectionsMax: 8 };
   await withServer(
     [ramDisk(8 * MIB)],
@@ -166,7 +166,7 @@ test("payloads that do not come keep no buffer from the others", async () => {
   );
 });
 
-test("handshakes that do not continue are ended, those that take their time byte by byte too", async () => {
+test("stalled handshakes are ended, also those that trickle byte by byte", async () => {
   await withServer(
     [ramDisk(8 * MIB)],
     async (server) => {
@@ -200,7 +200,7 @@ test("a thousand connections at once: the permitted number stays, and earlier on
         assert.ok(connections >= 64, `${connections} connections`);
         for (const socket of sockets) socket.destroy();
       });
-      // Their places are free again.
+      // Their slots are free again.
       await eventually("a connection is taken", async () => {
         const client = await NbdClient.connect(server.uri("disk")).catch(() => undefined);
         await client?.close();
@@ -211,7 +211,7 @@ test("a thousand connections at once: the permitted number stays, and earlier on
   );
 });
 
-test("a client that lists for ever, and reads nothing, is ended at its bound", async () => {
+test("a client that lists endlessly without reading is ended at its bound", async () => {
   await withServer([ramDisk(8 * MIB)], async (server) => {
     await undisturbed(server, async () => {
       const raw = new RawClient(server.socketPath);
@@ -221,7 +221,7 @@ test("a client that lists for ever, and reads nothing, is ended at its bound", a
   });
 });
 
-test("replies that were not fetched when a client says good-bye are still sent", async () => {
+test("replies that are unread when a client disconnects in order are still sent", async () => {
   await withServer([ramDisk(8 * MIB, { readOnly: true })], async (server) => {
     for (const isEof of [false, true]) {
       const raw = new RawClient(server.socketPath);

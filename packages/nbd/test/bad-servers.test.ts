@@ -1,4 +1,4 @@
-/** Servers that keep to nothing: the client says what they broke, waits for nothing for ever, and ends. */
+/** Servers that break every rule: the client names the violation, never waits forever, and ends. */
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { NbdClient, type NbdError, type NbdErrorCode } from "@blksnap/nbd";
@@ -43,7 +43,7 @@ function chunk(type: number, payload: Buffer, flags = 1, cookie = 0): Buffer {
   return Buffer.concat([head, payload]);
 }
 
-/** The same where there are extended headers. */
+/** The same with extended headers. */
 function extended(type: number, payload: Buffer, flags = 1, offset = 4096, words = [0, 0]): Buffer {
   const [cookie = 0, lengthHigh = 0] = words;
   const head = golden("6e8a278c 0000 0000 00000000 00000000 0000000000000000 0000000000000000");
@@ -64,7 +64,7 @@ const BEGUN = Buffer.concat([exported(1n << 20n), reply(GO, ACK)]);
 const AGREED = [reply(EXTENDED, UNSUP), reply(STRUCTURED, ACK), SELECTED, BEGUN];
 const AGREED_EXTENDED = [reply(EXTENDED, ACK), SELECTED, BEGUN];
 
-/** Answers each option, or request, with the next part, and says nothing more. */
+/** Responds to each option, or request, with the next part, and is silent then. */
 async function withAnswers(
   greeting: Buffer,
   answers: readonly Buffer[],
@@ -114,12 +114,12 @@ async function failsWith(what: string, call: Promise<unknown>, code: NbdErrorCod
   assert.match(error.message, why, what);
 }
 
-/** For as long as a server may say nothing: what does is ended soon, and what answers has the time for it. */
+/** How long a server may be silent: silence ends soon, and responses have enough time. */
 function optionsFor(code: NbdErrorCode): { contexts: string[]; timeoutMs: number } {
   return { contexts: [NAME], timeoutMs: code === "TIMED_OUT" ? 500 : 200_000 };
 }
 
-/** Where the machine is so slow that a handshake is not over in time: again, with a longer limit. */
+/** On a slow machine a handshake may exceed the limit: retry with a longer one. */
 async function connected(socketPath: string, code: NbdErrorCode): Promise<NbdClient> {
   const { timeoutMs, ...options } = optionsFor(code);
   for (let limitMs = timeoutMs; ; limitMs *= 10) {
@@ -212,7 +212,7 @@ const HANDSHAKES: [
   ]),
 ];
 
-test("handshakes that break the rules are told, and end", async () => {
+test("handshakes that break the rules end with a named error", async () => {
   for (const [what, code, why, greeting, answers] of HANDSHAKES) {
     await withAnswers(greeting, answers, async (socketPath) => {
       const place = { socketPath, exportName: "x" };
@@ -349,7 +349,7 @@ const EXTENDED_STATUSES: typeof READS = [
   ],
 ];
 
-test("a reply in pieces is whole in any order of them", async () => {
+test("a reply is complete in any order of its pieces", async () => {
   const data = (byte: number, length: number) => Buffer.alloc(length, byte);
   const answer = Buffer.concat([
     chunk(1, offset(4096 + 384, data(4, 128)), 0),
@@ -366,7 +366,7 @@ test("a reply in pieces is whole in any order of them", async () => {
   });
 });
 
-test("replies that break the rules fail what they are to, and end the connection", async () => {
+test("replies that break the rules fail their requests, and end the connection", async () => {
   const read = (client: NbdClient): Promise<unknown> => client.read(4096, 512);
   const status = async (client: NbdClient): Promise<void> => {
     for await (const _ of client.extents(NAME)) assert.unreachable("an extent");

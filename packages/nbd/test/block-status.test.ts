@@ -1,4 +1,4 @@
-/** Answers to requests for block status: what fits, and what one turn is enough for. */
+/** Replies to requests for block status fit into their buffer, and into one turn. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { putBlockStatus } from "../dist/block-status.js";
@@ -9,7 +9,7 @@ import { ReplyWriter } from "../dist/wire.js";
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
 
-/** Finding runs is long work; each block has other flags than the one before. */
+/** Finding runs is expensive; each block has other flags than the one before. */
 class Slow implements MetaContext {
   readonly name = "x:slow";
   readonly reachBytes = 16 * MIB;
@@ -34,7 +34,7 @@ function answered(contexts: readonly Slow[], bufferBytes: number, isExtended = f
   return putBlockStatus(place, writer, contexts, all, 0, GIB, false);
 }
 
-test("all contexts together are looked at for one turn", () => {
+test("all contexts together are limited to one turn", () => {
   for (const count of [1, 3, 16]) {
     const contexts = Array.from({ length: count }, () => new Slow());
     answered(contexts, 256 << 10);
@@ -46,7 +46,7 @@ test("all contexts together are looked at for one turn", () => {
   }
 });
 
-test("what many contexts tell fits into one buffer", () => {
+test("the replies of many contexts fit into one buffer", () => {
   for (const bufferBytes of [4096, 256 << 10]) {
     for (const isExtended of [false, true]) {
       const contexts = Array.from({ length: 16 }, () => new Slow());

@@ -1,4 +1,7 @@
-/** What is read past a socket's stream is what was sent, however it is cut, and whoever is slower. */
+/**
+ * Bytes that are read past a socket's stream equal the sent ones, however they are split, and whichever side is
+ * slower.
+ */
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { setImmediate as turn } from "node:timers/promises";
@@ -35,14 +38,14 @@ async function withPair(use: (pair: Pair) => Promise<void>): Promise<void> {
   });
 }
 
-/** Bytes that tell their place. */
+/** Bytes that encode their offset. */
 function pattern(bytes: number): Buffer {
   const all = Buffer.alloc(bytes);
   for (let at = 0; at + 4 <= bytes; at += 4) all.writeUInt32LE(at, at);
   return all;
 }
 
-/** Lengths around those at which a read goes another way. */
+/** Lengths around those at which a read takes another path. */
 function lengthOf(dice: Dice): number {
   const near = dice.pick([1, 16, 28, 4096, 32_768, 65_536, 131_072, MIB]);
   return Math.max(0, near + dice.below(5) - 2);
@@ -58,7 +61,7 @@ async function sendInPieces(sender: Socket, data: Buffer, dice: Dice): Promise<v
   }
 }
 
-test("pieces and reads of any length", async () => {
+test("pieces and reads may have any length", async () => {
   const seed = Math.floor(Math.random() * 2 ** 32);
   for (let round = 0; round < 20; round++) {
     await withPair(async ({ sender, reader }) => {
@@ -92,7 +95,7 @@ test("unread data stays in place for later", async () => {
   });
 });
 
-test("what came before the end can be read, and no more", async () => {
+test("only data from before the end can be read", async () => {
   await withPair(async ({ sender, reader }) => {
     const data = pattern(200_000);
     sender.end(data);
@@ -102,7 +105,7 @@ test("what came before the end can be read, and no more", async () => {
   });
 });
 
-test("a read that waits fails with what the socket was ended with", async () => {
+test("a pending read fails with the socket's error", async () => {
   await withPair(async ({ socket, reader }) => {
     const waiting = reader.read(MIB);
     socket.destroy(new Error("given up"));

@@ -1,4 +1,4 @@
-/** How servers end: what they leave, and what their clients see. */
+/** How servers end: their leftovers, and what clients see. */
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { NbdClient, NbdServer } from "@blksnap/nbd";
@@ -34,7 +34,7 @@ test("a server whose socket file is gone is stopped", async () => {
   });
 });
 
-test("a server that is stopped leaves the socket of the one that has its place by then", async () => {
+test("a stopped server leaves the socket of its successor", async () => {
   await withFolder(async (folder) => {
     const socketPath = join(folder, "socket");
     const first = await NbdServer.start({ socketPath, exports: [ramDisk(MIB)] });
@@ -49,7 +49,7 @@ test("a server that is stopped leaves the socket of the one that has its place b
   });
 });
 
-test("where a target cannot be opened, nothing is left: neither the socket nor targets that were", async () => {
+test("if a target cannot be opened, nothing is left: neither the socket nor opened targets", async () => {
   await withFolder(async (folder) => {
     const socketPath = join(folder, "socket");
     const closedPath = join(folder, "closed");
@@ -87,7 +87,7 @@ test("clients see the end of a server whose thread ends by itself", async () => 
   });
 });
 
-test("a connection that a target ends while it waits in the line costs the others nothing", async () => {
+test("a connection that a target ends while it waits for a slot does not affect the others", async () => {
   const settings = { queueDepth: 4, maxIoBytes: 64 << 10, connectionsMax: 2 };
   const odd = { name: "disk", readOnly: false, target: oddTarget({ kind: "answers-others" }) };
   await withServer(
@@ -97,13 +97,13 @@ test("a connection that a target ends while it waits in the line costs the other
       await flusher.begin("disk", false);
       const reader = new RawClient(server.socketPath);
       await reader.begin("disk", false);
-      // In one message: the third has come as the target gets the second.
+      // In one message: the third arrives when the target gets the second.
       flusher.send(...[1n, 2n, 3n].map((cookie) => request({ type: 3, cookie })));
       reader.send(request({ type: 0, length: 128 << 10 }));
-      // A simple reply of which only the first part is good has no other end than this.
+      // A simple reply whose first part succeeded cannot end otherwise.
       await reader.untilClosed();
       await flusher.reader.read(3 * 16);
-      // More than there are slots: they wait in the line.
+      // More than there are slots: they wait.
       const count = 20;
       for (let left = count; left > 0; left--) flusher.send(request({ type: 3 }));
       await flusher.reader.read(count * 16);
@@ -113,13 +113,13 @@ test("a connection that a target ends while it waits in the line costs the other
   );
 });
 
-/** How many requests a target that keeps them has. */
+/** Number of requests that a withholding target has received. */
 function keptOf(folder: string): number {
   const path = join(folder, "have");
   return existsSync(path) ? Number(readFileSync(path, "utf8")) : 0;
 }
 
-test("what clients have asked for when a server is stopped is done and answered, and nothing more", async () => {
+test("a stopped server finishes pending requests, and no others", async () => {
   await withFolder(async (folder) => {
     const socketPath = join(folder, "socket");
     const server = await NbdServer.start({
@@ -133,7 +133,7 @@ test("what clients have asked for when a server is stopped is done and answered,
     const asked = [client.read(0, 4096), client.write(4096, Buffer.alloc(4096)), client.flush()];
     await eventually("all three are there", () => keptOf(folder) === 3);
     const stopping = server.stop();
-    // Who has asked for nothing is told at once.
+    // A client without pending requests learns of it at once.
     await idle.untilClosed();
     const late = client.read(0, 4096).catch((error: unknown) => error);
     writeFileSync(join(folder, "release"), "");

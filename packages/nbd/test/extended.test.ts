@@ -1,4 +1,4 @@
-/** Extended headers: requests and replies with 64-bit lengths, payloads where the flags say so. */
+/** Extended headers: requests and replies with 64-bit lengths, and payloads by flag. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { NbdClient, type NbdExport } from "@blksnap/nbd";
@@ -25,7 +25,7 @@ const SIZE = 6 * GIB;
 const PAYLOAD = 0x20;
 const NAMES = ["base:allocation", "qemu:dirty-bitmap:b0"];
 
-/** Of 6 GiB, which nobody keeps. */
+/** Of 6 GiB, of which nothing is stored. */
 function hugeDisk(more: { closedPath?: string; rangeMaxBytes?: number } = {}): NbdExport {
   return {
     name: "disk",
@@ -44,7 +44,7 @@ function hugeDisk(more: { closedPath?: string; rangeMaxBytes?: number } = {}): N
   };
 }
 
-test("requests and replies have the bytes that the protocol has", async () => {
+test("requests and replies are encoded as the protocol demands", async () => {
   await withServer([hugeDisk()], async (server) => {
     const raw = new RawClient(server.socketPath);
     await raw.beginExtended("disk", NAMES);
@@ -60,7 +60,7 @@ test("requests and replies have the bytes that the protocol has", async () => {
          6e8a278c 0001 0006 0000000000000001 0000000000000000 ${dirty}`,
       ),
     );
-    // Of the second context alone.
+    // Only for the second context.
     raw.send(
       golden(
         `21e41c71 0020 0007 0000000000000002 0000000000000000 000000000000000c
@@ -84,7 +84,7 @@ test("requests and replies have the bytes that the protocol has", async () => {
       await raw.reader.read(32),
       golden("6e8a278c 0001 0000 0000000000000004 0000000000000000 0000000000000000"),
     );
-    // A read past the end: the reply names the place that it names.
+    // A read past the end: the reply names its offset.
     raw.send(golden("21e41c71 0000 0000 0000000000000005 fffffffffffffe00 0000000000000200"));
     assert.equal(
       await raw.reader.read(38),
@@ -98,7 +98,7 @@ test("requests and replies have the bytes that the protocol has", async () => {
   });
 });
 
-test("a read in several pieces names the request's place in each of them", async () => {
+test("each piece of a read names the request's offset", async () => {
   await withServer([ramDisk(2 * MIB)], async (server) => {
     const raw = new RawClient(server.socketPath);
     await raw.beginExtended("disk");
@@ -171,7 +171,7 @@ const CASES: Case[] = [
   ),
 ];
 
-test("requests that are not allowed are answered behind their payload, and the next one is served", async () => {
+test("forbidden requests get their errors after their payload, and the next one is served", async () => {
   await withServer([hugeDisk({ rangeMaxBytes: GIB })], async (server) => {
     const raw = new RawClient(server.socketPath);
     await raw.beginExtended("disk", NAMES);
@@ -185,13 +185,13 @@ test("requests that are not allowed are answered behind their payload, and the n
   });
 });
 
-test("contexts that block status is asked for may come later than its header", async () => {
+test("the contexts of block status may arrive later than its header", async () => {
   await withServer([hugeDisk()], async (server) => {
     const raw = new RawClient(server.socketPath);
     await raw.beginExtended("disk", NAMES);
     const filtered = extendedRequest({ type: 7, flags: PAYLOAD }, 12n, u32(0, 512, 1));
     for (const cut of [31, 32, 33, 43]) {
-      // Answered when what has come with it was looked at, too.
+      // The reply comes after all received bytes were processed.
       raw.send(extendedRequest({ type: 3 }, 0n), filtered.subarray(0, cut));
       assert.is((await raw.extendedReply()).error, 0);
       raw.send(filtered.subarray(cut));
@@ -219,7 +219,7 @@ test("a refused write is answered after its payload", async () => {
   });
 });
 
-test("what is not a request with extended headers ends the connection", async () => {
+test("bytes that are no request with extended headers end the connection", async () => {
   await withServer([ramDisk(MIB)], async (server) => {
     for (const bytes of [
       golden("25609513 0000 0000 0000000000000001 0000000000000000 00000200 00000000"),
@@ -238,7 +238,7 @@ test("what is not a request with extended headers ends the connection", async ()
 test("trims and zeroes of more than 4 GiB reach the target whole", async () => {
   await withFolder(async (folder) => {
     const closedPath = join(folder, "closed");
-    // A maximum that 4 GiB is not a multiple of.
+    // 4 GiB is not a multiple of this maximum.
     await withServer([hugeDisk({ closedPath, rangeMaxBytes: 700 * MIB })], async (server) => {
       const raw = new RawClient(server.socketPath);
       await raw.beginExtended("disk");
@@ -255,7 +255,7 @@ test("trims and zeroes of more than 4 GiB reach the target whole", async () => {
   });
 });
 
-test("the client has extended headers where the server has them, and does without", async () => {
+test("the client uses extended headers if the server has them, and works without", async () => {
   await withServer([hugeDisk()], async (server) => {
     for (const extendedHeaders of [true, false]) {
       const options = { contexts: NAMES, extendedHeaders };
@@ -263,7 +263,7 @@ test("the client has extended headers where the server has them, and does withou
       assert.is(client.hasExtendedHeaders, extendedHeaders);
       const status = await client.blockStatus(0, SIZE);
       assert.equal([...status.keys()], NAMES);
-      // All of it in one request, or what one request can ask for.
+      // In one request, or as much as one request can cover.
       const [first] = status.get(NAMES[0] as string)!;
       assert.is(first?.lengthBytes, extendedHeaders ? 5 * GIB : GIB);
       for (const [index, name] of NAMES.entries()) {

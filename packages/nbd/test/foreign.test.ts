@@ -1,4 +1,4 @@
-/** Programs of others as judges: libnbd's, QEMU's and fio. They are in Debian: libnbd-bin, qemu-utils, fio. */
+/** Interoperability with libnbd's and QEMU's programs and fio, which Debian has: libnbd-bin, qemu-utils, fio. */
 import { execFile } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -89,7 +89,7 @@ foreign("QEMU converts, compares, maps, discards and reads patterns", async () =
     const bitmap = `${place},x-dirty-bitmap=qemu:dirty-bitmap:since-3`;
     const map = await output("qemu-img", "map", "--output=json", "--image-opts", bitmap);
     const found = JSON.parse(map) as { start: number; length: number; data: boolean }[];
-    // QEMU shows what is changed as "no data".
+    // QEMU reports changed blocks as "no data".
     const changed = found.filter(({ data }) => !data).map(({ start, length }) => [start, length]);
     assert.equal(changed, [[65_536, 131_072]]);
     const commands = [
@@ -107,7 +107,7 @@ foreign("fio verifies what it writes, over several connections", async () => {
     const jobs = ["--name=low", "--size=8m", "--name=high", "--size=8m", "--offset=8m"];
     const shown = await output(
       "fio",
-      // Where it leaves what it knows of its writes.
+      // Where fio stores the state of its writes.
       `--aux-path=${dirname(server.socketPath)}`,
       ...[...common, "--iodepth=16", "--verify=crc32c", "--output-format=json", ...jobs],
     );
@@ -121,7 +121,7 @@ foreign("fio verifies what it writes, over several connections", async () => {
   });
 });
 
-test("an address is what NbdServer says it is", async () => {
+test("NbdServer's addresses work for other programs", async () => {
   await withServer([ramDisk(MIB)], (server) => {
     assert.ok(server instanceof NbdServer);
     assert.is(server.uri("a b"), `nbd+unix:///a%20b?socket=${server.socketPath}`);

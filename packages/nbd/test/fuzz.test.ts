@@ -1,6 +1,6 @@
 /**
- * Handshakes and requests that are almost right, from a seed. Whatever comes: the server answers or closes,
- * holds nothing back, and others are served. `SEED=N` replays, `SESSIONS=N` makes more.
+ * Almost valid handshakes and requests, from a seed. Whatever the server receives, it responds or closes, keeps no
+ * resources, and serves others. `SEED=N` replays, `SESSIONS=N` makes more.
  */
 import { NbdClient } from "@blksnap/nbd";
 import { Dice, eventually } from "@blksnap/testing";
@@ -38,10 +38,10 @@ const EXPORT = {
   contexts: [new FixedContext("base:allocation", new Float64Array(0), new Uint32Array(0))],
 };
 
-/** A context, so that block status is answered. */
+/** A context, so that block status gets a reply. */
 const SELECTION = Buffer.concat([text("disk"), u32(1), text("base:allocation")]);
 
-/** What begins transmission where there are extended headers. */
+/** The option that begins transmission with extended headers. */
 const GO = option(7, Buffer.concat([text("disk"), Buffer.alloc(2)]));
 
 function anyOption(dice: Dice): Buffer {
@@ -81,7 +81,7 @@ function anyRequest(dice: Dice, isExtended: boolean): Buffer {
   return type === 1 ? Buffer.concat([head, Buffer.alloc(length, 3)]) : head;
 }
 
-/** Payloads where they belong, and where they do not; those of block status name contexts. */
+/** Payloads where they belong, and elsewhere; those of block status name contexts. */
 function anyExtended(
   dice: Dice,
   words: { type: number; flags: number; offset: bigint; cookie: bigint },
@@ -100,7 +100,7 @@ function anyExtended(
   return extendedRequest({ ...words, flags: words.flags | 0x20 }, BigInt(payload.length), payload);
 }
 
-/** Flips, cuts, doubles or inserts. */
+/** Flips, truncates, doubles or inserts. */
 function mutated(dice: Dice, bytes: Buffer): Buffer {
   const at = dice.below(bytes.length);
   switch (dice.below(12)) {
@@ -120,7 +120,7 @@ function mutated(dice: Dice, bytes: Buffer): Buffer {
   }
 }
 
-/** Connections that were left may still be on their way out, and have a place until then. */
+/** Closed connections may still be ending, and count until then. */
 async function patiently(uri: string): Promise<NbdClient> {
   let client: NbdClient | undefined;
   await eventually("a connection is taken", async () => {
@@ -152,7 +152,7 @@ test(`handshakes from seed ${seed}: each ends, or waits for more`, () => {
   }
 });
 
-test(`before TLS, from seed ${seed}: nothing is told but that TLS has to come`, () => {
+test(`before TLS, from seed ${seed}: every option is refused until TLS begins`, () => {
   const dice = new Dice(seed ^ 0x715);
   for (let round = 0; round < HANDSHAKES / 5; round++) {
     const handshake = handshakeBeforeTls();
@@ -169,7 +169,7 @@ test(`before TLS, from seed ${seed}: nothing is told but that TLS has to come`, 
     for (let at = 0; at < replies.length; at += 20 + replies.readUInt32BE(at + 16)) {
       const option = replies.readUInt32BE(at + 8);
       const type = replies.readUInt32BE(at + 12);
-      // ACK of ABORT and STARTTLS, INVALID of that, TOO_BIG of what is too big.
+      // ACK of ABORT and STARTTLS, INVALID of STARTTLS, TOO_BIG of too long options.
       const isRight =
         type === 0x8000_0005 ||
         type === 0x8000_0009 ||
@@ -181,7 +181,7 @@ test(`before TLS, from seed ${seed}: nothing is told but that TLS has to come`, 
   }
 });
 
-test(`sessions from seed ${seed}: others are served, and all buffers come back`, async () => {
+test(`sessions from seed ${seed}: other clients are served, and all buffers are freed`, async () => {
   const dice = new Dice(seed ^ 0x5a5a);
   const settings = { connectionsMax: 16, queueDepth: 16, maxIoBytes: 64 << 10 };
   await withServer(
@@ -206,7 +206,7 @@ test(`sessions from seed ${seed}: others are served, and all buffers come back`,
           }
           raw.send(...parts);
           raw.socket.end();
-          // Some take their replies, some go at once.
+          // Some read their replies, some disconnect at once.
           if (dice.below(3) > 0) await raw.untilClosed();
           else raw.socket.destroy();
         }

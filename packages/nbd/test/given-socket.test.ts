@@ -1,4 +1,4 @@
-/** Servers at sockets that another process has made, as service managers pass them. */
+/** Servers at sockets that another process has created, like a service manager. */
 import { spawn } from "node:child_process";
 import { closeSync, fstatSync, openSync, statSync } from "node:fs";
 import { createServer, type Server } from "node:net";
@@ -19,7 +19,7 @@ const program = fileURLToPath(new URL("./given-tcp.js", import.meta.url));
 const serve = (options: Partial<NbdServerOptions>): Promise<NbdServer> =>
   NbdServer.start({ exports: [ramDisk(MIB)], ...options });
 
-test("clients that came before the server are served, and its end leaves the socket's file", () =>
+test("clients that connected before the server are served, and its end leaves the socket's file", () =>
   withFolder(async (folder) => {
     const socketPath = join(folder, "nbd.sock");
     const listenFd = listenLocal(socketPath, 0o600);
@@ -47,7 +47,7 @@ test("a limit on connections holds there, too", () =>
     await server.stop();
   }));
 
-test("a descriptor that is no listening unix socket is refused by name, and stays the caller's", () =>
+test("a descriptor that is no listening unix socket is refused with a named error, and stays the caller's", () =>
   withFolder(async (folder) => {
     const file = openSync(join(folder, "file"), "w");
     const [end, other] = socketPair();
@@ -68,7 +68,7 @@ function listening(address: string): Promise<Server> {
   });
 }
 
-/** The process has a duplicate: once this one is closed nobody else accepts. */
+/** The process has a duplicate: once this one is closed no other process accepts. */
 async function runAt(address: string, certificates: string): Promise<void> {
   const server = await listening(address);
   const { fd } = (server as Server & { _handle: { fd: number } })._handle;
@@ -81,8 +81,8 @@ async function runAt(address: string, certificates: string): Promise<void> {
   assert.is(await ended, 0);
 }
 
-test("clients are received at a TCP socket, with TLS", () => runAt("127.0.0.1", "tls"));
-test("without TLS only at loopback", async () => {
+test("clients are accepted at a TCP socket with TLS", () => runAt("127.0.0.1", "tls"));
+test("without TLS, clients are accepted only at loopback", async () => {
   await runAt("127.0.0.1", "none");
   await runAt("0.0.0.0", "refused");
   await runAt("::", "refused");

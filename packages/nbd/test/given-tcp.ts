@@ -1,4 +1,4 @@
-/** A program that is given a TCP socket as descriptor 3, and receives NBD clients there, its own among them. */
+/** A program that gets a TCP socket as descriptor 3 and accepts NBD clients there, its own among them. */
 import { NbdClient, TcpListener } from "@blksnap/nbd";
 import * as assert from "uvu/assert";
 import { MIB, rejectsWith } from "./support.js";

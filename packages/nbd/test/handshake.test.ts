@@ -37,7 +37,7 @@ function handshakeOf(...exports: ExportDescription[]): Handshake<ExportDescripti
   });
 }
 
-/** Feeds all bytes, and answers all that was said. */
+/** Feeds all bytes, and returns the server's. */
 function feed(
   handshake: Handshake<ExportDescription>,
   bytes: Buffer,
@@ -53,7 +53,7 @@ function feed(
   return Buffer.concat(said);
 }
 
-/** A handshake that has been greeted and has answered. */
+/** A handshake after the greeting and the client's flags. */
 function begun(...exports: ExportDescription[]): Handshake<ExportDescription> {
   const handshake = handshakeOf(...exports);
   handshake.replies.take();
@@ -74,7 +74,7 @@ function replies(said: Buffer): [option: number, type: number, data: string][] {
 }
 
 for (const stepBytes of [Infinity, 7, 1]) {
-  test(`says what qemu-nbd says to libnbd, fed ${stepBytes} bytes at a time`, () => {
+  test(`sends what qemu-nbd sends to libnbd, fed ${stepBytes} bytes at a time`, () => {
     const handshake = handshakeOf(IMAGE);
     const greeting = golden("4e42444d41474943 49484156454f5054 0003");
     assert.equal(handshake.replies.take(), greeting);
@@ -120,7 +120,7 @@ test("without structured replies DF is not offered", () => {
   assert.is(info.readUInt16BE(10), 0x050f);
 });
 
-test("extended headers are agreed on before or behind structured replies, once", () => {
+test("extended headers are agreed on before or after structured replies, once", () => {
   const go = option(7, Buffer.concat([text("img"), Buffer.alloc(2)]));
   const select = option(10, Buffer.concat([text("img"), u32(1), text("base:allocation")]));
   const both = begun(IMAGE);
@@ -137,14 +137,14 @@ test("extended headers are agreed on before or behind structured replies, once",
   feed(compact, Buffer.concat([option(8), go]));
   assert.is(compact.agreement?.extended, false);
   assert.is(begun(IMAGE).agreement, undefined);
-  // It has no answer that could say no.
+  // This option has no reply that could refuse.
   const byName = begun(IMAGE);
   feed(byName, option(11));
   assert.is(feed(byName, option(1, Buffer.from("img"))).length, 0);
   assert.ok(byName.isClosed);
 });
 
-test("block status for some contexts is offered where there are extended headers and contexts", () => {
+test("block status for some contexts is offered with extended headers and contexts", () => {
   const select = option(10, Buffer.concat([text("img"), u32(1), text("base:allocation")]));
   const flagsOf = (number: number, ...before: Buffer[]): number => {
     const handshake = begun(IMAGE);
@@ -173,7 +173,7 @@ test("the oldest handshake ends with zeroes, unless the client declines them", (
   assert.ok(unknown.isClosed);
 });
 
-test("exports are listed, and described without being begun", () => {
+test("exports are listed, and described without beginning transmission", () => {
   const other = { ...IMAGE, name: "other", description: "" };
   const handshake = begun(IMAGE, other);
   assert.equal(replies(feed(handshake, option(3))), [
@@ -199,7 +199,7 @@ test("exports are listed, and described without being begun", () => {
   assert.is(handshake.agreement, undefined);
 });
 
-test("contexts are found by name, and by namespace when they are listed", () => {
+test("contexts are found by name, and by namespace in a list", () => {
   const list = (handshake: Handshake<ExportDescription>, number: number, ...queries: string[]) => {
     const data = Buffer.concat([text("img"), u32(queries.length), ...queries.map(text)]);
     return replies(feed(handshake, option(number, data)));
@@ -225,7 +225,7 @@ test("contexts are found by name, and by namespace when they are listed", () => 
   );
 });
 
-test("a context that is not listed is found by its whole name", () => {
+test("an unlisted context is found by its whole name", () => {
   const contexts = [
     { name: "qemu:dirty-bitmap:since-1" },
     { name: "qemu:dirty-bitmap:since-1-of-x", isUnlisted: true },
@@ -287,7 +287,7 @@ for (const [what, bytes, type] of REFUSED) {
   });
 }
 
-test("what breaks the rules ends the connection", () => {
+test("violations of the protocol end the connection", () => {
   for (const bytes of [u32(7), u32(0x80000003), u32(0)]) {
     const handshake = handshakeOf(IMAGE);
     feed(handshake, bytes);
@@ -312,7 +312,7 @@ test("a flood of options ends at its bound", () => {
   assert.ok(handshake.isClosed);
 });
 
-test("a disconnecting client is answered first", () => {
+test("a disconnecting client gets its reply first", () => {
   const handshake = begun(IMAGE);
   assert.equal(replies(feed(handshake, option(2))), [[2, 1, ""]]);
   assert.ok(handshake.isClosed);

@@ -1,4 +1,4 @@
-/** Targets that fail, or that answer requests of others, in the ways that tests name. */
+/** Targets that fail, or that complete other requests, in ways that tests select. */
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { RequestQueue, Target, TargetModule, TargetSpec } from "@blksnap/ublk";
@@ -19,11 +19,11 @@ interface OddOptions {
   readonly kind: "open-throws" | "thread-ends" | "answers-others" | "plain" | "kept";
   /** Of `kept`. */
   readonly folder?: string;
-  /** A file that is made when it is closed: how many bytes were to be discarded, and zeroed. */
+  /** A file that is created on close, with the number of discarded and zeroed bytes. */
   readonly closedPath?: string;
   /** Default 1 MiB. */
   readonly capacityBytes?: number;
-  /** What it discards, or zeroes, at a time; default 0: it can neither. */
+  /** Most bytes that it discards or zeroes at a time; default 0: it can do neither. */
   readonly rangeMaxBytes?: number;
 }
 
@@ -63,7 +63,7 @@ class AnswersOthers implements Target {
       answer(queue, this.#flushes.shift() as number);
     }
     if (this.#first < 0 || this.#flushes.length < 2) return;
-    // Not at once: the third flush is to be in the line by then.
+    // Not at once: the third flush must wait by then.
     const first = this.#first;
     this.#first = -1;
     this.#reactor.setTimer(0, () => answer(queue, first));
@@ -82,7 +82,7 @@ class AnswersOthers implements Target {
       return;
     }
     this.#queue.complete(second, -EIO);
-    // Not at once: their connection would be in the line again.
+    // Not at once: their connection would wait again.
     this.#flushes.push(tag);
     this.#reactor.setTimer(0, () => {
       for (const kept of this.#flushes.splice(0)) answer(this.#queue, kept);
@@ -96,7 +96,7 @@ class AnswersOthers implements Target {
 
 const LOOK_MS = 5;
 
-/** Keeps all requests until there is a file `release` in the folder; notes in `have` how many have come. */
+/** Keeps all requests until the file `release` exists in the folder; writes their number to `have`. */
 class Kept implements Target {
   readonly #queue: RequestQueue;
   readonly #reactor: Reactor;

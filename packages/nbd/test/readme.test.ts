@@ -14,7 +14,7 @@ test("the README names every error code", () => {
   for (const code of codes) assert.match(readme, `\`${code}\``);
 });
 
-/** What the examples of the README print, in their order. */
+/** Output of the README's examples, in order. */
 const PRINTED = [/^datadata\n.*lengthBytes: 4096, flags: 1/, /^67108864\n$/];
 
 function runs(example: string, printed: RegExp): void {

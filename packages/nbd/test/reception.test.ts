@@ -1,4 +1,4 @@
-/** Handshakes that are held for servers on other threads. */
+/** Handshakes for servers on other threads. */
 import { openSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
@@ -59,7 +59,7 @@ function ended(socket: Socket): Promise<void> {
   });
 }
 
-test("why no connection can be accepted is told by name", async () => {
+test("a failure to accept connections is reported by name", async () => {
   const errors: Error[] = [];
   const reception = new Reception({
     listenFd: openSync("/dev/null", "r"),
@@ -83,12 +83,12 @@ test("a finished handshake reaches its export, and one without an export is clos
     await rejectsWith(NbdClient.connect(nbdUri(path, "other")), "EXPORT_UNKNOWN");
   }));
 
-test("a handshake that does not continue is closed", () =>
+test("a stalled handshake is closed", () =>
   withReception({ handshakeTimeoutMs: 50 }, async (path) => {
     await ended(connect(path));
   }));
 
-test("those beyond the limit are closed at once, and one may come when another has gone", () =>
+test("handshakes beyond the limit are closed at once, and a new one is accepted when another has ended", () =>
   withReception({ handshakesMax: 1 }, async (path) => {
     const first = connect(path);
     await new Promise((done) => first.once("data", done));
@@ -105,7 +105,7 @@ test("those beyond the limit are closed at once, and one may come when another h
     });
   }));
 
-test("it ends with handshakes under way", () =>
+test("a reception ends while handshakes are in progress", () =>
   withReception({}, async (path) => {
     const socket = connect(path);
     await new Promise((done) => socket.once("data", done));

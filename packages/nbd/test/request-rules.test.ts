@@ -1,4 +1,4 @@
-/** What an export that is read-only takes besides reads: trims, where its readers may release what they have read. */
+/** Requests that a read-only export accepts besides reads: trims, if its readers may release what they have read. */
 import type { DeviceParams, Target } from "@blksnap/ublk";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

@@ -25,7 +25,7 @@ async function collect(extents: AsyncIterable<Extent>): Promise<Extent[]> {
   return all;
 }
 
-test("what is written is read, in requests of all sizes and many at a time", async () => {
+test("written data is read back, in requests of all sizes and many at a time", async () => {
   await withServer([ramDisk(32 * MIB)], async (server) => {
     const client = await NbdClient.connect(server.uri("disk"));
     assert.is(client.sizeBytes, 32 * MIB);
@@ -33,7 +33,7 @@ test("what is written is read, in requests of all sizes and many at a time", asy
     const model = Buffer.alloc(32 * MIB);
     const dice = new Dice(7);
     const sizes = [512, 4096, 65_536, 262_144, 262_656, 3 * MIB];
-    // Each in a part of its own: the order of what overlaps is open.
+    // Each in its own part: overlapping writes have no defined order.
     const writes = Array.from({ length: 8 }, (_, index) => {
       const bytes = Buffer.alloc(sizes[index % sizes.length], dice.bytes(997));
       const offset = index * 4 * MIB + dice.below(100) * 512;
@@ -70,7 +70,7 @@ test("zeroes are written, trims are taken", async () => {
   });
 });
 
-test("a read-only export refuses all that writes, and nothing changes", async () => {
+test("a read-only export refuses all writes, and nothing changes", async () => {
   await withServer([ramDisk(MIB, { readOnly: true })], async (server) => {
     const raw = new RawClient(server.socketPath);
     await raw.begin("disk", true);
@@ -94,7 +94,7 @@ test("a read-only export refuses all that writes, and nothing changes", async ()
   });
 });
 
-test("replies have the bytes that those of qemu-nbd have", async () => {
+test("replies equal those of qemu-nbd byte for byte", async () => {
   const context = (name: string, flags: number[]) => ({
     name,
     extents: flags.map((one) => ({ lengthBytes: MIB, flags: one })),
@@ -137,7 +137,7 @@ test("replies have the bytes that those of qemu-nbd have", async () => {
   });
 });
 
-test("block status is told for each context, in pieces where there is much of it", async () => {
+test("block status is reported for each context, in several replies if it is long", async () => {
   const changed = Array.from({ length: 65_536 }, (_, index) => ({
     lengthBytes: 512,
     flags: index % 2,
@@ -150,7 +150,7 @@ test("block status is told for each context, in pieces where there is much of it
     const client = await NbdClient.connect(uri, { contexts: [...names, "x:none"] });
     assert.equal(client.contexts, names);
     const found = await collect(client.extents("qemu:dirty-bitmap:since-1"));
-    // The last run is not changed, as all behind it.
+    // The last run is not changed, nor is anything after it.
     assert.is(found.length, 65_537);
     assert.equal(found[1], { offsetBytes: 512, lengthBytes: 512, flags: 1 });
     assert.equal(found.at(-1), { offsetBytes: 32 * MIB, lengthBytes: 32 * MIB, flags: 0 });
@@ -186,7 +186,7 @@ test("several exports are listed; the first is the default one", async () => {
   });
 });
 
-test("a file is exported as it is, and its errors come as such", async () => {
+test("a file is exported unchanged, and its errors are passed on", async () => {
   await withFolder(async (folder) => {
     const path = join(folder, "image");
     const bytes = new Dice(1).bytes(4096);
@@ -218,7 +218,7 @@ test("a server that is stopped ends its connections and removes its socket", asy
   });
 });
 
-test("misuse of the client is told before anything is sent", async () => {
+test("misuse of the client fails before anything is sent", async () => {
   await withServer([ramDisk(MIB)], async (server) => {
     const client = await NbdClient.connect(server.uri("disk"), { requestsMax: 1 });
     await rejectsWith(client.read(MIB, 512), "OUT_OF_RANGE");
@@ -226,7 +226,7 @@ test("misuse of the client is told before anything is sent", async () => {
     await rejectsWith(client.read(0, 33 * MIB), "OUT_OF_RANGE");
     await rejectsWith(client.read(1, 512), "REQUEST_FAILED", EINVAL);
     assert.is((await client.read(0, 0)).length, 0);
-    // More than may be in flight: they wait for each other, and closing waits for them.
+    // More than fit in flight: they wait for each other, and closing waits for them.
     const reads = Array.from({ length: 20 }, () => client.read(0, 4096));
     const closed = client.close();
     assert.is((await Promise.all(reads)).length, 20);

@@ -1,4 +1,4 @@
-/** What several tests of this package need. */
+/** Helpers for several tests of this package. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -35,7 +35,7 @@ export async function rejectsWith(
   if (!isRight) throw new Error(`not ${code}: ${String(error)}`);
 }
 
-/** Runs `use` with a folder that is gone afterwards. */
+/** Runs `use` with a folder that is removed afterwards. */
 export async function withFolder(use: (folder: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "nbd-test-"));
   try {
@@ -50,7 +50,7 @@ export function ramDisk(capacityBytes: number, more: Partial<NbdExport> = {}): N
   return { name: "disk", readOnly: false, target: memoryTarget({ capacityBytes }), ...more };
 }
 
-/** Runs `use` with a server, which must have no error to tell, and must end. */
+/** Runs `use` with a server, which must report no error, and must end. */
 export async function withServer(
   exports: readonly NbdExport[],
   use: (server: NbdServer) => Promise<void>,
@@ -73,13 +73,13 @@ export async function withServer(
   });
 }
 
-/** Another client, which has data of its own, sees nothing of what happens meanwhile. */
+/** Another client, which uses its own data and must notice nothing meanwhile. */
 export async function undisturbed(
   server: NbdServer,
   meanwhile: () => Promise<void>,
 ): Promise<void> {
   let client: NbdClient | undefined;
-  // The time for a handshake may be short here.
+  // The limit for handshakes may be short here.
   await eventually("a connection is taken", async () => {
     client = await NbdClient.connect(server.uri("quiet")).catch(() => undefined);
     return client !== undefined;
@@ -103,7 +103,7 @@ export async function undisturbed(
   }
 }
 
-/** A connection without a client's manners. */
+/** A connection that need not obey the protocol. */
 export class RawClient {
   readonly socket: Socket;
   readonly reader: SocketReader;
@@ -120,7 +120,7 @@ export class RawClient {
     this.socket.write(Buffer.concat(parts));
   }
 
-  /** Takes the greeting, and has the named export begin transmission. */
+  /** Receives the greeting, and begins transmission of the named export. */
   async begin(exportName: string, structured: boolean): Promise<void> {
     await this.reader.read(18);
     this.send(u32(3));
@@ -152,7 +152,7 @@ export class RawClient {
     }
   }
 
-  /** The next reply with extended headers, which must be the last to its request. */
+  /** The next reply with extended headers, which must be the only one to its request. */
   async extendedReply(): Promise<ExtendedReply> {
     const header = await this.reader.read(32);
     const payload = await this.reader.read(Number(header.readBigUInt64BE(24)));
@@ -163,7 +163,7 @@ export class RawClient {
     return { type, offset: header.readBigUInt64BE(16), error, payload };
   }
 
-  /** The rest of what the server says, until it closes the connection. */
+  /** The rest of the server's bytes, until it closes the connection. */
   async untilClosed(): Promise<void> {
     this.socket.on("readable", () => {
       while (this.socket.read() !== null);

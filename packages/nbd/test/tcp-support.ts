@@ -1,22 +1,22 @@
-/** A server that is reached by TCP, and certificates for it. */
+/** A server with a TCP address, and certificates for it. */
 import { connect, type Socket as NetSocket, Socket } from "node:net";
 import { join } from "node:path";
 import { type NbdExport, type NbdServer, TcpListener, type TcpListenerOptions } from "@blksnap/nbd";
 import { type Certified, certificateFolder, certify } from "@blksnap/testing";
 import { ramDisk, withFolder, withServer } from "./support.js";
 
-/** Folders of certificates, by what is special about them. */
+/** Folders of certificates, by their properties. */
 export interface Folders {
   readonly server: string;
   readonly client: string;
-  /** A client's without a certificate of its own. */
+  /** A client's, without a certificate of its own. */
   readonly anonymous: string;
-  /** Trusts the server, which does not trust it. */
+  /** Trusts the server, but is not trusted by it. */
   readonly foreign: string;
   readonly expired: string;
-  /** A server's that has expired. */
+  /** A server's, expired. */
   readonly late: string;
-  /** A server's with the key of another. */
+  /** A server's, with another certificate's key. */
   readonly mixed: string;
 }
 
@@ -31,14 +31,14 @@ export function makeFolders(folder: string): Folders {
     client: make("client", { client: certify("a client", ca) }),
     anonymous: make("anonymous", {}),
     foreign: make("foreign", { client: certify("a stranger", other) }),
-    // Its own client would notice; what is tested is that the server does.
+    // Its own client would detect it; the test needs the server to.
     expired: make("expired", { client: certify("a client of old", ca, -400) }),
     late: make("late", { server: certify("a server of old", ca, -400) }),
     mixed: make("mixed", { server: { ...server, key: certify("x", ca).key } }),
   };
 }
 
-/** Has the socket of a client lead to a server at a path. */
+/** Connects the socket of a client to a server at a path. */
 function bridge(fd: number, socketPath: string): void {
   const client = new Socket({ fd, allowHalfOpen: true, readable: true, writable: true });
   const server = connect({ path: socketPath, allowHalfOpen: true });
@@ -55,7 +55,7 @@ export interface Reached {
   readonly server: NbdServer;
   readonly listener: TcpListener;
   readonly folders: Folders;
-  /** Those that were told of as refused. */
+  /** Clients that were reported as refused. */
   readonly refused: string[];
   /** Address of the disk for a client with the certificates of a folder. */
   uri(folder: string): string;

@@ -1,4 +1,4 @@
-/** Clients that come by TCP: with TLS, and those that are not as they have to be. */
+/** TCP clients: with TLS, and with violations of it. */
 import { execFile } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
@@ -18,7 +18,7 @@ const TLS_REQD = 0x8000_0005;
 const ABORT = 2;
 const STARTTLS = 5;
 
-/** A client without TLS, and without manners. */
+/** A client without TLS that need not obey the protocol. */
 class Plain {
   readonly socket;
   readonly reader: SocketReader;
@@ -53,7 +53,7 @@ class Plain {
   }
 }
 
-test("with certificates on both sides all is as at the socket", () =>
+test("with certificates on both sides everything works as at the socket", () =>
   withListener(4 * MIB, {}, async ({ server, folders, listener, uri }) => {
     const client = await NbdClient.connect(uri(folders.client), { contexts: ["base:allocation"] });
     const bytes = Buffer.from(new Dice(1).bytes(3 * MIB));
@@ -73,7 +73,7 @@ test("with certificates on both sides all is as at the socket", () =>
     assert.is(listener.refused, 0);
   }));
 
-test("clients without a certificate in force of the CA are refused, and others are served", () =>
+test("clients without a valid certificate of the CA are refused, and others are served", () =>
   withListener(MIB, {}, async ({ server, folders, listener, refused, uri }) => {
     await undisturbed(server, async () => {
       for (const folder of [folders.anonymous, folders.foreign]) {
@@ -82,7 +82,7 @@ test("clients without a certificate in force of the CA are refused, and others a
         assert.not.match(String(error), /openssl|\n/);
       }
     });
-    // A client hears of it before it is counted.
+    // A client notices it before it is counted.
     await eventually("both are counted", () => listener.refused === 2);
     await eventually("the first is told of", () => refused.length > 0);
     assert.is(refused[0], "peer did not return a certificate");
@@ -90,7 +90,7 @@ test("clients without a certificate in force of the CA are refused, and others a
     await client.close();
   }));
 
-test("any client is served where none is verified", () =>
+test("without verification any client is served", () =>
   withListener(MIB, { verifiesClients: false }, async ({ folders, uri }) => {
     const client = await NbdClient.connect(uri(folders.anonymous));
     await client.read(0, 4096);
@@ -98,7 +98,7 @@ test("any client is served where none is verified", () =>
     await rejectsWith(NbdClient.connect(uri("").replace(/\?.*/, "")), "CONNECT_FAILED");
   }));
 
-test("before TLS nothing is told", () =>
+test("before TLS clients learn nothing", () =>
   withListener(MIB, {}, async (reached) => {
     const client = new Plain(reached);
     await client.greet();
@@ -127,7 +127,7 @@ test("before TLS nothing is told", () =>
     );
   }));
 
-test("what is said between STARTTLS and TLS counts as nothing", () =>
+test("bytes between STARTTLS and TLS are ignored", () =>
   withListener(MIB, {}, async (reached) => {
     const client = new Plain(reached);
     await client.greet();
@@ -136,7 +136,7 @@ test("what is said between STARTTLS and TLS counts as nothing", () =>
     assert.is(reached.listener.refused, 1);
   }));
 
-test("no TLS behind STARTTLS, a flood of options, other protocols: closed, and others are served", () =>
+test("no TLS after STARTTLS, a flood of options, other protocols: closed, and others are served", () =>
   withListener(MIB, {}, async (reached) => {
     await undisturbed(reached.server, async () => {
       const noTls = new Plain(reached);
@@ -165,7 +165,7 @@ test("silent clients are disconnected, before and during TLS", () =>
     assert.is(reached.listener.refused, 2);
   }));
 
-test("hundreds at once: those beyond the limit are closed, and earlier ones are served", () =>
+test("of hundreds of clients at once, those beyond the limit are closed, and earlier ones are served", () =>
   withListener(MIB, { connectionsMax: 8 }, async (reached) => {
     const { folders, listener, uri } = reached;
     const client = await NbdClient.connect(uri(folders.client));
@@ -204,7 +204,7 @@ async function openFails(
   await rejectsWith(opening, code);
 }
 
-test("without TLS only at loopback, and with certificates that can be used", () =>
+test("an address opens without TLS only at loopback, and with TLS only with usable certificates", () =>
   withFolder(async (folder) => {
     const { server, client, late, mixed } = makeFolders(folder);
     await openFails("NOT_SECURE", { address: "0.0.0.0", certificates: null });
@@ -218,7 +218,7 @@ test("without TLS only at loopback, and with certificates that can be used", () 
     }
   }));
 
-test("at loopback without TLS clients come as they are", () =>
+test("at loopback clients are served without TLS", () =>
   withListener(MIB, { certificates: null }, async ({ listener, folders, uri }) => {
     const client = await NbdClient.connect(`nbd://127.0.0.1:${listener.port}/disk`);
     await client.write(0, Buffer.alloc(4096, 3));
@@ -235,7 +235,7 @@ test("a client that disconnects during TLS is dropped at once", () =>
     await eventually("nothing is left", () => reached.listener.connections === 0);
   }));
 
-test("what clients have asked for when a listener is closed is answered", () =>
+test("pending requests get replies when a listener is closed", () =>
   withFolder(async (folder) => {
     const kept = { name: "kept", readOnly: false, target: oddTarget({ kind: "kept", folder }) };
     const have = join(folder, "have");
@@ -249,7 +249,7 @@ test("what clients have asked for when a listener is closed is answered", () =>
         const isThere = () => existsSync(have) && readFileSync(have, "utf8") === "2";
         await eventually("both are there", isThere);
         const closing = listener.close();
-        // Who has asked for nothing is told at once.
+        // A client without pending requests learns of it at once.
         await eventually("one is left", () => listener.connections === 1);
         writeFileSync(join(folder, "release"), "");
         await Promise.all([...asked, closing]);
@@ -259,7 +259,7 @@ test("what clients have asked for when a listener is closed is answered", () =>
     );
   }));
 
-test("a client that does not read does not hold up the end of a listener", () =>
+test("a client that does not read does not delay the end of a listener", () =>
   withListener(8 * MIB, { endTimeoutMs: 50, certificates: null }, async (reached) => {
     const deaf = new Plain(reached);
     await deaf.greet();
@@ -272,7 +272,7 @@ test("a client that does not read does not hold up the end of a listener", () =>
     deaf.socket.destroy();
   }));
 
-test("a listener that is closed ends its connections, and leaves no descriptor", async () => {
+test("a closed listener ends its connections, and leaves no descriptor", async () => {
   const open = (): number => readdirSync("/proc/self/fd").length;
   const before = open();
   await withListener(MIB, {}, async ({ listener, folders, uri }) => {

@@ -1,6 +1,6 @@
 /**
- * ublk's numbers, from `include/uapi/linux/ublk_cmd.h` of Linux 6.12 and 7.x (MIT side of its
- * licence). Commands are ioctl-encoded, which every kernel from 6.4 on takes.
+ * ublk's numbers, from `include/uapi/linux/ublk_cmd.h` of Linux 6.12 and 7.x (MIT side of its licence). Commands are
+ * ioctl-encoded, which every kernel from 6.4 on accepts.
  */
 
 /** Commands on /dev/ublk-control; each carries a `ublksrv_ctrl_cmd` (see layout.ts). */
@@ -51,7 +51,7 @@ export const UblkFeature = {
   IO_DESC_SIZE: 0x100000,
 } as const;
 
-/** What a request asks for: the low byte of `op_flags`. */
+/** Operation of a request: the low byte of `op_flags`. */
 export const UblkOp = {
   READ: 0,
   WRITE: 1,
@@ -66,12 +66,12 @@ export const UblkIoFlag = { FUA: 0x2000, NOUNMAP: 0x8000, NEED_REG_BUF: 0x20000 
 /** `UBLK_AUTO_BUF_REG_FALLBACK`: a request whose pages could not be registered comes with NEED_REG_BUF. */
 export const AUTO_BUF_REG_FALLBACK = 1;
 
-/** Where /dev/ublkcN has the bytes of a request of a device with USER_COPY. */
+/** Offset in /dev/ublkcN of the bytes of a request, for devices with USER_COPY. */
 export function userCopyOffset(queueId: number, tag: number): number {
   return 0x8000_0000 + queueId * 2 ** 41 + tag * 2 ** 25;
 }
 
-/** State of a device as GET_DEV_INFO tells it. */
+/** State of a device in GET_DEV_INFO. */
 export const UblkState = { DEAD: 0, LIVE: 1, QUIESCED: 2, FAIL_IO: 3 } as const;
 
 export const ParamType = { BASIC: 1, DISCARD: 2, DMA_ALIGN: 0x10 } as const;

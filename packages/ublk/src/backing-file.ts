@@ -38,7 +38,7 @@ const ALIGNMENTS = [512, 4096] as const;
 /** Most that one discard or write-zeroes request may cover. */
 const DISCARD_MAX_BYTES = 16 * 1024 * 1024;
 
-/** A block device or regular file that stands behind a ublk device. */
+/** The block device or regular file behind a ublk device. */
 export interface BackingFile {
   readonly path: string;
   readonly fd: number;
@@ -75,8 +75,8 @@ export function openBackingFile(path: string, options: OpenBackingOptions = {}):
 }
 
 /**
- * As openBackingFile(), while the calling thread continues: what waits for a device or a file system is done
- * beside it, and given up after a time. What opens later than that is closed at once.
+ * Like openBackingFile(), without blocking the calling thread: another thread waits for the device or file system,
+ * with a time limit. If the open succeeds after that, it is closed at once.
  */
 export function openBackingFileBeside(
   path: string,
@@ -114,7 +114,7 @@ function openFlags(kind: BackingFile["kind"], readOnly: boolean): number {
   return (readOnly ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC | exclusive;
 }
 
-/** What is open: claimed, and with its limits. The caller closes it when this fails. */
+/** The open and claimed file, with its limits. If this fails, the caller closes it. */
 function described(
   path: string,
   fd: number,
@@ -123,7 +123,7 @@ function described(
   alignmentBytes: number,
 ): BackingFile {
   const stat = fstatSync(fd);
-  // Looked at again: the path may have got another meaning between the two calls.
+  // Checked again: the path may have another meaning since the first call.
   if (kindOf(path, stat) !== kind) {
     throw new UblkError("BACKING_FAILED", `${path} was replaced while it was opened`);
   }
@@ -149,7 +149,7 @@ function kindOf(path: string, stat: Stats): "block" | "file" {
   throw new UblkError("BACKING_UNSUPPORTED", `${path} is ${what}`, errno);
 }
 
-/** Does a system call on the path and tells its failure in the words of this package. */
+/** Makes a system call on the path, and translates its failure into this package's errors. */
 function told<Value>(path: string, call: () => Value): Value {
   try {
     return call();
@@ -203,7 +203,7 @@ function ioctlInt(fd: number, request: number): number {
   return value[0];
 }
 
-/** Bytes that the device or file has at this moment: `params` says what it had when it was opened. */
+/** The current size; `params` has the size at open. */
 export function presentCapacityBytes({ fd, kind, params }: BackingFile): number {
   if (kind === "block") return blockCapacityBytes(fd);
   const { size } = fstatSync(fd);
@@ -281,7 +281,7 @@ function fileParams(
   };
 }
 
-/** The smallest unit in which the file takes direct I/O: 512 bytes where the disk below does. */
+/** The smallest unit of direct I/O on the file: 512 bytes if the disk below allows it. */
 function directIoAlignment(fd: number, path: string): number {
   const memory = MappedMemory.anonymous(8192);
   try {

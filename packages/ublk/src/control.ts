@@ -30,28 +30,28 @@ const CLASS_PATH = "/sys/class/ublk-char";
 const NO_QUEUE = 0xffff;
 /** 32-bit words of a control command, `struct ublksrv_ctrl_cmd`. */
 const CONTROL_COMMAND_WORDS = 8;
-/** What drivers answer to a command from after their time. */
+/** Drivers' result for a command that they do not know. */
 const NOT_KNOWN: readonly number[] = [-ENODEV, -EINVAL, -EOPNOTSUPP];
 
-/** Default bound of every control command. */
+/** Default time limit of every control command. */
 const COMMAND_TIMEOUT_MS = 30_000;
 /**
- * A stop waits for requests of its device: so long, and no longer, others wait for it. The kernel keeps it
- * apart from commands for other devices by itself (ublk_drv.c, ublk_ctrl_stop_dev).
+ * A stop waits for requests of its device: others wait for it only this long. The kernel itself runs it concurrently
+ * with commands for other devices (ublk_drv.c, ublk_ctrl_stop_dev).
  */
 const STOP_TURN_MS = 2_000;
-/** How long a command that took too long may take to be cancelled. */
+/** Time limit to cancel a command that took too long. */
 const CANCEL_TIMEOUT_MS = 1_000;
 
 interface Command {
   readonly op: number;
   readonly name: string;
   readonly deviceId: number;
-  /** Bytes sent, and overwritten with the answer. */
+  /** Bytes sent, and overwritten with the response. */
   readonly buffer?: Uint8Array;
   readonly data?: number;
   readonly timeoutMs?: number;
-  /** Ends the wait for a command that can be interrupted. */
+  /** Cancels an interruptible command. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -92,7 +92,7 @@ export class UblkControl {
     }
   }
 
-  /** A command in flight is cancelled; what the kernel does not let go of stays until it does. */
+  /** Cancels a command in flight; one that the kernel does not cancel stays until it ends. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -101,7 +101,7 @@ export class UblkControl {
   }
 
   /**
-   * ADD_DEV: makes /dev/ublkcN. `id` -1 takes any free number.
+   * ADD_DEV: creates /dev/ublkcN. `id` -1 takes any free number.
    * @throws UblkError CONTROL_FAILED: EEXIST (number taken), EACCES (over ublks_max), EINVAL
    */
   async addDevice(device: NewDevice): Promise<UblkDeviceInfo> {
@@ -111,7 +111,7 @@ export class UblkControl {
     return decodeDeviceInfo(buffer);
   }
 
-  /** GET_DEV_INFO; undefined where no device has that number. */
+  /** GET_DEV_INFO; undefined if no device has that number. */
   async deviceInfo(deviceId: number): Promise<UblkDeviceInfo | undefined> {
     const buffer = new Uint8Array(DEV_INFO_BYTES);
     const command = { op: ControlCommand.GET_DEV_INFO, name: "GET_DEV_INFO", deviceId, buffer };
@@ -133,8 +133,8 @@ export class UblkControl {
   }
 
   /**
-   * START_DEV: ends when every tag was fetched and the block device exists.
-   * @param signal gives up waiting for that: CONTROL_FAILED (EINTR or ECANCELED)
+   * START_DEV: resolves when every tag was fetched and the block device exists.
+   * @param signal cancels the wait for that: CONTROL_FAILED (EINTR or ECANCELED)
    */
   async startDevice(deviceId: number, signal?: AbortSignal): Promise<void> {
     const data = process.pid;
@@ -142,9 +142,9 @@ export class UblkControl {
   }
 
   /**
-   * STOP_DEV: the block device goes away; the server must continue serving until this ends. The kernel
-   * waits in it for the requests that the server has, so another process gives the command (apart.ts
-   * of @blksnap/uring): this one can be killed meanwhile, and the device ends all the same.
+   * STOP_DEV: removes the block device; the server must continue serving until this resolves. The kernel waits in it
+   * for the server's requests, so another process issues the command (apart.ts of @blksnap/uring): this one can be
+   * killed meanwhile, and the device ends all the same.
    */
   async stopDevice(deviceId: number, timeoutMs: number = COMMAND_TIMEOUT_MS): Promise<void> {
     const command = { op: ControlCommand.STOP_DEV, name: "STOP_DEV", deviceId, timeoutMs };
@@ -160,8 +160,8 @@ export class UblkControl {
   }
 
   /**
-   * Deletes a stopped device without waiting for those that still have its block device open: it is
-   * gone as soon as they close it.
+   * Deletes a stopped device without waiting for programs that still have its block device open: it is gone as soon
+   * as they close it.
    */
   async deleteDevice(deviceId: number): Promise<void> {
     const command = { op: ControlCommand.DEL_DEV_ASYNC, name: "DEL_DEV_ASYNC", deviceId };
@@ -171,9 +171,9 @@ export class UblkControl {
   }
 
   /**
-   * START_USER_RECOVERY: EBUSY until the old server's last reference to /dev/ublkcN is gone. A recovery
-   * whose server died before it fetched is resumed; up to Linux 6.15 the kernel answers EINVAL to
-   * who begins it once more (ublk_drv.c, ublk_ctrl_start_recovery).
+   * START_USER_RECOVERY: EBUSY until the old server's last reference to /dev/ublkcN is gone. It resumes a recovery
+   * whose server died before it fetched; up to Linux 6.15 the kernel refuses another begin with EINVAL (ublk_drv.c,
+   * ublk_ctrl_start_recovery).
    */
   async startRecovery(deviceId: number): Promise<void> {
     const op = ControlCommand.START_USER_RECOVERY;
@@ -189,7 +189,7 @@ export class UblkControl {
     return info.state === UblkState.QUIESCED || info.state === UblkState.FAIL_IO;
   }
 
-  /** END_USER_RECOVERY: ends when every tag was fetched again; the device is then live. */
+  /** END_USER_RECOVERY: resolves when every tag was fetched again; the device is then live. */
   async endRecovery(deviceId: number): Promise<void> {
     const op = ControlCommand.END_USER_RECOVERY;
     await this.#run({ op, name: "END_USER_RECOVERY", deviceId, data: process.pid });
@@ -235,7 +235,7 @@ export class UblkControl {
     const giveUp = (): void => cancel.abort();
     command.signal?.addEventListener("abort", giveUp, { once: true });
     if (command.signal?.aborted) giveUp();
-    // The memory belongs to the kernel until the command ends, even when nothing waits any more.
+    // The memory belongs to the kernel until the command ends, even if nothing waits for it.
     const answer = this.#ring
       .submit(
         (ring, low, high) => this.#prepare(ring, command, memory, low, high),
@@ -270,7 +270,7 @@ export class UblkControl {
   }
 }
 
-/** The command's answer; one that does not come in time is cancelled, and then waited for no longer. */
+/** The command's result; a late command is cancelled, and then no longer awaited. */
 async function inTime(
   answer: Promise<number>,
   command: Command,
@@ -318,7 +318,7 @@ function openControl(): number {
 /** Opens /dev/ublkcN for this process; all its queues share the descriptor. */
 export async function openCharacterDevice(deviceId: number): Promise<number> {
   const path = `/dev/ublkc${deviceId}`;
-  // devtmpfs makes the node before ADD_DEV ends; with udev its owner may still be changing.
+  // devtmpfs creates the node before ADD_DEV ends; udev may still be changing its owner.
   for (let attempt = 0; attempt < 100 && !existsSync(path); attempt++) {
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
@@ -346,7 +346,7 @@ const NAME_OF_BIT: ReadonlyMap<number, string> = new Map(
   Object.entries(UblkFeature).map(([name, bit]) => [Math.log2(bit), name]),
 );
 
-/** Names of the set bits, as the kernel calls them; one that is not known yet is "BIT_21". */
+/** Names of the set bits in the kernel's notation; an unknown one is "BIT_21". */
 export function featureNames(features: number): string[] {
   const names: string[] = [];
   for (let bit = 0, rest = features; rest >= 1; bit++, rest = Math.floor(rest / 2)) {

@@ -10,7 +10,7 @@ import type { TargetModule, TargetSpec } from "./target.js";
 import type { DeviceWorkerMessage, DeviceWorkerOptions } from "./worker.js";
 import { isZeroCopied, zeroCopyFeatures } from "./zero-copy.js";
 
-/** How long a stopped device's commands may take to come back from the kernel. */
+/** Time limit for a stopped device's commands to return from the kernel. */
 const QUEUE_END_TIMEOUT_MS = 10_000;
 
 export interface UblkDeviceOptions {
@@ -21,15 +21,15 @@ export interface UblkDeviceOptions {
   readonly queueDepth?: number;
   /** Largest read or write; a multiple of 4096, at most 32 MiB; default 512 KiB. */
   readonly maxIoBytes?: number;
-  /** Whether pages of requests are passed on where the kernel and the target can; default false. */
+  /** Whether to pass pages of requests on if the kernel and the target can; default false. */
   readonly zeroCopy?: boolean;
-  /** Told of defects in the target, of a reactor that ended by itself, of partitions not made. */
+  /** Called with defects in the target, with the end of a failed reactor, and if partitions cannot be created. */
   readonly onError?: (error: Error) => void;
 }
 
 /**
- * A block device that this process serves: `/dev/ublkbN` exists from start() to stop(). One queue,
- * served by a thread of its own.
+ * A block device that this process serves: `/dev/ublkbN` exists from start() to stop(). It has one queue with its own
+ * thread.
  */
 export class UblkDevice {
   readonly id: number;
@@ -37,8 +37,8 @@ export class UblkDevice {
   readonly path: string;
   readonly params: DeviceParams;
   /**
-   * Ends when the device serves no more: after stop(), when another program stopped or deleted it, or
-   * when its reactor failed. In the last two cases stop() is still to be called.
+   * Resolves when the device serves no more: after stop(), if another program stopped or deleted it, or if its
+   * reactor failed. In the last two cases call stop() as well.
    */
   readonly ended: Promise<void>;
   readonly #control: UblkControl;
@@ -66,7 +66,7 @@ export class UblkDevice {
   }
 
   /**
-   * Makes the device and starts serving it. Nothing is left behind when it fails.
+   * Creates the device and starts serving it. If it fails, nothing is left behind.
    * @throws UblkError; those of the target's module
    */
   static async start(options: UblkDeviceOptions): Promise<UblkDevice> {
@@ -93,7 +93,7 @@ export class UblkDevice {
       await device.#begin(options.target, info);
       return device;
     } catch (error) {
-      // What failed first is what the caller has to know.
+      // The caller needs the first error.
       await device?.stop().catch(onError);
       control.close();
       throw error;
@@ -101,9 +101,9 @@ export class UblkDevice {
   }
 
   /**
-   * Ends the device. Those that still have it open get I/O errors from now on. Calling it again
-   * answers the same promise, or tries again if it failed.
-   * @throws UblkError CONTROL_TIMEOUT, QUEUE_FAILED when the target keeps a request for ever
+   * Ends the device. Programs that still have it open get I/O errors from now on. A second call returns the same
+   * promise, or retries after a failure.
+   * @throws UblkError CONTROL_TIMEOUT, QUEUE_FAILED if the target never completes a request
    */
   stop(): Promise<void> {
     this.#stopping ??= this.#end().catch((error: unknown) => {
@@ -117,7 +117,7 @@ export class UblkDevice {
     await this.#control.setParams(this.id, this.params, info.maxIoBytes, isZeroCopied(info));
     this.#charFd = await openCharacterDevice(this.id);
     await this.#serve(target, info);
-    // START_DEV waits for every tag to be fetched, and would wait for ever for a server that died.
+    // START_DEV waits for every tag to be fetched, and would wait forever for a dead server.
     const giveUp = new AbortController();
     const died = this.ended.then(() => giveUp.abort());
     try {
@@ -128,12 +128,12 @@ export class UblkDevice {
     if (giveUp.signal.aborted) {
       throw this.#failure ?? new UblkError("QUEUE_FAILED", `${this.path} ended while it started`);
     }
-    // The device is as good without them.
+    // The device works without them.
     await addPartitions(this.path).catch(this.#onError);
   }
 
   async #end(): Promise<void> {
-    // STOP_DEV also sends back the commands of a device that never came to life.
+    // STOP_DEV also returns the commands of a device that never became live.
     await unlessGone(this.#control.stopDevice(this.id));
     if (this.#thread) {
       const what = `${this.path} stopped, but a request was never answered`;

@@ -1,14 +1,14 @@
 /**
- * Stands in for the kernel's driver on a reactor's ring, without a device: each command of a queue becomes a NOP that
- * brings the next request, or waits here for one. All else that the reactor asks for is done by the kernel.
+ * Replaces the kernel's driver on a reactor's ring, without a device: each command of a queue becomes a NOP that
+ * brings the next request, or waits here for one. The kernel executes all other operations of the reactor.
  *
  * ```
  *   Queue ── URING_CMD ──▶ beforeEnter() ──▶ source.next(tag) ── NOP ──▶ kernel ──▶ Queue.onCompletion(tag, 0)
  *                                   └── there is none ──▶ kept ── serve() ──▶ …
  * ```
  *
- * Pages of a request with zero copy are some of this process, in the place that its tag has named. The kernel takes
- * their first byte for offset 0; here entries get the address of that byte.
+ * Pages of a request with zero copy are memory of this process, in the slot of its tag. The kernel treats their first
+ * byte as offset 0; here entries get the address of that byte.
  */
 import { closeSync, writeSync } from "node:fs";
 import {
@@ -33,13 +33,13 @@ const COMMAND_WORD = 12;
 const PLACE_MASK = 0xffff;
 const NO_FILE = -1;
 
-/** Where the requests of a device come from. */
+/** Source of the requests of a device. */
 export interface RequestSource {
   /**
    * Puts the tag's next request into its descriptor, as the driver has it: op, sectors, low and high half of the first
    * sector.
    * @param result that of the tag's request before; 0 for its first one
-   * @returns false where there is none: the tag waits for serve()
+   * @returns false if there is none: the tag waits for serve()
    */
   next(descriptor: Int32Array, result: number): boolean;
 }
@@ -56,7 +56,10 @@ interface StandInDevice {
   source: RequestSource;
 }
 
-/** Its memory, all of it: a store ends the process where there is none. Then the file is closed. @throws UringError, Error */
+/**
+ * Allocates all of it: without memory a store would end the process. Then the file is closed. @throws UringError,
+ * Error
+ */
 function descriptorsOf(charFd: number): MappedMemory {
   const fileBytes = QUEUE_DEPTH_MAX * IO_DESC_BYTES;
   try {
@@ -76,7 +79,7 @@ export class DriverStandIn {
   #reactor: Reactor | undefined;
   #keptHandler = 0;
 
-  /** The reactor whose ring was made with beforeEnter. */
+  /** The reactor whose ring was created with beforeEnter. */
   use(reactor: Reactor): void {
     this.#reactor = reactor;
     this.#keptHandler = reactor.addHandler({ onCompletion: () => undefined });
@@ -115,7 +118,7 @@ export class DriverStandIn {
     }
   }
 
-  /** How many tags wait for a request. */
+  /** Number of tags that wait for a request. */
   idleTags(charFd: number): number {
     return this.#deviceOf(charFd).kept.size;
   }
@@ -129,7 +132,7 @@ export class DriverStandIn {
     kept.clear();
   }
 
-  /** To be called when the reactor has ended. */
+  /** Call it when the reactor has ended. */
   close(): void {
     for (const { charFd, memory } of this.#devices.values()) {
       memory.unmap();

@@ -1,6 +1,6 @@
 import { BlksnapError, errnoName } from "@blksnap/errors";
 
-/** Stable names of what can go wrong in this package. */
+/** Stable names of this package's errors. */
 export type UblkErrorCode =
   | "UBLK_MISSING"
   | "UBLK_NOT_PERMITTED"
@@ -15,7 +15,7 @@ export type UblkErrorCode =
   | "QUEUE_FAILED"
   | "PARTITIONS_FAILED";
 
-/** Every error that this package throws. */
+/** Base of all errors of this package. */
 export class UblkError extends BlksnapError<UblkErrorCode> {
   constructor(code: UblkErrorCode, message: string, errno = 0, cause?: unknown) {
     const suffix = errno === 0 ? "" : ` (${errnoName(errno)})`;

@@ -22,12 +22,12 @@ import { type CopyThen, NOT_REGISTERED, type RequestQueue } from "./target.js";
 /** `BLOCK_URING_CMD_DISCARD` of Linux 6.12: a discard of a block device without a blocking thread. */
 export const BLOCK_URING_CMD_DISCARD = 0x1200;
 
-/** What a request became on its way to the file; kept per tag to know what to try next. */
+/** How a request was submitted to the file; kept per tag to select the next attempt. */
 const Way = { TRANSFER: 0, FINAL: 1, DISCARD_COMMAND: 2, PUNCH_HOLE: 3, UNKNOWN: 4 } as const;
 
-/** Takes the end of a request that was passed through. */
+/** Called at the end of a request that was passed on. */
 export interface FileIoOwner {
-  /** @param result as ublk wants it: all bytes, 0, or a negative errno */
+  /** @param result in ublk's form: all bytes, 0, or a negative errno */
   onFileIo(tag: number, result: number): void;
 }
 
@@ -62,12 +62,12 @@ export class FileIo implements CompletionHandler, CopyThen {
     this.#discardCommand = isBlock;
   }
 
-  /** Index of the registered file, for operations of others on the same file. */
+  /** Index of the registered file, for other operations on the same file. */
   get fileIndex(): number {
     return this.#fileIndex;
   }
 
-  /** Starts the request of `tag`; its end comes to the owner. */
+  /** Starts the request of `tag`; the owner is called at its end. */
   submit(tag: number): void {
     this.#secondTries.begin(tag);
     this.#start(tag);
@@ -104,7 +104,7 @@ export class FileIo implements CompletionHandler, CopyThen {
         }
         return;
       default:
-        // Answered like everything else: later, and not from inside this call.
+        // Completed like all others: later, not within this call.
         this.#way[tag] = Way.UNKNOWN;
         prepareNop(this.#reactor.ring, tag, this.#handlerId, 0);
     }
@@ -114,10 +114,10 @@ export class FileIo implements CompletionHandler, CopyThen {
     const way = this.#way[tag];
     if (result < 0 && this.#secondTries.take(tag, result)) return;
     if (way === Way.TRANSFER) {
-      // A file or driver below may want other memory than the pages of this request are.
+      // A file or driver below may not accept the memory of this request's pages.
       const isForPages = result === -EINVAL || result === -EFAULT;
       if (isForPages && this.#queue.copyRequest(tag, this)) return;
-      // Less than asked for is an error here: the kernel would take a short write as a whole one.
+      // Fewer bytes are an error here: the kernel would take a short write as a complete one.
       const wanted = this.#queue.sectors(tag) << 9;
       this.#owner.onFileIo(tag, result === wanted || result < 0 ? result : -EIO);
       return;
@@ -130,7 +130,7 @@ export class FileIo implements CompletionHandler, CopyThen {
     this.#owner.onFileIo(tag, result);
   }
 
-  /** A transfer is tried again, with a copy of the request's bytes. */
+  /** Retries a transfer with a copy of the request's bytes. */
   onCopied(tag: number, result: number): void {
     if (result < 0) this.#owner.onFileIo(tag, result);
     else this.#transfer(tag);
@@ -242,12 +242,12 @@ export class FileIo implements CompletionHandler, CopyThen {
     words[cmd + 1] = sectors >>> 23;
   }
 
-  /** Kernels and file systems differ in what they know; each next way means the same or more. */
+  /** Kernels and file systems support different operations; each further attempt has the same or a stronger effect. */
   #tryAnother(tag: number, way: number, result: number): boolean {
     const unknown = result === -EOPNOTSUPP || result === -EINVAL || result === -ENOTTY;
     if (!unknown) return false;
     if (way === Way.DISCARD_COMMAND) {
-      // Not known to this kernel. An EINVAL may as well be that of this one request.
+      // This kernel does not support it. An EINVAL may concern only this request.
       if (result !== -EINVAL) this.#discardCommand = false;
       this.#fallocate(tag, FallocateMode.PUNCH_HOLE, Way.PUNCH_HOLE);
       return true;

@@ -33,7 +33,7 @@ const MAX_IO_BYTES_MAX = 32 * 1024 * 1024;
 /** "Give me any number": the id in ADD_DEV. */
 export const ANY_DEVICE_ID = 0xffff_ffff;
 
-/** What the kernel knows of a ublk device. */
+/** The kernel's information about a ublk device. */
 export interface UblkDeviceInfo {
   readonly id: number;
   readonly queues: number;
@@ -44,14 +44,14 @@ export interface UblkDeviceInfo {
   readonly serverPid: number;
   readonly ownerUid: number;
   readonly ownerGid: number;
-  /** Bits that are on for this device: those of UblkFeature, and what later kernels add by themselves. */
+  /** Enabled features of this device: those of UblkFeature, and others that later kernels add by themselves. */
   readonly features: number;
   /** Two 32-bit words of the server's own, kept by the kernel: halves of its `ublksrv_flags`. */
   readonly serverFlags: number;
   readonly serverFlagsHigh: number;
 }
 
-/** Geometry and abilities of a block device to be, in bytes. Sizes are powers of two but capacity. */
+/** Geometry and capabilities of a block device, in bytes. All sizes but the capacity are powers of two. */
 export interface DeviceParams {
   /** Multiple of logicalBlockBytes. */
   readonly capacityBytes: number;
@@ -64,7 +64,7 @@ export interface DeviceParams {
   readonly rotational: boolean;
   /** Writes may be lost until a flush; without it the kernel sends no flush. */
   readonly volatileCache: boolean;
-  /** Takes writes with FUA; otherwise the kernel sends a flush after them. */
+  /** Supports writes with FUA; otherwise the kernel sends a flush after them. */
   readonly fua: boolean;
   /** 0: no discard. */
   readonly discardMaxBytes: number;
@@ -79,7 +79,7 @@ export interface DeviceParams {
   readonly pageAlignmentBytes?: number | undefined;
 }
 
-/** Refuses what the kernel would refuse, or silently change, and says which value it was. */
+/** Refuses values that the kernel would refuse or silently change, and names them. */
 function check(condition: boolean, what: string): void {
   if (!condition) throw new UblkError("CONTROL_FAILED", what, EINVAL);
 }
@@ -163,7 +163,7 @@ export function encodeParams(
   return bytes;
 }
 
-/** What ADD_DEV asks for. */
+/** Parameters of ADD_DEV. */
 export interface NewDevice {
   /** Negative, or ANY_DEVICE_ID: any free number. */
   readonly id: number;
@@ -173,7 +173,7 @@ export interface NewDevice {
   readonly queueDepth: number;
   /** A multiple of 4096, at most 32 MiB. */
   readonly maxIoBytes: number;
-  /** UblkFeature bits that are wanted. */
+  /** Wanted UblkFeature bits. */
   readonly features: number;
   /** Two 32-bit words that the kernel keeps for the server. */
   readonly serverFlags: number;

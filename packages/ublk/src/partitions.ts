@@ -1,13 +1,12 @@
 /**
- * The partitions of a ublk device, told to the kernel from outside.
+ * Adds the partitions of a ublk device from another process.
  *
- * START_DEV can read the partition table itself. Up to Linux 6.18 it holds the device's mutex while
- * it does (ublk_drv.c, ublk_ctrl_start_dev), and the reading waits for the server: one that is killed
- * at that moment can neither end, since its own command is not done, nor be replaced, since that
- * takes the mutex. Only a reboot helps. Linux 7.0 and later read it in a work of their own, which may be
- * done before START_DEV has ended or after (and some read freed memory when the device ends meanwhile);
- * NO_AUTO_PART_SCAN keeps them from it. On all kernels Queue has the table left alone, and a process that
- * holds nothing reads it afterwards: without a server it waits for the next one.
+ * START_DEV can read the partition table itself. Up to Linux 6.18 it holds the device's mutex meanwhile (ublk_drv.c,
+ * ublk_ctrl_start_dev), and the read waits for the server: a server that is killed at that moment can neither end,
+ * because its own command is pending, nor be replaced, because that takes the mutex. Only a reboot helps. Linux 7.0
+ * and later read the table in a separate work item, which may end before or after START_DEV (and some use freed
+ * memory if the device ends meanwhile); NO_AUTO_PART_SCAN prevents it. So on all kernels Queue suppresses the read,
+ * and a process that holds nothing reads the table afterwards: without a server it waits for the next one.
  */
 import { execFile } from "node:child_process";
 import { readdirSync } from "node:fs";
@@ -16,14 +15,14 @@ import { bounded } from "@blksnap/uring";
 import { UblkError } from "./errors.js";
 
 const TIMEOUT_MS = 10_000;
-/** What partx says of a device without a table, or with one that cannot be read. */
+/** partx's message for a device without a table, or with an unreadable one. */
 const NO_TABLE = /failed to read partition table/;
 
 /**
- * Makes the partitions that the table of a live device names, `/dev/ublkbNpM`, as the kernel does for
- * other disks. Does nothing where there is no table, or where partitions were made before.
+ * Creates the partitions of a live device's table, `/dev/ublkbNpM`, as the kernel does for other disks. Does nothing
+ * if there is no table, or the partitions exist already.
  * @param path `/dev/ublkbN`
- * @throws UblkError PARTITIONS_FAILED: no partx (of util-linux), what it says, or 10 s have passed
+ * @throws UblkError PARTITIONS_FAILED: partx (of util-linux) is missing, has failed, or 10 s have passed
  */
 export async function addPartitions(path: string): Promise<void> {
   if (hasPartitions(path)) return;

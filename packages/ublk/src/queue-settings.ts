@@ -10,10 +10,9 @@ const REQUESTS_MIN = 4;
 const TIMEOUT_MS = 5_000;
 
 /**
- * Lets the kernel send one request less than the server has tags. Up to Linux 6.14 the death of a
- * server is noticed by the commands that wait in the kernel for requests; with all of them inside the
- * server it takes 30 s. The limit holds only without an I/O scheduler, which a device in memory of
- * another process has no use for. Answers a problem, or undefined.
+ * Limits the kernel to one request less than the server has tags. Up to Linux 6.14 commands that wait in the kernel
+ * for requests detect the death of a server; with all of them inside the server that takes 30 s. The limit holds only
+ * without an I/O scheduler, which this device does not need. Returns the problem, or undefined.
  */
 export async function keepOneTagParked(
   device: string,
@@ -26,7 +25,7 @@ export async function keepOneTagParked(
 
 async function setLimit(device: string, requests: number): Promise<string | undefined> {
   const folder = `/sys/block/${basename(device)}/queue`;
-  // The kernel waits in both for the requests in flight.
+  // Both wait in the kernel for the requests in flight.
   const ends = [
     await writeInHelper(`${folder}/scheduler`, "none"),
     await writeInHelper(`${folder}/nr_requests`, String(requests)),

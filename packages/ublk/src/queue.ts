@@ -52,13 +52,13 @@ export interface QueueOptions {
   readonly queueId: number;
   readonly depth: number;
   readonly maxIoBytes: number;
-  /** Its device has ZERO_COPY_FEATURES: the queue has no buffers, and a target that looks at bytes can't use it. */
+  /** Its device has ZERO_COPY_FEATURES: the queue has no buffers, and its target must not examine bytes. */
   readonly zeroCopy?: boolean;
-  /** At least depth × maxIoBytes, for the buffers; the queue unmaps it. By default it makes its own. */
+  /** At least depth × maxIoBytes, for the buffers; the queue unmaps it. Default: it allocates its own. */
   readonly memory?: MappedMemory | undefined;
-  /** Called once, when the device has stopped and every command came back. */
+  /** Called once, when the device has stopped and every command has returned. */
   readonly onEnd: () => void;
-  /** Told of an exception in the target; the request concerned was answered with -EIO. */
+  /** Called with an exception in the target; the request was completed with -EIO. */
   readonly onError: (error: unknown) => void;
 }
 
@@ -79,7 +79,7 @@ export class Queue implements CompletionHandler, CopyOwner {
   readonly #registered: number;
   /** Of a queue with zero copy. */
   readonly #pages: RegisteredPages | undefined;
-  /** Who asked for a copy of a request that came without. */
+  /** The caller that requested a copy of a request that came without. */
   readonly #copyThen: (CopyThen | undefined)[];
   readonly #handlerId: number;
   readonly #inServer: Uint8Array;
@@ -164,12 +164,12 @@ export class Queue implements CompletionHandler, CopyOwner {
     this.#desc32 = new Int32Array(this.#descriptors.buffer);
   }
 
-  /** Commands of it are in the kernel, or about to be: it ends with its device. */
+  /** Its commands are in the kernel, or about to be: the queue ends with its device. */
   get isServing(): boolean {
     return this.#liveTags > 0;
   }
 
-  /** Gives up a queue that was not started, for example because its target could not be made. */
+  /** Closes a queue that was not started, for example because its target could not be created. */
   discard(): void {
     assert(!this.isServing, "a queue that was started ends with its device");
     this.#release();
@@ -208,8 +208,8 @@ export class Queue implements CompletionHandler, CopyOwner {
   }
 
   /**
-   * Gives a tag another buffer, because I/O that nothing waits for still uses the one that it has. From the
-   * answer to its present request on it is used; it belongs to no registered buffer, and to the caller.
+   * Replaces a tag's buffer, because abandoned I/O still uses the old one. The new one is used from the completion of
+   * its current request on; it is no registered buffer, and belongs to the caller.
    * @param memory at least maxIoBytes
    */
   replaceBuffer(tag: number, memory: MappedMemory): void {
@@ -221,7 +221,7 @@ export class Queue implements CompletionHandler, CopyOwner {
     this.bufferHigh[tag] = high32(memory.address);
   }
 
-  /** The queue's own buffers stay mapped, also when it has ended, until releaseBuffers() is called as often. */
+  /** Keeps the queue's own buffers mapped, even after its end, until releaseBuffers() was called as often. */
   keepBuffers(): void {
     this.#keepers++;
   }
@@ -252,9 +252,9 @@ export class Queue implements CompletionHandler, CopyOwner {
   }
 
   /**
-   * Answers a request and fetches the next one for its tag.
-   * @param result READ and WRITE: exactly the bytes asked for; others: 0; or a negative errno. Never
-   * less than was asked for: the kernel would take a short write as done.
+   * Completes a request and fetches the next one for its tag.
+   * @param result READ and WRITE: exactly the requested bytes; others: 0; or a negative errno. Never less than
+   *   requested: the kernel would take a short write as complete.
    */
   complete(tag: number, result: number): void {
     assert(this.#inServer[tag] === 1, "a request is answered twice");

@@ -11,32 +11,32 @@ import { keepOneTagParked } from "./queue-settings.js";
 import { isZeroCopied, zeroCopyFeatures } from "./zero-copy.js";
 
 /**
- * Marks a ublk device in the two words that the kernel keeps for its server: what it is, "BLKS" or
- * "BLKI", and whose: a digest of the state directory of the daemon that made it, ownerTag().
+ * Marks a ublk device in the two words that the kernel keeps for its server: its kind, "BLKS" or "BLKI", and its
+ * owner: ownerTag(), a digest of the state directory of the daemon that created it.
  */
 export const DeviceMark = { FRONT: 0x424c4b53, IMAGE: 0x424c4b49 } as const;
 
 type Marked = Pick<UblkDeviceInfo, "serverFlags" | "serverFlagsHigh">;
 
-/** Whether a daemon with the state directory of this tag has made the device. */
+/** Whether a daemon with the state directory of this tag has created the device. */
 export function isOurs({ serverFlags, serverFlagsHigh }: Marked, owner: number): boolean {
   const isMarked = serverFlags === DeviceMark.FRONT || serverFlags === DeviceMark.IMAGE;
   return isMarked && serverFlagsHigh === owner;
 }
 
-/** A killed server's requests are sent again to the next one; until then its users wait. */
+/** The next server gets a killed server's requests again; until then its users wait. */
 const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSUE;
 
 /**
- * How long to wait until the kernel has noticed the old server's death. Up to Linux 6.14 it does so
- * only by its own 30 s timeout when every tag was inside that server.
+ * How long to wait until the kernel has noticed the old server's death. Up to Linux 6.14 it takes its own 30 s
+ * timeout if every tag was inside that server.
  */
 export const RECOVERY_PATIENCE_MS = 60_000;
 const POLL_INTERVAL_MS = 10;
-/** Numbers are tried again where another process was faster. */
+/** Attempts to get a number if another process was faster. */
 const NUMBERS_TRIED_MAX = 8;
 
-/** A queue about to be served. */
+/** A queue that will be served. */
 export interface QueueStart {
   readonly charFd: number;
   readonly queueDepth: number;
@@ -46,13 +46,13 @@ export interface QueueStart {
 }
 
 export interface ServeOptions {
-  /** Starts the queue on its reactor; ends when every tag is about to be fetched. */
+  /** Starts the queue on its reactor; resolves when every tag is about to be fetched. */
   readonly startQueue: (queue: QueueStart) => Promise<void>;
-  /** Ends when the queue's last command came back. */
+  /** Resolves when the queue's last command has returned. */
   readonly queueEnded: () => Promise<void>;
   /**
-   * What an error of these two leaves open: "served" when it is not known whether the queue has begun or
-   * ended, "unanswered" when no answer came, but it surely has not begun; undefined when all is said.
+   * The doubt that an error of these two leaves: "served" if it is unknown whether the queue has begun or ended,
+   * "unanswered" if no response came, but it certainly has not begun; undefined if there is no doubt.
    */
   readonly doubtOf: (error: unknown) => "served" | "unanswered" | undefined;
   /** Called before any program can see the device /dev/ublkbN, and when its number is free for others. */
@@ -61,7 +61,7 @@ export interface ServeOptions {
 }
 
 export interface RecoverOptions extends ServeOptions {
-  /** What it must be: one of DeviceMark. */
+  /** Expected kind: one of DeviceMark. */
   readonly mark: number;
   /** Called when the kernel waits for the new server. */
   readonly onBegun: () => void;
@@ -70,21 +70,21 @@ export interface RecoverOptions extends ServeOptions {
 export interface NewDeviceOptions extends ServeOptions {
   /** One of DeviceMark. */
   readonly mark: number;
-  /** Tag of the state directory that has it on record. */
+  /** Tag of the state directory with its record. */
   readonly owner: number;
   readonly params: DeviceParams;
   readonly queueDepth: number;
   readonly maxIoBytes: number;
-  /** With zero copy, where the kernel and the file have that; its target must be one that never looks at bytes. */
+  /** Zero copy, if the kernel and the file support it; its target must never examine bytes. */
   readonly zeroCopy?: boolean;
-  /** A number that its own is to be larger than: who searches devices in their order meets that one first. */
+  /** Its number must be larger than this one: a search in numeric order finds that device first. */
   readonly above?: number;
   /** Called with the device's number before any program can use it, to make a record of it. */
   readonly onNumber: (id: number, hasZeroCopy: boolean) => void;
 }
 
 /**
- * A ublk device with one queue, which another process serves: /dev/ublkbN, from start() to stop(). When the
+ * A ublk device with one queue that another process can take over: /dev/ublkbN, from start() to stop(). If the
  * process dies its users wait, and recover() of the next one resumes it.
  */
 export class RecoverableDevice {
@@ -93,7 +93,7 @@ export class RecoverableDevice {
   readonly path: string;
   /** "major:minor" of the block device. */
   deviceNumber = "";
-  /** Whether pages of requests are passed on, and not copied. */
+  /** Whether pages of requests are passed on without a copy. */
   readonly hasZeroCopy: boolean;
   readonly #control: UblkControl;
   readonly #charFd: number;
@@ -103,7 +103,7 @@ export class RecoverableDevice {
   #isOpen = true;
   #isStopping = false;
   #isLive = true;
-  /** Set where it is not known whether a reactor resumes the queue. */
+  /** Set if it is unknown whether a reactor serves the queue. */
   #mayBeServed = false;
 
   private constructor(
@@ -123,12 +123,12 @@ export class RecoverableDevice {
     this.#options = options;
   }
 
-  /** False when another program has ended it: its number may be that of another device by now. */
+  /** False if another program has ended it: its number may be another device's by now. */
   get isLive(): boolean {
     return this.#isLive;
   }
 
-  /** Makes the device and brings it to life; when it fails nothing is left behind. */
+  /** Creates the device and makes it live; if it fails, nothing is left behind. */
   static async start(control: UblkControl, options: NewDeviceOptions): Promise<RecoverableDevice> {
     const { queueDepth, maxIoBytes: wantedIoBytes, params } = options;
     const info = await addDevice(control, options.above, {
@@ -156,7 +156,7 @@ export class RecoverableDevice {
       await device.#startQueue(options, { charFd, queueDepth, maxIoBytes, zeroCopy });
       await control.startDevice(id);
       device.#readNumber();
-      // Without it a death is only noticed later; the device is as good as any.
+      // Without it a death is only noticed later; the device still works.
       await keepOneTagParked(device.path, queueDepth);
       return device;
     } catch (error) {
@@ -168,9 +168,9 @@ export class RecoverableDevice {
   }
 
   /**
-   * Continues serving a device whose server has died: its users have waited, and see no error.
+   * Resumes a device whose server has died: its users have waited, and see no error.
    * @param owner tag of the state directory that has it on record
-   * @param patienceMs how long the old server's last requests are waited for
+   * @param patienceMs how long to wait for the old server's last requests
    * @throws UblkError CONTROL_FAILED when there is no such device, it is another one, or never lived;
    * CONTROL_TIMEOUT
    */
@@ -195,7 +195,7 @@ export class RecoverableDevice {
       await device.#startQueue(options, { charFd, queueDepth, maxIoBytes, zeroCopy });
       await control.endRecovery(id);
     } catch (error) {
-      // Not stopped: its users continue waiting for a server that can do better.
+      // Not stopped: its users continue waiting for a server that succeeds.
       device.letGo();
       throw error;
     }
@@ -204,8 +204,8 @@ export class RecoverableDevice {
   }
 
   /**
-   * Ends the device: a process that still has it open gets I/O errors, and frees its number on closing. Where it
-   * fails it can be tried again.
+   * Ends the device: programs that still have it open get I/O errors, and free its number when they close it. After a
+   * failure it can be retried.
    */
   async stop(): Promise<void> {
     this.#isStopping = true;
@@ -222,9 +222,9 @@ export class RecoverableDevice {
   }
 
   /**
-   * Its queue has ended. Answers whether another program ended it: one that deletes it waits until it is
-   * closed here, and then its number may be another device's.
-   * @param forgetNumber called before that: the number must not be found on record later
+   * Its queue has ended. Returns whether another program ended it: one that deletes it waits until it is closed here,
+   * and then its number may be another device's.
+   * @param forgetNumber called before that, so that no record has the number later
    */
   noteEnd(forgetNumber: () => void): boolean {
     if (this.#isStopping || !this.#isLive) return false;
@@ -236,7 +236,7 @@ export class RecoverableDevice {
     return true;
   }
 
-  /** Leaves it to another server: the kernel gives the requests back that this one had. */
+  /** Leaves it to another server: the kernel takes back the requests that this one had. */
   letGo(): void {
     // A queue that may have begun uses the descriptor by its number.
     if (!this.#mayBeServed) this.#close();
@@ -257,7 +257,7 @@ export class RecoverableDevice {
     try {
       await this.#options.queueEnded();
     } catch (error) {
-      // A reactor that does not know the queue has not begun with it.
+      // A reactor that does not know the queue has not begun it.
       if (!this.#mayBeServed || this.#options.doubtOf(error) !== undefined) throw error;
     }
   }
@@ -267,7 +267,7 @@ export class RecoverableDevice {
     this.#isOpen = false;
   }
 
-  /** One that was only stopped is still there, and dead. */
+  /** A device that was only stopped still exists, and is dead. */
   async #deleteRest(): Promise<void> {
     const info = await this.#control.deviceInfo(this.id);
     const { serverFlags, serverFlagsHigh } = this.#mark;
@@ -333,7 +333,7 @@ function untilReleased<Value>(attempt: () => Promise<Value>, deadlineMs: number)
   return retry(attempt, { isPassing, deadlineMs, intervalMs: POLL_INTERVAL_MS });
 }
 
-/** All ublk devices that a daemon with this state directory has made, with any server. */
+/** All ublk devices that daemons with this state directory have created, with any server. */
 export async function ownDevices(control: UblkControl, owner: number): Promise<UblkDeviceInfo[]> {
   const own: UblkDeviceInfo[] = [];
   for (const name of readdirSync("/sys/class/ublk-char")) {

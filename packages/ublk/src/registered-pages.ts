@@ -1,7 +1,7 @@
 /**
- * Requests of a zero-copy queue: the kernel puts the pages of each into the ring's table of registered buffers
- * before it tells of the request, and takes them out when it is answered. Where it could not, or what the request
- * is passed on to does not take these pages, the bytes are copied through memory of this process:
+ * Requests of a zero-copy queue: the kernel registers the pages of each in the ring's table of buffers before it
+ * delivers the request, and unregisters them at its completion. If it could not, or the file below does not accept
+ * these pages, the bytes are copied through memory of this process:
  *
  * ```
  *   request ─▶ pages registered ───────────────────────────────────────▶ target, at offset 0 of its tag's place
@@ -24,7 +24,7 @@ import { AUTO_BUF_REG_FALLBACK, UblkOp, userCopyOffset } from "./abi.js";
 import { SecondTries } from "./second-tries.js";
 import { NOT_REGISTERED, type RequestQueue } from "./target.js";
 
-/** What is told when the bytes of a request have been moved. */
+/** Called when the bytes of a request have been copied. */
 export interface CopyOwner extends RequestQueue {
   readonly queueId: number;
   /** They are in the tag's buffer. @param result 0 or a negative errno */
@@ -33,7 +33,7 @@ export interface CopyOwner extends RequestQueue {
   onCopiedOut(tag: number, result: number): void;
 }
 
-/** No table of registered buffers has this place: the kernel then says that a request needs a copy. */
+/** A slot beyond any table of registered buffers: the kernel then reports that a request needs a copy. */
 const NO_PLACE = 0xffff;
 
 export class RegisteredPages implements CompletionHandler {
@@ -44,7 +44,7 @@ export class RegisteredPages implements CompletionHandler {
   readonly #places: Int32Array;
   readonly #isCopied: Uint8Array;
   readonly #secondTries: SecondTries;
-  /** Pages come to be when a copy is first needed. */
+  /** Pages are allocated when a copy is first needed. */
   readonly #copies: MappedMemory;
 
   constructor(reactor: Reactor, charFd: number, queue: CopyOwner) {
@@ -53,7 +53,7 @@ export class RegisteredPages implements CompletionHandler {
     this.#charFd = charFd;
     this.#queue = queue;
     this.#copies = MappedMemory.anonymous(depth * maxIoBytes);
-    // Swapped out they could come back by a request that waits for this thread. Where it is not permitted they may.
+    // Swapping them in could need a request that waits for this thread, so lock them if permitted.
     lockMemory(this.#copies.address, this.#copies.lengthBytes);
     reactor.noteTaken(() => this.#copies.unmap());
     this.#isCopied = new Uint8Array(depth);
@@ -64,7 +64,7 @@ export class RegisteredPages implements CompletionHandler {
     for (let tag = 0; tag < depth; tag++) this.#usePages(tag);
   }
 
-  /** What a command that waits for the next request of a tag has to bring in the entry's address. */
+  /** Address field of a command that waits for the next request of a tag. */
   registration(tag: number): number {
     return this.#places[tag] | (AUTO_BUF_REG_FALLBACK << 16);
   }
@@ -86,7 +86,7 @@ export class RegisteredPages implements CompletionHandler {
     return this.#isCopied[tag] === 1;
   }
 
-  /** Gives a request memory of this process, and brings it the bytes of a write; onCopiedIn() follows. */
+  /** Gives a request memory of this process, and copies the bytes of a write there; onCopiedIn() follows. */
   copyIn(tag: number): void {
     const { bufferIndex, bufferLow, bufferHigh, maxIoBytes } = this.#queue;
     const address = this.#copies.address + tag * maxIoBytes;
@@ -99,7 +99,7 @@ export class RegisteredPages implements CompletionHandler {
     else this.#queue.onCopiedIn(tag, 0);
   }
 
-  /** Takes the bytes of a read to the request; onCopiedOut() follows. */
+  /** Copies the bytes of a read to the request; onCopiedOut() follows. */
   copyOut(tag: number): void {
     this.#move(tag);
   }
@@ -112,7 +112,7 @@ export class RegisteredPages implements CompletionHandler {
     else queue.onCopiedOut(tag, status);
   }
 
-  /** Every command has come back. */
+  /** Every command has returned. */
   close(): void {
     this.#secondTries.close();
     this.#reactor.removeHandler(this.#handlerId);
@@ -120,7 +120,7 @@ export class RegisteredPages implements CompletionHandler {
     this.#copies.unmap();
   }
 
-  /** At the request's place in the character device; its driver copies, on a thread of the kernel. */
+  /** At the request's offset in the character device; its driver copies, on a kernel thread. */
   #move(tag: number): void {
     const { bufferLow, bufferHigh } = this.#queue;
     const bytes = this.#queue.sectors(tag) << 9;

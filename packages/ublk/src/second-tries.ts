@@ -1,15 +1,15 @@
 /**
- * Requests that io_uring itself could not carry out: no memory for them (-ENOMEM, -EAGAIN), or no thread (-ECANCELED).
- * The file or device has not failed, and an error would make a file system give up its disk, or a snapshot its blocks.
- * So they are retried for a bounded time, and only then fail.
+ * Requests that io_uring itself could not start: no memory for them (-ENOMEM, -EAGAIN), or no thread (-ECANCELED).
+ * The file or device has not failed, and an error would make a file system give up its disk, or a snapshot its
+ * blocks. So they are retried for a bounded time, and only then fail.
  *
  * ```
  *   submitted ─▶ one of those ─▶ waits ─▶ all that wait are submitted again
- *                    └──── for TRIES_MS by now: that is its answer
+ *                    └──── for TRIES_MS by now: that is its result
  * ```
  *
- * Requests of a series follow from each other, and one caller waits for all of them: a failed copy is repeated block by
- * block. After one of them was given up, later ones are tried once, until one is answered.
+ * Requests of a series follow from each other, and one caller waits for all of them: a failed copy is repeated block
+ * by block. After one of them was given up, later ones are tried once, until one succeeds.
  */
 import { isRingShort, type Reactor, type Timer } from "@blksnap/uring";
 
@@ -25,7 +25,7 @@ export class SecondTries {
   readonly #tries: Uint8Array;
   readonly #isWaiting: Uint8Array;
   readonly #isSeries: boolean;
-  /** One of the series has been given up, and none was answered since. */
+  /** One of the series was given up, and none has completed since. */
   #isTimeUp = false;
   #timer: Timer | undefined;
 
@@ -47,7 +47,7 @@ export class SecondTries {
     this.#tries[tag] = this.#isTimeUp ? TRIES_MAX : 0;
   }
 
-  /** Whether this result is not its answer: it is submitted again, later. Of a series each result is to be told. */
+  /** Whether this is no final result: the request is submitted again later. Report each result of a series. */
   take(tag: number, result: number): boolean {
     if (!isRingShort(result)) {
       this.#isTimeUp = false;
@@ -63,7 +63,7 @@ export class SecondTries {
     return true;
   }
 
-  /** Nothing is in flight. */
+  /** Whether nothing is in flight. */
   close(): void {
     if (this.#timer !== undefined) this.#reactor.cancelTimer(this.#timer);
     this.#timer = undefined;
@@ -78,7 +78,7 @@ export class SecondTries {
       try {
         this.#submit(tag);
       } catch (error) {
-        // Nobody else would submit the others.
+        // Nothing else would submit the others.
         failure ??= error;
       }
     }

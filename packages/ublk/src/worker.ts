@@ -4,7 +4,7 @@ import { assert, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { Queue } from "./queue.js";
 import type { TargetModule, TargetSpec } from "./target.js";
 
-/** What the main thread gives the worker to begin with. */
+/** The worker's initial data. */
 export interface DeviceWorkerOptions {
   readonly charFd: number;
   readonly queueDepth: number;
@@ -13,7 +13,7 @@ export interface DeviceWorkerOptions {
   readonly target: { readonly module: string; readonly options: TargetSpec["options"] };
 }
 
-/** What the worker says. */
+/** Messages of the worker. */
 export type DeviceWorkerMessage =
   | { readonly type: "serving" }
   | { readonly type: "ended" }

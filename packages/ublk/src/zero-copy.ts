@@ -1,11 +1,11 @@
-/** Which devices pass pages of their requests on, and do not copy them. */
+/** Decides which devices pass pages of their requests on without a copy. */
 import { UblkFeature } from "./abi.js";
 import type { DeviceParams } from "./layout.js";
 
 /**
- * What a device has whose requests come with their pages registered (Linux 6.16). USER_COPY is for those that
- * cannot be. Asked for only where Linux 7.0 is, by BATCH_IO: before, the end of a server with such requests in
- * hand could use memory that was freed, or leave references behind (fixed by c5c5eb24ed61 and daa24603d9f0).
+ * Features of a device whose requests have registered pages (Linux 6.16). USER_COPY is for those that cannot be
+ * registered. Used only with Linux 7.0, which BATCH_IO indicates: before, the end of a server with such requests
+ * could use freed memory, or leak references (fixed by c5c5eb24ed61 and daa24603d9f0).
  */
 const ZERO_COPY_FEATURES: number = UblkFeature.AUTO_BUF_REG | UblkFeature.USER_COPY;
 
@@ -15,7 +15,7 @@ export function offersZeroCopy(features: number): boolean {
   return (features & needed) === needed;
 }
 
-/** ZERO_COPY_FEATURES where it is wanted, the kernel has them, and the file takes pages; else 0. */
+/** ZERO_COPY_FEATURES if wanted, the kernel has them, and the file accepts pages; else 0. */
 export function zeroCopyFeatures(
   isWanted: boolean,
   { features }: { readonly features: number },

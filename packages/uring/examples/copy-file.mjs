@@ -1,9 +1,9 @@
 /**
  * Copies a file with up to 16 copies of 256 KiB in flight: node copy-file.mjs FROM TO
  *
- * Each copy is a read linked to a write, so that the data goes from file to file without a trip
- * through JavaScript. A read that comes short cancels its write: the end of the file is known
- * beforehand, so that happens only when the file is truncated meanwhile.
+ * Each copy is a read linked to a write, so that the data goes from file to file without passing through JavaScript.
+ * A short read cancels its write: the size of the file is known in advance, so that happens only if it is truncated
+ * meanwhile.
  */
 import { closeSync, fstatSync, openSync } from "node:fs";
 import { errnoName } from "@blksnap/errors";

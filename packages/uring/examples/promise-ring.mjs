@@ -1,6 +1,6 @@
 /**
- * Allocates a file of 64 MiB and syncs it, with a timer running beside: nothing here blocks the event
- * loop or takes a thread of libuv's pool.
+ * Allocates a file of 64 MiB and syncs it while a timer runs: nothing here blocks the event loop or occupies a thread
+ * of libuv's pool.
  */
 import { closeSync, openSync, statSync, unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";

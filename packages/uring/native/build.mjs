@@ -17,7 +17,7 @@ import { parseArgs } from "node:util";
 
 const NAME = "uring";
 const HERE = dirname(fileURLToPath(import.meta.url));
-/** GNU's names of the architectures that are built from another one. */
+/** GNU's names of architectures for cross-builds. */
 const GNU_PREFIXES = { x64: "x86_64-linux-gnu-", arm64: "aarch64-linux-gnu-" };
 const USAGE = `Usage: node native/build.mjs [OPTION]...
 
@@ -88,7 +88,7 @@ function compile(sourceFolder, file, more) {
   const include = liburing === undefined ? [] : ["-isystem", join(liburing, "include")];
   const args = [
     ...words("-std=c++20 -O2 -g -Wall -Wextra -Werror"),
-    // Paths in debug information and in assertions are the package's, wherever it is built.
+    // Paths in debug information and assertions are relative to the package.
     `-ffile-prefix-map=${resolve(HERE, "..")}=.`,
     ...more,
     ...include,

@@ -1,8 +1,7 @@
 /**
- * Finds the native addon and loads it; says why none fits.
+ * Finds and loads the native addon, or reports why none fits.
  *
- * Looked at first is what was built here (build/), then what came with the package (prebuilds/). Each has the
- * program that makes calls apart beside it.
+ * Local builds (build/) precede the package's own (prebuilds/). Each has the program for separate calls beside it.
  */
 import { accessSync, closeSync, constants, existsSync, openSync, readSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -24,21 +23,21 @@ const ELF_MACHINES: Readonly<Record<number, string>> = {
 };
 const ELF_MACHINE_OFFSET = 18;
 
-/** The machine and the Node that the addon is to run on. */
+/** The machine and the Node that the addon must run on. */
 export interface Platform {
   readonly platform: string;
   readonly arch: string;
-  /** Version of glibc; undefined where Node uses another C library, such as musl. */
+  /** Version of glibc; undefined if Node uses another C library, such as musl. */
   readonly glibcVersion?: string;
   readonly nodeVersion: string;
   readonly nodeApiVersion: number;
 }
 
-/** Node tells it in its diagnostic report only; undefined where Node does not use glibc. */
+/** Node reports it only in its diagnostic report; undefined without glibc. */
 function glibcVersionHere(): string | undefined {
   const report = process.report as typeof process.report & { excludeNetwork?: boolean };
   const before = report.excludeNetwork === true;
-  // Otherwise the report looks up names of network peers.
+  // Otherwise the report resolves names of network peers.
   report.excludeNetwork = true;
   const { header } = report.getReport() as { header?: { glibcVersionRuntime?: string } };
   report.excludeNetwork = before;
@@ -57,7 +56,7 @@ export function thisPlatform(): Platform {
   };
 }
 
-/** Where an addon may lie, in the order in which they are tried. */
+/** Candidate paths of the addon, in order. */
 export function addonPaths(packageDir: string, platform: string, arch: string): string[] {
   return [
     join(packageDir, "build", "Release", "uring.node"),
@@ -65,7 +64,7 @@ export function addonPaths(packageDir: string, platform: string, arch: string): 
   ];
 }
 
-/** The program that makes calls apart, of an addon. */
+/** The addon's program for separate calls. */
 export function programBeside(addonPath: string): string {
   return addonPath.replace(/\.node$/, "-apart");
 }
@@ -84,7 +83,7 @@ function machineOf(path: string): string {
   return ELF_MACHINES[machine] ?? `ELF machine ${machine}`;
 }
 
-/** Why the dynamic linker would not have a file that is there. */
+/** Why the dynamic linker would reject an existing file. */
 function whyNotLinked(path: string, platform: Platform, error: unknown): string {
   const text = error instanceof Error ? (error.message.split("\n")[0] as string) : String(error);
   const machine = machineOf(path);
@@ -113,7 +112,7 @@ function whyNotProgram(path: string): string | undefined {
   }
 }
 
-/** What keeps every addon from being loaded here. */
+/** A reason that excludes every addon. */
 function whyNone(platform: Platform): string | undefined {
   if (platform.platform !== "linux") {
     return `io_uring is a part of Linux, and this is ${platform.platform}`;
@@ -138,7 +137,7 @@ export interface LoadedAddon {
 }
 
 /**
- * @param platformOf asked when something is wrong only
+ * @param platformOf called only if something is wrong
  * @throws UringError ADDON_MISSING with a line for each path
  */
 export function loadAddon(

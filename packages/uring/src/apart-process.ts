@@ -1,5 +1,5 @@
 /**
- * System calls in a process of their own, for those that can wait for the calling process itself.
+ * Makes system calls in a separate process, for calls that may wait for the calling process itself.
  *
  * ```
  *   thread of a server ──waits in the kernel for──▶ a request of its own device
@@ -7,13 +7,13 @@
  *          └────── has ended, with all its threads ◀───────────┘ the server has ended
  * ```
  *
- * Such a wait cannot be interrupted, and a server of block devices that is killed in it never ends:
- * its devices hang until the machine is rebooted. Said by another process, the same call just waits
- * for the next server. That process ends with this one's main thread, which has to be the caller: a call
- * that begins after the server's death could meet what the next server has made meanwhile.
+ * Such a wait cannot be interrupted, and a server of block devices that is killed in it never ends: its devices hang
+ * until the machine is rebooted. In another process, the same call just waits for the next server. That process ends
+ * with this one's main thread, which must be the caller: a call that begins after the server's death could affect
+ * what the next server has created meanwhile.
  *
- * A process that has answered waits for the next call: starting one takes this thread milliseconds, the
- * more the larger this process is.
+ * After a call a process waits for the next one: starting one takes this thread milliseconds, the more the larger
+ * this process is.
  *
  * ```
  *   ask() ─▶ an idle one, or a new one ──answers──▶ idle, or ended where enough are
@@ -33,7 +33,7 @@ import { Serial } from "./serial.js";
 export const apartProgram: string = apartProgramPath;
 /** Some five million extents of a file. */
 const OUTPUT_MAX_BYTES = 256 * 2 ** 20;
-/** Each takes 1 MiB and has seldom anything to do. */
+/** Each takes 1 MiB and is rarely busy. */
 const IDLE_MAX = 2;
 const NEWLINE = 10;
 
@@ -62,11 +62,11 @@ class ApartProcess {
     this.#child.on("close", () => this.#end(undefined));
   }
 
-  /** @returns the answer's text @throws UringError PROCESS_FAILED */
+  /** @returns the text of the response @throws UringError PROCESS_FAILED */
   call(words: readonly string[]): Promise<string> {
     return new Promise((resolve, reject) => {
       this.#waiter = { resolve, reject };
-      // This process lives until it has the answer, and not longer for one that is idle.
+      // An idle helper process does not keep this process alive.
       this.#stdout.ref();
       this.#child.stdin?.write([String(words.length), ...words, ""].join("\0"));
     });
@@ -76,7 +76,7 @@ class ApartProcess {
     this.#stdout.unref();
   }
 
-  /** It may never end, whatever it is sent. */
+  /** The process may never end, whatever signal it gets. */
   leave(): void {
     this.#waiter = undefined;
     leave(this.#child);
@@ -102,7 +102,7 @@ class ApartProcess {
     }
   }
 
-  /** @param first part of an answer: the program writes the length at once */
+  /** @param first part of a response: the program writes the length at once */
   #isWhole(first: Buffer): boolean {
     const start = first.indexOf(NEWLINE) + 1;
     return start > 0 && this.#bytes >= start + Number(first.toString("latin1", 0, start));
@@ -124,13 +124,13 @@ function forget(process: ApartProcess): void {
 }
 
 /**
- * Has a call made.
- * @param timeoutMs for what may not answer: this process continues, and can end
- * @returns the lines of the answer: at least one, which is -ETIMEDOUT when there was none in time
+ * Makes a call.
+ * @param timeoutMs for calls that may hang: this process continues, and can end
+ * @returns the lines of the response: at least one, which is -ETIMEDOUT if there was none in time
  * @throws UringError PROCESS_FAILED; RangeError for a word with a NUL
  */
 export async function ask(words: readonly string[], timeoutMs?: number): Promise<string[]> {
-  // Before a process is acquired: it would be lost to the pool.
+  // Before a process is acquired, which would otherwise be lost to the pool.
   assertWords(words);
   const process = idle.pop() ?? new ApartProcess(forget);
   const text = await answered(process, words, timeoutMs);
@@ -144,7 +144,7 @@ function assertWords(words: readonly string[]): void {
   if (words.some((word) => word.includes("\0"))) throw new RangeError("a word with a NUL");
 }
 
-/** Undefined where there is none in time: the process is left then, else it is idle. */
+/** Undefined if there is no response in time: the process is abandoned then, else it becomes idle. */
 async function answered(
   process: ApartProcess,
   words: readonly string[],
@@ -165,8 +165,9 @@ async function answered(
 }
 
 /**
- * A process of one's own that is kept in memory, for calls that must need nothing from a disk: what they are about may
- * stand still, and starting a program would wait for it. Its first call starts it, and the first after its end.
+ * A dedicated process that is locked in memory, for calls that must not read from a disk: the call may concern a
+ * suspended device, on which starting a program would wait. The first call starts it, and so does the first call
+ * after its end.
  */
 export class LockedHelper {
   readonly #turns = new Serial();
@@ -195,7 +196,7 @@ export class LockedHelper {
 }
 
 /**
- * Runs the program for what it does alone, in a process that nothing else is asked of.
+ * Runs the program for a call that it makes only alone, in its own process.
  * @returns, @throws as ask()
  */
 export function runAlone(
@@ -221,7 +222,7 @@ export function runAlone(
   });
 }
 
-/** It may never end, whatever it is sent, and nothing waits for it any more. */
+/** It may never end, whatever signal it gets, and nothing waits for it any more. */
 export function leave(child: ChildProcess): void {
   child.kill("SIGKILL");
   child.stdin?.destroy();

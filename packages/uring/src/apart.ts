@@ -1,6 +1,5 @@
 /**
- * System calls made by a process beside this one (apart-process.ts), for those that can wait for the
- * calling process itself.
+ * System calls in a separate process (apart-process.ts), for calls that may wait for the calling process itself.
  */
 import { ETIMEDOUT } from "@blksnap/errors";
 import { ask, runAlone } from "./apart-process.js";
@@ -40,25 +39,25 @@ export async function claimInHelper(path: string, timeoutMs?: number): Promise<n
 }
 
 /**
- * Whether a path can be opened for reading; it is closed again. For what may lie on a medium that does
- * not answer: opening it here would keep a thread of this process until it does.
+ * Whether a path can be opened for reading; it is closed again. For paths on a medium that may hang: opening one here
+ * would occupy a thread of this process meanwhile.
  * @returns 0, or a negative errno: -ETIMEDOUT when there was no answer in time @throws as above
  */
 export async function openInHelper(path: string, timeoutMs: number): Promise<number> {
   return answerOf(await ask(["open", path], timeoutMs));
 }
 
-/** unlink(2). @returns 0, or a negative errno as for openInHelper @throws as above */
+/** unlink(2). @returns 0, or a negative errno as in openInHelper @throws as above */
 export async function unlinkInHelper(path: string, timeoutMs: number): Promise<number> {
   return answerOf(await ask(["unlink", path], timeoutMs));
 }
 
-/** One write(2) to a file that is there. @returns bytes, or a negative errno @throws as above */
+/** One write(2) to an existing file. @returns bytes, or a negative errno @throws as above */
 export async function writeInHelper(path: string, text: string): Promise<number> {
   return answerOf(await ask(["write", path, text]));
 }
 
-/** The program keeps to its own limit, unless it is held up. */
+/** The program observes its own limit, unless it is held up. */
 const SPARE_MS = 1000;
 
 /**
@@ -72,14 +71,14 @@ export async function syncInHelper(paths: readonly string[], timeoutMs: number):
   return paths.map((_, index) => Number(lines[index] ?? -ETIMEDOUT));
 }
 
-/** Where a file lies, as FIEMAP says it. */
+/** The place of a file by FIEMAP. */
 export interface FileExtents {
   /** `st_dev` and `st_mode` of the file. */
   readonly device: number;
   readonly mode: number;
   /** 0, or the negative errno of FIEMAP; then extents are missing. */
   readonly status: number;
-  /** In the order of the file; none for what is not a regular file. */
+  /** In file order; none if it is no regular file. */
   readonly extents: readonly FileExtent[];
 }
 
@@ -108,11 +107,12 @@ export async function extentsInHelper(path: string): Promise<FileExtents | numbe
 }
 
 /**
- * Holes of a file of 64 KiB and more, and of the file behind a loop device: what reads as zero, and nothing was
- * allocated for. The device's page cache is written back first, so that all counts that was written before the call.
+ * Holes of at least 64 KiB in a file, or in the file behind a loop device: unallocated ranges that read as zero. The
+ * device's page cache is written back first, so that all earlier writes count.
  * @param timeoutMs holes that are not found in this time count as data
- * @returns where each begins and ends, ascending: two numbers for each; a negative errno, -ENOTTY for what nothing is
- * known of, -ETIMEDOUT for what did not answer @throws as above
+ * @returns start and end of each, ascending; a negative errno: -ENOTTY if it is neither, -ETIMEDOUT if it did not
+ *   answer
+ * @throws as above
  */
 export async function holesInHelper(
   path: string,
@@ -129,7 +129,7 @@ export async function holesInHelper(
   return holes;
 }
 
-/** What a path leads to, as stat(2) and realpath(3) say it; numbers as `node:fs` has them. */
+/** The target of a path by stat(2) and realpath(3); numbers as in `node:fs`. */
 export interface FileStatus {
   /** `st_dev`: of the file system. */
   readonly device: number;
@@ -157,7 +157,7 @@ export async function statInHelper(path: string, timeoutMs: number): Promise<Fil
   return { device, inode, mode, special, realPath: lines.slice(2, -1).join("\n") };
 }
 
-/** What is behind a loop device, as the kernel says it; numbers as `node:fs` has them. */
+/** The kernel's report on the file behind a loop device; numbers as in `node:fs`. */
 export interface LoopStatus {
   /** `st_dev` and `st_ino` of the file or node behind it. */
   readonly device: number;

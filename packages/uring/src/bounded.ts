@@ -1,6 +1,6 @@
 /**
- * The promise's outcome, or the error of `onTimeout` when it has none after `timeoutMs`. What the
- * promise stands for continues; its result is then ignored.
+ * The promise's result, or the error of `onTimeout` if it is still pending after `timeoutMs`. The work continues; its
+ * result is then ignored.
  */
 export function bounded<Value>(
   promise: Promise<Value>,

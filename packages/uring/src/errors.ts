@@ -1,6 +1,6 @@
 import { BlksnapError, errnoName } from "@blksnap/errors";
 
-/** Stable names of what can go wrong in this package. */
+/** Stable names of this package's errors. */
 export type UringErrorCode =
   | "ADDON_MISSING"
   | "RING_SETUP_FAILED"
@@ -13,7 +13,7 @@ export type UringErrorCode =
   | "REACTOR_FAILED"
   | "REACTOR_FULL";
 
-/** Every error that this package throws. */
+/** Base of all errors of this package. */
 export class UringError extends BlksnapError<UringErrorCode> {
   constructor(code: UringErrorCode, message: string, errno = 0, cause?: unknown) {
     const suffix = errno === 0 ? "" : ` (${errnoName(errno)})`;
@@ -21,7 +21,7 @@ export class UringError extends BlksnapError<UringErrorCode> {
   }
 }
 
-/** States what must hold at this place; a failure is a defect of the program. */
+/** Asserts an invariant; a failure is a bug of this program. */
 export function assert(condition: boolean, message: string): asserts condition {
   if (!condition) throw new Error(`assertion failed: ${message}`);
 }

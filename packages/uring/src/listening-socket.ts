@@ -1,4 +1,4 @@
-/** Where a descriptor listens, for sockets that another process has made. node:net tells that only of its own. */
+/** The address of a listening descriptor from another process; node:net knows only its own. */
 import { existsSync, fstatSync, readFileSync } from "node:fs";
 import { UringError } from "./errors.js";
 
@@ -9,7 +9,7 @@ const EOPNOTSUPP = 95;
 const LISTENS = 0x10000;
 /** TCP_LISTEN, in a line of /proc/net/tcp. */
 const TCP_LISTEN = "0A";
-/** Types of unix sockets that are no streams. */
+/** Types of unix sockets other than streams. */
 const OTHER_TYPES: Readonly<Record<string, string>> = { "0002": "datagram", "0005": "seqpacket" };
 
 export type ListeningSocket =

@@ -13,12 +13,12 @@ const MADV_DONTFORK = 10;
 const MADV_POPULATE_WRITE = 23;
 
 /**
- * Memory outside of the JavaScript heap, at an address that does not move, which the kernel can be
- * given. Must be unmapped by hand: a forgotten one is only found by the garbage collector (and not at
- * all while its thread sits in a reactor's loop), and until then keeps its file open.
+ * Memory outside of the JavaScript heap, at a fixed address that the kernel can use. Unmap it explicitly: otherwise
+ * only the garbage collector finds it (and not while its thread is in a reactor's loop), and it keeps its file open
+ * until then.
  */
 export class MappedMemory {
-  /** Where it stands in this process; exact, since user addresses stay below 2^47. */
+  /** Its address; exact, because user addresses stay below 2^47. */
   readonly address: number;
   readonly lengthBytes: number;
   readonly #mapping: unknown;
@@ -35,8 +35,8 @@ export class MappedMemory {
 
   /**
    * The bytes. After unmap() its length is 0, and so is that of every view on it.
-   * From its first use on V8 counts all of them as memory of its own, and collects garbage for every few MiB that are
-   * new: what only the kernel transfers had better do without.
+   * From the first use on, V8 counts all of them as its own memory, and collects garbage for every few new MiB: avoid
+   * it for data that only the kernel transfers.
    */
   get buffer(): ArrayBuffer {
     this.#buffer ??= native.bytesOf(this.#mapping);
@@ -89,14 +89,14 @@ export class MappedMemory {
     );
   }
 
-  /** Gives the pages back; the range reads as zeroes afterwards (anonymous memory). */
+  /** Frees the pages; the range then reads as zeroes (anonymous memory). */
   discard(offsetBytes: number, lengthBytes: number): void {
     this.#advise(offsetBytes, lengthBytes, MADV_DONTNEED, "discard pages");
   }
 
   /**
-   * Takes the pages of a range now instead of when they are first touched; what is in them stays. Some 0.3 µs for
-   * each page. False where the kernel does not know how, or has none: they are taken later, then.
+   * Allocates the pages of a range now instead of at their first use, and keeps their content. About 0.3 µs per page.
+   * False if the kernel does not support it, or has no memory: the pages are then allocated later.
    */
   populate(offsetBytes: number, lengthBytes: number): boolean {
     return native.advise(this.#mapping, offsetBytes, lengthBytes, MADV_POPULATE_WRITE) >= 0;
@@ -107,7 +107,7 @@ export class MappedMemory {
     if (status < 0) throw new UringError("MAP_FAILED", `cannot ${what}`, status);
   }
 
-  /** Ends the mapping now. Calling it again does nothing. */
+  /** Ends the mapping. A second call does nothing. */
   unmap(): void {
     native.unmap(this.#mapping, this.#buffer);
     this.#buffer ??= new ArrayBuffer(0);

@@ -1,5 +1,5 @@
 /**
- * File systems in all mount namespaces: those of containers, and those that have no name any more.
+ * File systems in all mount namespaces: those of containers, and those that no longer have a name.
  *
  * ```
  *   namespaces of all processes ──mountinfo──▶ mountsInHelper(): which file systems there are
@@ -9,27 +9,27 @@
  *               └─ else what a process has open
  * ```
  *
- * A process of its own does that: it enters the namespaces, may be held up on the way by a server that
- * does not answer, and there can be thousands of them.
+ * A separate process does that: it enters the namespaces, may hang at a dead server, and there may be thousands of
+ * namespaces.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { apartProgram, leave, processFailed, runAlone } from "./apart-process.js";
 
-/** The program keeps to its own limit, unless a call hangs. */
+/** The program observes its own limit, unless a call hangs. */
 const SPARE_MS = 1000;
 const PARTIAL = "partial";
 
 export interface MountsOfAll {
   /** Of each file system one: its line of mountinfo (one character per byte), and a process that sees it. */
   readonly mounts: readonly { readonly pid: number; readonly line: string }[];
-  /** False: the time was over before all namespaces were seen. */
+  /** False: the time ended before all namespaces were seen. */
   readonly isComplete: boolean;
 }
 
 /**
  * The file systems with a block device of their own that any process has mounted, the ones that process 1
  * has first.
- * @param types of file systems to be listed although their number is none of a block device
+ * @param types of file systems to list even if their number is no block device's
  * @throws UringError PROCESS_FAILED
  */
 export async function mountsInHelper(
@@ -49,15 +49,15 @@ export async function mountsInHelper(
 }
 
 export interface ReachedFileSystem {
-  /** Leads to a directory or a regular file of it until release(); absent where it cannot be reached. */
+  /** Leads to a directory or a regular file of it until release(); absent if it cannot be reached. */
   readonly path: string | undefined;
-  /** The process whose namespace or descriptor it was reached by. */
+  /** The process by whose namespace or descriptor it was reached. */
   readonly pid: number;
   /** The mount point in that namespace as mountinfo has it, the descriptor in /proc, or why there is none. */
   readonly place: string;
 }
 
-/** File systems that are held open. */
+/** Open file systems. */
 export class ReachedFileSystems {
   readonly #child: ChildProcess;
   readonly #found: ReadonlyMap<string, ReachedFileSystem>;
@@ -96,7 +96,7 @@ export class ReachedFileSystems {
   }
 }
 
-/** What the program has printed up to its last line, or in time. */
+/** The program's output up to its last line, or in time. */
 function untilEnd(child: ChildProcess, timeoutMs: number): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = "";

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { loadAddon, programBeside } from "./addon-file.js";
 
-/** A mapping as the addon hands it out: where it stands, and what other calls take for it. */
+/** A mapping of the addon: its address, and its handle for other calls. */
 export interface NativeMapping {
   readonly address: number;
   readonly mapping: unknown;
@@ -41,7 +41,7 @@ export interface NativeWatcher {
   unref(): void;
 }
 
-/** The addon. Calls answer a value >= 0 or a negative errno. */
+/** The addon. Calls return a value >= 0 or a negative errno. */
 export interface UringNative {
   createRing(entries: number, cqEntries: number, flags: number): NativeRing | number;
   closeRing(handle: unknown, rings: ArrayBuffer, sqes: ArrayBuffer): void;
@@ -62,7 +62,7 @@ export interface UringNative {
   ): NativeMapping | number;
   /** Once at most for each mapping. */
   bytesOf(mapping: unknown): ArrayBuffer;
-  /** @param buffer what bytesOf() has answered, if it was called */
+  /** @param buffer returned by bytesOf(), if it was called */
   unmap(mapping: unknown, buffer: ArrayBuffer | undefined): number;
   advise(mapping: unknown, offsetBytes: number, lengthBytes: number, advice: number): number;
   ioctl(fd: number, request: number, argument: ArrayBufferView | number): number;
@@ -90,10 +90,10 @@ export interface UringNative {
   Watcher: new (fd: number, callback: () => void) => NativeWatcher;
 }
 
-// By its name: a bundler puts this module elsewhere.
+// By its name, because a bundler moves this module.
 const packageDir = fileURLToPath(new URL(".", import.meta.resolve("@blksnap/uring/package.json")));
 const addon = loadAddon(packageDir);
 
 export const native: UringNative = addon.exports as UringNative;
-/** The program that makes calls apart lies beside the addon. */
+/** The program for separate calls is beside the addon. */
 export const apartProgramPath: string = programBeside(addon.path);

@@ -191,8 +191,8 @@ export function prepareFsync(
 }
 
 /**
- * Whether cached data of an open file could not be written back since it was asked last, by this or by a sync: ends with
- * the error, or 0. It writes nothing, and waits for nothing.
+ * Whether writing back cached data of an open file has failed since the last call, or since the last sync: completes
+ * with the error, or 0. It writes nothing, and waits for nothing.
  */
 export function prepareWritebackError(
   ring: Ring,
@@ -203,7 +203,7 @@ export function prepareWritebackError(
 ): void {
   const { SYNC_FILE_RANGE: op } = Opcode;
   const flags = SyncRangeFlag.WAIT_BEFORE;
-  // sync_file_range(2) of a byte that no file has: there is nothing to wait for.
+  // sync_file_range(2) of a byte beyond any file: there is nothing to wait for.
   prepare(ring, op, fd, 0, 0, 1, 0, BEYOND_FILES_HIGH, flags, 0, userLow, userHigh, sqeFlags);
 }
 
@@ -242,14 +242,14 @@ export function prepareFallocate(
 }
 
 /**
- * Takes the next connection of a listening socket: completes with its descriptor, which is closed on
- * exec, or a negative errno.
+ * Accepts the next connection of a listening socket: completes with its close-on-exec descriptor, or a negative
+ * errno.
  */
 export function prepareAccept(ring: Ring, fd: number, userLow: number, userHigh: number): void {
   prepare(ring, Opcode.ACCEPT, fd, 0, 0, 0, 0, 0, SOCK_CLOEXEC, 0, userLow, userHigh, 0);
 }
 
-/** recv(2): completes with the bytes received, 0 when the other side has shut down, or a negative errno. */
+/** recv(2): completes with the bytes received, 0 if the peer has shut down, or a negative errno. */
 export function prepareReceive(
   ring: Ring,
   fd: number,
@@ -307,7 +307,7 @@ export function prepareSendMessage(
   );
 }
 
-/** shutdown(2) in both directions: what waits for the connection comes back. */
+/** shutdown(2) in both directions: pending operations on the connection complete. */
 export function prepareShutdown(ring: Ring, fd: number, userLow: number, userHigh: number): void {
   prepare(ring, Opcode.SHUTDOWN, fd, 0, 0, SHUT_RDWR, 0, 0, 0, 0, userLow, userHigh, 0);
 }
@@ -390,8 +390,8 @@ export function prepareMessage(
 }
 
 /**
- * A driver's own command. Returns the index in sqes32 where its bytes begin (16 bytes; 80 in an
- * SQE128 ring), all zero, to be filled in before the next call.
+ * A driver's own command. Returns the index in sqes32 of its bytes (16; 80 in an SQE128 ring), all zero; fill them in
+ * before the next call.
  */
 export function prepareCommand(
   ring: Ring,

@@ -5,7 +5,7 @@ import { Ring } from "./ring.js";
 
 interface Waiter {
   readonly resolve: (result: number) => void;
-  /** Not to be collected before the kernel is done with the operation. */
+  /** Not to be collected before the kernel has finished the operation. */
   readonly keep: unknown;
 }
 
@@ -14,9 +14,9 @@ const CANCEL_ID = 0;
 const ID_MAX = 0x7fff_ffff;
 
 /**
- * A ring for control work on a thread with an event loop: each operation is a promise. It does not
- * block the loop, holds no pool thread, and keeps the process alive only while something is in
- * flight. Not for the data path: it allocates per operation. Must be closed: it is never collected.
+ * A ring for control work on a thread with an event loop: each operation is a promise. It does not block the loop,
+ * occupies no pool thread, and keeps the process alive only while something is in flight. It allocates per operation,
+ * so it is not for the data path. Close it: it is never collected.
  */
 export class PromiseRing {
   readonly #ring: Ring;
@@ -41,10 +41,10 @@ export class PromiseRing {
   }
 
   /**
-   * Submits one operation and answers its result: >= 0, or a negative errno. The promise ends when the
-   * kernel is done with the operation and its memory, never before.
+   * Submits one operation and returns its result: >= 0, or a negative errno. The promise resolves when the kernel has
+   * finished the operation and its memory, never before.
    * @param prepare writes the SQE with a function of the catalogue, with these two user data halves
-   * @param keep whatever must not be collected before the operation ends, such as its buffer
+   * @param keep an object that must not be collected before the operation ends, such as its buffer
    * @param signal asks the kernel to cancel the operation; the result says whether it did
    * (-ECANCELED, -EINTR) or the operation ended otherwise
    * @throws UringError RING_CLOSED
@@ -76,8 +76,8 @@ export class PromiseRing {
   }
 
   /**
-   * Takes no more operations and cancels those in flight; their promises end as the kernel lets go of
-   * them. Those that it cannot cancel no longer keep the process alive.
+   * Accepts no more operations and cancels those in flight; their promises resolve as the kernel finishes them.
+   * Operations that cannot be cancelled no longer keep the process alive.
    */
   close(): void {
     if (this.#closed) return;
@@ -102,7 +102,7 @@ export class PromiseRing {
 
   #reap(): void {
     if (this.#ended) return;
-    // Completions of punted operations may need the kernel to run this task's work first.
+    // Completions of punted operations may require the kernel to run this task's work first.
     this.#ring.submitAndWait(0);
     while (this.#ring.ready() > 0) {
       const cqe = this.#ring.headIndex();

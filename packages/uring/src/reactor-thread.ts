@@ -7,18 +7,18 @@ import { createEventFd } from "./system.js";
 
 const WAKE = new BigUint64Array([1n]);
 const END = new BigUint64Array([END_REACTOR]);
-/** How long a reactor may take to end after it was told to. */
+/** Time limit for a reactor to end after stop(). */
 const STOP_TIMEOUT_MS = 10_000;
 
-/** What the worker's module finds in `workerData`. */
+/** `workerData` of the worker's module. */
 export interface ReactorWorkerData {
   readonly wakeFd: number;
   readonly options: unknown;
 }
 
 /**
- * Eventfds of the reactors that run. The end of the process joins its workers, and one that sleeps in
- * the kernel would never hear of it.
+ * Eventfds of the running reactors. The end of the process joins its workers, and one that sleeps in the kernel would
+ * not notice.
  */
 const running = new Set<number>();
 
@@ -37,8 +37,8 @@ function removeRunning(wakeFd: number): void {
 }
 
 /**
- * A worker starts from a file, and refuses to where it inherits how to read a program from the command
- * line. Options of V8 hold for the whole process, and are not accepted here.
+ * A worker starts from a file, and refuses inherited options that pass a program on the command line. Options of V8
+ * are process-wide, and not accepted here.
  */
 function workerArguments(): { execArgv: string[] } | undefined {
   const isInline = process.execArgv.some((word) => /^--input-type\b/.test(word));
@@ -70,7 +70,7 @@ export class ReactorThread {
     this.#wakeFd = wakeFd;
     const workerData: ReactorWorkerData = { wakeFd, options };
     try {
-      // Descriptors cross threads here: opened by one, closed by another.
+      // Descriptors cross threads here: one opens them, another closes them.
       this.#worker = new Worker(module, {
         workerData,
         trackUnmanagedFds: false,
@@ -98,21 +98,21 @@ export class ReactorThread {
     });
   }
 
-  /** Sends a message; the reactor takes it after its current batch. */
+  /** Sends a message; the reactor handles it after its current batch. */
   post(message: unknown): void {
     if (this.#closed) throw new UringError("REACTOR_FAILED", "the reactor has ended");
     this.#worker.postMessage(message);
     this.wake();
   }
 
-  /** Has the reactor's loop make a turn, without a message. */
+  /** Makes the reactor's loop run one turn, without a message. */
   wake(): void {
     if (!this.#closed) writeSync(this.#wakeFd, WAKE);
   }
 
   /**
-   * Tells the worker to end by `message` and waits until it has.
-   * @throws UringError REACTOR_FAILED when it does not in time
+   * Sends `message`, which ends the worker, and waits for its end.
+   * @throws UringError REACTOR_FAILED if it does not end in time
    */
   async stop(message: unknown): Promise<void> {
     if (!this.#closed) {

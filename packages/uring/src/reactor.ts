@@ -1,5 +1,5 @@
 /**
- * The loop of a worker thread that lives in one ring.
+ * The event loop of a worker thread, driven by one ring.
  *
  * ```
  *          ┌──────────────────────────────────────────────────────────┐
@@ -23,7 +23,7 @@ import { prepareCancel, prepareRead, prepareTimeout } from "./operations.js";
 import { CQE_WORDS, Ring } from "./ring.js";
 import { isRingShort } from "./shortage.js";
 
-/** Takes completions. One object serves many operations; `data` tells them apart. */
+/** Handles completions. One object serves many operations; `data` distinguishes them. */
 export interface CompletionHandler {
   /**
    * @param data the low half of the operation's user data
@@ -35,14 +35,14 @@ export interface CompletionHandler {
 
 /** A timer that was set. */
 export interface Timer {
-  /** Absent in one that was cancelled. */
+  /** Absent after a cancellation. */
   callback: (() => void) | undefined;
 }
 
-/** For a thousand devices with an image each, whose owner takes a few of each kind. */
+/** For a thousand devices with an image each, whose owners need a few of each kind. */
 const HANDLERS_MAX = 16_384;
 const FILES_MAX = 16_384;
-/** The kernel's limit; of these drivers are left no more than so many. */
+/** The kernel's limit; drivers leave some of it free. */
 const BUFFERS_MAX = 16_384;
 export const DRIVER_PLACES_MAX = 12_288;
 const WAKE_HANDLER = 0;
@@ -57,8 +57,8 @@ const OWN_BYTES =
   Math.ceil((TIMERS_OFFSET_BYTES + TIMERS_MAX * TIMESPEC_BYTES) / PAGE_BYTES) * PAGE_BYTES;
 
 /**
- * Written to the wake-up eventfd it ends the loop after the current batch, whatever the messages say:
- * for the end of the process, which waits for a thread that nothing else can interrupt.
+ * Written to the wake-up eventfd it ends the loop after the current batch, whatever the messages are: for the end of
+ * the process, which waits for a thread that nothing else can interrupt.
  */
 export const END_REACTOR: bigint = 1n << 32n;
 
@@ -82,9 +82,9 @@ export interface ReactorOptions {
   /** Where messages of other threads arrive; drained after each wake-up. */
   readonly port: MessagePort;
   readonly onMessage: (message: unknown) => void;
-  /** Told of an exception that a handler let escape; the loop continues. */
+  /** Called with an exception that a handler throws; the loop continues. */
   readonly onError: (error: unknown) => void;
-  /** Its first word counts the turns of the loop, for another thread to see that they continue. */
+  /** Its first word counts the turns of the loop, so that another thread can see its progress. */
   readonly heartbeat?: Int32Array;
   /** As RingOptions has it. */
   readonly beforeEnter?: (ring: Ring) => void;
@@ -103,21 +103,21 @@ export class Reactor {
   readonly #own: MappedMemory;
   readonly #counter: Uint32Array;
   readonly #heartbeat: Int32Array;
-  /** The time of the present turn, if a caller has asked for it, in microseconds. */
+  /** The time of the current turn in microseconds, if a caller has requested it. */
   readonly #turnUs = new Float64Array(1);
   #stampedTurn = -1;
   readonly #timespecs: BigInt64Array;
   readonly #timers: (Timer | null)[] = [];
   readonly #freeFiles: number[] = [];
   readonly #freeBuffers: number[] = [];
-  /** Callbacks that free what the present attempt() has registered. */
+  /** Callbacks that undo the registrations of the current attempt(). */
   #taken: (() => void)[] | undefined;
   #stopped = false;
   #processEnds = false;
   #wakeArmed = false;
   #failure: unknown;
 
-  /** To be made on the worker thread itself: the ring belongs to the thread that creates it. */
+  /** Create it on the worker thread itself: the ring belongs to the thread that creates it. */
   constructor(options: ReactorOptions) {
     this.#options = options;
     this.#heartbeat = options.heartbeat ?? new Int32Array(1);
@@ -149,7 +149,7 @@ export class Reactor {
     this.#armWake();
   }
 
-  /** @returns how many the table has room for @throws UringError REGISTER_FAILED */
+  /** @returns the size of the table @throws UringError REGISTER_FAILED */
   #registerFiles(): number {
     const { filesMax } = this.#options;
     for (let count = filesMax ?? FILES_MAX; ; count >>= 1) {
@@ -157,7 +157,7 @@ export class Reactor {
         this.ring.registerFiles(count);
         return count;
       } catch (error) {
-        // The limit of open files is that of a table, too.
+        // The limit of open files also limits this table.
         const isLimit = error instanceof UringError && error.errno === EMFILE;
         if (!isLimit || filesMax !== undefined || count < 2) throw error;
       }
@@ -165,9 +165,9 @@ export class Reactor {
   }
 
   /**
-   * Runs what takes places in this reactor's tables for something new. When it throws they are given back:
-   * a file that stayed registered would stay open, and claimed, as long as the reactor runs. Operations
-   * that use the places are not to be prepared inside.
+   * Runs a function that registers resources of this reactor. If it throws, they are unregistered: a file that stayed
+   * registered would stay open, and claimed, as long as the reactor runs. Do not prepare operations inside that use
+   * them.
    */
   attempt<Made>(make: () => Made): Made {
     const outer = this.#taken;
@@ -185,7 +185,7 @@ export class Reactor {
     }
   }
 
-  /** Inside of attempt(): what is made has this besides, as memory, which is given back where it cannot be made. */
+  /** Within attempt(): another resource of what is created, such as memory, to free if the attempt fails. */
   noteTaken(giveBack: () => void): void {
     this.#taken?.push(giveBack);
   }
@@ -202,7 +202,7 @@ export class Reactor {
     return id;
   }
 
-  /** Frees a handler's id, which the next one may get; only when none of its operations is in flight any more. */
+  /** Frees a handler's id for reuse; only when none of its operations is in flight any more. */
   removeHandler(id: number): void {
     this.#handlers[id] = UNUSED;
   }
@@ -247,8 +247,8 @@ export class Reactor {
   }
 
   /**
-   * Takes places in the table of registered buffers that a driver of the kernel fills and empties: at most
-   * `count`, fewer where the table has no more; a quarter of it is for addBuffer() alone.
+   * Reserves slots in the table of registered buffers that a driver of the kernel fills and empties: at most `count`,
+   * fewer if the table has no more; a quarter of it is reserved for addBuffer().
    */
   takeBufferPlaces(count: number): Int32Array {
     const free = this.#freeBuffers;
@@ -267,7 +267,7 @@ export class Reactor {
 
   /**
    * Calls back once after `delayMs`. For control work: it allocates. At most TIMERS_MAX at a time.
-   * @returns what names it to cancelTimer()
+   * @returns its name for cancelTimer()
    */
   setTimer(delayMs: number, callback: () => void): Timer {
     const freed = this.#timers.indexOf(null);
@@ -287,7 +287,7 @@ export class Reactor {
     prepareTimeout(this.ring, low32(address), high32(address), index, TIMER_HANDLER);
   }
 
-  /** A cancelled timer; its place is free as soon as the kernel has let go of it. */
+  /** A cancelled timer; its slot is free as soon as the kernel has completed it. */
   cancelTimer(timer: Timer): void {
     const index = this.#timers.indexOf(timer);
     if (index < 0 || timer.callback === undefined) return;
@@ -307,8 +307,8 @@ export class Reactor {
   }
 
   /**
-   * Puts the time of this turn into a typed array, in microseconds of a clock that never goes back. The clock is read
-   * at most once in a turn.
+   * Stores the time of this turn in a typed array, in microseconds of a monotonic clock. The clock is read at most
+   * once per turn.
    */
   stampUs(into: Float64Array, index: number): void {
     if (this.#stampedTurn !== this.#heartbeat[0]) {
@@ -319,9 +319,9 @@ export class Reactor {
   }
 
   /**
-   * One turn of run(), for callers with several loops on one thread: where the kernel does not wait, as a
+   * One turn of run(), for callers with several loops on one thread and a kernel that never waits, such as a
    * simulated one.
-   * @returns false when the loop has ended, as run() does @throws as run()
+   * @returns false when the loop has ended, like run() @throws as run()
    */
   turn(): boolean {
     try {
@@ -348,7 +348,7 @@ export class Reactor {
 
   #close(): void {
     this.ring.close();
-    // A read that is still armed may write here: that memory is then left to the end of the thread.
+    // A read that is still armed may write here: that memory then lives as long as the thread.
     if (!this.#wakeArmed) this.#own.unmap();
   }
 
@@ -360,8 +360,8 @@ export class Reactor {
   #reap(): void {
     const ring = this.ring;
     const cqes = ring.cqes32;
-    // What arrives while this batch is handled waits for the next turn, so that one busy queue
-    // cannot keep the loop from submitting what has been prepared.
+    // Messages that arrive during this batch wait for the next turn, so that one busy queue cannot keep the loop from
+    // submitting prepared operations.
     for (let left = ring.ready(); left > 0; left--) {
       const cqe = ring.headIndex();
       const data = cqes[cqe];
@@ -395,7 +395,7 @@ export class Reactor {
     this.#wakeArmed = true;
   }
 
-  /** Takes the armed read back, so that the kernel writes nothing into freed memory. */
+  /** Cancels the armed read, so that the kernel writes nothing into freed memory. */
   #disarmWake(): void {
     if (!this.#wakeArmed) return;
     prepareCancel(this.ring, 0, WAKE_HANDLER, 0, CANCEL_HANDLER);
@@ -407,7 +407,7 @@ export class Reactor {
 
   #onWake(result: number): void {
     this.#wakeArmed = false;
-    // No memory or no thread for it: it is armed again, and messages that came meanwhile are not missed.
+    // No memory or no thread for it: arm it again; messages that came meanwhile are not missed.
     const isShort = isRingShort(result);
     if (isShort && this.#stopped) return;
     if (result < 0 && result !== -EINTR && !isShort) {
@@ -433,7 +433,7 @@ export class Reactor {
 
   #onTimer(index: number, result: number): void {
     const timer = this.#timers[index];
-    // No memory for it. Its owner waits for nothing else: it goes off late, but it does.
+    // No memory for the timer. Its owner waits for nothing else: it fires late, but it does.
     if (result === -ENOMEM && timer?.callback !== undefined) {
       this.#armTimer(index);
       return;

@@ -1,12 +1,12 @@
 export interface RetryOptions {
-  /** Whether the failure may pass by itself. */
+  /** Whether the failure may be temporary. */
   readonly isPassing: (error: unknown) => boolean;
-  /** As performance.now() has it: a failure after it is the last. */
+  /** From performance.now(): a failure after it is the last. */
   readonly deadlineMs: number;
   readonly intervalMs: number;
 }
 
-/** The outcome of the first attempt that succeeds. @throws what the last one did */
+/** The result of the first successful attempt. @throws the error of the last one */
 export async function retry<Value>(
   attempt: () => Promise<Value>,
   { isPassing, deadlineMs, intervalMs }: RetryOptions,

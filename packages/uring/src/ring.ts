@@ -8,7 +8,7 @@ const INT32_MAX = 0x7fff_ffff;
 const WORKERS_MIN = 64;
 /** Of all rings of this thread: the kernel has one limit for them. */
 let threadWorkers = 0;
-/** How often a full ring is offered to a kernel that refuses it before that is an error. */
+/** How often a full ring is submitted to a kernel that refuses it, until that is an error. */
 const SUBMIT_ATTEMPTS_MAX = 10_000;
 
 /** Other flags change the layout of the rings or need a polling thread's wake-ups. */
@@ -20,8 +20,8 @@ export const CQE_WORDS = 4;
 const USER_DATA_WORD = 8;
 
 /**
- * Result of an operation that was not started because the kernel took only the part of its chain before
- * it (-EBADF); see Ring.reserve().
+ * Result of an operation that was not started because the kernel accepted only the earlier part of its chain
+ * (-EBADF); see Ring.reserve().
  */
 export const LINK_TORN = -9;
 
@@ -33,12 +33,12 @@ export interface RingOptions {
   /** `SetupFlag` bits. */
   readonly flags?: number;
   /**
-   * No operation waits for a kernel thread that another one holds. What blocks on a file or block device
-   * holds one; the kernel's limit is four for each CPU of all that a thread has in flight, so a few that hang
-   * would keep all others from being started. Here it follows what is in flight (up to RLIMIT_NPROC).
+   * No operation waits for a kernel thread that another one occupies. An operation that blocks on a file or block
+   * device occupies one; the kernel's default limit is four per CPU for everything of a thread, so a few that hang
+   * would block all others. Here the limit follows what is in flight (up to RLIMIT_NPROC).
    */
   readonly workerForEach?: boolean;
-  /** Called before each system call that takes entries: what stands in for a driver changes those that are new. */
+  /** Called before each system call that submits entries: a driver's stand-in modifies the new ones. */
   readonly beforeEnter?: ((ring: Ring) => void) | undefined;
 }
 
@@ -124,7 +124,7 @@ export class Ring {
     this.cqMask = this.#ring32[at.cqMask >> 2];
     this.#sqTail = this.#ring32[this.#sqTailIndex];
     this.#cqHead = this.#ring32[this.#cqHeadIndex];
-    // The indirection array stays the identity for ever: SQE i is submitted from place i.
+    // The indirection array stays the identity: SQE i is submitted from slot i.
     if (at.sqArray !== undefined) {
       const array = at.sqArray >> 2;
       for (let i = 0; i < ring.sqEntries; i++) this.#ring32[array + i] = i;
@@ -134,14 +134,14 @@ export class Ring {
     this.#addWorkers();
   }
 
-  /** SQEs that are prepared and not yet given to the kernel. */
+  /** SQEs that are prepared but not submitted. */
   get pending(): number {
     return this.#pending;
   }
 
   /**
-   * The next free SQE, as an index into sqes32; all its words must be written. When the ring is full
-   * the kernel is given what is there first.
+   * The next free SQE, as an index into sqes32; write all its words. If the ring is full, its entries are submitted
+   * first.
    */
   nextSqe(): number {
     if (this.#pending === this.sqEntries) this.submit();
@@ -152,40 +152,39 @@ export class Ring {
   }
 
   /**
-   * Makes sure that the next `count` SQEs are given to the kernel in one call, as linked ones must be.
-   * The kernel may still take only a part of them, when it has no memory for a request. A chain that was
-   * torn like that goes no further: its first entry that was left ends with LINK_TORN, and what is linked
-   * to that with -ECANCELED. Those may be prepared again when the chain's first part has ended.
+   * Makes sure that the next `count` SQEs are submitted in one call, as linked ones must be. The kernel may still
+   * accept only a part of them if it has no memory for a request. A torn chain does not continue: its first remaining
+   * entry completes with LINK_TORN, and those linked to it with -ECANCELED. Prepare those again when the first part
+   * of the chain has completed.
    */
   reserve(count: number): void {
     assert(count <= this.sqEntries, "a chain is longer than the ring");
     if (this.#pending + count > this.sqEntries) this.submit();
   }
 
-  /** Gives all prepared SQEs to the kernel without waiting. */
+  /** Submits all prepared SQEs without waiting. */
   submit(): void {
     for (let attempt = 0; this.#pending > 0; attempt++) {
       if (attempt === SUBMIT_ATTEMPTS_MAX) {
         throw new UringError("SYSTEM_CALL_FAILED", `the kernel takes no entry of ring ${this.fd}`);
       }
-      // A kernel that is short of memory or of completion space says EAGAIN or EBUSY; letting it
-      // post what is finished is what helps.
+      // A kernel that is short of memory or of completion space returns EAGAIN or EBUSY; letting it post completions
+      // helps.
       if (this.#enter(0, 0) < 0) this.#enter(0, EnterFlag.GETEVENTS);
     }
   }
 
   /**
-   * Gives all prepared SQEs to the kernel and waits until at least `minComplete` completions are
-   * there. Returns early on a signal, and when the kernel took only a part: ready() tells.
-   * @throws UringError RING_CLOSED; SYSTEM_CALL_FAILED (EBADR: completions were lost for want of
-   * memory)
+   * Submits all prepared SQEs and waits for at least `minComplete` completions. Returns early on a signal, and if the
+   * kernel accepted only a part: check ready().
+   * @throws UringError RING_CLOSED; SYSTEM_CALL_FAILED (EBADR: completions were lost for lack of memory)
    */
   submitAndWait(minComplete: number): void {
     this.#enter(minComplete, EnterFlag.GETEVENTS);
   }
 
   #enter(minComplete: number, flags: number): number {
-    // The number of a closed ring's descriptor may be that of another file by now.
+    // A closed ring's descriptor number may be another file's by now.
     if (this.#closed) throw new UringError("RING_CLOSED", "the ring is closed");
     if (((this.#sqTail - this.#cqHead) | 0) > this.#workers) this.#addWorkers();
     if (this.#beforeEnter !== undefined) this.#beforeEnter(this);
@@ -217,8 +216,8 @@ export class Ring {
   }
 
   /**
-   * The kernel took only a part of what it was offered (io_submit_sqes: no memory for a request), and has
-   * started what it took: to it, what comes next is a chain of its own.
+   * The kernel accepted only a part of the submission (io_submit_sqes: no memory for a request), and has started it:
+   * to the kernel, the rest is a new chain.
    */
   #mendTornChain(): void {
     const words = this.sqes32;
@@ -230,7 +229,7 @@ export class Ring {
     const low = words[torn + USER_DATA_WORD];
     const high = words[torn + USER_DATA_WORD + 1];
     words.fill(0, torn, torn + this.sqeWords);
-    // An operation that does nothing but fail, on a file that is not there.
+    // An operation that does nothing but fail, on an invalid descriptor.
     words[torn] = Opcode.FSYNC | (isLinked << 8);
     words[torn + 1] = -1;
     words[torn + USER_DATA_WORD] = low;
@@ -253,13 +252,13 @@ export class Ring {
     return (this.#cqHead & this.cqMask) * CQE_WORDS;
   }
 
-  /** Returns the oldest completion's place to the kernel. */
+  /** Returns the oldest completion's slot to the kernel. */
   advance(): void {
     this.pass();
     Atomics.store(this.#ring32, this.#cqHeadIndex, this.#cqHead);
   }
 
-  /** As advance(), but the place is returned with the next call of the kernel: one store for many of them. */
+  /** Like advance(), but the slot is returned with the next call of the kernel: one store for many of them. */
   pass(): void {
     this.#cqHead = (this.#cqHead + 1) | 0;
   }
@@ -287,7 +286,7 @@ export class Ring {
     );
   }
 
-  /** Spares the look-up of the ring's descriptor in every enter; for the owning thread only. */
+  /** Saves the lookup of the ring's descriptor in every enter; for the owning thread only. */
   registerRingFd(): void {
     const index = native.registerRingFd(this.#native.handle);
     check(index, "the ring's descriptor");
@@ -296,9 +295,8 @@ export class Ring {
   }
 
   /**
-   * Ends the ring; views become empty, SQEs that were not submitted are dropped. Operations in flight
-   * are cancelled by the kernel, but later, and may still write into their memory until then: wait for
-   * their completions first.
+   * Closes the ring; views become empty, SQEs that were not submitted are dropped. The kernel cancels operations in
+   * flight, but later, and they may still write into their memory until then: wait for their completions first.
    */
   close(): void {
     if (this.#closed) return;

@@ -2,7 +2,7 @@
 export class Serial {
   #last: Promise<unknown> = Promise.resolve();
 
-  /** @param turnMs after which the next one begins, whether this one has ended or not; absent: when it has */
+  /** @param turnMs after which the next one begins even if this one is pending; absent: only after its end */
   run<Value>(operation: () => Promise<Value>, turnMs?: number): Promise<Value> {
     let begin = (): void => undefined;
     const begun = new Promise<void>((resolve) => {

@@ -19,7 +19,7 @@ export function ioctl(fd: number, request: number, argument: ArrayBufferView | n
   return check(native.ioctl(fd, request, argument), `ioctl 0x${request.toString(16)} failed`);
 }
 
-/** ioctl(2) on a pool thread, for those that may block. Answers a value or a negative errno. */
+/** ioctl(2) on a pool thread, for calls that may block. Resolves with a value or a negative errno. */
 export function ioctlAsync(
   fd: number,
   request: number,
@@ -31,8 +31,8 @@ export function ioctlAsync(
 export const LockType = { READ: 0, WRITE: 1, UNLOCK: 2 } as const;
 
 /**
- * An open-file-description lock on the whole file: it belongs to the descriptor and every duplicate
- * of it, those held by requests in flight among them. Answers false when another process holds it.
+ * An open-file-description lock on the whole file: it belongs to the descriptor and all its duplicates, including
+ * those of requests in flight. Returns false if another process holds it.
  */
 export function tryLockFile(fd: number, type: number = LockType.WRITE): boolean {
   const status = native.lockFile(fd, type);
@@ -52,7 +52,7 @@ export function tryFlock(fd: number): boolean {
   return true;
 }
 
-/** From here on I/O to the open file goes through the page cache, for all who share it. */
+/** Switches I/O of the open file to the page cache, for all that share it. */
 export function endDirectIo(fd: number): void {
   check(native.endDirectIo(fd), "cannot end direct I/O");
 }
@@ -67,12 +67,12 @@ export function createEventFd(): number {
   return check(native.eventFd(0, EFD_CLOEXEC), "cannot make an eventfd");
 }
 
-/** How many connections the kernel keeps for accept. */
+/** Backlog of connections for accept. */
 const LISTEN_BACKLOG = 128;
 
 /**
- * A unix stream socket that listens at `path`, where nothing may lie yet; its descriptor goes to
- * prepareAccept(). Users who may write to the file (`mode`) may connect.
+ * A unix stream socket that listens at `path`, which must not exist; its descriptor is for prepareAccept(). Users who
+ * may write to the file (`mode`) may connect.
  * @throws UringError SYSTEM_CALL_FAILED: EADDRINUSE, ENAMETOOLONG (108 bytes and more), EACCES, ENOENT
  */
 export function listenLocal(path: string, mode: number): number {
@@ -80,7 +80,7 @@ export function listenLocal(path: string, mode: number): number {
 }
 
 /**
- * Two unix stream sockets that are connected with each other: what connects parts of this process, by no path.
+ * Two connected unix stream sockets, for parts of this process; they have no path.
  * @throws UringError SYSTEM_CALL_FAILED: EMFILE, ENFILE, ENOMEM
  */
 export function socketPair(): [number, number] {
@@ -94,8 +94,8 @@ const SO_SNDBUF = 7;
 const SO_SNDBUFFORCE = 32;
 
 /**
- * How much a socket holds of what its other side has not taken, with the kernel's own memory for it: as much as wanted for a
- * process with CAP_NET_ADMIN, else at most net.core.wmem_max. Where neither can be, it stays as it is.
+ * Sets how much a socket buffers, including the kernel's overhead: the wanted size with CAP_NET_ADMIN, else at most
+ * net.core.wmem_max. If neither is possible, it stays unchanged.
  */
 export function enlargeSendBuffer(fd: number, bytes: number): void {
   if (native.setSocketOption(fd, SOL_SOCKET, SO_SNDBUFFORCE, bytes) === 0) return;
@@ -108,33 +108,32 @@ export function threadId(): number {
 }
 
 /**
- * Sends a datagram to a Unix socket and never waits; "@" begins the name of an abstract one. Answers its length
- * or a negative errno, -EAGAIN where the receiver has to read others first.
+ * Sends a datagram to a Unix socket and never waits; "@" begins an abstract name. Returns its length or a negative
+ * errno, -EAGAIN if the receiver's queue is full.
  */
 export function sendDatagram(path: string, text: string): number {
   return native.sendDatagram(path, text);
 }
 
-/** prctl(2) with one argument; a negative errno is answered, not thrown. */
+/** prctl(2) with one argument; returns a negative errno instead of throwing. */
 export function prctl(option: number, argument: number): number {
   return native.prctl(option, argument);
 }
 
 /**
- * Keeps the pages of a range in memory from their first use on (mlock2 with MLOCK_ONFAULT); a
- * negative errno is answered, not thrown. Not for memory of the JavaScript heap: V8 gives pages of it
- * back with MADV_DONTNEED, takes it as fatal when that fails, and it fails on locked pages. That is
- * also why mlockall(2) is not offered.
+ * Locks the pages of a range in memory from their first use on (mlock2 with MLOCK_ONFAULT); returns a negative errno
+ * instead of throwing. Not for memory of the JavaScript heap: V8 frees pages of it with MADV_DONTNEED, which fails on
+ * locked pages, and takes that failure as fatal. For the same reason mlockall(2) is not offered.
  */
 export function lockMemory(address: number, lengthBytes: number): number {
   return native.lockMemory(address, lengthBytes, MLOCK_ONFAULT);
 }
 
 /**
- * execv(2): runs another program as this process, with its environment and standard streams. All
- * other descriptors are closed, and what this program was about to do is not done.
+ * execv(2): runs another program as this process, with its environment and standard streams. All other descriptors
+ * are closed, and pending work of this program is lost.
  * @param words the arguments after the program's own name
- * @param passedFds how many descriptors from 3 on the program gets besides, as a service manager passes sockets
+ * @param passedFds how many descriptors from 3 on the program keeps, as a service manager passes sockets
  * @throws UringError SYSTEM_CALL_FAILED; it does not return otherwise
  */
 export function replaceProcess(path: string, words: readonly string[], passedFds = 0): never {
@@ -143,26 +142,25 @@ export function replaceProcess(path: string, words: readonly string[], passedFds
 }
 
 /**
- * _exit(2): the process ends with all its threads, wherever they are, as by a kill. Nothing is flushed, no
- * handler runs, and no operation that its rings have in flight is waited for (execve(2) waits for those of
- * the calling thread).
+ * _exit(2): the process ends with all its threads, wherever they are, as by a kill. Nothing is flushed, no handler
+ * runs, and it does not wait for operations of its rings (execve(2) waits for those of the calling thread).
  */
 export function endProcess(status: number): never {
   return native.endProcess(status);
 }
 
 /**
- * Ties the process to the calling worker thread: should the thread end, by an exception, by
- * process.exit() or for want of memory, the process ends with `status` at once, as by a kill. For a
- * thread whose work the kernel would wait for, and only stops waiting for when the process is gone.
- * @returns takes it back, to be called on the same thread before it ends in order
+ * Ties the process to the calling worker thread: if the thread ends, by an exception, by process.exit() or for lack
+ * of memory, the process ends with `status` at once, as by a kill. For a thread whose work the kernel would wait for
+ * until the process is gone.
+ * @returns a function that undoes it; call it on the same thread before that ends in order
  */
 export function endProcessWithThread(status: number): () => void {
   check(native.guardThread(status), "cannot tie the process to a thread");
   return () => void native.releaseThread(status);
 }
 
-/** Binds the calling thread to one CPU; a negative errno is answered, not thrown. */
+/** Binds the calling thread to one CPU; returns a negative errno instead of throwing. */
 export function setAffinity(cpu: number): number {
   return native.setAffinity(cpu);
 }

@@ -1,6 +1,6 @@
 /**
- * The addon's functions as a table, which a simulated kernel may put its own into: every call of this package
- * goes through it. Not for programs.
+ * The addon's functions as a table that a simulated kernel can replace: every call of this package uses it. Not for
+ * programs.
  */
 export {
   type NativeMapping,

@@ -1,21 +1,21 @@
 /**
- * Writes to a pipe or a socket that never wait for its reader, whatever those want who share it: O_NONBLOCK would hold
- * for the open file, and so for all of them.
+ * Writes to a pipe or a socket without ever waiting for its reader. O_NONBLOCK would not do: it affects everybody who
+ * shares the open file.
  */
 import { constants, fstatSync, openSync, writeSync } from "node:fs";
 import { UringError } from "./errors.js";
 import { native } from "./native.js";
 
 /**
- * Writes what there is room for, and answers how many bytes that are.
- * @throws an error with its errno: EAGAIN where there is no room
+ * Writes as many bytes as there is space for, and returns their number.
+ * @throws an error with its errno: EAGAIN if there is no space
  */
 export type WriteNow = (bytes: Uint8Array) => number;
 
 /**
- * - A pipe is opened once more, and is another open file then, which does not block.
- * - A socket cannot be opened again, and is told with each call not to block.
- * - Anything else is written to as it is: no reader has to make room there.
+ * - A pipe is opened again, which makes another open file that does not block.
+ * - A socket cannot be opened again; each call requests not to block.
+ * - Anything else is written to directly: it needs no reader.
  */
 export function unblockedWriter(fd: number): WriteNow {
   if (isSocket(fd)) return (bytes) => sendNow(fd, bytes);

@@ -5,7 +5,7 @@ import { FileTarget } from "./file.js";
 import { memoryParams } from "./null.js";
 
 interface MemoryOptions {
-  /** Multiple of 512. Memory is taken as blocks are written, and given back when discarded. */
+  /** Multiple of 512. Memory is allocated as blocks are written, and freed when they are discarded. */
   readonly capacityBytes: number;
 }
 

@@ -7,7 +7,7 @@ interface NullOptions {
   readonly capacityBytes: number;
 }
 
-/** A device that forgets writes and reads as whatever its buffers hold: for measuring ublk itself. */
+/** A device that drops writes and reads whatever its buffers contain: for measuring ublk itself. */
 export function nullTarget(options: NullOptions): TargetSpec {
   return { module: new URL(import.meta.url), options };
 }

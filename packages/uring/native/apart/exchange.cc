@@ -20,8 +20,8 @@ constexpr int64_t kWriteBackMs = 2'000;
 constexpr int kWriteBacksMax = 5;
 
 /**
- * The freeze has its users wait while it writes what is left in memory: each turn leaves only what came in the one before.
- * What fails here, or is late, the freeze does.
+ * Users wait while the freeze writes dirty data: each turn leaves only what was written during the one before. Errors
+ * and delays here are left to the freeze.
  */
 void WriteBack(const char* minor) {
   const std::string path = std::string("/dev/dm-") + minor;
@@ -44,7 +44,8 @@ int Failed(int how, const char* what, int64_t status) {
 
 int Exchange(const char* major, const char* minor, bool may_page) {
   prctl(PR_SET_NAME, "apart:exchange");
-  // Before memory is locked, as a child that is given up shares it; and before anything is looked at, as it takes a while.
+  // Before memory is locked, because an abandoned child shares it; and before the node is examined, because it takes
+  // a while.
   WriteBack(minor);
   const int64_t locked = StayInMemory();
   if (locked < 0 && !may_page) {
@@ -58,9 +59,10 @@ int Exchange(const char* major, const char* minor, bool may_page) {
   if (const int64_t status = mapper.Table(node, true, table, &suspended); status < 0) {
     return Failed(kNotBegun, "its table in waiting", status);
   }
-  // The call would end a suspension that another program has begun since it was looked at, while memory was written back.
+  // The call would end a suspension that another program has begun during the write-back, after the node was
+  // examined.
   if (suspended) return Failed(kNotBegun, "another program has suspended it", -EBUSY);
-  // Without one the call would only resume.
+  // Without an inactive table the call would only resume.
   if (table.empty()) return Failed(kNotBegun, "its table in waiting", -ENOENT);
   const int64_t began_us = NowUs();
   const int64_t status = mapper.Exchange(node);
@@ -68,8 +70,8 @@ int Exchange(const char* major, const char* minor, bool may_page) {
     std::printf("%" PRId64 "\n", NowUs() - began_us);
     return EXIT_SUCCESS;
   }
-  // The kernel has destroyed the table, or put it in waiting again. One that waits by now may be another program's, which
-  // resumes the node, too: it is neither dropped nor made live.
+  // The kernel has destroyed the table, or made it inactive again. An inactive one may be another program's by now,
+  // which resumes the node, too: it is neither dropped nor made live.
   mapper.Clear(node, table);
   mapper.Resume(node);
   return Failed(EXIT_FAILURE, "the exchange of tables", status);

@@ -8,7 +8,7 @@
 
 inline int64_t Checked(int64_t value) { return value < 0 ? -errno : value; }
 
-/** An open file; less than 0, it is the negative errno. */
+/** An open file; a negative value is the errno. */
 class File {
  public:
   File(const char* path, int flags)

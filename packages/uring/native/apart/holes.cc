@@ -16,11 +16,11 @@
 
 namespace {
 
-/** Reading a smaller one costs less than knowing of it. */
+/** Reading a smaller hole costs less than tracking it. */
 constexpr int64_t kHoleBytesMin = 64 << 10;
 constexpr int kHolesMax = 65536;
 
-/** Those between two bytes of a file, counted from the first of them. */
+/** Holes between two bytes of a file, relative to the first. */
 int64_t HolesOf(int file, int64_t begin, int64_t end, int64_t until_ms, std::string& lines) {
   int holes = 0;
   for (int64_t at = begin; at < end && holes < kHolesMax && NowMs() < until_ms;) {
@@ -39,7 +39,7 @@ int64_t HolesOf(int file, int64_t begin, int64_t end, int64_t until_ms, std::str
   return 0;
 }
 
-/** Of a loop device, not of a partition of one. */
+/** The file behind a loop device, not behind a partition of one. */
 std::string BackingPath(dev_t device) {
   char path[80];
   std::snprintf(path, sizeof path, "/sys/dev/block/%u:%u/loop/backing_file", major(device),

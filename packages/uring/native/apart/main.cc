@@ -17,7 +17,7 @@
 //     dm-clear MAJOR MINOR TABLE
 //     dm-resume MAJOR MINOR
 //
-// Those that take the process along, into another namespace or with children, are all that it does:
+// Calls that change the process, by a namespace or children, are all that it does:
 //
 //   uring-apart PARENT sync MS PATH...       sync.h, and mounts.h, say what these three print
 //   uring-apart PARENT mounts MS TYPE...
@@ -25,11 +25,10 @@
 //   uring-apart 0 freeze PATH                FIFREEZE and FITHAW; affects no process but itself when it ends
 //   uring-apart 0 thaw PATH
 //   uring-apart 0 exchange MAJOR MINOR       exchange.h
-//   uring-apart 0 return MAJOR MINOR         the same, also where it cannot be kept in memory
+// uring-apart 0 return MAJOR MINOR         the same, even if it cannot be locked in memory
 //
-// PARENT is the id of the process that asks. A call that it did not live to see begun is not made: it
-// may be about a device whose number another one has by now. While it makes a call its name is "apart:"
-// and the verb, as ps shows it.
+// PARENT is the id of the calling process. A call that its parent did not live to see begin is not made: it may be
+// about a device whose number another one has by now. During a call its name is "apart:" and the verb, as in ps.
 //
 //   a request    COUNT \0 WORD \0 ...        as many words as COUNT says, in decimal
 //   an answer    LENGTH \n TEXT              as many bytes of text
@@ -73,7 +72,7 @@ constexpr size_t kCommandBytes = 80;
 constexpr uint32_t kExtentsPerCall = 128;
 constexpr int64_t kReadBytesMax = 1 << 20;
 
-/** Waits for the answer to the ring's only entry. */
+/** Waits for the completion of the ring's only entry. */
 int64_t Submitted(io_uring* ring) {
   int status = io_uring_submit(ring);
   if (status < 0) return status;
@@ -162,13 +161,13 @@ int64_t Stat(const char* path, std::string& lines) {
   return 0;
 }
 
-/** Does not wait for a writer at the other end of a pipe. */
+/** Does not wait for a writer to a pipe. */
 int64_t OpenOnly(const char* path) {
   const File file(path, O_RDONLY | O_NONBLOCK);
   return file < 0 ? file : 0;
 }
 
-/** As many bytes as there are, in one read. */
+/** The available bytes, in one read. */
 int64_t Read(const char* path, const std::string& at, const std::string& bytes,
              std::string& lines) {
   const int64_t length = std::atoll(bytes.c_str());
@@ -212,7 +211,7 @@ int64_t Freezing(const char* path, unsigned long request) {
   return file < 0 ? file : Checked(ioctl(file, request, 0));
 }
 
-/** As fsfreeze(8) ends. */
+/** Exit status of fsfreeze(8). */
 int Freeze(std::string_view verb, const char* path) {
   const int64_t answer = Freezing(path, verb == "freeze" ? FIFREEZE : FITHAW);
   if (answer >= 0) return EXIT_SUCCESS;
@@ -220,7 +219,7 @@ int Freeze(std::string_view verb, const char* path) {
   return EXIT_FAILURE;
 }
 
-/** The parent lives. */
+/** Whether the parent lives. */
 bool LivesWith(const char* parent) { return getppid() == std::atoi(parent); }
 
 /** One word of a request; false at the end of the input. */
@@ -258,7 +257,7 @@ int64_t CallMapper(const std::vector<std::string>& words, std::string& lines) {
   return -EINVAL;
 }
 
-/** Makes a call. @returns its answer, or a negative errno */
+/** Makes a call. @returns its result, or a negative errno */
 int64_t Call(const std::vector<std::string>& words, std::string& lines) {
   const size_t count = words.size();
   const std::string verb = count == 0 ? "" : words[0];

@@ -15,7 +15,7 @@ namespace {
 
 constexpr const char* kControl = "/dev/mapper/control";
 /**
- * For udev's rules, as dmsetup has it: the event is one of the node itself, and they alone make links for it
+ * For udev's rules, as in dmsetup: the event is one of the node itself, and only the rules create links for it
  * (libdevmapper.h: DM_UDEV_PRIMARY_SOURCE_FLAG, DM_UDEV_DISABLE_LIBRARY_FALLBACK).
  */
 constexpr uint32_t kUdevFlags = 0x0060U << 16;
@@ -42,7 +42,7 @@ int64_t Ask(int control, unsigned long request, dev_t node, uint32_t event = 0) 
 void AppendTargets(const std::vector<char>& answer, std::string& lines) {
   dm_ioctl words;
   std::memcpy(&words, answer.data(), sizeof words);
-  // Each says how far the next one is from the first.
+  // Each contains the offset to the next one.
   size_t at = words.data_start;
   for (uint32_t i = 0; i < words.target_count; i++) {
     dm_target_spec target;
@@ -105,7 +105,7 @@ int64_t Mapper::Resume(dev_t node) const {
 }
 
 int64_t StayInMemory() {
-  // Who has CAP_IPC_LOCK needs no limit, who has not may be allowed a higher one.
+  // A process with CAP_IPC_LOCK needs no limit, another one may be allowed a higher limit.
   rlimit limit{RLIM_INFINITY, RLIM_INFINITY};
   if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0 && getrlimit(RLIMIT_MEMLOCK, &limit) == 0) {
     limit.rlim_cur = limit.rlim_max;

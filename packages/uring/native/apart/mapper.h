@@ -15,13 +15,13 @@ class Mapper {
  public:
   Mapper();
 
-  /** 0, or the negative errno with which it could not be opened. */
+  /** 0, or the negative errno of opening it. */
   int64_t status() const { return control_ < 0 ? control_ : 0; }
 
   /**
-   * A line for each target, as `dmsetup table` prints it; of types that may bear keys or states (all but linear, striped and
-   * thin) without what follows the type. Empty where there is none.
-   * @param suspended told, in the same look, whether the node is suspended
+   * A line for each target, as in `dmsetup table`; for types that may have keys or states (all but linear, striped
+   * and thin) without the rest after the type. Empty if there is no table.
+   * @param suspended set, in the same call, to whether the node is suspended
    */
   int64_t Table(dev_t node, bool waiting, std::string& lines, bool* suspended = nullptr) const;
 
@@ -41,7 +41,7 @@ class Mapper {
   File control_;
 };
 
-/** The file system of the process may lie behind a node that stands still. @returns 0, or a negative errno */
+/** The file system of the process may lie on a suspended node. @returns 0, or a negative errno */
 int64_t StayInMemory();
 
 dev_t NodeOf(const char* major, const char* minor);

@@ -27,13 +27,13 @@
 
 namespace {
 
-/** One walk to a mount point: behind a server that does not answer it would never end. */
+/** One walk to a mount point: it would never end at a dead server. */
 constexpr int64_t kWalkMs = 1000;
 constexpr size_t kMountsTriedMax = 8;
-/** Mounts on top of one that is looked for. */
+/** Mounts on top of the wanted one. */
 constexpr int kCoversMax = 64;
 
-/** Of this process's own mount namespace: it is left for others. */
+/** This process's own mount namespace, which it leaves. */
 int Proc() {
   static const int fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
   return fd;
@@ -75,7 +75,7 @@ struct Mount {
   std::string_view id;
   std::string_view parent;
   std::string_view device;
-  /** As mountinfo escapes it. */
+  /** Escapes a name like mountinfo. */
   std::string_view point;
   std::string_view type;
 };
@@ -106,7 +106,7 @@ std::string Unescaped(std::string_view field) {
   return text;
 }
 
-/** Enters the mount namespace of a process. With it comes its root, whatever the process sees of it. */
+/** Enters the mount namespace of a process, including the namespace's root. */
 bool Enter(const std::string& pid) {
   const int fd = openat(Proc(), (pid + "/ns/mnt").c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return false;
@@ -115,7 +115,7 @@ bool Enter(const std::string& pid) {
   return entered;
 }
 
-/** Each namespace once, that of process 1 first. False: the time was over before all were seen. */
+/** Each namespace once, that of process 1 first. False: the time ended before all were seen. */
 template <typename Visit>
 bool ForEachNamespace(int64_t deadline_ms, Visit visit) {
   std::set<std::string> seen;
@@ -136,7 +136,7 @@ struct Status {
   bool usable;
 };
 
-/** Without asking a server: what the kernel knows by itself. */
+/** Only facts that the kernel knows without asking a server. */
 Status StatusOf(int folder, const char* name, int flags) {
   struct statx found;
   std::memset(&found, 0, sizeof found);
@@ -146,7 +146,7 @@ Status StatusOf(int folder, const char* name, int flags) {
           S_ISDIR(found.stx_mode) || S_ISREG(found.stx_mode)};
 }
 
-/** The file system is not asked: one that was shut down by an error answers nothing. */
+/** Does not query the file system: one that an error has shut down answers nothing. */
 bool LiesOn(int fd, std::string_view mount) {
   const std::string text = ReadAll("self/fdinfo/" + std::to_string(fd));
   const size_t at = text.find("mnt_id:\t");
@@ -163,8 +163,8 @@ bool LiesAtOrBelow(std::string_view path, std::string_view above) {
 }
 
 /**
- * A mount that others hide. They are taken off in a copy of the namespace that no other process sees, and that
- * ends with this process.
+ * A mount that others hide. They are detached in a copy of the namespace that no other process sees, and that ends
+ * with this process.
  */
 int OpenCovered(std::string_view device, std::string_view point) {
   if (unshare(CLONE_NEWNS) < 0) return -errno;
@@ -197,7 +197,7 @@ int OpenCovered(std::string_view device, std::string_view point) {
   return -ENOENT;
 }
 
-/** A mount by which a file system may be reached. */
+/** A mount that may lead to a file system. */
 struct Way {
   std::string pid;
   std::string id;
@@ -250,7 +250,7 @@ int Receive(int socket) {
   return fd;
 }
 
-/** Walks in a process of its own, which may never come back. @returns a descriptor, or a negative errno */
+/** Walks in a separate process, which may never return. @returns a descriptor, or a negative errno */
 int OpenInTime(const Way& way, int64_t deadline_ms) {
   const int64_t limit_ms = std::min(kWalkMs, deadline_ms - NowMs());
   if (limit_ms <= 0) return -ETIMEDOUT;
@@ -269,13 +269,13 @@ int OpenInTime(const Way& way, int64_t deadline_ms) {
   close(sockets[0]);
   if (walker > 0) {
     kill(walker, SIGKILL);
-    // Not for one that hangs: it is not waited for any more.
+    // Does not wait for one that hangs.
     waitpid(walker, nullptr, answer == -ETIMEDOUT ? WNOHANG : 0);
   }
   return answer;
 }
 
-/** A file system that is looked for. */
+/** A wanted file system. */
 struct Wanted {
   std::string device;
   std::vector<Way> ways;
@@ -315,7 +315,7 @@ void OpenWays(Wanted& one, int64_t deadline_ms) {
   }
 }
 
-/** Takes what a link of /proc leads to, if that is on one of them. */
+/** Uses the target of a link in /proc, if it is on one of them. */
 void TryLink(std::vector<Wanted>& wanted, const std::string& pid, const std::string& link) {
   const Status status = StatusOf(Proc(), link.c_str(), 0);
   if (!status.usable) return;

@@ -19,7 +19,7 @@ constexpr useconds_t kPollUs = 500;
 
 /** @returns an errno, or 0 */
 int SyncOne(const char* path) {
-  // Whatever it is: neither a pipe nor a terminal is waited for.
+  // Of any type: opening waits for neither a pipe nor a terminal.
   const int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
   struct stat file;
   if (fd < 0 || fstat(fd, &file) < 0) return errno;
@@ -36,7 +36,7 @@ int64_t Sync(int64_t limit_ms, const std::vector<const char*>& paths, std::strin
     const pid_t child = fork();
     if (child == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
-      // One that is given up is not to hold a lock of its parent's, nor a pipe whose reader waits for its end.
+      // An abandoned child must hold neither a lock of its parent's nor a pipe whose reader waits for its end.
       close_range(0, ~0U, 0);
       _exit(SyncOne(path));
     }
