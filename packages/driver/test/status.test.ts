@@ -1,9 +1,9 @@
-/** What status says of a device whose snapshots follow each other. */
+/** Status of a device whose snapshots follow each other. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { snapshotInfo } from "../dist/status.js";
 
-test("what an earlier snapshot has lost is not an error of the one that is being taken", () => {
+test("the loss of an earlier snapshot is not an error of the one that is being taken", () => {
   const codeOf = (lostArea: string | null, area: string | undefined): number => {
     const loss = { errorCode: -5, area: lostArea };
     const tracker = { id: 1, device: "/dev/a", front: { path: "/dev/ublkb1" }, loss };
@@ -14,7 +14,7 @@ test("what an earlier snapshot has lost is not an error of the one that is being
   };
   assert.is(codeOf("earlier", "present"), 0);
   assert.is(codeOf("present", "present"), -5);
-  // As daemons before had it: the one that there is.
+  // As older daemons recorded it: the present area.
   assert.is(codeOf(null, "present"), -5);
   assert.is(codeOf("earlier", undefined), -5);
 });

@@ -1,4 +1,4 @@
-/** The longest turn of a thread on a device of 64 TiB, in units of work: blocks, chunks, words of a map. */
+/** The longest turn of a thread with a device of 64 TiB, in units of work: blocks, chunks, words of a map. */
 import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ import { PackedKernel } from "./journal-sim/packed-kernel.js";
 const CAPACITY_BYTES = 64 * 2 ** 40;
 const ID = Uint8Array.from({ length: 16 }, (_, i) => i + 1);
 
-/** As many as the default parameters allow. */
+/** As many blocks as the default parameters allow. */
 function scatteredCbt(): CbtMap {
   const options = { capacityBytes: CAPACITY_BYTES, blockShift: 25, generation: ID };
   const buffer = new ArrayBuffer(CbtMap.byteLength(CAPACITY_BYTES, options.blockShift));
@@ -49,7 +49,7 @@ const GEOMETRY = {
 };
 const DENSE_CHUNKS = 2 ** 20;
 
-/** Many recorded chunks in the first 4 TiB, few behind them. Answers how many. */
+/** Records many chunks in the first 4 TiB, few after them. Returns how many. */
 function fillArea(map: DiffAreaMap): number {
   let number = 0;
   for (let chunk = 0; chunk < map.geometry.chunkCount; chunk += chunk < DENSE_CHUNKS ? 16 : 4096) {
@@ -78,7 +78,7 @@ class Meter {
     this.turns++;
   }
 
-  /** On the main thread: what else it does comes between two calls of this. */
+  /** On the main thread: other work runs between two calls of this. */
   tick(): this {
     const next = (): void => {
       this.turn();
@@ -92,7 +92,7 @@ class Meter {
     this.#ticking = false;
   }
 
-  /** Counts calls of a method, each for so many units. */
+  /** Counts calls of a method, each as so many units. */
   count<Of extends object>(of: Of, method: keyof Of, units: (...args: never[]) => number): void {
     const call = of[method] as (...args: never[]) => unknown;
     const add = (count: number): void => this.add(count);
@@ -122,7 +122,7 @@ test("main thread: a diff of a million ranges", async () => {
   assert.ok(meter.longest <= 2 * TURN_UNITS, `${meter.longest} units in one turn`);
 });
 
-test("main thread: the map of an area that is to continue is looked through", async () => {
+test("main thread: the map of an area to be resumed is checked", async () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-turns-"));
   const fd = openSync(join(folder, "map"), "w+");
   const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
@@ -156,14 +156,14 @@ test("main thread: the map of an area that is to continue is looked through", as
   assert.ok(meter.longest <= 2 * TURN_UNITS, `${meter.longest} units in one turn`);
 });
 
-test("main thread: the checkpoint of a map is written, and read again", async () => {
+test("main thread: the checkpoint of a map is written, and read back", async () => {
   const cbt = scatteredCbt();
   const folder = mkdtempSync(join(tmpdir(), "blksnap-turns-"));
   const path = join(folder, "journal");
   const meter = new Meter().tick();
   const source = cbt.checkpoint();
   meter.count(source, "read", (into: Uint8Array) => into.length);
-  // On the way back each page's checksum is looked at.
+  // When it is read, the checksum of each page is checked.
   const { getUint32 } = DataView.prototype;
   DataView.prototype.getUint32 = function (...args) {
     if (args[0] % 4096 === 4080) meter.add(4096);
@@ -197,7 +197,7 @@ function allOf(cbt: CbtMap): Uint8Array {
   return bytes;
 }
 
-/** Runs the kernel, one turn of the reactor per operation. */
+/** Runs the kernel, with one turn of the reactor per operation. */
 function runTurns(kernel: PackedKernel, meter: Meter): void {
   do meter.turn();
   while (kernel.step());
@@ -252,7 +252,7 @@ test("reactor: a tracker's journal gets a successor", () => {
   journal.drop();
 });
 
-/** Counts chunks and words that are looked at. */
+/** Counts chunks and words that are scanned. */
 function meterMap(map: DiffAreaMap, meter: Meter): void {
   const { visitPages } = map;
   map.visitPages = (from, unitsMax, visit) => {
@@ -314,7 +314,7 @@ test("reactor: an area's journal is compacted", () => {
   journal.drop();
 });
 
-test("reactor: slots of a store that was cut off are lost at once, and found in slices", () => {
+test("reactor: slots of a truncated store are lost at once, and found in slices", () => {
   const map = DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY)), GEOMETRY);
   fillArea(map);
   map.setState(AreaState.ACTIVE);
@@ -343,7 +343,7 @@ test("reactor: slots of a store that was cut off are lost at once, and found in 
   let ends = 0;
   loseSlots(engine, new Slices(kernel.asReactor()), { store: 0, firstSlotIndex: 0 }, () => ends++);
   assert.is(ends, 0);
-  // The last chunk that has something is far from being found.
+  // The last recorded chunk is far from being found.
   const last = map.geometry.chunkCount - 4096;
   assert.is(map.stateAt(last, 3), BlockState.DATA);
   engine.image.op[0] = RequestOp.READ;
@@ -358,10 +358,10 @@ test("reactor: slots of a store that was cut off are lost at once, and found in 
   assert.ok(meter.longest <= 2 * REACTOR_TURN_UNITS, `${meter.longest} units in one turn`);
 });
 
-test("reactor: lost ranges are found, and told again for nothing", () => {
+test("reactor: lost ranges are found, and reported again at no cost", () => {
   const map = DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(GEOMETRY)), GEOMETRY);
   fillArea(map);
-  // All of the map is looked at before this one is found.
+  // The whole map is scanned before this one is found.
   map.setLost(map.geometry.chunkCount - 1, 5, 7);
   const kernel = new PackedKernel();
   const meter = new Meter();
@@ -381,7 +381,7 @@ test("reactor: lost ranges are found, and told again for nothing", () => {
   const before = meter.total;
   lost.read((ranges) => assert.equal(ranges, found));
   assert.is(meter.total, before, "nothing was lost meanwhile");
-  // A million more of them: the first hundred are told.
+  // A million more of them: the first hundred are reported.
   for (let chunk = 7; chunk < DENSE_CHUNKS; chunk += 16) {
     for (let block = 0; block < 32; block += 2) map.setLost(chunk, block, block + 1);
   }

@@ -26,7 +26,7 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(folder, { recursive: true }));
 
-/** A snapshot with a storage of 8 slots, and the extents that its reactors were granted. */
+/** A snapshot with 8 slots of storage, and the extents granted to its reactors. */
 async function newSnapshot() {
   const granted: [firstSlot: number, count: number][] = [];
   const reactors = {
@@ -55,14 +55,14 @@ async function newSnapshot() {
   return { snapshot, granted, used, reactors };
 }
 
-test("a take that fails gives all slots back, however often", async () => {
+test("a take that fails frees all slots, however often", async () => {
   const { snapshot, granted, used } = await newSnapshot();
   for (let attempt = 0; attempt < 5; attempt++) {
     snapshot.beginTake();
     const { id, extents } = await snapshot.areaSetup({ id: "area", map }, 1);
     assert.is(extents.length, 2);
     await snapshot.serveSlots(tracker, id, 4);
-    // What the reader gave back already is not given back twice.
+    // What the reader has freed already is not freed again.
     snapshot.freeSlots([extents[0]!]);
     assert.ok(used() >= 1, "no slot was handed out");
     snapshot.undoTake();
@@ -74,7 +74,7 @@ test("a take that fails gives all slots back, however often", async () => {
   await snapshot.closeStorage();
 });
 
-test("a device that is short gets what the others have not used, and those of a store that is full", async () => {
+test("a device that is short gets slots that the others have not used, even of a full store", async () => {
   const { snapshot, granted, used, reactors } = await newSnapshot();
   snapshot.beginTake();
   const idle = { ...tracker, id: 2, reactor: 1 } as Tracker;
@@ -100,7 +100,7 @@ test("a device that is short gets what the others have not used, and those of a 
   await snapshot.closeStorage();
 });
 
-test("a take that is complete keeps its slots", async () => {
+test("a complete take keeps its slots", async () => {
   const { snapshot, used } = await newSnapshot();
   snapshot.beginTake();
   const { id, extents } = await snapshot.areaSetup({ id: "area", map }, 1);
@@ -111,7 +111,7 @@ test("a take that is complete keeps its slots", async () => {
   await snapshot.closeStorage();
 });
 
-test("slots that come after the take has failed go back at once", async () => {
+test("slots that arrive after the take has failed are freed at once", async () => {
   const { snapshot, granted, used } = await newSnapshot();
   snapshot.beginTake();
   const { id } = await snapshot.areaSetup({ id: "area", map }, 1);
@@ -123,7 +123,7 @@ test("slots that come after the take has failed go back at once", async () => {
   await snapshot.closeStorage();
 });
 
-/** A snapshot of one device to be taken: something happens whenever its reactor is asked for something. */
+/** A snapshot of one device; `when` runs at each request to its reactor. */
 async function toBeTaken(
   happens: (type: string, device: TakenDevice, area: string, snapshot: Snapshot) => void,
 ) {
@@ -168,7 +168,7 @@ async function toBeTaken(
   return {
     asked,
     snapshot,
-    /** What is said where it fails. */
+    /** The error of a take that fails. */
     take: async () =>
       answerFor(await takeSnapshot(context as never, snapshot).catch((error: Error) => error))
         .error,
@@ -189,7 +189,7 @@ async function toBeTaken(
 const TAKING = ["prepareArea", "hold", "switch"];
 const CLOSING = ["dropArea", "closeArea", "removeMap"];
 
-/** A take of one device, to which something happens when the reactor is asked for `when`. */
+/** A take of one device, during which `act` runs at the request `when`. */
 async function takeMeanwhile(
   when: string,
   happens: (device: TakenDevice, area: string, snapshot: Snapshot) => void,
@@ -203,7 +203,7 @@ async function takeMeanwhile(
   return error;
 }
 
-/** A take that fails, and what is asked of the reactor to undo it fails once. */
+/** A take that fails, and then one request of its undoing, once. */
 async function takeThatFailsAndThen(step: string, isLate: boolean | null = false) {
   let isFailing = true;
   const made = await toBeTaken((type, device, area) => {
@@ -232,7 +232,7 @@ for (const [step, isLate] of [
     asked.length = 0;
     await undo();
     assert.equal(asked, CLOSING);
-    // Of an area that is gone by then, only the first closing could know whether the store had answered all.
+    // If the area is gone by then, only the first close could tell whether the store had answered everything.
     if (isLate !== false) {
       const [member] = snapshot.members.values();
       const [area] = member?.lateAreas ?? [];
@@ -243,7 +243,7 @@ for (const [step, isLate] of [
   });
 }
 
-test("a snapshot whose take was not undone is taken again when it is", async () => {
+test("a snapshot whose take was not undone can be taken again when it is", async () => {
   const { asked, assertUndone, takeAgain } = await takeThatFailsAndThen("dropArea");
   asked.length = 0;
   assert.is(await takeAgain(), "SNAPSHOT_CORRUPTED");
@@ -251,20 +251,20 @@ test("a snapshot whose take was not undone is taken again when it is", async () 
   await assertUndone();
 });
 
-test("a take that fails while a map's file cannot be removed is as before", async () => {
+test("a take that fails is undone, even if a map's file cannot be removed", async () => {
   const { assertUndone } = await takeThatFailsAndThen("removeMap");
   await assertUndone();
 });
 
 interface TakenDevice extends Record<string, unknown> {
-  /** What the closing of its area answers. */
+  /** The answer to closing its area. */
   isLate: boolean | null;
   loss: Loss;
   splice?: { path: string; state: string; noteLoss: () => void };
 }
 
-test("a take during which old data is lost fails with EFAULT, and all is as before", async () => {
-  // The reactor's notice comes between the switch and the thaw.
+test("a take during which old data is lost fails with EFAULT and is undone", async () => {
+  // The reactor's notice arrives between the switch and the thaw.
   const error = await takeMeanwhile("switch", (device, area) => {
     device.loss = { errorCode: -5, area };
   });
@@ -272,14 +272,14 @@ test("a take during which old data is lost fails with EFAULT, and all is as befo
   assert.match(error.message, /old data of \/dev\/lossy was lost/);
 });
 
-test("a take whose device is led past its front while it begins fails, and all is as before", async () => {
+test("a take fails and is undone if its device is led past its front meanwhile", async () => {
   const error = await takeMeanwhile("prepareArea", (device) => {
     device.splice = { path: "/dev/mapper/vg-data", state: "lost", noteLoss: () => undefined };
   });
   assert.is(error.name, "SPLICE_LOST");
 });
 
-test("a take that fails while the journal of an area cannot be removed is as before, and says why it failed", async () => {
+test("a take that fails is undone even if an area's journal cannot be removed, and reports its own error", async () => {
   const medium = new Error("the medium fails");
   const error = await takeMeanwhile("switch", (device, area, snapshot) => {
     device.loss = { errorCode: -5, area };
@@ -288,7 +288,7 @@ test("a take that fails while the journal of an area cannot be removed is as bef
   assert.is(error.name, "SNAPSHOT_CORRUPTED");
 });
 
-/** Two members whose areas a reactor closes, and what happens to their maps. */
+/** Two members whose areas a reactor closes, and the state of their maps. */
 function closing() {
   const steps: string[] = [];
   const failing = new Set<string>();
@@ -318,7 +318,7 @@ function closing() {
   return { close, closes, failing, steps };
 }
 
-test("closing members again finds none half closed, and closes no map twice", async () => {
+test("closing members again meets none that is half closed, and closes no map twice", async () => {
   const { close, closes, failing, steps } = closing();
   failing.add("dropArea 1");
   const first = await close().catch((error: Error) => error.message);
@@ -341,7 +341,7 @@ test("a map whose file cannot be removed is closed once", async () => {
   assert.equal(closes().sort(), ["close map 1", "close map 2"]);
 });
 
-test("a take that the medium may say to be complete is undone only when it says that no more", async () => {
+test("a take is undone only when no record on the medium says that it is complete", async () => {
   const { asked, assertUndone, snapshot, take, undo } = await toBeTaken((type, device, area) => {
     if (type === "switch") device.loss = { errorCode: -5, area };
   });

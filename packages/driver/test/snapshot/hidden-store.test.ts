@@ -46,7 +46,7 @@ function contextOf(steps: string[], assertAnswers?: (path: string) => Promise<vo
   return { records, state, storeSystem: { ...(assertAnswers && { assertAnswers }) } };
 }
 
-test("the first store with a name of ours gets another one, which is removed with it", async () => {
+test("the first store with a name of ours is renamed, and removed under the new name", async () => {
   const steps: string[] = [];
   const snapshot = snapshotOf(steps);
   const context = contextOf(steps);
@@ -57,7 +57,7 @@ test("the first store with a name of ours gets another one, which is removed wit
   const after = records[1]!.fileName as string;
   assert.equal(steps, ["on record here", `${after} is on the medium`]);
   assert.equal([records[0], records[2]], [RECORDS[0], RECORDS[2]]);
-  // By the record of the medium as well as by that of the next daemon.
+  // Both with the medium's record and with the next daemon's.
   for (const known of [RECORDS, records]) assert.ok(storeFiles(SNAPSHOT, known, 1).includes(after));
   assert.ok(storeFiles(SNAPSHOT, RECORDS, 1).includes(FILE));
   assert.not(storeFiles(SNAPSHOT, RECORDS, 2).includes(after));
@@ -69,7 +69,7 @@ test("the first store with a name of ours gets another one, which is removed wit
   assert.match(await again, /under that name already/);
 });
 
-test("a disk that does not answer is not asked, and a device keeps its name", async () => {
+test("a disk that does not answer is not accessed, and a device keeps its name", async () => {
   const steps: string[] = [];
   const asked: string[] = [];
   const assertAnswers = async (path: string): Promise<void> => {

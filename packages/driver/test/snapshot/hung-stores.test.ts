@@ -1,4 +1,4 @@
-/** What a snapshot knows of stores that do not answer. */
+/** How a snapshot handles stores that do not answer. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { HungStores } from "../../dist/snapshot/hung-stores.js";
@@ -16,7 +16,7 @@ class Storage {
   }
 }
 
-test("a store is passed over as long as it does not answer one of the areas", () => {
+test("a store is skipped as long as it does not answer one of the areas", () => {
   const storage = new Storage();
   const stores = new HungStores();
   stores.note(storage, 1, "a", true);
@@ -30,13 +30,13 @@ test("a store is passed over as long as it does not answer one of the areas", ()
   assert.is(storage.suspended.get(1), false);
 });
 
-test("slots of a failed take are free at once where nothing is late", () => {
+test("slots of a failed take are free at once if nothing is late", () => {
   const storage = new Storage();
   new HungStores().undoTake(storage, [3, 4], [{ lateAreas: new Set() }]);
   assert.equal(storage.freed, [3, 4]);
 });
 
-test("slots of a failed take that a store may still write into are free when it has answered", () => {
+test("slots of a failed take that a store may still write are free when it has answered", () => {
   const storage = new Storage();
   const stores = new HungStores();
   const members = [["a"], ["b"], []].map((areas) => ({ lateAreas: new Set(areas) }));

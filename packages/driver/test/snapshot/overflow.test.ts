@@ -3,7 +3,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { completePolicy, overflowSetup } from "../../dist/snapshot/overflow.js";
 
-test("a policy is completed, and checked", () => {
+test("a policy gets its defaults, and is checked", () => {
   assert.equal(completePolicy(undefined), { policy: "break-snapshot" });
   assert.equal(completePolicy({ policy: "block-writes" }), {
     policy: "block-writes",
@@ -15,7 +15,7 @@ test("a policy is completed, and checked", () => {
   );
 });
 
-test("the time limit becomes ticks of a second at most", () => {
+test("the time limit becomes ticks of at most a second", () => {
   const { BLOCK_WRITES, FAIL_WRITES } = OverflowPolicy;
   const blocks = (timeout_ms: number) => overflowSetup({ policy: "block-writes", timeout_ms });
   assert.equal(blocks(30_000), { policy: BLOCK_WRITES, tickMs: 1000, ticksMax: 30 });

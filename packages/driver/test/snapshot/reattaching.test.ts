@@ -34,7 +34,7 @@ const noSpace = {
   limitBytes: 2 ** 20,
 } as const;
 
-test("an event of the stores while a snapshot rejoins does not cost its record the members", () => {
+test("an event of the stores during recovery does not remove the members from the snapshot's record", () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-rejoin-"));
   const state = new StateDirectory(folder);
   try {
@@ -80,7 +80,7 @@ test("a loss of its store while a snapshot rejoins is on record, beside all its 
   }
 });
 
-test("a snapshot that an earlier daemon only created is not one that it took", () => {
+test("a snapshot that an earlier daemon only created does not count as taken by it", () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-taker-"));
   const state = new StateDirectory(folder);
   const isResumed = (its: SnapshotRecord["state"], isReattaching: boolean) =>
@@ -92,7 +92,7 @@ test("a snapshot that an earlier daemon only created is not one that it took", (
   rmSync(folder, { recursive: true });
 });
 
-test("to an older daemon an image that its reader frees is none that was read-only all along", () => {
+test("to an older daemon, a releasable image does not look like one that was always read-only", () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-freed-"));
   const state = new StateDirectory(folder);
   const one = { ...record, members: [], readOnlyImages: true, releasableImages: true };
@@ -106,7 +106,7 @@ test("to an older daemon an image that its reader frees is none that was read-on
   rmSync(folder, { recursive: true });
 });
 
-test("a loss is told under the name and number that users know the device by", () => {
+test("a loss is reported with the name and number by which users know the device", () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-loss-"));
   const state = new StateDirectory(folder);
   const snapshot = new Snapshot({ state } as never, { ...record, state: "created" });

@@ -15,7 +15,7 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(folder, { recursive: true }));
 
-/** The seals of two stores, and what is said of them. */
+/** The seals of two stores, and the log. */
 async function sealed(hung: readonly number[], lateAreas: readonly string[], hangs = false) {
   const paths = ["one", "two"].map((name) => join(folder, name));
   for (const path of paths) writeFileSync(path, Buffer.alloc(2 * SLOT_BYTES));
@@ -46,7 +46,7 @@ test("each store has a seal", async () => {
   assert.equal(warned, []);
 });
 
-test("one that may still get what it was sent has none, and the log says so", async () => {
+test("a store that may still change has no seal, and the log says so", async () => {
   const { sizes, warned, paths } = await sealed([0], []);
   assert.equal(sizes, [undefined, 2 * SLOT_BYTES]);
   assert.is(warned.length, 1);

@@ -10,7 +10,7 @@ const sequenceOf = async (event: Promise<unknown>) =>
   ((await event) as { sequence: number } | undefined)?.sequence;
 const never = new AbortController().signal;
 
-test("unread events are handed to the next daemon with their numbers and times", async () => {
+test("unread events pass to the next daemon with their numbers and times", async () => {
   let saves = 0;
   const first = new SnapshotEvents(NOTHING, () => saves++);
   first.push(corrupted("/dev/a"));
@@ -38,7 +38,7 @@ test("unread events are handed to the next daemon with their numbers and times",
   );
 });
 
-test("a daemon that inherits nothing continues to count", () => {
+test("a daemon that inherits no events continues their numbers", () => {
   const events = new SnapshotEvents({ events: [], nextEvent: 9 }, () => undefined);
   events.push(corrupted("/dev/a"));
   assert.is(events.record.events[0]?.sequence, 9);
@@ -68,7 +68,7 @@ test("events for the log are not shown to users", async () => {
   assert.is(await events.wait(0, never), undefined);
 });
 
-test("looking takes nothing, and each named reader gets all events, also from the next daemon", async () => {
+test("listing takes no events, and each named reader gets all of them, even from the next daemon", async () => {
   const first = new SnapshotEvents(NOTHING, () => undefined);
   for (const device of ["/dev/a", "/dev/b", "/dev/c"]) first.push(corrupted(device));
   assert.is(first.list().length, 3);
@@ -90,7 +90,7 @@ test("looking takes nothing, and each named reader gets all events, also from th
   assert.equal(new SnapshotEvents(NOTHING, () => undefined).list(), []);
 });
 
-test("each kind is told with the fields of its schema, and what is for the log is not told", () => {
+test("each kind of event has the fields of its schema, and those for the log are not shown", () => {
   const events = new SnapshotEvents(NOTHING, () => undefined);
   const space = { usedBytes: 2, limitBytes: 3, requestedSectors: 4, freeBytes: 5 } as const;
   const store = { device: "/dev/a", store: "/b" };

@@ -8,7 +8,7 @@ import { SnapshotPersistence } from "../../dist/snapshot/snapshot-journals.js";
 
 const record = { id: "a", state: "taken", members: [] } as unknown as SnapshotRecord;
 
-/** A medium whose next writes fail as told, and reactors that say what is asked of them. */
+/** A medium whose next writes fail as preset, and reactors that report their requests. */
 function world({
   failures = 0,
   refusals = 0,
@@ -58,7 +58,7 @@ const member = {
   area: { id: "area" },
 } as unknown as Member;
 
-test("a record that could not be written does not keep the next one from being written", async () => {
+test("a record that could not be written does not prevent the next one", async () => {
   const { persistence, steps } = world({ failures: 1 });
   persistence.save(record, []);
   persistence.save({ ...record, state: "destroying" }, []);
@@ -66,15 +66,15 @@ test("a record that could not be written does not keep the next one from being w
   assert.equal(steps, ["written"]);
 });
 
-test("a loss is on record for the area that had it, and for no later one", async () => {
+test("a loss is recorded for its own area, and for no later one", async () => {
   const { persistence, written } = world();
   const losses = [
     { errorCode: 0, area: null },
     { errorCode: -5, area: "area" },
     { errorCode: -5, area: "the one before" },
-    // As daemons before had it.
+    // As older daemons recorded it.
     { errorCode: -5, area: null },
-    // Its journal has it.
+    // Its journal has the loss.
     { errorCode: -28, area: "area", isKept: true },
   ];
   const members = losses.map((loss) => ({ ...member, tracker: { ...member.tracker, loss } }));
@@ -100,14 +100,14 @@ test("given up: no write continues before the record is gone, whoever asks", asy
   assert.not.ok(persistence.isOn);
   const removed = steps.indexOf("record removed");
   assert.ok(removed >= 0 && removed < steps.indexOf("dropAreaJournal"), steps.join(", "));
-  // A journal that fails although the snapshot is not persistent any more holds nobody up.
+  // A journal that fails after that makes nobody wait.
   steps.length = 0;
   await persistence.giveUp([member], "once more");
   assert.equal(steps, ["dropAreaJournal"]);
 });
 
-test("a record that cannot be removed is removed later: no boot brings back what was destroyed", async () => {
-  // What waits for the medium keeps no process alive.
+test("a record that cannot be removed now is removed later: no boot restores a destroyed snapshot", async () => {
+  // Waiting for the medium keeps no process alive.
   const alive = setInterval(() => undefined, 1000);
   const { persistence, steps } = world({ refusals: 1 });
   persistence.save(record, [member]);
@@ -116,7 +116,7 @@ test("a record that cannot be removed is removed later: no boot brings back what
   clearInterval(alive);
 });
 
-test("what is destroyed after it was given up is forgotten no sooner than the medium has removed it", async () => {
+test("a snapshot destroyed after it was given up is forgotten only when the medium has removed it", async () => {
   const alive = setInterval(() => undefined, 1000);
   const { persistence, steps } = world({ refusals: 1 });
   persistence.save(record, [member]);
@@ -131,7 +131,7 @@ test("what is destroyed after it was given up is forgotten no sooner than the me
   assert.ok(removed >= 0 && removed < steps.indexOf("forgotten"), steps.join(", "));
 });
 
-test("a medium that does not answer ends neither a wait for it nor the snapshot's own end", async () => {
+test("a medium that does not answer blocks neither callers of saved() nor the snapshot's end", async () => {
   const { persistence, steps } = world({ hangs: true });
   persistence.save(record, [member]);
   const error = await persistence.saved().then(
@@ -147,7 +147,7 @@ test("a medium that does not answer ends neither a wait for it nor the snapshot'
   assert.is((await failing.catch((cause) => cause)).message, "EIO");
 });
 
-test("given up: where the record stays, writes continue as soon as a store is hidden", async () => {
+test("given up: if the record stays, writes continue as soon as a store is hidden", async () => {
   const { persistence, persistent, steps } = world({ isHidden: true });
   persistence.save(record, [member]);
   await persistence.saved();
@@ -161,7 +161,7 @@ test("given up: where the record stays, writes continue as soon as a store is hi
 
 const stateOf = ({ snapshot }: PersistentSnapshotRecord) => snapshot.state;
 
-test("withdrawn: the medium says so before copies end, and says nothing else after it", async () => {
+test("withdrawn: the medium records it before copies end, and nothing else after it", async () => {
   const { persistence, written } = world();
   persistence.save(record, []);
   await persistence.withdraw();
@@ -171,14 +171,14 @@ test("withdrawn: the medium says so before copies end, and says nothing else aft
   persistence.save({ ...record, state: "destroying" }, []);
   await persistence.saved();
   assert.equal(written.map(stateOf), ["taken", "destroying", "destroying"]);
-  // A take that is undone is written again when it is taken again.
+  // An undone take is recorded again when it is taken again.
   persistence.save({ ...record, state: "created" }, []);
   persistence.save(record, []);
   await persistence.saved();
   assert.is(written.map(stateOf).at(-1), "taken");
 });
 
-test("withdrawn: what was never taken needs no medium", async () => {
+test("withdrawn: a snapshot that was never taken needs no medium", async () => {
   const { persistence, written } = world();
   persistence.save({ ...record, state: "created" }, []);
   await persistence.saved();
@@ -186,7 +186,7 @@ test("withdrawn: what was never taken needs no medium", async () => {
   assert.equal(written.map(stateOf), ["created"]);
 });
 
-test("what was never taken may be found by a boot until its end, or nothing, is on record", async () => {
+test("a snapshot that was never taken may be found by a boot until its end, or nothing, is on record", async () => {
   const { persistence, persistent } = world();
   const { writeRecord } = persistent;
   persistence.save({ ...record, state: "created" }, []);
@@ -202,7 +202,7 @@ test("what was never taken may be found by a boot until its end, or nothing, is 
   assert.not.ok(persistence.mayBeKept);
 });
 
-test("withdrawn: a disk without room for another record loses the one that there is", async () => {
+test("withdrawn: a disk without room for another record loses the existing one", async () => {
   const { persistence, steps } = world({ failures: 2 });
   persistence.save(record, []);
   await persistence.saved().catch(() => undefined);
@@ -210,7 +210,7 @@ test("withdrawn: a disk without room for another record loses the one that there
   assert.equal(steps, ["record removed"]);
 });
 
-test("withdrawn: so does a take that is undone", async () => {
+test("withdrawn: the same for a take that is undone", async () => {
   const { persistence, persistent, steps } = world();
   persistence.save({ ...record, state: "taking" }, []);
   await persistence.saved();
@@ -223,7 +223,7 @@ test("withdrawn: so does a take that is undone", async () => {
   assert.not.ok(persistence.mayComeBack);
 });
 
-test("withdrawn: a medium that answers with errors ends what makes it persistent, but not for a take", async () => {
+test("withdrawn: a medium that answers with errors ends persistence, but not for a take", async () => {
   const ofTake = world({ failures: 2, refusals: 1 });
   ofTake.persistence.save(record, []);
   await ofTake.persistence.saved().catch(() => undefined);
@@ -241,7 +241,7 @@ test("withdrawn: a medium that answers with errors ends what makes it persistent
   assert.not.ok(persistence.isOn);
 });
 
-test("withdrawn: where nothing keeps it from coming back that is told once, and ends it the next time", async () => {
+test("withdrawn: if nothing prevents its return, that is reported once, and the next call succeeds", async () => {
   const { persistence, persistent, steps } = world({ failures: 2, refusals: 9 });
   persistence.save(record, [member]);
   await persistence.saved().catch(() => undefined);
@@ -261,7 +261,7 @@ test("journals that fail before anything was written here: what an earlier daemo
   assert.not.ok(persistence.mayComeBack);
 });
 
-test("withdrawn: what is being given up ends no sooner than its record", async () => {
+test("withdrawn: a snapshot that is being given up ends only when its record is gone", async () => {
   const { persistence, steps } = world();
   persistence.save(record, [member]);
   const givingUp = persistence.giveUp([member], "a commit was not answered");
@@ -270,7 +270,7 @@ test("withdrawn: what is being given up ends no sooner than its record", async (
   await givingUp;
 });
 
-test("withdrawn: a medium that does not answer is told in the order of what happened", async () => {
+test("withdrawn: late records reach the medium in the order of events", async () => {
   const { persistence, written, answer } = lateWorld();
   persistence.save(record, []);
   const withdrawing = persistence.withdraw([]).catch(({ code }: { code: string }) => code);
@@ -284,7 +284,7 @@ test("withdrawn: a medium that does not answer is told in the order of what happ
   assert.not.ok(persistence.mayComeBack);
 });
 
-test("while the medium does not answer the newest record waits for it, and no other", async () => {
+test("while the medium does not answer, only the newest record waits", async () => {
   const { persistence, written, answer } = lateWorld();
   for (let change = 0; change < 1000; change++) {
     persistence.save({ ...record, takenAt: `change ${change}` }, []);
@@ -298,7 +298,7 @@ test("while the medium does not answer the newest record waits for it, and no ot
   );
 });
 
-/** A medium that answers nothing until it is told to. */
+/** A medium that answers when the test lets it. */
 function lateWorld() {
   const all = world();
   let answer: () => void = () => undefined;

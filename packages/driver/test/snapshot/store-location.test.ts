@@ -24,7 +24,7 @@ test.after.each(() => rmSync(folder, { recursive: true }));
 const refused = (wanted: StoreRecord) =>
   located(wanted).then(({ path }) => assert.unreachable(path) as never, String);
 
-test("a file is found under its name, or another one in its folder", async () => {
+test("a file is found under its name, or under another one in its folder", async () => {
   assert.is((await located(record)).path, file);
   renameSync(file, `${file}-now`);
   assert.is((await located(record)).path, `${file}-now`);
@@ -35,14 +35,14 @@ test("a file is found under its name, or another one in its folder", async () =>
   assert.equal([inFolder.path, inFolder.fileName], [folder, "store-now"]);
 });
 
-test("another file by its name is not a store", async () => {
+test("another file with its name is not the store", async () => {
   renameSync(file, `${file}-away`);
   writeFileSync(file, "");
   rmSync(`${file}-away`);
   assert.match(await refused(record), /the store .*store is another file now/);
 });
 
-test("after a reboot a file is its inode, whatever number its file system has", async () => {
+test("after a reboot a file is identified by its inode, whatever its file system's number", async () => {
   const kept = acrossBoots(record);
   assert.match(kept.identity ?? "", /^file::\d+$/);
   assert.is((await located(kept)).path, file);
@@ -51,7 +51,7 @@ test("after a reboot a file is its inode, whatever number its file system has", 
   assert.match(await refused(kept), "is another file now");
 });
 
-test("after a reboot a disk is its name of before, and not its number", async () => {
+test("after a reboot a disk is identified by its earlier name, not by its number", async () => {
   const marks = {
     diskSequence: "3",
     dmUuid: null,
@@ -66,7 +66,7 @@ test("after a reboot a disk is its name of before, and not its number", async ()
   assert.match(await refused(kept), "the store /dev/sdz: it is gone, or another disk now");
 });
 
-test("records of older daemons, and memory, go by the name", async () => {
+test("records of older daemons, and memory, are identified by name", async () => {
   assert.equal(await located({ path: "/none" }), { path: "/none" });
   const memory = { path: "memory:", fileName: "a" };
   assert.is(identified(memory, 0), memory);

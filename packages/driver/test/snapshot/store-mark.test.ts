@@ -5,7 +5,7 @@ import { markStore, removeMark } from "../../dist/snapshot/store-mark.js";
 const SLOT_BYTES = 2 ** 18;
 const SLOT = 3;
 
-/** @param write as the store takes what is written */
+/** @param write what the store does with writes */
 function surroundings(write: (text: string) => Promise<void>) {
   const context = {
     logger: { warn: () => undefined },
@@ -32,7 +32,7 @@ function surroundings(write: (text: string) => Promise<void>) {
   return { context: context as never, snapshot: snapshot as Parameters<typeof markStore>[1] };
 }
 
-test("a take after one that failed leaves the mark that is on record", async () => {
+test("a take after a failed one leaves the recorded mark unchanged", async () => {
   let found = "";
   const { context, snapshot } = surroundings(async (text) => {
     found = text;
@@ -41,14 +41,14 @@ test("a take after one that failed leaves the mark that is on record", async () 
   const onRecord = snapshot.storeMark;
   const mark = found;
   assert.ok(mark.includes(onRecord?.value ?? "no mark"));
-  // Killed now, before the next record, a daemon leaves the first one.
+  // A daemon killed now, before the next record, leaves the first one.
   await markStore(context, snapshot);
   assert.equal([snapshot.storeMark, found], [onRecord, mark]);
   await removeMark(context, snapshot);
   assert.equal([snapshot.storeMark, found], [{ slot: SLOT, value: null }, ""]);
 });
 
-test("where a store did not take the mark, the next take writes another one", async () => {
+test("if a store did not accept the mark, the next take writes another one", async () => {
   const written: string[] = [];
   const { context, snapshot } = surroundings(async (text) => {
     written.push(text);

@@ -1,4 +1,4 @@
-/** When a device asks for slots: early enough for writers at random, and for no more than is its share. */
+/** When a device asks for slots: early enough for random writers, and for no more than its share. */
 import { DiffArea, DiffAreaMap } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -9,8 +9,8 @@ const geometry = { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 1
 const map = DiffAreaMap.create(new ArrayBuffer(DiffAreaMap.byteLength(geometry)), geometry);
 
 /**
- * In each turn so many writers want a slot each; an answer comes so many turns after it was asked for. Answers how
- * many of them have waited, and how many slots were there unused at most.
+ * In each turn, so many writers want a slot each; an answer arrives so many turns after its request. Returns how many
+ * of them had to wait, and how many slots were unused at most.
  */
 function write(marks: ReturnType<typeof waterMarks>, writers: number, answerTurns: number) {
   const area = new DiffArea(map, marks);
@@ -39,13 +39,13 @@ function write(marks: ReturnType<typeof waterMarks>, writers: number, answerTurn
   return { waited, unusedMost };
 }
 
-test("32 writers at random do not wait for slots, from the first write on", () => {
+test("32 random writers do not wait for slots, from the first write on", () => {
   const marks = waterMarks(Infinity, 1);
   for (const turns of [1, 2, 3]) assert.is(write(marks, 32, turns).waited, 0);
   assert.ok(write(marks, 32, 8).waited < 512, "and less than once for each of 16 in any case");
 });
 
-test("a device keeps its share of the limit unused, and half as much more, at most", () => {
+test("a device keeps at most its share of the limit unused, and half as much more", () => {
   for (const limit of [64, 1024, 16_384]) {
     for (const members of [1, 4]) {
       const marks = waterMarks(limit, members);

@@ -7,10 +7,10 @@ import * as assert from "uvu/assert";
 import { carriedError, errorFrom } from "../../../data-plane/dist/carried-error.js";
 import { asControlError } from "../../dist/system/errors.js";
 
-/** As a message between threads does it. */
+/** As a message between threads does. */
 const carry = (error: unknown): Error => errorFrom(structuredClone(carriedError(error)));
 
-test("an error keeps its kind, its code and its errno on the way from a reactor", () => {
+test("an error from a reactor keeps its class, code and errno", () => {
   for (const error of [
     new EngineError("MAP_TOO_LARGE", "a map of 3 TiB"),
     new UblkError("QUEUE_FAILED", "cannot map the queue", 12),
@@ -29,7 +29,7 @@ test("an error keeps its kind, its code and its errno on the way from a reactor"
   assert.is(carry("thrown text").message, "thrown text");
 });
 
-test("clients are told of a reactor's failure under the name of the catalogue", () => {
+test("clients get a reactor's failure with the code of the catalogue", () => {
   const told = (error: unknown) => asControlError(carry(error)) as ControlError;
   assert.is(told(new EngineError("MAP_TOO_LARGE", "a map")).code, "OUT_OF_MEMORY");
   const full = told(new UringError("REACTOR_FULL", "no room for more registered files", 24));

@@ -1,4 +1,4 @@
-/** A store that a dead daemon's requests still hold is waited for, whatever kind it is. */
+/** A store that a dead daemon's requests still hold is waited for, whatever its kind. */
 import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { constants, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { openStoresFenced } from "../../dist/tracker/fence.js";
 
 const MIB = 2 ** 20;
 
-test("a store file that is locked is opened as soon as its lock is gone", async () => {
+test("a locked store file is opened as soon as its lock is released", async () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-lock-"));
   const path = join(folder, "store");
   writeFileSync(path, "");
@@ -40,7 +40,7 @@ test("a store file that is locked is opened as soon as its lock is gone", async 
   }
 });
 
-test("all packages have the same name for a number", () => {
+test("all packages use the same name for a number", () => {
   for (const [name, number] of Object.entries(constants.errno)) {
     assert.is(errnoNameOf({ errno: -number }), errnoName(number), name);
     assert.is(errnoNameOf({ code: name }), errnoName(number), name);

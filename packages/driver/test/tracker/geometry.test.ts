@@ -22,7 +22,7 @@ function codeOf(capacityBytes: number): string {
   }
 }
 
-test("devices that cannot be tracked for their size are refused by name", () => {
+test("devices whose size cannot be tracked are refused by name", () => {
   assert.is(codeOf(2 ** 18 - 512), "DEVICE_TOO_SMALL");
   assert.is(codeOf(2 ** 53 - 512), String(2 ** 53 - 512));
   for (const bytes of [2 ** 53, 2 ** 53 + 512, 2 ** 60, Number.NaN]) {
@@ -30,7 +30,7 @@ test("devices that cannot be tracked for their size are refused by name", () => 
   }
 });
 
-test("with larger chunks as the default, small devices and old records are what they were", () => {
+test("a larger default of chunks does not change small devices and old records", () => {
   const parameters = { ...PARAMETER_DEFAULTS, chunkMinimumShift: 20 };
   const { capacityBytes, chunkShift } = geometry(2 ** 18, parameters);
   assert.equal([capacityBytes, chunkShift], [2 ** 18, 20]);
@@ -45,7 +45,7 @@ test("a tracker that continues has the blocks that fit its chunks", () => {
   assert.equal([chunkShift, blockShift], [20, 12]);
 });
 
-/** Few pages of it are ever touched. */
+/** Only few of its pages are ever touched. */
 function withSparseMap(of: TrackerGeometry, use: (buffer: ArrayBuffer) => void): void {
   const lengthBytes = DiffAreaMap.byteLength(of);
   const fd = createMemoryFile("map");
@@ -60,7 +60,7 @@ function withSparseMap(of: TrackerGeometry, use: (buffer: ArrayBuffer) => void):
 }
 
 for (const tebibytes of [42, 63, 64]) {
-  test(`the map of ${tebibytes} TiB tells of the last block as of the first`, () => {
+  test(`the map of ${tebibytes} TiB covers the last block like the first`, () => {
     const of = geometry(tebibytes * 2 ** 40);
     withSparseMap(of, (buffer) => {
       const made = DiffAreaMap.create(buffer, of);

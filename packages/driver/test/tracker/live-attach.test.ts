@@ -5,7 +5,7 @@ import { codeOf, FRONT, NODE, world } from "./live-world.js";
 
 const RESUME = `resume ${NODE.number}`;
 
-test("the node changes in the exchange alone, and back", async () => {
+test("only the exchange changes the node, in both directions", async () => {
   const { dm, live, splice, tracker, state, pausesMs } = world();
   await live.splice(tracker);
   assert.equal([splice.state, dm.leadsTo], ["on", FRONT]);
@@ -19,18 +19,18 @@ test("the node changes in the exchange alone, and back", async () => {
   );
 });
 
-test("a splice that fails leaves the node as it was, and nothing in waiting", async () => {
+test("a splice that fails leaves the node unchanged, and no table in waiting", async () => {
   for (const failing of ["load", "exchange"]) {
     const { dm, live, tracker } = world();
     dm.failing = failing;
     assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
     assert.equal([dm.leadsTo, dm.waiting, dm.asked.at(-1)], ["disk", undefined, "drop"]);
-    // A program that is killed between a refused exchange and its resume leaves the node suspended.
+    // If the program is killed between a refused exchange and its resume, the node stays suspended.
     assert.is(dm.asked.indexOf(RESUME) > dm.asked.indexOf("drop"), failing === "exchange");
   }
 });
 
-test("a node that gets another table before the exchange keeps that", async () => {
+test("a node that gets another table before the exchange keeps it", async () => {
   const attaching = world();
   attaching.dm.same = false;
   assert.is(await codeOf(attaching.live.splice(attaching.tracker)), "SPLICE_FAILED");
@@ -48,7 +48,7 @@ test("a node that gets another table before the exchange keeps that", async () =
   }
 });
 
-test("an exchange that was done though its program failed is done", async () => {
+test("an exchange that took effect although its program failed counts as done", async () => {
   const { dm, live, splice, tracker } = world();
   dm.failing = "exchange";
   dm.doneAllTheSame = true;
@@ -58,7 +58,7 @@ test("an exchange that was done though its program failed is done", async () => 
   assert.is(dm.leadsTo, "disk");
 });
 
-test("a return that fails leaves the front under the node, watched as before", async () => {
+test("a return that fails leaves the front under the node, and watched", async () => {
   for (const failing of ["load", "exchange"]) {
     const { dm, live, splice, tracker } = world();
     await live.splice(tracker);
@@ -68,7 +68,7 @@ test("a return that fails leaves the front under the node, watched as before", a
   }
 });
 
-test("a return whose new table another program drops is told, and leaves all as before", async () => {
+test("a return whose new table another program drops is reported, and changes nothing", async () => {
   const { dm, live, splice, tracker } = world();
   await live.splice(tracker);
   dm.onLoad = () => {
@@ -88,7 +88,7 @@ test("a node that leads elsewhere is not led back over another program's table",
   assert.equal(dm.asked, ["load", "note", "exchange", "drop"]);
 });
 
-test("a table that another program loads before the exchange is not taken for the splice", async () => {
+test("a table that another program loads before the exchange does not count as the splice", async () => {
   const { dm, live, splice, tracker } = world();
   dm.stolen = "another";
   assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
@@ -100,7 +100,7 @@ test("a node that LVM is changing is left alone, and so is one whose attach did 
   dm.isHeldByLvm = true;
   assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
   assert.equal([dm.leadsTo, dm.asked], ["disk", []]);
-  // It is taken back at once, without LVM.
+  // It is undone at once, without LVM.
   await live.takeOut(tracker);
   dm.leadsTo = FRONT;
   splice.state = "on";
@@ -138,7 +138,7 @@ test("clones of ours without a tracker are removed, unless they are the only way
 const MAPPED = { ...NODE, sectors: 8, isReadOnly: false, isSuspended: false };
 const WANTED = { ...MAPPED, slaves: [], holders: [] };
 
-test("a clone is renamed after its node, one time after the other", async () => {
+test("a clone is renamed after its node, one rename at a time", async () => {
   const { dm, live, splice } = world();
   const renames = ["vg-second", "vg-third"].map((name) => {
     splice.node = { ...splice.node, name };
@@ -154,7 +154,7 @@ test("a clone is renamed after its node, one time after the other", async () => 
   await renames[1];
 });
 
-test("a clone is not made before another one has given its name up", async () => {
+test("a clone is not made before another one has released its name", async () => {
   const { dm, live, splice } = world();
   splice.node = { ...splice.node, name: "vg-renamed" };
   const renamed = live.clones.follow(splice);
@@ -166,7 +166,7 @@ test("a clone is not made before another one has given its name up", async () =>
   assert.equal(dm.asked, ["vg-renamed-blksnap", "clone"]);
 });
 
-test("a clone that an earlier detach has left makes room for the next one", async () => {
+test("a clone left by an earlier detach makes room for the next one", async () => {
   for (const isSame of [true, false]) {
     const { dm, live, state } = world();
     const uuid = `blksnap-${state.owner.toString(16).padStart(8, "0")}-${NODE.number}`;
@@ -183,7 +183,7 @@ test("a clone that an earlier detach has left makes room for the next one", asyn
   }
 });
 
-test("clones that have a tracker, or are another node's or daemon's, are left", async () => {
+test("clones with a tracker, or of another node or daemon, are left alone", async () => {
   const { dm, live, state } = world();
   const own = `blksnap-${state.owner.toString(16).padStart(8, "0")}`;
   dm.present = [
@@ -196,7 +196,7 @@ test("clones that have a tracker, or are another node's or daemon's, are left", 
   assert.equal(dm.asked, ["clone"]);
 });
 
-test("whether a node may leave is known before anything is changed", async () => {
+test("whether a node may leave is known before anything changes", async () => {
   const { dm, live, splice, tracker } = world();
   await live.splice(tracker);
   dm.asked.length = 0;

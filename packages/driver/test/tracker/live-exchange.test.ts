@@ -1,4 +1,4 @@
-/** What becomes of a node whose exchange of tables was refused, and of its mark. */
+/** Nodes whose exchange of tables was refused, and their marks. */
 import { closeSync, existsSync, openSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -18,7 +18,7 @@ function world() {
   return { ...made, mark, hasMark: () => existsSync(mark) };
 }
 
-/** Ends when it is so; a test that waits for what never comes is ended from outside. */
+/** Resolves when the condition holds; a test that waits in vain is ended from outside. */
 async function until(isSo: () => boolean): Promise<void> {
   while (!isSo()) await sleep(1);
 }
@@ -26,7 +26,7 @@ async function until(isSo: () => boolean): Promise<void> {
 const recover = ({ live, tracker }: ReturnType<typeof world>, known = [tracker]) =>
   live.recover(known, () => true, nobody);
 
-test("a node that a refused exchange leaves suspended is resumed until that succeeds", async () => {
+test("a node left suspended by a refused exchange is resumed, with retries until that succeeds", async () => {
   const { dm, live, tracker, hasMark, errors } = world();
   dm.leavesSuspended = true;
   let left = 3;
@@ -46,13 +46,13 @@ test("a node that a refused exchange leaves suspended is resumed until that succ
   assert.is(dm.asked.filter((one) => one === RESUME).length, 4);
 });
 
-test("a mark whose program lives is kept, and its node is resumed after its end", async () => {
+test("a mark whose program lives is kept, and its node is resumed after the program's end", async () => {
   const { dm, live, tracker, mark, hasMark } = world();
   const program = openSync(mark, "a");
   tryLockFile(program);
   assert.is(await codeOf(live.splice(tracker)), "SPLICE_FAILED");
   assert.not(dm.asked.includes("exchange"));
-  // It is suspended when the daemon has looked already.
+  // The node is suspended after the daemon has looked.
   dm.isSuspended = true;
   assert.ok(hasMark());
   dm.asked.length = 0;
@@ -78,7 +78,7 @@ test("a table that an interrupted exchange has put in waiting again is dropped",
   assert.equal([dm.asked, dm.waiting, dm.leadsTo], [["drop"], undefined, "disk"]);
 });
 
-test("what an exchange has left is resumed by the next daemon, and its mark removed", async () => {
+test("the next daemon resumes what an exchange has left, and removes the mark", async () => {
   for (const isKnown of [true, false]) {
     const one = world();
     writeFileSync(one.mark, "");
@@ -103,7 +103,7 @@ async function suspended(): Promise<ReturnType<typeof world>> {
   return one;
 }
 
-test("a mark stays where the next daemon cannot resume the node either", async () => {
+test("a mark stays if the next daemon cannot resume the node either", async () => {
   const one = await suspended();
   assert.ok(one.hasMark());
   one.dm.failing = "";
@@ -111,7 +111,7 @@ test("a mark stays where the next daemon cannot resume the node either", async (
   assert.not(one.dm.isSuspended);
 });
 
-test("an orderly end waits for a node that is suspended, and names one that stays so", async () => {
+test("an orderly end waits for a suspended node, and names one that stays suspended", async () => {
   const one = await suspended();
   const [left, ...more] = await one.exchanges.end(0);
   assert.match(left ?? "", /^the node vg-data may stay suspended; its users wait.*runbook/);
@@ -123,7 +123,7 @@ test("an orderly end waits for a node that is suspended, and names one that stay
   assert.equal(await world().exchanges.end(2 ** 31), [], "there is none");
 });
 
-test("a node that LVM has suspended since is resumed when LVM has done, another node never", async () => {
+test("a node that LVM has suspended since is resumed when LVM is done, another node never", async () => {
   const one = world();
   writeFileSync(one.mark, "");
   one.dm.isSuspended = true;
@@ -143,7 +143,7 @@ test("a node that LVM has suspended since is resumed when LVM has done, another 
   assert.equal([another.dm.asked, another.hasMark()], [[], false]);
 });
 
-test("a node that another program suspends before the exchange stays so", async () => {
+test("a node that another program suspends before the exchange stays suspended", async () => {
   for (const what of ["splice", "return"]) {
     const { dm, live, tracker, hasMark } = world();
     if (what === "return") await live.splice(tracker);
@@ -160,7 +160,7 @@ test("a node that another program suspends before the exchange stays so", async 
   }
 });
 
-test("a node that another program suspends while its exchange is about to begin stays so", async () => {
+test("a node that another program suspends while its exchange is about to begin stays suspended", async () => {
   for (const what of ["splice", "return"]) {
     const { dm, live, tracker, hasMark } = world();
     if (what === "return") await live.splice(tracker);
@@ -176,7 +176,7 @@ test("a node that another program suspends while its exchange is about to begin 
   }
 });
 
-test("a node that another program suspends after an exchange stays so", async () => {
+test("a node that another program suspends after an exchange stays suspended", async () => {
   const { dm, live, tracker, hasMark } = world();
   const { exchange } = dm;
   dm.exchange = () => exchange().finally(() => (dm.isSuspended = true));

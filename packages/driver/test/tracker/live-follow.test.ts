@@ -1,4 +1,4 @@
-/** Nodes that another program gave another table, over a device mapper that answers what the test says. */
+/** Nodes that another program gave another table, with a device mapper that answers as the test says. */
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,7 +10,7 @@ import { LiveFollow } from "../../dist/tracker/live-follow.js";
 import { LiveReturns } from "../../dist/tracker/live-returns.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
 
-/** The pauses of a daemon keep no process alive. */
+/** The daemon's pauses keep no process alive. */
 const alive = setInterval(() => undefined, 1_000);
 test.after(() => clearInterval(alive));
 
@@ -27,9 +27,9 @@ function world() {
     changing: false,
     path: "/dev/vg/data" as string | undefined,
     growth: "grown" as "same" | "grown" | undefined,
-    /** Steps that fail, each so many times. */
+    /** How many times each step fails. */
     failing: { sync: 0, detach: 0, attach: 0 },
-    /** After a detach somebody else has attached it. */
+    /** After a detach, another caller has attached it. */
     tracked: false,
     onDetach: (): void => undefined,
     onSync: (): void => undefined,
@@ -55,7 +55,7 @@ function world() {
   const state = new StateDirectory(mkdtempSync(join(tmpdir(), "follow-")));
   const logger = { warn: () => undefined, error: (_: unknown, text: string) => said.push(text) };
   const returns = new LiveReturns({ state, logger } as never);
-  /** What the daemon that comes next would find. */
+  /** What the next daemon would find. */
   const onRecord = () => new LiveReturns({ state, logger } as never).load();
   const countLook = () => {
     if (++looks > 3) follow.stop();
@@ -95,7 +95,7 @@ function world() {
   return { is, splice, done, said, follow, tracker, returns, onRecord, looks: () => looks };
 }
 
-test("a node that has grown, or has its table anew, is attached again, and the reason said", async () => {
+test("a node that has grown, or was reloaded, is attached again, with the reason", async () => {
   for (const [growth, reason] of [
     ["grown", "capacity_changed"],
     ["same", "interrupted"],
@@ -107,7 +107,7 @@ test("a node that has grown, or has its table anew, is attached again, and the r
   }
 });
 
-test("one that leads to other data, or is gone, or was to be detached, stays as it is", async () => {
+test("a node that leads to other data, is gone, or was being detached stays as it is", async () => {
   for (const change of ["elsewhere", "gone", "detached"]) {
     const { is, done, follow, tracker, splice, looks } = world();
     if (change === "elsewhere") is.growth = undefined;
@@ -118,7 +118,7 @@ test("one that leads to other data, or is gone, or was to be detached, stays as 
   }
 });
 
-test("what is in the way is waited for, without an end, and nothing is done meanwhile", async () => {
+test("obstacles are waited for without a limit, and nothing is done meanwhile", async () => {
   for (const change of ["snapshot", "held", "changing"] as const) {
     const { is, done, follow, tracker, looks } = world();
     is[change] = true;
@@ -131,7 +131,7 @@ test("what is in the way is waited for, without an end, and nothing is done mean
   assert.equal(done, [], "its new name is not there yet");
 });
 
-test("a program that loads tables repeatedly does not stop its users as often", async () => {
+test("a program that reloads tables repeatedly does not stop its users as often", async () => {
   const { done, follow, tracker, looks } = world();
   await follow.follow(tracker);
   assert.is(done.length, 2);
@@ -139,7 +139,7 @@ test("a program that loads tables repeatedly does not stop its users as often", 
   assert.equal([done.length, looks()], [2, 4]);
 });
 
-test("what fails before the detach is said once, and tried again", async () => {
+test("failures before the detach are logged once, and retried", async () => {
   const looked = world();
   Object.defineProperty(looked.is, "growth", { get: () => assert.unreachable("no answer") });
   await looked.follow.follow(looked.tracker);
@@ -153,7 +153,7 @@ test("what fails before the detach is said once, and tried again", async () => {
   }
 });
 
-test("a node that is changed while it is synced is not detached", async () => {
+test("a node that is changed during its sync is not detached", async () => {
   const { follow, tracker, is, done } = world();
   is.onSync = () => {
     is.changing = true;
@@ -162,7 +162,7 @@ test("a node that is changed while it is synced is not detached", async () => {
   assert.equal(done, []);
 });
 
-test("an attach that fails after the detach is tried again, under the node's name by then", async () => {
+test("an attach that fails after the detach is retried, under the node's present name", async () => {
   const { follow, said, tracker, is, done, looks } = world();
   is.failing.attach = 2;
   is.onDetach = () => {
@@ -175,7 +175,7 @@ test("an attach that fails after the detach is tried again, under the node's nam
   assert.match(said[0] ?? "", /NOT tracked until .* \(attach fails\); retrying/);
 });
 
-test("it is not attached again if it already is, or if the node is gone", async () => {
+test("a volume is not attached again if it already is, or if its node is gone", async () => {
   for (const change of ["tracked", "gone"] as const) {
     const { follow, tracker, is, done, looks } = world();
     is.failing.attach = 1;
@@ -194,7 +194,7 @@ test("it is not attached again if it already is, or if the node is gone", async 
   }
 });
 
-test("a front that has ended in a detach that failed is attached again all the same", async () => {
+test("a front that ended in a failed detach is attached again", async () => {
   const { follow, tracker, is, done } = world();
   is.failing.detach = 1;
   Object.assign(tracker, { hasEnded: true });
@@ -202,7 +202,7 @@ test("a front that has ended in a detach that failed is attached again all the s
   assert.equal(done, ["attach /dev/vg/data: capacity_changed"]);
 });
 
-test("one that is detached is on record and listed until it is tracked, with why it is not", async () => {
+test("a detached volume is on record and listed until it is tracked, with the reason why it is not", async () => {
   const { follow, tracker, is, returns, onRecord } = world();
   is.failing.attach = 9;
   await follow.follow(tracker);
@@ -223,7 +223,7 @@ test("one that is detached is on record and listed until it is tracked, with why
   }
 });
 
-test("the next daemon continues with what its predecessor had detached, for the same reason", async () => {
+test("the next daemon attaches what its predecessor had detached, for the same reason", async () => {
   const before = world();
   before.is.failing.attach = 9;
   before.is.growth = "same";
@@ -239,7 +239,7 @@ test("the next daemon continues with what its predecessor had detached, for the 
   assert.equal(returns.all, []);
 });
 
-test("one with which daemon after daemon has ended is not attached, and forgotten when it is gone", async () => {
+test("a volume with which several daemons have ended is not attached, and forgotten when its node is gone", async () => {
   for (const [unended, isGone, attached] of [
     [2, false, 1],
     [3, false, 0],
@@ -255,7 +255,7 @@ test("one with which daemon after daemon has ended is not attached, and forgotte
   }
 });
 
-test("one that was given up is not attached, and one whose record cannot be written is not detached", async () => {
+test("a volume that was given up is not attached, and one that cannot be recorded is not detached", async () => {
   const { follow, tracker, is, returns, done, onRecord } = world();
   is.failing.attach = 1;
   is.onSync = () => {
@@ -282,7 +282,7 @@ test("one that was given up is not attached, and one whose record cannot be writ
   assert.match(full.said[0] ?? "", /cannot be tracked again yet \(no room/);
 });
 
-test("while a daemon may be about to end nothing is attached again, and afterwards it is", async () => {
+test("nothing is attached again while a daemon may be about to end, and it is afterwards", async () => {
   const began = world();
   began.follow.hold(true);
   began.is.failing.sync = 9;
@@ -298,7 +298,7 @@ test("while a daemon may be about to end nothing is attached again, and afterwar
     is.onDetach = () => (end === "held" ? follow.hold(true) : follow.stop());
     await follow.follow(tracker);
     assert.equal([done, looks()], [["detach"], end === "held" ? 4 : 1]);
-    // For the next daemon, unless this one ends all that there is.
+    // For the next daemon, unless this one ends everything.
     assert.is(onRecord().length, 1);
   }
   const { follow, tracker, is, done, onRecord } = world();
@@ -311,7 +311,7 @@ test("while a daemon may be about to end nothing is attached again, and afterwar
   assert.equal(onRecord(), []);
 });
 
-test("an attach of another device meanwhile leaves its record alone", async () => {
+test("an attach of another device meanwhile leaves the record alone", async () => {
   const { follow, tracker, returns, done, is } = world();
   const other = new Splice({ ...NODE, number: "254:4" });
   is.onDetach = () => returns.endOf({ splice: other } as Tracker);
@@ -327,7 +327,7 @@ test("an attach of another device meanwhile leaves its record alone", async () =
   assert.equal(returns.all, []);
 });
 
-test("a detach that fails leaves no record, and an orderly end none either", async () => {
+test("neither a detach that fails nor an orderly end leaves a record", async () => {
   const { follow, tracker, is, onRecord, returns } = world();
   is.failing.detach = 9;
   await follow.follow(tracker);

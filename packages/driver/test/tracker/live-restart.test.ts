@@ -1,4 +1,4 @@
-/** What becomes of a live attach when the next daemon finds its node. */
+/** What the next daemon does with a live attach, depending on its node. */
 import type { Splice } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -8,7 +8,7 @@ import { codeOf, type FakeMapper, FRONT, NODE, world } from "./live-world.js";
 
 const nobody = async () => false;
 
-test("after a daemon's death an attach without its splice is taken back, others continue", async () => {
+test("after a daemon's death an attach without its splice is undone, others continue", async () => {
   const { dm, live, tracker } = world();
   const ended: Tracker[] = [];
   const end = async (one: Tracker) => ended.push(one) === 0;
@@ -25,7 +25,7 @@ test("after a daemon's death an attach without its splice is taken back, others 
   assert.equal([ended.length, dm.waiting], [1, undefined]);
 });
 
-/** Whether a tracker whose node leads elsewhere after a restart is detached; else it is left to be followed. */
+/** Whether a tracker whose node leads elsewhere after a restart is detached; otherwise it is left to be followed. */
 async function isEndedAfterRestart(
   growth: "grown" | "same" | undefined,
   before: (
@@ -54,7 +54,7 @@ async function isEndedAfterRestart(
   return ended.length === 1;
 }
 
-test("a node that leads elsewhere after a restart is detached aloud, one that has grown is left to be followed", async () => {
+test("after a restart, a node that leads elsewhere is detached, one that has grown is followed", async () => {
   const nothing = async () => undefined;
   for (const growth of ["grown", undefined] as const) {
     assert.is(await isEndedAfterRestart(growth, nothing), growth === undefined);
@@ -62,7 +62,7 @@ test("a node that leads elsewhere after a restart is detached aloud, one that ha
   assert.ok(await isEndedAfterRestart(undefined, nothing, true), "the one before was to attach it");
 });
 
-test("one whose detach had begun is not followed, though it has grown since", async () => {
+test("a node whose detach had begun is not followed, even if it has grown since", async () => {
   const detached = async (live: LiveAttach, tracker: Tracker & { splice: Splice }) => {
     await live.splice(tracker);
     await live.takeOut(tracker);
@@ -75,7 +75,7 @@ test("one whose detach had begun is not followed, though it has grown since", as
   assert.is(await isEndedAfterRestart("grown", followed), false);
 });
 
-test("one whose node is gone is ended, whatever the node of its number leads to", async () => {
+test("a tracker whose node is gone ends, whatever a new node with that number leads to", async () => {
   for (const growth of ["grown", "same"] as const) {
     const removed = async (
       live: LiveAttach,
@@ -94,14 +94,14 @@ test("a node that another program has led back to the same data before a restart
   const attached: Before = (live, tracker) => live.splice(tracker);
   assert.is(await isEndedAfterRestart("same", attached), false);
   assert.is(await isEndedAfterRestart(undefined, attached), true, "it leads to other data");
-  // Of a daemon before, which did not say it: it leads to its front when this one begins.
+  // For an older daemon, which did not record it: the node leads to its front when this daemon begins.
   const old: Before = async (live, tracker, dm) => {
     dm.leadsTo = FRONT;
     await live.settle([tracker], () => false, nobody);
   };
   assert.is(await isEndedAfterRestart("same", old), false);
 
-  // An attach that did not get there, or a detach that got further, is ended.
+  // An attach that did not complete, or a detach that nearly did, is ended.
   assert.is(await isEndedAfterRestart("same", async () => undefined), true);
   const detached: Before = async (live, tracker) => {
     await live.splice(tracker);

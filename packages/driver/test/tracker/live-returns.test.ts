@@ -1,4 +1,4 @@
-/** Volumes that are to be attached again, over the lives of daemons. */
+/** Volumes that are to be attached again, across several daemons. */
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { isGivenUp, LiveReturns, returnText } from "../../dist/tracker/live-retu
 const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
 const never = () => new Promise<void>(() => undefined);
 
-/** @param names what is in /dev, and what it is */
+/** @param names paths in /dev, and their targets */
 function world(names: Readonly<Record<string, string>> = {}) {
   const state = new StateDirectory(mkdtempSync(join(tmpdir(), "returns-")));
   const said: string[] = [];
@@ -21,7 +21,7 @@ function world(names: Readonly<Record<string, string>> = {}) {
     return { identity: names[path] };
   };
   const context = { state, logger, blockDevices: { lookAt } } as never;
-  /** A daemon that begins; the one before is dead. */
+  /** A daemon that begins; its predecessor is dead. */
   const life = () => {
     const returns = new LiveReturns(context);
     returns.load();
@@ -39,7 +39,7 @@ function world(names: Readonly<Record<string, string>> = {}) {
   return { state, said, life, begun };
 }
 
-test("attempts that end with their daemon are counted over its successors, and the third is the last", async () => {
+test("attempts that end with their daemon are counted across daemons, and the third is the last", async () => {
   const { life, begun } = world();
   begun();
   for (const [unended, why] of [
@@ -58,7 +58,7 @@ test("attempts that end with their daemon are counted over its successors, and t
   }
 });
 
-test("an attempt of which the daemon sees the end is not counted, and does not make up for others", async () => {
+test("an attempt that its daemon sees end does not count, and does not reset the count", async () => {
   const { life, begun } = world();
   const first = begun();
   void first.counted(first.all[0]!, never);
@@ -68,7 +68,7 @@ test("an attempt of which the daemon sees the end is not counted, and does not m
   assert.equal([failure, life().all[0]?.unended], ["LVM is at work", 1]);
 });
 
-test("a daemon that sees three fail makes up for those that have ended before: they were other ends", async () => {
+test("a daemon that survives three failures resets the count: earlier daemons ended for other reasons", async () => {
   const { life, begun } = world();
   const first = begun();
   void first.counted(first.all[0]!, never);
@@ -79,7 +79,7 @@ test("a daemon that sees three fail makes up for those that have ended before: t
   const counts: (number | undefined)[] = [];
   for (let attempt = 0; attempt < 3; attempt++) {
     await returns.counted(away!, () => Promise.reject(new Error("it fails"))).catch(() => {});
-    // With what was known of it at first, as who follows it has.
+    // With the first object, as its follower has it.
     returns.noteFailure(away!, "it fails");
     counts.push(life().all[0]?.unended);
   }
@@ -88,7 +88,7 @@ test("a daemon that sees three fail makes up for those that have ended before: t
   assert.is(life().all[0]?.unended, 1);
 });
 
-test("an attempt that is under way when its daemon is told to leave is not counted", async () => {
+test("an attempt in progress when its daemon leaves on request does not count", async () => {
   const { life, begun } = world();
   begun();
   for (let restart = 0; restart < 3; restart++) {
@@ -105,7 +105,7 @@ test("an attempt that is under way when its daemon is told to leave is not count
   assert.equal(life().all, [], "what was given up stays so");
 });
 
-test("what is given up while it is attached does not come back on record", async () => {
+test("a volume that is given up during its attach does not return to the records", async () => {
   const { life, begun } = world();
   const returns = begun();
   const failing = async () => {
@@ -116,7 +116,7 @@ test("what is given up while it is attached does not come back on record", async
   assert.equal(life().all, []);
 });
 
-test("without room on record it is not tried, and without room to take it back it stays counted", async () => {
+test("without room to record an attempt it is not made, and without room to reset it, it still counts", async () => {
   const { life, begun, state, said } = world();
   const returns = begun();
   const { writeRecord } = state;
@@ -138,7 +138,7 @@ test("without room on record it is not tried, and without room to take it back i
   assert.match(said[0] ?? "", "is not updated");
 });
 
-test("one is found by the name that it has, by those that it had, and by its uuid", async () => {
+test("a volume is found by its present name, by earlier names, and by its uuid", async () => {
   const renamed = { "/dev/vg/new": "block:254:3", "/dev/vg/other": "block:254:9" };
   const had = ["/dev/vg/data", "/dev/mapper/vg-data", "/dev/disk/by-id/dm-uuid-LVM-x"];
   const returns = world(renamed).begun();
@@ -147,7 +147,7 @@ test("one is found by the name that it has, by those that it had, and by its uui
   }
   for (const path of ["/dev/vg/other", "/dev/vg/none"])
     assert.is(await returns.at(path), undefined);
-  // The name is another volume's by now.
+  // Another volume has the name by now.
   const taken = world({ "/dev/vg/data": "block:254:9" }).begun();
   assert.is(await taken.at("/dev/vg/data"), undefined);
 });

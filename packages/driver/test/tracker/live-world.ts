@@ -1,4 +1,4 @@
-/** Live attach over a device mapper that fails where the test says. */
+/** Live attach with a device mapper that fails where the test says. */
 import { mkdtempSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,11 +8,11 @@ import { LiveAttach } from "../../dist/tracker/live-attach.js";
 import { LiveExchange } from "../../dist/tracker/live-exchange.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
 
-/** There is no such node on any machine. */
+/** No machine has such a node. */
 export const NODE = { number: "254:1048575", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
 export const FRONT = "259:0";
 
-/** The tables of one node; a step that fails may have been done all the same. */
+/** The tables of one node; a step that fails may still have taken effect. */
 export class FakeMapper {
   leadsTo = "disk";
   waiting: string | undefined;
@@ -21,13 +21,13 @@ export class FakeMapper {
   readonly asked: string[] = [];
   present: { number: string; name: string; uuid: string }[] = [NODE];
   isSuspended = false;
-  /** What an exchange that fails leaves, as its program was killed. */
+  /** What an exchange leaves if its program is killed. */
   leavesSuspended = false;
   same = true;
   onLoad = (): void => undefined;
-  /** Of each sync of the node, and what else is told to be synced. */
+  /** Called at each sync of the node, and of paths besides. */
   onSync = (paths: readonly string[], _limitMs: number): number[] => paths.map(() => 0);
-  /** Another program's: what the node leads to after an exchange. */
+  /** What the node leads to after an exchange, because of another program. */
   stolen: string | undefined;
   isHeldByLvm = false;
 
@@ -50,7 +50,7 @@ export class FakeMapper {
       this.waiting = "disk";
       this.onLoad();
     });
-  /** In microseconds. */
+  /** Duration in microseconds. */
   exchange = () =>
     this.#step("exchange", () => {
       this.leadsTo = this.stolen ?? this.waiting ?? this.leadsTo;
@@ -64,7 +64,7 @@ export class FakeMapper {
   };
   assertReturnable = () => this.#step("return", () => undefined);
   remove = (number: string) => this.#step(`remove ${number}`, () => undefined);
-  /** It ends when the test lets it. */
+  /** Ends when the test lets it. */
   rename = (_: string, name: string) =>
     new Promise<void>((resolve) => {
       this.asked.push(name);

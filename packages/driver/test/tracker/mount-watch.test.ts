@@ -47,7 +47,7 @@ function watch(
   return new MountWatch(trackers, counted, { sysfs: context.sysfs, intervalMs: NEVER_MS });
 }
 
-test("only what was written to is read again", async (context) => {
+test("only fronts that were written are read again", async (context) => {
   const trackers = [tracker(context, 1), tracker(context, 2, false)];
   written(context, 1, 8);
   written(context, 2, 8);
@@ -65,7 +65,7 @@ test("only what was written to is read again", async (context) => {
   one.stop();
 });
 
-test("one that hangs holds up no other, and is asked once; one that fails is asked again", async (context) => {
+test("a front that hangs delays no other and is read once; one that fails is read again", async (context) => {
   const trackers = [1, 2, 3].map((id) => tracker(context, id));
   for (const { id } of trackers) written(context, id, 8);
   let release: (start: Uint8Array) => void = () => undefined;
@@ -92,7 +92,7 @@ test("one that hangs holds up no other, and is asked once; one that fails is ask
   one.stop();
 });
 
-test("a number that is given to another tracker is looked at anew", async (context) => {
+test("after a number was given to another tracker, it is read again", async (context) => {
   let trackers = [tracker(context, 1)];
   written(context, 1, 8);
   const one = watch(

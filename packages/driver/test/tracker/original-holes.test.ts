@@ -1,4 +1,4 @@
-/** When originals are looked at for holes, and what is kept of that. */
+/** When originals are searched for holes, and what is remembered. */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { OriginalHoles } from "../../dist/tracker/original-holes.js";
@@ -6,7 +6,7 @@ import { OriginalHoles } from "../../dist/tracker/original-holes.js";
 const LOOP = 7 * 256;
 const DISK = 8 * 256;
 const ETIMEDOUT = 110;
-/** Of what answers. */
+/** The limit for what answers. */
 const ANSWER_MS = 200_000;
 const GENERATION = new Uint8Array(16).fill(3);
 
@@ -18,7 +18,7 @@ function trackerOf(kind: "file" | "block", deviceNumber: number, isBusy = false)
   return { backing: { kind, deviceNumber, fd: 9 }, cbt: { info } } as never;
 }
 
-/** Answers each look with the next one. */
+/** Answers each search with the next one. */
 function holesWith(...answers: (number | Error | Float64Array)[]) {
   const paths: string[] = [];
   const clock = { nowMs: 0 };
@@ -35,7 +35,7 @@ function holesWith(...answers: (number | Error | Float64Array)[]) {
 
 const SOME = Float64Array.of(0, 65_536);
 
-test("an image's original is looked at once, a front's for each that asks, and for all at a time", async () => {
+test("an image's original is searched once, a front's for each client, one search at a time", async () => {
   const file = trackerOf("file", DISK);
   const { holes, paths } = holesWith(SOME, SOME, SOME);
   const [image, front] = [{}, {}];
@@ -49,7 +49,7 @@ test("an image's original is looked at once, a front's for each that asks, and f
   assert.is(paths.length, 3);
 });
 
-test("of devices only loop devices are looked at", async () => {
+test("of devices, only loop devices are searched", async () => {
   const { holes, paths } = holesWith(SOME);
   assert.is(await holes.of({}, trackerOf("block", DISK), true), null);
   assert.is(paths.length, 0);
@@ -57,7 +57,7 @@ test("of devices only loop devices are looked at", async () => {
   assert.is(paths.length, 1);
 });
 
-test("one that does not answer is asked no more for a while, and nothing that fails is told", async () => {
+test("an original that does not answer is not searched for a while, and failures are not reported", async () => {
   const file = trackerOf("file", DISK);
   const { holes, paths, clock } = holesWith(-ETIMEDOUT, new Error("no process"), -ETIMEDOUT, SOME);
   const [late, failed, busy] = [{}, {}, {}];
@@ -67,7 +67,7 @@ test("one that does not answer is asked no more for a while, and nothing that fa
     assert.is(await holes.of(busy, trackerOf("file", DISK, true), false), null);
   }
   assert.is(paths.length, 2);
-  // Each look leaves a process behind, as long as its medium hangs: they come ever more seldom.
+  // Each search leaves a process behind while its medium hangs, so the pauses grow.
   const looks: number[] = [];
   for (clock.nowMs = 0; clock.nowMs <= 200_000; clock.nowMs += 10_000) {
     const before = paths.length;
@@ -78,7 +78,7 @@ test("one that does not answer is asked no more for a while, and nothing that fa
   assert.is((await holes.of(late, file, true))?.ends, SOME);
 });
 
-test("a client waits for a bounded time, and later results are for the next one", async () => {
+test("a client waits for a bounded time, and later results go to the next one", async () => {
   const file = trackerOf("file", DISK);
   let answer: (ends: Float64Array) => void = () => undefined;
   let looks = 0;
@@ -98,7 +98,7 @@ test("a client waits for a bounded time, and later results are for the next one"
     await new Promise((done) => setImmediate(done));
     assert.is((await holes.of(of, file, isImage))?.ends, SOME);
     assert.is(looks, 1);
-    // An image's stay true.
+    // An image's holes stay true.
     assert.is((await holes.of(of, file, isImage))?.ends, isImage ? SOME : undefined);
     assert.is(looks, isImage ? 1 : 2);
   }

@@ -7,7 +7,7 @@ import { identityOf } from "../../dist/system/path-target.js";
 import { assertNoOverlap, type TrackedPath } from "../../dist/tracker/overlap.js";
 
 const test = suite("overlap");
-/** Devices that this machine need not have: identities come from the paths' own files. */
+/** Devices that this machine need not have: their identities come from files at their paths. */
 const NUMBERS: Record<string, string> = {
   sda: "8:0",
   sda1: "8:1",
@@ -20,7 +20,7 @@ const NUMBERS: Record<string, string> = {
   ublkb0p1: "259:1",
 };
 let folder: string;
-/** Which device the front ublkb0 is of. */
+/** The original of the front ublkb0. */
 let original: string;
 
 function write(path: string, text: string): void {
@@ -47,7 +47,7 @@ function number(name: string) {
   return { major, minor };
 }
 
-/** The node of a device is a file of its name, so that a path has an identity without the device. */
+/** A device node is a file with its name, so that the path has an identity without the device. */
 function node(name: string): string {
   return join(folder, "nodes", name);
 }
@@ -101,7 +101,7 @@ test.before.each(() => {
 });
 test.after.each(() => rmSync(folder, { recursive: true }));
 
-test("a partition of a tracked disk, and what lies on one", async () => {
+test("a partition of a tracked disk, and a device on one, overlap", async () => {
   const disk = tracked("sda", "ublkb0");
   assert.is(
     await refusal(node("sda1"), disk),
@@ -110,7 +110,7 @@ test("a partition of a tracked disk, and what lies on one", async () => {
   assert.match(await refusal(node("dm-0"), disk), /: \/dev\/dm-0 → \/dev\/sda2 → \/dev\/sda$/);
 });
 
-test("a device or file above a front", async () => {
+test("a device or file above a front overlaps", async () => {
   const disk = tracked("sda", "ublkb0");
   assert.match(
     await refusal(node("ublkb0p1"), disk),
@@ -119,7 +119,7 @@ test("a device or file above a front", async () => {
   assert.match(await refusal(node("dm-1"), disk), /: \/dev\/dm-1 → \/dev\/ublkb0 → \/dev\/sda$/);
 });
 
-test("a loop device over a tracked file, and the file of a tracked loop device", async () => {
+test("a loop device over a tracked file, and the file of a tracked loop device, overlap", async () => {
   const path = join(folder, "image");
   const identity = await identityOf(path);
   const place = { identity, device: number("sda1"), path };
@@ -128,7 +128,7 @@ test("a loop device over a tracked file, and the file of a tracked loop device",
   assert.match(await refusal(path, tracked("loop0")), /loop0, which is tracked, lies on .*image: /);
 });
 
-test("two loop devices over one file, but not over two parts of it", async () => {
+test("two loop devices over one file overlap, but not over two parts of it", async () => {
   device("loop1");
   write("block/loop1/loop/backing_file", join(folder, "image"));
   assert.is(
@@ -143,7 +143,7 @@ test("two loop devices over one file, but not over two parts of it", async () =>
   assert.match(await refusal(node("loop1"), tracked("loop0")), /same bytes/);
 });
 
-test("a tracked device is its number, whatever its name leads to", async () => {
+test("a tracked device is identified by its number, whatever its name leads to", async () => {
   const disk = { ...tracked("sda", "ublkb0"), device: node("gone") };
   assert.match(await refusal(node("sda1"), disk), /lies on .*gone \(now \/dev\/sda\), which/);
   device("loop1");

@@ -1,4 +1,4 @@
-/** Nodes that come to lead elsewhere, as the watch notices it. */
+/** Nodes that come to lead elsewhere, as seen by the watch. */
 import { Splice } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -6,7 +6,7 @@ import { assertSpliced, nodeChanges, SpliceWatch } from "../../dist/tracker/spli
 
 const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
 
-test("what is lost while no daemon serves is known when the next one begins to look", () => {
+test("a loss while no daemon serves is known when the next one begins to look", () => {
   const splice = new Splice(NODE);
   splice.state = "on";
   splice.leadsTo = () => false;
@@ -24,7 +24,7 @@ test("what is lost while no daemon serves is known when the next one begins to l
   watch.stop();
 });
 
-test("a change of any node is looked at at once", async () => {
+test("a change of any node is checked at once", async () => {
   const splice = new Splice(NODE);
   splice.state = "on";
   let leads = true;
@@ -49,9 +49,9 @@ test("a change of any node is looked at at once", async () => {
   assert.is(changes.length, 2);
 });
 
-test("where changes cannot be waited for, the timer's looks ask again", async () => {
+test("if changes cannot be waited for, the timer's looks try again", async () => {
   let polls = 0;
-  // The fifth is not answered, so that a watch that asks at once does not ask for ever.
+  // The fifth is not answered, so that a watch that asks at once does not ask without end.
   const ring = {
     submit: () => (++polls < 5 ? Promise.resolve(-12) : new Promise<number>(() => undefined)),
   };
@@ -71,7 +71,7 @@ test("where changes cannot be waited for, the timer's looks ask again", async ()
   watch.stop();
 });
 
-test("a node that is renamed after it was lost goes by its new name", () => {
+test("a node that is renamed after its loss is known by its new name", () => {
   const splice = new Splice(NODE);
   splice.state = "on";
   splice.leadsTo = () => false;
@@ -89,7 +89,7 @@ test("a node that is renamed after it was lost goes by its new name", () => {
   assert.equal(told, ["lost", "vg-archive"]);
 });
 
-test("a loss is told once, and stays", () => {
+test("a loss is reported once, and stays", () => {
   const splice = new Splice(NODE);
   const tracker = { device: "/dev/vg/data", splice, front: { id: 0 } };
   const told: unknown[] = [];

@@ -1,4 +1,4 @@
-/** A tracker's journal from attach to its end, with a reactor that only notes what it is asked. */
+/** A tracker's journal from attach to its end, with a reactor that only notes its requests. */
 import { mkdirSync, readdirSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -75,7 +75,7 @@ async function attached(
   return { journal, goesOn, asked, told, undo, close: () => state.close() };
 }
 
-test("word of the journal that comes after the end changes nothing on record", async (world) => {
+test("a notice about the journal after its end does not change the record", async (world) => {
   const { journal, asked, close } = await attached(world);
   await journal.end(true);
   const before = readdirSync(world.path);
@@ -96,7 +96,7 @@ test("an attach that fails leaves no record behind", async (world) => {
   close();
 });
 
-test("a fault: first nothing is left to be believed, then writes continue", async (world) => {
+test("a fault: first nothing is left to trust, then writes continue", async (world) => {
   let recordsThen = -1;
   const { journal, asked, undo, close } = await attached(world, (type) => {
     if (type === "dropJournal") recordsThen = readdirSync(world.path).length - 1;
@@ -111,7 +111,7 @@ test("a fault: first nothing is left to be believed, then writes continue", asyn
   close();
 });
 
-test("a fault on a medium that fails: what is recorded is removed as soon as it can be, and told until then", async (world) => {
+test("a fault on a failing medium: the records are removed as soon as possible, and reported until then", async (world) => {
   const { journal, told, undo, close } = await attached(world);
   const { directory } = world;
   (directory as { giveUpTimeoutMs: number }).giveUpTimeoutMs = 1;
@@ -120,7 +120,7 @@ test("a fault on a medium that fails: what is recorded is removed as soon as it 
   await journal.fail(TRACKER, REACTOR, 5);
   assert.match(journal.state.why ?? "", /EIO, and what is recorded cannot be removed/);
   assert.match(told.join(), /would miss writes/);
-  // Nothing begins with the record that is to go.
+  // Nothing begins with the record that has to go.
   assert.ok(directory.unanswered.has(journal.uuid));
   directory.removeRecord = removeRecord;
   await answered(world);
@@ -152,7 +152,7 @@ function makeGate(): { promise: Promise<void>; resolve: () => void } {
   return { promise, resolve };
 }
 
-/** The medium has answered all that it was asked. */
+/** The medium has answered everything. */
 async function answered({ directory }: World): Promise<void> {
   while (directory.unanswered.size > 0) await nextTurn();
 }
@@ -162,7 +162,7 @@ function waitShortly({ directory }: World): void {
   (directory as { answerTimeoutMs: number }).answerTimeoutMs = 2000;
 }
 
-test("a rotation that a medium or a reactor does not answer: it fails, and nothing comes later", async (world) => {
+test("a rotation fails if a medium or a reactor does not answer, and has no late effect", async (world) => {
   for (const late of ["mirrorJournal", "adoptJournal", "publish"]) {
     const gate = makeGate();
     const { journal, asked, undo, close } = await attached(world, async (type) => {
@@ -179,7 +179,7 @@ test("a rotation that a medium or a reactor does not answer: it fails, and nothi
     assert.is(journal.state.state, "failed");
     assert.match(journal.state.why ?? "", /does not answer/);
     assert.is(asked.at(-1), "dropJournal");
-    // A front that is detached does not wait for it, and who comes next does not continue with it.
+    // The detach of its front does not wait for it, and the next attach does not continue with it.
     await journal.end(true);
     gate.resolve();
     await answered(world);
@@ -192,7 +192,7 @@ test("a rotation that a medium or a reactor does not answer: it fails, and nothi
   }
 });
 
-test("what is to be forgotten on a medium that does not answer keeps no detach waiting", async (world) => {
+test("forgetting on a medium that does not answer does not delay a detach", async (world) => {
   const { journal, undo, close } = await attached(world);
   const { directory } = world;
   (directory as { answerTimeoutMs: number }).answerTimeoutMs = 1;
@@ -204,7 +204,7 @@ test("what is to be forgotten on a medium that does not answer keeps no detach w
   };
   const failure = await journal.forget().catch((error: Error) => error);
   assert.is((failure as { code?: string }).code, "PERSISTENT_STATE_UNUSABLE");
-  // What comes too late must not take away what another attach has begun meanwhile.
+  // A late removal must not take away what another attach has begun meanwhile.
   assert.ok(directory.unanswered.has(journal.uuid));
   gate.resolve();
   while (readdirSync(world.path).length > 1) await nextTurn();
@@ -212,7 +212,7 @@ test("what is to be forgotten on a medium that does not answer keeps no detach w
   close();
 });
 
-test("a mount that the medium does not take down: others wait no longer, and the last word counts", async (world) => {
+test("a mount that the medium does not record delays others no longer, and the last record counts", async (world) => {
   const { journal, close } = await attached(world);
   const gate = makeGate();
   const { directory } = world;
@@ -241,7 +241,7 @@ const AREA = "a8b4d1f0-0d4e-4a57-9c1e-3f5b7a90e2c6";
 const ANOTHER = "12345678-9abc-4def-8123-456789abcdef";
 const [SWITCH, AREA_LOST, AREA_NAMED] = [3, 4, 5];
 
-/** As word of lost data is on the medium. */
+/** The entries of a loss, as on the medium. */
 function lost(area: string): Entry[] {
   const [a, b, c, rest] = new Uint32Array(uuidBytes(area).buffer) as unknown as Entry;
   return [
@@ -250,7 +250,7 @@ function lost(area: string): Entry[] {
   ];
 }
 
-/** A tracker that ended, and whose journal has these entries besides, however old they are. */
+/** A tracker that ended, with these entries added to its journal, however old they are. */
 async function endedWith(world: World, entries: readonly Entry[]): Promise<void> {
   const map = await ended(world);
   const [record] = await trackerRecords(world.directory);
@@ -270,7 +270,7 @@ async function endedWith(world: World, entries: readonly Entry[]): Promise<void>
   await file.close();
 }
 
-/** Attaches the tracker with an area. Answers what became of that. */
+/** Attaches the tracker with an area. Returns the outcome. */
 async function attachedWith(world: World, area: string, entries: readonly Entry[]) {
   await endedWith(world, entries);
   world.directory.close();
@@ -287,18 +287,18 @@ async function attachedWith(world: World, area: string, entries: readonly Entry[
   return { goesOn, told };
 }
 
-test("journals of daemons that named no area are read on, and believed", async (world) => {
+test("journals of daemons that named no area are read and trusted", async (world) => {
   const none = [[1, 4, 1, 0]] as const;
   assert.equal(await attachedWith(world, AREA, none), { goesOn: true, told: [] });
 });
 
-test("a loss that a daemon before has noted costs the area that the tracker had", async (world) => {
+test("a loss that an older daemon has recorded ends the area that the tracker had", async (world) => {
   const { goesOn, told } = await attachedWith(world, AREA, [[AREA_LOST, 0, 0, 0]]);
   assert.is(goesOn, false);
   assert.equal(told, [`its image is lost: old data of the area ${AREA} was lost`]);
 });
 
-test("a take that a daemon before has noted makes up for losses before it", async (world) => {
+test("a take that an older daemon has recorded resets earlier losses", async (world) => {
   const before: Entry[] = [
     [AREA_LOST, 0, 0, 0],
     [SWITCH, 0, 0, 0],
@@ -306,13 +306,13 @@ test("a take that a daemon before has noted makes up for losses before it", asyn
   assert.equal(await attachedWith(world, AREA, before), { goesOn: true, told: [] });
 });
 
-test("a loss of another area is told, and costs nothing", async (world) => {
+test("a loss of another area is reported, and has no other effect", async (world) => {
   const { goesOn, told } = await attachedWith(world, AREA, lost(ANOTHER));
   assert.is(goesOn, true);
   assert.equal(told, [`old data of the area ${ANOTHER} was lost: not of this one`]);
 });
 
-test("an area that is not that of the last take is refused", async (world) => {
+test("an area is refused if the last take was of another one", async (world) => {
   const [named, [, , , rest]] = lost(ANOTHER) as [Entry, Entry];
   const { goesOn, told } = await attachedWith(world, AREA, [named, [SWITCH, 0, 0, rest]]);
   assert.is(goesOn, false);
