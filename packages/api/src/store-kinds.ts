@@ -19,6 +19,10 @@ export const STORE_KINDS = {
 } as const satisfies Readonly<Record<string, StoreKindEntry>>;
 
 export type StoreKind = keyof typeof STORE_KINDS;
+/** Those that are named by a word. */
+export type WordStoreKind = {
+  [Kind in StoreKind]: (typeof STORE_KINDS)[Kind] extends { readonly word: string } ? Kind : never;
+}[StoreKind];
 
 export const STORE_KIND_NAMES = Object.keys(STORE_KINDS) as readonly StoreKind[];
 
@@ -31,6 +35,8 @@ export const STORE_PATHS_TEXT = entries
   .join(", ");
 
 /** The kind that a word names; undefined for a path. */
-export function storeKindByWord(text: string): StoreKind | undefined {
-  return STORE_KIND_NAMES.find((kind) => (STORE_KINDS[kind] as StoreKindEntry).word === text);
+export function storeKindByWord(text: string): WordStoreKind | undefined {
+  return STORE_KIND_NAMES.find(
+    (kind): kind is WordStoreKind => (STORE_KINDS[kind] as StoreKindEntry).word === text,
+  );
 }

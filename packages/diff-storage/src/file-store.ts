@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { type DeviceNumber, deviceNumber } from "@blksnap/linux-block";
 import { assert, DiffStorageError } from "./errors.js";
-import type { Store, StoreKind, StorePresence } from "./store.js";
+import type { Store, StorePresence } from "./store.js";
+import type { StoreKind } from "./store-kinds.js";
 import { isDevice, STORE_KINDS } from "./store-kinds.js";
 import { FALLOCATE_KEEP_SIZE, FALLOCATE_PUNCH_HOLE, type StoreSystem } from "./system.js";
 

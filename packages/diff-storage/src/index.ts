@@ -34,7 +34,8 @@ export {
   type DiffStorageOptions,
   type StoreSpec,
 } from "./storage.js";
-export type { Store, StoreKind } from "./store.js";
+export type { Store } from "./store.js";
+export type { StoreKind } from "./store-kinds.js";
 export {
   type Awaitable,
   type Clock,

@@ -6,13 +6,14 @@ import { DiffStorageError, type DiffStorageErrorCode } from "./errors.js";
 import { FileStore, type FileStoreParts } from "./file-store.js";
 import { OPEN_CREATE, OPEN_DIRECT, OPEN_EXCLUSIVE } from "./open-flags.js";
 import { checkSlotBytes, DEFAULT_SLOT_BYTES, limitSlots } from "./slot.js";
-import type { Store, StoreKind } from "./store.js";
+import type { Store } from "./store.js";
 import {
   isDevice,
   kindAtPath,
   kindByWord,
   type PathStoreKind,
   STORE_KINDS,
+  type WordStoreKind,
 } from "./store-kinds.js";
 import type { StoreSystem } from "./system.js";
 
@@ -93,7 +94,7 @@ export async function openStore(path: string, options: OpenStoreOptions): Promis
 
 async function openMade(
   word: string,
-  kind: Exclude<StoreKind, PathStoreKind>,
+  kind: WordStoreKind,
   options: OpenStoreOptions,
 ): Promise<Store> {
   const fd = await call(word, () => STORE_KINDS[kind].make(options.system));

@@ -1,4 +1,4 @@
-import type { StoreKind } from "./store.js";
+import type { StoreKind } from "./store-kinds.js";
 
 /** Sizes and use of one store, in bytes. */
 export interface StoreStats {

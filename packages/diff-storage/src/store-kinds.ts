@@ -7,7 +7,6 @@ import {
   OPEN_READ_WRITE,
   OPEN_UNNAMED_FILE,
 } from "./open-flags.js";
-import type { StoreKind } from "./store.js";
 import type { Awaitable, StoreSystem } from "./system.js";
 
 interface HowToOpen {
@@ -41,7 +40,9 @@ interface KindByWord extends StoreKindTraits {
 }
 
 export type PathStoreKind = "file" | "directory" | "block";
-type WordStoreKind = Exclude<StoreKind, PathStoreKind>;
+export type WordStoreKind = "memory";
+/** What a store is made of. */
+export type StoreKind = PathStoreKind | WordStoreKind;
 
 export const STORE_KINDS: Readonly<
   Record<PathStoreKind, KindAtPath> & Record<WordStoreKind, KindByWord>

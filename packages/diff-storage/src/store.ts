@@ -1,7 +1,5 @@
 import type { DeviceNumber } from "@blksnap/linux-block";
-
-/** What a store is made of. */
-export type StoreKind = "file" | "directory" | "block" | "memory";
+import type { StoreKind } from "./store-kinds.js";
 
 /** What a file is at a moment. */
 export interface StorePresence {

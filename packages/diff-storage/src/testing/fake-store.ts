@@ -1,6 +1,7 @@
 import { constants } from "node:os";
 import type { DeviceNumber } from "@blksnap/linux-block";
-import type { Store, StoreKind, StorePresence } from "../store.js";
+import type { Store, StorePresence } from "../store.js";
+import type { StoreKind } from "../store-kinds.js";
 import { isDevice } from "../store-kinds.js";
 import type { Clock } from "../system.js";
 

@@ -1,10 +1,16 @@
 import { statSync } from "node:fs";
-import { storeKindByWord } from "@blksnap/api";
+import { storeKindByWord, type WordStoreKind } from "@blksnap/api";
 import type { StoreSpec } from "@blksnap/diff-storage";
 import { StateFile } from "../records/file-names.js";
 import type { StoreRecord } from "../records/records.js";
 
-/** True for a file in the state directory, which is memory: it has no path of its own. */
+/** The folder of a store that a word names: its file has a name, so that the next daemon finds it. */
+const FOLDERS: Readonly<Record<WordStoreKind, (stateDirectory: string) => string>> = {
+  // Which is memory.
+  memory: (stateDirectory) => stateDirectory,
+};
+
+/** True for a store that a word names: a file in memory, which has no path of its own. */
 export function isWithoutPath(path: string): boolean {
   return storeKindByWord(path) !== undefined;
 }
@@ -21,8 +27,8 @@ export function storeRecord(path: string, snapshot: string, index: number): Stor
   }
 }
 
-/** @param memory the directory of stores in memory */
-export function storeSpec({ path, fileName }: StoreRecord, memory: string): StoreSpec {
+export function storeSpec({ path, fileName }: StoreRecord, stateDirectory: string): StoreSpec {
   if (fileName === undefined) return { path };
-  return { path: isWithoutPath(path) ? memory : path, fileName };
+  const kind = storeKindByWord(path);
+  return { path: kind === undefined ? path : FOLDERS[kind](stateDirectory), fileName };
 }
