@@ -50,8 +50,12 @@ const hook = {
   hook: { ...is.text, description: "name of the file" },
 } as const;
 
-/** Events of one snapshot have the same names here, with its id. */
-const [CORRUPTED, NO_SPACE, LOW_FREE_SPACE, STORE_HUNG, STORE_ANSWERED] = EVENTS;
+type SnapshotEventKind = (typeof EVENTS)[number]["properties"]["event"]["const"];
+
+/** Of an event of one snapshot, which has the same name here, with its id. */
+function descriptionOf(kind: SnapshotEventKind): string {
+  return EVENTS.find(({ properties }) => properties.event.const === kind)!.description;
+}
 
 export const DAEMON_EVENTS = [
   kind("daemon_started", "info", "A daemon serves.", {
@@ -149,25 +153,28 @@ export const DAEMON_EVENTS = [
     id: is.uuid,
     devices: list(is.text),
   }),
-  kind("corrupted", "error", CORRUPTED.description, {
+  kind("corrupted", "error", descriptionOf("corrupted"), {
     id: is.uuid,
     device,
     errno: { ...is.count, description: "positive" },
   }),
-  kind("no_space", "warning", NO_SPACE.description, {
+  kind("no_space", "warning", descriptionOf("no_space"), {
     id: is.uuid,
     allocated_bytes: is.count,
     limit_bytes: is.count,
     used_bytes: is.count,
   }),
-  kind("low_free_space", "warning", LOW_FREE_SPACE.description, {
+  kind("low_free_space", "warning", descriptionOf("low_free_space"), {
     id: is.uuid,
     wanted_bytes: is.count,
     free_bytes: is.count,
     errno: is.countOrNull,
   }),
-  kind("store_hung", "error", STORE_HUNG.description, { ...inSnapshot, store: is.text }),
-  kind("store_answered", "info", STORE_ANSWERED.description, { ...inSnapshot, store: is.text }),
+  kind("store_hung", "error", descriptionOf("store_hung"), { ...inSnapshot, store: is.text }),
+  kind("store_answered", "info", descriptionOf("store_answered"), {
+    ...inSnapshot,
+    store: is.text,
+  }),
   kind("writes_refused", "error", "Writes failed with ENOSPC, as on-overflow says.", {
     ...inSnapshot,
     count: newCount,

@@ -42,8 +42,11 @@ type NewEvent =
 /** Made only for a reader that has missed events; never in a queue. */
 type MadeForReaders = "missed";
 type Stamp = "sequence" | "time_us" | "wall_time" | "event";
+type Source<Kind extends string> = Extract<NewEvent, { readonly type: Kind }>;
 type Translation<Kind extends string> = Kind extends EventKind
-  ? (event: Extract<NewEvent, { readonly type: Kind }>) => Omit<EventOf<Kind>, Stamp>
+  ? [Source<Kind>] extends [never]
+    ? "NewEvent lacks its source"
+    : (event: Source<Kind>) => Omit<EventOf<Kind>, Stamp>
   : null;
 
 /** The API's form of each kind of event; null for those that only appear in the log. */
