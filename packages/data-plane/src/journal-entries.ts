@@ -46,7 +46,13 @@ export const AreaOp = {
   ZERO_MASK: 7,
 } as const;
 
-const RANGE_OF_MASK: Readonly<Record<number, number>> = {
+type CbtOpNumber = (typeof CbtOp)[keyof typeof CbtOp];
+type AreaOpNumber = (typeof AreaOp)[keyof typeof AreaOp];
+/** Operations on a range of a chunk's blocks. */
+type RangeOp = typeof AreaOp.SAVED | typeof AreaOp.LOST | typeof AreaOp.ZERO;
+type MaskOp = Exclude<AreaOpNumber, RangeOp | typeof AreaOp.RELEASED>;
+
+const RANGE_OF_MASK: Readonly<Record<MaskOp, RangeOp>> = {
   [AreaOp.SAVED_MASK]: AreaOp.SAVED,
   [AreaOp.LOST_MASK]: AreaOp.LOST,
   [AreaOp.ZERO_MASK]: AreaOp.ZERO,
@@ -109,11 +115,20 @@ export function encodeAreaLost(area: AreaId, append: AppendEntry): void {
 /** The area of entries of older daemons, which name none. */
 const UNNAMED = Symbol("unnamed");
 
+/** The area that AREA names for the next entry. */
+type NamedArea = readonly [first: number, second: number, third: number];
+/** @param named undefined if the entry before was no AREA */
+type CbtStep = (a: number, b: number, c: number, named: NamedArea | undefined) => void;
+
+/** @throws Error */
+function assertUnnamed(op: CbtOpNumber, named: NamedArea | undefined): void {
+  if (named !== undefined) throw new Error(`operation ${op} is of no diff area`);
+}
+
 /** Applies the entries of a tracker's journal to its checkpoint, one after the other. */
 export class CbtReplay {
   readonly #map: CbtMap;
-  /** The area that AREA names for the next entry. */
-  #named: readonly [number, number, number] | undefined;
+  #named: NamedArea | undefined;
   /** The area of the last take, if an entry names it. */
   #taken: AreaId | undefined;
   /** Areas that have lost old data since; UNNAMED for an entry that names none. */
@@ -141,13 +156,28 @@ export class CbtReplay {
   readonly apply = (op: number, a: number, b: number, c: number): void => {
     const named = this.#named;
     this.#named = undefined;
-    if (op === CbtOp.AREA) this.#named = [a, b, c];
-    else if (op === CbtOp.AREA_LOST) this.#lost.add(areaOf(named, c) ?? UNNAMED);
-    else if (op === CbtOp.SWITCH) this.#switch(a, b, areaOf(named, c));
-    else if (named !== undefined) throw new Error(`operation ${op} is of no diff area`);
-    else if (op === CbtOp.MARK) this.#map.markBlocks(a, b);
-    else if (op === CbtOp.MARK_BOTH) this.#map.markBlocksBoth(a, b);
-    else throw new Error(`operation ${op} in the journal of a tracker`);
+    const known: Readonly<Record<number, CbtStep>> = this.#steps;
+    const step = known[op];
+    if (step === undefined) throw new Error(`operation ${op} in the journal of a tracker`);
+    step(a, b, c, named);
+  };
+
+  /** How each operation is applied. */
+  readonly #steps: Readonly<Record<CbtOpNumber, CbtStep>> = {
+    [CbtOp.MARK]: (first, count, _, named) => {
+      assertUnnamed(CbtOp.MARK, named);
+      this.#map.markBlocks(first, count);
+    },
+    [CbtOp.MARK_BOTH]: (first, count, _, named) => {
+      assertUnnamed(CbtOp.MARK_BOTH, named);
+      this.#map.markBlocksBoth(first, count);
+    },
+    [CbtOp.SWITCH]: (state, generation, rest, named) =>
+      this.#switch(state, generation, areaOf(named, rest)),
+    [CbtOp.AREA_LOST]: (_, __, rest, named) => void this.#lost.add(areaOf(named, rest) ?? UNNAMED),
+    [CbtOp.AREA]: (first, second, third) => {
+      this.#named = [first, second, third];
+    },
   };
 
   #switch(state: number, generation: number, area: AreaId | undefined): void {
@@ -161,12 +191,15 @@ export class CbtReplay {
   }
 }
 
-function areaOf(
-  named: readonly [number, number, number] | undefined,
-  rest: number,
-): AreaId | undefined {
+function areaOf(named: NamedArea | undefined, rest: number): AreaId | undefined {
   if (named === undefined) return undefined;
   return uuidText(new Uint8Array(Uint32Array.of(...named, rest).buffer));
+}
+
+type RangeStep = (chunk: number, slot: number, from: number, to: number) => void;
+
+function isRange(op: number): op is RangeOp {
+  return op === AreaOp.SAVED || op === AreaOp.LOST || op === AreaOp.ZERO;
 }
 
 /** Applies the entries of an area's journal to an empty map, one after the other. */
@@ -185,21 +218,26 @@ export class AreaReplay {
   /** @throws Error if the entry cannot belong to this map */
   readonly apply = (op: number, a: number, b: number, c: number): void => {
     if (op === AreaOp.RELEASED) this.#released(a, b);
-    else if (op <= AreaOp.ZERO) this.#range(op, a, b, rangeFrom(c), rangeTo(c));
+    else if (isRange(op)) this.#range(op, a, b, rangeFrom(c), rangeTo(c));
     else this.#mask(opOfMask(op), wordOfMask(op), a, b, c);
   };
 
-  #range(op: number, chunk: number, slot: number, from: number, to: number): void {
+  /** How each operation on a range is applied. */
+  readonly #steps: Readonly<Record<RangeOp, RangeStep>> = {
+    [AreaOp.SAVED]: (chunk, slot, from, to) => this.#saved(chunk, slot, from, to),
+    [AreaOp.LOST]: (chunk, _, from, to) => this.#map.setLost(chunk, from, to),
+    [AreaOp.ZERO]: (chunk, _, from, to) => this.#map.setZero(chunk, from, to),
+  };
+
+  #range(op: RangeOp, chunk: number, slot: number, from: number, to: number): void {
     this.#check(chunk, from, to);
     if (!this.#map.isHere(chunk)) this.#takeMemory(chunk);
-    if (op === AreaOp.SAVED) this.#saved(chunk, slot, from, to);
-    else if (op === AreaOp.LOST) this.#map.setLost(chunk, from, to);
-    else if (op === AreaOp.ZERO) this.#map.setZero(chunk, from, to);
-    else throw new Error(`operation ${op} in the journal of a diff area`);
+    this.#steps[op](chunk, slot, from, to);
   }
 
   #mask(op: number, word: number, chunk: number, slot: number, mask: number): void {
-    const range = RANGE_OF_MASK[op];
+    const known: Readonly<Record<number, RangeOp>> = RANGE_OF_MASK;
+    const range = known[op];
     if (range === undefined) throw new Error(`operation ${op} in the journal of a diff area`);
     for (let from = 0; from < 32; from++) {
       if (((mask >>> from) & 1) === 0) continue;
