@@ -85,13 +85,33 @@ export const COPY_SUFFIX = ".record-copy";
 /** For files that take their name when they are complete: records, and journals. */
 export const UNFINISHED_SUFFIX: string = DRAFT_SUFFIX;
 
+const ofSnapshot = (snapshot: string): string => StateFile.snapshotRecord.name(snapshot);
+/** The record that a file of each kind belongs to, by the first id in its name; null if it belongs to none. */
+const RECORDS: Readonly<Record<keyof typeof StateFile, ((id: string) => string) | null>> = {
+  lock: null,
+  handover: null,
+  trackerRecord: null,
+  cbtMap: (tracker) => StateFile.trackerRecord.name(Number(tracker)),
+  snapshotRecord: null,
+  areaMap: ofSnapshot,
+  store: ofSnapshot,
+  served: null,
+  events: null,
+  eventsFacts: null,
+  hooksBegun: null,
+  returnRecord: null,
+  exchange: null,
+};
+
 /** The record that a file in the state directory belongs to; undefined if it belongs to none. */
 export function recordOf(name: string): string | undefined {
   if (name.endsWith(COPY_SUFFIX)) return name.slice(0, -COPY_SUFFIX.length);
-  const [tracker] = StateFile.cbtMap.idsIn(name) ?? [];
-  if (tracker !== undefined) return StateFile.trackerRecord.name(Number(tracker));
-  const [snapshot] = StateFile.areaMap.idsIn(name) ?? StateFile.store.idsIn(name) ?? [];
-  return snapshot === undefined ? undefined : StateFile.snapshotRecord.name(snapshot);
+  for (const kind of Object.keys(RECORDS) as (keyof typeof StateFile)[]) {
+    const file = StateFile[kind];
+    const id = typeof file === "string" ? undefined : file.idsIn(name)?.[0];
+    if (id !== undefined) return RECORDS[kind]?.(id);
+  }
+  return undefined;
 }
 
 /** True for a record, or its copy, that was not completed. */
