@@ -66,26 +66,29 @@ test("extents continue with the next daemon at the offset that they had reached"
   const harness = await prepared();
   const { client, daemon, driver, socketPath, stop } = harness;
   let asked = 0;
-  let next: FakeDaemon | undefined;
+  // It answers before its start has ended.
+  let next: Promise<FakeDaemon> | undefined;
   inBatches(harness, 10, async (batch) => {
     if (batch !== 3 || asked++ > 0) return;
     // The connection breaks in the middle of a response.
     await daemon.server.close(0);
-    next = await startFakeDaemon(socketPath, driver);
+    next = startFakeDaemon(socketPath, driver);
+    await next;
   });
   let heads = 0;
   const onHead = () => void heads++;
   const extents = client.changedExtents(device, 0, { resumeMs: 60_000, onHead });
   assert.equal(await offsetsOf(extents), ALL);
   assert.equal([heads, asked], [1, 2], "it was cut off, and begun again");
-  await next!.server.close();
+  await (await next!).server.close();
   await stop();
 });
 
 test("extents are of one take: another take in between ends them with a named error", async () => {
   const harness = await prepared();
   const { client, daemon, driver, id, socketPath, stop } = harness;
-  let next: FakeDaemon | undefined;
+  // It answers before its start has ended.
+  let next: Promise<FakeDaemon> | undefined;
   let isCut = false;
   inBatches(harness, 10, async (batch) => {
     if (batch !== 3 || isCut) return;
@@ -94,14 +97,15 @@ test("extents are of one take: another take in between ends them with a named er
     await driver.snapshotDestroy(id);
     const options = { devices: [device], stores: ["memory:"], limitBytes: 1 << 20 };
     await driver.snapshotTake((await driver.snapshotCreate(options)).id);
-    next = await startFakeDaemon(socketPath, driver);
+    next = startFakeDaemon(socketPath, driver);
+    await next;
   });
   const extents = client.changedExtents(device, 0, { resumeMs: 60_000 });
   assert.is((await failureOf(offsetsOf(extents))).code, "CBT_NUMBER_CHANGED");
   const { generation_id: generation } = await client.cbtInfo(device);
   const other = client.changedExtents(device, 0, { generation, changesNumber: 1 });
   assert.is((await failureOf(offsetsOf(other))).code, "CBT_NUMBER_CHANGED");
-  await next!.server.close();
+  await (await next!).server.close();
   await stop();
 });
 

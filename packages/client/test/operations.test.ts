@@ -34,6 +34,53 @@ test("each operation has a method", async () => {
   await stop();
 });
 
+/** Requests as "METHOD /path", with ":name" for what varies. */
+function described(openapi: object): string[] {
+  const { paths } = openapi as { paths: Readonly<Record<string, object>> };
+  return Object.entries(paths).flatMap(([path, methods]) => {
+    const route = path.replaceAll(/\{(\w+)\}/g, ":$1");
+    return Object.keys(methods).map((method) => `${method.toUpperCase()} ${route}`);
+  });
+}
+
+test("the client asks for each request of the description", async () => {
+  const { client, create, stop } = await startHarness();
+  const id = await create();
+  const address = { address: "127.0.0.1", port: 10_809 };
+  await client.markDirtyFile("/mnt/file");
+  await client.markDirty(device, [{ offset_bytes: 0, length_bytes: 4096 }]);
+  await client.snapshotAdd(id, "/dev/loop1");
+  await client.snapshotTake(id);
+  await client.snapshot(id);
+  await client.snapshotInfo(device);
+  await client.snapshotCollect();
+  await client.readCbtMap(device);
+  await client.diff(device, 0);
+  await client.tracker(device);
+  await client.status();
+  await client.version();
+  await client.waitEvent(id, 0);
+  await client.listEvents(id);
+  await client.daemonEvents().next();
+  await client.nbd.open({ ...address, insecure: true });
+  await client.nbd.list();
+  await client.nbd.close(address);
+  await client.snapshotDestroy(id);
+  assert.is((await failureOf(client.followEvents(id).next())).code, "SNAPSHOT_NOT_FOUND");
+  await client.attach(device);
+  await client.detach(device);
+  const openapi = await client.openapi();
+  await client.daemonUpgrade();
+  assert.is((await failureOf(client.daemonStop())).code, "DAEMON_IN_USE");
+  await client.metrics();
+  const metrics = await client.metrics();
+  const asked = [...metrics.matchAll(/requests_total\{method="(\w+)",route="([^"]+)"/g)].map(
+    ([, method, route]) => `${method} ${route}`,
+  );
+  assert.equal([...new Set(asked)].sort(), described(openapi).sort());
+  await stop();
+});
+
 test("errors carry name, errno and advice", async () => {
   const { client, stop } = await startHarness();
   const error = await failureOf(client.detach("/dev/loop0"));
