@@ -22,9 +22,12 @@ const TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 900_000);
 const LEFT_TIME_LIMIT_MS = 60_000;
 /** Before the name of a file whose report follows. */
 const HEADER = "── file ";
+/** Before the seconds of a processor that the file has taken. */
+const FOOTER = "── processor seconds ";
 /** What a test wants to have said though it passes. */
 const NOTE = /(?<=^(?:• )?)note: .*$/gm;
-/** What a batch takes is told from here on: all of them make the time of "npm test". */
+/** What a file takes of a processor, and a batch of time, is told from here on: all make the time of "npm test". */
+const TOLD_FROM_CPU_S = 1;
 const TOLD_FROM_S = 10;
 const require = createRequire(import.meta.url);
 const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
@@ -53,7 +56,7 @@ function runBatch(names) {
   const startedMs = Date.now();
   const paths = names.map((name) => join(testDist, name));
   return new Promise((done) => {
-    const child = spawn(process.execPath, ["--expose-gc", BATCH, HEADER, ...paths], {
+    const child = spawn(process.execPath, ["--expose-gc", BATCH, HEADER, FOOTER, ...paths], {
       stdio: ["ignore", "pipe", "pipe"],
       env: plainEnvironment,
     });
@@ -144,6 +147,11 @@ function batches() {
   return [...alone, ...together];
 }
 
+function processorTime(report) {
+  const seconds = Number(report.split(FOOTER)[1] ?? 0);
+  return seconds < TOLD_FROM_CPU_S ? "" : ` (${seconds} s of a processor)`;
+}
+
 const totals = { passed: 0, failed: 0, skipped: 0 };
 
 function tellFile(name, report, time) {
@@ -156,7 +164,7 @@ function tellFile(name, report, time) {
     return;
   }
   const note = skipped > 0 ? `, ${skipped} SKIPPED:\n${report}` : "";
-  console.log(`✓ ${name}: ${passed} passed${time}${note}`);
+  console.log(`✓ ${name}: ${passed} passed${time}${processorTime(report)}${note}`);
   for (const [line] of report.matchAll(NOTE)) console.log(`  ${line}`);
 }
 
