@@ -41,6 +41,39 @@ const ONLY_IN = [
   },
 ];
 
+/** Rows of tables that the code must use: the compiler does not miss what nobody uses. */
+const USED = [
+  {
+    what: "a kind of event that nothing creates",
+    table: "packages/api/src/daemon-event-schemas.ts",
+    names: /\bkind\(\s*"(\w+)"/g,
+    where: /^packages\/daemon\/src\//,
+    use: (name) => `"${name}"`,
+  },
+  ...["setting-table", "daemon-settings"].map((file) => ({
+    what: "a setting without effect",
+    table: `packages/api/src/${file}.ts`,
+    names: /^ {2}(\w+): \{\n {4}option: "([\w-]+)"/gm,
+    where: /^packages\/(daemon|driver)\/src\//,
+    use: (name, option) => `\\b${name}\\b|"${option}"`,
+  })),
+  {
+    what: "an error that nothing throws",
+    table: "packages/api/src/errors.ts",
+    names: /^ {2}([A-Z][A-Z_]+): (?:failed|misused)\(/gm,
+    where: /^packages\/[\w-]+\/src\//,
+    use: (name) => `\\b${name}\\b`,
+  },
+  {
+    what: "a state file that nothing opens",
+    table: "packages/driver/src/records/file-names.ts",
+    names: /^ {2}(\w+): (?:new FileKind|"([^"]+)")/gm,
+    where: /^packages\/(driver|daemon)\/src\//,
+    // The supervisor names one of them without the driver.
+    use: (name, literal) => `(StateFile|KeptFile)\\.${name}\\b|"${literal}"`,
+  },
+];
+
 /** Packages whose `test` has the folders of `src`. */
 const MIRRORED = ["driver", "linux-block"];
 /** Further folders of `test`: simulations, and what tests of several folders share. */
@@ -87,6 +120,20 @@ function mirrorProblems(dir) {
   return problems;
 }
 
+function unusedProblems() {
+  const all = sources().map((path) => ({ path, text: readFileSync(path, "utf8") }));
+  return USED.flatMap(({ what, table, names, where, use }) => {
+    const code = all.filter(({ path }) => where.test(path) && path !== table);
+    const rows = [...readFileSync(table, "utf8").matchAll(names)].map(([, ...row]) => row);
+    if (rows.length === 0) return [`${table}: lint-where finds no row of it`];
+    const unused = rows.filter((row) => {
+      const pattern = new RegExp(use(...row));
+      return !code.some(({ text }) => pattern.test(text));
+    });
+    return unused.map(([name]) => `${table}: ${name} is ${what}`);
+  });
+}
+
 /** What is not as CONTRIBUTING.md says. */
 export function whereProblems() {
   const [, section] = readFileSync("CONTRIBUTING.md", "utf8").split("Where does it go?");
@@ -122,6 +169,7 @@ export function whereProblems() {
     if (catalog.includes(`./verbs/${name.replace(/ts$/, "js")}`)) continue;
     problems.push(`packages/blksnapctl/src/verbs/${name}: no verb of a catalog is in there`);
   }
+  problems.push(...unusedProblems());
   problems.push(...MIRRORED.flatMap(mirrorProblems));
   return problems;
 }
