@@ -1,4 +1,4 @@
-/** What looks after a store: verify, prune, gc. */
+/** Maintenance of a store: verify, prune, gc. */
 import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES, chunkLength } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
@@ -9,19 +9,19 @@ import { Meter, type OnProgress } from "./progress.js";
 import type { BackupStore, DamagedPoint } from "./store.js";
 
 export interface CareOptions {
-  /** Told what is not as it should be, and ends nothing. */
+  /** Called with findings that end nothing. */
   readonly onNote?: ((text: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
 
-/** A chunk that cannot be restored, and a place where it is needed. */
+/** A chunk that cannot be restored, and one place that needs it. */
 export interface Damage {
   readonly hash: string;
   readonly why: string;
   readonly offset_bytes: number;
   readonly length_bytes: number;
-  /** Ids of all points that have it. */
+  /** Ids of all points that need it. */
   readonly points: readonly string[];
 }
 
@@ -52,7 +52,7 @@ function neededBy(points: readonly Manifest[]): Map<string, Needed> {
   return needed;
 }
 
-/** Reads and checks each chunk that these points need, as long as they are there: a prune and gc may be under way. */
+/** Reads and checks each chunk of these points, as long as the points exist: a prune and gc may run meanwhile. */
 export async function verify(
   store: BackupStore,
   points: readonly Manifest[],
@@ -100,7 +100,7 @@ export interface Keep {
 }
 
 const DAY_MS = 86_400_000;
-/** The first Monday of Unix time was its fifth day. */
+/** Unix time began on a Thursday: its fifth day was a Monday. */
 const FIRST_MONDAY_MS = 4 * DAY_MS;
 
 const PERIODS: readonly (readonly [keyof Keep, (ms: number) => number])[] = [
@@ -109,7 +109,7 @@ const PERIODS: readonly (readonly [keyof Keep, (ms: number) => number])[] = [
   ["weekly", (ms) => Math.floor((ms - FIRST_MONDAY_MS) / (7 * DAY_MS))],
 ];
 
-/** Points that are kept of one device, by the rules. @param points the oldest first */
+/** Points of one device that the rules keep. @param points the oldest first */
 function keptOf(points: readonly Manifest[], keep: Keep): Set<string> {
   const newestFirst = [...points].reverse();
   const kept = new Set(newestFirst.slice(0, keep.last ?? 0).map(({ id }) => id));
@@ -126,7 +126,7 @@ function keptOf(points: readonly Manifest[], keep: Keep): Set<string> {
 }
 
 /**
- * A clock was wrong, that of its host or this one's: it is not known to be newer than others. Clocks that are set differ
+ * A clock was wrong, that of its host or this one's: it may not be newer than the others. Clocks that are set differ
  * by less than a day.
  */
 export function isOfFuture({ taken_at }: Manifest, nowMs: number = Date.now()): boolean {
@@ -134,9 +134,9 @@ export function isOfFuture({ taken_at }: Manifest, nowMs: number = Date.now()): 
 }
 
 /**
- * Points that the rules keep, of each device of each host for itself; times are in UTC. Those of the future stay besides: one that
- * counted would take the place of the newest for years.
- * @param nowMs of Unix time
+ * Points that the rules keep, separately for each device of each host; times are in UTC. Points from the future stay
+ * as well: one that counted would displace the newest for years.
+ * @param nowMs in Unix time
  * @param isAll false: some points cannot be read. No more are removed than if they could
  */
 export function keptPoints(
@@ -158,13 +158,13 @@ export function keptPoints(
 }
 
 export interface PruneOptions extends CareOptions {
-  /** Unix time; default: of this host's clock. */
+  /** Unix time; default: this host's clock. */
   readonly nowMs?: number | undefined;
 }
 
 /**
- * All points of a store that nothing else writes, and what is not a point. Of those a later version has written nothing is known, not even
- * whether they need others.
+ * All points of a store that nothing else writes, and the manifests that are no points. Nothing is known of points of
+ * a later version, not even whether they need others.
  * @throws BackupError BACKUP_VERSION
  */
 async function pointsAlone(
@@ -178,9 +178,9 @@ async function pointsAlone(
 }
 
 /**
- * Removes the points that the rules do not keep; gc frees their chunks. Any point can go: none needs another. A manifest
- * that is not a point stays, and no rule counts it: so no more goes than if it were one.
- * @returns those that are removed, or would be
+ * Removes the points that no rule keeps; gc frees their chunks. Any point can be removed, because none needs another.
+ * A manifest that is no point stays, and no rule counts it: so no more is removed than if it were one.
+ * @returns the points that are removed, or would be
  * @throws BackupError BACKUP_BUSY, BACKUP_VERSION, USAGE, ABORTED
  */
 export async function prune(
@@ -224,7 +224,7 @@ export interface Collected {
   readonly kept_chunks: number;
 }
 
-/** All that have to stay whose chunks do. @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
+/** All points and manifests whose chunks must stay. @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
 async function manifestsAlone(
   store: BackupStore,
   onNote: CareOptions["onNote"],
@@ -242,8 +242,8 @@ async function manifestsAlone(
 }
 
 /**
- * Removes chunks that no point needs, and what killed exports have left. A manifest that cannot be read ends it: any host's chunks
- * may be what it needs. Those of one that only has a wrong name stay.
+ * Removes chunks that no point needs, and leftovers of killed exports. An unreadable manifest ends it, because it may
+ * need chunks of any host. Chunks of a manifest that only has a wrong name stay.
  * @throws BackupError BACKUP_BUSY, BACKUP_DAMAGED, BACKUP_VERSION
  */
 export async function collectGarbage(
@@ -256,7 +256,7 @@ export async function collectGarbage(
     for (const { chunks } of await manifestsAlone(store, onNote)) {
       for (const hash of chunks) if (hash !== null) needed.add(hash);
     }
-    // A point that a power cut brings back would miss its chunks.
+    // A point that a power cut restores would miss its chunks.
     await store.syncPoints();
     await lock.check();
     await store.removeUnfinished();

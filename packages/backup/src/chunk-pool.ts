@@ -1,4 +1,4 @@
-/** Hashing and packing on threads of their own. How much is in flight is up to the callers. */
+/** Hashing and compression on separate threads. Callers bound what is in flight. */
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { BackupError } from "./errors.js";
@@ -56,7 +56,7 @@ class ChunkThread {
   }
 }
 
-/** What is in a chunk that was read. */
+/** Content of a decompressed chunk. */
 export interface Digest {
   readonly data: Uint8Array<ArrayBuffer>;
   /** SHA-256 in hexadecimal; null for a chunk of zeros. */
@@ -65,7 +65,7 @@ export interface Digest {
 
 export interface Summed {
   readonly data: Uint8Array<ArrayBuffer>;
-  /** Of the blocks in the window; null where all of it is zeros. */
+  /** Sums of the blocks in the window; null if all of it is zeros. */
   readonly sums: Uint32Array | null;
 }
 
@@ -87,26 +87,26 @@ export class ChunkPool {
     return this.#most;
   }
 
-  /** How many chunks keep all threads and a disk busy. */
+  /** Number of chunks in flight that keep all threads and a disk busy. */
   get depth(): number {
     return this.#most + 4;
   }
 
-  /** `data` is gone; the answer has it again. */
+  /** `data` is detached; the result contains it again. */
   async digest(data: Uint8Array<ArrayBuffer>): Promise<Digest> {
     const answer = await this.#idlest().ask({ kind: "digest", data }, [data.buffer]);
     return { data: answer.data!, hash: answer.hash! };
   }
 
-  /** `data` is gone; the answer has it again. */
+  /** `data` is detached; the result contains it again. */
   async sums(data: Uint8Array<ArrayBuffer>, window: BlockWindow): Promise<Summed> {
     const answer = await this.#idlest().ask({ kind: "sums", data, window }, [data.buffer]);
     return { data: answer.data!, sums: answer.sums! };
   }
 
   /**
-   * Has parts be summed, and written where the request says so. Their memory must not change meanwhile.
-   * @throws Error of a write, with the name of its errno as `code`
+   * Sums parts, and writes them if requested. Their memory must not change meanwhile.
+   * @throws Error of a write, with its errno's name as `code`
    */
   async parts(request: PartsRequest): Promise<PartsAnswer> {
     const answer = (await this.#idlest().ask(request, [])).parts!;
@@ -116,15 +116,15 @@ export class ChunkPool {
   }
 
   /**
-   * Packs a chunk with zstd; `data` is gone, and the answer has it again.
-   * @param isHashed asks for the SHA-256 of what is packed, too
+   * Compresses a chunk with zstd; `data` is detached, and the result contains it again.
+   * @param isHashed also hash the compressed data
    */
   async pack(data: Uint8Array<ArrayBuffer>, isHashed = false): Promise<Packed> {
     const answer = await this.#idlest().ask({ kind: "pack", data, isHashed }, [data.buffer]);
     return { data: answer.data!, packed: answer.packed!, packedHash: answer.packedHash };
   }
 
-  /** What is in a packed chunk, or why that cannot be told; `packed` is gone. */
+  /** Decompresses and checks a chunk; returns its content, or why it is unusable. `packed` is detached. */
   unpack(packed: Uint8Array, lengthBytes: number): Promise<ChunkAnswer> {
     const request = { kind: "unpack", data: packed, lengthBytes } as const;
     return this.#idlest().ask(request, ownBuffers(packed));
@@ -134,7 +134,7 @@ export class ChunkPool {
     await Promise.all(this.#threads.map((thread) => thread.close()));
   }
 
-  /** One more begins where all have work: a small copy needs one, and each takes a while to begin. */
+  /** Starts another thread if all are busy: a small copy needs one, and each takes a while to start. */
   #idlest(): ChunkThread {
     const idlest = this.#threads.reduce<ChunkThread | undefined>(
       (best, thread) => (best === undefined || thread.load < best.load ? thread : best),

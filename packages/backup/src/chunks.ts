@@ -1,8 +1,8 @@
-/** How a device is cut into chunks, and which parts of each have changed. */
+/** Splits a device into chunks, and finds the changed parts of each. */
 import type { DiffRange } from "@blksnap/api";
 
 export const CHUNK_BYTES: number = 4 * 2 ** 20;
-/** More chunks would make a manifest that does not fit into a string. */
+/** More chunks would make a manifest too long for a string. */
 const CHUNKS_MAX = 2 ** 22;
 /** The largest device: 16 TiB. */
 export const CAPACITY_MAX_BYTES: number = CHUNKS_MAX * CHUNK_BYTES;
@@ -11,20 +11,20 @@ export function chunkCount(capacityBytes: number): number {
   return Math.ceil(capacityBytes / CHUNK_BYTES);
 }
 
-/** The last chunk ends where the device does. */
+/** The last chunk ends with the device. */
 export function chunkLength(index: number, capacityBytes: number): number {
   return Math.min(CHUNK_BYTES, capacityBytes - index * CHUNK_BYTES);
 }
 
-/** A part of a chunk, with its place in the chunk. */
+/** A part of a chunk, with its offset in the chunk. */
 export interface Piece {
   readonly startBytes: number;
   readonly lengthBytes: number;
-  /** It holds no data any more: zeros, and not to be read. */
+  /** It no longer holds data: zeros, which are not read. */
   readonly isDiscarded: boolean;
 }
 
-/** The changed pieces of each chunk that has some, sorted; parts past the end are cut off. */
+/** The changed pieces of each chunk that has some, sorted and clipped to the device. */
 export function piecesByChunk(
   ranges: readonly DiffRange[],
   capacityBytes: number,
@@ -49,7 +49,7 @@ export function lengthOf(pieces: readonly Piece[]): number {
   return pieces.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
 }
 
-/** Bytes that have to be read for the pieces. */
+/** Bytes to read for the pieces. */
 export function bytesToRead(pieces: readonly Piece[]): number {
   return pieces.reduce((sum, piece) => sum + (piece.isDiscarded ? 0 : piece.lengthBytes), 0);
 }

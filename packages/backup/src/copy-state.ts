@@ -1,4 +1,4 @@
-/** The state of a raw copy: what it can be brought up to date from, and what is remembered while it is. */
+/** The state of a raw copy: what it can be updated from, and what is recorded meanwhile. */
 import { BackupError } from "./errors.js";
 import { hostText, isOtherMachine, isSameHost } from "./host.js";
 import type { AsOf } from "./plan.js";
@@ -18,13 +18,13 @@ import type { Sums } from "./sums.js";
 const RECORD_HINT = "Remove it, or name another target";
 
 export interface CopyState {
-  /** What the target can be brought up to date from. */
+  /** The snapshot from which the target can be updated. */
   readonly base: RawRecord | undefined;
-  /** Why there is nothing, where there was something. */
+  /** Why there is none any more. */
   readonly why: string | undefined;
 }
 
-/** Some of the copy may be as of an update's end that was cut short: a later diff lists all of that, an earlier not. */
+/** An interrupted update may have written some of its goal: later diffs list all of that, earlier ones do not. */
 function isBefore(now: AsOf, cut: NonNullable<RawRecord["updating_to"]>): boolean {
   const [nowMs, cutMs] = [Date.parse(now.taken_at), Date.parse(cut.taken_at)];
   if (now.changes_number === cut.changes_number) return nowMs !== cutMs;
@@ -39,7 +39,7 @@ function checkSameDevice(
 ): void {
   const isSameDevice = known.device === now.device;
   if (isSameHost(known, now) && isSameDevice) return;
-  // Unlike a point in a store, it would be gone.
+  // Unlike a point in a store, it would be lost.
   const is = `${target} is a copy of ${known.device} of ${hostText(known)}`;
   if (!isOtherMachine(known, now) || !isSameDevice) {
     throw new BackupError("TARGET_EXISTS", is, { hint: RECORD_HINT });
@@ -51,8 +51,8 @@ function checkSameDevice(
 }
 
 /**
- * Where the target is not as the copy was left: a record beside a file is that of the file. One of any other name may be
- * that of a copy elsewhere, and what is here a file of others.
+ * Why the target is not as the copy was left. A record beside a file belongs to that file. A record with another name
+ * may belong to a copy elsewhere, while this file is foreign.
  */
 async function checkOwn(
   target: string,
@@ -66,9 +66,9 @@ async function checkOwn(
 }
 
 /**
- * @param record its path; undefined where nothing is remembered
- * @param now as of when the copy is to be
- * @throws BackupError TARGET_EXISTS, where it is a file of others or a copy of another device
+ * @param record its path; undefined if nothing is recorded
+ * @param now the goal of the copy
+ * @throws BackupError TARGET_EXISTS for a foreign file or a copy of another device
  */
 export async function copyState(
   target: string,
@@ -90,7 +90,7 @@ export async function copyState(
     await checkOwn(target, record, known);
     return { base: undefined, why: "its record is from an earlier version" };
   }
-  // An update that has not begun yet has changed nothing.
+  // An update that has not begun has changed nothing.
   const seal = await sealOf(target, known.capacity_bytes);
   const change = seal === undefined ? "it is gone" : changeSince(known.seal, seal);
   const isLeft = known.is_updating && (await isLeftUpdate(target, known));
@@ -107,7 +107,7 @@ export async function copyState(
   return { base: known, why: undefined };
 }
 
-/** What is remembered from before the first change of a copy on: of one that is made anew nothing. */
+/** What is recorded before the first change of a copy: nothing, if it is made anew. */
 export async function rememberBegun(
   record: string | undefined,
   base: RawRecord | undefined,
@@ -120,8 +120,8 @@ export async function rememberBegun(
 }
 
 /**
- * The copy is whole, and the next one can continue from it.
- * @param sums of all its blocks; undefined where nothing is remembered
+ * The copy is complete, and the next one can continue from it.
+ * @param sums of all its blocks; undefined if nothing is recorded
  */
 export async function rememberDone(
   record: string | undefined,

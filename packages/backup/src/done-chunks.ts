@@ -1,7 +1,7 @@
 /**
- * Frees in the diff storage what an export is done with, chunk by chunk: a chunk of the image of its own snapshot that
- * was copied, or that it never reads. What is freed is no longer copied when the device is written to, and gives back
- * its place where it was copied. Nothing of it can be read again: an export that ends early takes another snapshot.
+ * Frees in the diff storage the chunks that an export has copied, or never reads, of the image of its own snapshot.
+ * Later writes to these parts of the device copy nothing, and existing copies are freed. They cannot be read again:
+ * after an early end the export must take another snapshot.
  */
 import { messageOf } from "@blksnap/errors";
 import { NbdClient } from "@blksnap/nbd";
@@ -9,21 +9,21 @@ import { CHUNK_BYTES, chunkCount } from "./chunks.js";
 import type { SnapshotOptions, TakenSnapshot } from "./snapshot.js";
 
 /**
- * Of a larger device nothing is freed: the map of its diff area, which is in memory, would get an entry for each chunk
- * that is, 24 bytes for 256 KiB.
+ * On a larger device nothing is freed: the in-memory map of its diff area would get an entry for each chunk, 24 bytes
+ * for 256 KiB.
  */
 const CAPACITY_MAX_BYTES = 2 ** 38;
-/** Of one trim: the thread that serves the device works at it for that long. */
+/** Most bytes of one trim, which occupies the device's thread. */
 const TRIM_CHUNKS_MAX = 16;
 
-/** What the image is freed through. */
+/** How to free parts of the image. */
 export interface ImageTrims {
   trim(offsetBytes: number, lengthBytes: number): Promise<void>;
   close(): Promise<void>;
 }
 
 export interface DoneChunksOptions extends Pick<SnapshotOptions, "onNote"> {
-  /** Default: a connection of its own. */
+  /** Default: a separate connection. */
   readonly openTrims?: ((exported: string) => Promise<ImageTrims>) | undefined;
 }
 
@@ -33,14 +33,14 @@ const NOTHING: DoneChunks = {
 };
 
 export interface DoneChunks {
-  /** One part of the chunk is safe in the target, and is not read again. */
+  /** One part of the chunk is durable in the target, and is not read again. */
   done(offsetBytes: number): void;
-  /** Frees no more. Answers how many bytes may have been freed, at most. Calling it again does nothing. */
+  /** Frees no more. Returns an upper bound of the freed bytes. A second call does nothing. */
   readonly end: () => Promise<number>;
 }
 
 /**
- * @param parts the places of all parts that will be read, each in one chunk; done() is called once for each
+ * @param parts all parts to be read, each within one chunk; done() is called once for each
  */
 export function doneChunks(
   snapshot: TakenSnapshot,
@@ -65,9 +65,9 @@ class FreeingChunks implements DoneChunks {
   onFailure: (error: unknown) => void = () => undefined;
   readonly #open: () => Promise<ImageTrims>;
   readonly #capacityBytes: number;
-  /** Parts that each chunk still needs; a chunk without any needs nothing. */
+  /** Number of parts that each chunk still needs; 0: the chunk can be freed. */
   readonly #needed: Uint32Array;
-  /** Chunks that may be freed, as [first, end). */
+  /** Chunks that can be freed, as [first, end). */
   readonly #free: [number, number][] = [];
   #sentBytes = 0;
   #isEnding = false;
@@ -81,7 +81,7 @@ class FreeingChunks implements DoneChunks {
     for (const offsetBytes of parts) this.#needed[chunkOf(offsetBytes)]!++;
   }
 
-  /** Frees what is not read at all. */
+  /** Frees what is never read. */
   begin(): void {
     for (let chunk = 0; chunk < this.#needed.length; chunk++) {
       if (this.#needed[chunk] === 0) this.#add(chunk);
@@ -102,7 +102,7 @@ class FreeingChunks implements DoneChunks {
     return this.#sentBytes;
   };
 
-  /** Neighbours that wait become one. */
+  /** Merges adjacent pending ranges. */
   #add(chunk: number): void {
     if (this.#isEnding) return;
     const last = this.#free.at(-1);
@@ -112,7 +112,7 @@ class FreeingChunks implements DoneChunks {
     this.#running ??= this.#run();
   }
 
-  /** One after the other, beside the copy: it waits for none of them, and none fails it. */
+  /** One after the other, beside the copy, which neither waits for them nor fails with them. */
   async #run(): Promise<void> {
     try {
       this.#trims ??= await this.#open();

@@ -2,12 +2,12 @@ import { ERRORS, type ErrorName } from "@blksnap/api";
 import { BlksnapError, errnoNameOf, messageOf } from "@blksnap/errors";
 
 interface BackupErrorOptions {
-  /** Where the catalogue's line does not fit. */
+  /** Overrides the catalogue's advice. */
   readonly hint?: string;
   readonly cause?: unknown;
 }
 
-/** What this package throws; `code` is a name of the catalogue of `@blksnap/api`. */
+/** Errors of this package; `code` is a name of the catalogue of `@blksnap/api`. */
 export class BackupError extends BlksnapError<ErrorName> {
   declare readonly hint: string;
 
@@ -19,7 +19,7 @@ export class BackupError extends BlksnapError<ErrorName> {
 
 const FULL: readonly string[] = ["ENOSPC", "EDQUOT", "EFBIG"];
 
-/** A failed operation on what is written, by name. */
+/** A failed operation on a target, as a named error. */
 export function targetError(what: string, path: string, cause: unknown): BackupError {
   if (cause instanceof BackupError) return cause;
   const name = errnoNameOf(cause);

@@ -1,4 +1,4 @@
-/** Exports a device as a qcow2 file, in full or as an overlay of what changed since the one before. */
+/** Exports a device as a qcow2 file, in full or as an overlay of the changes since the previous one. */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import { doneChunks } from "./done-chunks.js";
@@ -31,12 +31,12 @@ import { type Sums, sumsOnto } from "./sums.js";
 const CHAIN = "blksnap-qcow2";
 
 export interface Qcow2ExportOptions extends ExportOptions {
-  /** A folder, made where it is missing. */
+  /** A folder, created if it is missing. */
   readonly folder: string;
 }
 
 export interface Qcow2Export extends RawExport {
-  /** Of the new file. */
+  /** Name of the new file. */
   readonly path: string;
 }
 
@@ -57,7 +57,7 @@ async function planQcow2(
   return { kind: "full", reason };
 }
 
-/** Makes the file, which has no point's name yet. @param sums gets those of what is written */
+/** Creates the file, without a point's name yet. @param sums gets those of the written data */
 async function writeFile(
   path: string,
   plan: Plan<Qcow2Point>,
@@ -72,7 +72,7 @@ async function writeFile(
   const reason = plan.kind === "full" ? plan.reason : null;
   options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });
   const backing = plan.kind === "full" ? [] : ["-b", plan.base.name, "-F", "qcow2"];
-  // As readable as the device, from its first byte on: qemu-img keeps the mode of a file that is there.
+  // With the device's mode from the first byte on: qemu-img keeps the mode of an existing file.
   await realFiles.create(path, Buffer.alloc(0));
   await qemuImg(path, "create", "-q", "-f", "qcow2", ...backing, path, String(capacityBytes));
   const isBlank = plan.kind === "full";
@@ -124,7 +124,7 @@ async function copy(snapshot: TakenSnapshot, options: Qcow2ExportOptions): Promi
 }
 
 /**
- * Exports the device as a new file. Cut short at any moment, the files that were there are as they were.
+ * Exports the device as a new file. An interruption at any moment leaves the existing files unchanged.
  * @throws BackupError BACKUP_BUSY, BACKUP_CHAIN_BROKEN, TARGET_EXISTS, TARGET_FULL, TARGET_FAILED, ...
  */
 export async function exportQcow2(given: Qcow2ExportOptions): Promise<Qcow2Export> {

@@ -1,4 +1,4 @@
-/** Exports a device into a file or block device that becomes the same, byte for byte. */
+/** Makes a file or block device identical to a device. */
 import type { ByteRange } from "@blksnap/api";
 import { copyState, rememberBegun, rememberDone } from "./copy-state.js";
 import { doneChunks } from "./done-chunks.js";
@@ -19,7 +19,7 @@ import { sumsOnto, wholeBlocks } from "./sums.js";
 
 export interface RawExportOptions extends ExportOptions {
   readonly target: string;
-  /** Remembers as of which snapshot the target is. Default: beside a file; of a block device: none. */
+  /** Records the snapshot that the target is of. Default: beside a file; of a block device: none. */
   readonly record?: string | undefined;
 }
 
@@ -34,7 +34,8 @@ export interface RawExport {
 }
 
 /**
- * What need not be read. Of a block that gets a sum that is all of it, or none: of a part there is no sum.
+ * Ranges that need not be read. A block with a sum is in one of them completely or not at all, because parts have no
+ * sums.
  * @param capacityBytes of the device
  */
 export async function emptyOf(
@@ -67,7 +68,7 @@ async function copy(
     const isUpdate = base !== undefined;
     const seal = base?.seal;
     const sums = record === undefined ? undefined : sumsOnto(base, capacityBytes);
-    // Before the target is touched: it may not be known.
+    // Before the target is touched, because the generation may be unknown.
     const emptyRanges = () =>
       sums === undefined ? image.emptyRanges() : emptyOf(image, capacityBytes);
     const empty = plan.kind === "full" ? await emptyRanges() : [];
@@ -94,8 +95,8 @@ async function copy(
 }
 
 /**
- * Makes the target the same as the device in its snapshot. Cut short, it does not look complete, and the next
- * export continues from the snapshot that it was of.
+ * Makes the target identical to the device in its snapshot. If interrupted, it does not look complete, and the next
+ * export continues from its former snapshot.
  * @throws BackupError TARGET_EXISTS, TARGET_TOO_SMALL, TARGET_IN_USE, BACKUP_BUSY, BACKUP_CHAIN_BROKEN, ...
  */
 export async function exportRaw(given: RawExportOptions): Promise<RawExport> {
@@ -124,7 +125,7 @@ export async function exportRaw(given: RawExportOptions): Promise<RawExport> {
   };
   const what = `an export to ${target}`;
   const ofTarget = kind === "block" ? record : recordPathOf(target);
-  // A record of another name may be that of other copies, too.
+  // A record with another name may belong to other copies, too.
   const locked = record === ofTarget ? run : () => withTargetLock(record, what, run);
   return await withTargetLock(ofTarget, what, locked);
 }

@@ -1,4 +1,4 @@
-/** Exports a device into a store: what is new goes there as chunks, then a manifest names all of them. */
+/** Exports a device into a store: stores new chunks, then a manifest that names all of them. */
 import { randomUUID } from "node:crypto";
 import type { DiffRange } from "@blksnap/api";
 import { ChunkPool } from "./chunk-pool.js";
@@ -32,7 +32,7 @@ import { type ImageReader, openImage } from "./source.js";
 import type { BackupStore } from "./store.js";
 import type { StoreLock } from "./store-lock.js";
 
-/** Of each chunk that is in flight. */
+/** State of a chunk in flight. */
 const PIECES_IN_FLIGHT = 8;
 
 export interface ExportOptions
@@ -42,17 +42,17 @@ export interface ExportOptions
     DoneChunksOptions {
   readonly wanted: Wanted;
   readonly onProgress?: OnProgress | undefined;
-  /** Told what will be read, before it is. */
+  /** Called with what will be read, in advance. */
   readonly onPlan?: ((plan: ExportPlan) => void) | undefined;
   /** Default: the image's block device. */
   readonly open?: ((image: string, exported: string | null) => Promise<ImageReader>) | undefined;
-  /** Of a raw or qcow2 copy: less than this to read, and no thread begins for it. Default: 256 MiB. */
+  /** For a raw or qcow2 copy: no thread is started for less than this. Default: 256 MiB. */
   readonly threadsMinBytes?: number | undefined;
 }
 
 export interface ExportPlan {
   readonly kind: "full" | "incremental";
-  /** Why `auto` does not continue a chain; null where it does, or a full one was asked for. */
+  /** Why `auto` continues no chain; null if it does, or a full export was requested. */
   readonly reason: string | null;
   readonly total_bytes: number;
 }
@@ -64,11 +64,11 @@ class StoreExport {
   readonly #image: ImageReader;
   readonly #snapshot: TakenSnapshot;
   readonly #options: ExportOptions;
-  /** Chunks of this point that were not in the one before. */
+  /** Chunks of this point that were not in the previous one. */
   readonly #fresh = new Set<string>();
-  /** Those of them that were written: one that is in the store, but damaged, is written, too. */
+  /** Chunks that were written: new ones, and damaged ones that were in the store. */
   readonly #written = new Set<string>();
-  /** Memory of whole chunks that are done. */
+  /** Reusable memory of finished chunks. */
   readonly #idle: Uint8Array<ArrayBuffer>[] = [];
   #readBytes = 0;
   #storedBytes = 0;
@@ -105,7 +105,7 @@ class StoreExport {
     await lock.check();
     const manifest = this.#manifest(plan, host, chunks);
     await this.#store.publish(manifest);
-    // A gc that did not know of this export any more may have removed what the point needs.
+    // A gc that considered this export dead may have removed chunks of the point.
     await lock.check().catch(async (error: unknown) => {
       await this.#store.removePoint(manifest);
       throw error;
@@ -113,7 +113,7 @@ class StoreExport {
     return manifest;
   }
 
-  /** Of a full one: all that holds data. What is not read is zeros, as all chunks are at first. */
+  /** For a full export: everything that holds data. Other chunks stay zeros, as all are at first. */
   async #rangesOf(plan: Plan<Manifest>): Promise<readonly DiffRange[]> {
     if (plan.kind === "incremental") return plan.ranges;
     const { capacityBytes } = this.#snapshot;
@@ -140,7 +140,7 @@ class StoreExport {
     });
   }
 
-  /** Stores a chunk as it is now, and answers its hash. */
+  /** Stores a chunk with its present content, and returns its hash. */
   async #chunk(
     index: number,
     pieces: readonly Piece[],
@@ -155,7 +155,7 @@ class StoreExport {
     return hash;
   }
 
-  /** Has the chunk be in the store. Answers its content, back again. */
+  /** Puts the chunk into the store. Returns its content again. */
   async #keep(
     hash: string,
     content: Uint8Array<ArrayBuffer>,
@@ -173,7 +173,7 @@ class StoreExport {
     return data;
   }
 
-  /** `isLost`: the store has not got any more what the chunk held before. */
+  /** `isLost`: the store no longer has the chunk's former content. */
   async #content(
     index: number,
     lengthBytes: number,
@@ -182,7 +182,7 @@ class StoreExport {
   ): Promise<{ readonly content: Uint8Array<ArrayBuffer>; readonly isLost: boolean }> {
     const isWhole = lengthOf(pieces) === lengthBytes;
     const base = isWhole ? undefined : await this.#before(before, lengthBytes);
-    // New memory costs much: the kernel clears it, and gives it page by page.
+    // Reuse: the kernel clears new memory and allocates it page by page.
     const idle = isWhole && lengthBytes === CHUNK_BYTES ? this.#idle.pop() : undefined;
     const data = base ?? idle ?? new Uint8Array(lengthBytes);
     const isLost = !isWhole && base === undefined && before !== null;
@@ -201,7 +201,7 @@ class StoreExport {
     return { content: data, isLost };
   }
 
-  /** What the chunk held at the point before; undefined for zeros, and where that cannot be read. */
+  /** The chunk's content in the previous point; undefined for zeros, and if it is unreadable. */
   async #before(
     hash: string | null,
     lengthBytes: number,
@@ -277,7 +277,7 @@ async function copyInto(
 }
 
 /**
- * Exports the device as a new point. A point that is there already of the same snapshot is answered as it is.
+ * Exports the device as a new point. If there is already a point of the same snapshot, returns that.
  * @throws BackupError BACKUP_BUSY, BACKUP_CHAIN_BROKEN, TARGET_FULL, ...
  */
 export async function exportToStore(store: BackupStore, options: ExportOptions): Promise<Manifest> {

@@ -1,4 +1,4 @@
-/** Exports a device as a stream, which `restoreStream` makes a raw copy of, here or elsewhere. */
+/** Exports a device as a stream, from which `restoreStream` makes a raw copy, here or elsewhere. */
 import { randomUUID } from "node:crypto";
 import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES } from "./chunks.js";
@@ -33,7 +33,7 @@ import type { StreamSink } from "./stream-sink.js";
 
 export interface StreamExportOptions extends ExportOptions {
   readonly sink: StreamSink;
-  /** A file that remembers as of which snapshot the last stream was. `auto` needs it. */
+  /** File that records the snapshot of the last stream. `auto` needs it. */
   readonly record?: string | undefined;
 }
 
@@ -43,9 +43,9 @@ export interface StreamExport extends RawExport {
 
 interface ReadPart {
   readonly part: Part;
-  /** As it is now; null for zeros. */
+  /** Its content; null for zeros. */
   readonly content: { readonly data: Uint8Array; readonly hash: string } | null;
-  /** That it was read into. */
+  /** Memory that it was read into. */
   readonly memory?: Uint8Array<ArrayBuffer>;
 }
 
@@ -90,7 +90,7 @@ class StreamWriter {
     await this.#sink.end();
   }
 
-  /** Says why there is no end, where a record can be written at all. */
+  /** Sends why there is no end, if a record can be written at all. */
   async fail(error: unknown): Promise<void> {
     if (this.#isWriting) return;
     const { code, message } = error as BackupError;
@@ -111,10 +111,10 @@ class StreamWriter {
     if (payload !== undefined) await this.#write(payload);
   }
 
-  /** A reader may wait for ever: an abort does not. */
+  /** A reader may stop forever; an abort does not depend on it. */
   async #write(data: Uint8Array): Promise<void> {
     const signal = this.#signal;
-    // Stays so where a write fails or is left: nothing can follow what is there in part.
+    // Stays set if a write fails or is abandoned: nothing may follow a partial record.
     this.#isWriting = true;
     const written = this.#sink.write(data);
     if (signal === undefined) await written;
@@ -146,7 +146,7 @@ async function planStream(
   sent: AsOf | undefined,
   snapshot: TakenSnapshot,
 ): Promise<StreamPlan> {
-  // What a receiver has that is asked for by number alone, it knows: it refuses what does not continue that.
+  // A receiver whose copy is requested by number alone checks by itself that the stream continues it.
   const isAsked = wanted.kind === "since" && sent?.changes_number !== wanted.number;
   const asked = isAsked ? { ...now, changes_number: wanted.number } : undefined;
   const states = [asked ?? sent].filter((state) => state !== undefined);
@@ -165,7 +165,7 @@ async function sendParts(
 ): Promise<number> {
   const meter = new Meter(bytesOf(parts), onProgress);
   const pool = new ChunkPool();
-  // Of whole chunks that are sent. New memory costs much: the kernel clears it, and V8 collects garbage for it.
+  // Reused, because the kernel clears new memory, and V8 collects garbage for it.
   const idle: Uint8Array<ArrayBuffer>[] = [];
   const read = async (part: Part): Promise<ReadPart> => {
     if (signal?.aborted === true) throw abortedError();
@@ -200,7 +200,7 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
   const writer = new StreamWriter(sink, signal);
   try {
     const { kind } = plan;
-    // Whoever restores it keeps sums.
+    // The receiver computes sums.
     const empty = kind === "full" ? await emptyOf(image, capacityBytes) : [];
     const parts = partsOf(plan, capacityBytes, STREAM_HEAD_BYTES, empty);
     const reason = plan.kind === "full" ? plan.reason : null;
@@ -223,8 +223,8 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
 }
 
 /**
- * Sends the device in its snapshot. Its last record is sent when all was read, and the snapshot is whole: where that
- * is missing, no restore takes the rest for a copy.
+ * Sends the device in its snapshot. The last record follows when everything was read and the snapshot is whole:
+ * without it, no restore accepts the rest as a copy.
  * @throws BackupError BACKUP_CHAIN_BROKEN, BACKUP_BUSY, TARGET_FAILED, TARGET_FULL, ABORTED, ...
  */
 export async function exportStream(given: StreamExportOptions): Promise<StreamExport> {

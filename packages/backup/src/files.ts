@@ -1,4 +1,4 @@
-/** The operations on files that a store is made of; tests let each of them fail or be the last. */
+/** The file operations of a store; tests make any of them fail or be the last. */
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
 import { link, mkdir, open, readdir, readFile, rename, stat, unlink } from "node:fs/promises";
@@ -12,22 +12,22 @@ export interface FileLook {
 }
 
 export interface Files {
-  /** Makes a folder; one that is there is fine. */
+  /** Creates a folder; an existing one is fine. */
   makeFolder(path: string): Promise<void>;
-  /** Names in a folder, sorted; none where it is missing. */
+  /** Names in a folder, sorted; none if it is missing. */
   list(path: string): Promise<readonly string[]>;
-  /** Undefined where there is none. */
+  /** Undefined if it is missing. */
   look(path: string): Promise<FileLook | undefined>;
-  /** Undefined where there is none. */
+  /** Undefined if it is missing. */
   read(path: string): Promise<Buffer | undefined>;
-  /** Makes a new file whose content is on the medium before this ends. */
+  /** Creates a new file whose content is durable before this resolves. */
   create(path: string, data: Uint8Array): Promise<void>;
   rename(from: string, to: string): Promise<void>;
-  /** A second name; false where `to` is taken. */
+  /** A second name; false if `to` is taken. */
   link(from: string, to: string): Promise<boolean>;
-  /** One that is not there is fine. */
+  /** A missing file is fine. */
   remove(path: string): Promise<void>;
-  /** Has the names in a folder be on the medium. */
+  /** Makes the names in a folder durable. */
   syncFolder(path: string): Promise<void>;
 }
 
@@ -37,7 +37,7 @@ function codeOf(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException).code;
 }
 
-/** Undefined where a file is missing. */
+/** Undefined if a file is missing. */
 async function ifThere<T>(what: string, path: string, read: Promise<T>): Promise<T | undefined> {
   try {
     return await read;
@@ -74,7 +74,7 @@ async function syncFolder(path: string): Promise<void> {
   }
 }
 
-/** Lets a file have this content: who reads it finds all of it, or what was there before. */
+/** Replaces the content of a file atomically: readers find the old or the new one. */
 export async function replaceFile(files: Files, path: string, data: Uint8Array): Promise<void> {
   const own = `${path}.${randomUUID()}`;
   try {
@@ -87,7 +87,7 @@ export async function replaceFile(files: Files, path: string, data: Uint8Array):
   await files.syncFolder(dirname(path));
 }
 
-/** With those above it. Node's own way tries for ever where none can be made in one that is there, as in /proc. */
+/** Including its parents. Node's own way retries forever if no folder can be created there, as in /proc. */
 async function makeFolders(path: string): Promise<void> {
   const make = (): Promise<void> => mkdir(path, { mode: 0o700 });
   try {

@@ -1,11 +1,11 @@
-/** A folder as the place of a store: each key is a file, written beside its place and renamed. */
+/** A folder as the place of a store: each key is a file, written beside it and renamed. */
 import { randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";
 import { type Files, realFiles } from "./files.js";
 import type { ObjectEntry, Objects } from "./objects.js";
 
 const UNFINISHED = "tmp";
-/** As put() names them; nothing else there is ours to remove, wherever that folder leads to. */
+/** Names that put() uses; other files there are foreign, wherever the folder leads. */
 const UNFINISHED_FILE = /-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 export class FolderObjects implements Objects {
@@ -60,7 +60,7 @@ export class FolderObjects implements Objects {
     return this.#files.remove(this.pathOf(key));
   }
 
-  /** Names, from the innermost folders outwards: the contents are on the medium when a file has its name. */
+  /** Syncs names from the innermost folder outwards; contents are durable before a file has its name. */
   async sync(keys: Iterable<string>): Promise<void> {
     const folders = new Set<string>();
     for (const key of keys) {

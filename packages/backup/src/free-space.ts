@@ -1,7 +1,7 @@
 /**
- * What an ext2, ext3 or ext4 on an image has no use for. It is asked of `dumpe2fs`, and only where the file system is whole
- * without its journal: one that was unmounted, mounted read-only, or frozen as the snapshot was taken. What is still to be
- * replayed may have given blocks away that the bitmaps call free.
+ * Free space of an ext2, ext3 or ext4 on an image, according to `dumpe2fs`. Only trusted if the file system is
+ * consistent without its journal: unmounted, mounted read-only, or frozen at the take. A pending replay may have
+ * allocated blocks that the bitmaps call free.
  */
 import { type FileHandle, open } from "node:fs/promises";
 import type { ByteRange } from "@blksnap/api";
@@ -10,9 +10,9 @@ import { runForLines } from "@blksnap/linux-block";
 import { BackupError } from "./errors.js";
 import { type ImageReader, openImage } from "./source.js";
 
-/** Shorter free space is read: a part costs more than its bytes. */
+/** Shorter free space is read: a separate part costs more. */
 const FREE_BYTES_MIN = 131_072;
-/** Up to the superblock mke2fs leaves zeros. */
+/** mke2fs leaves zeros before the superblock. */
 const SUPERBLOCK_AT = 1024;
 const HEAD_BYTES = 2048;
 const MAGIC = { at: 0x38, value: 0xef53 };

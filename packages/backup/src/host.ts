@@ -1,29 +1,29 @@
-/** Which host a backup is of. */
+/** Identifies the host of a backup. */
 import { createHmac } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 
-/** Hosts that share a store may have one name, as clones of a machine and "localhost" have. */
+/** Hosts that share a store may have the same name, such as clones of a machine and "localhost". */
 export interface HostIdentity {
   readonly host: string;
-  /** Absent where the host has none, and in what earlier programs wrote. */
+  /** Absent if the host has none, and in data of earlier programs. */
   readonly machine_id?: string | undefined;
 }
 
 export interface HostOptions {
-  /** Default: the name of this one. */
+  /** Default: this host's name. */
   readonly host?: string | undefined;
-  /** Default: made from that of this one; none where it has none. */
+  /** Default: derived from this host's; none if it has none. */
   readonly machineId?: string | undefined;
 }
 
 const MACHINE_ID = /^[0-9a-f]{32}$/;
-/** Keys the hash: the same for all programs that name hosts in backups. */
+/** Key of the hash: the same for all programs that name hosts in backups. */
 const APPLICATION = "blksnap-backup";
-/** Fewer letters of a machine id may be those of several. */
+/** A shorter prefix of a machine id may be ambiguous. */
 const MACHINE_ID_MIN = 4;
 
-/** machine-id(5) of this host; "" where there is none, as in a container. */
+/** machine-id(5) of this host; "" if there is none, as in a container. */
 export function ownMachine(): string {
   try {
     return readFileSync("/etc/machine-id", "utf8").trim();
@@ -32,7 +32,9 @@ export function ownMachine(): string {
   }
 }
 
-/** What others may know of a machine's id: by machine-id(5) it is confidential, and only a keyed hash of it is told. */
+/**
+ * The public form of a machine's id: by machine-id(5) the id is confidential, and only a keyed hash may be published.
+ */
 export function toldMachineId(machine: string): string | undefined {
   if (!MACHINE_ID.test(machine)) return undefined;
   return createHmac("sha256", machine).update(APPLICATION).digest("hex").slice(0, 32);
@@ -42,19 +44,19 @@ export function hostOf({ host = hostname(), machineId }: HostOptions): HostIdent
   return { host, machine_id: machineId ?? toldMachineId(ownMachine()) };
 }
 
-/** As far as both are known. */
+/** Compares the known parts. */
 export function isSameHost(one: HostIdentity, other: HostIdentity): boolean {
   if (one.host !== other.host) return false;
   const [machine, otherMachine] = [one.machine_id, other.machine_id];
   return machine === undefined || otherMachine === undefined || machine === otherMachine;
 }
 
-/** Of one name, and two machines: clones, or one whose id is new at each boot. */
+/** Two machines with the same name: clones, or one whose id is new at each boot. */
 export function isOtherMachine(one: HostIdentity, other: HostIdentity): boolean {
   return one.host === other.host && !isSameHost(one, other);
 }
 
-/** Why nothing there continues for this device, where there are backups of a machine of its name. */
+/** Why no chain continues for this device, if the store has backups of another machine with the same name. */
 export function otherMachineNote(
   states: readonly (HostIdentity & { readonly device: string })[],
   host: HostIdentity,
@@ -69,7 +71,7 @@ export function otherMachineNote(
   );
 }
 
-/** Whether a user means this host: by its name, or by the beginning of its machine id. */
+/** Whether a user's choice means this host: its name, or the beginning of its machine id. */
 export function isHostNamed({ host, machine_id }: HostIdentity, name: string): boolean {
   if (host === name) return true;
   return name.length >= MACHINE_ID_MIN && machine_id?.startsWith(name) === true;
@@ -81,9 +83,9 @@ export function hostText({ host, machine_id }: HostIdentity): string {
 }
 
 /**
- * Tells which points are of one device of one host: those have the same key. What an earlier program wrote has no machine
- * id, and is of the only machine that has this host's name, if there is only one.
- * @param isAll false: there are points besides, of machines that are not known; then it is of none of them
+ * Gives points of one device of one host the same key. Points of an earlier program have no machine id; they belong
+ * to the only machine with this host's name, if there is only one.
+ * @param isAll false: there are unreadable points, perhaps of other machines; then they belong to none
  */
 export function chainKeys<Point extends HostIdentity & { readonly device: string }>(
   points: readonly Point[],

@@ -1,6 +1,6 @@
 /**
- * Runs `work` for all items, `limit` at a time. After a failure none begins, and it waits for the rest.
- * @param onFailure is told of the first failure at once
+ * Runs `work` for all items, `limit` at a time. After a failure it starts no more, and waits for the rest.
+ * @param onFailure called at once with the first failure
  */
 export async function inFlight<Item>(
   items: Iterable<Item> | AsyncIterable<Item>,
@@ -26,7 +26,7 @@ export async function inFlight<Item>(
   if (failures.length > 0) throw failures[0];
 }
 
-/** Has `limit` items made at a time, and takes what they became one by one, in their order. */
+/** Makes `limit` items at a time, and passes the results on one by one, in order. */
 export async function inOrder<Item, Made>(
   items: Iterable<Item>,
   limit: number,
@@ -40,14 +40,14 @@ export async function inOrder<Item, Made>(
       const { done, value } = iterator.next();
       if (done === true) return;
       const made = make(value);
-      // It is waited for later, and may fail before.
+      // It is awaited later, and may fail before.
       made.catch(() => undefined);
       queue.push(made);
     }
   };
   try {
     for (fill(); queue.length > 0; fill()) {
-      // One that is taken leaves its place when that is done: no more than `limit` are in memory.
+      // A result leaves its slot when it has been handled: at most `limit` are in memory.
       await take(await queue[0]!);
       queue.splice(0, 1);
     }

@@ -1,14 +1,16 @@
 /**
- * A lock on files of a folder: one process writes them. It is a file with the process in it, made with link(2), which also
- * works over NFS.
+ * A lock for a writer of files in a folder: a file that names the process, created by link(2), which also works over
+ * NFS.
  *
- * A lock of a process of this boot that has ended is taken over: so a killed export does not block the next. Another process
- * may do the same, and a third one link its own meanwhile, which must not be taken for the dead one. So it is removed by
- * the one that has linked a second lock, whose name comes of the text of the dead one: none has that text again.
+ * A lock of a process of this boot that has ended is taken over, so that a killed export does not block the next.
+ * Another process may do the same, and a third one may link its own lock meanwhile, which must not be mistaken for
+ * the stale one. So only the process that has linked a second lock may remove it, whose name is derived from the text
+ * of the stale one, which is unique.
  *
  * ```
  *   NAME.lock           the lock
- *   NAME.lock.ID.over   what removes the one with the text of this ID; where its process has ended, too, it is removed alike
+ *   NAME.lock.ID.over   right to remove the lock with the text of this ID; if it is stale, it is removed in the same
+ *   way
  * ```
  */
 import { createHash, randomUUID } from "node:crypto";
@@ -70,13 +72,13 @@ export class FileLock {
     }
   }
 
-  /** The name of the file would tell users nothing. */
+  /** The file's name would tell users nothing. */
   async #create(own: string, folder: string): Promise<void> {
     try {
       await this.#files.create(own, Buffer.from(this.#text));
     } catch (error) {
       const { cause } = error as Error;
-      // In some that are there nothing can be made, as in /proc.
+      // In some existing folders nothing can be created, such as /proc.
       const isMissing = errnoNameOf(cause) === "ENOENT" && !(await this.#files.look(folder));
       if (!isMissing) throw error;
       const hint = "Make it, or name another place";
@@ -85,8 +87,8 @@ export class FileLock {
   }
 
   /**
-   * Removes what a process that has ended holds there.
-   * @param own to be linked @throws BackupError BACKUP_BUSY: its process has not ended, or is not known
+   * Removes a stale lock.
+   * @param own linked then @throws BackupError BACKUP_BUSY: its process is alive, or unknown
    */
   async #removeDead(path: string, own: string): Promise<void> {
     const text = (await this.#files.read(path))?.toString();
@@ -96,7 +98,7 @@ export class FileLock {
     const id = createHash("sha256").update(text).digest("hex").slice(0, ID_CHARACTERS);
     const over = `${this.#path}.${id}${OVER}`;
     if (!(await this.#files.link(own, over))) return this.#removeDead(over, own);
-    // Nothing else removes it now; it may have been before.
+    // Only this process removes it now; it may be removed already.
     const now = (await this.#files.read(path))?.toString();
     if (now === text) await this.#files.remove(path);
     await this.#files.remove(over);
@@ -104,7 +106,7 @@ export class FileLock {
 }
 
 /**
- * Runs `use` while nothing else writes the copy with this record.
+ * Runs `use` while nothing else writes the copy of this record.
  * @param what for messages: "an export to /backup/copy"
  * @throws BackupError BACKUP_BUSY
  */

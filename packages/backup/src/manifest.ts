@@ -1,4 +1,4 @@
-/** The manifest of a point in time: what a device held then, chunk by chunk. */
+/** The manifest of a point in time: the content of a device, chunk by chunk. */
 import { createHash } from "node:crypto";
 import type { DiffRange } from "@blksnap/api";
 import { CAPACITY_MAX_BYTES, CHUNK_BYTES, chunkCount } from "./chunks.js";
@@ -8,13 +8,13 @@ import type { HostIdentity } from "./host.js";
 const FORMAT = "blksnap-backup";
 const VERSION = 1;
 const HASH = /^[0-9a-f]{64}$/;
-/** More changed ranges than these are not listed. */
+/** Longer lists of changed ranges are omitted. */
 export const RANGES_MAX = 65_536;
 
-/** As it is in the file, but for format, version and checksum. */
+/** As in the file, without format, version and checksum. */
 export interface Manifest extends HostIdentity {
   readonly id: string;
-  /** When the snapshot was taken. */
+  /** Time of the take. */
   readonly taken_at: string;
   /** Path of the original. */
   readonly device: string;
@@ -23,13 +23,13 @@ export interface Manifest extends HostIdentity {
   readonly generation_id: string;
   readonly changes_number: number;
   readonly kind: "full" | "incremental";
-  /** Point that an incremental one continues. All chunks are named here all the same. */
+  /** The point that an incremental one continues. All chunks are listed here all the same. */
   readonly parent: string | null;
-  /** Read from the image for this point. */
+  /** Bytes read from the image for this point. */
   readonly read_bytes: number;
-  /** Packed chunks that were not in the store before. */
+  /** Bytes of compressed chunks that were new in the store. */
   readonly stored_bytes: number;
-  /** What changed since the parent; null for a full one, and where there are too many. */
+  /** Changes since the parent; null for a full one, and if there are too many. */
   readonly ranges: readonly DiffRange[] | null;
   /** SHA-256 of the content of each chunk; null for zeros. */
   readonly chunks: readonly (string | null)[];
@@ -46,7 +46,7 @@ export function manifestText(manifest: Manifest): string {
   return `${JSON.stringify({ ...fields, sha256: checksumOf(fields) })}\n`;
 }
 
-/** Whether it begins as manifestText() does: a file of others does not. */
+/** Whether it begins like the output of manifestText(), unlike foreign files. */
 export function looksLikeManifest(text: string): boolean {
   return text.startsWith(`{"format":"${FORMAT}",`);
 }

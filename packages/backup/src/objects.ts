@@ -1,38 +1,38 @@
-/** Where a store keeps what it has, by key: a folder, or a bucket of an object store. */
+/** The storage of a store, by key: a folder, or a bucket of an object store. */
 
 export interface ObjectEntry {
-  /** Names with slashes between them, as of a path. */
+  /** Names joined by slashes, like a path. */
   readonly key: string;
   readonly sizeBytes: number;
-  /** When it was written, by the clock of the place. */
+  /** Time of the write, by the storage's clock. */
   readonly modifiedMs: number;
 }
 
-/** What is written is seen by all at once, in `get` and in `list`. */
+/** Strongly consistent: `get` and `list` see a write at once. */
 export interface Objects {
   /** For messages. */
   readonly path: string;
-  /** How many operations keep it busy. */
+  /** Number of concurrent operations that keep it busy. */
   readonly depth: number;
-  /** It compares what comes to it with a SHA-256, which `put` is best told. */
+  /** It verifies uploads against a SHA-256, which `put` should get from the caller. */
   readonly isHashed: boolean;
   pathOf(key: string): string;
-  /** Undefined where there is none. */
+  /** Undefined if it is missing. */
   look(key: string): Promise<ObjectEntry | undefined>;
-  /** Undefined where there is none. */
+  /** Undefined if it is missing. */
   get(key: string): Promise<Buffer | undefined>;
   /**
-   * A reader finds all of it, or what was there before.
+   * Atomic: a reader finds the new or the former content.
    * @param sha256 of the data, in hexadecimal
    * @throws BackupError TARGET_FULL, TARGET_FAILED
    */
   put(key: string, data: Uint8Array, sha256?: string): Promise<void>;
-  /** All whose keys begin like this: with a slash at its end, or empty. */
+  /** All objects with this prefix: it ends with a slash, or is empty. */
   list(prefix: string): AsyncIterable<ObjectEntry>;
-  /** One that is not there is fine. */
+  /** A missing one is fine. */
   remove(key: string): Promise<void>;
-  /** Has what was done with these keys outlast a power cut. */
+  /** Makes operations on these keys durable. */
   sync(keys: Iterable<string>): Promise<void>;
-  /** Removes what killed programs were writing; nothing else may write now. */
+  /** Removes incomplete writes of killed programs; call it only while nothing else writes. */
   removeUnfinished(): Promise<void>;
 }

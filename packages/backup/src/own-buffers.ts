@@ -1,6 +1,6 @@
-/** Memory that threads hand to each other. */
+/** Memory that threads transfer to each other. */
 
-/** Those that have nothing but this: they go to another thread without being copied. */
+/** Views that cover their whole buffer: they are transferred without a copy. */
 export function ownBuffers(...all: readonly (Uint8Array | undefined)[]): ArrayBuffer[] {
   return all.flatMap((one) => {
     const isOwn = one?.buffer instanceof ArrayBuffer && one.buffer.byteLength === one.byteLength;

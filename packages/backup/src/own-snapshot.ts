@@ -1,6 +1,6 @@
 /**
- * Snapshots of exports whose target remembers nothing: a stream, or a block device. The host remembers them, so that
- * the one that a killed export has left is destroyed by the next one, and not read for ever.
+ * Snapshots of exports whose target has no record: a stream, or a block device. The host records them, so that the
+ * next export destroys the one that a killed export has left, instead of reading it forever.
  */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -11,8 +11,8 @@ import { hashOf } from "./stream-format.js";
 
 export interface HostRemembers {
   /**
-   * A folder of this host, for snapshots of exports whose target has no place for that. Nothing is remembered where
-   * there is none, or all users may write there: they would name snapshots that are then destroyed. Default: none.
+   * A folder of this host that records snapshots of exports whose target cannot. Nothing is recorded if there is
+   * none, or if all users may write there: they could name snapshots that are then destroyed. Default: none.
    */
   readonly hostFolder?: string | undefined;
 }
@@ -25,11 +25,11 @@ async function isTrusted(folder: string): Promise<boolean> {
 }
 
 async function lockOf(folder: string, name: string, what: string): Promise<FileLock | undefined> {
-  // Another export of the device has it and is running, or this user may not write there.
+  // Another export of the device holds it, or this user may not write there.
   return await FileLock.take(folder, name, what).catch(() => undefined);
 }
 
-/** Runs `use` with options that remember a snapshot of its own, where the host can. */
+/** Runs `use` with options that record its own snapshot, if the host can. */
 export async function withOwnSnapshot<Options extends SnapshotOptions & HostRemembers, Result>(
   options: Options,
   use: (options: Options) => Promise<Result>,

@@ -1,4 +1,4 @@
-/** Copies parts of an image, one by one, to where they are as they are in it. */
+/** Copies parts of an image, one by one, to the same offsets of a target. */
 import { ChunkPool } from "./chunk-pool.js";
 import { abortedError, targetError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
@@ -10,19 +10,19 @@ import { Meter } from "./progress.js";
 import type { ImageReader } from "./source.js";
 import { NO_BLOCKS, type Sums, sumsOf } from "./sums.js";
 
-/** Less than this is summed and written here: a thread takes longer to begin. */
+/** Smaller parts are summed and written on this thread: starting another takes longer. */
 const THREADS_MIN_BYTES = 2 ** 28;
 
-/** Where parts go. */
+/** Target of the parts. */
 export interface PartWriter {
   write(data: Uint8Array, offsetBytes: number): Promise<void>;
   writeZeros(offsetBytes: number, lengthBytes: number): Promise<void>;
 }
 
-/** One whose file threads may write to. */
+/** A target whose file threads may write. */
 interface FilePartWriter extends PartWriter, WrittenFile {
   readonly path: string;
-  /** Of what is before this, write() takes care. */
+  /** write() handles everything before this offset. */
   readonly headBytes: number;
 }
 
@@ -36,7 +36,7 @@ class PartCopy {
   readonly #file: FilePartWriter | undefined;
   readonly #sums: Sums | undefined;
   readonly #memory = new PartMemory();
-  /** Sum parts alone, and also write them. */
+  /** Sum parts, and also write them. */
   readonly #summing: PartQueue;
   readonly #writing: PartQueue;
 
@@ -54,7 +54,7 @@ class PartCopy {
     this.#writing = new PartQueue(pool, this.#file);
   }
 
-  /** @param isHere it is summed by this thread */
+  /** @param isHere this thread sums it */
   async run(part: Part, isHere: boolean): Promise<void> {
     const { offsetBytes, lengthBytes, isDiscarded } = part;
     const place = isDiscarded ? undefined : this.#memory.take(lengthBytes);
@@ -79,9 +79,9 @@ class PartCopy {
 }
 
 /**
- * Copies all parts. Answers how many bytes were read.
+ * Copies all parts. Returns the number of bytes read.
  * @param sums gets those of the parts
- * @param onDone told the place of each that was read and is written
+ * @param onDone called with each part that was read and written
  */
 export async function copyParts(
   parts: readonly Part[],

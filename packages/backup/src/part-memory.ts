@@ -1,14 +1,14 @@
 /**
- * Memory for parts, shared with the threads that sum and write them: nothing is copied or handed over between threads.
- * New memory for each part would cost much: the kernel clears it and gives it page by page.
+ * Memory for parts, shared with the threads that sum and write them: no copies or transfers between threads. New
+ * memory for each part would be expensive: the kernel clears it and allocates it page by page.
  */
 import { CHUNK_BYTES } from "./chunks.js";
 
-/** A part of up to this is a small one: it takes less time to copy than to hand to a thread. */
+/** A part of at most this size is cheaper to copy than to transfer to a thread. */
 export const SMALL_BYTES: number = 2 ** 18;
 const LARGE_SLOTS = 8;
 const SMALL_SLOTS = 64;
-/** Of WebAssembly's memory. */
+/** Page size of WebAssembly's memory. */
 const PAGE_BYTES = 65_536;
 
 export type Slot = Uint8Array<SharedArrayBuffer>;
@@ -27,13 +27,13 @@ const { WebAssembly } = globalThis as unknown as {
   readonly WebAssembly: { readonly Memory: new (size: MemorySize) => Memory };
 };
 
-/** Begins at a page, as WebAssembly's memory does: direct I/O wants that. Anything else does where there is none. */
+/** Page-aligned like WebAssembly's memory, as direct I/O requires. Falls back to any other memory. */
 function sharedMemory(bytes: number): SharedArrayBuffer {
   const pages = bytes / PAGE_BYTES;
   try {
     return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }).buffer;
   } catch {
-    // It takes much of the address space, which `ulimit -v` may keep small.
+    // It reserves much address space, which `ulimit -v` may limit.
     return new SharedArrayBuffer(bytes);
   }
 }
@@ -73,12 +73,12 @@ export class PartMemory {
   readonly #small = new Slots(SMALL_BYTES, SMALL_SLOTS);
   readonly #large = new Slots(CHUNK_BYTES, LARGE_SLOTS);
 
-  /** How many parts of this length may be in flight: more have no memory. */
+  /** How many parts of this length may be in flight, limited by the memory. */
   static depthOf(lengthBytes: number): number {
     return lengthBytes <= SMALL_BYTES ? SMALL_SLOTS : LARGE_SLOTS;
   }
 
-  /** At most depthOf() are taken at a time. */
+  /** At most depthOf() are in use at a time. */
   take(lengthBytes: number): Slot {
     return (lengthBytes <= SMALL_BYTES ? this.#small : this.#large).take(lengthBytes);
   }

@@ -1,14 +1,14 @@
-/** Hands parts to threads: those that come while all have work go together with the next message. */
+/** Distributes parts to threads: while all are busy, new parts are batched into the next message. */
 import type { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES } from "./chunks.js";
 import type { Slot } from "./part-memory.js";
 import type { PartFiles } from "./part-writes.js";
 import type { BlockWindow } from "./sums.js";
 
-/** What threads write to. */
+/** The target of the threads. */
 export interface WrittenFile {
   readonly files: PartFiles;
-  /** So much of it went through the page cache. @throws what is to fail the parts */
+  /** So many bytes went through the page cache. @throws an error that fails the parts */
   wrote(cachedBytes: number): void;
 }
 
@@ -28,22 +28,25 @@ export class PartQueue {
   #busy = 0;
   #isDue = false;
 
-  /** @param file undefined: threads sum alone */
+  /** @param file undefined: threads only sum */
   constructor(pool: ChunkPool, file: WrittenFile | undefined) {
     this.#pool = pool;
     this.#file = file;
-    // The kernel lets one write through the page cache at a time to a file, and threads that wait for that spin.
+    // The kernel serialises writes of a file through the page cache, and waiting threads would spin.
     const isOne = file !== undefined && file.files.directFd === undefined;
     this.#threads = isOne ? 1 : pool.threads;
   }
 
-  /** Sums a part, and writes it unless it is zeros. Answers its sums: null for zeros. @throws Error with errno's name */
+  /**
+   * Sums a part, and writes it unless it is zeros. Returns its sums: null for zeros. @throws Error with the errno's
+   * name
+   */
   put(slot: Slot, offsetBytes: number, window: BlockWindow): Promise<Uint32Array | null> {
     return new Promise((done, fail) => {
       this.#waiting.push({ slot, offsetBytes, window, done, fail });
       if (this.#isDue) return;
       this.#isDue = true;
-      // What else has arrived is taken first.
+      // First take what else has arrived.
       setImmediate(() => {
         this.#isDue = false;
         this.#send();
@@ -58,7 +61,7 @@ export class PartQueue {
     }
   }
 
-  /** The next ones, up to a chunk together, that are in one memory. */
+  /** The next parts in one memory, up to a chunk in total. */
   #batch(): Waiting[] {
     const memory = this.#waiting[0]!.slot.buffer;
     let bytes = 0;

@@ -1,32 +1,32 @@
 /**
- * How parts of a device are written to a file, by a thread that sums them as well, many with one message, or with promises
- * (target-file.ts): what goes past the page cache, and what becomes of a write that is refused or ends early.
+ * Writes parts of a device to a file, on a thread that sums them as well, or with promises (target-file.ts): selects
+ * direct I/O or the page cache, and handles refused and short writes.
  */
 import { writeSync } from "node:fs";
 import { errnoNameOf } from "@blksnap/errors";
 import { type BlockWindow, sumsOf } from "./sums.js";
 
-/** Direct I/O wants places and lengths that are multiples of the sector; of any disk's it is this at most. */
+/** Direct I/O requires multiples of the sector in offset and length; no disk has a larger sector. */
 const DIRECT_ALIGN_BYTES = 4096;
-/** What is smaller, the kernel gathers and orders better than many writes that are waited for one by one. */
+/** The kernel batches and orders smaller writes better than many writes that are awaited one by one. */
 const DIRECT_MIN_BYTES = 2 ** 18;
 /**
- * At a time, where it is not direct. For more, file systems with large folios take memory in such pieces as the kernel has
- * given back to a hypervisor: a write of 4 MiB took a virtual machine three times what four of 1 MiB do.
+ * Most bytes of one buffered write. For more, file systems with large folios allocate pieces that the kernel may have
+ * returned to a hypervisor: a write of 4 MiB took a virtual machine three times as long as four of 1 MiB.
  */
 const WRITE_BYTES_MAX = 2 ** 20;
 
 export interface PartFiles {
   readonly fd: number;
-  /** Opened with O_DIRECT: what is large goes past the page cache. Undefined: it cannot. */
+  /** Opened with O_DIRECT, for large parts. Undefined: not supported. */
   readonly directFd: number | undefined;
 }
 
-/** Of a part that is in the memory. */
+/** A part in the memory. */
 export interface PartPlace {
   readonly startBytes: number;
   readonly lengthBytes: number;
-  /** On the device, and in the file. */
+  /** Offset on the device and in the file. */
   readonly offsetBytes: number;
   readonly window: BlockWindow;
 }
@@ -35,25 +35,25 @@ export interface PartsRequest {
   readonly kind: "parts";
   readonly memory: SharedArrayBuffer;
   readonly parts: readonly PartPlace[];
-  /** Undefined: they are summed alone. */
+  /** Undefined: only sum them. */
   readonly files: PartFiles | undefined;
 }
 
-/** Of an error, what goes through a message. */
+/** The transferable fields of an error. */
 export interface SystemFailure {
   readonly message: string;
   readonly code: string;
 }
 
 export interface PartsAnswer {
-  /** Of each part as of `sumsOf`. */
+  /** For each part, like `sumsOf`. */
   readonly sums: readonly (Uint32Array | null)[];
-  /** What went through the page cache. */
+  /** Bytes that went through the page cache. */
   readonly cachedBytes: number;
   readonly failure?: SystemFailure;
 }
 
-/** It is written past the page cache, where file system and disk take that. */
+/** Writes it with direct I/O, if file system and disk accept that. */
 export function canBeDirect({ byteOffset, length }: Uint8Array, offsetBytes: number): boolean {
   return (
     length >= DIRECT_MIN_BYTES && (offsetBytes | byteOffset | length) % DIRECT_ALIGN_BYTES === 0
@@ -67,7 +67,7 @@ export interface OneWrite {
 }
 
 /**
- * The writes of a part, one after the other. Each is answered with how many bytes of it were written.
+ * The writes of a part, one after the other. Each is answered with the number of bytes written.
  * @returns how many bytes of the part went through the page cache
  */
 export function* writesOf(
@@ -75,7 +75,7 @@ export function* writesOf(
   offsetBytes: number,
   hasDirect: boolean,
 ): Generator<OneWrite, number, number> {
-  // What is missing at its end has a reason, which the other way tells.
+  // The rest failed for a reason, which the other way reports.
   const isDirect = hasDirect && canBeDirect(data, offsetBytes);
   const direct = isDirect ? yield { isDirect, data, offsetBytes } : 0;
   for (let done = direct; done < data.length; ) {
@@ -85,9 +85,9 @@ export function* writesOf(
   return data.length - direct;
 }
 
-/** What is written of a write that has failed: none, where the file system only has not got this way of it. @throws error */
+/** Bytes written by a failed write: none if the file system merely does not support this way. @throws error */
 export function writtenDespite(error: unknown, { isDirect }: OneWrite): number {
-  // It has it for other memory or places, or not at all.
+  // Unsupported for this memory or offset, or at all.
   if (isDirect && ["EINVAL", "EOPNOTSUPP"].includes(errnoNameOf(error))) return 0;
   throw error;
 }
@@ -101,7 +101,7 @@ function writeOne({ fd, directFd }: PartFiles, one: OneWrite): number {
   }
 }
 
-/** Answers how many bytes of it went through the page cache. */
+/** Returns how many bytes of it went through the page cache. */
 function writePart(files: PartFiles, data: Uint8Array, offsetBytes: number): number {
   const writes = writesOf(data, offsetBytes, files.directFd !== undefined);
   let next = writes.next();

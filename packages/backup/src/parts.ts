@@ -1,4 +1,4 @@
-/** The parts of a device that an export copies, one by one and in order. */
+/** The parts of a device that an export copies, in order. */
 import type { ByteRange, DiffRange } from "@blksnap/api";
 import { CHUNK_BYTES } from "./chunks.js";
 
@@ -6,7 +6,7 @@ export interface Part {
   readonly offsetBytes: number;
   /** At most a chunk, and within one. */
   readonly lengthBytes: number;
-  /** It holds no data any more: zeros, and not to be read. */
+  /** It no longer holds data: zeros, which are not read. */
   readonly isDiscarded: boolean;
 }
 
@@ -14,7 +14,7 @@ type Planned =
   | { readonly kind: "full" }
   | { readonly kind: "incremental"; readonly ranges: readonly DiffRange[] };
 
-/** A device as ranges without a gap: those that hold data as changed ones, and the others as discarded. */
+/** The whole device as ranges: those with data as changed, the others as discarded. */
 export function wholeRanges(capacityBytes: number, empty: readonly ByteRange[]): DiffRange[] {
   const ranges: DiffRange[] = [];
   let at = 0;
@@ -31,8 +31,8 @@ export function wholeRanges(capacityBytes: number, empty: readonly ByteRange[]):
 }
 
 /**
- * @param headBytes of an incremental one, that are copied in any case
- * @param empty of a full one: what need not be read, in order
+ * @param headBytes of an incremental export, copied in any case
+ * @param empty of a full export: ranges that need not be read, in order
  */
 export function partsOf(
   plan: Planned,
@@ -62,7 +62,7 @@ export function partsOf(
   return parts;
 }
 
-/** Where those begin that are read. */
+/** Offsets of the parts that are read. */
 export function readPlaces(parts: readonly Part[]): number[] {
   return parts.filter((part) => !part.isDiscarded).map(({ offsetBytes }) => offsetBytes);
 }

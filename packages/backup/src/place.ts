@@ -1,4 +1,4 @@
-/** Whether a target is the device that is exported, or lies on it: it would then copy what it writes. */
+/** Checks that a target is not on the exported device: it would copy its own writes. */
 import { fstatSync } from "node:fs";
 import { readlink, stat } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -45,7 +45,7 @@ async function nearestThere(path: string): Promise<string> {
 }
 
 /**
- * @param path absolute, of a target that need not be there yet
+ * @param path absolute path of a target, which need not exist yet
  * @throws BackupError TARGET_ON_DEVICE
  */
 export async function checkApart(
@@ -67,7 +67,7 @@ export async function checkApart(
     const why = isNamed ? "is the device that is exported" : `${where}, which is exported`;
     throw new BackupError("TARGET_ON_DEVICE", `${path} ${why}`);
   } catch (error) {
-    // Network file systems and the like, of which the kernel does not tell what they lie on.
+    // For example network file systems: the kernel does not report their devices.
     if (!(error instanceof LinuxBlockError)) throw error;
   }
 }
@@ -82,8 +82,8 @@ async function isSame(one: string, other: string): Promise<boolean> {
 }
 
 /**
- * Fails where the daemon writes the target: what it does not do itself it neither tracks nor keeps old data of. The
- * kernel tells that of block devices; of files, the daemon does. Where none answers, nothing is tracked.
+ * Fails if the daemon tracks the target: it would neither track these writes nor save old data. For block devices the
+ * kernel knows that, for files the daemon. Without a daemon, nothing is tracked.
  * @throws BackupError TARGET_IN_USE
  */
 export async function checkUntracked(
@@ -106,7 +106,7 @@ export async function checkUntracked(
 }
 
 /**
- * As `checkApart`, of what is open already. A pipe or socket passes: who reads it, and writes where, is not known.
+ * Like `checkApart`, for an open descriptor. A pipe or socket passes: its reader's target is unknown.
  * @throws BackupError TARGET_ON_DEVICE
  */
 export async function checkOpenApart(

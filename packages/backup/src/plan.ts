@@ -1,16 +1,16 @@
-/** What an export has to read: all, or what changed since a point that the target has. */
+/** Decides what an export has to read: everything, or the changes since a state of the target. */
 import type { DiffRange } from "@blksnap/api";
 import { BackupError } from "./errors.js";
 import { type HostIdentity, hostText, isSameHost } from "./host.js";
 import type { BackupClient, TakenSnapshot } from "./snapshot.js";
 
-/** Whether a target is brought up to date from a number, from what is there, or written anew. */
+/** Whether a target is updated from a number, from any state that it has, or written anew. */
 export type Wanted =
   | { readonly kind: "full" }
   | { readonly kind: "auto" }
   | { readonly kind: "since"; readonly number: number };
 
-/** As of when a target has the device. */
+/** A state of the device that a target has. */
 export interface AsOf extends HostIdentity {
   readonly device: string;
   readonly capacity_bytes: number;
@@ -19,7 +19,7 @@ export interface AsOf extends HostIdentity {
   readonly taken_at: string;
 }
 
-/** As of when a target has the device that is exported from this snapshot. */
+/** The state that an export of this snapshot produces. */
 export function asOf(snapshot: TakenSnapshot, host: HostIdentity): AsOf {
   const { device, capacityBytes, generationId, changesNumber, takenAt } = snapshot;
   return {
@@ -28,7 +28,7 @@ export function asOf(snapshot: TakenSnapshot, host: HostIdentity): AsOf {
   };
 }
 
-/** What an export tells its caller, who knows the host. */
+/** Reported to the caller, who knows the host. */
 export function withoutHost({
   host: _,
   machine_id: __,
@@ -41,21 +41,21 @@ export type Plan<Base extends AsOf> =
   | { readonly kind: "full"; readonly reason: string | null }
   | { readonly kind: "incremental"; readonly base: Base; readonly ranges: readonly DiffRange[] };
 
-/** Errors of `changedExtents` that say that the changes are not known. */
+/** Errors of `changedExtents` that mean that the changes are unknown. */
 const BROKEN: readonly string[] = [
   "CBT_GENERATION_CHANGED",
   "CBT_NUMBER_CHANGED",
   "CBT_NUMBER_UNKNOWN",
   "CBT_CORRUPTED",
 ];
-/** How long a daemon that is upgraded is waited for. */
+/** How long to wait for a daemon that is being upgraded. */
 const RESUME_MS = 60_000;
 
 function broken(why: string): BackupError {
   return new BackupError("BACKUP_CHAIN_BROKEN", why);
 }
 
-/** Why nothing can continue this state; undefined where it can. */
+/** Why nothing can continue this state; undefined if it can be continued. */
 function breakOf(base: AsOf, host: HostIdentity, now: TakenSnapshot): string | undefined {
   const at = `${base.device} of ${hostText(base)}`;
   if (!isSameHost(base, host) || base.device !== now.device) {
@@ -69,7 +69,7 @@ function breakOf(base: AsOf, host: HostIdentity, now: TakenSnapshot): string | u
   if (base.changes_number > now.changesNumber) {
     return `the target is of snapshot ${base.changes_number}, and this is ${now.changesNumber}`;
   }
-  // A device that was brought back to an earlier state, as a virtual machine, gives its numbers a second time.
+  // A device that was reverted to an earlier state, like a virtual machine, assigns its numbers twice.
   const isSame = base.changes_number === now.changesNumber;
   const [baseMs, nowMs] = [Date.parse(base.taken_at), Date.parse(now.takenAt)];
   if (isSame ? baseMs !== nowMs : !(baseMs <= nowMs)) {
@@ -80,14 +80,14 @@ function breakOf(base: AsOf, host: HostIdentity, now: TakenSnapshot): string | u
 }
 
 /**
- * Of the same generation, where there is one: the numbers tell. One of another that is later than now is of a clock that
- * was wrong, and not the newest; else all that follow it would be full ones, for years.
+ * The newest state: within the present generation, by number. A state of another generation from the future comes
+ * from a wrong clock and is not the newest; otherwise all later exports would be full ones, for years.
  */
 function newestOf<Base extends AsOf>(
   states: readonly Base[],
   now: TakenSnapshot,
 ): Base | undefined {
-  // Another machine of that name may have newer ones, from a program that told hosts apart by name only.
+  // Another machine of that name may have newer points, from a program that distinguished hosts by name only.
   const own = states.findLast((state) => state.generation_id === now.generationId);
   if (own !== undefined) return own;
   const nowMs = Date.parse(now.takenAt);
@@ -95,7 +95,7 @@ function newestOf<Base extends AsOf>(
   return states.findLast((state) => !isOfFuture(state)) ?? states.at(-1);
 }
 
-/** What the target has that the wish names, or why there is none. */
+/** The requested state of the target, or why there is none. */
 function baseFor<Base extends AsOf>(
   wanted: Exclude<Wanted, { kind: "full" }>,
   states: readonly Base[],
@@ -123,8 +123,8 @@ function judged<Base extends AsOf>(
 }
 
 /**
- * @param states that the target can be brought up to date from, the oldest first
- * @throws BackupError BACKUP_CHAIN_BROKEN, where a number was asked for
+ * @param states of the target, the oldest first
+ * @throws BackupError BACKUP_CHAIN_BROKEN if a number was requested
  */
 export async function planExport<Base extends AsOf>(
   client: BackupClient,

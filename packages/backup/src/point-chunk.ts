@@ -1,4 +1,4 @@
-/** The chunks of a point, each checked as it is read. */
+/** Reads and checks chunks of a point. */
 import type { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES, chunkLength } from "./chunks.js";
 import { BackupError } from "./errors.js";
@@ -10,7 +10,7 @@ export interface StoredPoint {
   readonly point: Manifest;
 }
 
-/** @throws BackupError BACKUP_DAMAGED; BACKUP_NOT_FOUND where the point was removed meanwhile */
+/** @throws BackupError BACKUP_DAMAGED; BACKUP_NOT_FOUND if the point was removed meanwhile */
 export async function pointChunk(
   { store, point }: StoredPoint,
   index: number,

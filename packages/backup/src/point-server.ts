@@ -1,6 +1,6 @@
 /**
- * Serves a point in time over NBD, without restoring it: a thread of its own answers clients, and asks this one for each
- * chunk that they read, which is checked as in a restore.
+ * Serves a point in time over NBD without restoring it: a separate thread answers clients, and requests each chunk
+ * that they read from this one, which checks it as in a restore.
  */
 import { closeSync, lstatSync, rmSync, type Stats } from "node:fs";
 import { messageOf } from "@blksnap/errors";
@@ -14,15 +14,15 @@ import { pointChunk, type StoredPoint } from "./point-chunk.js";
 import { PLACES } from "./point-target.js";
 import type { FromPointWorker, PointWorkerOptions, ToPointWorker } from "./point-worker.js";
 
-/** As many as a server has by default. */
+/** The default of servers. */
 const CONNECTIONS_MAX = 64;
 const SOCKET_MODE = 0o600;
 const SECTOR_BYTES = 512;
 
 export interface PointServerOptions extends StoredPoint {
-  /** Where clients of this user connect; nothing may lie there yet. */
+  /** Socket for clients of this user; the path must not exist yet. */
   readonly socketPath: string;
-  /** Told of chunks that cannot be read: clients that ask for them get EIO. */
+  /** Called for unreadable chunks: clients that read them get EIO. */
   readonly onNote?: ((text: string) => void) | undefined;
 }
 
@@ -44,9 +44,9 @@ function listenAt(path: string): number {
 }
 
 export class PointServer {
-  /** As nbdinfo, nbdcopy, qemu-img and the like take it. */
+  /** URI for nbdinfo, nbdcopy, qemu-img and so on. */
   readonly uri: string;
-  /** Ends with the server. @throws BackupError INTERNAL where its thread failed */
+  /** Resolves when the server ends. @throws BackupError INTERNAL if its thread failed */
   readonly ended: Promise<void>;
   readonly #options: PointServerOptions;
   readonly #descriptors: Int32Array;
@@ -83,7 +83,7 @@ export class PointServer {
     };
     const onExit = (cause: Error | undefined): void => {
       this.#isEnded = true;
-      // Clients are to see the end.
+      // Lets clients see the end.
       for (const fd of this.#descriptors) if (fd >= 0) closeSync(fd);
       this.#descriptors.fill(-1);
       this.#removeSocket();
@@ -94,7 +94,7 @@ export class PointServer {
     this.#thread = new ReactorThread(module, given, onMessage, onExit);
   }
 
-  /** Serves from now on. @throws BackupError TARGET_EXISTS, TARGET_FAILED, BACKUP_DAMAGED, INTERNAL */
+  /** Starts to serve. @throws BackupError TARGET_EXISTS, TARGET_FAILED, BACKUP_DAMAGED, INTERNAL */
   static async start(options: PointServerOptions): Promise<PointServer> {
     const { id, capacity_bytes } = options.point;
     if (capacity_bytes % SECTOR_BYTES !== 0) {
@@ -110,7 +110,7 @@ export class PointServer {
     return server;
   }
 
-  /** Ends it with its connections. Calling it again does nothing. */
+  /** Ends it with its connections. A second call does nothing. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
     return this.#stopping;
@@ -126,7 +126,7 @@ export class PointServer {
     return !this.#isEnded && this.#stopping === undefined;
   }
 
-  /** Unless it is gone, or another program has put its own there. */
+  /** Removes the socket, unless it is gone or another program's. */
   #removeSocket(): void {
     const { socketPath } = this.#options;
     const found = fileAt(socketPath);

@@ -1,5 +1,5 @@
 /**
- * A point in time as the target of an NBD server: its chunks are unpacked into a cache as clients read them.
+ * A point in time as the target of an NBD server: its chunks are decompressed into a cache as clients read them.
  *
  * ```
  *   read ──▶ line ──▶ its chunks have places ──▶ all are there ──▶ copied and answered
@@ -7,15 +7,15 @@
  *              └── too few places are free: the first one waits, and those behind it
  * ```
  *
- * A read gets the places of all its chunks at once, or none, and keeps them until it is answered: the first one in the
- * line always gets on.
+ * A read gets the slots of all its chunks at once, or none, and keeps them until it completes: so the first one in
+ * the line always makes progress.
  */
 import { EIO, EOPNOTSUPP } from "@blksnap/errors";
 import { type RequestQueue, type Target, UblkOp } from "@blksnap/ublk";
 import { CHUNK_BYTES } from "./chunks.js";
 
 const SECTOR_BYTES = 512;
-/** Chunks that are unpacked at a time, and stay for the next reads. */
+/** Chunks that are decompressed at a time, and stay cached for later reads. */
 export const PLACES = 16;
 
 type PlaceState = "free" | "loading" | "there" | "failed";
@@ -23,9 +23,9 @@ type PlaceState = "free" | "loading" | "there" | "failed";
 interface Place {
   state: PlaceState;
   chunk: number;
-  /** Reads that are not answered yet. */
+  /** Reads in progress. */
   users: number;
-  /** Counts up with each answer: the least one goes first. */
+  /** Incremented by each completion; the entry with the least value is evicted first. */
   lastUse: number;
 }
 
@@ -38,7 +38,7 @@ export class PointTarget implements Target {
     return { state: "free", chunk: -1, users: 0, lastUse: 0 };
   });
   readonly #placeOf: Map<number, number> = new Map();
-  /** Tags of reads without places, and of those that have theirs. */
+  /** Tags of reads without slots, and of those with slots. */
   readonly #line: number[] = [];
   #begun: number[] = [];
   #uses = 0;
@@ -48,8 +48,8 @@ export class PointTarget implements Target {
 
   /**
    * @param cache PLACES chunks
-   * @param isZeros for each chunk of the point, 1 where it is zeros
-   * @param want has a chunk be put into a place; loaded() tells its end
+   * @param isZeros for each chunk of the point, 1 if it is zeros
+   * @param want loads a chunk into a slot; loaded() reports its end
    */
   constructor(
     queue: RequestQueue,
@@ -77,13 +77,13 @@ export class PointTarget implements Target {
     this.#advance();
   }
 
-  /** @param isGood false: the store has not got it, or not as it was; who reads it next has it looked at again */
+  /** @param isGood false: the store lacks the chunk, or it is damaged; the next read checks again */
   loaded(place: number, isGood: boolean): void {
     this.#places[place]!.state = isGood ? "there" : "failed";
     this.#advance();
   }
 
-  /** Nothing is loaded any more: what waits for that fails, and what comes. */
+  /** Loading has ended: pending and later reads fail. */
   giveUp(): void {
     this.#isOver = true;
     const tags = [...this.#begun, ...this.#line.splice(0)];
@@ -93,7 +93,7 @@ export class PointTarget implements Target {
 
   close(): void {}
 
-  /** An answer may lead to the next read at once. */
+  /** A completion may lead to the next read at once. */
   #advance(): void {
     this.#isAgain = true;
     if (this.#isAdvancing) return;
@@ -121,7 +121,7 @@ export class PointTarget implements Target {
     );
   }
 
-  /** Those of a read that are not zeros. */
+  /** The chunks of a read that are not zeros. */
   #chunksOf(tag: number): number[] {
     const startBytes = this.#startBytes(tag);
     const endBytes = startBytes + this.#queue.sectors(tag) * SECTOR_BYTES;
@@ -136,7 +136,7 @@ export class PointTarget implements Target {
     return chunks;
   }
 
-  /** @returns false where too few places are free */
+  /** @returns false if too few slots are free */
   #begin(tag: number): boolean {
     const chunks = this.#chunksOf(tag);
     const missing = chunks.filter((chunk) => !this.#placeOf.has(chunk));

@@ -6,12 +6,12 @@ import { CHUNK_BYTES } from "./chunks.js";
 import { PointTarget } from "./point-target.js";
 
 export interface PointWorkerOptions {
-  /** Shared: the listening socket, then room for one of each connection. */
+  /** Shared: the listening socket, then space for one per connection. */
   readonly descriptors: Int32Array;
   readonly name: string;
   readonly description: string;
   readonly capacityBytes: number;
-  /** For each chunk, 1 where it is zeros. */
+  /** For each chunk, 1 if it is zeros. */
   readonly isZeros: Uint8Array;
   /** Shared: PLACES chunks. */
   readonly cache: Uint8Array;

@@ -1,4 +1,4 @@
-/** Finds the point that a user means. */
+/** Finds the point that a user has selected. */
 import { basename } from "node:path";
 import { BackupError } from "./errors.js";
 import { chainKeys, hostText, isHostNamed, isSameHost } from "./host.js";
@@ -19,14 +19,14 @@ export interface PointWish {
 /** ISO 8601, in UTC or with an offset; else by the clock of this host. */
 const TIME = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?)?$/i;
 
-/** NaN for what is not a time. `Date.parse` finds one in nearly anything, also in the beginning of an id. */
+/** NaN if it is no time. `Date.parse` accepts nearly anything, even the beginning of an id. */
 function timeIn(at: string): number {
   return TIME.test(at) ? Date.parse(at) : Number.NaN;
 }
 
 /**
- * Fails where a manifest that cannot be read may be the point that is meant: the newest one not after that time.
- * @param found by the same wish
+ * Fails if an unreadable manifest may be the selected point: the newest one not after that time.
+ * @param found by the same selection
  * @throws BackupError BACKUP_DAMAGED
  */
 export function checkMeant(
@@ -52,8 +52,8 @@ function mayBeMeant(one: Manifest, found: Manifest): boolean {
 }
 
 /**
- * Fails where the id that is given is that of a manifest that cannot be read, and where there are no others.
- * @param points that can be read
+ * Fails if the given id is that of an unreadable manifest, or if there are only such.
+ * @param points readable ones
  * @throws BackupError BACKUP_DAMAGED
  */
 export function checkReadable(
@@ -67,13 +67,13 @@ export function checkReadable(
   if (named !== undefined) throw new BackupError("BACKUP_DAMAGED", named.why);
 }
 
-/** Of a manifest's file: TIME-ID.json. */
+/** Name of a manifest's file: TIME-ID.json. */
 function idIn(path: string): string {
   const name = basename(path, ".json");
   return name.slice(name.indexOf("-") + 1);
 }
 
-/** Whether it is of the device and the host that are wished for. */
+/** Whether it is of the selected device and host. */
 export function isMeant(
   point: Pick<Manifest, "device" | "host" | "machine_id">,
   { device, host }: PointWish,

@@ -1,16 +1,16 @@
-/** How far a copy is. */
+/** Progress of a copy. */
 export interface Progress {
   readonly done_bytes: number;
   readonly total_bytes: number;
-  /** Mean since the start. */
+  /** Average since the start. */
   readonly rate_bytes_per_s: number;
-  /** Null where that cannot be told yet. */
+  /** Null if it is still unknown. */
   readonly left_ms: number | null;
 }
 
 export type OnProgress = (progress: Progress) => void;
 
-/** Counts bytes, and tells the listener after each step. */
+/** Counts bytes, and calls the listener after each step. */
 export class Meter {
   readonly #totalBytes: number;
   readonly #tell: OnProgress;

@@ -1,14 +1,14 @@
 /**
- * A folder with a chain of qcow2 files: a full one, and overlays of what changed since, each a point in time that QEMU
- * opens by itself.
+ * A folder with a chain of qcow2 files: a full one, and overlays of later changes; QEMU can open each as a point in
+ * time.
  *
  * ```
- *   20380101T060000Z-1a2b3c4d.qcow2                   the device at that time; its backing file lies beside it
- *   20380101T060000Z-1a2b3c4d.qcow2.blksnap.json      as of which snapshot it is, and how it was left
- *   NAME.qcow2.incomplete                             is being written, or was left by a kill
+ *   20380101T060000Z-1a2b3c4d.qcow2                   the device at that time; its backing file is in the same folder
+ *   20380101T060000Z-1a2b3c4d.qcow2.blksnap.json      the snapshot that it is of, and its final state
+ *   NAME.qcow2.incomplete                             in progress, or left by a kill
  * ```
  *
- * A file gets its name when all of it and its record are on the medium. None is changed after that by an export.
+ * A file gets its name when the file and its record are durable. No export changes it after that.
  */
 import { constants } from "node:fs";
 import { chmod, open } from "node:fs/promises";
@@ -31,17 +31,17 @@ const KIND: RecordKind = {
 const RECORD_SUFFIX = ".blksnap.json";
 export const INCOMPLETE_SUFFIX = ".incomplete";
 const READ_ONLY_MODE = 0o400;
-/** Of file systems that have no modes, or not this one. */
+/** Errors of file systems without modes, or without this one. */
 const NO_MODE = ["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS"];
 const POINT = /^[0-9TZ]+-[0-9a-f]{8}\.qcow2$/;
 
 export interface Qcow2Point extends AsOf {
-  /** Of its file, in the folder. */
+  /** Name of its file in the folder. */
   readonly name: string;
-  /** The file that it is an overlay of; null for a full one. */
+  /** Its backing file; null for a full one. */
   readonly backing: string | null;
   readonly seal: CopySeal;
-  /** Of what the device held, as QEMU shows it. Absent in records of earlier programs. */
+  /** Sums of the device's content, as QEMU shows it. Absent in records of earlier programs. */
   readonly sums?: RecordedSums | undefined;
 }
 
@@ -50,7 +50,7 @@ export function pointName(takenAt: string, id: string): string {
   return `${time}-${id.slice(0, 8)}${SUFFIX}`;
 }
 
-/** All points of a folder whose files are there, the oldest first. @throws BackupError BACKUP_DAMAGED */
+/** All points of a folder whose files exist, the oldest first. @throws BackupError BACKUP_DAMAGED */
 export async function qcow2Points(folder: string): Promise<readonly Qcow2Point[]> {
   const names = new Set(await realFiles.list(folder));
   const points: Qcow2Point[] = [];
@@ -65,7 +65,7 @@ export async function qcow2Points(folder: string): Promise<readonly Qcow2Point[]
   return points.sort((one, other) => (one.taken_at < other.taken_at ? -1 : 1));
 }
 
-/** What killed exports have left. No other export may run. */
+/** Removes leftovers of killed exports. No other export may run. */
 export async function removeLeft(folder: string): Promise<void> {
   const names = await realFiles.list(folder);
   for (const name of names) {
@@ -90,7 +90,7 @@ async function sealOfFile(path: string): Promise<CopySeal> {
   }
 }
 
-/** Why nothing can be put on top of this point; undefined where all files that it needs are as they were left. */
+/** Why this point cannot get an overlay; undefined if all files that it needs are unchanged. */
 export async function breakOfChain(
   folder: string,
   point: Qcow2Point,
@@ -107,14 +107,14 @@ export async function breakOfChain(
   return undefined;
 }
 
-/** A write to a file makes all overlays of it wrong, and nothing in them shows it: QEMU without root is refused. */
+/** A write to a file corrupts all its overlays without a trace in them: deny it to QEMU without root. */
 async function letNobodyWrite(path: string): Promise<void> {
   await chmod(path, READ_ONLY_MODE).catch((error: unknown) => {
     if (!NO_MODE.includes(errnoNameOf(error))) throw targetError("change", path, error);
   });
 }
 
-/** Lets a file that is whole have its name. */
+/** Gives a complete file its name. */
 export async function publishPoint(folder: string, point: Omit<Qcow2Point, "seal">): Promise<void> {
   const path = join(folder, point.name);
   await letNobodyWrite(path + INCOMPLETE_SUFFIX);

@@ -1,4 +1,4 @@
-/** Images of QEMU, written by its own programs: qemu-img makes and checks them, qemu-nbd serves one to be written. */
+/** QEMU images, written by QEMU's own programs: qemu-img creates and checks them, qemu-nbd serves one for writing. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -13,7 +13,7 @@ import { BackupError, targetError } from "./errors.js";
 import { emptyRangesOf } from "./source.js";
 
 const CONNECT_RETRY_MS = 20;
-/** Of a host that is busy, and of a storage that is slow to open. */
+/** Generous, for a busy host or slow storage. */
 const CONNECT_MS = 60_000;
 const SAID_MAX = 4096;
 
@@ -32,11 +32,11 @@ function failed(program: string, path: string, said: string): BackupError {
   return new BackupError(code, `${program} fails at ${path}: ${why}`);
 }
 
-/** What it says on standard output. @throws BackupError TARGET_FAILED, TARGET_FULL */
+/** Returns standard output. @throws BackupError TARGET_FAILED, TARGET_FULL */
 export async function qemuImg(path: string, ...words: readonly string[]): Promise<string> {
   const program = "qemu-img";
   try {
-    // A name with a colon would be taken for a protocol: options stand before, and paths are absolute.
+    // A name with a colon would count as a protocol, so options precede it, and paths are absolute.
     const options = { env: { ...process.env, LC_ALL: "C" } };
     return (await promisify(execFile)(program, words, options)).stdout;
   } catch (error) {
@@ -47,12 +47,12 @@ export async function qemuImg(path: string, ...words: readonly string[]): Promis
 }
 
 export interface Qcow2Options {
-  /** Nothing is in it, nor in a backing file: zeros need not be written. */
+  /** It is empty and has no backing file: zeros need not be written. */
   readonly isBlank?: boolean | undefined;
   readonly isReadOnly?: boolean | undefined;
 }
 
-/** A qcow2 that is open for this process alone. */
+/** A qcow2 file that is open only for this process. */
 export class OpenQcow2 {
   readonly #path: string;
   readonly #server: ChildProcess;
@@ -77,13 +77,13 @@ export class OpenQcow2 {
   /** @throws BackupError TARGET_FAILED, TARGET_FULL */
   static async open(path: string, options: Qcow2Options = {}): Promise<OpenQcow2> {
     const { isBlank = false, isReadOnly = false } = options;
-    // Of its own: no other user may connect, and a path of a socket is short.
+    // A private folder: no other user may connect, and socket paths must be short.
     const folder = await mkdtemp(join(tmpdir(), "blksnap-qcow2-"));
     const socketPath = join(folder, "s");
     const modes = ["--format=qcow2", "--cache=writeback", "--discard=unmap"];
     const access = isReadOnly ? ["--read-only"] : ["--detect-zeroes=unmap"];
     const words = [`--socket=${socketPath}`, ...modes, ...access, path];
-    // It ends with this process, also where that is killed before it has connected. Ctrl-C is for the export alone.
+    // It ends with this process, even if that is killed before connecting. Only the export handles Ctrl-C.
     const server = spawn("setpriv", ["--pdeathsig", "KILL", "qemu-nbd", ...words], {
       stdio: ["ignore", "ignore", "pipe"],
       detached: true,
@@ -99,7 +99,7 @@ export class OpenQcow2 {
       server.kill("SIGKILL");
       throw error;
     } finally {
-      // Nothing else connects: an export that is killed while it copies leaves none.
+      // Nothing else connects: a killed export leaves no process behind.
       await rm(folder, { recursive: true, force: true }).catch(() => undefined);
     }
   }
@@ -109,7 +109,7 @@ export class OpenQcow2 {
     return this.#client.readInto(offsetBytes, data);
   }
 
-  /** What is known to be zeros: in order. */
+  /** Ranges known to be zeros, in order. */
   async emptyRanges(): Promise<readonly ByteRange[]> {
     return await emptyRangesOf(this.#client);
   }
@@ -118,12 +118,12 @@ export class OpenQcow2 {
     await this.#done(this.#client.write(offsetBytes, data));
   }
 
-  /** What a backing file has there is zeros, too. */
+  /** The backing file has zeros there, too. */
   async writeZeros(offsetBytes: number, lengthBytes: number): Promise<void> {
     if (!this.#isBlank) await this.#done(this.#client.writeZeroes(offsetBytes, lengthBytes));
   }
 
-  /** All is in the file, and no program has it open. */
+  /** The file is complete, and no program has it open. */
   async finish(): Promise<void> {
     await this.#done(this.#client.flush());
     const ended = ending(this.#server);
@@ -132,7 +132,7 @@ export class OpenQcow2 {
     if (status !== 0) throw failed("qemu-nbd", this.#path, this.#said());
   }
 
-  /** Leaves what is not finished. */
+  /** Abandons an unfinished file. */
   async abandon(): Promise<void> {
     const ended = ending(this.#server);
     this.#server.kill("SIGKILL");
@@ -147,7 +147,7 @@ export class OpenQcow2 {
   }
 }
 
-/** The status that a process ends with, or has ended with; null after a signal. */
+/** The exit status of a process, also an ended one; null after a signal. */
 async function ending(process: ChildProcess): Promise<number | null> {
   if (process.exitCode === null && process.signalCode === null) await once(process, "exit");
   return process.exitCode;

@@ -1,4 +1,4 @@
-/** What is remembered of a raw copy, in a file beside it: as of which snapshot it is. */
+/** The record of a raw copy, in a file beside it: the snapshot that the copy is of. */
 import { dirname } from "node:path";
 import { type Files, realFiles, replaceFile } from "./files.js";
 import type { AsOf } from "./plan.js";
@@ -10,20 +10,20 @@ const KIND: RecordKind = {
   format: "blksnap-raw-copy",
   version: 2,
   what: "record of a raw copy",
-  // A copy without a record would be taken for a file of others.
+  // Without a record the copy would count as a foreign file.
   hint: "Remove it and the copy, and export in full",
 };
 
 export interface RawRecord extends AsOf {
   /** Absolute path of the copy when it was written; absent in records of earlier programs. */
   readonly target?: string | undefined;
-  /** Being brought up to date from this snapshot on: some of it is newer. Nothing is missing in a later diff. */
+  /** An update from this snapshot is in progress: parts are newer. A later diff lists all of them. */
   readonly is_updating: boolean;
-  /** What it is brought up to date to; absent where it is not, and in records of earlier programs. */
+  /** The goal of the update; absent without one, and in records of earlier programs. */
   readonly updating_to?: Pick<AsOf, "changes_number" | "taken_at">;
-  /** What a write of others would change. While it is updated: as it was before, which the target's mark has, too. */
+  /** State that a foreign write would change. During an update: the former state, which the target's mark has, too. */
   readonly seal: CopySeal;
-  /** Of what was written. While it is updated: as it was before. Absent in records of earlier programs. */
+  /** Sums of the written data. During an update: the former ones. Absent in records of earlier programs. */
   readonly sums?: RecordedSums | undefined;
 }
 
@@ -31,7 +31,7 @@ export function recordPathOf(target: string): string {
   return `${target}.blksnap.json`;
 }
 
-/** Of an earlier version: it tells what the target is a copy of, and not whether others have written to it. */
+/** A record of an earlier version: it names the copy's device, but does not reveal foreign writes. */
 export type EarlierRecord = Pick<AsOf, "host" | "machine_id" | "device"> & {
   readonly target?: undefined;
   readonly seal: undefined;
@@ -41,7 +41,7 @@ export function isOfThisVersion(record: RawRecord | EarlierRecord): record is Ra
   return record.seal !== undefined;
 }
 
-/** Undefined where there is none. @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
+/** Undefined if there is none. @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
 export async function readRecord(
   path: string,
   files: Files = realFiles,

@@ -1,6 +1,6 @@
 /**
- * A file or block device that becomes a copy of a device. Until it is one it does not look like one: a file
- * has another name, and a block device has no head, where partition tables and superblocks are.
+ * A file or block device that becomes a copy of a device. It does not look complete before it is: a file has another
+ * name, and a block device lacks its head, where partition tables and superblocks are.
  */
 import { constants } from "node:fs";
 import {
@@ -21,9 +21,9 @@ import { type CopySeal, sealName, sealOfOpen } from "./seal.js";
 import { putAll, TargetFile } from "./target-file.js";
 
 const INCOMPLETE = ".incomplete";
-/** Of a block device: is written last. */
+/** Length of a block device's head, which is written last. */
 const HEAD_BYTES = 2 ** 20;
-/** Of the head: is written after the rest of it. Of a file: what is behind its end while it has a mark. */
+/** First part of the head, written after the rest of it. For a file: what follows its end while it has a mark. */
 const PAGE_BYTES = 4096;
 const MARK_TEXT = "blksnap: incomplete copy ";
 const SECTOR_BYTES = 512;
@@ -31,7 +31,7 @@ const ZEROS = new Uint8Array(2 ** 20);
 
 export type TargetKind = "missing" | "file" | "block" | "folder";
 
-/** Undefined where there is nothing. */
+/** Undefined if nothing is there. */
 async function statIfThere(path: string): Promise<Awaited<ReturnType<typeof stat>> | undefined> {
   try {
     return await stat(path);
@@ -41,7 +41,7 @@ async function statIfThere(path: string): Promise<Awaited<ReturnType<typeof stat
   }
 }
 
-/** What is at the path. A file that is not complete yet counts. */
+/** The file or device at the path. An incomplete file counts. */
 export async function targetKind(path: string): Promise<TargetKind> {
   const stats = (await statIfThere(path)) ?? (await statIfThere(path + INCOMPLETE));
   if (stats === undefined) return "missing";
@@ -51,7 +51,7 @@ export async function targetKind(path: string): Promise<TargetKind> {
   throw new BackupError("TARGET_FAILED", `${path} is not a file, folder or block device`);
 }
 
-/** Whether there is a file under its own name. */
+/** Whether a complete file is there. */
 export async function isComplete(path: string): Promise<boolean> {
   return (await statIfThere(path)) !== undefined;
 }
@@ -59,8 +59,8 @@ export async function isComplete(path: string): Promise<boolean> {
 const LINKS_MAX = 40;
 
 /**
- * What a path leads to through links, also where that is not there: two paths to one file are one target, and it is
- * not the link that gets another name. Of a block device its path as it is given.
+ * The target of links, even if it does not exist: two paths to one file are one target, and the file is renamed, not
+ * the link. For a block device, the given path.
  */
 export async function targetAt(path: string): Promise<string> {
   if ((await statIfThere(path))?.isBlockDevice() === true) return path;
@@ -80,7 +80,7 @@ export async function targetAt(path: string): Promise<string> {
   throw new BackupError("TARGET_FAILED", `${path} leads through more than ${LINKS_MAX} links`);
 }
 
-/** Undefined where nothing is there, or no link. */
+/** Undefined if nothing is there, or no link. */
 async function ifThere(found: Promise<string>): Promise<string | undefined> {
   try {
     return await found;
@@ -91,7 +91,7 @@ async function ifThere(found: Promise<string>): Promise<string | undefined> {
   }
 }
 
-/** How a target is now. Undefined where there is none. */
+/** The present state of a target. Undefined if there is none. */
 export async function sealOf(path: string, capacityBytes: number): Promise<CopySeal | undefined> {
   const kind = await targetKind(path);
   if (kind !== "file" && kind !== "block") return undefined;
@@ -99,7 +99,7 @@ export async function sealOf(path: string, capacityBytes: number): Promise<CopyS
   try {
     const file = await open(name, constants.O_RDONLY);
     try {
-      // What others have written and only the page cache has is not counted yet.
+      // Foreign writes that are only in the page cache do not count yet.
       if (kind === "block") await file.sync();
       const there = kind === "block" ? await deviceBytes(file) : capacityBytes;
       return await sealOfOpen(file, Math.min(there, capacityBytes));
@@ -117,7 +117,7 @@ async function deviceBytes(file: FileHandle): Promise<number> {
   return Number(sectors) * SECTOR_BYTES;
 }
 
-/** What a target has while it is written: nothing that others have put there has this. */
+/** Mark of a target in progress: foreign content never has it. */
 function pageOf(mark: string): Buffer {
   const page = Buffer.alloc(PAGE_BYTES);
   page.write(MARK_TEXT + mark);
@@ -125,8 +125,8 @@ function pageOf(mark: string): Buffer {
 }
 
 /**
- * Whether an update of the copy with this seal was left before its end here: a block device has the mark in place of
- * its head, a file behind its end.
+ * Whether an update of the copy with this seal was interrupted here: a block device has the mark in place of its
+ * head, a file after its end.
  */
 export async function isLeftUpdate(
   path: string,
@@ -151,15 +151,15 @@ export async function isLeftUpdate(
 export interface RawTargetOptions {
   readonly path: string;
   readonly capacityBytes: number;
-  /** What is there is brought up to date; else it is written anew. */
+  /** Update the content; otherwise it is written anew. */
   readonly isUpdate: boolean;
-  /** Of the copy that is brought up to date. Without it nothing continues what is cut short. */
+  /** Seal of the copy to update. Without it an interrupted update cannot continue. */
   readonly seal?: CopySeal | undefined;
-  /** Is done when it is clear that the target can be written, before anything in it changes. */
+  /** Called when the target is known to be writable, before anything in it changes. */
   readonly prepare?: (() => Promise<void>) | undefined;
 }
 
-/** An earlier update's mark may not be taken for one of this content. */
+/** Otherwise an earlier update's mark could be mistaken for one of this content. */
 async function cutMark(file: FileHandle): Promise<void> {
   const { size } = await file.stat();
   if (size < PAGE_BYTES) return;
@@ -174,7 +174,7 @@ async function openFile(options: RawTargetOptions): Promise<FileHandle> {
   if (await isComplete(path)) await rename(path, work);
   const file = await open(work, constants.O_RDWR | constants.O_CREAT, 0o600);
   try {
-    // After a power cut no file may have its own name, and other bytes.
+    // After a power cut no file may have its final name and other bytes.
     await realFiles.syncFolder(dirname(path));
     await prepare?.();
     if (seal !== undefined) await putAll(file, pageOf(sealName(seal)), capacityBytes);
@@ -192,7 +192,7 @@ async function openFile(options: RawTargetOptions): Promise<FileHandle> {
 }
 
 async function openDevice({ path, capacityBytes }: RawTargetOptions): Promise<FileHandle> {
-  // Exclusive: the kernel refuses what is mounted, or part of something else.
+  // Exclusive: the kernel refuses mounted or otherwise used devices.
   const file = await open(path, constants.O_RDWR | constants.O_EXCL);
   try {
     const sizeBytes = await deviceBytes(file);
@@ -209,11 +209,11 @@ async function openDevice({ path, capacityBytes }: RawTargetOptions): Promise<Fi
 
 export class RawTarget {
   readonly path: string;
-  /** It reads as zeros where nothing is written. */
+  /** Unwritten ranges read as zeros. */
   readonly isBlank: boolean;
   readonly #file: TargetFile;
   readonly #capacityBytes: number;
-  /** What a block device gets as its head at the end; it is written as a whole. */
+  /** The head that a block device gets at the end, in one write. */
   readonly #head: Buffer | undefined;
 
   private constructor(
@@ -242,7 +242,7 @@ export class RawTarget {
       try {
         await options.prepare?.();
         const head = Buffer.alloc(Math.min(HEAD_BYTES, capacityBytes));
-        // All of the head is written at the end in any case, so that the mark alone is enough to continue.
+        // The whole head is written at the end in any case, so the mark alone is enough to continue.
         const mark = options.seal === undefined ? "" : sealName(options.seal);
         await putAll(file, pageOf(mark).subarray(0, head.length), 0);
         await file.sync();
@@ -259,7 +259,7 @@ export class RawTarget {
     }
   }
 
-  /** Bytes at the start that have to be written in any case. */
+  /** Bytes at the start that must be written in any case. */
   get headBytes(): number {
     return this.#head?.length ?? 0;
   }
@@ -275,12 +275,12 @@ export class RawTarget {
     }
   }
 
-  /** Where threads may write what is behind the head; they tell it with wrote(). */
+  /** The file that threads may write after the head; they report that by wrote(). */
   get files(): PartFiles {
     return this.#file.files;
   }
 
-  /** Threads have written so much through the page cache. @throws as write(), of what was written before */
+  /** Threads have written so many bytes through the page cache. @throws as write(), for earlier writes */
   wrote(cachedBytes: number): void {
     try {
       this.#file.wrote(cachedBytes);
@@ -297,7 +297,7 @@ export class RawTarget {
     }
   }
 
-  /** What is there now. A block device has a mark, not its head. */
+  /** The present content. A block device has a mark instead of its head. */
   async read(data: Uint8Array, offsetBytes: number): Promise<void> {
     try {
       for (let done = 0; done < data.length; ) {
@@ -312,8 +312,8 @@ export class RawTarget {
   }
 
   /**
-   * Has all be on the medium, and lets it look complete.
-   * @param remember gets the seal of a file before it has its name again, of a block device at the end
+   * Makes everything durable, and the target complete.
+   * @param remember gets the seal of a file before it has its final name, of a block device at the end
    */
   async finish(remember: (seal: CopySeal) => Promise<void> = async () => undefined): Promise<void> {
     const { handle } = this.#file;

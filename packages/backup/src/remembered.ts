@@ -1,9 +1,9 @@
-/** A short text that outlasts a kill: the id of a snapshot that is to be destroyed. */
+/** A short text that survives a kill: the id of a snapshot to destroy. */
 import { realFiles } from "./files.js";
 import type { Objects } from "./objects.js";
 
 export interface Remembered {
-  /** Undefined where there is none. */
+  /** Undefined if there is none. */
   get(): Promise<string | undefined>;
   set(text: string): Promise<void>;
   clear(): Promise<void>;

@@ -1,4 +1,4 @@
-/** Makes a raw copy of a stream, or brings the copy up to date that the stream continues. */
+/** Makes a raw copy from a stream, or updates the copy that the stream continues. */
 import type { Readable } from "node:stream";
 import { ChunkPool } from "./chunk-pool.js";
 import { copyState, rememberBegun, rememberDone } from "./copy-state.js";
@@ -14,24 +14,24 @@ import { damagedStream, type StreamPart, StreamReader } from "./stream-reader.js
 import { type Sums, sumsOnto } from "./sums.js";
 
 export interface StreamRestoreOptions {
-  /** One stream, or several one behind the other. It is destroyed at the end. */
+  /** One stream, or several in sequence. It is destroyed at the end. */
   readonly input: Readable;
   /** A file or block device. */
   readonly target: string;
-  /** Remembers as of which snapshot the target is. Default: beside a file; of a block device: none. */
+  /** Records the snapshot that the target is of. Default: beside a file; of a block device: none. */
   readonly record?: string | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
 
 export interface StreamRestored extends Omit<StreamHead, "stream_id" | "total_bytes"> {
-  /** Of all streams of the input; the rest is of the last. */
+  /** Total of all streams of the input; the rest concerns the last. */
   readonly written_bytes: number;
 }
 
-/** Where the parts of a stream go to. */
+/** Target of the parts of a stream. */
 interface PartTarget extends PartWriter {
-  /** It reads as zeros where nothing is written. */
+  /** Unwritten ranges read as zeros. */
   readonly isBlank: boolean;
 }
 
@@ -49,7 +49,7 @@ interface Reading {
   readonly onProgress?: OnProgress | undefined;
 }
 
-/** Checks all parts of a stream, and writes them. Answers how many bytes were written. */
+/** Checks and writes all parts of a stream. Returns the number of bytes written. */
 async function takeParts(
   { reader, pool, input, signal, onProgress }: Reading,
   head: StreamHead,
@@ -77,12 +77,12 @@ async function takeParts(
     }
     meter.add(lengthBytes);
   };
-  // Others may wait for more of a stream that stands still.
+  // Otherwise others would wait for a stream that stalls.
   await inFlight(reader.parts(), pool.depth, take, () => input.destroy());
   return writtenBytes;
 }
 
-/** Why this copy is not what the stream continues; undefined where it is. */
+/** Why the stream does not continue this copy; undefined if it does. */
 function mismatch(base: RawRecord, head: StreamHead): string | undefined {
   const { changes_number: number, taken_at } = head.parent!;
   if (base.generation_id !== head.generation_id) {
@@ -145,14 +145,14 @@ async function restoreOne(
   }
 }
 
-/** Opens the input for `use`, for as long as that takes. */
+/** Opens the input while `use` runs. */
 async function reading<Result>(
   { input, signal, onProgress }: Omit<StreamRestoreOptions, "target">,
   use: (reading: Reading) => Promise<Result>,
 ): Promise<Result> {
   const pool = new ChunkPool();
   const stop = (): void => void input.destroy(abortedError());
-  // Its reader hears of errors, and there may be none yet.
+  // Its reader gets errors, but may not exist yet.
   input.on("error", () => undefined);
   if (signal?.aborted === true) stop();
   else signal?.addEventListener("abort", stop);
@@ -176,7 +176,7 @@ function summaryOf(head: StreamHead, written_bytes: number): StreamRestored {
   return { ...rest, written_bytes };
 }
 
-/** What follows a stream takes nothing from it. @param whole for messages: what is complete */
+/** Failures after a complete stream do not affect it. @param whole for messages: what is complete */
 async function begin(
   reader: StreamReader,
   done: StreamRestored | undefined,
@@ -197,8 +197,8 @@ async function begin(
 }
 
 /**
- * Takes the streams of the input in turn.
- * @param whole as for begin() @param take answers how many bytes were written
+ * Handles the streams of the input in turn.
+ * @param whole as for begin() @param take returns the number of bytes written
  */
 async function eachStream(
   { reader }: Reading,
@@ -216,8 +216,8 @@ async function eachStream(
 }
 
 /**
- * Restores all streams of the input in turn. A stream that is cut short or damaged leaves the target as one that does
- * not look complete, and that waits for a stream that continues what it was before.
+ * Restores all streams of the input in turn. A truncated or damaged stream leaves a target that does not look
+ * complete, and that waits for a stream that continues its former state.
  * @throws BackupError BACKUP_INCOMPLETE, BACKUP_DAMAGED, BACKUP_VERSION, BACKUP_CHAIN_BROKEN, BACKUP_BUSY,
  * TARGET_EXISTS, TARGET_TOO_SMALL, TARGET_IN_USE, TARGET_FULL, ...
  */
@@ -244,7 +244,7 @@ export async function restoreStream(given: StreamRestoreOptions): Promise<Stream
   return await locked();
 }
 
-/** Reads all streams of the input, and checks them. @throws BackupError as restoreStream() */
+/** Reads and checks all streams of the input. @throws BackupError as restoreStream() */
 export async function verifyStream(
   options: Omit<StreamRestoreOptions, "target" | "record">,
 ): Promise<StreamRestored> {

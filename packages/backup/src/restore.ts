@@ -1,4 +1,4 @@
-/** Brings a point back: each chunk is checked before it is written. */
+/** Restores a point: checks each chunk before writing it. */
 import { realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { ChunkPool } from "./chunk-pool.js";
@@ -11,12 +11,12 @@ import { Meter, type OnProgress } from "./progress.js";
 import { readRecord, recordPathOf } from "./raw-record.js";
 import { isComplete, RawTarget, targetAt, targetKind } from "./raw-target.js";
 
-/** Blocks that differ are written, in runs of these. */
+/** Granularity of comparing and writing differences. */
 const BLOCK_BYTES = 4096;
 
 export interface RestoreOptions extends StoredPoint {
   readonly target: string;
-  /** Compares with what is there, and writes only what differs. */
+  /** Compare with the present content, and write only differences. */
   readonly isDelta?: boolean | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
@@ -32,7 +32,7 @@ interface Run {
   readonly endBytes: number;
 }
 
-/** Where `wanted` differs from `found`, in whole blocks. */
+/** Ranges in which `wanted` differs from `found`, in whole blocks. */
 export function differences(wanted: Uint8Array, found: Uint8Array): readonly Run[] {
   const runs: { startBytes: number; endBytes: number }[] = [];
   for (let at = 0; at < wanted.length; at += BLOCK_BYTES) {
@@ -51,7 +51,7 @@ async function checkTarget({ target, isDelta }: RestoreOptions): Promise<void> {
     const hint = "Name a file or a block device";
     throw new BackupError("TARGET_EXISTS", `${target} is a folder`, { hint });
   }
-  // What is missing may be under way: its record is there before it has its name.
+  // A missing copy may be in progress: its record exists before it has its name.
   if ((await readRecord(recordPathOf(target))) !== undefined) {
     throw new BackupError("TARGET_EXISTS", `${target} is a raw copy that export keeps up to date`);
   }
@@ -60,7 +60,7 @@ async function checkTarget({ target, isDelta }: RestoreOptions): Promise<void> {
   throw new BackupError("TARGET_EXISTS", `${target} is there`, { hint });
 }
 
-/** A store's own files are not targets: `--delta` would write over points and chunks. */
+/** Files of a store are no targets: `--delta` would overwrite points and chunks. */
 async function checkOutside({ store, target }: RestoreOptions): Promise<void> {
   // An object store is not a folder.
   const folder = await realpath(store.path).catch(() => undefined);
@@ -138,7 +138,7 @@ async function restoreLocked(options: RestoreOptions): Promise<Restored> {
 }
 
 /**
- * Cut short or failed, the target does not look complete, and can be restored again.
+ * If it is interrupted or fails, the target does not look complete, and can be restored again.
  * @throws BackupError BACKUP_DAMAGED, BACKUP_BUSY, TARGET_EXISTS, TARGET_TOO_SMALL, TARGET_IN_USE, TARGET_FULL
  */
 export async function restore(given: RestoreOptions): Promise<Restored> {
@@ -146,7 +146,7 @@ export async function restore(given: RestoreOptions): Promise<Restored> {
   const { target } = options;
   await checkOutside(options);
   const kind = await targetKind(target);
-  // The kernel opens a block device for one at a time; a folder is refused.
+  // The kernel opens a block device for only one program at a time; a folder is refused.
   if (kind === "block" || kind === "folder") return restoreLocked(options);
   const record = recordPathOf(target);
   return withTargetLock(record, `a restore to ${target}`, () => restoreLocked(options));

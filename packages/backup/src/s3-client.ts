@@ -1,4 +1,4 @@
-/** Requests to an object store: signed, limited in time, and sent again where that helps. */
+/** Requests to an object store: signed, time-limited, and retried where that helps. */
 import { setTimeout as pause } from "node:timers/promises";
 import { messageOf } from "@blksnap/errors";
 import { BackupError } from "./errors.js";
@@ -8,22 +8,22 @@ import { encodedPart, encodedQuery, signed } from "./s3-signature.js";
 import { textIn } from "./s3-xml.js";
 
 export interface S3Limits {
-  /** How often a request is sent in all. */
+  /** Attempts per request. */
   readonly attempts: number;
-  /** Before the second time; it doubles with each. */
+  /** Pause before the second attempt; it doubles with each. */
   readonly delayMs: number;
-  /** For an answer, without the time that its content may take. */
+  /** Time limit of a response, without its content. */
   readonly answerMs: number;
-  /** In place of that after an interruption: someone waits for the end. */
+  /** The same after an interruption: a user waits for the end. */
   readonly interruptedMs: number;
-  /** A connection that is slower than this is taken for a broken one. */
+  /** A slower connection counts as broken. */
   readonly bytesPerSecond: number;
-  /** Of an answer: more than any manifest has. */
+  /** Longest response: more than any manifest. */
   readonly contentMaxBytes: number;
 }
 
 const INTERRUPTED_MS = 5_000;
-/** In all about a minute of waiting, and the time that the requests take. */
+/** About a minute of waiting in total, plus the time of the requests. */
 const LIMITS: S3Limits = {
   attempts: 9,
   delayMs: 250,
@@ -34,11 +34,11 @@ const LIMITS: S3Limits = {
 };
 const DELAY_MAX_MS = 20_000;
 /**
- * Nothing is sent again later than that, by either clock: a process that slept may have lost its lock of the store,
- * and what he wanted to remove is needed.
+ * No retries after this time, by either clock: a process that slept may have lost its lock of the store, and objects
+ * that it wanted to remove may be needed.
  */
 const SEND_MAX_MS = 10 * 60_000;
-/** A server that is asked to slow down passes with the first ones. */
+/** A server that requests a slower pace gets over it within the first retries. */
 const TOLD_FROM = 3;
 const TOLD_AGAIN_MS = 10_000;
 const EMPTY_HASH = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -59,11 +59,11 @@ export interface S3Answer {
   readonly content: Buffer;
 }
 
-/** A failure, and whether the same may go well a moment later. */
+/** A failure, and whether a retry may succeed. */
 interface Failure {
   readonly text: string;
   readonly code: string;
-  /** Where the code tells none. */
+  /** Advice if the code has none. */
   readonly hint?: string;
   readonly isPassing: boolean;
   readonly waitMs: number;
@@ -72,9 +72,9 @@ interface Failure {
 
 const PASSING_STATUS: readonly number[] = [408, 409, 425, 429, 500, 502, 503, 504];
 const PASSING_CODES: readonly string[] = ["RequestTimeout", "SlowDown", "InternalError"];
-/** No host has the name, the certificate is wrong, or what listens speaks no TLS: it is so a moment later. */
+/** Unknown host name, wrong certificate, or a server without TLS: retrying does not help. */
 const LASTING_CAUSES = /^ENOTFOUND$|^EPROTO$|_SSL_|CERT|SELF_SIGNED|UNABLE_TO_VERIFY/;
-/** Of fetch itself, which has no codes for them. */
+/** Failures of fetch itself, which have no codes. */
 const LASTING_TEXTS = /^bad port$/;
 const FULL_CODES: readonly string[] = [
   ...["QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"],
@@ -92,11 +92,11 @@ const HINTS: Readonly<Record<string, string>> = {
   PermanentRedirect: "Give the --region of the bucket",
   AuthorizationHeaderMalformed: "Give the --region of the bucket",
 };
-/** Answers to HEAD have no content that would say it. */
+/** Responses to HEAD have no content with a code. */
 const REFUSED_HINT = "Check what its user may do there, and whether the credentials have expired";
 const HINT = "Check --endpoint, and whether the server runs; what was already written is reused";
 
-/** Of a server: nothing that moves a terminal's cursor, and not too much. */
+/** Text of a server, truncated and without control characters. */
 function plain(text: string): string {
   return text.replace(/[^\x20-\x7e]+/g, " ").slice(0, 200);
 }
@@ -116,7 +116,7 @@ function failureOf(answer: S3Answer): Failure {
   };
 }
 
-/** All that comes: an answer that does not tell its length may have no end. */
+/** Reads all content with a limit: a response without a length may be endless. */
 async function received({ body }: Response, mostBytes: number): Promise<Buffer> {
   const parts: Uint8Array[] = [];
   let bytes = 0;
@@ -128,7 +128,7 @@ async function received({ body }: Response, mostBytes: number): Promise<Buffer> 
   return Buffer.concat(parts, bytes);
 }
 
-/** What fetch failed with: its own message says nothing. */
+/** The cause of a failed fetch, whose own message says nothing. */
 function brokenBy(error: unknown): Failure {
   const cause = (error as Error).cause ?? error;
   const isLate = (cause as Error).name === "TimeoutError";
@@ -139,15 +139,15 @@ function brokenBy(error: unknown): Failure {
 }
 
 /**
- * Whether there is no such object. Another 404 is the page of a proxy, or of a server that is not an object store, and says
- * nothing about it; an answer to HEAD is but the number.
+ * Whether the object does not exist. Another 404 is a page of a proxy, or of a server that is no object store, and
+ * proves nothing; a response to HEAD has only the number.
  */
 function isMissing({ status, content }: S3Answer, method: S3Request["method"]): boolean {
   if (status !== 404) return false;
   return method === "HEAD" || textIn(content.toString(), "Code") === "NoSuchKey";
 }
 
-/** Aborts when its time is over; each begin sets that anew. */
+/** Aborts when its time is over; each begin() restarts that. */
 class TimeLimit {
   readonly #controller = new AbortController();
   #timer: NodeJS.Timeout | undefined;
@@ -172,7 +172,7 @@ export class S3Client {
   readonly #limits: S3Limits;
   readonly #signal: AbortSignal | undefined;
   readonly #onNote: ((text: string) => void) | undefined;
-  /** Of the requests that are under way. */
+  /** Abort controllers of the pending requests. */
   readonly #underWay = new Set<TimeLimit>();
 
   #toldMs = Number.NEGATIVE_INFINITY;
@@ -193,7 +193,7 @@ export class S3Client {
   }
 
   /**
-   * One that is not there is an answer, too: 404.
+   * A missing object is a valid response, too: 404.
    * @param what for messages: "write s3://bucket/key"
    * @throws BackupError TARGET_FULL, TARGET_FAILED
    */
@@ -210,7 +210,7 @@ export class S3Client {
     }
   }
 
-  /** Reports a failure that continues: each request has its own, and one line is enough for all. */
+  /** Reports a failure that is retried: once for all concurrent requests. */
   #tell({ text }: Failure, what: string, attempt: number): void {
     const toldMs = performance.now();
     if (attempt < TOLD_FROM || toldMs - this.#toldMs < TOLD_AGAIN_MS) return;
@@ -235,7 +235,7 @@ export class S3Client {
     const url = new URL(`${base}/${path}${words}`);
     const headers: Record<string, string> = { "x-amz-content-sha256": sha256 ?? EMPTY_HASH };
     if (sha256 !== undefined) {
-      // The server keeps it, and compares what it reads back.
+      // The server stores it, and verifies what it reads back.
       headers["x-amz-checksum-sha256"] = Buffer.from(sha256, "hex").toString("base64");
     }
     const limit = new TimeLimit();
@@ -246,7 +246,7 @@ export class S3Client {
         method,
         headers: {
           ...signed({ method, url, headers }, credentials, region, new Date()),
-          // Lengths are compared. It is not signed: proxies set it anew.
+          // Sent, so that lengths are checked. Not signed, because proxies set it anew.
           "accept-encoding": "identity",
         },
         redirect: "manual",
@@ -274,14 +274,14 @@ export class S3Client {
     return content;
   }
 
-  /** For so many bytes that are sent, or come. */
+  /** Time limit for so many bytes in either direction. */
   #limitMs(bytes: number): number {
     const { answerMs, interruptedMs, bytesPerSecond } = this.#limits;
     if (this.#signal?.aborted === true) return interruptedMs;
     return answerMs + (bytes / bytesPerSecond) * 1000;
   }
 
-  /** Longer each time, and of random length: many hosts shall not come back all at once. */
+  /** Growing, with random jitter, so that many hosts do not retry at once. */
   async #pause(attempt: number, waitMs: number): Promise<void> {
     const mostMs = Math.min(this.#limits.delayMs * 2 ** (attempt - 1), DELAY_MAX_MS);
     const ms = Math.max(waitMs, mostMs * (0.5 + Math.random() / 2));

@@ -1,6 +1,6 @@
 /**
- * Where a bucket is and who may use it, as other programs are told it: by variables of the environment, or by the files
- * of the AWS command line.
+ * Location and credentials of a bucket, from the same sources as in other programs: environment variables, or the
+ * files of the AWS command line.
  */
 import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -28,7 +28,7 @@ export interface S3Config {
   /** Of the bucket, without a slash at its end. */
   readonly url: string;
   readonly bucket: string;
-  /** Before each key: empty, or with a slash at its end. */
+  /** Prefix of each key: empty, or with a slash at its end. */
   readonly prefix: string;
   readonly region: string;
   readonly credentials: S3Credentials;
@@ -36,12 +36,12 @@ export interface S3Config {
 
 const SCHEME = "s3://";
 const BUCKET = /^[A-Za-z0-9][A-Za-z0-9._-]{1,253}$/;
-/** What needs no care in any server or program; a part of dots alone would be taken for a folder above. */
+/** Characters that every server and program accepts; a part of only dots would count as a parent folder. */
 const PREFIX_PART = /^(?!\.+$)[A-Za-z0-9!_.*'()=@:+-]+$/;
 const PREFIX_MAX_BYTES = 512;
 const REGION = /^[A-Za-z0-9-]{1,64}$/;
 const REGION_DEFAULT = "us-east-1";
-/** What a header can carry. Errors of fetch would repeat one that it cannot. */
+/** Characters of a header. Errors of fetch would repeat an invalid value. */
 const CREDENTIAL = /^[\x21-\x7e]+$/;
 const LOCAL = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 
@@ -55,7 +55,7 @@ function wrong(why: string, hint: string): BackupError {
   return new BackupError("USAGE", why, { hint });
 }
 
-/** The names that a URL has. Errors never print the URL: it may contain a secret. */
+/** Names in a URL. Errors never print the URL, which may contain a secret. */
 function placeOf(url: string): { readonly bucket: string; readonly prefix: string } {
   const hint =
     "Give s3://BUCKET/PREFIX; credentials come from the environment or ~/.aws/credentials";
@@ -75,14 +75,14 @@ function readIni(path: string, section: string): Profile {
   try {
     text = readFileSync(path, "utf8");
   } catch {
-    // As one that is empty: what is missed is named later.
+    // Counts as empty: missing values are reported later.
   }
   const found = new Map<string, string>();
   let isWanted = false;
   for (const line of text.split("\n")) {
     const title = /^\s*\[\s*([^\]]*?)\s*\]/.exec(line)?.[1];
     if (title !== undefined) isWanted = title === section;
-    // Lines that are indented belong to a setting of other services.
+    // Indented lines belong to a setting of other services.
     const [, name, value] = /^([A-Za-z0-9_]+)\s*=\s*(.*?)\s*$/.exec(line) ?? [];
     if (isWanted && name !== undefined && value !== undefined) found.set(name, value);
   }
@@ -177,7 +177,7 @@ export function s3Config(url: string, place: S3Place = {}): S3Config {
     }
     return { url: `${at.origin}/${bucket}`, ...config };
   }
-  // A dot would make a name that the server's certificate does not have.
+  // A dot would make a host name that the server's certificate does not cover.
   const host = `s3.${region}.amazonaws.com`;
   const isPath = bucket.includes(".") || bucket !== bucket.toLowerCase();
   return { url: isPath ? `https://${host}/${bucket}` : `https://${bucket}.${host}`, ...config };

@@ -7,7 +7,7 @@ import { type S3Config, type S3Place, s3Config } from "./s3-config.js";
 import { elementsIn, textIn } from "./s3-xml.js";
 
 export interface S3Options extends S3Place {
-  /** When aborted, requests are not sent again, and waited for only shortly. */
+  /** After an abort, requests are not retried, and have only a short time. */
   readonly signal?: AbortSignal | undefined;
   /** Called with failures that continue while their requests are retried. */
   readonly onNote?: ((text: string) => void) | undefined;
@@ -15,7 +15,7 @@ export interface S3Options extends S3Place {
   readonly limits?: Partial<S3Limits> | undefined;
 }
 
-/** Enough for a wide network over some distance: each has a chunk or two in memory. */
+/** Enough for high bandwidth with latency: each has a chunk or two in memory. */
 const REQUESTS_IN_FLIGHT = 16;
 
 class S3Objects implements Objects {
@@ -75,12 +75,12 @@ class S3Objects implements Objects {
     await this.#send("remove", key, { method: "DELETE" });
   }
 
-  /** What a server has answered to is kept. */
+  /** Objects for which the server has confirmed the write are durable. */
   sync(): Promise<void> {
     return Promise.resolve();
   }
 
-  /** An object is there as a whole, or not at all. */
+  /** Uploads are atomic. */
   removeUnfinished(): Promise<void> {
     return Promise.resolve();
   }
@@ -92,7 +92,7 @@ class S3Objects implements Objects {
     );
   }
 
-  /** An answer that is none must not pass for an empty store: gc believes it. */
+  /** An invalid response must not pass for an empty store, because gc trusts it. */
   #listOf({ status, content }: S3Answer, prefix: string): string {
     const xml = content.toString();
     const isList =
@@ -118,7 +118,7 @@ class S3Objects implements Objects {
 }
 
 /**
- * What `BackupStore.open` takes in place of a folder: a bucket of Amazon S3 or of any server that speaks its protocol.
+ * The place for `BackupStore.open`: a bucket of Amazon S3, or of any server that speaks its protocol.
  * @param url `s3://BUCKET/PREFIX`; credentials are those of the environment, or of `~/.aws/credentials`
  * @throws BackupError USAGE
  */

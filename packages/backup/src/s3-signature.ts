@@ -1,11 +1,11 @@
-/** Signature version 4 of Amazon's services, as S3 has it: each header is signed, and the content by its SHA-256. */
+/** Amazon's signature version 4 in the form of S3: all headers are signed, and the content by its SHA-256. */
 import { createHash, createHmac } from "node:crypto";
 import type { S3Credentials } from "./s3-config.js";
 
 export interface Unsigned {
   readonly method: string;
   readonly url: URL;
-  /** Names in small letters; `x-amz-content-sha256` is among them. */
+  /** Lower-case names; includes `x-amz-content-sha256`. */
   readonly headers: Readonly<Record<string, string>>;
 }
 
@@ -15,7 +15,7 @@ function hmac(key: string | Uint8Array, text: string): Buffer {
   return createHmac("sha256", key).update(text).digest();
 }
 
-/** As `encodeURIComponent`, and what that leaves alone but the signature does not. */
+/** Like `encodeURIComponent`, but also encodes the characters that only the signature encodes. */
 export function encodedPart(text: string): string {
   return encodeURIComponent(text).replace(
     /[!'()*]/g,
@@ -23,7 +23,7 @@ export function encodedPart(text: string): string {
   );
 }
 
-/** In order of names, and as each is to be sent. */
+/** Sorted by name, in the form that is sent. */
 export function encodedQuery(query: Readonly<Record<string, string>>): string {
   const pairs = Object.entries(query).map(
     ([name, value]) => `${encodedPart(name)}=${encodedPart(value)}`,
@@ -32,8 +32,9 @@ export function encodedQuery(query: Readonly<Record<string, string>>): string {
 }
 
 /**
- * The headers, and those that a signature adds. Path and query of the URL are as `encodedPart` and `encodedQuery` have them.
- * @param now when it is sent: the server takes it for a quarter of an hour
+ * The headers with those of the signature. Path and query of the URL are in the form of `encodedPart` and
+ * `encodedQuery`.
+ * @param now time of sending: the server accepts it for a quarter of an hour
  */
 export function signed(
   { method, url, headers }: Unsigned,

@@ -1,4 +1,4 @@
-/** The few elements of S3's answers that are read: names without attributes, and no comments or sections. */
+/** Reads the few elements of S3's responses: names without attributes, no comments or sections. */
 
 const ENTITIES: Readonly<Record<string, string>> = {
   amp: "&",
@@ -19,7 +19,7 @@ function decoded(text: string): string {
   );
 }
 
-/** What is in the first element of this name; undefined where there is none. */
+/** Content of the first element with this name; undefined if there is none. */
 export function textIn(xml: string, name: string): string | undefined {
   const [begin, end] = [`<${name}>`, `</${name}>`];
   const from = xml.indexOf(begin);
@@ -27,7 +27,7 @@ export function textIn(xml: string, name: string): string | undefined {
   return from < 0 || to < 0 ? undefined : decoded(xml.slice(from + begin.length, to));
 }
 
-/** What is in each element of this name, as it is. */
+/** Content of each element with this name, unescaped. */
 export function elementsIn(xml: string, name: string): readonly string[] {
   const [begin, end] = [`<${name}>`, `</${name}>`];
   const found: string[] = [];

@@ -1,28 +1,28 @@
 /**
- * How a raw copy was left, so that what others write to it is found before the next increment is put onto it. That
- * is what `@blksnap/linux-block` has of any file or device, and of a block device, which has no time, samples
- * besides: within a boot the kernel counts writes, across boots the bytes alone can tell.
+ * The final state of a raw copy, so that foreign writes to it are found before the next increment is applied. It is
+ * the seal of `@blksnap/linux-block`, plus samples of a block device, which has no modification time: the kernel
+ * counts writes within a boot, but across boots only the bytes can show them.
  */
 import { createHash } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { type Seal, sealNow, writtenSince } from "@blksnap/linux-block";
 
 export interface CopySeal extends Seal {
-  /** SHA-256 of what is where partitions begin, and in places all over a block device; null for a file. */
+  /** SHA-256 of the starts of partitions, and of places all over a block device; null for a file. */
   readonly samples: string | null;
 }
 
-/** Reads that many bytes, and fewer at the end. */
+/** Reads that many bytes, or fewer at the end. */
 export type ReadAt = (offsetBytes: number, lengthBytes: number) => Promise<Buffer>;
 
 const MIB = 2 ** 20;
-/** With the superblock of btrfs, at 64 KiB. */
+/** Includes btrfs's superblock, at 64 KiB. */
 const SAMPLE_BYTES = 128 * 1024;
 const SPREAD_SAMPLES = 64;
 const TABLE_BYTES = MIB;
 const PARTITIONS_MAX = 128;
 
-/** Of the master boot record: four entries, and a signature behind them. */
+/** Of the master boot record: four entries, then a signature. */
 const MBR = { firstAt: 446, entryBytes: 16, entries: 4, startAt: 8, signatureAt: 510 } as const;
 const MBR_SIGNATURE = 0xaa55;
 const SECTOR_BYTES = 512;
@@ -54,7 +54,7 @@ function gptStarts(table: Buffer, blockBytes: number): number[] {
   return starts;
 }
 
-/** Where partitions of this table begin, and places of the whole device; what is not a place in it is left out. */
+/** Starts of this table's partitions, and places of the whole device; clipped to the device. */
 export function samplePlaces(table: Buffer, sizeBytes: number): readonly number[] {
   const spread = Array.from({ length: SPREAD_SAMPLES }, (_, index) => {
     // Logical volumes and partitions begin at whole MiB.
@@ -78,7 +78,7 @@ export async function samplesOf(read: ReadAt, sizeBytes: number): Promise<string
 }
 
 /**
- * All that was written is on the medium. Ends when every later write of others shows.
+ * Call it when everything written is durable. Resolves when every later foreign write would show.
  * @throws the error of read(2)
  */
 export async function sealOfOpen(file: FileHandle, sizeBytes: number): Promise<CopySeal> {
@@ -92,14 +92,14 @@ export async function sealOfOpen(file: FileHandle, sizeBytes: number): Promise<C
   return { ...seal, samples: await samplesOf(read, seal.sizeBytes) };
 }
 
-/** What shows a write of others, as a clause about "it"; undefined where nothing does. */
+/** Evidence of a foreign write, as a clause about "it"; undefined if there is none. */
 export function changeSince(before: CopySeal, now: CopySeal): string | undefined {
   const change = writtenSince(before, now);
   if (change !== undefined || before.samples === now.samples) return change;
   return "its content has changed";
 }
 
-/** A name of it, that fits into a mark. */
+/** A short name of it for a mark. */
 export function sealName(seal: CopySeal): string {
   return createHash("sha256").update(JSON.stringify(seal)).digest("hex");
 }

@@ -1,4 +1,4 @@
-/** What is remembered of streams, in a file: as of which snapshot the last one was that was sent to its end. */
+/** The record of streams, in a file: the snapshot of the last stream that was sent completely. */
 import { realFiles, replaceFile } from "./files.js";
 import type { AsOf } from "./plan.js";
 import { parseRecord, type RecordKind, recordText } from "./versioned-record.js";
@@ -10,7 +10,7 @@ const KIND: RecordKind = {
   hint: "Name another file, or remove this one: the next export is a full one",
 };
 
-/** Undefined where there is none. @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
+/** Undefined if there is none. @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION */
 export async function readSent(path: string): Promise<AsOf | undefined> {
   const text = (await realFiles.read(path))?.toString();
   if (text === undefined) return undefined;

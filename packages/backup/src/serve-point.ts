@@ -1,8 +1,8 @@
 import type { PointServer, PointServerOptions } from "./point-server.js";
 
 /**
- * Serves a point in time over NBD from now on, read-only, without restoring it. What that takes is loaded then: nothing
- * else here needs io_uring.
+ * Serves a point in time over NBD, read-only, without restoring it. Loads what it needs on demand, because nothing
+ * else here uses io_uring.
  * @throws BackupError TARGET_EXISTS, TARGET_FAILED, BACKUP_DAMAGED, INTERNAL
  */
 export async function servePoint(options: PointServerOptions): Promise<PointServer> {

@@ -1,9 +1,9 @@
-/** The snapshot that an export reads: one that the device is in already, or one of its own. */
+/** The snapshot that an export reads: the device's existing one, or its own. */
 import type { BlksnapClient } from "@blksnap/client";
 import { abortedError, BackupError } from "./errors.js";
 import type { Remembered } from "./remembered.js";
 
-/** What is asked of the daemon. */
+/** The used part of the client. */
 export type BackupClient = Pick<
   BlksnapClient,
   | "cbtInfo"
@@ -15,7 +15,7 @@ export type BackupClient = Pick<
 > & { readonly status: () => Promise<StatusParts> };
 
 type Status = Awaited<ReturnType<BlksnapClient["status"]>>;
-/** The parts of `status` that are read. */
+/** The used parts of `status`. */
 export interface StatusParts {
   readonly trackers: readonly Pick<Status["trackers"][number], "device" | "front">[];
   readonly snapshots: readonly (Pick<
@@ -33,52 +33,52 @@ export interface SnapshotOptions {
   readonly client: BackupClient;
   /** Original or front. */
   readonly device: string;
-  /** Of a snapshot that is taken for the export. */
+  /** Stores for the export's own snapshot. */
   readonly stores: readonly string[];
   readonly limitBytes: number;
   readonly signal?: AbortSignal | undefined;
   /**
-   * Has the id of the snapshot that was taken for the export, for as long as there is one: of a killed export it would
-   * stay, and every later one would read it again.
+   * Stores the id of the export's own snapshot while it exists: a killed export leaves that, and every later one
+   * would read it again.
    */
   readonly ownSnapshot?: Remembered | undefined;
   /**
-   * Frees what was read in the diff storage, while it goes on: only of a snapshot that is taken for the export, and
-   * remembered. Others cannot read that snapshot then. Default: false.
+   * Frees in the diff storage what was read, during the export: only in its own snapshot, with its id stored. Others
+   * then cannot read that snapshot. Default: false.
    */
   readonly frees?: boolean | undefined;
-  /** Told what is not as it should be, and ends nothing. */
+  /** Called with findings that end nothing. */
   readonly onNote?: ((text: string) => void) | undefined;
 }
 
-/** A device in a snapshot that is taken. */
+/** A device in a taken snapshot. */
 export interface TakenSnapshot {
   readonly id: string;
   /** The original. */
   readonly device: string;
   readonly front: string;
   readonly image: string;
-  /** Address of the image's export; null where no server listens. */
+  /** Address of the image's export; null if no server listens. */
   readonly exported: string | null;
   readonly takenAt: string;
   readonly capacityBytes: number;
   readonly generationId: string;
   readonly changesNumber: number;
-  /** It was taken for this export: nobody else may read its image, and parts of that may be freed. */
+  /** The export's own: no other program may read its image, whose parts may be freed. */
   readonly isFreed: boolean;
   /**
-   * Fails unless the image is still this one, and whole.
-   * @param freedBytes that this export has freed of it, at most. Default: none
+   * Fails unless the image is still the same one, and whole.
+   * @param freedBytes most that this export has freed of it. Default: none
    */
   readonly check: (freedBytes?: number) => Promise<void>;
   /**
-   * Begins to destroy it, where it was taken for this export: what was read is checked, and its image closed. What is
-   * left to do at the target needs neither.
+   * Begins to destroy the export's own snapshot, when the data was checked and the image is closed. Finishing the
+   * target needs neither.
    */
   readonly release: () => void;
 }
 
-/** Whether the device is in a taken snapshot, and as what. @param freed the id of the one that was taken to be freed */
+/** The device's taken snapshot, if any. @param freed id of the snapshot that was taken to be freed */
 async function takenOf(
   { client, device }: SnapshotOptions,
   freed?: string,
@@ -86,7 +86,7 @@ async function takenOf(
   const info = await client.snapshotInfo(device);
   const { snapshot_id: id, image } = info;
   if (id === null || image === null) return undefined;
-  // Not with that: a number from before another's take would be that of an earlier snapshot.
+  // Not together with the status: a number from before another's take would belong to an earlier snapshot.
   const answers = await Promise.allSettled([client.cbtInfo(device), statusOf(client, id)]);
   const [cbt, status] = [settled(answers[0]), settled(answers[1])];
   const takenAt = status?.taken_at;
@@ -124,7 +124,7 @@ async function statusOf(
   return (await client.status()).snapshots.find((snapshot) => snapshot.id === id);
 }
 
-/** Fails unless the image is still this one, and has what the device held, all of whose changes are known. */
+/** Fails unless the image is still the same one, shows the device's content, and all changes are known. */
 async function checkTaken(
   { client, device }: Pick<SnapshotOptions, "client" | "device">,
   {
@@ -151,18 +151,18 @@ async function checkTaken(
   if (snapshot === undefined) throw gone(original, id);
   if (isFreed) checkOwn(snapshot, original, freedBytes);
   else checkUnchanged(snapshot, original);
-  // Fails where writes were missed.
+  // Fails if writes were missed.
   settled(cbt);
 }
 
 /**
- * Fails unless the image shows what the device held: what is discarded from it reads as zeros, what is written to it
- * is not the device's, and no diff lists either. Its counters begin anew with each daemon.
+ * Fails unless the image shows the device's content: discarded ranges read as zeros, writes to the image are not the
+ * device's, and no diff lists either. Its counters begin at 0 with each daemon.
  */
 function checkUnchanged(snapshot: StatusParts["snapshots"][number], original: string): void {
   const { id, releasable_images, read_only_images, resumed } = snapshot;
   const ofDevice = deviceIn(snapshot, original);
-  // Whether anything was freed is not asked: an earlier daemon's counters are gone, and it may be at this moment.
+  // Regardless of whether anything was freed: an earlier daemon's counters are gone, and more may be freed now.
   if (releasable_images) {
     const hint =
       "Export again when that has ended. If it was killed: run that again, or destroy its snapshot";
@@ -192,7 +192,7 @@ function deviceIn(
   return ofDevice;
 }
 
-/** Fails where others have freed parts of the image of an own snapshot, which nobody can write to. */
+/** Fails if others have freed parts of the image of an own snapshot, which nothing can write. */
 function checkOwn(snapshot: SnapshotParts, original: string, freedBytes: number): void {
   const { image, image_io } = deviceIn(snapshot, original);
   if (image_io.discard_bytes <= freedBytes) return;
@@ -207,7 +207,7 @@ function gone(device: string, id: string): BackupError {
   return new BackupError("SNAPSHOT_NOT_FOUND", `snapshot ${id} of ${device} is gone`, { hint });
 }
 
-/** Destroys the snapshot that a killed export of this device to this place has left. */
+/** Destroys the snapshot that a killed export of this device to this target has left. */
 async function destroyLeft({ client, device, ownSnapshot }: SnapshotOptions): Promise<void> {
   if (ownSnapshot === undefined) return;
   const id = await ownSnapshot.get();
@@ -217,7 +217,7 @@ async function destroyLeft({ client, device, ownSnapshot }: SnapshotOptions): Pr
   await ownSnapshot.clear();
 }
 
-/** Another export may have made one for itself, and not taken it yet: no advice may have its user destroy that. */
+/** Another export may have created one and not taken it yet: no advice may make its user destroy that. */
 function inOther(error: unknown): unknown {
   const { code, message } = error as BackupError;
   if (code !== "DEVICE_IN_OTHER_SNAPSHOT") return error;
@@ -227,7 +227,7 @@ function inOther(error: unknown): unknown {
   return new BackupError("DEVICE_IN_OTHER_SNAPSHOT", why, { hint, cause: error });
 }
 
-/** Runs `use` on the device's snapshot; destroys it, where it was taken for that, whatever happens. */
+/** Runs `use` on the device's snapshot; destroys an own one, whatever happens. */
 export async function withSnapshot<Result>(
   options: SnapshotOptions,
   use: (snapshot: TakenSnapshot) => Promise<Result>,
@@ -240,7 +240,7 @@ export async function withSnapshot<Result>(
     return reading(there, use);
   }
   const { stores, limitBytes } = options;
-  // One that nothing remembers may be left by a kill, and is read again then: it has to keep all.
+  // A snapshot whose id is not stored may survive a kill and is read again then, so nothing of it is freed.
   const isFreed = options.frees === true && ownSnapshot !== undefined;
   const images = isFreed ? { releasableImages: true } : { readOnlyImages: true };
   const parameters = { devices: [device], stores, limitBytes, ...images };
@@ -264,7 +264,7 @@ export async function withSnapshot<Result>(
   }
 }
 
-/** What goes wrong is told, and ends nothing. */
+/** Reports failures, which end nothing. */
 async function destroyOwn(
   { client, ownSnapshot, onNote }: SnapshotOptions,
   id: string,
@@ -279,7 +279,7 @@ async function destroyOwn(
   }
 }
 
-/** Where an image could not be read, the reason that its snapshot has comes first. */
+/** If an image could not be read, the snapshot's own error comes first. */
 async function reading<Result>(
   snapshot: TakenSnapshot,
   use: (snapshot: TakenSnapshot) => Promise<Result>,
@@ -287,7 +287,7 @@ async function reading<Result>(
   try {
     return await use(snapshot);
   } catch (error) {
-    // How much this export itself has freed by now is not known here.
+    // How much this export has freed by now is unknown here.
     const isImage = error instanceof BackupError && error.code === "IMAGE_FAILED";
     if (isImage) await snapshot.check(Number.POSITIVE_INFINITY);
     throw error;

@@ -1,4 +1,4 @@
-/** What an image is read through: its block device, its export over NBD, or anything else that has its bytes. */
+/** Reads an image: by its block device, its export over NBD, or any other source of its bytes. */
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import type { ByteRange } from "@blksnap/api";
@@ -7,13 +7,13 @@ import { AllocationFlag, BASE_ALLOCATION, NbdClient, TransmissionFlag } from "@b
 import { BackupError } from "./errors.js";
 
 export interface ImageReader {
-  /** Fills `data` from this place on. Many reads may be under way. @throws BackupError IMAGE_FAILED */
+  /** Fills `data` from this offset on. Reads may be concurrent. @throws BackupError IMAGE_FAILED */
   read(data: Uint8Array, offsetBytes: number): Promise<void>;
-  /** Has writes of others that only the page cache has reach the image, where they are counted. @throws as read() */
+  /** Flushes foreign writes from the page cache to the image, where they are counted. @throws as read() */
   sync(): Promise<void>;
-  /** What reads as zeros because nothing was ever written there, as far as that is known: in order. */
+  /** Known ranges that were never written and read as zeros, in order. */
   emptyRanges(): Promise<readonly ByteRange[]>;
-  /** Calling it again does nothing. */
+  /** A second call does nothing. */
   close(): Promise<void>;
 }
 
@@ -23,7 +23,7 @@ const PROOF_BYTES = 4096;
 
 /**
  * Reads a block device, a file, or `nbd+unix:///EXPORT?socket=PATH`.
- * @param exported address of the export that the image has besides, which knows what is empty; null: none
+ * @param exported address of the image's export, which knows holes; null: none
  * @throws BackupError IMAGE_FAILED
  */
 export async function openImage(
@@ -69,8 +69,8 @@ async function openFile(
 }
 
 /**
- * An export over several connections, which begin one by one as long as all have something to do: a socket holds a
- * fraction of a read, and each time that it is full or empty one side waits for the other to get a processor.
+ * An export over several connections, which are opened one by one as long as all are busy: a socket buffers a
+ * fraction of a read, and each time it is full or empty one side waits for the other to be scheduled.
  */
 class ManyConnections {
   readonly #uri: string;
@@ -116,13 +116,13 @@ class ManyConnections {
       this.#loads.push(0);
       this.#isEnough = this.#clients.length === CONNECTIONS_MAX;
     } catch {
-      // The server has no more of them: those that are there do.
+      // The server accepts no more: the existing ones are enough.
       this.#isEnough = true;
     }
   }
 }
 
-/** A server that has enough of them may close one behind its handshake: only an answer proves it. */
+/** A server at its limit may close one after the handshake: only a reply proves it. */
 async function connectionThatAnswers(uri: string): Promise<NbdClient> {
   const client = await NbdClient.connect(uri);
   try {
@@ -151,14 +151,14 @@ async function openExport(uri: string, failed: Failed): Promise<ImageReader> {
           });
       }
     },
-    // Writes of its other clients that a cache of theirs has are in nothing that is read here.
+    // Writes in the caches of the server's other clients are not in what is read here.
     sync: () => Promise.resolve(),
     emptyRanges: () => emptyRangesAt(uri),
     close: () => connections.close(),
   };
 }
 
-/** Over a connection of its own: one that fails costs nothing but the knowledge. */
+/** Over a separate connection, whose failure only costs the knowledge of holes. */
 async function emptyRangesAt(uri: string): Promise<readonly ByteRange[]> {
   try {
     const client = await NbdClient.connect(uri, { contexts: [BASE_ALLOCATION] });
@@ -172,7 +172,7 @@ async function emptyRangesAt(uri: string): Promise<readonly ByteRange[]> {
   }
 }
 
-/** @param client that has selected base:allocation @throws NbdError */
+/** @param client with base:allocation selected @throws NbdError */
 export async function emptyRangesOf(client: NbdClient): Promise<readonly ByteRange[]> {
   const empty: ByteRange[] = [];
   for await (const { offsetBytes, lengthBytes, flags } of client.extents(BASE_ALLOCATION)) {

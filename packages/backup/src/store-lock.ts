@@ -1,11 +1,11 @@
 /**
- * Who may write a store. Exports of different devices run beside each other; what removes chunks runs alone.
+ * Write access to a store. Exports of different devices run concurrently; operations that remove chunks run alone.
  *
- * Each process writes a lock with a name of its own, and looks at the others' then: so of two that meet at least one
- * gives up, and no store needs to know more than reading, writing and listing.
+ * Each process writes a lock with its own name, and then looks at the others: so of two that meet at least one gives
+ * up, and a store only needs to support reads, writes and lists.
  *
  * ```
- *   locks/NAME.TOKEN.lock     the process that asks for NAME, or holds it; written again every five minutes
+ *   locks/NAME.TOKEN.lock     the process that requests NAME, or holds it; rewritten every five minutes
  *
  *   write "asking" ─▶ look ─▶ alone: write "held"
  *     ▲                │
@@ -13,9 +13,9 @@
  *                      ╰ the other holds, or asks with a lesser token: give up
  * ```
  *
- * A lock goes when its process has ended, as far as that can be known: on this host. That of another host goes when it
- * was not written for half an hour, by the clock of the store. A process that was stopped for so long fails before it changes
- * anything: `check` and `checkTime` are for that.
+ * A lock is removed when its process has ended, as far as that can be known: on this host. Another host's lock is
+ * removed when it was not written for half an hour, by the clock of the store. A process that was suspended for that
+ * long fails before it changes anything, by `check` and `checkTime`.
  */
 import { setTimeout } from "node:timers/promises";
 import { BackupError } from "./errors.js";
@@ -27,9 +27,9 @@ const FOLDER = "locks/";
 const SUFFIX = ".lock";
 const EXPIRY_MS = 30 * 60_000;
 const RENEWAL_MS = 5 * 60_000;
-/** Where a lock was not written for so long its holder changes nothing any more. */
+/** After this time without a renewal, its holder changes nothing any more. */
 const TRUSTED_MS = 20 * 60_000;
-/** How long one that asks may take: of another host it cannot be known whether it lives. */
+/** Time limit of a request: whether another host's process lives is unknown. */
 const ASKING_MAX_MS = 60_000;
 const PAUSE_MS = 20;
 
@@ -37,7 +37,7 @@ const WAIT = `: it expires ${EXPIRY_MS / 60_000} minutes after its last renewal`
 
 type State = "asking" | "held";
 
-/** What keeps a lock from being taken. */
+/** Why a lock cannot be acquired. */
 interface Conflict {
   readonly path: string;
   readonly token: string;
@@ -49,7 +49,7 @@ function dataOf(holder: Holder, state: State): Buffer {
   return Buffer.from(JSON.stringify({ ...holder, state }));
 }
 
-/** The name of a lock and who holds it, from its key. */
+/** The name and token of a lock, from its key. */
 function partsOf(key: string): { readonly name: string; readonly token: string } | undefined {
   if (!key.startsWith(FOLDER) || !key.endsWith(SUFFIX)) return undefined;
   const [name = "", token = ""] = key.slice(FOLDER.length, -SUFFIX.length).split(".");
@@ -57,7 +57,7 @@ function partsOf(key: string): { readonly name: string; readonly token: string }
 }
 
 export class StoreLock {
-  /** Its file or object. */
+  /** Key of its file or object. */
   readonly path: string;
   readonly #objects: Objects;
   readonly #key: string;
@@ -77,9 +77,9 @@ export class StoreLock {
   }
 
   /**
-   * @param name of the lock, of letters, digits and dashes; one holds it at a time
+   * @param name of the lock, of letters, digits and dashes; one process holds it at a time
    * @param what for messages: "export of /dev/sdb"
-   * @param excludes says of the names of other locks which of them must not be held
+   * @param excludes whether the lock with another name must not be held at the same time
    * @throws BackupError BACKUP_BUSY
    */
   static async take(
@@ -101,22 +101,22 @@ export class StoreLock {
     return lock;
   }
 
-  /** Call it before anything that cannot be undone: it fails if the lock was removed, or may have been. */
+  /** Call it before anything irreversible: it fails if the lock was removed, or may have been. */
   async check(): Promise<void> {
     this.checkTime();
     const data = await this.#objects.get(this.#key);
     if (data === undefined || !data.equals(this.#data)) throw this.#lost("was taken away");
-    // That may have taken long: a renewal after it would bring back a lock that has expired, and was removed.
+    // That may have taken long: a later renewal would restore a lock that has expired and was removed.
     this.checkTime();
   }
 
-  /** As `check`, without a look: fails where others may believe by now that this process is gone. */
+  /** Like `check`, without reading the store: fails if others may believe by now that this process is gone. */
   checkTime(): void {
     if (msSince(this.#written) > TRUSTED_MS)
       throw this.#lost("was not renewed in time: this program was suspended");
   }
 
-  /** Where the store cannot be reached the lock expires, and what failed before that is what is told. */
+  /** If the store is unreachable the lock expires, and an earlier failure is reported. */
   async release(): Promise<void> {
     clearInterval(this.#timer);
     await this.#renewing;
@@ -135,13 +135,13 @@ export class StoreLock {
   }
 
   async #hold(): Promise<void> {
-    // One that stood still since it looked may have expired.
+    // A process that was suspended since its look may have expired.
     this.checkTime();
     this.#data = dataOf(this.#holder, "held");
     await this.#write();
   }
 
-  /** Failures are met by the next time, and in the end by `checkTime`. */
+  /** Failures are retried by the next renewal, and finally detected by `checkTime`. */
   #renew(): void {
     this.#renewing ??= this.check()
       .then(() => this.#write())
@@ -152,8 +152,8 @@ export class StoreLock {
   }
 
   /**
-   * Of two that meet, the one with the lesser token waits until the other has given up, or says that it holds. Only
-   * how long that takes depends on how fast either is, and never that one of them gets it.
+   * Of two that meet, the one with the lesser token waits until the other has given up, or holds the lock. Speed only
+   * affects how long that takes, never that one of them gets it.
    */
   async #waitForOthers(excludes: (other: string) => boolean): Promise<void> {
     for (const begun = now(); ; ) {
@@ -167,8 +167,8 @@ export class StoreLock {
   }
 
   /**
-   * The first lock that is in the way. One whose holder is gone is removed as it is met: a program that is killed in
-   * the middle of that has left fewer.
+   * The first lock that conflicts. Stale ones are removed as they are found, so that a kill in the middle has made
+   * progress.
    */
   async #conflict(excludes: (other: string) => boolean): Promise<Conflict | undefined> {
     const own = await this.#objects.look(this.#key);

@@ -2,15 +2,14 @@
  * A folder, or a bucket of an object store, with the points in time of any devices of any hosts.
  *
  * ```
- *   blksnap-backup.json     what the folder is, and its version
- *   points/TIME-ID.json     a manifest for each point, written when all its chunks are there
- *   chunks/ab/ab12….zst     the content of a chunk, packed with zstd, by its SHA-256: `zstd -d` reads it
- *   tmp/                    what is being written to a folder
- *   locks/                  who writes
+ *   blksnap-backup.json     what the folder is, and its version points/TIME-ID.json     a manifest for each point,
+ *   written after all its chunks chunks/ab/ab12….zst     the content of a chunk, compressed with zstd, by its
+ *   SHA-256: `zstd -d` reads it tmp/                    files in progress, in a folder locks/                  the
+ *   writers
  * ```
  *
- * Nothing is ever changed in place. A kill at any moment leaves all points whole; chunks that were written by
- * then are found again by the next export, or removed by gc.
+ * Nothing is ever changed in place. A kill at any moment leaves all points whole; the next export reuses chunks that
+ * were written by then, or gc removes them.
  */
 import { createHash } from "node:crypto";
 import type { ErrorName } from "@blksnap/api";
@@ -31,25 +30,25 @@ const MARK_TEXT = `${JSON.stringify({ format: "blksnap-backup-store", version: 1
 const CLEANING = "cleaning";
 const POINTS = "points/";
 const POINT = /^[0-9TZ]+-[0-9a-f-]{36}\.json$/;
-/** Files there that may be manifests under other names. */
+/** Files that may be manifests under other names. */
 const OTHER_POINT = /\.json/;
-/** Of read(2): that file is lost. Others, as of a network, are of the whole store. */
+/** Errors of read(2) that concern one file. Others, as of a network, concern the whole store. */
 const MEDIUM_ERRORS: readonly string[] = ["EIO", "EUCLEAN", "EBADMSG"];
 const CHUNK = /\/([0-9a-f]{64})\.zst$/;
 
-/** What a chunk in the store turned out to be. */
+/** The state of a chunk in the store. */
 export type StoredChunk =
   | { readonly state: "whole"; readonly data: Uint8Array<ArrayBuffer> }
   | { readonly state: "missing" | "damaged"; readonly why: string };
 
-/** A manifest that is not a point: it cannot be read, or its file has another name than it gives itself. */
+/** A manifest that is not a point: it is unreadable, or its file does not have the name that it states. */
 export interface DamagedPoint {
   readonly path: string;
-  /** As its file's name has it, to the second, where it cannot be read; empty where that has none. */
+  /** From the file's name, to the second, if it is unreadable; empty if that has none. */
   readonly takenAt: string;
   readonly why: string;
   readonly code: ErrorName;
-  /** What it says, where only the name of its file is wrong; else what it needs, and of which device, is unknown. */
+  /** Its content, if only the file's name is wrong; otherwise its device and chunks are unknown. */
   readonly misnamed?: Manifest | undefined;
 }
 
@@ -64,7 +63,7 @@ export class BackupStore {
   }
 
   /**
-   * @param place a folder, or what `openS3` answers
+   * @param place a folder, or the result of `openS3`
    * @throws BackupError BACKUP_NOT_FOUND, BACKUP_VERSION
    */
   static async open(place: string | Objects, files: Files = realFiles): Promise<BackupStore> {
@@ -87,7 +86,7 @@ export class BackupStore {
   }
 
   /**
-   * Opens a store, or makes one in a place that is empty or missing.
+   * Opens a store, or creates one in an empty or missing place.
    * @throws BackupError TARGET_EXISTS, BACKUP_VERSION
    */
   static async openOrCreate(
@@ -97,9 +96,9 @@ export class BackupStore {
     const objects = objectsAt(place, files);
     if ((await objects.get(MARK)) === undefined) {
       for await (const { key } of objects.list("")) {
-        // What an earlier attempt has left, or another one has made by now.
+        // Left by an earlier attempt, or created by another export.
         if (key === MARK || key.startsWith(`tmp/${MARK}`)) continue;
-        // Another export has made it since, and has begun.
+        // Another export has created it meanwhile, and has begun.
         if ((await objects.get(MARK)) !== undefined) break;
         const why = `${objects.path} is not empty, and holds no backups (${key})`;
         throw new BackupError("TARGET_EXISTS", why, { hint: "Name a place that is empty or new" });
@@ -110,20 +109,21 @@ export class BackupStore {
     return BackupStore.open(objects);
   }
 
-  /** How many chunks are to be on their way at a time. */
+  /** How many chunks to keep in flight. */
   depthWith(pool: ChunkPool): number {
     return Math.max(pool.depth, this.#objects.depth);
   }
 
-  /** It takes the SHA-256 of packed chunks. */
+  /** Whether put() needs the SHA-256 of compressed chunks. */
   get isHashed(): boolean {
     return this.#objects.isHashed;
   }
 
   /**
    * All points, the oldest first.
-   * @param onDamage is told of each manifest that is not a point, and the others are answered. Without it that fails.
-   * @param isAlone a prune or gc has the store for itself: one that is listed and not there was not removed meanwhile
+   * @param onDamage called with each manifest that is not a point; the others are returned. Without it, such a
+   *   manifest is an error.
+   * @param isAlone a prune or gc has the store for itself: a listed but missing manifest was not removed meanwhile
    * @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION
    */
   async points(
@@ -131,7 +131,7 @@ export class BackupStore {
     isAlone: boolean = onDamage === undefined,
   ): Promise<readonly Manifest[]> {
     const found: Manifest[] = [];
-    // Points have most hashes in common: of each there is one string.
+    // Points share most hashes: keep one string of each.
     const hashes = new Map<string, string>();
     const names: string[] = [];
     for await (const { key } of this.#objects.list(POINTS)) {
@@ -150,7 +150,7 @@ export class BackupStore {
         }
         if (!POINT.test(name) && !looksLikeManifest(text)) return;
         const manifest = withShared(parseManifest(text, path), hashes);
-        // What is removed by the name that it gives itself must be this one: others may write the store, too.
+        // Removal uses the stated name, so it must match the file: others may write the store, too.
         if (nameOf(manifest) === name) found.push(manifest);
         else {
           misnamed = manifest;
@@ -165,7 +165,7 @@ export class BackupStore {
     return found.sort((one, other) => (one.taken_at < other.taken_at ? -1 : 1));
   }
 
-  /** Undefined where it is not there, and an error where the medium does not give it back: others are not lost by that. */
+  /** Undefined if it is missing; an error if the medium cannot read it, which does not affect others. */
   async #manifestText(name: string): Promise<string | BackupError | undefined> {
     const path = this.#objects.pathOf(POINTS + name);
     const found = await this.#getOrFault(POINTS + name);
@@ -174,11 +174,11 @@ export class BackupStore {
     return new BackupError("BACKUP_DAMAGED", why, { cause: found });
   }
 
-  /** As get(); an error of the medium is answered. */
+  /** Like get(), but returns an error of the medium. */
   #getOrFault(key: string): Promise<Buffer | Error | undefined> {
     return this.#objects.get(key).catch((error: unknown) => {
       const { cause } = error as Error;
-      // An error without one, as of an object store, is not the medium's.
+      // An error without an errno, as of an object store, is not one of the medium.
       const isFault = cause !== undefined && MEDIUM_ERRORS.includes(errnoNameOf(cause));
       if (isFault) return error as Error;
       throw error;
@@ -193,7 +193,7 @@ export class BackupStore {
     return StoreLock.take(this.#objects, chainName(host, device), what, excludes);
   }
 
-  /** Where the snapshot of an export is remembered while there is one. */
+  /** Stores the id of an export's snapshot while that exists. */
   ownSnapshot(host: HostIdentity, device: string): Remembered {
     const [own, earlier] = [chainName(host, device), earlierName(host, device)].map((name) =>
       rememberedInStore(this.#objects, `locks/${name}.snapshot`),
@@ -208,7 +208,7 @@ export class BackupStore {
     };
   }
 
-  /** For what removes: nothing else writes meanwhile. @throws BackupError BACKUP_BUSY */
+  /** For operations that remove chunks: nothing else writes meanwhile. @throws BackupError BACKUP_BUSY */
   lockAll(what: string): Promise<StoreLock> {
     return StoreLock.take(this.#objects, CLEANING, what, () => true);
   }
@@ -218,14 +218,14 @@ export class BackupStore {
   }
 
   /**
-   * It outlasts a power cut after syncChunks().
+   * It is durable after syncChunks().
    * @param packedHash SHA-256 of `packed`, in hexadecimal
    */
   addChunk(hash: string, packed: Uint8Array, packedHash?: string): Promise<void> {
     return this.#objects.put(chunkKey(hash), packed, packedHash);
   }
 
-  /** Has these chunks outlast a power cut, also where another process has written them. */
+  /** Makes these chunks durable, even if another process has written them. */
   syncChunks(hashes: Iterable<string>): Promise<void> {
     return this.#objects.sync([...hashes].map(chunkKey));
   }
@@ -242,7 +242,7 @@ export class BackupStore {
     return { state: "damaged", why: `${path} is damaged: its SHA-256 is ${found ?? "of zeros"}` };
   }
 
-  /** Makes a point appear, whole. Its chunks outlast a power cut. */
+  /** Publishes a complete point. Its chunks must be durable. */
   async publish(manifest: Manifest): Promise<void> {
     const key = POINTS + nameOf(manifest);
     await this.#objects.put(key, Buffer.from(manifestText(manifest)));
@@ -255,19 +255,19 @@ export class BackupStore {
     await this.#objects.sync([key]);
   }
 
-  /** Those of some points that are there still: a prune may be under way. A list is believed, and no single 404. */
+  /** Those of some points that still exist: a prune may run. Trusts a list, but no single 404. */
   async stillThere(points: readonly Manifest[]): Promise<readonly Manifest[]> {
     const keys = new Set<string>();
     for await (const { key } of this.#objects.list(POINTS)) keys.add(key);
     return points.filter((point) => keys.has(POINTS + nameOf(point)));
   }
 
-  /** Has the points be there after a power cut that are there now, and no others: a removal may not be on the medium. */
+  /** Makes the present points, and no others, survive a power cut: removals may not be durable yet. */
   syncPoints(): Promise<void> {
     return this.#objects.sync([POINTS + MARK]);
   }
 
-  /** Hashes of all chunks that are there, with their packed lengths. */
+  /** Hashes of all existing chunks, with their compressed lengths. */
   async *chunks(): AsyncGenerator<{ readonly hash: string; readonly packedBytes: number }> {
     for await (const { key, sizeBytes } of this.#objects.list("chunks/")) {
       const hash = CHUNK.exec(key)?.[1];
@@ -280,7 +280,7 @@ export class BackupStore {
     await inFlight(hashes, this.#objects.depth, (hash) => this.#objects.remove(chunkKey(hash)));
   }
 
-  /** Removes what killed exports were writing; nothing else may write now. */
+  /** Removes incomplete writes of killed exports; call it only while nothing else writes. */
   removeUnfinished(): Promise<void> {
     return this.#objects.removeUnfinished();
   }
@@ -294,7 +294,7 @@ function chunkKey(hash: string): string {
   return `chunks/${hash.slice(0, 2)}/${hash}.zst`;
 }
 
-/** The manifest with the strings of `hashes` in place of equal ones of its own. */
+/** The manifest with equal strings of its own replaced by those of `hashes`. */
 function withShared(manifest: Manifest, hashes: Map<string, string>): Manifest {
   const chunks = manifest.chunks.map((hash) => {
     if (hash === null) return null;
@@ -324,7 +324,7 @@ function chainName({ host, machine_id = "" }: HostIdentity, device: string): str
   return nameHash(`${host}\n${device}\n${machine_id}`);
 }
 
-/** As programs have it that know hosts by name only: what a killed one has left, and one that runs meanwhile. */
+/** Locks of programs that know hosts by name only: of killed ones, and of one that runs meanwhile. */
 function earlierName({ host }: HostIdentity, device: string): string {
   return nameHash(`${host}\n${device}`);
 }

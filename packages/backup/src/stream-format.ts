@@ -1,5 +1,5 @@
 /**
- * What a device held as a stream of bytes. Integers are little-endian.
+ * The format of a device's content as a stream of bytes. Integers are little-endian.
  *
  * ```
  *   "blksnap stream 1"              16 bytes; the digit is the version
@@ -19,8 +19,8 @@
  *   FAIL      JSON: why there is no TAIL
  * ```
  *
- * Each record names the one before: none can be missing, come twice, in another order or from another stream. That finds
- * damage; it is not a defence against a forged stream.
+ * Each record includes the hash of the one before: none can be missing, repeated, reordered or from another stream.
+ * That detects damage; it is no defence against a forged stream.
  */
 import { createHash } from "node:crypto";
 import type { AsOf } from "./plan.js";
@@ -30,7 +30,7 @@ export const STREAM_VERSION = "1";
 export const MAGIC_BYTES = 16;
 export const RECORD_BYTES = 88;
 export const TEXT_MAX_BYTES = 65_536;
-/** Of a stream that continues another, this much of the device is always there: what a block device gets last. */
+/** An incremental stream always contains this much of the device's start, which a block device gets last. */
 export const STREAM_HEAD_BYTES: number = 2 ** 20;
 
 const AT = { type: 0, payload: 4, offset: 8, length: 16, payloadHash: 24, chain: 56 } as const;
@@ -51,7 +51,7 @@ export interface RecordFields {
 export interface StreamHead extends AsOf {
   readonly stream_id: string;
   readonly kind: "full" | "incremental";
-  /** The snapshot of the same generation that an incremental one continues; when it was taken may not be known. */
+  /** The snapshot of the same generation that an incremental stream continues; the time of its take may be unknown. */
   readonly parent: { readonly changes_number: number; readonly taken_at: string | null } | null;
   /** Of the device, in DATA and ZERO. */
   readonly total_bytes: number;
@@ -73,7 +73,7 @@ export function hashOf(data: Uint8Array): string {
   return createHash("sha256").update(data).digest("hex");
 }
 
-/** Each record's last field is made of the one before. */
+/** Each record's last field is derived from the record before. */
 export class RecordChain {
   #last: Uint8Array = new Uint8Array(32);
 
@@ -88,7 +88,7 @@ export class RecordChain {
     return bytes;
   }
 
-  /** Undefined where the bytes are not what comes next. */
+  /** Undefined if these bytes are not the next record. */
   decode(bytes: Buffer): RecordFields | undefined {
     const found = bytes.toString("latin1", AT.type, AT.payload);
     const type = TYPES.find((one) => one === found);

@@ -1,4 +1,4 @@
-/** Reads a stream, and believes nothing of it: each record is checked before it is given on. */
+/** Reads a stream without trusting it: checks each record before passing it on. */
 import type { Readable } from "node:stream";
 import { messageOf } from "@blksnap/errors";
 import { CHUNK_BYTES } from "./chunks.js";
@@ -18,7 +18,7 @@ import {
   TEXT_MAX_BYTES,
 } from "./stream-format.js";
 
-/** A part of the device. The content is as it came: it is to be compared with its hash. */
+/** A part of the device. The content is unverified: compare it with its hash. */
 export interface StreamPart {
   readonly offsetBytes: number;
   readonly lengthBytes: number;
@@ -37,18 +37,18 @@ function unreadable(error: unknown): BackupError {
   return new BackupError("BACKUP_INCOMPLETE", why, { cause: error });
 }
 
-/** Takes bytes by count from what comes in pieces of any size. */
+/** Reads an exact number of bytes from pieces of any size. */
 class ByteSource {
   readonly #pieces: AsyncIterator<Uint8Array>;
   #piece: Uint8Array = new Uint8Array(0);
-  /** Taken so far. */
+  /** Bytes read so far. */
   doneBytes = 0;
 
   constructor(input: Readable) {
     this.#pieces = input[Symbol.asyncIterator]();
   }
 
-  /** How many there were: fewer only at the end. */
+  /** Bytes read: fewer only at the end. */
   async fill(data: Uint8Array): Promise<number> {
     let filled = 0;
     while (filled < data.length) {
@@ -100,7 +100,7 @@ export class StreamReader {
   }
 
   /**
-   * What the next stream is of; undefined where the input ends before it.
+   * The head of the next stream; undefined if the input ends before it.
    * @throws BackupError BACKUP_DAMAGED, BACKUP_VERSION, BACKUP_INCOMPLETE
    */
   async begin(): Promise<StreamHead | undefined> {
@@ -129,7 +129,7 @@ export class StreamReader {
     return head;
   }
 
-  /** All parts, in order. Comes to its end only where the stream does, and is whole. */
+  /** All parts, in order. Ends normally only if the stream is complete and whole. */
   async *parts(): AsyncGenerator<StreamPart, void> {
     for (;;) {
       const fields = await this.#record();
@@ -186,7 +186,7 @@ export class StreamReader {
     }
   }
 
-  /** So much from the begin of the device on has no gaps. */
+  /** Bytes from the start of the device on without a gap. */
   #wholeBytes(): number {
     const { kind, capacity_bytes } = this.#head!;
     return kind === "full" ? capacity_bytes : Math.min(STREAM_HEAD_BYTES, capacity_bytes);
@@ -211,7 +211,7 @@ export class StreamReader {
       const fields = JSON.parse(data.toString()) as Fields | null;
       if (fields !== null) return fields;
     } catch {
-      // As one that is null.
+      // Counts as null.
     }
     throw damagedStream("a text is not JSON");
   }

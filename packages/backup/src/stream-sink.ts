@@ -1,4 +1,4 @@
-/** Where a stream goes: a descriptor that was opened by others. */
+/** The target of a stream: a descriptor from the caller. */
 import { fstatSync, fsync, write } from "node:fs";
 import { setTimeout } from "node:timers/promises";
 import { promisify } from "node:util";
@@ -6,9 +6,9 @@ import { errnoNameOf } from "@blksnap/errors";
 import { BackupError, targetError } from "./errors.js";
 
 export interface StreamSink {
-  /** One at a time. What is in `data` may be another thing when this has ended. @throws BackupError TARGET_FULL, TARGET_FAILED */
+  /** One at a time. `data` may be reused when this has resolved. @throws BackupError TARGET_FULL, TARGET_FAILED */
   write(data: Uint8Array): Promise<void>;
-  /** All is on the medium, where there is one. */
+  /** Makes everything durable, if there is a medium. */
   end(): Promise<void>;
 }
 
@@ -16,13 +16,13 @@ const RETRY_MS = 5;
 const WHAT = "the stream";
 
 export interface DescriptorSink extends StreamSink {
-  /** The last write has not ended, and keeps a thread of this process. */
+  /** The last write is still pending, and occupies a thread of this process. */
   readonly isWriting: boolean;
 }
 
 const writeTo = promisify(write);
 
-/** How many bytes were written; none where there is no room yet. */
+/** Number of bytes written; none if there is no space yet. */
 async function writeSome(fd: number, data: Uint8Array): Promise<number> {
   try {
     return (await writeTo(fd, data)).bytesWritten;
@@ -33,13 +33,13 @@ async function writeSome(fd: number, data: Uint8Array): Promise<number> {
       throw new BackupError("TARGET_FAILED", "the stream's reader has ended", { hint });
     }
     if (name !== "EAGAIN") throw targetError("write", WHAT, error);
-    // A pipe that others have told not to block, and that is full.
+    // A full pipe that others have made non-blocking.
     await setTimeout(RETRY_MS);
     return 0;
   }
 }
 
-/** @param fd pipe, socket or file; stays open */
+/** @param fd pipe, socket or file, which stays open */
 export function descriptorSink(fd: number): DescriptorSink {
   let isWriting = false;
   return {

@@ -1,9 +1,9 @@
 /**
- * A checksum for each block of a copy, made of what an export has written: `verify` compares them with what is there. An
- * incremental export takes over those of the blocks that it does not write.
+ * A checksum for each block of a copy, computed from what an export has written: `verify` compares them with the
+ * present content. An incremental export keeps those of the blocks that it does not write.
  *
- * CRC-32 finds each flipped byte, keeps up with disks, and the sums of a whole device fit into its record; they
- * keep out no writer who means harm.
+ * CRC-32 finds each flipped byte, keeps up with disks, and the sums of a whole device fit into its record; it is no
+ * protection against an attacker.
  */
 import { endianness } from "node:os";
 import { crc32 } from "node:zlib";
@@ -11,7 +11,7 @@ import type { ByteRange } from "@blksnap/api";
 import { CHUNK_BYTES } from "./chunks.js";
 
 const BLOCK_MIN_BYTES = 65_536;
-/** As of the change tracking, whose blocks are as large then: what changed is always whole ones. */
+/** Like change tracking with blocks of this size: changes are always whole blocks. */
 const BLOCKS_WANTED = 2 ** 21;
 
 /** As they are in a record. */
@@ -19,13 +19,13 @@ export interface RecordedSums {
   readonly block_bytes: number;
   /** CRC-32 (of zlib) of each block, little-endian, in base64. The last block ends where the device does. */
   readonly crc32: string;
-  /** A bit for each block whose sum is not known, from the lowest one on, in base64; null: all are. */
+  /** A bit for each block with an unknown sum, from the lowest one on, in base64; null: all are known. */
   readonly unknown: string | null;
-  /** CRC-32 of the bytes of both, one behind the other: what is wrong may be here. */
+  /** CRC-32 of both byte strings in sequence, to detect damage of the sums themselves. */
   readonly own_crc32: number;
 }
 
-/** Where the whole blocks are in a part of a device. */
+/** The whole blocks within a part of a device. */
 export interface BlockWindow {
   /** In the part. */
   readonly startBytes: number;
@@ -33,7 +33,7 @@ export interface BlockWindow {
   readonly blockBytes: number;
 }
 
-/** Of which no sums are wanted. */
+/** A window without wanted sums. */
 export const NO_BLOCKS: BlockWindow = { startBytes: 0, endBytes: 0, blockBytes: BLOCK_MIN_BYTES };
 
 /** Between 64 KiB and a chunk. */
@@ -53,7 +53,7 @@ function windowIn(capacityBytes: number, offsetBytes: number, lengthBytes: numbe
   return { startBytes, endBytes: Math.max(startBytes, to - offsetBytes), blockBytes };
 }
 
-/** Of ranges the whole blocks. @param ranges in order @param capacityBytes of the device */
+/** The whole blocks of ranges. @param ranges in order @param capacityBytes of the device */
 export function wholeBlocks(ranges: readonly ByteRange[], capacityBytes: number): ByteRange[] {
   return ranges.flatMap(({ offset_bytes, length_bytes }) => {
     const { startBytes, endBytes } = windowIn(capacityBytes, offset_bytes, length_bytes);
@@ -65,7 +65,7 @@ export function wholeBlocks(ranges: readonly ByteRange[], capacityBytes: number)
   });
 }
 
-/** Sums as they are in memory here, as they are in a record, and the other way round: the same, but on few machines. */
+/** Converts sums between memory and record; they differ only on few machines. */
 function littleEndian(sums: Buffer): Buffer {
   return endianness() === "LE" ? sums : Buffer.from(sums).swap32();
 }
@@ -78,7 +78,7 @@ export function isZero(data: Uint8Array): boolean {
   return data[0] === 0 && Buffer.compare(data.subarray(1), data.subarray(0, -1)) === 0;
 }
 
-/** Of the blocks in the window, in order; the last may be shorter. Null where all of `data` is zeros. */
+/** Sums of the blocks in the window, in order; the last may be shorter. Null if all of `data` is zeros. */
 export function sumsOf(
   data: Uint8Array,
   { startBytes, endBytes, blockBytes }: BlockWindow,
@@ -92,7 +92,7 @@ export function sumsOf(
   return sums;
 }
 
-/** Those that a copy begins with. @param base that it is made of; undefined: it is made anew */
+/** The initial sums of a copy. @param base that it updates; undefined: it is made anew */
 export function sumsOnto(
   base: { readonly sums?: RecordedSums | undefined } | undefined,
   capacityBytes: number,
@@ -108,7 +108,7 @@ export class Sums {
   readonly #zeroSum: number;
   readonly #lastZeroSum: number;
 
-  /** Of a device of zeros. */
+  /** Sums of a zeroed device. */
   constructor(capacityBytes: number) {
     const blockBytes = blockBytesFor(capacityBytes);
     this.#capacityBytes = capacityBytes;
@@ -121,7 +121,7 @@ export class Sums {
     this.#sums[count - 1] = this.#lastZeroSum;
   }
 
-  /** Undefined where there are none, or they are damaged or not of a device of this size. */
+  /** Undefined if there are none, or they are damaged or for another size. */
   static parse(recorded: RecordedSums | undefined, capacityBytes: number): Sums | undefined {
     if (recorded === undefined) return undefined;
     const { block_bytes: blockBytes, crc32: text, unknown, own_crc32 } = recorded;
@@ -154,8 +154,8 @@ export class Sums {
   }
 
   /**
-   * A part of the device that is written; of blocks that are only in part in it the sum is not known any more.
-   * @param sums of the blocks in its window; null where it is zeros
+   * Adds a written part of the device; blocks that are only partly in it lose their sum.
+   * @param sums of the blocks in its window; null if it is zeros
    */
   put(offsetBytes: number, lengthBytes: number, sums: Uint32Array | null): void {
     const blockBytes = this.#blockBytes;
@@ -172,8 +172,8 @@ export class Sums {
   }
 
   /**
-   * Blocks in a part whose content is another one, in order, and neighbours as one.
-   * @param sums as of put()
+   * Blocks of a part with other content, in order, with adjacent ones merged.
+   * @param sums as in put()
    */
   differences(offsetBytes: number, lengthBytes: number, sums: Uint32Array | null): ByteRange[] {
     const blockBytes = this.#blockBytes;
@@ -194,12 +194,12 @@ export class Sums {
     return found;
   }
 
-  /** Nothing is known of any block. */
+  /** Makes all sums unknown. */
   forget(): void {
     this.#unknown.fill(0xff);
   }
 
-  /** Of blocks that cannot be checked. */
+  /** Blocks that cannot be checked. */
   get unknownBytes(): number {
     let bytes = 0;
     for (let index = 0; index < this.#sums.length; index++) {

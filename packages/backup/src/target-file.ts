@@ -1,9 +1,9 @@
-/** An open file or block device that is written: what is large past the page cache, where that can be. */
+/** An open file or block device for writing: uses direct I/O for large writes, if possible. */
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { type OneWrite, type PartFiles, writesOf, writtenDespite } from "./part-writes.js";
 
-/** So much in the page cache is sent to the medium while more is read: a disk that writes need not wait for the end. */
+/** Writeback starts after so many bytes in the page cache, so that a disk writes while more is read. */
 const WRITEBACK_BYTES = 2 ** 25;
 
 type Write = (one: OneWrite) => Promise<number>;
@@ -12,7 +12,7 @@ async function writeTo(file: FileHandle, { data, offsetBytes }: OneWrite): Promi
   return (await file.write(data, 0, data.length, offsetBytes)).bytesWritten;
 }
 
-/** Answers what `writes` does. */
+/** Handles the requests of `writes`. */
 async function writeAll(writes: ReturnType<typeof writesOf>, write: Write): Promise<number> {
   let next = writes.next();
   while (next.done !== true) next = writes.next(await write(next.value));
@@ -28,7 +28,7 @@ export async function putAll(
   await writeAll(writesOf(data, offsetBytes, false), (one) => writeTo(file, one));
 }
 
-/** The same file again, for what goes past the page cache. Undefined where it cannot. */
+/** The same file opened for direct I/O. Undefined if not supported. */
 async function openDirect({ fd }: FileHandle): Promise<FileHandle | undefined> {
   const flags = constants.O_WRONLY | constants.O_DIRECT;
   return await open(`/proc/self/fd/${fd}`, flags).catch(() => undefined);
@@ -38,11 +38,11 @@ export class TargetFile {
   readonly handle: FileHandle;
   #direct: FileHandle | undefined;
   readonly #isDevice: boolean;
-  /** Of a file: the kernel lets one write at a time to it, and threads that wait for that spin. */
+  /** Serialises writes of a file: the kernel does so, too, but waiting threads would spin. */
   #lastWrite: Promise<unknown> = Promise.resolve();
   #cachedBytes = 0;
   #writeback: Promise<void> | undefined;
-  /** Of what went to the medium meanwhile: the kernel tells it once, and not at the end again. */
+  /** The error of writeback: the kernel reports it once, and not at the end again. */
   #failure: unknown;
 
   private constructor(handle: FileHandle, direct: FileHandle | undefined, isDevice: boolean) {
@@ -51,17 +51,17 @@ export class TargetFile {
     this.#isDevice = isDevice;
   }
 
-  /** @param handle is closed with it */
+  /** @param handle closed with it */
   static async of(handle: FileHandle, isDevice: boolean): Promise<TargetFile> {
     return new TargetFile(handle, await openDirect(handle), isDevice);
   }
 
-  /** For threads that write to it themselves; they tell it with wrote(). */
+  /** For threads that write to it themselves; they report that by wrote(). */
   get files(): PartFiles {
     return { fd: this.handle.fd, directFd: this.#direct?.fd };
   }
 
-  /** So much was written through the page cache. @throws what went wrong with what was written before */
+  /** So many bytes were written through the page cache. @throws the error of earlier writes */
   wrote(cachedBytes: number): void {
     if (this.#failure !== undefined) throw this.#failure;
     this.#cachedBytes += cachedBytes;
@@ -84,13 +84,13 @@ export class TargetFile {
   }
 
   /**
-   * Has all be on the medium: nothing is written by threads any more, nor past the page cache from then on.
+   * Makes everything durable: call it when threads no longer write, and use no direct I/O after it.
    * @throws the error of fsync(2) or close(2), and as wrote()
    */
   async sync(): Promise<void> {
     await this.#writeback;
     if (this.#failure !== undefined) throw this.#failure;
-    // File systems of user space may keep what came through an open file until that is synced, or closed.
+    // FUSE file systems may keep data of an open file until it is synced or closed.
     await this.#direct?.sync();
     await this.#closeDirect();
     await this.handle.sync();

@@ -1,6 +1,6 @@
 /**
- * Reads raw copies and qcow2 files again, and compares them with the checksums that their exports have recorded: a byte
- * that has changed since is found, and its place named.
+ * Reads raw copies and qcow2 files again, and compares them with the checksums of their exports: finds each changed
+ * byte, and names its place.
  */
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
@@ -26,27 +26,27 @@ const READS_IN_FLIGHT = 8;
 const NO_SUMS = "has no valid checksums: it is from an earlier version, or they are damaged";
 const NO_SUMS_HINT = "Export in full: that records them";
 
-/** A place that is not as it was exported. */
+/** A place that differs from what was exported. */
 export interface CopyDamage {
-  /** Of the copy or qcow2 file. */
+  /** The copy or qcow2 file. */
   readonly path: string;
   readonly why: string;
-  /** In the device. */
+  /** Offset in the device. */
   readonly offset_bytes: number;
   readonly length_bytes: number;
 }
 
 export interface CopiesVerified {
-  /** Raw copies, or qcow2 files. */
+  /** Number of raw copies or qcow2 files. */
   readonly points: number;
-  /** That were compared, of all copies. */
+  /** Bytes compared, of all copies. */
   readonly checked_bytes: number;
   readonly damaged: readonly CopyDamage[];
-  /** What is not as it should be, and has damaged nothing: texts. */
+  /** Texts about problems that are no damage. */
   readonly notes: readonly string[];
 }
 
-/** What a copy holds, as its readers see it. */
+/** The content of a copy, as its readers see it. */
 interface Content {
   read(data: Uint8Array, offsetBytes: number): Promise<void>;
   emptyRanges(): Promise<readonly ByteRange[]>;
@@ -59,7 +59,7 @@ interface Copy {
   readonly sums: Sums;
 }
 
-/** Neighbours with the same reason as one, in order. */
+/** Merges adjacent places with the same reason, in order. */
 function joined(damaged: readonly CopyDamage[]): CopyDamage[] {
   const sorted = [...damaged].sort((one, other) => one.offset_bytes - other.offset_bytes);
   const found: CopyDamage[] = [];
@@ -74,13 +74,13 @@ function joined(damaged: readonly CopyDamage[]): CopyDamage[] {
   return found;
 }
 
-/** Compares all that a copy holds with its sums. */
+/** Compares all content of a copy with its sums. */
 async function damageOf(
   { path, capacityBytes, sums }: Copy,
   content: Content,
   { signal, onProgress }: CareOptions,
 ): Promise<CopyDamage[]> {
-  // Blocks of large devices are larger than what a file can leave out, and only whole ones can be compared.
+  // Blocks of large devices are larger than a file's holes, and only whole blocks can be compared.
   const empty = wholeBlocks(await content.emptyRanges(), capacityBytes);
   const parts = partsOf({ kind: "full" }, capacityBytes, 0, empty);
   const meter = new Meter(bytesOf(parts), onProgress);
@@ -159,7 +159,7 @@ async function knownCopy(target: string, record: string | undefined): Promise<Ra
   return known;
 }
 
-/** Whether verifyRaw() is for what is at a path: a file or block device, or a file that is gone and has its record yet. */
+/** Whether verifyRaw() handles a path: a file or block device, or a missing file whose record exists. */
 export async function isRawCopy(path: string): Promise<boolean> {
   const kind = await targetKind(path);
   if (kind !== "missing") return kind !== "folder";
@@ -197,7 +197,7 @@ export async function verifyRaw(given: VerifyRawOptions): Promise<CopiesVerified
   }
 }
 
-/** What an export has written since would pass for damage. */
+/** Otherwise data that an export has written since would count as damage. */
 async function checkUnwritten(target: string, record: string, before: RawRecord): Promise<void> {
   const now = await readRecord(record);
   if (JSON.stringify(now) === JSON.stringify(before)) return;
@@ -210,7 +210,7 @@ export interface VerifyQcow2Options extends CareOptions, PointWish {
   readonly folder: string;
 }
 
-/** The files that QEMU reads for this one, in order, are those of the records. */
+/** The files that QEMU reads for this one must be those of the records, in order. */
 async function checkChain(folder: string, point: Qcow2Point, points: readonly Qcow2Point[]) {
   const path = join(folder, point.name);
   const words = ["info", "--backing-chain", "--output=json", "-U", "-f", "qcow2", path];
@@ -250,19 +250,19 @@ async function verifyPoint(
     }
   } catch (error) {
     if (error instanceof BackupError && error.code === "ABORTED") throw error;
-    // One that cannot be opened is damaged, and the others are looked at all the same.
+    // One that cannot be opened is damaged; the others are checked all the same.
     return [{ path, why: messageOf(error), offset_bytes: 0, length_bytes: capacityBytes }];
   }
 }
 
 /**
- * Compares the files of a folder with what QEMU shows in them, each by itself, and looks at the order of their chain.
- * @throws BackupError BACKUP_NOT_FOUND, BACKUP_DAMAGED where a record is
+ * Compares each file of a folder with what QEMU shows in it, and checks the order of their chain.
+ * @throws BackupError BACKUP_NOT_FOUND, BACKUP_DAMAGED if a record is damaged
  */
 export async function verifyQcow2(given: VerifyQcow2Options): Promise<CopiesVerified> {
   const folder = await targetAt(given.folder);
   const { at } = given;
-  // A program that is missing is not damage.
+  // A missing program is no damage.
   await qemuImg(folder, "--version");
   const all = await qcow2Points(folder);
   const named = all.map((point) => ({ ...point, id: point.name }));
@@ -287,7 +287,7 @@ export async function verifyQcow2(given: VerifyQcow2Options): Promise<CopiesVeri
   return { points: points.length, checked_bytes: checkedBytes, damaged, notes: unique };
 }
 
-/** Whether a folder has qcow2 files of exports. */
+/** Whether a folder has exported qcow2 files. */
 export async function holdsQcow2(folder: string): Promise<boolean> {
   const names = await realFiles.list(folder);
   return names.some((name) => name.endsWith(".qcow2.blksnap.json"));

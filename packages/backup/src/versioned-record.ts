@@ -1,19 +1,19 @@
-/** Small JSON files that remember something: what they are and their version come first, and are checked the same way. */
+/** Small JSON records, which begin with their format and version and are checked in the same way. */
 import { BackupError } from "./errors.js";
 
 export interface RecordKind {
   readonly format: string;
-  /** That is written. Earlier ones are known, too; 1 is the first. */
+  /** The version to write. Earlier ones are known, too; 1 is the first. */
   readonly version: number;
   /** For messages: "record of a raw copy". */
   readonly what: string;
-  /** What to do where it cannot be read. */
+  /** What to do if it cannot be read. */
   readonly hint: string;
 }
 
 export interface VersionedFields {
   readonly version: number;
-  /** All others. */
+  /** All other fields. */
   readonly fields: Readonly<Record<string, unknown>>;
 }
 

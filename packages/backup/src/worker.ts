@@ -1,4 +1,4 @@
-/** A thread that hashes and packs chunks, one after the other. */
+/** A thread that hashes and compresses chunks, one after the other. */
 import { createHash } from "node:crypto";
 import { parentPort } from "node:worker_threads";
 import { ownBuffers } from "./own-buffers.js";
@@ -15,17 +15,17 @@ export type ChunkRequest =
   | { readonly kind: "unpack"; readonly data: Uint8Array; readonly lengthBytes: number };
 
 export interface ChunkAnswer {
-  /** What was sent, back again; or what was in a packed chunk. */
+  /** The sent data again, or the content of a compressed chunk. */
   readonly data?: Uint8Array<ArrayBuffer>;
   /** SHA-256 in hexadecimal; null for a chunk of zeros. */
   readonly hash?: string | null;
-  /** Of the blocks in the window; null where all that was sent is zeros. */
+  /** Sums of the blocks in the window; null if all data were zeros. */
   readonly sums?: Uint32Array | null;
   readonly parts?: PartsAnswer;
   readonly packed?: Uint8Array;
-  /** SHA-256 of `packed`, in hexadecimal, where that was asked for. */
+  /** SHA-256 of `packed`, in hexadecimal, if requested. */
   readonly packedHash?: string;
-  /** Why a packed chunk cannot be unpacked. */
+  /** Why a compressed chunk cannot be decompressed. */
   readonly fault?: string;
 }
 
@@ -34,7 +34,7 @@ function digest(data: Uint8Array): string | null {
 }
 
 function unpack(zstd: Zstd, packed: Uint8Array, lengthBytes: number): ChunkAnswer {
-  // The library takes the length that the frame tells for granted.
+  // The library trusts the length in the frame.
   if (frameContentBytes(packed) !== lengthBytes)
     return { fault: "it is not a chunk of this length" };
   try {
@@ -49,7 +49,7 @@ function unpack(zstd: Zstd, packed: Uint8Array, lengthBytes: number): ChunkAnswe
 
 let opened: Zstd | Promise<Zstd> | undefined;
 
-/** Made when the first chunk wants it: copies that pack nothing need not wait until it is compiled. */
+/** Created for the first chunk that needs it: copies without compression need not wait for its compilation. */
 async function openedZstd(): Promise<Zstd> {
   opened ??= nativeZstd() ?? wasmZstd();
   return await opened;

@@ -1,4 +1,4 @@
-/** Frames of zstd, RFC 8878: what the head of one tells (3.1.1.1), and one whose content is as it was (3.1.1.2). */
+/** zstd frames, RFC 8878: the header (3.1.1.1), and frames with uncompressed content (3.1.1.2). */
 const MAGIC = 0xfd2fb528;
 const CONTENT_SIZE_BYTES = [0, 2, 4, 8] as const;
 const DICTIONARY_ID_BYTES = [0, 1, 2, 4] as const;
@@ -10,7 +10,7 @@ const BLOCK_HEAD_BYTES = 3;
 const BLOCK_MAX_BYTES = 128 * 1024;
 const LAST_BLOCK = 1;
 
-/** A frame of blocks that nothing is done to. @param data up to 4 GiB */
+/** A frame of raw blocks. @param data up to 4 GiB */
 export function storedFrame(data: Uint8Array): Uint8Array {
   const blocks = Math.max(1, Math.ceil(data.length / BLOCK_MAX_BYTES));
   const frame = Buffer.allocUnsafe(STORED_HEAD_BYTES + blocks * BLOCK_HEAD_BYTES + data.length);
@@ -27,7 +27,7 @@ export function storedFrame(data: Uint8Array): Uint8Array {
   return frame;
 }
 
-/** How long the content is, as the frame tells; undefined where it does not, or is not a frame. */
+/** The content's length from the frame; undefined if it does not state it, or is no frame. */
 export function frameContentBytes(frame: Uint8Array): number | undefined {
   if (frame.length < 18) return frame.length < 6 ? undefined : contentBytes(padded(frame));
   return contentBytes(frame);

@@ -1,15 +1,15 @@
-/** zstd: Node's own where it has it (22.15 and later), else WebAssembly. Each unpacks what the other has packed. */
+/** zstd: Node's own if it has it (22.15 and later), else WebAssembly. The frames are interchangeable. */
 import * as zlib from "node:zlib";
 import { storedFrame } from "./zstd-frame.js";
 
-/** The quickest: backups are to be as fast as the slower device. */
+/** The fastest level: backups should be as fast as the slower device. */
 const LEVEL = 1;
 const OUTPUT_CHUNK_BYTES = 2 ** 20;
 
 export interface Zstd {
-  /** A frame that tells the length of its content. */
+  /** Compresses into a frame that states its length. */
   compress(data: Uint8Array): Uint8Array;
-  /** All of it is in a buffer of its own. @throws where it is damaged, or longer than that */
+  /** Decompresses into a buffer of its own. @throws if it is damaged, or longer than that */
   decompress(frame: Uint8Array, lengthBytes: number): Uint8Array<ArrayBuffer>;
 }
 
@@ -32,7 +32,7 @@ function ownBuffer(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return isOwn ? (bytes as Uint8Array<ArrayBuffer>) : new Uint8Array(bytes);
 }
 
-/** Undefined where this Node has none. */
+/** Undefined if this Node has none. */
 export function nativeZstd(of: NativeZstd = zlib as NativeZstd): Zstd | undefined {
   const { zstdCompressSync, zstdDecompressSync } = of;
   const level = of.constants.ZSTD_c_compressionLevel;
@@ -52,13 +52,13 @@ export function nativeZstd(of: NativeZstd = zlib as NativeZstd): Zstd | undefine
   };
 }
 
-/** From so many places of a chunk, so many bytes each. */
+/** Samples: so many offsets of a chunk, so many bytes each. */
 const SAMPLES = 16;
 const SAMPLE_BYTES = 4096;
-/** What has become so much of its length is not worth the time. */
+/** Compression to more than this fraction of the length is not worth the time. */
 const PACKED_MAX = 0.97;
 
-/** Packed or encrypted content, by samples: WebAssembly takes five times as long to find that out as all else takes. */
+/** Detects incompressible content by samples: WebAssembly takes five times as long for it as all other work. */
 function isDense(data: Uint8Array, compress: (data: Uint8Array) => Uint8Array): boolean {
   if (data.length < SAMPLES * SAMPLE_BYTES) return false;
   const samples = new Uint8Array(SAMPLES * SAMPLE_BYTES);

@@ -1,4 +1,4 @@
-/** prune and gc where manifests are not points: they cannot be read, or have wrong names. */
+/** prune and gc with manifests that are no points: unreadable ones, and ones with wrong names. */
 import { randomBytes, randomUUID } from "node:crypto";
 import {
   copyFileSync,
@@ -28,7 +28,7 @@ interface Points {
   readonly pathOf: (point: Manifest | undefined) => string;
 }
 
-/** Points of one device, each with a chunk of its own. */
+/** Points of one device, each with its own chunk. */
 async function severalPoints(count: number, files: Files = realFiles): Promise<Points> {
   const machine = new FakeMachine(4 * MIB);
   const store = await BackupStore.openOrCreate(machine.path("store"), files);
@@ -44,7 +44,7 @@ async function severalPoints(count: number, files: Files = realFiles): Promise<P
   return { machine, store, points, pathOf };
 }
 
-test("prune leaves manifests alone that are not points, and removes no more than if they were", async () => {
+test("prune leaves manifests that are not points alone, and removes no more than if they were", async () => {
   const { machine, store, points, pathOf } = await severalPoints(5);
   const torn = pathOf(points[3]);
   writeFileSync(torn, "{");
@@ -92,7 +92,7 @@ test("gc keeps what a manifest with a wrong name needs, and frees nothing while 
   machine.remove();
 });
 
-test("a manifest with a wrong name may be the point that is meant where it is a newer one of the device", async () => {
+test("a manifest with a wrong name may be the selected point if it is a newer one of the device", async () => {
   const { machine, store, points, pathOf } = await severalPoints(2);
   const folder = join(store.path, "points");
   const [older, newer] = points;
@@ -107,7 +107,7 @@ test("a manifest with a wrong name may be the point that is meant where it is a 
   machine.remove();
 });
 
-test("a manifest that the medium does not give back loses no other point", async () => {
+test("a manifest that the medium cannot read affects no other point", async () => {
   let sick: string | undefined;
   const files: Files = {
     ...realFiles,
@@ -127,7 +127,7 @@ test("a manifest that the medium does not give back loses no other point", async
   machine.remove();
 });
 
-test("while some points cannot be read, those without a machine's id are of none that is known", () => {
+test("while some points are unreadable, those without a machine id belong to no known machine", () => {
   const [first, second, third] = ["01", "02", "03"].map((day) =>
     pointAt(`2026-01-${day}T00:00:00Z`),
   );

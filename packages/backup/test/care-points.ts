@@ -1,4 +1,4 @@
-/** Exports and points for tests of what looks after a store. */
+/** Exports and points for tests of a store's maintenance. */
 import { randomUUID } from "node:crypto";
 import { CHUNK_BYTES } from "../dist/chunks.js";
 import type { ExportOptions } from "../dist/export-store.js";

@@ -41,7 +41,7 @@ test("prune and gc: any point can be removed, and data that others need stays", 
   const target = machine.path("restored");
   await restore({ store, point: last!, target });
   await assertSame(target, machine.content);
-  // The chain continues from the point whose parent is gone.
+  // The chain continues from the point whose parent was removed.
   machine.write(0, randomBytes(65_536));
   assert.is((await exportToStore(store, optionsOf(machine))).parent, last?.id);
   assert.is((await verify(store, await store.points())).damaged.length, 0);
@@ -66,7 +66,7 @@ test("verify and restore distinguish a removed point from a damaged one", async 
   const gone = await failureOf(restore({ store, point: points[0]!, target }));
   assert.is(gone.code, "BACKUP_NOT_FOUND");
   assert.match(gone.message, `point ${points[0]!.id} of /dev/vg/data was removed in the meantime`);
-  // What a point that is there misses is damage, also where those that needed it besides are gone.
+  // Missing chunks of an existing point are damage, even if other points that needed them are gone.
   const last = points[2]!;
   for (const hash of last.chunks) {
     rmSync(join(store.path, "chunks", hash!.slice(0, 2), `${hash}.zst`));
@@ -101,7 +101,7 @@ test("an unreadable chunk is damage, and the others are still checked", async ()
   assert.match(damaged[0]!.why, `${sick}.zst`);
   const restored = restore({ store, point, target: machine.path("restored") });
   assert.is((await failureOf(restored)).code, "BACKUP_DAMAGED");
-  // The next export reads the image in its place.
+  // The next export reads the image instead.
   machine.write(0, randomBytes(512));
   const next = await exportToStore(store, optionsOf(machine));
   assert.is((await verify(store, [next])).damaged.length, 0);
@@ -154,7 +154,7 @@ test("a point from a wrong clock displaces no other one, and stays", async () =>
   machine.beginGeneration();
   const first = await exportToStore(store, optionsOf(machine));
   machine.write(0, randomBytes(512));
-  // It continues the newest one of its own time: the other one is no newer, and would make a full one of each.
+  // It continues the newest point of its own time: the other one is not newer, and would make each export a full one.
   const next = await exportToStore(store, optionsOf(machine));
   assert.is(next.parent, first.id);
   const notes: string[] = [];
@@ -163,7 +163,7 @@ test("a point from a wrong clock displaces no other one, and stays", async () =>
   assert.equal(removed, [first]);
   assert.match(notes.join(), `point ${wrong.id} of ${machine.device} was taken at 2036-01-01`);
   assert.equal(await store.points(), [next, wrong]);
-  // By a clock that is right again for it, it is one as any other.
+  // When the clock is right for it, it is a point like any other.
   assert.equal(await prune(store, { last: 1 }, false, { nowMs: Date.parse(wrong.taken_at) }), [
     next,
   ]);
@@ -181,14 +181,14 @@ test("a point is found by its id's beginning, or by a time; devices are not conf
   assert.throws(() => findPoint(points, { at: "2025-01-01" }), /the oldest point/);
   assert.is(findPoint(points, { at: "2026-01-02" }), points[1]);
   assert.is(findPoint(points, { at: "2026-01-02T01:00+02:00" }), points[0]);
-  // Ids of points that are gone, and words: the newest point is none of them.
+  // Ids of removed points, and words: they do not select the newest point.
   for (const at of ["nonsense", "4328", "decc65", "0007168", "2026", "point-7"]) {
     assert.throws(() => findPoint(points, { at }), /not a time/);
   }
   assert.throws(() => findPoint([], {}), /no point/);
 });
 
-test("changed ranges are cut at chunks and at the end of the device", () => {
+test("changed ranges are split at chunks and clipped to the device", () => {
   const ranges = [
     { offset_bytes: CHUNK_BYTES - 512, length_bytes: 1024, kind: "changed" as const },
     { offset_bytes: 2 * CHUNK_BYTES, length_bytes: 4096, kind: "discarded" as const },
@@ -201,7 +201,7 @@ test("changed ranges are cut at chunks and at the end of the device", () => {
 });
 
 test("zstd of Node and of WebAssembly: each reads the other's frames, which tell their length", async () => {
-  // Before Node 22.15 there is one of them.
+  // Before Node 22.15 there is only one of them.
   const all = [nativeZstd(), await wasmZstd()].filter((one) => one !== undefined);
   assert.is(all.length, "zstdCompressSync" in zlib ? 2 : 1);
   for (const length of [1, 100, 255, 256, 70_000, MIB, CHUNK_BYTES]) {
@@ -225,12 +225,12 @@ test("zstd of Node and of WebAssembly: each reads the other's frames, which tell
   assert.is(frameContentBytes(Buffer.alloc(0)), undefined);
 });
 
-test("a Node without zstd is recognised", () => {
+test("a Node without zstd is detected", () => {
   assert.is(nativeZstd({ constants: {} }), undefined);
   assert.is(nativeZstd({ constants: { ZSTD_c_compressionLevel: 100 } }), undefined);
 });
 
-test("in flight: never more than the limit, and none begins after a failure", async () => {
+test("items in flight never exceed the limit, and none begins after a failure", async () => {
   let now = 0;
   let most = 0;
   const done: number[] = [];

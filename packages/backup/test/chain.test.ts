@@ -43,7 +43,7 @@ async function withStore(
   }
 }
 
-/** What had happened when the snapshot is destroyed, which then lasts until `isOver`. */
+/** The events so far when the destroy of the snapshot begins, which then lasts until `isOver`. */
 function destroySlowly(machine: FakeMachine, isOver: () => boolean, open: () => number): string[] {
   const seen: string[] = [];
   const { snapshotDestroy } = machine.client;
@@ -99,7 +99,7 @@ test("a new generation: --since is refused with the reason, --auto starts a full
     assert.match(String(reasons[0]), "began a new generation");
   }));
 
-test("a take while changes are asked for: --since is refused, --auto reads all and says why", () =>
+test("a take while changes are read: --since is refused, --auto reads everything and says why", () =>
   withStore(async (machine, store) => {
     await exportToStore(store, optionsOf(machine));
     const { client } = machine;
@@ -135,7 +135,7 @@ test("out of order: a number that no point has is refused, an earlier one is con
     assert.is(third.read_bytes, 65_536);
   }));
 
-test("a snapshot that overflows or goes while it is read fails by name, and leaves no point", () =>
+test("a snapshot that overflows or goes while it is read fails with a named error, and leaves no point", () =>
   withStore(async (machine, store) => {
     const failing = (before: () => void): ExportOptions["open"] => {
       return async (path) => {
@@ -159,7 +159,7 @@ test("a snapshot that overflows or goes while it is read fails by name, and leav
     );
     assert.is(broken.code, "IMAGE_FAILED");
     assert.equal(await store.points(), []);
-    // It was read to the end, and is damaged all the same.
+    // It was read completely, but is damaged all the same.
     const late: ExportOptions["onProgress"] = () => {
       machine.errorCode = -28;
     };
@@ -194,7 +194,7 @@ test("an image that was written to, or whose counters were lost with an earlier 
     assert.is(written.code, "IMAGE_FAILED");
     assert.match(written.message, "was written to");
     machine.imageWrites = 0;
-    // The daemon is replaced while the image is read, and then it was before.
+    // The daemon is replaced while the image is read; before that, the image was unchanged.
     const onProgress: ExportOptions["onProgress"] = () => {
       machine.isResumed = true;
     };
@@ -204,7 +204,7 @@ test("an image that was written to, or whose counters were lost with an earlier 
       assert.match(unknown.message, "an earlier daemon took its snapshot");
     }
     assert.equal(await store.points(), []);
-    // Nobody could write to these images.
+    // These images were not writable.
     machine.isReadOnly = true;
     assert.is((await exportToStore(store, optionsOf(machine))).kind, "full");
   }));
@@ -248,7 +248,7 @@ test("a number that was assigned twice, or later, belongs to no chain", () =>
     await exportToStore(store, optionsOf(machine));
     const copy = { target: machine.path("copy") };
     await exportRaw({ ...optionsOf(machine), ...copy });
-    // The device is as it was before these two, and is written in another way.
+    // The device is as before these two, and changes in another way.
     const rounds = [
       { number: 0, clock: "2026-01-02T00:00:00Z", wanted: 1 },
       { number: 2, clock: "2025-01-01T00:00:00Z", wanted: 1 },
@@ -347,7 +347,7 @@ test("an interrupt ends it, and destroys the snapshot", () =>
     assert.equal(readdirSync(join(store.path, "locks")), []);
   }));
 
-test("two exports of a device at once: the second is refused by name; those of others run", () =>
+test("two exports of a device at once: the second is refused with a named error; exports of other devices run", () =>
   withStore(async (machine, store) => {
     const lock = await store.lockChain(HERE, machine.device);
     const error = await failureOf(exportToStore(store, optionsOf(machine)));
@@ -374,13 +374,13 @@ test("the lock of a process that has ended is taken over; of another host it hol
     assert.is(error.code, "BACKUP_BUSY");
     assert.match(error.message, "elsewhere");
     assert.is((await failureOf(lock.check())).code, "BACKUP_BUSY");
-    // Another host of the same name, as two of "localhost" that share a store.
+    // Another host with the same name, like two "localhost" that share a store.
     writeFileSync(lock.path, JSON.stringify({ ...holder, machine: "other", boot: "other" }));
     assert.is((await failureOf(store.lockChain(HERE, machine.device))).code, "BACKUP_BUSY");
-    // Another container of this host, in which that number is another process's, or none's.
+    // Another container of this host, in which that pid is another process's, or unused.
     writeFileSync(lock.path, JSON.stringify({ ...holder, namespace: "other", began: "0" }));
     assert.is((await failureOf(store.lockChain(HERE, machine.device))).code, "BACKUP_BUSY");
-    // This one, before it was started again.
+    // This process, before it was restarted.
     writeFileSync(lock.path, JSON.stringify({ ...holder, boot: "other" }));
     await (await store.lockChain(HERE, machine.device)).release();
     await realFiles.remove(lock.path);

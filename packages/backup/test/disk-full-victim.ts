@@ -1,6 +1,6 @@
 /**
- * Exports and restores onto a file system that becomes full in the middle, of each kind of target: said by name, nothing
- * looks complete, and with more room the same goes well. node disk-full-victim.js FOLDER, a tmpfs of its own.
+ * Exports and restores of each kind onto a file system that becomes full in the middle: the error is named, nothing
+ * looks complete, and with more space the same succeeds. node disk-full-victim.js FOLDER, a tmpfs of its own.
  */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -47,7 +47,7 @@ const point = await exportToStore(elsewhere, own);
 
 interface Kind {
   readonly run: () => Promise<unknown>;
-  /** Fails where something looks complete. */
+  /** Fails if something looks complete. */
   readonly checkIncomplete: () => Promise<void>;
   readonly checkWhole: () => Promise<void>;
 }

@@ -1,4 +1,4 @@
-/** A target whose file system becomes full in the middle: a tmpfs in a mount namespace of its own, for which root is needed. */
+/** A target's file system becomes full in the middle: a tmpfs in its own mount namespace, which needs root. */
 import { execFile } from "node:child_process";
 import { mkdtempSync, rmdirSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,7 +10,7 @@ import * as assert from "uvu/assert";
 const VICTIM = join(import.meta.dirname, "disk-full-victim.js");
 
 test("disk full half way: a named error, nothing looks complete, and with more space it succeeds", async () => {
-  // CI is root.
+  // CI runs as root.
   if (process.geteuid?.() !== 0) return;
   const folder = mkdtempSync(join(tmpdir(), "blksnap-full-"));
   const script = 'mount -t tmpfs -o size=6m blksnap-test "$1"; exec "$0" "$2" "$1"';

@@ -1,4 +1,4 @@
-/** What is freed of an image while it is exported: chunks that nothing of the export reads any more, and no other. */
+/** The parts of an image that an export frees: only chunks that it does not read any more. */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { setImmediate as nextTurn } from "node:timers/promises";
@@ -38,7 +38,7 @@ async function turns(): Promise<void> {
   await nextTurn();
 }
 
-test("what is not read is freed at once, a chunk when its last part is done", async () => {
+test("unread chunks are freed at once, other chunks when their last part is done", async () => {
   const trims = new Trims();
   const parts = [0, MIB, CHUNK, 4 * CHUNK];
   const openTrims = async () => trims;
@@ -63,7 +63,7 @@ test("what is not read is freed at once, a chunk when its last part is done", as
   assert.is(trims.ranges.length, 3);
 });
 
-test("nothing is freed of a snapshot of others, and a failure is told once", async () => {
+test("nothing is freed of others' snapshots, and a failure is reported once", async () => {
   const trims = new Trims();
   const openTrims = async () => trims;
   const others = doneChunks(snapshotOf(false), [0], { openTrims });
@@ -90,7 +90,7 @@ function optionsOf(machine: FakeMachine, trims: Trims): RawExportOptions {
   return { ...own, target, wanted: { kind: "auto" }, openTrims: async () => trims };
 }
 
-/** Fails where it reads what was freed. */
+/** Fails if it reads what was freed. */
 function openChecked(trims: Trims): (image: string) => Promise<ImageReader> {
   return async (image) => {
     const reader = await openImage(image);
@@ -108,7 +108,7 @@ function openChecked(trims: Trims): (image: string) => Promise<ImageReader> {
   };
 }
 
-test("an export reads nothing that it has freed, and is refused where others free", async () => {
+test("an export reads nothing that it has freed, and is refused if others free", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(CAPACITY_BYTES));
   const copied = async (): Promise<Trims> => {

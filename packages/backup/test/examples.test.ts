@@ -1,4 +1,4 @@
-/** The README's code and the example run as they are. */
+/** The README's code and the example run unchanged. */
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,7 +14,7 @@ const PACKAGE = join(import.meta.dirname, "..");
 test("the README's code that needs no device runs", () => {
   const readme = readFileSync(join(PACKAGE, "README.md"), "utf8");
   const code = /^```js\n([\s\S]*?)^```$/m.exec(readme)![1]!;
-  // It leaves its store where temporary files are.
+  // It leaves its store in the folder of temporary files.
   const TMPDIR = mkdtempSync(join(tmpdir(), "blksnap-readme-"));
   try {
     const env = { ...process.env, TMPDIR };

@@ -1,4 +1,4 @@
-/** A tracked device without a daemon: its image is a file, and its changes are known by block. */
+/** A tracked device without a daemon: its image is a file, and its changes are recorded by block. */
 import { randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -8,7 +8,7 @@ import type { DiffRange } from "@blksnap/api";
 import { BlksnapClientError, type ChangedExtentsOptions } from "@blksnap/client";
 import type { BackupClient } from "../dist/snapshot.js";
 
-/** Later than all that the fake machine takes, whatever this one's clock says. */
+/** Later than all takes of the fake machine, whatever this machine's clock is. */
 export const NOW_MS = Date.parse("2026-06-01T00:00:00Z");
 export const MIB = 2 ** 20;
 const BLOCK_BYTES = 65_536;
@@ -16,11 +16,11 @@ const BLOCK_BYTES = 65_536;
 export class FakeMachine {
   readonly folder: string = mkdtempSync(join(tmpdir(), "blksnap-backup-"));
   readonly device: string;
-  /** What the device holds now. */
+  /** The present content of the device. */
   content: Buffer;
   generation: string = randomUUID();
   number = 0;
-  /** The snapshot's error, as snapshot_info tells it. */
+  /** The snapshot's error in snapshot_info. */
   errorCode = 0;
   snapshotId: string | null = null;
   /** Of the image, since the daemon began. */
@@ -34,10 +34,10 @@ export class FakeMachine {
   exported: string | null = null;
   /** An earlier daemon took the snapshot. */
   isResumed = false;
-  /** cbtInfo fails from now on. */
+  /** Makes cbtInfo fail from now on. */
   isSpliceLost = false;
   destroyed = 0;
-  /** How often status was asked for may tell that a take has happened meanwhile. */
+  /** Called with the number of status calls so far, so that a take can happen in between. */
   readonly client: BackupClient;
   #changed = new Map<number, { number: number; isDiscarded: boolean }>();
   #takenMs = Date.parse("2026-01-01T00:00:00Z");
@@ -52,7 +52,7 @@ export class FakeMachine {
     return join(this.folder, "image");
   }
 
-  /** As a clock that is set. */
+  /** A clock that is set. */
   setClock(time: string): void {
     this.#takenMs = Date.parse(time);
   }
@@ -75,7 +75,7 @@ export class FakeMachine {
     this.#mark(offsetBytes, lengthBytes, true);
   }
 
-  /** As an attach after a detach: nothing is known of what changed. */
+  /** Like an attach after a detach: it is unknown what changed. */
   beginGeneration(): void {
     this.generation = randomUUID();
     this.number = 0;

@@ -1,4 +1,4 @@
-/** Operations on files of which one is the last, or fails. */
+/** File operations of which one is the last, or fails. */
 import { writeFileSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -7,7 +7,7 @@ import { type Files, realFiles } from "../dist/files.js";
 
 export class Killed extends Error {}
 
-/** A process that is killed in the middle of its operation number `last`; a file stays half written. */
+/** A process that is killed in its operation number `last`; a file stays half written. */
 export class KilledFiles {
   readonly files: Files;
   steps = 0;
@@ -34,7 +34,7 @@ export class KilledFiles {
   }
 }
 
-/** A disk that has room for so many more bytes. */
+/** A disk with space for so many more bytes. */
 export function fullAfter(bytes: number): Files {
   let left = bytes;
   return {
@@ -50,7 +50,7 @@ export function fullAfter(bytes: number): Files {
   };
 }
 
-/** Has all locks of a store be those of a process that has ended. */
+/** Makes all locks of a store those of a process that has ended. */
 export async function endHolders(store: string): Promise<void> {
   const folder = join(store, "locks");
   const names = await readdir(folder).catch(() => []);

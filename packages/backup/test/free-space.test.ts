@@ -1,4 +1,4 @@
-/** What a file system does not use is not exported, as e2fsprogs see it, who are the judges, too. */
+/** Free space of a file system is not exported; e2fsprogs check the result, too. */
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import {
@@ -59,7 +59,7 @@ async function withFileSystem(
   }
 }
 
-/** The file system on an image is in order, and has its files. */
+/** The file system on an image is consistent, and has its files. */
 async function assertWhole(
   image: string,
   files: ReadonlyMap<string, Buffer>,
@@ -120,7 +120,7 @@ test("a file system that is inconsistent without its journal is refused", () =>
     await change("ssv state 0", /without a journal, or has errors/);
     await change("ssv state 3", /without a journal, or has errors/);
     await change("feature bigalloc", /bigalloc/);
-    // As a disk that was partitioned over a file system: what the partitions have lies where that was free.
+    // Like a disk that was partitioned over a file system: data of the partitions are in its free space.
     const partitioned = Buffer.from(superblock);
     partitioned.set([0x55, 0xaa], 510);
     writeFileSync(image, partitioned);
@@ -137,7 +137,7 @@ function optionsOf({ client, device }: FakeMachine, target: string): RawExportOp
   return { ...own, wanted: { kind: "auto" }, target, open: openAllocated };
 }
 
-/** Free space begins within blocks that have a sum: none is missing for that. */
+/** Free space begins within blocks with a sum: these sums exist all the same. */
 async function assertVerified(target: string): Promise<void> {
   const { checked_bytes, damaged, notes } = await verifyRaw({ target });
   assert.equal(
@@ -146,7 +146,7 @@ async function assertVerified(target: string): Promise<void> {
   );
 }
 
-test("a full export has what is allocated, and later ones what changed; a refused one touches nothing", () =>
+test("a full export contains allocated blocks, later ones changes; a refused one changes nothing", () =>
   withFileSystem(["-t", "ext4"], async (image, files, folder) => {
     const machine = new FakeMachine(SIZE_BYTES);
     const raw = machine.path("raw");
@@ -155,7 +155,7 @@ test("a full export has what is allocated, and later ones what changed; a refuse
     const most = 2 * MIB;
     const [free] = (await reader.emptyRanges()).filter(({ length_bytes }) => length_bytes > most);
     await reader.close();
-    // Of what has a checksum all or nothing is left out.
+    // Blocks with a checksum are omitted completely or not at all.
     const at = Math.ceil((free?.offset_bytes ?? 0) / MIB) * MIB;
     content.fill(0xaa, at, at + MIB);
     machine.write(0, content);
@@ -182,7 +182,7 @@ test("a full export has what is allocated, and later ones what changed; a refuse
     await restoreStream({ input: Readable.from(pieces), target: received });
     await assertVerified(received);
 
-    // What is in use from now on was written, and so it is in what changed; nobody asks what is free.
+    // Newly allocated blocks were written, so the changes contain them; free space is not queried.
     const now = Buffer.from(machine.content);
     now.writeUInt32LE(now.readUInt32LE(1024 + 0x60) | 4, 1024 + 0x60);
     machine.write(1024, now.subarray(1024, 2048));
@@ -203,7 +203,7 @@ test("bitmaps and descriptors with wrong checksums are refused", () =>
     const blockBytes = Number(/^Block size: +(\d+)$/m.exec(stdout)?.[1]);
     const bitmapAt = Number(/Block bitmap at (\d+)/.exec(stdout)?.[1]) * blockBytes;
     const damaged = Buffer.from(content);
-    // One block is free instead of another: so many are free as before.
+    // One block is free instead of another: the count is unchanged.
     const last = damaged.subarray(bitmapAt, bitmapAt + blockBytes).lastIndexOf(0);
     assert.ok(damaged[bitmapAt] === 0xff && last > 0);
     damaged[bitmapAt] = 0xfe;

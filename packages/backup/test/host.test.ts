@@ -1,4 +1,4 @@
-/** Hosts that share a store and have one name. */
+/** Hosts with the same name that share a store. */
 import { randomBytes, randomUUID } from "node:crypto";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -88,7 +88,7 @@ test("two machines with the same name have separate chains in a store", async ()
   await assertSame(target, other.content);
 });
 
-test("a raw copy of one machine is not written over with that of another of its name", async () => {
+test("a raw copy of one machine is not overwritten with that of another of its name", async () => {
   const [one, other] = [new FakeMachine(8 * MIB), new FakeMachine(8 * MIB)];
   one.write(0, randomBytes(MIB));
   const target = one.path("copy.img");
@@ -103,7 +103,7 @@ test("a raw copy of one machine is not written over with that of another of its 
   );
 });
 
-test("a newer point of a machine of that name, by a program that knew no machines, is not a reason to begin anew", async () => {
+test("a newer point of a machine of that name, by a program that knew no machines, does not start a full export", async () => {
   const machine = new FakeMachine(8 * MIB);
   const store = await BackupStore.openOrCreate(machine.path("store"));
   await exportToStore(store, optionsOf(machine, ONE));

@@ -1,8 +1,8 @@
 /**
- * A process that exports or restores, and dies as it begins its operation on files or connections number `last`. What a device
- * held at each number is known from a seed, so that the process after it finds the same device.
+ * A process that exports or restores, and dies at the start of its operation number `last` on files or connections. A
+ * seed determines the device's content at each number, so that the next process finds the same device.
  *
- * node kill-victim.js KIND SEED NUMBER LAST FOLDER; prints how many operations it was when it came to the end.
+ * node kill-victim.js KIND SEED NUMBER LAST FOLDER; prints the number of operations if it reaches the end.
  */
 import { createHook } from "node:async_hooks";
 import { createCipheriv } from "node:crypto";
@@ -23,24 +23,24 @@ import { FakeMachine, MIB } from "./fake-machine.js";
 export const KINDS = ["store", "s3", "raw", "restore", "delta", "stream", "qcow2"] as const;
 export type Kind = (typeof KINDS)[number];
 
-/** Of the server that the environment names. */
+/** The server in the environment. */
 export const PLACE = "s3://backups/kills";
-/** Of connections: requests are written to them. */
+/** Operations on connections: requests are written to them. */
 const OPERATION = /^FSREQ|^WRITEWRAP$|^TCPCONNECTWRAP$/;
 
-/** Of two chunks, and more than the head of a block device. */
+/** Two chunks, and more than the head of a block device. */
 const CAPACITY_BYTES = 4 * MIB + 65_536;
 const BLOCK_BYTES = 65_536;
 const WRITES = 3;
 
-/** Bytes that look random, and are the same for the same words. */
+/** Pseudo-random bytes, the same for the same words. */
 export function seededBytes(length: number, ...words: readonly number[]): Buffer {
   const key = Buffer.alloc(16);
   for (const [index, word] of words.entries()) key.writeUInt32LE(word, 4 * index);
   return createCipheriv("aes-128-ctr", key, Buffer.alloc(16)).update(Buffer.alloc(length));
 }
 
-/** A device that has been in `number` snapshots, and was written to since. */
+/** A device that has been in `number` snapshots, and was written to in between. */
 export function machineAt(seed: number, number: number): FakeMachine {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.generation = "5eed0000-0000-4000-8000-000000000000";
@@ -55,7 +55,7 @@ export function machineAt(seed: number, number: number): FakeMachine {
   return machine;
 }
 
-/** Sends and receives what changed since the copy, and all of the device where that does not fit. */
+/** Sends and receives changes since the copy, or the whole device if they do not fit. */
 async function pipe(options: Omit<ExportOptions, "wanted">, target: string): Promise<void> {
   const known = await readRecord(recordPathOf(target));
   const wishes: Wanted[] = [{ kind: "full" }];
@@ -75,7 +75,7 @@ async function pipe(options: Omit<ExportOptions, "wanted">, target: string): Pro
   }
 }
 
-/** @param seed an even one has a raw copy be written by threads */
+/** @param seed with an even one, threads write a raw copy */
 async function run(kind: Kind, machine: FakeMachine, folder: string, seed: number): Promise<void> {
   const { client, device } = machine;
   const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };

@@ -34,7 +34,7 @@ class Kills {
   readonly #s3: FakeS3;
   /** Operations of a whole run of each kind. */
   readonly #wholes = new Map<Kind, number>();
-  /** What the device held in each snapshot. */
+  /** Content of the device in each snapshot. */
   readonly #contents: Buffer[] = [Buffer.alloc(0)];
   killed = 0;
   readonly #judged = new Set<string>();
@@ -47,7 +47,7 @@ class Kills {
     return join(this.folder, "store");
   }
 
-  /** What was in the snapshot of this number. */
+  /** Content of the snapshot with this number. */
   contentOf(number: number): Buffer {
     for (let next = this.#contents.length; next <= number; next++) {
       const machine = machineAt(SEED, next - 1);
@@ -57,7 +57,7 @@ class Kills {
     return this.#contents[number]!;
   }
 
-  /** @param number of snapshots before it; whatever becomes of it, there is one more then */
+  /** @param number of snapshots before it; it takes one more in any case */
   async run(kind: Kind, number: number, last: number): Promise<void> {
     const scratch = join(this.folder, "scratch");
     mkdirSync(scratch);
@@ -82,7 +82,7 @@ class Kills {
     return this.#wholes.get(kind)!;
   }
 
-  /** What looks complete is complete. */
+  /** Whatever looks complete is complete. */
   async check(): Promise<void> {
     for (const name of ["copy", "piped"]) {
       const copy = join(this.folder, name);
@@ -104,7 +104,7 @@ class Kills {
     }
   }
 
-  /** QEMU finds what the device held in each file that has its name and record, and was not looked at. */
+  /** QEMU finds the device's content in each file with its final name and record. */
   async checkChain(): Promise<void> {
     const chain = join(this.folder, "chain");
     for (const { name, changes_number } of await qcow2Points(chain)) {
@@ -126,7 +126,7 @@ class Kills {
     return [await BackupStore.open(this.store), await BackupStore.open(place)];
   }
 
-  /** All points are what the device held. */
+  /** All points have the device's content. */
   async checkPoints(): Promise<void> {
     this.#judged.clear();
     await this.checkChain();

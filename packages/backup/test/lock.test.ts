@@ -1,4 +1,4 @@
-/** Processes that find the lock of one that has ended, in any order of their steps: at most one holds it. */
+/** Processes that find a stale lock, in any order of their steps: at most one acquires it. */
 import { randomUUID } from "node:crypto";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -12,7 +12,7 @@ const LOCK = `${FOLDER}/disk.lock`;
 const PROCESSES = 4;
 const ROUNDS = 400;
 
-/** A process that has ended: none of this number began then. */
+/** A process that has ended; its pid was not reused. */
 function deadText(): string {
   return JSON.stringify({ ...holderNow("an export"), began: "0" });
 }
@@ -40,7 +40,7 @@ class Folder {
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
-  /** Lets one after the other continue, until none waits. */
+  /** Lets processes continue one by one, until none waits. */
   async run(works: readonly Promise<unknown>[]): Promise<void> {
     let isOver = false;
     const over = Promise.all(works).finally(() => {
@@ -55,7 +55,7 @@ class Folder {
     await over;
   }
 
-  /** As a process sees it that dies before its step of this number. */
+  /** The view of a process that dies before its step of this number. */
   files(lastStep = Number.POSITIVE_INFINITY): Files {
     let steps = 0;
     const step = async <Value>(work: () => Value): Promise<Value> => {
@@ -116,7 +116,7 @@ test("leftovers of a process that was killed while taking over a lock do not blo
       for (let turn = 0; turn < lastStep; turn++) await folder.turn();
     };
     await folder.run([isOver()]);
-    // It has ended: what it holds says so.
+    // It has ended, as its locks state.
     for (const one of new Set(folder.names.values())) {
       one.data = Buffer.from(one.data.toString().replace(/"began":"\d+"/, '"began":"0"'));
     }

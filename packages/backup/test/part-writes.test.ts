@@ -1,4 +1,4 @@
-/** Parts that threads sum and write: past the page cache where that can be, and the other way where not. */
+/** Parts that threads sum and write: with direct I/O if possible, otherwise without. */
 import { randomBytes } from "node:crypto";
 import {
   closeSync,
@@ -61,7 +61,7 @@ function sumsOfBlocks(data: Uint8Array): number[] {
   );
 }
 
-/** Where a file system has no direct I/O there is nothing of it to test. */
+/** Without direct I/O in the file system there is nothing to test. */
 function openDirect(path: string, slot: Slot): number | undefined {
   try {
     const fd = openSync(path, O_WRONLY | O_DIRECT);
@@ -80,7 +80,7 @@ test("large parts are written with direct I/O, from suitable memory", ({ path, m
   assert.not.ok(canBeDirect(slot.subarray(0, 4096), MIB));
   const fd = openSync(path, O_RDWR | O_CREAT);
   const directFd = openDirect(path, slot);
-  // What goes the other way fails: this file is closed.
+  // Buffered writes fail: this file is closed.
   closeSync(fd);
   const part = { startBytes: slot.byteOffset, lengthBytes: MIB, offsetBytes: MIB };
   const parts = [{ ...part, window: windowOf(MIB) }];
@@ -99,7 +99,7 @@ test("unaligned parts go through the page cache, and zeros are not written", ({ 
   refused[0] = "x".charCodeAt(0);
   const zeros = memory.take(MIB).fill(0);
   const fd = openSync(path, O_RDWR | O_CREAT);
-  // Nothing that is not a number may be written there: EINVAL.
+  // Only aligned buffers may be written there: EINVAL.
   const directFd = openSync("/proc/self/oom_score_adj", O_RDWR);
   const parts = [large, refused, zeros].map((slot, index) => ({
     ...{ startBytes: slot.byteOffset, lengthBytes: slot.length },
@@ -120,7 +120,7 @@ test("unaligned parts go through the page cache, and zeros are not written", ({ 
   closeSync(directFd);
 });
 
-test("parts go to threads many at a time, and each gets its own answer", async (world) => {
+test("parts go to threads many at a time, and each gets its own result", async (world) => {
   const { path, memory, pool } = world;
   const fd = openSync(path, O_RDWR | O_CREAT);
   let cachedBytes = 0;

@@ -1,4 +1,4 @@
-/** Points that are served over NBD, read by programs of others and by the client. */
+/** Points that are served over NBD, read by third-party programs and by the client. */
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -28,7 +28,7 @@ interface Served {
   readonly notes: string[];
 }
 
-/** The first of two points, of a device that has changed since. */
+/** The first of two points of a device that has changed in between. */
 async function served(machine: FakeMachine): Promise<Served> {
   const content = Buffer.from(machine.content);
   const store = await BackupStore.openOrCreate(machine.path("store"));
@@ -49,7 +49,7 @@ async function ended({ server, machine, socketPath }: Served): Promise<void> {
   machine.remove();
 }
 
-test("programs of others read a point, and skip what is zeros", async () => {
+test("third-party programs read a point, and skip zeros", async () => {
   const machine = new FakeMachine(4 * CHUNK_BYTES + 512);
   machine.write(CHUNK_BYTES - MIB, randomBytes(2 * MIB));
   machine.write(4 * CHUNK_BYTES, randomBytes(512));
@@ -78,14 +78,14 @@ test("programs of others read a point, and skip what is zeros", async () => {
   await ended(all);
 });
 
-test("more chunks than there are places, in any order and many at a time", async () => {
+test("more chunks than slots are read, in any order and many at a time", async () => {
   const machine = new FakeMachine((PLACES + 4) * CHUNK_BYTES);
   for (let chunk = 0; chunk < PLACES + 4; chunk++) {
     if (chunk !== 5) machine.write(chunk * CHUNK_BYTES + 512 * chunk, randomBytes(4096));
   }
   const all = await served(machine);
   const client = await NbdClient.connect(all.server.uri);
-  // Each over the edge of two chunks.
+  // Each crosses the border of two chunks.
   const lanes = Array.from({ length: READS_IN_FLIGHT }, async (_, lane) => {
     for (let round = 1; round < PLACES + 4; round++) {
       const edge = (1 + ((lane * 7 + round) % (PLACES + 3))) * CHUNK_BYTES;
@@ -98,7 +98,7 @@ test("more chunks than there are places, in any order and many at a time", async
   await ended(all);
 });
 
-test("a chunk that is damaged fails its reads alone, by name, and is looked at again later", async () => {
+test("a damaged chunk fails only its reads, is reported by name, and is checked again later", async () => {
   const machine = new FakeMachine(3 * CHUNK_BYTES);
   for (const chunk of [0, 1, 2]) machine.write(chunk * CHUNK_BYTES, randomBytes(MIB));
   const all = await served(machine);
@@ -124,7 +124,7 @@ test("a chunk that is damaged fails its reads alone, by name, and is looked at a
   await ended(all);
 });
 
-test("it ends under its readers, and two cannot have one socket", async () => {
+test("a server ends despite readers, and two cannot share a socket", async () => {
   const machine = new FakeMachine(8 * CHUNK_BYTES);
   for (let chunk = 0; chunk < 8; chunk++) machine.write(chunk * CHUNK_BYTES, randomBytes(MIB));
   const all = await served(machine);

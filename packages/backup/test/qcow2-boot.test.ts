@@ -1,4 +1,6 @@
-/** Each point of a chain of qcow2 files boots: a boot sector prints what a sector behind it has, on the serial port. */
+/**
+ * Each point of a chain of qcow2 files boots: a boot sector prints the content of a later sector on the serial port.
+ */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { test } from "uvu";
@@ -9,7 +11,7 @@ import { FakeMachine, MIB } from "./fake-machine.js";
 const CAPACITY_BYTES = 8 * MIB;
 const SECTOR_BYTES = 512;
 const TEXT_SECTOR = (6 * MIB) / SECTOR_BYTES;
-/** Ends what hangs: the machine has no clock of its own here. */
+/** Ends a hang: the machine has no time limit of its own. */
 const HANG_MS = 300_000;
 
 /** Reads the sector with the text, sends it to the first serial port, and ends the machine by a byte to port 0x501. */
@@ -31,7 +33,7 @@ function bootSector(): Buffer {
   return sector;
 }
 
-/** What a machine with this disk says. */
+/** Output of a machine with this disk. */
 async function saidBy(path: string): Promise<string> {
   const disk = `file=${path},format=qcow2,if=ide,snapshot=on`;
   const exit = "isa-debug-exit,iobase=0x501,iosize=1";
@@ -41,7 +43,7 @@ async function saidBy(path: string): Promise<string> {
   ];
   const options = { timeout: HANG_MS, killSignal: "SIGKILL" } as const;
   const ended = promisify(execFile)("qemu-system-x86_64", words, options);
-  // The device that ends it answers with a status that is not 0.
+  // The device that ends it sets an exit status other than 0.
   return await ended.then(
     ({ stdout }) => stdout,
     (error: { code: unknown; stdout: string; stderr: string }) => {
@@ -51,7 +53,7 @@ async function saidBy(path: string): Promise<string> {
   );
 }
 
-test("QEMU boots the full file and each overlay, and each says what the device had then", async () => {
+test("QEMU boots the full file and each overlay, and each prints the device's content at its time", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, bootSector());
   const { client, device } = machine;

@@ -1,4 +1,4 @@
-/** Chains of qcow2 files, with QEMU's programs as judges: qemu-utils of Debian. */
+/** Chains of qcow2 files, checked by QEMU's programs: Debian's qemu-utils. */
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import {
@@ -34,7 +34,7 @@ function filesOf(machine: FakeMachine): string[] {
 }
 
 interface Point extends Qcow2Export {
-  /** What the device held. */
+  /** The device's content. */
   readonly content: string;
 }
 
@@ -51,7 +51,7 @@ function judge({ path, content }: Point): void {
   execFileSync("qemu-img", ["check", "-q", "-f", "qcow2", path]);
 }
 
-/** In the middle: the image fails at its read of this number. */
+/** An interruption: the image fails at its read of this number. */
 function failingAt(number: number): Qcow2ExportOptions["open"] {
   let reads = 0;
   return async (path) => {
@@ -85,7 +85,7 @@ test("a full file and overlays: QEMU finds each equal to the device at that time
     ...["info", "--backing-chain", "--output=json", points[2]!.path],
   ]);
   assert.is((JSON.parse(chain.toString()) as unknown[]).length, 3);
-  // What lies beside it is found where the folder is moved.
+  // A backing file in the same folder is found after the folder moves.
   const out = execFileSync("qemu-io", [
     "-r",
     "-f",
@@ -99,7 +99,7 @@ test("a full file and overlays: QEMU finds each equal to the device at that time
   machine.remove();
 });
 
-test("cut short, no file has its name, and the points before are as they were", async () => {
+test("after an interruption no new file has its name, and earlier points are unchanged", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(CAPACITY_BYTES));
   await failureOf(exportQcow2(optionsOf(machine, { open: failingAt(2) })));
@@ -116,7 +116,7 @@ test("cut short, no file has its name, and the points before are as they were", 
   machine.remove();
 });
 
-test("other users never can read a file, and QEMU without root cannot write a complete one", async () => {
+test("other users can never read a file, and QEMU without root cannot write a complete one", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
   const seen = new Set<number>();

@@ -1,4 +1,4 @@
-/** What is there and is not the copy that a raw export keeps is not written over. */
+/** A raw export never overwrites anything but its own copy. */
 import { randomBytes } from "node:crypto";
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { test } from "uvu";
@@ -54,13 +54,13 @@ test("a record of a copy elsewhere does not allow overwriting a foreign file", a
   };
   await refused();
   assert.is(readFileSync(record, "utf8"), remembered);
-  // As programs wrote it that did not say of which file it is, and of an earlier version.
+  // In the format of earlier programs and versions, which did not name the file.
   const { target: _, ...fields } = JSON.parse(remembered) as Record<string, unknown>;
   for (const change of [{}, { version: 1 }]) {
     writeFileSync(record, JSON.stringify({ ...fields, ...change }));
     await refused();
   }
-  // Of its own file it says so, wherever that has gone.
+  // A record of its own file names that, wherever it has gone.
   writeFileSync(record, remembered);
   writeFileSync(mine, "spoilt");
   assert.is((await exportRaw(optionsOf(machine, { target: mine, record }))).kind, "full");

@@ -58,7 +58,7 @@ test("a raw copy is updated in place with the changes", async () => {
   machine.remove();
 });
 
-test("threads write a copy as the caller's thread does: holes, an end within a page, and zeros over data", async () => {
+test("threads write the same copy as the caller's thread: holes, an end within a page, and zeros over data", async () => {
   const capacityBytes = CAPACITY_BYTES + 512;
   const machine = new FakeMachine(capacityBytes);
   const options = () => optionsOf(machine, { threadsMinBytes: 0 });
@@ -74,7 +74,7 @@ test("threads write a copy as the caller's thread does: holes, an end within a p
   machine.remove();
 });
 
-test("cut short, a copy does not look complete, and continues from where it was", async () => {
+test("an interrupted copy does not look complete, and continues from its former state", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(CAPACITY_BYTES));
   await failureOf(exportRaw(optionsOf(machine, { open: failingAt(2) })));
@@ -93,7 +93,7 @@ test("cut short, a copy does not look complete, and continues from where it was"
   machine.remove();
 });
 
-/** Exports in full, then an update that is cut short after it has written. */
+/** Exports in full, then an update that is interrupted after its first writes. */
 async function leftUpdate(
   machine: FakeMachine,
   more: Partial<RawExportOptions> = {},
@@ -104,7 +104,7 @@ async function leftUpdate(
   await failureOf(exportRaw(optionsOf(machine, { ...more, open: failingAt(2) })));
 }
 
-test("an update that was cut short is not continued in what others have put in its place", async () => {
+test("an interrupted update is not continued in a foreign file in its place", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const target = machine.path("copy");
   const reasons: string[] = [];
@@ -129,7 +129,7 @@ test("an update that was cut short is not continued in what others have put in i
   machine.remove();
 });
 
-test("an update that was cut short is not continued after a restore to there", async () => {
+test("an interrupted update is not continued after a restore to the same path", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const record = machine.path("record");
   const target = machine.path("copy");
@@ -151,7 +151,7 @@ test("an update that was cut short is not continued after a restore to there", a
   other.remove();
 });
 
-test("an update that is cut short before it changes a byte costs no full copy", async () => {
+test("an update that is interrupted before its first write causes no full copy", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const target = machine.path("copy");
   await exportRaw(optionsOf(machine));
@@ -193,7 +193,7 @@ test("one writer per file: a second restore or raw export is refused", async () 
         () => exportRaw(optionsOf(machine, { record: machine.path("record") })),
       ].map(async (attempt) => late.push(await failureOf(attempt()))),
     );
-  // While the restore's and then the export's first bytes are on their way.
+  // While the first bytes of the restore and then of the export are in flight.
   const slow = await BackupStore.open(store.path);
   slow.readChunk = async (...words) => {
     await attempts();
@@ -218,7 +218,7 @@ test("one writer per file: a second restore or raw export is refused", async () 
   machine.remove();
 });
 
-test("a target through links is the file that they lead to, and locked as that", async () => {
+test("a target behind links is the file that they lead to, which is locked", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const target = machine.path("copy");
   const link = machine.path("link");
@@ -226,7 +226,7 @@ test("a target through links is the file that they lead to, and locked as that",
   symlinkSync("folder/../copy", link);
   mkdirSync(folder);
   symlinkSync("..", join(folder, "up"));
-  // It leads to nothing yet.
+  // It leads nowhere yet.
   assert.is((await exportRaw(optionsOf(machine, { target: link }))).kind, "full");
   assert.ok(lstatSync(link).isSymbolicLink());
   assert.ok(existsSync(recordPathOf(target)));
@@ -268,7 +268,7 @@ test("a target through links is the file that they lead to, and locked as that",
   machine.remove();
 });
 
-test("a copy that others wrote to, or that is gone, is made again in full, with the reason", async () => {
+test("a copy that others wrote to, or that is gone, is exported again in full, with the reason", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const target = machine.path("copy");
   const reasons: string[] = [];
@@ -352,7 +352,7 @@ test("an interrupted restore leaves an incomplete target, and can be repeated", 
   machine.remove();
 });
 
-test("differences are in whole blocks, and neighbours are one run", () => {
+test("differences are in whole blocks, and adjacent ones are merged", () => {
   const wanted = Buffer.alloc(5 * 4096 + 100);
   const found = Buffer.from(wanted);
   assert.equal(differences(wanted, found), []);

@@ -1,4 +1,4 @@
-/** A bucket of a server that tests have, and a machine that is backed up there. */
+/** A bucket of the tests' server, and a machine that is backed up there. */
 import { FakeS3 } from "@blksnap/testing";
 import type { ExportOptions } from "../dist/export-store.js";
 import type { Objects } from "../dist/objects.js";
@@ -6,7 +6,7 @@ import { openS3, type S3Options } from "../dist/s3-objects.js";
 import { FakeMachine, MIB } from "./fake-machine.js";
 
 export const BUCKET = "backups";
-/** Two whole chunks, and a bit. */
+/** Two whole chunks and a part. */
 const CAPACITY_BYTES = 8 * MIB + 196_608;
 const PLACE = `s3://${BUCKET}/all/hosts`;
 export const LIMITS = { delayMs: 1, answerMs: 5_000, attempts: 9 };

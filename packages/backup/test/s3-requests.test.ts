@@ -1,4 +1,4 @@
-/** Requests to an object store that fail, are refused, or are given up. */
+/** Requests to an object store that fail, are refused, or are abandoned. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
@@ -107,7 +107,7 @@ test("a 404 page means neither a missing store nor a removed point", () =>
     const store = await BackupStore.openOrCreate(place(s3));
     await exportToStore(store, optionsOf(machine));
     const chunks = s3.keys("all/hosts/chunks/");
-    // Of a proxy; and of a server that lists what it cannot find.
+    // Of a proxy; and of a server that lists objects that it cannot find.
     for (const [code, expected] of [
       ["", "TARGET_FAILED"],
       ["NoSuchKey", "BACKUP_DAMAGED"],

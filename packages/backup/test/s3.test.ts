@@ -1,4 +1,4 @@
-/** A store in a bucket. The server of the test checks each signature and checksum itself. */
+/** A store in a bucket. The tests' server verifies each signature and checksum. */
 import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
 import { Dice, type S3Fault } from "@blksnap/testing";
@@ -80,7 +80,7 @@ test("full, incremental, restore, verify, prune and gc; hosts share chunks", () 
     await assertRestores(machine, store, machine.content);
     assert.equal(s3.keys("all/hosts/locks/"), []);
     assert.ok(s3.keys("").every((key) => key.startsWith("all/hosts/")));
-    // A manifest is the last thing that is written of a point.
+    // The manifest of a point is written last.
     const puts = s3.log.filter((one) => one.startsWith("PUT") && !one.includes("/locks/"));
     assert.match(puts.at(-1)!, "/points/");
   }));
@@ -143,7 +143,7 @@ test("a server that does not come back is named, and leaves no point and no secr
       assert.not.match(`${error.message} ${error.stack}`, s3.environment["AWS_SECRET_ACCESS_KEY"]!);
       assert.is(machine.snapshotId, null);
     }
-    // It goes down for good in the middle: that is told, not what could not be put in order after it.
+    // It fails for good in the middle: that is reported, not the failed clean-up after it.
     let isDown = false;
     s3.faultOf = (request) => {
       isDown ||= /PUT .*chunks/.test(request);
@@ -225,13 +225,13 @@ test("an export that is killed at any request leaves all points whole, and the n
     await exportToStore(await BackupStore.openOrCreate(place(s3)), optionsOf(machine));
     const before = Buffer.from(machine.content);
     let kills = 0;
-    // A quarter of all requests, by the seed: each takes time.
+    // A quarter of all requests, chosen by the seed, because each takes time.
     for (let last = 1 + (SEED % 4); ; last += 4) {
       machine.write(4 * MIB, randomBytes(2 * MIB));
       let requests = 0;
       s3.faultOf = () => {
         requests++;
-        // The last one may be done, and nobody hears of it.
+        // The last one may have succeeded without a response.
         if (requests === last) return last % 8 < 4 ? "tear" : "lose";
         return requests > last ? "tear" : undefined;
       };
@@ -264,7 +264,7 @@ test("an export that is killed at any request leaves all points whole, and the n
     assert.equal(s3.keys("all/hosts/locks/"), []);
   }));
 
-test("an object that is flipped, cut short or lost is named by verify and restore", () =>
+test("verify and restore name an object that is flipped, truncated or lost", () =>
   withS3(async (s3, machine) => {
     machine.write(0, randomBytes(MIB));
     const store = await BackupStore.openOrCreate(place(s3));
@@ -291,7 +291,7 @@ test("many requests are in flight, none larger than a chunk", () =>
   withS3(async (s3) => {
     const machine = new FakeMachine(64 * MIB);
     for (let chunk = 0; chunk < 15; chunk++) machine.write(chunk * 4 * MIB, randomBytes(65_536));
-    // With fewer under way this never ends.
+    // With fewer in flight this never ends.
     const limits = { ...LIMITS, answerMs: 120_000, attempts: 1 };
     const store = await BackupStore.openOrCreate(place(s3, { limits }));
     s3.gatherCount = 5;

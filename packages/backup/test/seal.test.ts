@@ -17,7 +17,7 @@ function readerOf(disk: Buffer): ReadAt {
   return async (offsetBytes, lengthBytes) => disk.subarray(offsetBytes, offsetBytes + lengthBytes);
 }
 
-/** With partitions that begin at these bytes. */
+/** With partitions that begin at these offsets. */
 function gptDisk(blockBytes: number, starts: readonly number[]): Buffer {
   const disk = Buffer.alloc(DISK_BYTES);
   disk.write("EFI PART", blockBytes, "latin1");
@@ -43,7 +43,7 @@ test("a write at the start of a partition, or to a sampled place, is detected", 
   const starts = [MIB, 129 * MIB + 4096];
   for (const disk of [gptDisk(512, starts), gptDisk(4096, starts), mbrDisk(starts)]) {
     const before = await samplesOf(readerOf(disk), DISK_BYTES);
-    // Superblocks of ext4 and btrfs; and a place of a disk without partitions.
+    // Superblocks of ext4 and btrfs; and an offset on a disk without partitions.
     for (const at of [MIB + 1024, 129 * MIB + 4096 + 65_600, 150 * MIB]) {
       disk[at]! ^= 1;
       assert.not.equal(await samplesOf(readerOf(disk), DISK_BYTES), before, `byte ${at}`);
@@ -53,7 +53,7 @@ test("a write at the start of a partition, or to a sampled place, is detected", 
   }
 });
 
-test("places are in the device, each once and in order, whatever its table says", () => {
+test("sampled offsets are within the device, unique and sorted, whatever its table says", () => {
   for (let round = 0; round < 50; round++) {
     const table = round === 0 ? Buffer.alloc(0) : randomBytes(MIB);
     if (round > 1) table.writeUInt16LE(0xaa55, 510);
@@ -79,7 +79,7 @@ test("kernel counters reveal a write anywhere, within a boot and for the same di
   assert.is(changeSince(seal, { ...seal }), undefined);
   assert.match(changeSince(seal, later({ writeSectors: 801 }))!, /written/);
   assert.match(changeSince(seal, later({ discardSectors: 8 }))!, /discard/);
-  // Nothing is known of what was counted before.
+  // Earlier counts are unknown.
   assert.is(changeSince(seal, later({ bootId: "b", writeSectors: 9 })), undefined);
   assert.is(changeSince(seal, later({ diskseq: "9", writeSectors: 9 })), undefined);
   assert.match(changeSince(seal, { ...seal, samples: "t" })!, "its content has changed");

@@ -1,4 +1,4 @@
-/** Images that are read over NBD, from a server of others. */
+/** Images that are read over NBD, from a third-party server. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -25,15 +25,15 @@ interface World {
 
 const test = suite<World>("source");
 
-/** More than a request may ask for, and no whole number of anything larger than a sector. */
+/** Longer than a request may be, and not a multiple of anything larger than a sector. */
 const SIZE_BYTES = 33 * MIB + 512;
 
 const ROUNDS_MAX = 50;
 
-/** Of requests, and of those with extended headers. */
+/** Magic of requests, and of those with extended headers. */
 const REQUEST_MAGICS = ["25609513", "21e41c71"].map((hex) => Buffer.from(hex, "hex"));
 
-/** Its socket is there a moment before it listens. */
+/** Its socket appears a moment before it listens. */
 async function isListening(socket: string): Promise<boolean> {
   const connection = connect(socket);
   const answer = once(connection, "connect").then(
@@ -70,7 +70,7 @@ test.after.each(async ({ folder, server }) => {
   rmSync(folder, { recursive: true });
 });
 
-test("an export is read in any pieces, many at once", async ({ uri, content }) => {
+test("an export is read in pieces of any size, many at once", async ({ uri, content }) => {
   const image = await openImage(uri);
   const ranges: [offsetBytes: number, lengthBytes: number][] = [
     [0, SIZE_BYTES],
@@ -88,7 +88,7 @@ test("an export is read in any pieces, many at once", async ({ uri, content }) =
   await image.close();
 });
 
-/** What is between the image's readers and the server, and counts connections. */
+/** A proxy between the image's readers and the server that counts connections. */
 async function proxyOf(
   { folder, uri }: World,
   carry: (connection: Socket, up: Socket, count: number) => void,
@@ -115,7 +115,7 @@ async function readPart(image: ImageReader, content: Buffer): Promise<void> {
   }
 }
 
-test("reads that are under way together go over several connections", async (world) => {
+test("concurrent reads use several connections", async (world) => {
   const proxy = await proxyOf(world, (connection, up) => {
     pipeline(connection, up, connection, () => undefined);
   });
@@ -123,7 +123,7 @@ test("reads that are under way together go over several connections", async (wor
   const read = () => readPart(image, world.content);
   await read();
   assert.is(proxy.count(), 1, "one read at a time needs one");
-  // Each has others under way as it begins; how soon a further connection is there is up to the server.
+  // Each has others in flight when it begins; when a further connection is ready depends on the server.
   for (let round = 0; round < ROUNDS_MAX && proxy.count() < 4; round++) {
     await Promise.all([read(), read(), read(), read(), read()]);
   }
@@ -132,11 +132,11 @@ test("reads that are under way together go over several connections", async (wor
   proxy.close();
 });
 
-test("connections that a server closes behind their handshake are not read from", async (world) => {
+test("connections that a server closes after their handshake are not used for reads", async (world) => {
   const proxy = await proxyOf(world, (connection, up, count) => {
     pipeline(up, connection, () => up.destroy());
     connection.on("data", (data) => {
-      // A request of the transmission: the handshake is over.
+      // A transmission request: the handshake is over.
       if (count === 1 || !REQUEST_MAGICS.some((magic) => data.includes(magic))) up.write(data);
       else connection.destroy();
     });
@@ -176,7 +176,7 @@ test("a raw copy is made of an image that is an export", async ({ folder }) => {
   await exportRaw({ ...own, wanted: { kind: "auto" }, target, open });
   await assertSame(target, machine.content);
   assert.ok(server !== undefined);
-  // It removes its socket: not while the folder is removed.
+  // It removes its socket, but not while the folder is being removed.
   const ended = once(server, "exit");
   server.kill();
   await ended;
@@ -210,7 +210,7 @@ test("a full copy reads only what the export says holds data, and the rest is ze
   assert.is(point.read_bytes, 2 * MIB);
   assert.equal(totals, [2 * MIB]);
   assert.is(point.chunks.filter((hash) => hash !== null).length, 2);
-  // Where only the export beside it tells, and where that is gone.
+  // With the export beside it, and without.
   const [uri] = [`nbd+unix:///?socket=${join(folder, "of-machine-0")}`];
   const beside = await openImage(machine.image, uri);
   const empty = await beside.emptyRanges();

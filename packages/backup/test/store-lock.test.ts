@@ -1,4 +1,4 @@
-/** Locks of a store that many hosts share: nothing but reading, writing and listing keeps them apart. */
+/** Locks of a store that many hosts share: only reads, writes and lists keep them apart. */
 import { randomBytes } from "node:crypto";
 import { readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
 import { setTimeout } from "node:timers/promises";
@@ -25,7 +25,7 @@ function optionsOf(machine: FakeMachine): ExportOptions {
   return { ...own, wanted: { kind: "auto" } };
 }
 
-/** A bucket and a folder, each with a way to let its locks be another host's, of so many minutes ago. */
+/** A bucket and a folder, each with a function that makes its locks another host's, of so many minutes ago. */
 interface Place {
   readonly objects: Objects;
   toElsewhere(minutes: number): void;
@@ -89,7 +89,7 @@ test("of many exports that begin at once for a device, one continues", () =>
     }
   }));
 
-test("however slowly the others give up, one continues", () =>
+test("one continues, however slowly the others give up", () =>
   inEachPlace(async ({ objects, locks }) => {
     await BackupStore.openOrCreate(objects);
     const slow = Object.create(objects) as Objects;

@@ -15,7 +15,7 @@ import { BackupStore, type DamagedPoint } from "../dist/store.js";
 import { assertSame, FakeMachine, failureOf, MIB } from "./fake-machine.js";
 import { endHolders, fullAfter, KilledFiles } from "./faulty-files.js";
 
-/** Two whole chunks, and a bit. */
+/** Two whole chunks and a part. */
 const CAPACITY_BYTES = 8 * MIB + 196_608;
 
 function optionsOf(machine: FakeMachine, more: Partial<ExportOptions> = {}): ExportOptions {
@@ -42,7 +42,7 @@ function chunkFiles(store: BackupStore): string[] {
   return files.filter((name) => name.endsWith(".zst")).map((name) => join(folder, name));
 }
 
-test("full, incremental, each restored; what did not change is stored once", async () => {
+test("full and incremental points are restored; unchanged data is stored once", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   const store = await BackupStore.openOrCreate(machine.path("store"));
   machine.write(0, randomBytes(5 * MIB));
@@ -105,7 +105,7 @@ test("a kill at a step leaves the last point whole, and the next export complete
     const points = await store.points();
     assert.is(points[0]?.id, first.id);
     assert.is((await verify(store, points)).damaged.length, 0);
-    // One that was published just before the kill is whole, too.
+    // A point that was published just before the kill is whole, too.
     for (const point of points.slice(1)) {
       assert.equal(point.chunks.length, 3);
       await store.removePoint(point);
@@ -139,14 +139,14 @@ test("a store whose creation was killed is created by the next export", async ()
       () => false,
     );
     if (made) break;
-    // One that was left is enough: with more of them each attempt would have more to look at.
+    // One leftover is enough: with more of them each attempt would have more work.
     for (const name of readTmp(path).slice(1)) rmSync(join(path, "tmp", name));
   }
   assert.equal(await (await BackupStore.open(path)).points(), []);
   machine.remove();
 });
 
-test("a full disk is said by name, leaves no point, and what was written is used again", async () => {
+test("a full disk is a named error, leaves no point, and the next export reuses what was written", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(8 * MIB));
   const path = machine.path("store");
@@ -247,7 +247,7 @@ test("a damaged manifest stops neither an export nor operations on other points"
   assert.match(notes.join(), `${file} is damaged`);
   assert.is(next.parent, first.id);
   await assertRestores(machine, store, next, machine.content);
-  // Nobody can tell which one was the newest then; by its id a point is meant in any case.
+  // Which one was the newest is unknown then; an id selects a point in any case.
   const meant = (at?: string) => checkMeant(damaged, findPoint(points, { at }), { at });
   assert.throws(() => meant(), /it may be the requested point/);
   assert.throws(() => meant("2026-02-01"), /it may be the requested point/);
@@ -279,7 +279,7 @@ test("hashes that points share are stored once", async () => {
   const points = await store.points();
   const bytes = heapBytes() - before;
   assert.is(points.length, 17);
-  // A string of each is 80 bytes, and each point has 8 for each.
+  // A string of each is 80 bytes; each point needs 8 for each.
   assert.ok(bytes < count * (16 * 8 + 400), `${bytes} bytes`);
   machine.remove();
 });
@@ -292,7 +292,7 @@ test("a damaged chunk that equals one just read is still repaired", async () => 
   await exportToStore(store, optionsOf(machine));
   const [file] = chunkFiles(store);
   writeFileSync(file!, "nothing");
-  // All of the first is read, so that nobody notices; of the second a part is, and the rest is needed.
+  // All of the first is read, so nothing is noticed; of the second only a part is read, and the rest is needed.
   machine.write(0, content);
   machine.write(4 * MIB, content.subarray(0, 65_536));
   const next = await exportToStore(store, optionsOf(machine));
@@ -301,7 +301,7 @@ test("a damaged chunk that equals one just read is still repaired", async () => 
   machine.remove();
 });
 
-test("folder names are on the medium before files in them", async () => {
+test("folder names are durable before files in them", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
   const path = machine.path("store");
@@ -337,7 +337,7 @@ test("folder names are on the medium before files in them", async () => {
   machine.remove();
 });
 
-test("a folder with other things is not a store, and a missing one is none", async () => {
+test("a folder with foreign files is not a store, and a missing one is none", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   writeFileSync(machine.path("thesis.txt"), "");
   const strange = await failureOf(BackupStore.openOrCreate(machine.folder));

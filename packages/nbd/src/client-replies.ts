@@ -164,7 +164,7 @@ export class ClientReplies {
       offsetBytes += lengthBytes;
     }
     const context = data.readUInt32BE(0);
-    // Bounded by the number of requests: an endless series of them is not stored.
+    // Bounded by the number of contexts, so that an endless reply is not stored.
     if (request.extents.has(context) || request.extents.size === Limit.CONTEXTS) {
       throw violation("block status of one context twice, or of too many");
     }

@@ -42,7 +42,7 @@ export interface Timer {
 /** For a thousand devices with an image each, whose owners need a few of each kind. */
 const HANDLERS_MAX = 16_384;
 const FILES_MAX = 16_384;
-/** The kernel's limit; drivers leave some of it free. */
+/** The kernel's limit; drivers may use DRIVER_PLACES_MAX of it. */
 const BUFFERS_MAX = 16_384;
 export const DRIVER_PLACES_MAX = 12_288;
 const WAKE_HANDLER = 0;
