@@ -21,37 +21,37 @@ import type { Store } from "./store.js";
 import { type Clock, systemClock } from "./system.js";
 import { ExtentWaiters } from "./waiters.js";
 
-/** Growth portion unless told otherwise, in bytes: the module's `diff_storage_minimum`. */
+/** Default growth portion in bytes: the module's `diff_storage_minimum`. */
 export const DEFAULT_PORTION_BYTES: number = 2 ** 30;
-/** Time limit of a growth unless told otherwise, in milliseconds. */
+/** Default time limit of a growth, in milliseconds. */
 export const DEFAULT_GROWTH_TIMEOUT_MS = 10_000;
-/** An extent takes at most this part of what is ready, so that several devices find something. */
+/** An extent takes at most this part of the ready slots, so that several devices find some. */
 const SHARE_DIVISOR = 8;
 
-/** Settings of an allocator; all may be left out. */
+/** Settings of an allocator, all optional. */
 export interface SlotAllocatorOptions {
   /** Size of a slot: a power of two from 4 KiB to 64 MiB. */
   readonly slotBytes?: number;
-  /** Bound of the space of all stores together, at least one slot. Default: none. */
+  /** Upper bound of the space of all stores together, at least one slot. Default: none. */
   readonly limitBytes?: number;
   /** Bytes by which the storage grows; growth starts when half of it, or less, is ready. */
   readonly portionBytes?: number;
-  /** Longest time that a caller that needs slots is told "wait", 1 ms to 1 h. */
+  /** Longest time for which a caller that needs slots gets "wait", 1 ms to 1 h. */
   readonly growthTimeoutMs?: number;
   readonly clock?: Clock;
   /** Receives the events; must not throw. */
   readonly onEvent?: (event: DiffStorageEvent) => void;
-  /** What is in a store's slots from this one on is gone: another program has cut off its file, for example. */
+  /** The content of a store's slots from this one on is lost: for example, another program has truncated its file. */
   readonly onCut?: (storeIndex: number, firstSlotIndex: number, why: LossOfStore) => void;
-  /** Told of the first portion step by step: bytes that are ready, that are to be, and what grows. */
+  /** Receives the progress of the first portion: bytes that are ready, bytes wanted, and the store that grows. */
   readonly onFill?: (readyBytes: number, wantedBytes: number, storeIndex: number) => void;
 }
 
 /**
  * Hands out slots of several stores and keeps enough of them ready.
  *
- * All calls belong to one thread. Nothing here waits for I/O: growth and punching run beside, and who
- * was told "wait" is told of every change.
+ * All calls must come from one thread. Nothing here waits for I/O: growth and punching run in the background, and
+ * callers that got "wait" are notified of every change.
  */
 export class SlotAllocator {
   readonly slotBytes: number;
@@ -72,7 +72,7 @@ export class SlotAllocator {
   #stopped = false;
 
   /**
-   * `stores` in the order in which they are to be filled, 1 to 8 of them.
+   * `stores`, 1 to 8 of them, in the order in which they are filled.
    * Throws STORE_COUNT_INVALID, LIMIT_INVALID or ARGUMENT_INVALID.
    */
   constructor(stores: readonly Store[], options: SlotAllocatorOptions = {}) {
@@ -88,7 +88,7 @@ export class SlotAllocator {
       0,
     );
     this.#limitSlots = Math.min(limitSlots(options.limitBytes, this.slotBytes), ownLimits);
-    // Files that are larger than the limit are used up to it, the first ones first.
+    // Files that are larger than the limit may be used up to it, the first ones first.
     let countedSlots = 0;
     this.#spaces = stores.map((store, index) => {
       const own = limitSlots(store.limitBytes, this.slotBytes);
@@ -131,9 +131,8 @@ export class SlotAllocator {
   }
 
   /**
-   * Marks slots that the maps of an earlier process name as used; all others are free.
-   * To be called before `start`; onCut is told of those beyond a file's end. Throws SLOT_INVALID for a slot
-   * outside the stores or named twice.
+   * Marks slots that an earlier process's maps name as used; all others are free. Call it before `start`. Slots beyond
+   * a file's end are reported by onCut. Throws SLOT_INVALID for a slot outside the stores or named twice.
    */
   reserveForRecovery(usedSlots: Iterable<number>): void {
     assert(!this.#started, "slots are reserved before the start");
@@ -152,8 +151,8 @@ export class SlotAllocator {
   }
 
   /**
-   * Makes the first portion ready. With `required` it rejects with STORE_FULL, or the store's own
-   * failure, when that cannot be had, and with ABORTED; without, it grows in the background.
+   * Makes the first portion ready. With `required` it rejects with STORE_FULL or the store's own error if that fails,
+   * and with ABORTED; without, the storage grows in the background.
    */
   async start(required: boolean, signal?: AbortSignal): Promise<void> {
     assert(!this.#started, "started once");
@@ -164,22 +163,21 @@ export class SlotAllocator {
   }
 
   /**
-   * Takes up to `maxSlots` (1 to 2^28; 1024 at most are given) consecutive slots, fewer when little is
-   * ready. "wait": growth is pending, ask again after a change. "full": nothing will come soon.
-   * The growth time limit starts anew whenever growth brings something, so who asks again and again
-   * without luck needs a time limit of its own.
+   * Takes up to `maxSlots` (1 to 2^28; at most 1024 are given) consecutive slots, fewer when few are ready. "wait":
+   * growth is pending, ask again after a change. "full": none will be ready soon.
+   * The time limit restarts whenever growth brings slots, so a caller that asks repeatedly without success needs a time
+   * limit of its own.
    */
   allocateExtent(maxSlots: number): Extent | "wait" | "full" {
     checkInteger("maxSlots", maxSlots, 1, 2 ** 28);
-    // Slots that became ready belong to the callers in the queue first.
+    // Slots that became ready belong to the waiting callers first.
     if (this.#waiters.count > 0) return this.#stopped ? "full" : "wait";
     return this.#allocate(maxSlots);
   }
 
   /**
-   * Like `allocateExtent`, but resolves instead of answering "wait": with an extent, or with "full"
-   * after the growth time limit at the latest. First come, first served. An aborted signal resolves
-   * with "full" and takes nothing.
+   * As `allocateExtent`, but waits: resolves with an extent, or with "full" after the growth time limit at the latest.
+   * First come, first served. If the signal aborts, it resolves with "full" and takes nothing.
    */
   allocateExtentWhenReady(maxSlots: number, signal?: AbortSignal): Promise<Extent | "full"> {
     const now = this.allocateExtent(maxSlots);
@@ -188,8 +186,8 @@ export class SlotAllocator {
   }
 
   /**
-   * Takes slots back. Their content is lost.
-   * Throws SLOT_INVALID, changing nothing, when one of them is not in use.
+   * Frees slots. Their content is lost.
+   * Throws SLOT_INVALID, changing nothing, if one of them is not in use.
    */
   free(firstSlot: number, count: number): void {
     checkInteger("firstSlot", firstSlot, 0, 2 ** 31 - 1);
@@ -206,8 +204,8 @@ export class SlotAllocator {
   }
 
   /**
-   * Passes a store over, because it does not answer, or not any more: no slot of it is handed out, and it
-   * does not grow. Other stores grow for it.
+   * Suspends a store that does not answer: no slot of it is handed out, and it does not grow. Other stores grow in its
+   * place.
    */
   suspend(storeIndex: number, isSuspended: boolean): void {
     this.#spaces[storeIndex].suspended = isSuspended;
@@ -216,15 +214,14 @@ export class SlotAllocator {
     this.#changed();
   }
 
-  /** A store that is passed over has slots, or room for them: "full" is not for want of space. */
+  /** A suspended store has slots, or room for them: "full" does not mean lack of space. */
   get isWithholding(): boolean {
     const roomSlots = Math.max(0, this.#limitSlots - this.#growth.countedSlots);
     return this.#spaces.some((space) => space.isWithholding(roomSlots));
   }
 
   /**
-   * Calls `listener` after each change that may turn "wait" into another answer. The result
-   * unsubscribes.
+   * Calls `listener` after each change that may turn "wait" into another answer. Returns the function to unsubscribe.
    */
   onChange(listener: () => void): () => void {
     this.#listeners.add(listener);
@@ -236,7 +233,7 @@ export class SlotAllocator {
     await Promise.all(this.#spaces.map((space) => this.#cutWatch.look(space)));
   }
 
-  /** Sizes, use and forecast at this moment. */
+  /** Present sizes, use and forecast. */
   stats(): DiffStorageStats {
     const bytes = (slots: number): number => slots * this.slotBytes;
     const readySlots = this.#growth.readySlots;
@@ -270,7 +267,7 @@ export class SlotAllocator {
     };
   }
 
-  /** Ends growth and punching and answers all who wait with "full". Slots can still be freed. */
+  /** Ends growth and punching, and answers all waiting callers with "full". Slots can still be freed. */
   stop(): void {
     this.#stopped = true;
     this.#growth.stop();
@@ -299,8 +296,8 @@ export class SlotAllocator {
   }
 
   /**
-   * Where it was cut off is not known any more: copies that were written meanwhile have made the file longer
-   * again; nor which data could not be written back. So all that is in it counts as gone, and nothing new is put there.
+   * It is no longer known where the file was truncated, because later copies have extended it again, nor which data
+   * could not be written back. So its whole content counts as lost, and nothing new is stored there.
    */
   #cutOff(space: StoreSpace, why: LossOfStore): void {
     space.retire();
@@ -321,7 +318,7 @@ export class SlotAllocator {
     return { readySlots, committedSlots, countedSlots, limitSlots, roomSlots, growing, failing };
   }
 
-  /** Tells who waits, once per turn of the event loop and never from within a caller's call. */
+  /** Notifies waiting callers, once per turn of the event loop and never from within a caller's call. */
   #changed(): void {
     if (this.#notifying) return;
     this.#notifying = true;

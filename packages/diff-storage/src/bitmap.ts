@@ -27,8 +27,8 @@ function lowestBit(word: number): number {
  * words    [0x00f0]  [0] [0x8001] …
  * ```
  *
- * Neighbours merge by themselves and the size is bounded by the store, one bit per slot, whatever
- * the pattern of frees; the summary keeps the search for the next set bit short.
+ * Neighbours merge without effort, and the size is bounded by the store, one bit per slot, whatever the pattern of
+ * frees; the summary keeps the search for the next set bit short.
  */
 export class SlotBitmap {
   #words = new Uint32Array(WORD_BITS);

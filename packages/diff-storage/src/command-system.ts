@@ -5,7 +5,7 @@ import { SECTOR_BYTES } from "./events.js";
 import { OPEN_EXCLUSIVE, OPEN_READ_WRITE, OPEN_UNNAMED_FILE } from "./open-flags.js";
 import { FALLOCATE_KEEP_SIZE, FALLOCATE_PUNCH_HOLE, type StoreSystem } from "./system.js";
 
-/** How the C library words the errors that preallocation and locking end with. */
+/** The C library's texts for the errors of preallocation and locking. */
 const ERRNO_OF_TEXT: readonly (readonly [string, string])[] = [
   ["No space left on device", "ENOSPC"],
   ["Disk quota exceeded", "EDQUOT"],
@@ -14,15 +14,14 @@ const ERRNO_OF_TEXT: readonly (readonly [string, string])[] = [
   ["Invalid argument", "EINVAL"],
 ];
 
-/** Where unnamed files in memory are made. */
+/** Folder for unnamed files in memory. */
 const MEMORY_DIRECTORY = "/dev/shm";
 /** Exit status of flock(1) when the lock is held. */
 const FLOCK_HELD_STATUS = 9;
 
 /**
- * A StoreSystem that needs nothing but node and the util-linux commands fallocate(1) and flock(1),
- * for programs that have no ring to do these calls on. A process is started per call, so it costs
- * milliseconds per portion of growth.
+ * A StoreSystem that needs only node and the util-linux commands fallocate(1) and flock(1), for programs without a ring
+ * for these calls. Each call starts a process, so a portion of growth costs milliseconds.
  */
 export const commandStoreSystem: StoreSystem = {
   async fallocate(fd, mode, offsetBytes, lengthBytes) {
@@ -43,7 +42,7 @@ export const commandStoreSystem: StoreSystem = {
   },
 
   async lockFile(fd) {
-    // The lock belongs to the open file that the command inherits, so it outlives the command.
+    // The lock belongs to the open file that the command inherits, so it remains after the command's end.
     const flags = ["--exclusive", "--nonblock", "--conflict-exit-code", String(FLOCK_HELD_STATUS)];
     const { status, output } = await run(fd, "flock", [...flags, "3"]);
     if (status === FLOCK_HELD_STATUS)
@@ -67,7 +66,7 @@ function run(
     child.stderr!.setEncoding("utf8").on("data", (text: string) => {
       output += text;
     });
-    // Not the errno: a program that is not there says nothing of the store.
+    // Not the errno: a missing program says nothing about the store.
     child.on("error", (error) => {
       const text = `cannot run ${command}, a program of util-linux: ${error.message}`;
       reject(withCode(text, "ENOSYS"));

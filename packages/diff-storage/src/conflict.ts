@@ -18,22 +18,22 @@ import { DiffStorageError } from "./errors.js";
 import { toStoreError } from "./open-store.js";
 import { kindByWord } from "./store-kinds.js";
 
-/** Devices that show what other programs may write to, past any claim on it. */
+/** Devices whose bytes other programs may write, despite any claim on them. */
 const SERVED_NAME = /^(loop|nbd|ublkb)\d+$/;
 
 /**
- * Refuses a store whose bytes are those of a device that is tracked: saving old data would write to the
- * device, which saves old data, and so on.
+ * Refuses a store whose bytes are those of a tracked device: saving old data would write to the device, which would
+ * save old data, and so on.
  *
  * Three ways to conflict:
- * 1. a device is among what is beneath the store;
- * 2. the store is what a device is put together from, or shows: a disk, the file of a loop device;
+ * 1. a device is beneath the store;
+ * 2. the store is beneath a device, or a device shows it: a disk, the file of a loop device;
  * 3. both lie on the same bytes of a third one: two loop devices over one file, a disk and its partition.
  *
- * Two partitions of one disk, two volumes of one group, or two files of one file system don't conflict.
+ * Two partitions of one disk, two volumes of one group, or two files of one file system do not conflict.
  *
- * Rejects with STORE_ON_MEMBER naming the layers, STACK_UNKNOWN (LinuxBlockError), or the failure of looking at
- * the path, such as STORE_NOT_FOUND.
+ * Rejects with STORE_ON_MEMBER naming the layers, STACK_UNKNOWN (LinuxBlockError), or the error of looking up the path,
+ * such as STORE_NOT_FOUND.
  */
 export async function assertNoConflict(
   storePath: string,
@@ -50,32 +50,32 @@ export async function assertNoConflict(
   }
 }
 
-/** A device or a place of swap whose bytes something else is. */
+/** A device or a swap area that shares bytes. */
 export interface OtherUse {
   /** Such as "/dev/loop0", "swap". */
   readonly name: string;
-  /** How it lies on what was asked about; nothing where it is the same. */
+  /** The layers to the requested path; empty if they are the same. */
   readonly chain: readonly string[];
   /** Set for a device. */
   readonly device: SysfsDevice | undefined;
 }
 
 /**
- * What may write to the bytes of a device or file without claiming it: loop devices, servers of nbd and
- * ublk on this host, swap. What cannot be looked through is left out.
+ * Whatever may write to the bytes of a device or file without claiming it: loop devices, nbd and ublk servers of this
+ * host, swap. Unreadable layers are left out.
  */
 export async function otherUses(stack: Stack, probe: TopologyProbe = {}): Promise<OtherUse[]> {
-  // What lies beneath a file system is written to in any case.
+  // What lies beneath a file system is written in any case.
   const own: Stack = new Map(
     [...stack].flatMap(([identity, node]): [string, StackNode][] => {
       const shares = node.shares.filter(({ kind }) => kind === "all" || kind === "part");
       return shares.length === 0 ? [] : [[identity, { ...node, shares }]];
     }),
   );
-  // All at once: what does not answer is waited for as long as one of them.
+  // Concurrently: devices that do not answer cost the time limit of one of them.
   const found = await Promise.all(
     servedDevices(probe).map(async (device): Promise<OtherUse | undefined> => {
-      // Where a device is used through this one, it is this one that is claimed.
+      // A device that is used through this one claims this one.
       if (stack.has(blockIdentity(deviceKey(device.device)))) return undefined;
       const other = await stackOf(device.device, probe).catch(() => undefined);
       const meeting = other && meetingOf(own, other);
@@ -91,7 +91,7 @@ export async function otherUses(stack: Stack, probe: TopologyProbe = {}): Promis
   return uses;
 }
 
-/** @throws DiffStorageError STORE_BUSY naming who else may write to the store; see assertNoConflict() */
+/** @throws DiffStorageError STORE_BUSY naming what else may write to the store; see assertNoConflict() */
 export async function assertNotInUse(storePath: string, probe: TopologyProbe = {}): Promise<void> {
   if (kindByWord(storePath) !== undefined) return;
   await assertThere(storePath, probe);

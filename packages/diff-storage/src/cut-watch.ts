@@ -3,35 +3,34 @@ import type { Clock } from "./system.js";
 
 const INTERVAL_MS = 1_000;
 
-/** By another program, or by the store's medium. */
+/** Caused by another program, or by the store's medium. */
 export type LossOfStore = "cut" | "unwritten";
 
 export interface CutWatchOptions {
   readonly spaces: readonly StoreSpace[];
   readonly clock: Clock;
-  /** What was stored there is lost: a file was truncated, or its cached data could not be written back. */
+  /** A store's content is lost: its file was truncated, or its cached data could not be written back. */
   readonly onCut: (space: StoreSpace, why: LossOfStore) => void;
 }
 
 /**
- * Watches for truncation of the files that old data is in. What was cut off reads as the file's end, but
- * as zeros, which look like data, once the file is longer again: so it is looked for each second, and
- * before each growth.
+ * Watches for truncation of the files with old data. The truncated part reads as the end of the file, but as zeros,
+ * which look like data, once the file is longer again: so files are checked each second, and before each growth.
  *
- * A file that was cut off and made longer again between two looks has its length, but no space: what was
- * preallocated stays allocated until this daemon punches it out. The space that the file system needs for its own
- * notes of the file counts as well, so a few KiB less at the end can stay unseen.
+ * A file that was truncated and extended again between two checks has its length, but not its space: what was
+ * preallocated stays allocated until this daemon punches it out. The file system's own space for the file counts as
+ * well, so a few KiB less at the end may go unnoticed.
  *
- * Where writes go through a cache, what could not be written back is found there until its memory is needed, and then
- * the store has what was there before. Nobody is told of it who does not ask, so that is asked, too.
+ * If writes go through a cache, data that could not be written back is still found there until its memory is needed;
+ * after that the store has the former content. The kernel reports that only if asked, so it is asked, too.
  */
 export class CutWatch {
   readonly #options: CutWatchOptions;
-  /** Per store: bytes that were there at the last look, as far as they are its own. */
+  /** Per store: bytes of its own at the last check. */
   readonly #floors: number[];
   /**
-   * Per store: whether all its slots had space at the last look. What this daemon preallocates has; a file of an
-   * earlier one may have been copied since, with holes for zeros, so that is looked at first.
+   * Per store: whether all its slots had space at the last check. What this daemon preallocates has; a file of an
+   * earlier one may have been copied since, with holes for zeros, so that is checked first.
    */
   readonly #whole: (boolean | undefined)[];
   readonly #looking = new Map<StoreSpace, Promise<void>>();
@@ -46,7 +45,7 @@ export class CutWatch {
 
   start(): void {
     this.#cancel = this.#options.clock.after(INTERVAL_MS, () => {
-      // One that does not answer is not asked again meanwhile.
+      // A store that does not answer is not asked again meanwhile.
       for (const space of this.#options.spaces) void this.look(space);
       if (!this.#stopped) this.start();
     });
@@ -57,12 +56,12 @@ export class CutWatch {
     this.#cancel?.();
   }
 
-  /** Resolves when no look is under way. */
+  /** Resolves when no check is in progress. */
   async idle(): Promise<void> {
     await Promise.all(this.#looking.values());
   }
 
-  /** Looks at a store; onCut is called before this ends. What cannot be looked at is taken for whole. */
+  /** Checks a store, and calls onCut before it resolves. A store that cannot be checked counts as complete. */
   look(space: StoreSpace): Promise<void> {
     const looking = this.#looking.get(space) ?? this.#look(space).catch(() => undefined);
     this.#looking.set(space, looking);
@@ -70,18 +69,18 @@ export class CutWatch {
   }
 
   async #look(space: StoreSpace): Promise<void> {
-    // Of a slot that is free by now, perhaps.
+    // The lost data may be of slots that are free by now.
     const isUnwritten = (await space.store.hasLostWrites?.()) === true && space.usedSlots > 0;
     if (isUnwritten && !this.#stopped) this.#options.onCut(space, "unwritten");
     const { storeIndex: index, slotBytes, moves } = space;
-    // What a growth that is under way adds can be taken back.
+    // A growth in progress may be undone.
     const ownBytes = space.endSlots * slotBytes;
     const neededBytes = space.committedStillSlots * slotBytes;
     const present = await space.store.presence?.();
     if (present === undefined || this.#stopped) return;
     const floor = this.#floors[index];
     this.#floors[index] = Math.min(present.sizeBytes, ownBytes);
-    // Of space that came or went meanwhile nothing is known.
+    // If space was added or freed meanwhile, nothing is known.
     const isJudged = present.allocatedBytes !== undefined && space.moves === moves;
     const isWhole = !isJudged || present.allocatedBytes >= neededBytes;
     const wasWhole = this.#whole[index] ?? neededBytes === 0;

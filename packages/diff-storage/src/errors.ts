@@ -18,15 +18,15 @@ const ERRNO_OF_CODE = {
   STORE_PERMISSION: "EACCES",
   /** The file system cannot preallocate, so the file could never grow safely. */
   STORE_NOT_GROWABLE: "EOPNOTSUPP",
-  /** The store did not do in time what was asked of it. */
+  /** The store did not respond in time. */
   STORE_TIMEOUT: "ETIMEDOUT",
-  /** The caller's signal. */
+  /** The caller's signal was aborted. */
   ABORTED: "ECANCELED",
   /** Any other failure of the store. */
   STORE_IO: "EIO",
-  /** The bytes of the store are those of a device that is tracked. */
+  /** The bytes of the store are those of a tracked device. */
   STORE_ON_MEMBER: "EBUSY",
-  /** No store, or more stores than a slot number can tell apart. */
+  /** No store, or more stores than slot numbers can distinguish. */
   STORE_COUNT_INVALID: "EINVAL",
   /** The limit is not a whole number of bytes of at least one slot. */
   LIMIT_INVALID: "EINVAL",
@@ -34,7 +34,7 @@ const ERRNO_OF_CODE = {
   LIMIT_REQUIRED: "EINVAL",
   /** Another option or argument is outside its documented range. */
   ARGUMENT_INVALID: "EINVAL",
-  /** A slot was freed or reserved that is not in the state this needs. */
+  /** A slot to be freed or reserved is in the wrong state. */
   SLOT_INVALID: "EINVAL",
 } as const;
 
@@ -58,7 +58,7 @@ export interface DiffStorageErrorDetail {
 
 /** The only error class this package throws. The message says what happened and what to do. */
 export class DiffStorageError extends BlksnapError<DiffStorageErrorCode> {
-  /** The store's path, where one store is concerned. */
+  /** The store's path, if the error concerns one store. */
   readonly path: string | undefined;
   readonly neededBytes: number | undefined;
   readonly availableBytes: number | undefined;
@@ -71,7 +71,7 @@ export class DiffStorageError extends BlksnapError<DiffStorageErrorCode> {
   }
 }
 
-/** Throws unless `condition` holds: a bug of this package, never a caller's mistake. */
+/** Throws unless `condition` holds: a bug of this package, not a caller's mistake. */
 export function assert(condition: boolean, what: string): asserts condition {
   if (!condition) throw new Error(`diff-storage: assertion failed: ${what}`);
 }

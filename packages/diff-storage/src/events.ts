@@ -1,6 +1,6 @@
-/** What a diff storage reports by itself. Sizes in bytes, except the kernel tool's sectors. */
+/** What a diff storage reports unasked. Sizes in bytes, except the kernel tool's sectors. */
 export type DiffStorageEvent =
-  /** Little is free and the limit is reached. Once until free space rises again. */
+  /** Little is free and the limit is reached. Reported once until free space rises again. */
   | {
       readonly type: "no_space";
       /** Present size in sectors of 512 bytes: the kernel tool's `requested_nr_sect`. */
@@ -8,7 +8,7 @@ export type DiffStorageEvent =
       readonly freeBytes: number;
       readonly limitBytes: number;
     }
-  /** Little is free and no store grows at present. Once until free space rises again. */
+  /** Little is free and no store grows at present. Reported once until free space rises again. */
   | {
       readonly type: "low_free_space";
       /** Sectors of 512 bytes that should be added. */
@@ -18,7 +18,7 @@ export type DiffStorageEvent =
       /** Growth was tried and failed, or every store has all it can have. */
       readonly reason: "growth_failed" | "stores_exhausted";
     }
-  /** A store could not grow; it is tried again after `retryInMs`. */
+  /** A store could not grow; growth is retried after `retryInMs`. */
   | {
       readonly type: "growth_failed";
       readonly path: string;
@@ -28,11 +28,11 @@ export type DiffStorageEvent =
       readonly attempt: number;
       readonly retryInMs: number;
     }
-  /** Growth has taken longer than its time limit; callers that need space now are told "full". */
+  /** Growth has exceeded its time limit; callers that need space now get "full". */
   | { readonly type: "growth_late"; readonly waitedMs: number; readonly freeBytes: number }
-  /** A store grew that had failed or was late. */
+  /** A store that had failed or was late has grown. */
   | { readonly type: "growth_recovered"; readonly path: string; readonly capacityBytes: number }
-  /** Freed space of a store could not be given back; it is reused, but the file stays as large. */
+  /** Freed space of a store could not be returned; it is reused, but the file keeps its size. */
   | {
       readonly type: "punch_failed";
       readonly path: string;

@@ -13,14 +13,14 @@ const fstatFd = promisify(fstat) as (fd: number) => Promise<Stats>;
 const truncateFd = promisify(ftruncate) as (fd: number, lengthBytes: number) => Promise<void>;
 const closeDescriptor = promisify(closeFd);
 
-/** Unit of `st_blocks`, whatever the file system's own is. */
+/** Unit of `st_blocks`, whatever the file system's block size. */
 const STAT_BLOCK_BYTES = 512;
-/** It takes direct I/O of files with checksums, and answers it from its cache. */
+/** It accepts direct I/O for files with checksums, and answers it from its cache. */
 const BTRFS = 0x9123_683e;
 
 /**
- * File systems (magic numbers of statfs) that count what was preallocated from then on until it is given back. Others
- * count later, or what is left after compression (ZFS, bcachefs), or as their server thinks (NFS).
+ * File systems (magic numbers of statfs) that count preallocated space until it is freed. Others count later, or after
+ * compression (ZFS, bcachefs), or as their server does (NFS).
  */
 const COUNTING_FILE_SYSTEMS: ReadonlySet<number> = new Set([
   0xef53, // ext4
@@ -29,9 +29,9 @@ const COUNTING_FILE_SYSTEMS: ReadonlySet<number> = new Set([
   0x0102_1994, // tmpfs
 ]);
 
-/** What a store is made from. */
+/** The parts of a store. */
 export interface FileStoreParts {
-  /** What node opened, or the bare descriptor of a file in memory. Closed by the store. */
+  /** Node's handle, or the bare descriptor of a file in memory. Closed by the store. */
   readonly handle: FileHandle | number;
   readonly directIo: boolean;
   readonly alignmentBytes: number;
@@ -43,7 +43,7 @@ export interface FileStoreParts {
   readonly limitBytes: number;
 }
 
-/** The store behind every kind: a descriptor, and what its kind can do with space. */
+/** The store behind every kind: a descriptor, and how to manage its space. */
 export class FileStore implements Store {
   readonly kind: StoreKind;
   readonly path: string;
@@ -143,12 +143,12 @@ export class FileStore implements Store {
 
   async hasLostWrites(): Promise<boolean> {
     if (this.#system.hasLostWrites === undefined) return false;
-    // Others who read a file meanwhile can make direct I/O look as if something had been lost.
+    // Programs that read a file meanwhile can make direct I/O look as if something had been lost.
     if (this.directIo && (await this.#typeOfFileSystem()) !== BTRFS) return false;
     return this.#system.hasLostWrites(this.#askedFile?.fd ?? this.fd);
   }
 
-  /** By the descriptor: the name can be removed, or lead elsewhere by now. -1 where it is not told. */
+  /** By the descriptor, because the name may be gone, or lead elsewhere. -1 if it is unknown. */
   async #typeOfFileSystem(): Promise<number> {
     try {
       this.#fileSystem ??= (await statfs(`/proc/self/fd/${this.fd}`)).type;
@@ -161,7 +161,7 @@ export class FileStore implements Store {
   async availableBytes(): Promise<number | undefined> {
     if (!STORE_KINDS[this.kind].isOnFileSystem) return undefined;
     const info = await statfs(this.path);
-    // A file system that counts nothing (0 blocks in all) says nothing about free ones either.
+    // A file system that reports no blocks at all says nothing about free ones either.
     return info.blocks === 0 ? undefined : info.bavail * info.bsize;
   }
 
@@ -188,7 +188,7 @@ export class FileStore implements Store {
   async close(keepNamedFile: boolean): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    // Else the file would stay under the name that it is about to get.
+    // Otherwise the file would stay under the name that it is about to get.
     await this.#renaming?.catch(() => undefined);
     if (this.#removePath !== undefined && !keepNamedFile) {
       await unlink(this.#removePath).catch(() => undefined);

@@ -1,6 +1,6 @@
 import type { Clock } from "./system.js";
 
-/** Waits for the filling of a storage for as long as it makes progress. */
+/** Waits until a storage is filled, as long as that makes progress. */
 export class FillWatch {
   readonly #clock: Clock;
   readonly #stallMs: number;
@@ -14,12 +14,12 @@ export class FillWatch {
     this.#signal = signal;
   }
 
-  /** It makes progress. */
+  /** Notes progress. */
   stepped(): void {
     this.#rearm();
   }
 
-  /** Ends with the work, with the signal, or when the work makes no progress. */
+  /** Settles with the work; rejects when the signal aborts, or the work makes no progress. */
   wait(work: Promise<void>): Promise<void> {
     return new Promise((resolve) => {
       let cancel: () => void = () => undefined;

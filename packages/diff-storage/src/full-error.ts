@@ -2,7 +2,7 @@ import { errnoNameOf } from "@blksnap/errors";
 import { DiffStorageError } from "./errors.js";
 import type { StoreSpace } from "./space.js";
 
-/** Says what a failed preallocation needed and what there was. */
+/** Makes an error with what a failed preallocation needed and what was available. */
 export function fullError(
   error: unknown,
   space: StoreSpace,

@@ -11,14 +11,14 @@ import type { Clock } from "./system.js";
 const BACKOFF_FIRST_MS = 100;
 /** Longest pause between attempts. */
 const BACKOFF_LAST_MS = 30_000;
-/** Space is allocated in steps: slots are ready after each, and it shows that a slow disk makes progress. */
+/** Space is allocated in steps: slots are ready after each, and a slow disk shows its progress. */
 const STEP_BYTES = 2 ** 24;
-/** An attempt is at least so large, whatever a file system says that it can still give. */
+/** The minimum of an attempt, whatever the file system reports as available. */
 const ATTEMPT_SLOTS_MIN = 16;
-/** Before the slots are in use, a step may take so many times as long as under load. */
+/** Before the slots are in use, a step may take this many times as long as under load. */
 const FILL_PATIENCE = 6;
 
-/** What growth works with. Slots are the unit throughout. */
+/** The parts and settings of growth. Sizes in slots. */
 export interface GrowthParts {
   readonly spaces: readonly StoreSpace[];
   readonly clock: Clock;
@@ -26,14 +26,14 @@ export interface GrowthParts {
   readonly portionSlots: number;
   /** Growth starts when this many slots, or fewer, are ready. */
   readonly lowWaterSlots: number;
-  /** Bound of the committed slots of all stores together; Infinity for none. */
+  /** Upper bound of the committed slots of all stores together; Infinity for none. */
   readonly limitSlots: number;
-  /** After this time without success callers that need slots are told "full". */
+  /** After this time without success, callers that need slots get "full". */
   readonly timeoutMs: number;
   readonly emit: (event: DiffStorageEvent) => void;
-  /** Before a store becomes longer. */
+  /** Called before a store becomes longer. */
   readonly beforeGrowth?: ((space: StoreSpace) => Promise<void>) | undefined;
-  /** Told of each step before the slots are in use, and of the store that grows then. */
+  /** Called at each step before the slots are in use, with the store that grows. */
   readonly onFill?:
     | ((readySlots: number, targetSlots: number, space: StoreSpace) => void)
     | undefined;
@@ -41,7 +41,7 @@ export interface GrowthParts {
   readonly changed: () => void;
 }
 
-/** One store's record as a grower. */
+/** The attempts of one store to grow. */
 interface Attempts {
   readonly space: StoreSpace;
   /** Start of the attempt in flight, or of its present step. */
@@ -50,30 +50,29 @@ interface Attempts {
   failures: number;
   /** No attempt before this time. */
   notBeforeMs: number;
-  /** Slots to ask for next; halved by failures, so that the rest of a nearly full disk is used. */
+  /** Slots to ask for next; halved by failures, so that the rest of a nearly full disk gets used. */
   stepSlots: number;
   lastError: unknown;
-  /** What the file system could still give after the last attempt; undefined while not known. */
+  /** What the file system could still provide after the last attempt; undefined if unknown. */
   availableBytes: number | undefined;
 }
 
 /**
  * Keeps slots ready ahead of need.
  *
- * Stores grow in their order, one portion at a time, and the allocator never waits for them. A store
- * that fails is left alone for a growing pause while the next one is tried; one whose attempt hangs
- * is passed over after the time limit.
+ * Stores grow in their order, one portion at a time, and the allocator never waits for them. After a failure a store
+ * pauses longer each time, and the next one is tried; a store whose attempt hangs is skipped after the time limit.
  */
 export class Growth {
   #parts: GrowthParts;
   #stores: Attempts[];
   #inFlight = new Set<Promise<unknown>>();
-  /** Since when slots are wanted and none came; undefined while enough is ready. */
+  /** Since when slots are wanted without any coming; undefined while enough are ready. */
   #wantedSinceMs: number | undefined;
   #late = false;
   #filling: FillWatch | undefined;
   #stopped = false;
-  /** Told of each step while filling. */
+  /** Called at each step while filling. */
   #onStep: (space: StoreSpace) => void = () => undefined;
   #cancelTimer: (() => void) | undefined;
 
@@ -98,22 +97,22 @@ export class Growth {
     return this.#parts.spaces.reduce((sum, space) => sum + space.committedSlots, 0);
   }
 
-  /** What of the limit is taken, by space or by files that were there before. */
+  /** The used part of the limit: by space, or by files that existed before. */
   get countedSlots(): number {
     return this.#parts.spaces.reduce((sum, space) => sum + space.countedSlots, 0);
   }
 
-  /** Slots that the stores and limits still allow; says nothing about what their disks hold. */
+  /** Slots that stores and limits still allow, whatever room their disks have. */
   get roomSlots(): number {
     const stores = this.#stores.reduce((sum, store) => sum + this.#room(store), 0);
     return Math.max(0, Math.min(this.#parts.limitSlots - this.committedSlots, stores));
   }
 
-  /** Like `roomSlots`, but not beyond what the stores' disks held at the last growth. */
+  /** As `roomSlots`, but no more than the stores' disks had at the last growth. */
   get likelyRoomSlots(): number {
     const stores = this.#stores.reduce((sum, store) => {
       const { space, availableBytes } = store;
-      // A file that existed may have space behind its holes already.
+      // A file that existed may already have space for its holes.
       const available =
         Math.floor((availableBytes ?? Infinity) / space.slotBytes) + space.holeSlots;
       return sum + Math.min(this.#room(store), available);
@@ -125,7 +124,7 @@ export class Growth {
     return this.#stores.some((store) => store.startedMs !== undefined);
   }
 
-  /** Every store that could grow failed in its last attempt, and at least one is in that state. */
+  /** True if every store that could grow failed in its last attempt, and there is at least one. */
   get failing(): boolean {
     const able = this.#stores.filter((store) => this.#isAble(store));
     return able.length > 0 && able.every((store) => store.failures > 0);
@@ -136,12 +135,12 @@ export class Growth {
     return this.#stores[storeIndex].lastError;
   }
 
-  /** What a store's file system could still give after its last growth, in bytes. */
+  /** What a store's file system could still provide after its last growth, in bytes. */
   availableBytes(storeIndex: number): number | undefined {
     return this.#stores[storeIndex].availableBytes;
   }
 
-  /** What to tell a caller that needs slots while none is ready. */
+  /** The answer for a caller that needs slots while none is ready. */
   answer(): "wait" | "full" {
     if (this.#stopped || this.#wantedSinceMs === undefined) return "full";
     const nowMs = this.#parts.clock.nowMs();
@@ -154,9 +153,9 @@ export class Growth {
   }
 
   /**
-   * Grows until `targetSlots` are ready, before they are in use: for as long as that makes progress.
+   * Grows until `targetSlots` are ready, before they are in use, as long as that makes progress.
    *
-   * Rejects with STORE_FULL, STORE_TIMEOUT, ABORTED or the stores' own failure when that cannot be had.
+   * Rejects with STORE_FULL, STORE_TIMEOUT, ABORTED or the store's own error if that fails.
    */
   async fill(targetSlots: number, signal?: AbortSignal): Promise<void> {
     const { clock, timeoutMs, onFill } = this.#parts;
@@ -193,7 +192,7 @@ export class Growth {
     throw new DiffStorageError("STORE_TIMEOUT", text, { path });
   }
 
-  /** Starts whatever growth is needed now. To be called after every change of the ready slots. */
+  /** Starts growth if it is needed now. Call it after every change of the ready slots. */
   check(): void {
     this.#cancelTimer?.();
     this.#cancelTimer = undefined;
@@ -228,7 +227,7 @@ export class Growth {
     return new DiffStorageError("ABORTED", "nothing waits for the stores any more");
   }
 
-  /** Fails before a disk is filled to the brim for nothing. */
+  /** Fails early rather than fill a disk in vain. */
   async #checkAvailable(store: Attempts, missingSlots: number): Promise<void> {
     const { space } = store;
     const availableBytes = await space.store.availableBytes();
@@ -238,7 +237,7 @@ export class Growth {
     throw fullError(error, space, wanted, availableBytes);
   }
 
-  /** Slots that a store may still get under its own limit and that of all, `most` at most. */
+  /** Slots that a store may still get under its own limit and the common one, at most `most`. */
   #room(store: Attempts, most = Number.POSITIVE_INFINITY): number {
     const { space } = store;
     const others = this.countedSlots - space.countedSlots;
@@ -274,7 +273,7 @@ export class Growth {
     this.#parts.emit({ type: "growth_late", waitedMs: Math.round(waitedMs), freeBytes });
   }
 
-  /** Wakes at the next moment at which something may have to be done or said. */
+  /** Sets the timer for the next moment at which something may be due. */
   #arm(nowMs: number): void {
     const { clock, timeoutMs } = this.#parts;
     const moments = this.#stores.flatMap((store) => {
@@ -290,10 +289,10 @@ export class Growth {
     });
   }
 
-  /** One preallocation of up to `wantedSlots`. Never rejects; the outcome is in the record. */
+  /** One preallocation of up to `wantedSlots`. Never rejects; the result is noted in `store`. */
   #attempt(store: Attempts, wantedSlots: number): Promise<void> {
     store.startedMs = this.#parts.clock.nowMs();
-    // A device has all its space from the start, so there is nothing to take in portions.
+    // A device has all its space from the start, so it needs no portions.
     const slots = isDevice(store.space.store.kind) ? Infinity : wantedSlots;
     const running = this.#grow(store, slots)
       .then(
@@ -310,7 +309,7 @@ export class Growth {
     return running;
   }
 
-  /** Step by step, until so many slots have become ready, or there is room for no more. */
+  /** Grows step by step, until so many slots are ready, or there is no more room. */
   async #grow(store: Attempts, wantedSlots: number): Promise<void> {
     const { store: place, slotBytes } = store.space;
     // A device has all its space already.
@@ -324,13 +323,13 @@ export class Growth {
     }
   }
 
-  /** Answers how many slots have become ready. */
+  /** Returns how many slots have become ready. */
   async #step(store: Attempts, wantedSlots: number): Promise<number> {
     const { space } = store;
     await this.#parts.beforeGrowth?.(space);
     const availableBytes = await space.store.availableBytes();
     store.availableBytes = availableBytes;
-    // The figure may be stale or miss what is allocated already, so it sizes the attempt only.
+    // The number may be stale, or ignore space that is allocated already, so it only sizes the attempt.
     const availableSlots = Math.floor((availableBytes ?? Infinity) / space.slotBytes);
     const sized = Math.min(wantedSlots, Math.max(availableSlots, ATTEMPT_SLOTS_MIN));
     const slots = this.#room(store, sized);
@@ -344,14 +343,14 @@ export class Growth {
       }
       return range.count;
     } catch (error) {
-      // The end is where it was, so a trim cuts no slot that was handed out.
+      // The store's end is unchanged, so the trim removes no slot that was handed out.
       await space.store.trim(space.endSlots * space.slotBytes).catch(() => undefined);
       space.endGrowth(false);
       throw fullError(error, space, range.count, availableBytes);
     }
   }
 
-  /** A step has brought something, and the next one begins: waiting callers need not wait for that. */
+  /** A step has succeeded, and the next one begins: callers need not wait for that. */
   #steppedOn(store: Attempts): void {
     const nowMs = this.#parts.clock.nowMs();
     store.startedMs = nowMs;

@@ -1,10 +1,10 @@
 import { type DiffStorageEvent, SECTOR_BYTES } from "./events.js";
 
-/** What the watch looks at. Slots are the unit, except where named otherwise. */
+/** What the watch checks. In slots, unless named otherwise. */
 export interface LowSpaceView {
   readonly readySlots: number;
   readonly committedSlots: number;
-  /** What of the limit is taken. */
+  /** The used part of the limit. */
   readonly countedSlots: number;
   readonly limitSlots: number;
   /** Slots that stores and limits still allow. */
@@ -14,7 +14,7 @@ export interface LowSpaceView {
   readonly failing: boolean;
 }
 
-/** Says once per shortage that it is there, and of which kind. */
+/** Reports each shortage once, with its kind. */
 export class LowSpaceWatch {
   #slotBytes: number;
   #portionSlots: number;
@@ -39,7 +39,7 @@ export class LowSpaceWatch {
     return view.readySlots <= this.#lowWaterSlots;
   }
 
-  /** To be called after every change of the ready slots or of growth. */
+  /** Call it after every change of the ready slots or of growth. */
   check(view: LowSpaceView): void {
     if (!this.isLow(view)) {
       this.#saidNoSpace = false;

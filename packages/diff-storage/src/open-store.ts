@@ -17,7 +17,7 @@ import {
 } from "./store-kinds.js";
 import type { StoreSystem } from "./system.js";
 
-/** Alignment assumed where the kernel does not say what direct I/O needs: the page size. */
+/** Alignment if the kernel does not tell what direct I/O needs: the page size. */
 const ASSUMED_ALIGNMENT_BYTES = 4096;
 
 /** How to open a store. */
@@ -35,18 +35,18 @@ export interface OpenStoreOptions {
    */
   readonly requiredAlignmentBytes?: number;
   /**
-   * For a directory: make a file of this name, mode 0600, instead of an unnamed one. It outlives the
-   * process, which is what recovery needs, and is removed when the store is closed.
+   * For a directory: make a file with this name, mode 0600, instead of an unnamed one. It survives the process, as
+   * recovery needs, and is removed when the store is closed.
    */
   readonly fileName?: string;
   /**
-   * Resumes what an earlier process of this user has left: a named file must be there, nothing is
-   * tried out on it, and no limit stands in the way of what it has.
+   * Reopens what an earlier process of this user has left: a named file must exist, nothing is tried out on it, and no
+   * limit applies to what it has.
    */
   readonly reopen?: boolean;
 }
 
-/** An open descriptor and how it was had. */
+/** An open descriptor, and how it was opened. */
 interface Opened {
   readonly handle: FileHandle | number;
   readonly directIo: boolean;
@@ -54,10 +54,10 @@ interface Opened {
 }
 
 /**
- * Opens a place for old data. What kind it is follows from what `path` is: a regular file, which must
- * exist; a directory, which gets an unnamed file; a block device; or a word such as "memory".
+ * Opens a store for old data. Its kind follows from `path`: a regular file, which must exist; a directory, which gets
+ * an unnamed file; a block device; or a word such as "memory".
  *
- * Rejects with DiffStorageError; nothing stays open then.
+ * Rejects with DiffStorageError; leaves nothing open in that case.
  */
 export async function openStore(path: string, options: OpenStoreOptions): Promise<Store> {
   const slotBytes = options.slotBytes ?? DEFAULT_SLOT_BYTES;
@@ -117,7 +117,7 @@ async function openMade(
   return store;
 }
 
-/** As those of procfs and sysfs, which are there and take none. */
+/** For procfs, sysfs and the like, which exist but accept no files. */
 function noNewFiles(path: string, cause: Error): DiffStorageError {
   const text = `no file can be made in ${path}; choose a directory on ext4, xfs, btrfs or tmpfs`;
   return new DiffStorageError("STORE_KIND_UNSUPPORTED", text, { path, cause });
@@ -147,7 +147,7 @@ function kindOf(stats: Stats, path: string): PathStoreKind {
   throw new DiffStorageError("STORE_KIND_UNSUPPORTED", text, { path });
 }
 
-/** Opens with direct I/O where that works with the alignment the I/O will have. */
+/** Opens with direct I/O if that works with the alignment that the I/O will have. */
 async function openAligned(
   path: string,
   kind: PathStoreKind,
@@ -182,7 +182,7 @@ async function tryDirect(
 ): Promise<Opened | undefined> {
   const handle = await call(path, () => open(path, flags | OPEN_DIRECT, 0o600)).catch(
     (error: unknown) => {
-      // EINVAL is how a file system says that it has no direct I/O.
+      // EINVAL means that the file system has no direct I/O.
       if (errnoNameOf((error as DiffStorageError).cause) === "EINVAL") return undefined;
       throw error;
     },
@@ -204,7 +204,7 @@ async function tryDirect(
   return undefined;
 }
 
-/** Checks what is open now, which need not be what `stat` saw, and claims it. */
+/** Checks what is open, which may differ from what `stat` saw, and claims it. */
 async function prepare(
   store: FileStore,
   path: string,
@@ -225,7 +225,7 @@ async function prepare(
     const text = `${path} has ${bytes} bytes, less than one slot of ${slotBytes}; use a larger device`;
     throw new DiffStorageError("STORE_TOO_SMALL", text, { path, availableBytes: bytes });
   }
-  // In a directory that others may write to, a file of that name may be a trap.
+  // If others may write to the directory, a file with that name may be a trap.
   if (STORE_KINDS[store.kind].isMade && stats.uid !== process.geteuid!()) {
     const text = `${path}: the file there belongs to user ${stats.uid}, so it is not ours`;
     throw new DiffStorageError("STORE_PERMISSION", text, { path });
@@ -235,7 +235,7 @@ async function prepare(
   await probeGrowth(store, path, slotBytes);
 }
 
-/** Finds out now whether the file system can preallocate, and not when space runs short. */
+/** Finds out now whether the file system can preallocate, rather than when space runs short. */
 async function probeGrowth(store: FileStore, path: string, slotBytes: number): Promise<void> {
   if (store.openedBytes + slotBytes > store.limitBytes) return;
   try {
@@ -244,7 +244,7 @@ async function probeGrowth(store: FileStore, path: string, slotBytes: number): P
   } catch (error) {
     await store.trim(store.openedBytes).catch(() => undefined);
     const name = errnoNameOf(error);
-    // A full disk is the matter of the first growth, which says how much it needs.
+    // If the disk is full, the first growth reports that, and how much it needs.
     if (name === "ENOSPC" || name === "EDQUOT") return;
     throw toStoreError(error, path);
   }

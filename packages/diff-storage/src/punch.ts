@@ -3,27 +3,27 @@ import type { DiffStorageEvent } from "./events.js";
 import type { StoreSpace } from "./space.js";
 import type { Clock } from "./system.js";
 
-/** Frees are gathered for this long before the first hole of a batch is punched. */
+/** Freed slots are collected for this long before the first hole of a batch is punched. */
 const GATHER_MS = 500;
-/** Slots punched out by one call at most. */
+/** Most slots that one call punches out. */
 const PUNCH_SLOTS_MAX = 4096;
 
-/** What the puncher works with. */
+/** The parts and settings of the puncher. */
 export interface PunchParts {
   readonly spaces: readonly StoreSpace[];
   readonly clock: Clock;
-  /** Ready slots to keep; only more than that is given back. */
+  /** Ready slots to keep; only slots beyond that are returned. */
   readonly keepReadySlots: number;
   readonly emit: (event: DiffStorageEvent) => void;
-  /** Slots stopped counting against the limit, or came back. */
+  /** Slots stopped counting against the limit, or count again. */
   readonly changed: () => void;
 }
 
 /**
- * Gives the space of freed slots back to the file system, in batches and in the background.
+ * Returns the space of freed slots to the file system, in batches and in the background.
  *
- * As much as growth would put ready anyway is kept, so that slots don't travel to and fro. A store
- * that refuses is not asked again: its slots are reused all the same.
+ * It keeps as much as growth would make ready again. A store that refuses is not asked again: its slots are only
+ * reused.
  */
 export class Puncher {
   #parts: PunchParts;
@@ -36,7 +36,7 @@ export class Puncher {
     this.#parts = parts;
   }
 
-  /** To be called after slots were freed. */
+  /** Call it after slots were freed. */
   check(): void {
     if (this.#stopped || this.#running !== undefined || this.#cancelTimer !== undefined) return;
     if (this.#next() === undefined) return;
@@ -65,7 +65,7 @@ export class Puncher {
     return ready - this.#parts.keepReadySlots;
   }
 
-  /** The last store first: what is kept ready should lie in the fast one. */
+  /** The last store first: ready slots should be in the fast one. */
   #next(): StoreSpace | undefined {
     if (this.#excess() <= 0) return undefined;
     return this.#parts.spaces.findLast(
@@ -83,7 +83,7 @@ export class Puncher {
         await space.store.punch(range.first * space.slotBytes, range.count * space.slotBytes);
         space.endPunch(range, false);
       } catch (error) {
-        // With any other error a part of them may have lost its space: it is preallocated before they are used.
+        // After any other error, a part of them may have lost its space: it is preallocated before they are used.
         space.endPunch(range, errnoNameOf(error) === "EOPNOTSUPP");
         this.#refused.add(space);
         this.#parts.emit({

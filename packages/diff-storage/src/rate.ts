@@ -1,7 +1,7 @@
 /** Time after which an old amount counts 1/e as much as a new one, in milliseconds. */
 const DECAY_MS = 60_000;
 
-/** A rate of use that follows the present and forgets the past exponentially. */
+/** A rate of use in which older amounts count less and less, exponentially. */
 export class DecayingRate {
   #perMs = 0;
   #lastMs: number;

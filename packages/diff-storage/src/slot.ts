@@ -18,9 +18,9 @@ export const SLOTS_PER_STORE_MAX: number = 2 ** SLOT_INDEX_BITS;
 export const STORES_MAX = 8;
 /** Largest slot number. */
 export const SLOT_MAX: number = 2 ** 31 - 1;
-/** Size of a slot unless told otherwise; the usual chunk. */
+/** Default size of a slot: the usual chunk. */
 export const DEFAULT_SLOT_BYTES: number = 256 * 1024;
-/** Slots handed out at once at most. */
+/** Most slots that are handed out at once. */
 export const EXTENT_SLOTS_MAX = 1024;
 
 const SLOT_INDEX_MASK = SLOTS_PER_STORE_MAX - 1;
@@ -31,12 +31,12 @@ export interface Extent {
   readonly count: number;
 }
 
-/** Which store a slot lies in, 0 to 7. Allocation-free. */
+/** The store of a slot, 0 to 7. Allocation-free. */
 export function slotStore(slot: number): number {
   return slot >>> SLOT_INDEX_BITS;
 }
 
-/** Place of a slot within its store, counted in slots. Allocation-free. */
+/** The index of a slot in its store. Allocation-free. */
 export function slotIndex(slot: number): number {
   return slot & SLOT_INDEX_MASK;
 }
@@ -46,7 +46,7 @@ export function slotOffsetBytes(slot: number, slotBytes: number): number {
   return (slot & SLOT_INDEX_MASK) * slotBytes;
 }
 
-/** The slot number of place `index` in store `storeIndex`. */
+/** The slot number of index `index` in store `storeIndex`. */
 export function makeSlot(storeIndex: number, index: number): number {
   return (storeIndex << SLOT_INDEX_BITS) | index;
 }
@@ -60,7 +60,7 @@ export function checkSlotBytes(slotBytes: number): void {
 }
 
 /**
- * Whole slots that fit a limit in bytes; Infinity where there is no limit.
+ * Whole slots within a limit in bytes; Infinity without a limit.
  * Throws LIMIT_INVALID unless the limit is an integer of at least one slot.
  */
 export function limitSlots(limitBytes: number | undefined, slotBytes: number): number {

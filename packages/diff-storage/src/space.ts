@@ -10,7 +10,7 @@ export interface MovingRange {
 }
 
 /**
- * What each slot of one store is at present.
+ * The state of each slot of one store.
  *
  * ```text
  *            preallocate                take
@@ -20,10 +20,9 @@ export interface MovingRange {
  *             punch                   release
  * ```
  *
- * A **hole** has an index but no allocated space behind it, so it is never handed out; a failed write
- * to a slot is then a broken disk and not a full one. The end of a file is where holes begin that
- * nothing has named yet. Holes are filled before a file is extended, so that a file never becomes
- * longer than the most that was in use at one time.
+ * A **hole** has an index but no allocated space, so it is never handed out; a failed write to a slot then means a
+ * broken disk, not a full one. Indexes from the end of a file on are holes, too. Holes are filled before a file is
+ * extended, so a file never becomes longer than the most that was in use at one time.
  *
  * Slots count against the limit from the start of their preallocation to the end of their punching.
  */
@@ -31,9 +30,9 @@ export class StoreSpace {
   readonly store: Store;
   readonly storeIndex: number;
   readonly slotBytes: number;
-  /** Most slots of this store that may have space behind them. */
+  /** Most slots of this store that may have space. */
   readonly limitSlots: number;
-  /** The store does not answer: nothing of it is handed out, and it does not grow. */
+  /** The store does not answer: none of its slots are handed out, and it does not grow. */
   suspended = false;
   #used = new SlotBitmap();
   #ready = new SlotBitmap();
@@ -41,13 +40,13 @@ export class StoreSpace {
   #movingSlots = 0;
   #moves = 0;
   #endSlots: number;
-  /** Slots of a file that was there before: they take part of the limit with or without space. */
+  /** Slots of a file that existed before: they count against the limit with or without space. */
   #openedSlots: number;
   #growing: MovingRange | undefined;
   #isRetired = false;
   #punchCursor = 0;
 
-  /** @param countedMost slots of a file that was there before take at most so many of the limit of all */
+  /** @param countedMost how much a file that existed before may take of the common limit, in slots */
   constructor(
     store: Store,
     storeIndex: number,
@@ -74,7 +73,7 @@ export class StoreSpace {
     return this.suspended ? 0 : this.#ready.count;
   }
 
-  /** Those, and the ones that a store has that does not answer: it is not short of space. */
+  /** The same, including slots of a store that does not answer: that is no lack of space. */
   get spareSlots(): number {
     return this.#ready.count;
   }
@@ -83,27 +82,27 @@ export class StoreSpace {
     return this.#holes.count;
   }
 
-  /** Slots with space behind them, or on the way to or from it: what the limit is about. */
+  /** Slots with space, or being preallocated or punched: the limit bounds these. */
   get committedSlots(): number {
     return this.#used.count + this.#ready.count + this.#movingSlots;
   }
 
-  /** Slots with space behind them that none is about to be taken from. */
+  /** Slots with space that are not being punched. */
   get committedStillSlots(): number {
     return this.#used.count + this.#ready.count;
   }
 
-  /** Counts each time when space comes or is about to go: equal numbers mean that nothing has moved between. */
+  /** Counts each gain of space and each beginning loss: equal numbers mean no change in between. */
   get moves(): number {
     return this.#moves;
   }
 
-  /** Slots that no other store may have: the committed ones, or a file's size when opened. */
+  /** Slots that no other store may have: the committed ones, or the file's size when opened. */
   get countedSlots(): number {
     return Math.max(this.committedSlots, this.#openedSlots);
   }
 
-  /** Slots the store spans, holes included. */
+  /** Slots up to the end of the store, including holes. */
   get endSlots(): number {
     return this.#endSlots;
   }
@@ -112,19 +111,19 @@ export class StoreSpace {
     return this.#growing !== undefined;
   }
 
-  /** Nothing is handed out any more, and nothing grows; what is used stays. */
+  /** Nothing is handed out any more, and the store does not grow; used slots stay. */
   retire(): void {
     this.#isRetired = true;
     this.#ready = new SlotBitmap();
   }
 
-  /** It does not answer, and has slots, or room for them: `otherRoomSlots` at most. */
+  /** True if it does not answer, and has slots, or room for at most `otherRoomSlots`. */
   isWithholding(otherRoomSlots: number): boolean {
     if (!this.suspended) return false;
     return this.#ready.count > 0 || this.#roomSlots(otherRoomSlots) > 0;
   }
 
-  /** Slots that could still get space, `otherRoomSlots` at most. */
+  /** Slots that could still get space, at most `otherRoomSlots`. */
   roomSlots(otherRoomSlots: number): number {
     return this.suspended ? 0 : this.#roomSlots(otherRoomSlots);
   }
@@ -136,7 +135,7 @@ export class StoreSpace {
     return Math.max(0, Math.min(own, otherRoomSlots));
   }
 
-  /** Hands out the first ready run, up to `maxSlots`; undefined when nothing is ready. */
+  /** Hands out the first ready run, up to `maxSlots`; undefined if no slot is ready. */
   acquire(maxSlots: number): { firstSlot: number; count: number } | undefined {
     if (this.suspended) return undefined;
     const run = this.#ready.findRun(0, maxSlots);
@@ -146,7 +145,7 @@ export class StoreSpace {
     return { firstSlot: makeSlot(this.storeIndex, run.first), count: run.count };
   }
 
-  /** Takes used slots back. Throws SLOT_INVALID, changing nothing, when one of them is not used. */
+  /** Frees used slots. Throws SLOT_INVALID, changing nothing, if one of them is not used. */
   release(first: number, count: number): void {
     for (let index = first; index < first + count; index++) {
       if (this.#used.has(index)) continue;
@@ -158,8 +157,8 @@ export class StoreSpace {
   }
 
   /**
-   * Marks a slot used that a map of an earlier process names. Only before the first growth. Answers false
-   * for one beyond the end of a file: what was in it was cut off.
+   * Marks a slot as used that an earlier process's map names. Only before the first growth. Returns false for one
+   * beyond the end of a file: its content was truncated.
    */
   reserve(index: number): boolean {
     assert(this.#ready.count === 0 && this.#movingSlots === 0, "nothing has grown yet");
@@ -179,7 +178,7 @@ export class StoreSpace {
     return index < openedSlots;
   }
 
-  /** Starts to put space behind up to `maxSlots` slots: the first hole, or the end of the file. */
+  /** Begins to preallocate up to `maxSlots` slots: in the first hole, or at the end of the file. */
   beginGrowth(maxSlots: number): MovingRange {
     assert(this.#growing === undefined, "one growth at a time");
     assert(maxSlots > 0 && maxSlots <= this.roomSlots(maxSlots), "growth stays within the limit");
@@ -191,7 +190,7 @@ export class StoreSpace {
     return range;
   }
 
-  /** Ends a growth: the slots are ready, or what they were before. */
+  /** Ends a growth: the slots are ready, or unchanged. */
   endGrowth(succeeded: boolean): void {
     const range = this.#growing;
     assert(range !== undefined, "a growth is under way");
@@ -207,7 +206,7 @@ export class StoreSpace {
     }
   }
 
-  /** Starts to give back a ready run of up to `maxSlots`; undefined when nothing is ready. */
+  /** Begins to punch a ready run of up to `maxSlots`; undefined if no slot is ready. */
   beginPunch(maxSlots: number): MovingRange | undefined {
     if (this.suspended) return undefined;
     const run =
@@ -220,7 +219,7 @@ export class StoreSpace {
     return run;
   }
 
-  /** Ends a punch: the slots are holes, or ready again where all of them have kept their space. */
+  /** Ends a punch: the slots are holes, or ready again if all of them have kept their space. */
   endPunch(range: MovingRange, keptSpace: boolean): void {
     this.#movingSlots -= range.count;
     this.#moves++;

@@ -5,15 +5,15 @@ export interface StoreStats {
   readonly kind: StoreKind;
   readonly path: string;
   readonly directIo: boolean;
-  /** Space behind slots, in use or ready, and on its way to or from that. */
+  /** Space of slots that are in use or ready, or being preallocated or punched. */
   readonly capacityBytes: number;
   readonly allocatedBytes: number;
   readonly freeBytes: number;
-  /** Parts of the file without space behind them. */
+  /** Parts of the file without space. */
   readonly holeBytes: number;
   /** Limit of this store alone; undefined for none. */
   readonly limitBytes: number | undefined;
-  /** What its file system could still give when it last grew; undefined while not known. */
+  /** What its file system could still provide when it last grew; undefined if unknown. */
   readonly availableBytes: number | undefined;
   readonly growing: boolean;
   /** Why its last growth failed; undefined after a success. */
@@ -27,16 +27,16 @@ export interface DiffStorageStats {
   readonly allocatedBytes: number;
   /** Ready to be handed out. */
   readonly freeBytes: number;
-  /** Bound of `capacityBytes`; undefined for none. */
+  /** Upper bound of `capacityBytes`; undefined for none. */
   readonly limitBytes: number | undefined;
-  /** Bytes handed out per second, of which the last minute counts most. */
+  /** Bytes handed out per second; the last minute counts most. */
   readonly fillBytesPerSecond: number;
   /**
-   * Seconds until stores, their disks and the limit are used up at that rate; undefined while
-   * nothing is being used. Free space on disks is taken from the last growth.
+   * Seconds until stores, their disks and the limit are used up at that rate; undefined while nothing is being used.
+   * The free space of disks is as of the last growth.
    */
   readonly secondsToFull: number | undefined;
-  /** Free space is down to half a portion or less. */
+  /** Free space is at half a portion or less. */
   readonly lowSpace: boolean;
   /** Requests for slots that wait for growth. */
   readonly waiting: number;

@@ -25,22 +25,21 @@ export interface DiffStorageOptions extends Omit<SlotAllocatorOptions, "onEvent"
   /** 1 to 8 stores in the order in which they are filled: the fast one first. */
   readonly stores: readonly StoreSpec[];
   readonly system: StoreSystem;
-  /** Alignment that all I/O will have: the smallest logical block size of the originals. */
+  /** Alignment of all I/O: the smallest logical block size of the originals. */
   readonly requiredAlignmentBytes?: number;
-  /** Where events go; an EventQueue, or anything with a `push` that does not throw. */
+  /** Receives events; an EventQueue, or any object with a `push` that does not throw. */
   readonly events?: EventSink<DiffStorageEvent>;
   /**
-   * Slots that the maps of an earlier process name. The stores are the ones it left behind, whatever size
-   * they have: killed while it tried a store out, or with holes in one of several, it left more than the
-   * limit.
+   * Slots that an earlier process's maps name. The stores are those that it left, whatever their size: if it was killed
+   * while it tried out a store, or left holes in one of several, they exceed the limit.
    */
   readonly recoverSlots?: Iterable<number>;
   /**
-   * Told of the stores when all are open and claimed, before anything in them changes. Where it rejects
-   * they are not used.
+   * Called with the stores when all are open and claimed, before anything in them changes. If it rejects, they are not
+   * used.
    */
   readonly onOpened?: (stores: readonly Store[]) => Promise<void>;
-  /** Gives up opening; what was done is undone then. */
+  /** Gives up opening, and undoes it. */
   readonly signal?: AbortSignal;
 }
 
@@ -53,7 +52,7 @@ export interface CloseOptions {
 }
 
 /**
- * Where one snapshot keeps old data: its stores, open, and the allocator of their slots.
+ * The place of one snapshot's old data: its open stores, and the allocator of their slots.
  *
  * Data I/O is the caller's: to `stores[slotStore(slot)].fd` at `slotOffsetBytes(slot, slotBytes)`.
  */
@@ -83,8 +82,8 @@ export class DiffStorage {
   /**
    * Opens all stores and makes the first portion ready (the smaller of portion and limit).
    *
-   * Rejects with DiffStorageError; what was opened is closed again, and files are as they were. With
-   * `recoverSlots` a full disk is not a reason to reject: the data that is there already counts more.
+   * Rejects with DiffStorageError; stores are closed again, and files are as before. With `recoverSlots`, a full disk
+   * is no reason to reject: the existing data counts more.
    */
   static async open(options: DiffStorageOptions): Promise<DiffStorage> {
     const { stores: specs, events } = options;
@@ -100,7 +99,7 @@ export class DiffStorage {
         stores.push(await openStore(spec.path, storeOptions(spec, options)));
       }
       await options.onOpened?.(stores);
-      // What a file has lost before is not old data; the next look would be told of it.
+      // Earlier losses of a file are not losses of old data; without this, the next check would report them.
       if (!recovering) for (const store of stores) await store.hasLostWrites?.();
       const onEvent = (event: DiffStorageEvent): void => void events?.push(event);
       allocator = new SlotAllocator(stores, { ...options, onEvent });
@@ -115,7 +114,7 @@ export class DiffStorage {
     }
   }
 
-  /** From here on I/O to the stores may have this alignment. @throws DiffStorageError */
+  /** I/O to the stores may have this alignment from now on. @throws DiffStorageError */
   async allowAlignment(bytes: number): Promise<void> {
     for (const store of this.stores) await store.allowAlignment(bytes);
   }
@@ -155,7 +154,9 @@ export class DiffStorage {
     return this.#allocator.look();
   }
 
-  /** I/O of the caller's own, by a store's descriptor, which may outlast its patience: close() waits for it. */
+  /**
+   * The caller's own I/O on a store's descriptor, which may take longer than the caller waits: close() waits for it.
+   */
   track<Result>(io: Promise<Result>): Promise<Result> {
     const ended = io.then(
       () => undefined,
@@ -166,7 +167,7 @@ export class DiffStorage {
     return io;
   }
 
-  /** Sizes, use and forecast at this moment. */
+  /** Present sizes, use and forecast. */
   stats(): DiffStorageStats {
     return this.#allocator.stats();
   }
@@ -187,11 +188,11 @@ export class DiffStorage {
   }
 
   /**
-   * Ends growth, answers who waits with "full", and closes the stores. The caller's own I/O must have
-   * ended. Regular files stay as long as they have become; memory and unnamed files vanish.
+   * Ends growth, answers waiting callers with "full", and closes the stores. The caller's own I/O must have ended.
+   * Regular files keep their length; memory and unnamed files vanish.
    *
-   * Resolves with true when all is closed. False: a growth in flight, or what track() has, did not end in time; its store
-   * is closed as soon as it does. May be called again.
+   * Resolves with true when everything is closed. False: a growth or tracked I/O did not end in time; its store is
+   * closed as soon as it does. May be called again.
    */
   close(options: CloseOptions = {}): Promise<boolean> {
     this.#closing ??= this.#close(options);
@@ -202,7 +203,7 @@ export class DiffStorage {
     const timeoutMs = options.timeoutMs ?? this.#closeTimeoutMs;
     checkInteger("timeoutMs", timeoutMs, 0, 3_600_000);
     this.#allocator.stop();
-    // A descriptor must not be closed, and its number reused, under an operation that names it.
+    // A descriptor must not be closed, and its number reused, during an operation on it.
     const closed = this.#idle().then(async () => {
       for (const store of this.stores) await store.close(options.keepNamedFiles === true);
     });
@@ -219,7 +220,7 @@ async function within(work: Promise<unknown>, timeoutMs: number, clock: Clock): 
   return Promise.race([work.then(() => true), late]).finally(cancel);
 }
 
-/** Leaves files as they were found. What recovery finds is the user's data and stays in any case. */
+/** Restores files as they were found. With recovery they contain the user's data, and stay in any case. */
 async function undo(stores: readonly Store[], recovering: boolean): Promise<void> {
   for (const store of stores) {
     if (!recovering) await store.trim(0).catch(() => undefined);

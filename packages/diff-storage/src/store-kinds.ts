@@ -1,4 +1,4 @@
-/** What a store can be made of, and what that means: the one place that tells kinds apart. */
+/** The kinds of stores and their properties: the only place that distinguishes kinds. */
 import type { Stats } from "node:fs";
 import {
   OPEN_CREATE,
@@ -10,32 +10,32 @@ import {
 import type { Awaitable, StoreSystem } from "./system.js";
 
 interface HowToOpen {
-  /** A file of a name is made in the directory. */
+  /** A named file is made in the directory. */
   readonly named: boolean;
   readonly reopen: boolean;
 }
 
 interface StoreKindTraits {
-  /** What is opened in the end. A file grows, can be cut off and punched; a device is as it is. */
+  /** What is finally opened. A file grows, and can be truncated and punched; a device does not change. */
   readonly medium: "file" | "device";
-  /** Whether what was given has a name by which others can open the same bytes. */
+  /** Whether others can open the same bytes by the given name. */
   readonly isNamed: boolean;
   /** The file is made for the store, so it has to belong to this user. */
   readonly isMade: boolean;
-  /** Whether statfs(2) of the path says how much room is left. */
+  /** Whether statfs(2) of the path tells how much room is left. */
   readonly isOnFileSystem: boolean;
 }
 
-/** Found by what lies at a path. */
+/** A kind that is recognized by what is at a path. */
 interface KindAtPath extends StoreKindTraits {
   readonly isAt: (stats: Stats) => boolean;
   readonly openFlags: (how: HowToOpen) => number;
 }
 
-/** Named by a word; a file of that name is written "./WORD". Nothing but a limit bounds it. */
+/** A kind that is given by a word; a file with that name is written "./WORD". Only a limit bounds it. */
 interface KindByWord extends StoreKindTraits {
   readonly word: string;
-  /** Makes the file; answers its descriptor. */
+  /** Makes the file; returns its descriptor. */
   readonly make: (system: StoreSystem) => Awaitable<number>;
 }
 
@@ -89,7 +89,7 @@ export function isDevice(kind: StoreKind): boolean {
   return STORE_KINDS[kind].medium === "device";
 }
 
-/** The kind that a word names; undefined for a path. */
+/** The kind for a word; undefined for a path. */
 export function kindByWord(text: string): WordStoreKind | undefined {
   const kinds = Object.keys(STORE_KINDS) as StoreKind[];
   return kinds.find((kind): kind is WordStoreKind => {
@@ -98,7 +98,7 @@ export function kindByWord(text: string): WordStoreKind | undefined {
   });
 }
 
-/** The kind of what lies at a path; undefined for what can be none. */
+/** The kind for what is at a path; undefined if it cannot be a store. */
 export function kindAtPath(stats: Stats): PathStoreKind | undefined {
   const kinds = Object.keys(STORE_KINDS) as StoreKind[];
   return kinds.find((kind): kind is PathStoreKind => {

@@ -1,16 +1,16 @@
 import type { DeviceNumber } from "@blksnap/linux-block";
 import type { StoreKind } from "./store-kinds.js";
 
-/** What a file is at a moment. */
+/** The size and space of a file at a moment. */
 export interface StorePresence {
   readonly sizeBytes: number;
-  /** Space behind it; undefined where the file system does not count what was preallocated. */
+  /** Its space; undefined if the file system does not count preallocated space. */
   readonly allocatedBytes: number | undefined;
 }
 
 /**
- * An open place for old data. Data I/O goes straight to `fd`; the methods here only manage space.
- * All methods reject with errors that carry an errno name in `code`.
+ * An open store for old data. Data I/O goes directly to `fd`; the methods here only manage space. All methods reject
+ * with errors that have an errno name in `code`.
  */
 export interface Store {
   readonly kind: StoreKind;
@@ -32,24 +32,24 @@ export interface Store {
   /** Whether `punch` gives space back. */
   readonly punchable: boolean;
 
-  /** From here on I/O may have this alignment: where that is not enough for direct I/O, without it. */
+  /** I/O may have this alignment from now on: if direct I/O needs more, it ends. */
   allowAlignment(bytes: number): Promise<void>;
-  /** Makes sure that a range is backed by allocated space, extending the file if needed. */
+  /** Makes sure that a range has allocated space, extending the file if needed. */
   preallocate(offsetBytes: number, lengthBytes: number): Promise<void>;
-  /** Cuts off what a failed `preallocate` left behind `endBytes`; never below `openedBytes`. */
+  /** Removes what a failed `preallocate` left after `endBytes`; never below `openedBytes`. */
   trim(endBytes: number): Promise<void>;
-  /** Gives the space of a range back; its content becomes undefined. */
+  /** Frees the space of a range; its content becomes undefined. */
   punch(offsetBytes: number, lengthBytes: number): Promise<void>;
-  /** What is there of a file at this moment; undefined for what no other program can cut off. */
+  /** The file's present size and space; undefined if no other program can truncate it. */
   presence?(): Promise<StorePresence | undefined>;
-  /** Whether data that was written there may be gone, since it was asked last; absent where that cannot be known. */
+  /** Whether data written there may have been lost since the last call; absent if that cannot be known. */
   hasLostWrites?(): Promise<boolean>;
-  /** Bytes the file system could still give; undefined where that says nothing. */
+  /** Bytes that the file system could still provide; undefined if it does not tell. */
   availableBytes(): Promise<number | undefined>;
   /**
-   * Gives a file that was created for this store another name in its directory. It is on the medium when this ends.
-   * @param onRenamed called when it has the name, and the medium may not; not once the store is closed
-   * @throws the error of rename(2) or fsync(2); Error of any other store
+   * Renames a file that was created for this store, within its directory. Resolves when that is on the medium.
+   * @param onRenamed called when it has the name, perhaps before that is on the medium; not after the store is closed
+   * @throws the error of rename(2) or fsync(2); Error for any other store
    */
   rename?(fileName: string, onRenamed: () => void): Promise<void>;
   /**

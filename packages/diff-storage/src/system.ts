@@ -13,8 +13,8 @@ export interface DirectIoAlignment {
 }
 
 /**
- * The system calls that node:fs lacks. The driver implements them on its ring; failures are errors
- * with the errno's name in `code`, like those of node:fs.
+ * The system calls that node:fs lacks. The driver implements them on its ring; failures are errors with the errno's
+ * name in `code`, as those of node:fs.
  */
 export interface StoreSystem {
   /** fallocate(2), never blocking the calling thread. */
@@ -29,23 +29,23 @@ export interface StoreSystem {
    */
   lockFile(fd: number): Awaitable<void>;
   /**
-   * Rejects with ETIMEDOUT when what a path leads to does not answer: opened, it would keep a thread of
-   * this process until it does. What else is wrong with it is said when it is opened.
+   * Rejects with ETIMEDOUT if the target of a path does not answer: opening it would keep a thread of this process
+   * until it does. Other problems are reported when it is opened.
    */
   assertAnswers?(path: string): Promise<void>;
   /**
-   * Writes whole blocks, which are on the medium when it ends. One that hangs keeps no thread; absent where that cannot be
-   * done.
+   * Writes whole blocks; resolves when they are on the medium. A write that hangs keeps no thread. Absent if that
+   * cannot be done.
    */
   writeSynced?(fd: number, offsetBytes: number, bytes: Uint8Array): Promise<void>;
   /**
-   * Whether cached data of an open file could not be written back since it was asked last. It waits for no medium; absent
-   * where the kernel is not asked.
+   * Whether cached data of an open file could not be written back since the last call. It waits for no medium. Absent
+   * if the kernel is not asked.
    */
   hasLostWrites?(fd: number): Promise<boolean>;
-  /** Takes O_DIRECT off an open file; absent where that cannot be done. */
+  /** Removes O_DIRECT from an open file; absent if that cannot be done. */
   endDirectIo?(fd: number): Awaitable<void>;
-  /** What direct I/O needs here; undefined when the kernel cannot say. */
+  /** What direct I/O needs here; undefined if the kernel does not tell. */
   statDirectIo?(fd: number): Awaitable<DirectIoAlignment | undefined>;
 }
 

@@ -11,8 +11,8 @@ interface Waiter {
 }
 
 /**
- * Callers that need slots while none is ready, in order of arrival. Each waits for the time limit at
- * most, also when growth continues but brings too little for all of them.
+ * Callers that wait for slots, in order of arrival. Each waits at most for the time limit, even if growth continues but
+ * brings too little for all of them.
  */
 export class ExtentWaiters {
   #allocate: (maxSlots: number) => Extent | "wait" | "full";
@@ -58,7 +58,7 @@ export class ExtentWaiters {
     });
   }
 
-  /** Answers from the front for as long as there is something else to say than "wait". */
+  /** Answers callers from the front as long as the answer is not "wait". */
   serve(): void {
     for (const waiter of this.#queue) {
       const answer = this.#allocate(waiter.maxSlots);

@@ -16,7 +16,7 @@ test("the first portion is ready after the start", async () => {
   assert.is(stats.limitBytes, undefined);
 });
 
-test("a limit below the portion is the first portion", async () => {
+test("a limit below the portion becomes the first portion", async () => {
   const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
     portionBytes: 64 * SLOT_BYTES,
     limitBytes: 10 * SLOT_BYTES + 17,
@@ -80,7 +80,7 @@ test("stores are filled in order", async () => {
   assert.equal(slots.slice(12).map(slotIndex), [0, 1, 2, 3, 4, 5, 6, 7]);
 });
 
-test("freed slots are handed out again, neighbours together", async () => {
+test("freed slots are handed out again, adjacent ones together", async () => {
   const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
     portionBytes: 64 * SLOT_BYTES,
     limitBytes: 64 * SLOT_BYTES,
@@ -98,7 +98,7 @@ test("freed slots are handed out again, neighbours together", async () => {
   assert.is(allocator.stats().allocatedBytes, 8 * SLOT_BYTES);
 });
 
-test("freeing what is not in use is refused and changes nothing", async () => {
+test("freeing slots that are not in use is refused and changes nothing", async () => {
   const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
     portionBytes: 64 * SLOT_BYTES,
     limitBytes: 64 * SLOT_BYTES,
@@ -115,7 +115,7 @@ test("freeing what is not in use is refused and changes nothing", async () => {
   assert.is(allocator.stats().allocatedBytes, 0);
 });
 
-test("after a restart only what the maps name is in use", async () => {
+test("after a restart only slots that the maps name are in use", async () => {
   const clock = new ManualClock();
   const store = new FakeStore({ clock, openedBytes: 40 * SLOT_BYTES });
   const device = new FakeStore({ clock, kind: "block", openedBytes: 2 * SLOT_BYTES });
@@ -138,7 +138,7 @@ test("after a restart only what the maps name is in use", async () => {
   assert.is(allocator.allocateExtent(1), "full");
 });
 
-test("slots beyond the end of a file are told, and never handed out twice", async () => {
+test("slots beyond the end of a file are reported, and never handed out twice", async () => {
   const clock = new ManualClock();
   const store = new FakeStore({ clock, openedBytes: 4 * SLOT_BYTES });
   const cuts: [store: number, firstSlotIndex: number][] = [];
@@ -164,7 +164,7 @@ test("slots beyond the end of a file are told, and never handed out twice", asyn
   );
 });
 
-test("a truncated file is reported once, and takes nothing more", async () => {
+test("a truncated file is reported once, and gets nothing more", async () => {
   let presentSlots = 0;
   const cuts: [store: number, firstSlotIndex: number][] = [];
   const { allocator, clock } = await makeAllocator(
@@ -176,7 +176,7 @@ test("a truncated file is reported once, and takes nothing more", async () => {
   );
   presentSlots = 16;
   await clock.advance(3000);
-  // Longer than it was told to be: the last growth was not complete, and is taken back.
+  // Longer than expected: the last growth was not complete, and is undone.
   presentSlots = 20;
   await clock.advance(3000);
   presentSlots = 16;
@@ -194,7 +194,7 @@ test("a truncated file is reported once, and takes nothing more", async () => {
   assert.is(cuts.length, 2, "copies into slots of before may have been cut off");
 });
 
-test("a file that is cut off and as long again at the next look is told by its space", async () => {
+test("a file truncated and extended again between two checks is detected by its space", async () => {
   let spaceSlots = 16;
   const cuts: number[] = [];
   const { allocator, clock } = await makeAllocator(
@@ -208,7 +208,7 @@ test("a file that is cut off and as long again at the next look is told by its s
     { portionBytes: 16 * SLOT_BYTES, onCut: (index) => cuts.push(index) },
   );
   await clock.advance(1000);
-  // The file system's own notes come and go.
+  // The space for the file system's own metadata varies.
   spaceSlots = 17;
   await clock.advance(1000);
   spaceSlots = 16;
@@ -222,7 +222,7 @@ test("a file that is cut off and as long again at the next look is told by its s
   assert.is(allocator.stats().freeBytes, 0, "nothing new is put there");
 });
 
-test("a file that had holes already when it was opened is not taken for one that is cut off", async () => {
+test("a file that had holes when it was opened does not count as truncated", async () => {
   const clock = new ManualClock();
   let spaceSlots = 3;
   const sizes = {
@@ -250,7 +250,7 @@ test("a file that had holes already when it was opened is not taken for one that
   assert.equal(cuts, [0], "from when it was whole it has to stay so");
 });
 
-test("space that this daemon gives back is not missed", async () => {
+test("space that this daemon frees is not missed", async () => {
   const cuts: number[] = [];
   const stores: FakeStore[] = [];
   const { allocator, clock } = await makeAllocator(
@@ -275,7 +275,7 @@ test("space that this daemon gives back is not missed", async () => {
   assert.equal(cuts, []);
 });
 
-test("a file is looked at before it becomes longer", async () => {
+test("a file is checked before it becomes longer", async () => {
   let presentSlots = 16;
   const cuts: number[] = [];
   const { allocator, clock } = await makeAllocator(
@@ -324,7 +324,7 @@ test("bad options are refused", async () => {
   await failsWith("ARGUMENT_INVALID", () => new SlotAllocator([store], { growthTimeoutMs: 0 }));
 });
 
-test("a store that does not answer is passed over until it does", async () => {
+test("a store that does not answer is skipped until it does", async () => {
   const { allocator, clock, events } = await makeAllocator(
     (clock) => [new FakeStore({ clock }), new FakeStore({ clock })],
     { portionBytes: 32 * SLOT_BYTES },
@@ -342,7 +342,7 @@ test("a store that does not answer is passed over until it does", async () => {
   allocator.suspend(0, false);
   const third = allocator.allocateExtent(1);
   assert.ok(typeof third !== "string" && slotStore(third.firstSlot) === 0);
-  // It has the space that it had: nothing was short of anything.
+  // It has kept its space: there was no lack of it.
   assert.equal(
     events.filter(({ type }) => type === "no_space" || type === "low_free_space"),
     [],
@@ -361,7 +361,7 @@ test("without a responding store there are no slots, and requests do not wait", 
   assert.is.not(allocator.allocateExtent(1), "full");
 });
 
-test("a store that has nothing to give withholds nothing", async () => {
+test("a store without slots to give withholds nothing", async () => {
   const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
     portionBytes: 32 * SLOT_BYTES,
     limitBytes: 32 * SLOT_BYTES,

@@ -3,7 +3,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { SlotBitmap } from "../dist/bitmap.js";
 
-/** The first run of members at or after `from`, by looking at each number. */
+/** The first run of members at or after `from`, found by checking each number. */
 function plainRun(
   members: ReadonlySet<number>,
   from: number,
@@ -26,7 +26,7 @@ test("ranges and runs agree with a plain set", () => {
     const members = new Set<number>();
     for (const { first, count } of spans) {
       const range = Array.from({ length: count }, (_, i) => first + i);
-      // A range of one kind only may be changed; others must be refused before they are.
+      // Only a range of one kind may be changed; others must be refused.
       if (range.every((index) => !members.has(index))) {
         bitmap.add(first, count);
         for (const index of range) members.add(index);
@@ -53,7 +53,7 @@ test("a bit cannot be set or cleared twice", () => {
   assert.throws(() => bitmap.remove(100_000, 1), "exist");
 });
 
-test("the largest store is handled", () => {
+test("the largest possible store works", () => {
   const bitmap = new SlotBitmap();
   bitmap.add(0, 2 ** 28);
   for (let i = 0; i < 2 ** 28; i += 2 ** 18) bitmap.remove(i, 2 ** 18);

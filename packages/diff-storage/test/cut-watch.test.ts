@@ -4,7 +4,7 @@ import * as assert from "uvu/assert";
 import { FakeStore } from "../dist/testing/fake-store.js";
 import { makeAllocator, SLOT_BYTES, takeAll } from "./support.js";
 
-test("a store whose medium has not taken what was cached counts as gone, if there was anything in it", async () => {
+test("a store whose medium lost cached data counts as lost, if it had any data", async () => {
   let hasLost = true;
   const losses: unknown[] = [];
   const hasLostWrites = async (): Promise<boolean> => {

@@ -59,7 +59,7 @@ test("an aborted wait takes nothing", async () => {
   assert.is(allocator.stats().allocatedBytes, 16 * SLOT_BYTES);
 });
 
-test("a failed growth is tried again after growing pauses, and said", async () => {
+test("a failed growth is retried after growing pauses, and reported", async () => {
   let broken = false;
   const attempts: number[] = [];
   const { allocator, clock, events } = await makeAllocator((clock) => {
@@ -110,7 +110,7 @@ test("the next store takes over from one that fails", async () => {
   assert.ok(slots.every((slot) => slotStore(slot) === 1));
 });
 
-test("the rest of a nearly full disk is used", async () => {
+test("the rest of a nearly full disk gets used", async () => {
   const { allocator, clock } = await makeAllocator(
     (clock) => [new FakeStore({ clock, diskBytes: 27 * SLOT_BYTES })],
     PORTION,
@@ -143,7 +143,7 @@ test("after the time limit the answer is full, while the growth continues", asyn
   assert.equal(allocator.allocateExtent(1), { firstSlot: 16, count: 1 });
 });
 
-test("a store whose growth hangs is passed over after the time limit", async () => {
+test("a store whose growth hangs is skipped after the time limit", async () => {
   let delayMs = 0;
   const { allocator, clock } = await makeAllocator(
     (clock) => [
@@ -165,7 +165,7 @@ test("a store whose growth hangs is passed over after the time limit", async () 
 /** Slots in one step of an allocation. */
 const STEP_SLOTS = 2 ** 24 / SLOT_BYTES;
 
-/** An allocator over a disk of which each step takes so long; not started. */
+/** An allocator on a disk with steps of this duration; not started. */
 function slowAllocator(delayMs: () => number) {
   const clock = new ManualClock();
   const fill: [readySteps: number, wantedSteps: number][] = [];
@@ -210,7 +210,7 @@ test("a start is cancelled with its caller", async () => {
   assert.is(allocator.stats().capacityBytes, 3 * 2 ** 24, "no further step is begun");
 });
 
-test("under load slots come with each step of a portion, and a slow disk is not a full one", async () => {
+test("under load slots are ready after each step of a portion, and a slow disk does not count as full", async () => {
   let delayMs = 0;
   const { allocator, clock } = slowAllocator(() => delayMs);
   await Promise.all([allocator.start(true), clock.advance(0)]);
@@ -227,7 +227,7 @@ test("under load slots come with each step of a portion, and a slow disk is not 
   }
 });
 
-test("at the limit no_space is said once, with the present size", async () => {
+test("at the limit no_space is reported once, with the present size", async () => {
   const { allocator, clock, events } = await makeAllocator((clock) => [new FakeStore({ clock })], {
     ...PORTION,
     limitBytes: 24 * SLOT_BYTES,
@@ -253,7 +253,7 @@ test("at the limit no_space is said once, with the present size", async () => {
   assert.equal(typesOf(events), ["no_space", "no_space"], "a new shortage is said again");
 });
 
-test("a device without a limit says low_free_space when it runs short", async () => {
+test("a device without a limit reports low_free_space when it runs short", async () => {
   const { allocator, events } = await makeAllocator(
     (clock) => [new FakeStore({ clock, kind: "block", openedBytes: 40 * SLOT_BYTES + 100 })],
     PORTION,
@@ -265,7 +265,7 @@ test("a device without a limit says low_free_space when it runs short", async ()
   assert.ok(events[0].type === "low_free_space" && events[0].reason === "stores_exhausted");
 });
 
-test("a start without room fails with what is needed and what there is", async () => {
+test("a start without room fails with what is needed and what is available", async () => {
   let fake: FakeStore | undefined;
   const error = await failsWith("STORE_FULL", () =>
     makeAllocator((clock) => {

@@ -1,4 +1,4 @@
-// The allocator, its growth and its punching against plain sets, with random failures and latencies.
+// The allocator, its growth and its punching compared with plain sets, with random failures and latencies.
 
 import {
   type DiffStorageEvent,
@@ -15,7 +15,7 @@ import { type FakeOutcome, FakeStore } from "../dist/testing/fake-store.js";
 import { SLOT_BYTES } from "./support.js";
 
 const TIMEOUT_MS = 1000;
-/** Of a step before the start. */
+/** For a step before the start. */
 const FILL_TIMEOUT_MS = 6 * TIMEOUT_MS;
 
 type Step =
@@ -30,7 +30,7 @@ interface StorePlan {
   readonly limitSlots: number | undefined;
   readonly diskSlots: number | undefined;
   readonly outcomes: readonly FakeOutcome[];
-  /** What happens once the outcomes are used up. */
+  /** The outcome once the others are used up. */
   readonly afterwards: FakeOutcome;
 }
 
@@ -201,7 +201,7 @@ class Run {
   }
 
   async run(steps: readonly Step[]): Promise<void> {
-    // Each of the stores has the time limit once.
+    // Each store may use the time limit once.
     const passing = this.clock.advance(FILL_TIMEOUT_MS * this.stores.length);
     await Promise.race([this.allocator.start(false), passing.then(() => fail("start hangs"))]);
     await passing;
@@ -222,7 +222,7 @@ class Run {
   }
 }
 
-test("no slot twice, none without space, never above a limit, every wait answered", async () => {
+test("no slot is handed out twice or without space, limits hold, and every wait is answered", async () => {
   const property = fc.asyncProperty(plan, async (settings) => {
     await new Run(settings).run(settings.steps);
   });

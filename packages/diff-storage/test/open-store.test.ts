@@ -32,7 +32,7 @@ const withSystem = (changes: Partial<StoreSystem>): OpenStoreOptions => ({
   ...BASE,
   system: { ...commandStoreSystem, ...changes },
 });
-/** As system calls fail: with the kernel's number, and one of the names that it has. */
+/** A failing system call, with the kernel's number and one of its names. */
 const failing = (code: keyof typeof constants.errno) => async (): Promise<never> => {
   throw Object.assign(new Error(code), { code, errno: -constants.errno[code] });
 };
@@ -80,7 +80,7 @@ test("a directory gets an unnamed file that vanishes", () =>
     await store.close(false);
   }));
 
-test("a program that is not there is named, and not taken for the store", () =>
+test("a missing program is named, and not blamed on the store", () =>
   withDirectory(async (directory) => {
     const path = process.env["PATH"];
     process.env["PATH"] = directory;
@@ -99,7 +99,7 @@ test("a directory in memory works too", () =>
     await store.close(false);
   }, "/dev/shm"));
 
-test("a named file in a directory outlives the process that made it, but not its close", () =>
+test("a named file in a directory survives the process that made it, but not its close", () =>
   withDirectory(async (directory) => {
     const named = { ...BASE, fileName: "old-data" };
     const store = await openStore(directory, named);
@@ -113,7 +113,7 @@ test("a named file in a directory outlives the process that made it, but not its
     assert.not.ok(existsSync(join(directory, "old-data")));
     await failsWith("STORE_NOT_FOUND", () => openStore(directory, { ...named, reopen: true }));
     await failsWith("ARGUMENT_INVALID", () => openStore(directory, { ...BASE, fileName: "../x" }));
-    // A directory that is there is not said to be missing.
+    // An existing directory is not reported as missing.
     await failsWith("STORE_KIND_UNSUPPORTED", () => openStore("/proc", named));
   }));
 
@@ -135,7 +135,7 @@ test("a regular file is used with its size, stays, and is locked", () =>
     assert.ok(existsSync(path));
   }));
 
-test("a file larger than the limit is taken as it is", () =>
+test("a file larger than the limit is accepted unchanged", () =>
   withDirectory(async (directory) => {
     const path = join(directory, "store");
     writeFileSync(path, "");
@@ -146,7 +146,7 @@ test("a file larger than the limit is taken as it is", () =>
     assert.is(statSync(path).size, 3 * SLOT_BYTES);
   }));
 
-test("punching gives the space of a range back", () =>
+test("punching frees the space of a range", () =>
   withDirectory(async (directory) => {
     const path = join(directory, "store");
     writeFileSync(path, "");
@@ -160,7 +160,7 @@ test("punching gives the space of a range back", () =>
     await store.close(false);
   }));
 
-test("memory is a store of its own", async () => {
+test("memory is a kind of store", async () => {
   const store = await openStore("memory", { ...BASE, limitBytes: 8 * SLOT_BYTES });
   assert.is(store.kind, "memory");
   await store.preallocate(0, SLOT_BYTES);
@@ -168,7 +168,7 @@ test("memory is a store of its own", async () => {
   await store.close(false);
 });
 
-test("what is not a file, directory or block device is refused", () =>
+test("a path that is no file, directory or block device is refused", () =>
   withDirectory(async (directory) => {
     const socketPath = join(directory, "socket");
     const server = createServer().listen(socketPath);
@@ -278,7 +278,7 @@ test("system failures become errors that say what to do, and leave nothing open"
     assert.is(statSync(path).size, 0);
   }));
 
-test("a failure is told by its number, whatever it is called", () =>
+test("a failure is identified by its number, whatever its name", () =>
   withDirectory(async (directory) => {
     const path = join(directory, "store");
     writeFileSync(path, "");
@@ -303,7 +303,7 @@ test("a failure is told by its number, whatever it is called", () =>
 test("a file that may not be written is refused", () =>
   withDirectory(async (directory) => {
     if (process.geteuid!() === 0) {
-      // Root may write anything; a path below a file and sysfs stand for the rest.
+      // Root may write anything, so a path below a file and sysfs are used.
       const file = join(directory, "file");
       writeFileSync(file, "");
       await failsWith("STORE_NOT_FOUND", () => openStore(join(file, "below"), BASE));

@@ -14,7 +14,7 @@ async function takeEverything(taker: Awaited<ReturnType<typeof makeAllocator>>):
   return slots;
 }
 
-test("freed space beyond a portion goes back, in batches, and comes again when needed", async () => {
+test("freed space beyond a portion is returned, in batches, and allocated again when needed", async () => {
   const punches: number[] = [];
   const made = await makeAllocator(
     (clock) => [
@@ -68,7 +68,7 @@ test("a store that cannot punch is not asked again; its slots are reused", async
   assert.is((await takeEverything(made)).length, 96);
 });
 
-test("space that went with a punch that failed half done is not missed, and comes back before use", async () => {
+test("space lost to a partly failed punch is preallocated before it is used", async () => {
   const cuts: number[] = [];
   let lostSlots = 0;
   const { allocator, clock, stores } = await makeAllocator(
@@ -100,7 +100,7 @@ test("space that went with a punch that failed half done is not missed, and come
   await clock.advance(5000);
   assert.is(lostSlots, 1, "it was punched");
   assert.equal(cuts, []);
-  // What is preallocated again has its space.
+  // Preallocated slots have their space again.
   lostSlots = 0;
   await takeSome();
   assert.is(taken.length, 16);

@@ -30,7 +30,7 @@ const BASE: Omit<DiffStorageOptions, "stores"> = {
   slotBytes: SLOT_BYTES,
   portionBytes: 32 * SLOT_BYTES,
 };
-/** Ends only what hangs. */
+/** Ends only a test that hangs. */
 const EVENT_LIMIT_MS = 200_000;
 const openDescriptors = (): number => readdirSync("/proc/self/fd").length;
 
@@ -69,7 +69,7 @@ test("several stores work together on real files", () =>
     assert.is(storage.allocateExtent(1), "full");
   }));
 
-test("a failure at the second store closes the first and leaves no trace", () =>
+test("a failure at the second store closes the first and leaves nothing behind", () =>
   withDirectory(async (directory) => {
     const file = join(directory, "store");
     writeFileSync(file, "");
@@ -80,7 +80,7 @@ test("a failure at the second store closes the first and leaves no trace", () =>
     assert.is(openDescriptors(), before);
   }));
 
-test("a first portion that fails leaves a regular file as it was", () =>
+test("a first portion that fails leaves a regular file unchanged", () =>
   withDirectory(async (directory) => {
     const file = join(directory, "store");
     writeFileSync(file, "");
@@ -102,7 +102,7 @@ test("a first portion that fails leaves a regular file as it was", () =>
     assert.is(openDescriptors(), before);
   }));
 
-test("what a failed growth allocated is cut off again", () =>
+test("space that a failed growth allocated is removed again", () =>
   withDirectory(async (directory) => {
     const file = join(directory, "store");
     writeFileSync(file, "");
@@ -124,8 +124,8 @@ test("what a failed growth allocated is cut off again", () =>
     assert.is(statSync(file).size, 32 * SLOT_BYTES);
   }));
 
-test("a real file that is cut off and made as long again between two looks is noticed", async () => {
-  // Of tmpfs it is known that it counts what is preallocated; where other folders lie, is not.
+test("a real file that is truncated and extended again between two checks is detected", async () => {
+  // tmpfs is known to count preallocated space; other folders' file systems may not.
   const directory = mkdtempSync("/dev/shm/blksnap-cut-");
   try {
     const file = join(directory, "store");
@@ -152,7 +152,7 @@ test("a real file that is cut off and made as long again between two looks is no
   }
 });
 
-test("a file whose name is removed is still looked at, by its size and its space", async () => {
+test("a file without a name is still checked, by its size and its space", async () => {
   const directory = mkdtempSync("/dev/shm/blksnap-nameless-");
   try {
     const file = join(directory, "store");
@@ -168,7 +168,7 @@ test("a file whose name is removed is still looked at, by its size and its space
   }
 });
 
-test("a first portion larger than the disk says what is there", () =>
+test("a first portion larger than the disk reports what is available", () =>
   withDirectory(async (directory) => {
     const portionBytes = 2 ** 48;
     const error = await failsWith("STORE_FULL", () =>
@@ -183,7 +183,7 @@ test("a first portion larger than the disk says what is there", () =>
     assert.ok(error.availableBytes! > 0 && error.availableBytes! < portionBytes);
   }));
 
-test("a restart finds the slots of the process before", () =>
+test("a restart finds the slots of the previous process", () =>
   withDirectory(async (directory) => {
     const spec = { path: directory, fileName: "old-data" };
     const first = await DiffStorage.open({ ...BASE, stores: [spec] });
@@ -202,7 +202,7 @@ test("a restart finds the slots of the process before", () =>
     assert.equal(readdirSync(directory), []);
   }));
 
-test("a restart takes files longer than the limit, as a kill can leave them, and tries nothing", () =>
+test("a restart accepts files longer than the limit, as a kill can leave them, and tries nothing out", () =>
   withDirectory(async (directory) => {
     const spec = { path: directory, fileName: "old-data" };
     const user = { path: join(directory, "user") };
@@ -210,7 +210,7 @@ test("a restart takes files longer than the limit, as a kill can leave them, and
     const limits = { ...BASE, stores: [spec, user], limitBytes: 8 * SLOT_BYTES };
     const first = await DiffStorage.open(limits);
     await first.close({ keepNamedFiles: true });
-    // Killed between the two halves of what finds out whether a file can grow.
+    // Killed halfway through finding out whether a file can grow.
     truncateSync(join(directory, "old-data"), 9 * SLOT_BYTES);
     truncateSync(user.path, 9 * SLOT_BYTES);
     const second = await DiffStorage.open({ ...limits, recoverSlots: [3] });
@@ -224,7 +224,7 @@ test("a restart takes files longer than the limit, as a kill can leave them, and
     assert.is(statSync(user.path).size, 9 * SLOT_BYTES);
   }));
 
-test("stores are shown before anything in them changes, and not used where that is refused", () =>
+test("stores are passed to onOpened before anything in them changes, and not used if it rejects", () =>
   withDirectory(async (directory) => {
     const [used, grown] = [join(directory, "used"), join(directory, "grown")];
     for (const file of [used, grown]) writeFileSync(file, Buffer.alloc(2 * SLOT_BYTES));
@@ -259,7 +259,7 @@ test("stores are shown before anything in them changes, and not used where that 
     assert.is(openDescriptors(), before);
   }));
 
-test("at rest nothing grows, and the stores are still open", () =>
+test("after rest() nothing grows, and the stores are still open", () =>
   withDirectory(async (directory) => {
     const file = join(directory, "store");
     writeFileSync(file, "");
@@ -305,7 +305,7 @@ test("existing files count against the limit of the whole storage", () =>
     for (const path of paths) assert.is(statSync(path).size, 6 * SLOT_BYTES);
   }));
 
-test("close is bounded; a store with a hanging growth is closed when that ends", () =>
+test("close is bounded; a store whose growth hangs is closed when that ends", () =>
   withDirectory(async (directory) => {
     let release: (() => void) | undefined;
     let hang = false;
@@ -330,7 +330,7 @@ test("close is bounded; a store with a hanging growth is closed when that ends",
     clearTimeout(hold);
   }));
 
-test("a store that a caller's own write still names is closed when that ends", () =>
+test("a store on which a caller's own write is in flight is closed when that ends", () =>
   withDirectory(async (directory) => {
     const storage = await DiffStorage.open({ ...BASE, stores: [{ path: directory }] });
     const before = openDescriptors();

@@ -16,7 +16,7 @@ import { ManualClock } from "../dist/testing/clock.js";
 
 export const SLOT_BYTES = 4096;
 
-/** Asserts that a promise or call fails with a DiffStorageError of this code; returns the error. */
+/** Asserts that a promise or call fails with a DiffStorageError with this code; returns the error. */
 export async function failsWith(
   code: DiffStorageErrorCode,
   run: () => unknown,
@@ -44,7 +44,7 @@ export async function stackUnknown(run: () => unknown): Promise<LinuxBlockError>
   throw new Error("the stack is known");
 }
 
-/** An allocator on a manual clock whose events are gathered. Sizes in slots. */
+/** An allocator on a manual clock that collects events. Sizes in slots. */
 export async function makeAllocator(
   makeStores: (clock: ManualClock) => Store[],
   options: Omit<SlotAllocatorOptions, "clock" | "onEvent" | "slotBytes"> = {},
@@ -69,7 +69,7 @@ export async function makeAllocator(
   return { allocator, clock, events, stores };
 }
 
-/** Takes slots one by one until the answer is another; returns the slots and that answer. */
+/** Takes slots one by one until the answer is not a slot; returns the slots and that answer. */
 export function takeAll(allocator: SlotAllocator): { slots: number[]; answer: "wait" | "full" } {
   const slots: number[] = [];
   for (;;) {
@@ -79,7 +79,7 @@ export function takeAll(allocator: SlotAllocator): { slots: number[]; answer: "w
   }
 }
 
-/** Runs `body` with a directory of its own, which is removed afterwards. */
+/** Runs `body` with a temporary directory. */
 export async function withDirectory(
   body: (directory: string) => Promise<void>,
   base: string = tmpdir(),
@@ -125,7 +125,7 @@ export class FakeTree {
     return this;
   }
 
-  /** Says that the device at `dir` is put together from the one at `slaveDir`. */
+  /** Makes the device at `slaveDir` a part of the one at `dir`. */
   slave(dir: string, slaveDir: string): this {
     const slaves = join(this.sysfsRoot, "devices", dir, "slaves");
     mkdirSync(slaves, { recursive: true });

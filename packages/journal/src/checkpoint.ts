@@ -8,14 +8,14 @@ import {
   tagOf,
 } from "./layout.js";
 
-/** What a journal begins with, read part by part and in order: it need not be in memory as a whole. */
+/** The beginning of a journal, read part by part and in order: it need not be in memory as a whole. */
 export interface CheckpointSource {
   readonly length: number;
-  /** Fills `into` with what is at `offset`. */
+  /** Fills `into` with the bytes from `offset` on. */
   read(into: Uint8Array, offset: number): void;
 }
 
-/** Payload as pages with checksums, as it goes into the file from page `firstPage` on. */
+/** Payload as pages with checksums, in the form of the file from page `firstPage` on. */
 export function encodeCheckpoint(
   payload: Uint8Array,
   id: Uint8Array,
@@ -36,8 +36,8 @@ export function encodeCheckpoint(
 }
 
 /**
- * Puts the payload of pages, from page `firstPage` on, into that of the checkpoint.
- * @throws JournalError JOURNAL_DAMAGED, with the page named
+ * Copies the payload of pages, from page `firstPage` on, into the checkpoint's.
+ * @throws JournalError JOURNAL_DAMAGED, naming the page
  */
 export function decodeCheckpoint(
   pages: Uint8Array,

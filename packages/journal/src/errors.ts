@@ -1,8 +1,8 @@
 import { BlksnapError } from "@blksnap/errors";
 
-/** Every failure of this package, with the errno for callers that speak errno. */
+/** Every failure of this package, and the errno for callers that pass on errnos. */
 const ERRNO_OF_CODE = {
-  /** The file does not begin with the header of a journal, or the header is damaged. */
+  /** The file does not begin with a journal's header, or the header is damaged. */
   JOURNAL_FORMAT: 22,
   /** The journal was written by a version that this one does not know. */
   JOURNAL_VERSION: 95,
@@ -10,7 +10,7 @@ const ERRNO_OF_CODE = {
   JOURNAL_FOREIGN: 116,
   /** The file is shorter than its header says. */
   JOURNAL_TRUNCATED: 61,
-  /** A page of the checkpoint or a sector of the log is damaged, in a way that no power cut leaves. */
+  /** A page of the checkpoint or a sector of the log is damaged in a way that a power cut cannot cause. */
   JOURNAL_DAMAGED: 74,
   /** An argument is outside of its documented range. */
   ARGUMENT_INVALID: 22,

@@ -1,5 +1,5 @@
 /**
- * Journal files: made complete before they get their name, opened with everything checked.
+ * Journal files: complete before they get their name, and checked completely when they are opened.
  */
 import { constants } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
@@ -16,13 +16,13 @@ import {
 } from "./layout.js";
 import { type EntryVisitor, LogCheck, type LogEnd, visitEntries } from "./log-reader.js";
 
-/** Of a journal that has not got its name yet. */
+/** Suffix of a journal that does not have its name yet. */
 export const DRAFT_SUFFIX = ".new";
 
 const ZEROES_BYTES = 2 ** 20;
-/** Of a log that is read: so much in one turn of the thread. */
+/** How much of a log is read in one turn of the thread. */
 const WINDOW_BYTES = 2 ** 20;
-/** The same of a checkpoint, in pages. */
+/** How much of a checkpoint is read in one turn, in pages. */
 const WINDOW_PAGES = 16;
 
 export interface NewJournal {
@@ -31,7 +31,7 @@ export interface NewJournal {
   readonly logBytes: number;
 }
 
-/** A file that is being made; it has its final name only after publish(). */
+/** A file in the making; it has its final name only after publish(). */
 export class JournalDraft {
   readonly path: string;
   readonly logOffsetBytes: number;
@@ -55,8 +55,8 @@ export class JournalDraft {
   }
 
   /**
-   * Makes `<path>.new` with an empty log that is really allocated: appending to it can then not fail
-   * for want of space (file systems that copy on write excepted).
+   * Makes `<path>.new` with an empty log whose space is allocated, so that appending cannot fail for lack of space
+   * (except on copy-on-write file systems).
    * @throws the error of open(2) or write(2); JournalError ARGUMENT_INVALID
    */
   static async create(
@@ -76,7 +76,7 @@ export class JournalDraft {
     }
   }
 
-  /** The descriptor; from publish() on it is the caller's to close, by `handle.close()`. */
+  /** The descriptor; after publish() the caller closes it, by `handle.close()`. */
   get fd(): number {
     return this.#handle.fd;
   }
@@ -101,9 +101,8 @@ export class JournalDraft {
   }
 
   /**
-   * Writes checkpoint and header, and gives the file its name, in place of another one; all of it is on
-   * the medium when this ends. The log may have been appended to before. When it fails, the draft is
-   * given up.
+   * Writes checkpoint and header, and gives the file its name, replacing another one; resolves when everything is on
+   * the medium. The log may have been appended to before. If it fails, the draft is given up.
    */
   async publish(
     checkpoint: Uint8Array | CheckpointSource,
@@ -146,7 +145,7 @@ export class JournalDraft {
     return this.#handle;
   }
 
-  /** Gives it up. */
+  /** Gives up the draft. */
   async discard(): Promise<void> {
     await this.#handle.close();
     await rm(this.path + DRAFT_SUFFIX, { force: true });
@@ -163,10 +162,10 @@ export interface OpenedJournal {
 }
 
 /**
- * Opens a journal and reads all of it, the log in windows: it can be long.
+ * Opens a journal and reads all of it, the log in windows, because it can be long.
  * @param expected its kind and id; another one is JOURNAL_FOREIGN
- * @param visit is called with the log's entries, or not at all
- * @param onRead is called when a window has been read; what it throws ends the reading
+ * @param visit called with the log's entries, unless anything is damaged
+ * @param onRead called after each window; an exception ends the reading
  * @throws JournalError; the error of open(2) or read(2)
  */
 export async function openJournal(
@@ -211,7 +210,7 @@ function sourceOf(bytes: Uint8Array): CheckpointSource {
   return { length: bytes.length, read };
 }
 
-/** All is checked before anything is visited. */
+/** Checks everything before anything is visited. */
 async function readLogFrom(
   handle: FileHandle,
   { logOffsetBytes, logBytes, id, firstSequence }: JournalHeader,
@@ -236,7 +235,7 @@ async function readLogFrom(
   return end;
 }
 
-/** Zeroes what an incomplete commit has left behind the log's end, so that it can be appended to. */
+/** Zeroes what an incomplete commit has left after the log's end, so that the log can be appended to. */
 export async function repairTail({ header, end, handle }: OpenedJournal): Promise<void> {
   if (!end.torn) return;
   const from = end.usedSectors * SECTOR_BYTES;
@@ -244,7 +243,7 @@ export async function repairTail({ header, end, handle }: OpenedJournal): Promis
   await handle.sync();
 }
 
-/** Makes the log longer, and says so in the header. Appending may continue meanwhile. */
+/** Makes the log longer, also in the header. Appending may continue meanwhile. */
 export async function growLog(
   handle: FileHandle,
   header: JournalHeader,

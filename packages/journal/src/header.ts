@@ -12,11 +12,11 @@ import {
   SECTOR_CHECKED_BYTES,
 } from "./layout.js";
 
-/** What a journal says about itself. */
+/** The header of a journal. */
 export interface JournalHeader {
-  /** The user's own number of what the entries mean. */
+  /** The meaning of the entries, as a number of the user's choice. */
   readonly kind: number;
-  /** 16 bytes: whose journal it is. */
+  /** 16 bytes that identify the journal's owner. */
   readonly id: Uint8Array;
   /** Payload of the checkpoint in bytes. */
   readonly checkpointBytes: number;
@@ -27,7 +27,7 @@ export interface JournalHeader {
   readonly firstSequence: number;
 }
 
-/** Where the log of a journal begins that has a checkpoint of so many payload bytes. */
+/** Where the log begins in a journal with a checkpoint of so many payload bytes. */
 export function logOffsetOf(checkpointBytes: number): number {
   return HEADER_BYTES + checkpointFileBytes(checkpointBytes);
 }

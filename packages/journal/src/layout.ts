@@ -14,16 +14,15 @@
  *                     up to 30 entries of 16 bytes | 0 | crc32 of bytes 0 to 507 at 508
  * ```
  *
- * What a power cut can do to it. A sector of 512 bytes is written whole or not at all: no block
- * device has smaller ones. The log starts as zeroes and is only appended to, one commit after
- * another, each complete on the medium before the next is begun. So of all commits but the last every
- * sector is there, and of the last any may be missing. The last one was not acknowledged as complete,
- * so it may be read up to its first missing sector. Everything else (a sector that is neither zero
- * nor right, one missing before a later commit) is damage, and the journal is refused: a reader that
- * guessed would forget something.
+ * What a power cut can do. A sector of 512 bytes is written completely or not at all, because no block device has
+ * smaller ones. The log starts as zeroes and is only appended to, one commit after another, each durable before the
+ * next begins. So all commits but the last are complete, and any sector of the last may be missing. The last one was
+ * not acknowledged, so it may be read up to its first missing sector. Everything else (a sector that is neither zero
+ * nor valid, a missing one before a later commit) is damage, and the journal is refused: a reader that guessed would
+ * lose something.
  *
- * Header and checkpoint are written before the file gets its name, and never again but for the
- * header's log bytes when the log grows.
+ * Header and checkpoint are written before the file gets its name, and not changed later, except for the header's log
+ * bytes when the log grows.
  */
 
 export const SECTOR_BYTES = 512;
@@ -66,7 +65,7 @@ export const HeaderOffset = {
   CHECKSUM: 508,
 } as const;
 
-/** Byte offsets of a checkpoint page's fields behind its payload. */
+/** Byte offsets of a checkpoint page's fields after its payload. */
 export const PageOffset = {
   NUMBER: 4080,
   TAG: 4084,
@@ -78,7 +77,7 @@ export function checkpointFileBytes(payloadBytes: number): number {
   return Math.ceil(payloadBytes / PAGE_PAYLOAD_BYTES) * PAGE_BYTES;
 }
 
-/** What ties sectors and pages to their file: the first word of the journal's id. */
+/** Ties sectors and pages to their file: the first word of the journal's id. */
 export function tagOf(id: Uint8Array): number {
   return new DataView(id.buffer, id.byteOffset, ID_BYTES).getInt32(0, true);
 }

@@ -11,14 +11,14 @@ import {
   tagOf,
 } from "./layout.js";
 
-/** Takes the entries of a log, in the order in which they were appended. */
+/** Receives the entries of a log, in the order in which they were appended. */
 export type EntryVisitor = (op: number, a: number, b: number, c: number) => void;
 
 /** Where a log ends. */
 export interface LogEnd {
   /** Sectors that hold entries. */
   readonly usedSectors: number;
-  /** Parts of an incomplete commit lie behind them: zero the rest before anything is appended. */
+  /** Parts of an incomplete commit follow: zero the rest before appending. */
   readonly torn: boolean;
   readonly nextSequence: number;
   readonly nextCommit: number;
@@ -27,10 +27,10 @@ export interface LogEnd {
 const ABSENT = -1;
 
 /**
- * Reads a log: all complete commits, and what is there of the last one up to its first missing sector.
- * The numbers of an entry come back as unsigned 32-bit integers.
+ * Reads a log: all complete commits, and the last one up to its first missing sector. An entry's numbers are returned
+ * as unsigned 32-bit integers.
  * @param log the log's bytes, aligned to 4
- * @throws JournalError JOURNAL_DAMAGED; nothing was visited then
+ * @throws JournalError JOURNAL_DAMAGED; nothing was visited in that case
  */
 export function readLog(
   log: Uint8Array,
@@ -45,13 +45,13 @@ export function readLog(
   return end;
 }
 
-/** Checks a log that comes in windows of whole sectors, one after the other. */
+/** Checks a log that is passed in windows of whole sectors, in order. */
 export class LogCheck {
   readonly #tag: number;
   readonly #firstSequence: number;
   #sectors = 0;
   #used = 0;
-  /** The first missing sector was met. */
+  /** The first missing sector was found. */
   #isOver = false;
   #lastCommit = 0;
   #torn = 0;
@@ -74,7 +74,7 @@ export class LogCheck {
     }
   }
 
-  /** Where the log ends, once all of it was taken. */
+  /** Where the log ends, once all windows were added. */
   get end(): LogEnd {
     return {
       usedSectors: this.#used,
@@ -93,7 +93,7 @@ export class LogCheck {
     this.#used++;
   }
 
-  /** What lies behind the first missing sector can only be of the commit that was being written. */
+  /** After the first missing sector there can only be parts of the commit that was being written. */
   #afterEnd(commit: number): void {
     if (commit === ABSENT) return;
     const last = this.#lastCommit;

@@ -7,11 +7,11 @@
  *                  └───────── swap ──────────┘
  * ```
  *
- * One commit is on its way at a time; what is appended meanwhile goes into the next. Nothing is
- * allocated after construction.
+ * One commit is in flight at a time; entries appended meanwhile belong to the next. Nothing is allocated after
+ * construction.
  *
- * A commit may begin with a prefix: entries that are put before all that was appended, just before the
- * commit is sealed. They can say how things are at that moment, while what was appended is still to come.
+ * A commit may begin with a prefix: entries that precede all appended ones and are added just before the commit is
+ * sealed. They can describe the state at that moment, before the appended entries.
  */
 import { crc32 } from "node:zlib";
 import { JournalError } from "./errors.js";
@@ -28,7 +28,7 @@ import {
 } from "./layout.js";
 
 export interface JournalWriterOptions {
-  /** Of writerBytes(entriesMax) bytes, all zero; stays with the writer. */
+  /** writerBytes(entriesMax) bytes, all zero; used by the writer from now on. */
   readonly buffer: ArrayBufferLike;
   /** 16 bytes: the id in the journal's header. */
   readonly id: Uint8Array;
@@ -50,13 +50,13 @@ export function writerBytes(entriesMax: number, prefixEntriesMax: number = 0): n
 }
 
 export class JournalWriter {
-  /** Number of the commit that append() adds to; from 1 on, compare by difference. */
+  /** Number of the commit that append() adds to, from 1 on; compare numbers by difference. */
   fillingCommit: number;
   /** Number of the last commit that is on the medium. */
   committed: number;
   /** Sequence number of the next sealed sector. */
   nextSequence: number;
-  /** The sealed half: where in the buffer it begins, its length, its entries without the prefix. */
+  /** The sealed half: its offset in the buffer, its length, its number of entries without the prefix. */
   sealedOffsetBytes = 0;
   sealedSectors = 0;
   sealedEntries = 0;
@@ -71,7 +71,7 @@ export class JournalWriter {
   readonly #prefixEntriesMax: number;
   readonly #prefixSectors: number;
   readonly #halfSectors: number;
-  /** Where the half being filled begins: with room for the prefix. */
+  /** First sector of the half being filled, which leaves room for the prefix. */
   #fillingSector = 0;
   #sealedEntriesSector = 0;
 
@@ -128,7 +128,7 @@ export class JournalWriter {
     this.#write(this.#fillingSector, this.prefixEntries++, op, a, b, c);
   }
 
-  /** Completes the commit's sectors; they lie at sealedOffsetBytes. Only while none is sealed. */
+  /** Completes the commit's sectors, at sealedOffsetBytes. Only while no commit is sealed. */
   seal(): void {
     if (this.isCommitting || this.fillingEntries + this.prefixEntries === 0) {
       throw new JournalError("ARGUMENT_INVALID", "nothing to seal, or a commit is on its way");
@@ -162,7 +162,7 @@ export class JournalWriter {
   /** The sealed commit is on the medium. */
   complete(): void {
     const first = this.sealedOffsetBytes / SECTOR_BYTES;
-    // A sector that is not full must end in zeroes when the half is filled again.
+    // A partly filled sector must end in zeroes when the half is used again.
     this.#words.fill(0, first * SECTOR_WORDS, (first + this.sealedSectors) * SECTOR_WORDS);
     this.sealedSectors = 0;
     this.sealedEntries = 0;
@@ -180,7 +180,7 @@ export class JournalWriter {
     words[at + 3] = c;
   }
 
-  /** The prefix was filled from the half's start on: now it ends where the other entries begin. */
+  /** The prefix was filled from the half's start: moves it to end where the other entries begin. */
   #movePrefix(to: number, sectors: number): void {
     const from = this.#fillingSector;
     if (to === from) return;

@@ -33,7 +33,7 @@ let files = 0;
 
 type Entry = [number, number, number, number];
 
-/** A power supply: what was written since the last sync may be there or not, sector by sector. */
+/** A file with a power supply: writes since the last sync may be there or not, sector by sector. */
 class Log {
   readonly path: string;
   readonly writer: JournalWriter;
@@ -65,7 +65,7 @@ class Log {
     return log;
   }
 
-  /** Writes the sealed commit; only the sectors that `arrives` says yes to. */
+  /** Writes the sealed commit, but only sectors for which `arrives` returns true. */
   async write(arrives: (sector: number) => boolean = () => true): Promise<void> {
     const { writer } = this;
     writer.seal();
@@ -117,7 +117,7 @@ function append(log: Log, count: number, from: number): Entry[] {
 
 test.after(() => rmSync(directory, { recursive: true }));
 
-test("entries come back in order, with the checkpoint", async () => {
+test("entries are read in order, with the checkpoint", async () => {
   const log = await Log.create();
   const written = append(log, 3, 0);
   await log.write();
@@ -130,7 +130,7 @@ test("entries come back in order, with the checkpoint", async () => {
   assert.is(header.logOffsetBytes, logOffsetOf(CHECKPOINT.length));
 });
 
-test("a half that is used again holds nothing of its former commit", async () => {
+test("a half that is reused contains nothing of its former commit", async () => {
   const log = await Log.create();
   append(log, 40, 0);
   await log.write();
@@ -148,7 +148,7 @@ test("a commit is full when its room is used up", async () => {
   assert.throws(() => append(log, 1, 5), /commit is full/);
 });
 
-test("a power cut leaves any part of the last commit: what was complete is read", async () => {
+test("after a power cut that leaves any part of the last commit, everything complete is read", async () => {
   for (let mask = 0; mask < 16; mask++) {
     const log = await Log.create(200);
     const complete = append(log, 50, 0);
@@ -164,7 +164,7 @@ test("a power cut leaves any part of the last commit: what was complete is read"
   }
 });
 
-test("a torn tail is repaired, and appended to", async () => {
+test("a torn tail is repaired, and the log appended to", async () => {
   const log = await Log.create(200);
   append(log, 10, 0);
   await log.write();
@@ -179,7 +179,7 @@ test("a torn tail is repaired, and appended to", async () => {
   assert.equal(end, { usedSectors: 1, nextSequence: 2, nextCommit: 2, torn: false });
 });
 
-test("a sector that is missing before a later commit is damage", async () => {
+test("a missing sector before a later commit is damage", async () => {
   const log = await Log.create();
   append(log, 1, 0);
   await log.write();
@@ -200,7 +200,7 @@ test("any flipped bit is refused by name, or changes nothing", async () => {
   const copy = join(directory, "flipped");
   const refusals = new Set<string>();
   for (let at = 0; at < good.length; at += 1) {
-    // The padding of the header page is not looked at; a sample of it is enough.
+    // The padding of the header page is not checked; a sample is enough.
     if (at >= SECTOR_BYTES && at < 4096 && at % 512 !== 0) continue;
     if (at > 4096 + 64 && at < 4096 + 4000 && at % 61 !== 0) continue;
     const bytes = Buffer.from(good);
@@ -261,14 +261,14 @@ test("a log grows", async () => {
   assert.is((await read(log.path)).entries.length, 70);
 });
 
-test("a draft that is given up leaves nothing", async () => {
+test("a draft that is given up leaves nothing behind", async () => {
   const path = join(directory, "draft");
   const draft = await JournalDraft.create(path, { kind: KIND, id: ID, logBytes: 512 }, 0);
   await draft.discard();
   assert.throws(() => readFileSync(`${path}.new`), /ENOENT/);
 });
 
-test("a prefix comes before what was appended before it, in the same commit", async () => {
+test("a prefix precedes earlier entries of the same commit", async () => {
   const log = await Log.create(70, 64, 65);
   const { writer } = log;
   for (let commit = 0; commit < 5; commit++) {
@@ -292,7 +292,7 @@ test("a prefix comes before what was appended before it, in the same commit", as
   assert.throws(() => writer.prepend(2, 0, 0, 0), /prefix is full/);
 });
 
-test("a log that is longer than what is read at a time, in a draft that grew", async () => {
+test("a log longer than one window, in a draft that grew, is read", async () => {
   const path = join(directory, "long");
   const logBytes = 2 ** 20;
   const draft = await JournalDraft.create(

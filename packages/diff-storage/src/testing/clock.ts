@@ -28,8 +28,8 @@ export class ManualClock implements Clock {
   }
 
   /**
-   * Moves on by `byMs`, running the timers that expire in between in their order, and letting
-   * promises settle before, between and after them.
+   * Advances by `byMs`; runs the timers that expire in between in their order, and lets promises settle before, between
+   * and after them.
    */
   async advance(byMs: number): Promise<void> {
     const untilMs = this.#nowMs + byMs;

@@ -5,38 +5,38 @@ import type { StoreKind } from "../store-kinds.js";
 import { isDevice } from "../store-kinds.js";
 import type { Clock } from "../system.js";
 
-/** What becomes of one preallocation or punch of a fake store. */
+/** The outcome of a fake store's preallocation or punch. */
 export interface FakeOutcome {
-  /** Time it takes; Infinity never ends. */
+  /** Duration; Infinity never ends. */
   readonly delayMs: number;
-  /** Name of the errno it fails with; undefined for success. */
+  /** Name of the errno of a failure; undefined for success. */
   readonly errnoName?: string;
 }
 
-/** How a fake store is made. */
+/** Options of a fake store. */
 export interface FakeStoreOptions {
   readonly clock: Clock;
   readonly kind?: StoreKind;
   readonly path?: string;
   readonly openedBytes?: number;
-  /** Bytes from the start of the opened ones that have space behind them. Default 0. */
+  /** How many of the opened bytes have space, from the start. Default 0. */
   readonly openedBackedBytes?: number;
   readonly limitBytes?: number;
-  /** Bytes its disk can hold in all; what is beyond fails with ENOSPC. Default: no end. */
+  /** Capacity of its disk in bytes; beyond that, ENOSPC. Default: unlimited. */
   readonly diskBytes?: number;
-  /** Asked for each preallocation. Default: succeeds at once. */
+  /** Called for each preallocation. Default: succeeds at once. */
   readonly onPreallocate?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
-  /** Asked for each punch. Default: succeeds at once. */
+  /** Called for each punch. Default: succeeds at once. */
   readonly onPunch?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
-  /** The size that others see, and may change. Default: none can. */
+  /** The present size, which others may change. Default: they cannot. */
   readonly presentBytes?: () => number;
-  /** The space that others see. Default: the file system does not count it. */
+  /** The present space. Default: the file system does not count it. */
   readonly presentSpaceBytes?: () => number;
 }
 
 const AT_ONCE: FakeOutcome = { delayMs: 0 };
 
-/** A store without a file: it knows which units have space behind them and does as it is told. */
+/** A store without a file: it knows which units have space, and behaves as it is told. */
 export class FakeStore implements Store {
   readonly kind: StoreKind;
   readonly path: string;
@@ -63,17 +63,17 @@ export class FakeStore implements Store {
     this.punchable = !isDevice(this.kind);
   }
 
-  /** Bytes with space behind them. */
+  /** Bytes with space. */
   get backedBytes(): number {
     return this.#backed.size * UNIT_BYTES;
   }
 
-  /** End of the last unit with space behind it. */
+  /** End of the last unit with space. */
   get backedEndBytes(): number {
     return this.#backed.size === 0 ? 0 : (Math.max(...this.#backed) + 1) * UNIT_BYTES;
   }
 
-  /** Whether all of a range has space behind it. */
+  /** Whether all of a range has space. */
   isBacked(offsetBytes: number, lengthBytes: number): boolean {
     if (isDevice(this.kind)) return offsetBytes + lengthBytes <= this.openedBytes;
     return units(offsetBytes, lengthBytes).every((unit) => this.#backed.has(unit));
@@ -126,7 +126,7 @@ export class FakeStore implements Store {
   }
 }
 
-/** Smallest piece of space that a fake store tells apart; slots of tests are multiples of it. */
+/** Smallest unit of space of a fake store; slots of tests are multiples of it. */
 const UNIT_BYTES = 4096;
 
 function units(offsetBytes: number, lengthBytes: number): number[] {
