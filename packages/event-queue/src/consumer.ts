@@ -1,6 +1,6 @@
 import type { Delivery, EventRing } from "./ring.js";
 
-/** What a wait ended with. Only "event" took something out of the queue. */
+/** How a wait ended. Only "event" took something out of the queue. */
 export type WaitResult<E> =
   | ({ readonly kind: "event" } & Delivery<E>)
   /** The time was up (the kernel's ENOENT). */
@@ -14,7 +14,7 @@ export interface Waiter<E> {
   finish(result: WaitResult<E>): void;
 }
 
-/** A named reader that takes events: its place in the ring, and the waits under its name. */
+/** A named reader that takes events: its position in the ring, and the waits under its name. */
 export class Consumer<E> {
   readonly waiters: Set<Waiter<E>> = new Set();
   readonly #ring: EventRing<E>;
@@ -43,7 +43,7 @@ export class Consumer<E> {
     return { kind: "event", record: delivery.record, missed: delivery.missed };
   }
 
-  /** Gives each wait, in order, what there is. */
+  /** Answers the waits, in order, as far as there are events. */
   serve(): void {
     for (const waiter of this.waiters) {
       const result = this.pop();

@@ -6,7 +6,7 @@ export type EventQueueErrorCode =
   | "QUEUE_CLOSED"
   /** An option or argument is outside its documented range. */
   | "ARGUMENT_INVALID"
-  /** `subscribe` was asked to start after the next event to come. */
+  /** `subscribe` was asked to start after the next event. */
   | "SEQUENCE_UNKNOWN"
   /** More waits or followers than the queue's bound at the same time. */
   | "TOO_MANY_READERS";

@@ -1,14 +1,14 @@
 /**
- * A queue whose events outlive the process: a ring in memory, and a file from which the next process restores it.
+ * A queue whose events survive the process: a ring in memory, and a file from which the next process restores it.
  *
  * ```
- *   {"log":"5f0c…"}                    whose numbers these are
+ *   {"log":"5f0c…"}                    the log that the numbers belong to
  *   {"sequence":1,"timeNs":…,"event":…}
- *   …                                  appended, one write each; rewritten when it is twice the ring
+ *   …                                  appended, one write each; rewritten at twice the ring's length
  * ```
  *
- * A number means one event of one log. If a reader may have seen an event that is not in the file, the log gets another
- * name, so that a reader that continues learns that it missed events instead of skipping them unnoticed.
+ * A number identifies one event of one log. If a reader may have seen an event that is not in the file, the log gets
+ * another name, so that a reader that continues learns that it missed events instead of skipping them unnoticed.
  */
 import { randomBytes } from "node:crypto";
 import {
@@ -29,19 +29,19 @@ import type { EventRecord } from "./ring.js";
 export interface KeptQueueOptions {
   /** Events remembered, 1 to 2^20; the file has up to twice as many. Default: 4096. */
   readonly capacity?: number;
-  /** Told once of a file that cannot be written any more: events continue in memory. */
+  /** Called once when the file cannot be written any more: events continue in memory. */
   readonly onFailure?: (error: unknown) => void;
 }
 
 const DEFAULT_KEPT = 4096;
 const LOG_NAME_BYTES = 4;
-/** With which a ring may begin. */
+/** Largest first number of a ring. */
 const SEQUENCE_MAX = 2 ** 52;
 
 interface Kept<E> {
   readonly log: string;
   readonly records: readonly EventRecord<E>[];
-  /** Of the file. */
+  /** Lines in the file. */
   readonly lines: number;
   readonly isWhole: boolean;
 }
@@ -57,8 +57,8 @@ export class KeptEventQueue<E> {
   #hasFailed = false;
 
   /**
-   * Continues what is in the file; what of it cannot be read is left out.
-   * @param path on a file system that answers at once, as tmpfs: it is written from the calling thread
+   * Continues with the events in the file; unreadable ones are left out.
+   * @param path on a file system that answers at once, such as tmpfs: the calling thread writes it
    */
   constructor(path: string, options: KeptQueueOptions = {}) {
     const { capacity = DEFAULT_KEPT, onFailure = () => undefined } = options;
@@ -80,12 +80,12 @@ export class KeptEventQueue<E> {
       this.#queue.push(event);
     }
     restoredNs = undefined;
-    // At once, so that what the process has open does not change with its first event.
+    // At once, so that the process's open files do not change with its first event.
     if (isWhole) this.#append();
     else this.#rewrite();
   }
 
-  /** Names the log: numbers of another one mean other events. */
+  /** Name of the log: the numbers of another log mean other events. */
   get log(): string {
     return this.#log;
   }
@@ -98,15 +98,15 @@ export class KeptEventQueue<E> {
     return this.#queue.oldestSequence;
   }
 
-  /** Appends an event, to the file too, and wakes its readers. @throws EventQueueError QUEUE_CLOSED */
+  /** Appends an event, also to the file, and wakes its readers. @throws EventQueueError QUEUE_CLOSED */
   push(event: E): EventRecord<E> {
-    // A reader that is woken has not read it before the caller returns: first the name of the log is right.
+    // A woken reader reads only after the caller returns: by then the name of the log is right.
     const record = this.#queue.push(event);
     this.#keep(record);
     return record;
   }
 
-  /** As that of EventQueue. */
+  /** As EventQueue's. */
   subscribe(options: SubscribeOptions = {}): Follower<E> {
     return this.#queue.subscribe(options);
   }
@@ -140,7 +140,7 @@ export class KeptEventQueue<E> {
     }
   }
 
-  /** By rename: the next process finds the old one or the new one. Nothing fails after that. */
+  /** By rename: the next process finds the old file or the new one. Nothing fails after that. */
   #rewrite(): void {
     const draft = `${this.#path}.new`;
     const records = this.#queue.held();
@@ -165,8 +165,8 @@ export class KeptEventQueue<E> {
   }
 
   /**
-   * The next event tries to write the file as a whole. Until then no event of the new name is in a file: one new
-   * name is enough.
+   * The next event tries to rewrite the file. Until then no event of the new name is in a file, so one new name is
+   * enough.
    */
   #fail(error: unknown): void {
     if (this.#fd !== undefined) closeSync(this.#fd);
@@ -178,12 +178,12 @@ export class KeptEventQueue<E> {
   }
 }
 
-/** It takes room on a file system that may be full. */
+/** The file takes room on a file system that may be full. */
 function removeIfPossible(path: string): void {
   try {
     unlinkSync(path);
   } catch {
-    // It was not made.
+    // It did not exist.
   }
 }
 
@@ -191,7 +191,7 @@ function newName(): string {
   return randomBytes(LOG_NAME_BYTES).toString("hex");
 }
 
-/** What can be read of a file: the last events with consecutive numbers. */
+/** The readable part of a file: the last events with consecutive numbers. */
 function readKept<E>(path: string): Kept<E> {
   let text: string;
   try {

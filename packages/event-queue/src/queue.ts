@@ -4,13 +4,13 @@ import { Follower } from "./follower.js";
 import { type EventRecord, EventRing } from "./ring.js";
 import { startTimer } from "./timer.js";
 
-/** Events a queue remembers unless told otherwise. */
+/** Default number of events that a queue remembers. */
 export const DEFAULT_CAPACITY = 1024;
 /** Waits, and separately followers, that one queue serves at the same time. */
 export const READERS_MAX = 1024;
-/** Names under which events are taken from one queue; the one without a name is not counted. */
+/** Most reader names of one queue, not counting the unnamed reader. */
 export const READER_NAMES_MAX = 64;
-/** The reader of waits without a name. */
+/** Name of the reader for waits without a name. */
 export const DEFAULT_READER = "";
 
 /** Settings of a queue; all may be left out. */
@@ -21,7 +21,7 @@ export interface EventQueueOptions {
   readonly firstSequence?: number;
   /** Clock for `timeNs`; CLOCK_MONOTONIC by default. */
   readonly nowNs?: () => number;
-  /** Where the readers of an earlier process were: `cursors` of its queue. */
+  /** Positions of an earlier process's readers: `cursors` of its queue. */
   readonly cursors?: Readonly<Record<string, number>>;
 }
 
@@ -36,7 +36,7 @@ export interface SubscribeOptions {
   readonly signal?: AbortSignal;
 }
 
-/** The writing end of a queue: what a part that only reports events asks for. */
+/** The writing end of a queue, for code that only reports events. */
 export interface EventSink<E> {
   push(event: E): unknown;
 }
@@ -86,7 +86,7 @@ export class EventQueue<E> implements EventSink<E> {
     return known?.pendingCount ?? this.#ring.next - this.#ring.oldest;
   }
 
-  /** The next event of each reader: what lets a restarted process continue for all of them. */
+  /** The next event of each reader, from which a restarted process can continue. */
   get cursors(): Record<string, number> {
     return Object.fromEntries([...this.#consumers].map(([name, { cursor }]) => [name, cursor]));
   }
@@ -199,7 +199,7 @@ export class EventQueue<E> implements EventSink<E> {
   #consumer(reader: string): Consumer<E> {
     const known = this.#consumers.get(reader);
     if (known !== undefined) return known;
-    // The reader without a name is always there, and is not counted.
+    // The unnamed reader always exists, and is not counted.
     if (this.#consumers.size > READER_NAMES_MAX) {
       const text = `${READER_NAMES_MAX} readers have names already`;
       throw new EventQueueError("TOO_MANY_READERS", text);

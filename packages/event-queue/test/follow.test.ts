@@ -8,7 +8,7 @@ const collect = async <E>(items: AsyncIterable<Delivery<E>>): Promise<E[]> => {
   return events;
 };
 
-test("every follower sees every event, also those a wait consumed", async () => {
+test("every follower sees every event, even those that a wait consumed", async () => {
   const queue = new EventQueue<string>();
   const all = [collect(queue.subscribe()), collect(queue.subscribe())];
   queue.push("a");
@@ -29,7 +29,7 @@ test("the position is taken when subscribing, not when reading", async () => {
   assert.is((await follower.next()).value?.record.event, "after");
 });
 
-test("from wait to follow nothing is lost", async () => {
+test("a change from wait to follow loses nothing", async () => {
   const queue = new EventQueue<string>();
   for (const event of ["a", "b", "c"]) queue.push(event);
   const taken = await queue.wait();

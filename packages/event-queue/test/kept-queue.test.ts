@@ -21,7 +21,7 @@ function open(options: { capacity?: number; onFailure?: (error: unknown) => void
   return new KeptEventQueue<Event>(path, options);
 }
 
-/** Numbers and contents of all that are held. */
+/** Numbers and contents of all events in the queue. */
 async function held(queue: KeptEventQueue<Event>): Promise<(readonly [number, number])[]> {
   const found: (readonly [number, number])[] = [];
   const { oldestSequence, nextSequence } = queue;
@@ -33,11 +33,11 @@ async function held(queue: KeptEventQueue<Event>): Promise<(readonly [number, nu
   return found;
 }
 
-test("the next process has the events, and counts on", async () => {
+test("the next process has the events, and continues their numbers", async () => {
   const first = open();
   first.push({ n: 10 });
   first.push({ n: 11 });
-  // It is killed: nothing is closed.
+  // The first process is killed: nothing is closed.
   const next = open();
   assert.is(next.log, first.log);
   assert.equal(await held(next), [
@@ -48,7 +48,7 @@ test("the next process has the events, and counts on", async () => {
   assert.is(open().nextSequence, 4);
 });
 
-test("it is a ring, on the file too, and a reader learns how many it has missed", async () => {
+test("the file is a ring, too, and a reader learns how many events it has missed", async () => {
   const queue = open({ capacity: 4 });
   for (let n = 1; n <= 103; n++) queue.push({ n });
   const lines = readFileSync(path, "utf8").trimEnd().split("\n");
@@ -62,7 +62,7 @@ test("it is a ring, on the file too, and a reader learns how many it has missed"
   assert.is((await follower.next()).value?.missed, 50);
 });
 
-test("a line that was not completed begins another log: its number may have been told", async () => {
+test("an incomplete line begins another log, because a reader may have seen its number", async () => {
   const first = open();
   first.push({ n: 1 });
   first.push({ n: 2 });
@@ -74,7 +74,7 @@ test("a line that was not completed begins another log: its number may have been
   assert.is(open().log, next.log);
 });
 
-test("what is damaged in the middle is left out, and numbers continue", async () => {
+test("damaged lines in the middle are left out, and numbers continue", async () => {
   const first = open();
   for (let n = 1; n <= 4; n++) first.push({ n });
   const lines = readFileSync(path, "utf8").split("\n");
@@ -89,7 +89,7 @@ test("what is damaged in the middle is left out, and numbers continue", async ()
   assert.is(next.push({ n: 5 }).sequence, 5);
 });
 
-test("a file that is none of ours, or empty, is replaced", () => {
+test("a foreign or empty file is replaced", () => {
   for (const text of [
     "",
     "{}\n",
@@ -108,7 +108,7 @@ test("a file that is none of ours, or empty, is replaced", () => {
   }
 });
 
-test("a file that cannot be written is told once; events continue, of another log", async () => {
+test("a file that cannot be written is reported once; events continue, in another log", async () => {
   const queue = open();
   const { log } = queue;
   queue.push({ n: 1 });
@@ -122,7 +122,7 @@ test("a file that cannot be written is told once; events continue, of another lo
   next.push({ n: 1 });
   next.push({ n: 2 });
   assert.is(failures.length, 1);
-  // A reader continues: what it has read is still of the log of that name.
+  // A reader that continues: what it has read still belongs to the log of that name.
   assert.is(next.log, other);
   assert.not(existsSync(`${path}.new`));
   assert.equal(await held(next), [
@@ -131,7 +131,7 @@ test("a file that cannot be written is told once; events continue, of another lo
   ]);
   rmSync(path, { recursive: true });
   next.push({ n: 3 });
-  // Once it can be written again all of it is there.
+  // Once the file can be written again, everything is in it.
   const last = open();
   assert.is((await held(last)).length, 3);
   assert.is(last.log, other);

@@ -1,4 +1,4 @@
-/** The calls of the program that makes them apart (native/apart of @blksnap/uring), answered here. */
+/** Answers the calls of the helper program (native/apart of @blksnap/uring). */
 import { BlockDevice } from "./block-device.js";
 import { Errno, SystemError } from "./errno.js";
 import type { SimMachine } from "./machine.js";
@@ -10,17 +10,17 @@ import { statusOf } from "./status.js";
 const O_RDONLY = 0;
 const O_RDWR = 2;
 const O_EXCL = 0o200;
-/** 32-bit words of a command of 80 bytes. */
+/** 32-bit words of a command, which has 80 bytes. */
 const COMMAND_WORDS = 20;
 const READ_BYTES_MAX = 2 ** 20;
 
-/** Calls that wait for the medium of a path, and for no file's. */
+/** Calls that wait for the medium of a path, but for no file. */
 const ON_NAMES: ReadonlySet<string> = new Set(["open", "claim", "unlink", "stat"]);
 
-/** What a call answers: its status, and further lines. */
+/** The answer to a call: its status, and further lines. */
 export type Answer = readonly [status: number, ...lines: string[]];
 
-/** A process beside the program's: it has descriptors of its own, and outlives the call at most. */
+/** A process beside the program's: it has descriptors of its own, and may finish a call after the program's death. */
 export class ApartCalls {
   readonly #machine: SimMachine;
   readonly #process = new SimProcess(0);
@@ -147,7 +147,7 @@ export class ApartCalls {
     return [0, `${dev} ${ino} ${mode} ${rdev}`, realPath, "end"];
   }
 
-  /** A file of the simulated file system lies nowhere in particular. */
+  /** A file of the simulated file system has no position on a device. */
   #extents(path: string): Answer {
     const node = this.#machine.tree.node(path, "open");
     const { dev, mode } = statusOf(node);

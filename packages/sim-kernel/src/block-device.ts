@@ -16,7 +16,7 @@ const Ioctl = {
   BLKGETSIZE64: 0x80081272,
 } as const;
 
-/** What sysfs says of a block device, besides its size. */
+/** What sysfs tells about a block device, besides its size. */
 export interface BlockLimits {
   readonly logicalBlockBytes: number;
   readonly physicalBlockBytes: number;
@@ -27,7 +27,7 @@ export interface BlockLimits {
   readonly discardMaxBytes: number;
   readonly discardGranularityBytes: number;
   readonly writeZeroesMaxBytes: number;
-  /** It keeps checksums of what is written, for example. */
+  /** For example, because it keeps checksums of its data. */
   readonly needsStablePages?: boolean;
 }
 
@@ -38,7 +38,7 @@ export abstract class BlockDevice extends Node {
   readonly limits: BlockLimits;
   readonly capacityBytes: number;
   readonly openers: Set<OpenFile> = new Set();
-  /** The name that a disk keeps over reboots. */
+  /** The name that a disk keeps across reboots. */
   readonly serial: string | undefined = undefined;
 
   constructor(
@@ -70,7 +70,7 @@ export abstract class BlockDevice extends Node {
     this.openers.delete(open);
   }
 
-  /** @returns 0, or the errno of I/O that the kernel does not even begin */
+  /** @returns 0, or the errno of I/O that the kernel refuses at once */
   check(io: Io, open: OpenFile): number {
     const { logicalBlockBytes, isReadOnly } = this.limits;
     const alignment = open.isDirect || io.kind !== "read" ? logicalBlockBytes : 1;
@@ -116,7 +116,7 @@ export interface DiskOptions {
   /** Writes may be lost until a flush; default true. */
   readonly hasVolatileCache?: boolean;
   readonly hasFua?: boolean;
-  /** It keeps checksums of what is written, for example; default false. */
+  /** For example, because it keeps checksums of its data; default false. */
   readonly needsStablePages?: boolean;
   /** 0: no discard; default 16 MiB. */
   readonly discardMaxBytes?: number;
@@ -124,7 +124,7 @@ export interface DiskOptions {
   readonly serial?: string;
 }
 
-/** A disk of the machine: it outlives processes and, but for its cache, the power. */
+/** A disk of the machine: it survives processes and, except for its cache, power cuts. */
 export class SimDisk extends BlockDevice {
   readonly medium: Medium;
   readonly content: CachedBytes;
@@ -155,7 +155,7 @@ export class SimDisk extends BlockDevice {
     this.content = new CachedBytes(options.sizeBytes, false, parts.random);
   }
 
-  /** A copy of what the disk has, cache and all. */
+  /** A copy of the disk's content, including its cache. */
   get bytes(): Uint8Array {
     return this.content.copy();
   }

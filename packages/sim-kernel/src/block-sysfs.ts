@@ -1,11 +1,11 @@
-/** What /sys tells of a block device. */
+/** The files of a block device in /sys. */
 import type { BlockDevice } from "./block-device.js";
 import { Directory, Link } from "./nodes.js";
 import type { Tree } from "./tree.js";
 
 const SECTOR_BYTES = 512;
 
-/** An attribute that says, or takes, something of its own. */
+/** An attribute with its own read and write functions. */
 export interface Attribute {
   readonly read: () => string;
   readonly write?: (text: string) => number;
@@ -87,7 +87,7 @@ function line(read: () => string): () => string {
   return () => `${read()}\n`;
 }
 
-/** Fields that matter: sectors read, written and discarded. */
+/** The fields that matter: sectors read, written and discarded. */
 function statOf({ counters }: BlockDevice): string {
   const { read, write, discard } = counters;
   return `0 0 ${Math.floor(read)} 0 0 0 ${Math.floor(write)} 0 0 0 0 0 0 ${Math.floor(discard)} 0 0 0`;

@@ -3,27 +3,27 @@ import type { Random } from "./random.js";
 
 const PAGE_BYTES = 4096;
 const SECTOR_BYTES = 512;
-/** Old contents of what was not there. */
+/** Old content of bytes that did not exist. */
 const NOTHING = new Uint8Array(0);
-/** Each write may bring some earlier one to the medium: a cache is written back some time. */
+/** Chance that a write brings an earlier one to the medium, as a cache does at some time. */
 const WRITEBACK_ONE_IN = 24;
-/** How a page is taken back as a whole. */
+/** The way of undoing a page completely. */
 const LOSE = 2;
 
 /**
- * Bytes behind a volatile cache. Reads find what was written last; a power cut leaves what was flushed, and
- * of the rest any part, sector by sector.
+ * Bytes behind a volatile cache. Reads return the last write; a power cut leaves what was flushed, and any part of the
+ * rest, sector by sector.
  *
- * For each page that was written since it last reached the medium its old contents are kept.
+ * For each page written since it last reached the medium, the old content is kept.
  */
 export class CachedBytes {
-  /** Undefined: in pieces. Only what lies in memory can be shared. */
+  /** Undefined: in pieces. Only bytes in memory can be shared. */
   readonly #flat: FlatBytes | undefined;
   readonly #held: HeldBytes;
   #sizeBytes: number;
   #durableSizeBytes: number;
   readonly #old = new Map<number, Uint8Array>();
-  /** Nothing of it survives a cut: no old contents are kept. */
+  /** Nothing survives a power cut, so no old content is kept. */
   readonly #isVolatile: boolean;
   readonly #random: Random;
 
@@ -41,17 +41,17 @@ export class CachedBytes {
     return this.#sizeBytes;
   }
 
-  /** Pages that a cut may take back. */
+  /** Pages that a power cut may undo. */
   get dirtyPages(): number {
     return this.#old.size;
   }
 
-  /** A copy of what reads find. */
+  /** A copy of what reads return. */
   copy(): Uint8Array {
     return this.#slice(0, this.#sizeBytes);
   }
 
-  /** @returns bytes that were there */
+  /** @returns how many bytes there were */
   read(offsetBytes: number, into: Uint8Array): number {
     const length = Math.max(0, Math.min(into.length, this.#sizeBytes - offsetBytes));
     if (length > 0) this.#held.read(offsetBytes, into.subarray(0, length));
@@ -77,19 +77,19 @@ export class CachedBytes {
     this.#sizeBytes = sizeBytes;
   }
 
-  /** All that was written is on the medium. */
+  /** Everything written is on the medium. */
   flush(): void {
     this.#old.clear();
     this.#durableSizeBytes = this.#sizeBytes;
   }
 
-  /** What was written and not flushed cannot be written back, and its memory is needed: it is as it was before. */
+  /** Unflushed writes cannot be written back, and their memory is needed: the old content returns. */
   failWriteback(): void {
     for (const [page, old] of this.#old) this.#cutPage(page, old, LOSE);
     this.#old.clear();
   }
 
-  /** What a write with DSYNC or FUA has written is on the medium. */
+  /** The data of a write with DSYNC or FUA is on the medium. */
   flushRange(offsetBytes: number, lengthBytes: number): void {
     const last = Math.floor((offsetBytes + lengthBytes - 1) / PAGE_BYTES);
     for (let page = Math.floor(offsetBytes / PAGE_BYTES); page <= last; page++) {
@@ -99,9 +99,9 @@ export class CachedBytes {
     this.#durableSizeBytes = Math.min(this.#durableSizeBytes, this.#sizeBytes);
   }
 
-  /** The power goes: what was not flushed is lost, or not. */
+  /** A power cut: unflushed writes are lost, or not. */
   cut(): void {
-    // Often all of it, or nothing.
+    // Often all of them, or none.
     const all = this.#random.below(6);
     for (const [page, old] of this.#old) this.#cutPage(page, old, all);
     this.#old.clear();
@@ -113,8 +113,8 @@ export class CachedBytes {
   }
 
   /**
-   * The bytes as memory that others share: what is written there is in the file at once.
-   * @returns undefined where the length is not that of the file
+   * The bytes as shared memory: what is written there is in the file at once.
+   * @returns undefined if the length differs from the file's
    */
   share(lengthBytes: number): ArrayBuffer | undefined {
     const flat = this.#flat;
@@ -123,7 +123,7 @@ export class CachedBytes {
     return flat.bytes.buffer as ArrayBuffer;
   }
 
-  /** The process that shared the bytes has died: what it does to them from now on is not seen. */
+  /** The process that shared the bytes has died: its later writes are not visible. */
   unshare(): void {
     if (this.#flat !== undefined) this.#flat.bytes = this.#flat.bytes.slice();
   }

@@ -1,6 +1,6 @@
 import { errnoName, errnoNumber } from "@blksnap/errors";
 
-/** Those that system calls fail with here. */
+/** The errnos of failing system calls. */
 const NAMES = [
   "EPERM",
   "ENOENT",
@@ -30,7 +30,7 @@ const NAMES = [
   "ECANCELED",
 ] as const;
 
-/** By name, out of the one table. */
+/** By name, from the common table. */
 export const Errno: Readonly<Record<(typeof NAMES)[number], number>> = numbersOf(NAMES);
 
 function numbersOf<Name extends string>(names: readonly Name[]): Record<Name, number> {
@@ -42,7 +42,7 @@ function numbersOf<Name extends string>(names: readonly Name[]): Record<Name, nu
   return Object.fromEntries(numbers) as Record<Name, number>;
 }
 
-/** A system call's failure, as `node:fs` throws it. */
+/** A system call's failure, in the form of `node:fs`. */
 export class SystemError extends Error {
   readonly code: string;
   readonly errno: number;
@@ -51,7 +51,7 @@ export class SystemError extends Error {
 
   constructor(errno: number, syscall: string, path?: string) {
     const code = errnoName(errno);
-    // Programs look for many things that are not there: where that was says nothing, and takes time.
+    // Programs look for many missing files: a stack trace tells nothing there, and takes time.
     const { stackTraceLimit } = Error;
     Error.stackTraceLimit = 0;
     super(`${code}: ${syscall}${path === undefined ? "" : ` '${path}'`} (simulated)`);
@@ -63,7 +63,7 @@ export class SystemError extends Error {
   }
 }
 
-/** What a system call of a life that has ended throws: there is nothing left that could continue. */
+/** Thrown by a system call of a life that has ended: nothing may continue. */
 export class Killed extends Error {
   constructor(why = "the process was killed") {
     super(`${why} (simulated)`);

@@ -1,4 +1,4 @@
-/** System calls on paths and descriptors, as the process that runs makes them. */
+/** System calls on paths and descriptors, made by the running process. */
 import { constants } from "node:fs";
 import { Errno, SystemError } from "./errno.js";
 import type { SimMachine } from "./machine.js";
@@ -71,7 +71,7 @@ export class Files {
     this.#machine.process.closeFile(fd);
   }
 
-  /** For what is in memory: it does not wait. */
+  /** For data in memory: does not wait. */
   read(fd: number, into: Uint8Array, positionBytes: number | null): number {
     const open = this.#machine.process.file(fd, "read");
     const at = positionBytes ?? open.positionBytes;
@@ -116,7 +116,7 @@ export class Files {
     return from.length;
   }
 
-  /** I/O that takes its time. @returns as the call, or rejects with its error */
+  /** I/O that takes time. @returns the call's result, or rejects with its error */
   transfer(
     fd: number,
     kind: "read" | "write" | "sync",
@@ -234,7 +234,7 @@ export class Files {
     const source = this.#machine.tree.walk(from, "rename", false);
     if (source.node === undefined) throw new SystemError(Errno.ENOENT, "rename", from);
     const target = this.#machine.tree.walk(to, "rename", false);
-    // One step: a cut finds both names as before, or both as after.
+    // One step: a power cut leaves both names as before, or both as after.
     const { node } = source;
     const before = target.node;
     const { fs } = source.parent;

@@ -1,15 +1,15 @@
-/** Where the bytes of a file or a disk are held: in one piece that others may share, or in pieces. */
+/** The memory of a file's or a disk's bytes: in one piece that others may share, or in pieces. */
 
 /** Bytes beyond what was written are 0. */
 export interface HeldBytes {
   read(atBytes: number, into: Uint8Array): void;
   write(atBytes: number, from: Uint8Array): void;
   zero(startBytes: number, endBytes: number): void;
-  /** Makes room for so many. */
+  /** Makes room for that many bytes. */
   grow(sizeBytes: number): void;
 }
 
-/** In one piece. */
+/** Bytes in one piece. */
 export class FlatBytes implements HeldBytes {
   bytes: Uint8Array = new Uint8Array(0);
 
@@ -38,8 +38,8 @@ const PIECE_BYTES = 2 ** PIECE_SHIFT;
 const ZEROES = new Uint8Array(PIECE_BYTES);
 
 /**
- * In pieces, of which those are there that have anything but zeroes: a journal is made of zeroes, and of such a file
- * there is nothing, and one that grows is not copied. Files in one piece took a third of a simulation's time.
+ * Bytes in pieces, of which only those with other bytes than zeroes exist: a new journal consists of zeroes and so takes
+ * nothing, and a file that grows is not copied. Files in one piece took a third of a simulation's time.
  */
 export class SparseBytes implements HeldBytes {
   readonly #pieces: (Uint8Array | undefined)[] = [];

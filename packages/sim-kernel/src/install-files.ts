@@ -1,4 +1,4 @@
-/** `node:fs` and `node:fs/promises` over the simulated machine. */
+/** Replaces `node:fs` and `node:fs/promises` by those of the simulated machine. */
 import { createRequire, syncBuiltinESMExports } from "node:module";
 import type { SimMachine } from "./machine.js";
 import { callOn } from "./name-calls.js";
@@ -91,7 +91,7 @@ function part(bytes: Uint8Array, offset: number, length?: number): Uint8Array {
   return bytes.subarray(offset, length == null ? undefined : offset + length);
 }
 
-/** Names of the calls of `node:fs/promises` that are those of `node:fs`, done a moment later. */
+/** Calls of `node:fs/promises` that equal those of `node:fs`, done a moment later. */
 const PROMISED = [
   "stat",
   "lstat",
@@ -110,7 +110,7 @@ const PROMISED = [
   "statfs",
   "access",
 ] as const;
-/** Calls of `node:fs` with a callback: those that the same is true of, and those on descriptors. */
+/** Calls of `node:fs` with a callback for which the same holds, and those on descriptors. */
 const CALLED_BACK = [...PROMISED, "open", "close", "fstat", "ftruncate"] as const;
 
 export function installFiles(active: Active): void {
@@ -129,11 +129,11 @@ export function installFiles(active: Active): void {
     }
     return calls;
   };
-  /** The machine that a call belongs to; undefined: it is for the platform. */
+  /** The machine that a call belongs to; undefined: the call is for the platform. */
   const machineFor = (what: unknown): SimMachine | undefined => {
     const machine = active();
     if (machine === undefined || !isSimulated(what)) return undefined;
-    // Throws where the life that asks has ended.
+    // Throws if the calling life has ended.
     void machine.process;
     return machine;
   };
@@ -185,11 +185,11 @@ export function installFiles(active: Active): void {
       const machine = machineFor(words[0]);
       if (machine === undefined) return real(...words);
       const callback = words.pop() as (error: unknown, ...values: unknown[]) => void;
-      // read() and write() answer the buffer, too.
+      // read() and write() also return the buffer.
       call(machine, words).then((value) => callback(null, value, words[1]), callback);
       return undefined;
     };
-    // How promisify() knows the names of several values.
+    // By these, promisify() knows the names of several values.
     for (const symbol of Object.getOwnPropertySymbols(real)) {
       const descriptor = Object.getOwnPropertyDescriptor(real, symbol) as PropertyDescriptor;
       Object.defineProperty(replaced, symbol, descriptor);
@@ -211,5 +211,5 @@ function transferOf(kind: "read" | "write") {
   };
 }
 
-/** For the names of the calls only. */
+/** Only for the names of the calls. */
 const NO_MACHINE = { files: undefined, tree: undefined } as unknown as SimMachine;

@@ -1,4 +1,4 @@
-/** `node:child_process` of the simulated machine: the program that makes calls apart, and others by a table. */
+/** Replaces `node:child_process` by that of the simulated machine: the helper program, and others from a table. */
 import { EventEmitter } from "node:events";
 import { createRequire, syncBuiltinESMExports } from "node:module";
 import { apartProgram } from "@blksnap/uring";
@@ -29,7 +29,7 @@ class Pipe extends EventEmitter {
   }
 }
 
-/** A child process. What it is asked it does, also when the program has died that asked. */
+/** A child process. It does what it is asked even if the asking program has died. */
 class SimChild extends EventEmitter {
   readonly pid = CHILD_PID;
   readonly stdout: Pipe = new Pipe();
@@ -56,7 +56,7 @@ class SimChild extends EventEmitter {
 
   protected onText(_text: string): void {}
 
-  /** Has something told to the program, unless it has died or left this. */
+  /** Runs an action in the program, unless the program has died or detached. */
   protected tell(action: () => void): void {
     const delayUs = 1 + this.machine.random.below(LATENCY_US);
     this.machine.scheduler.after(
@@ -79,14 +79,14 @@ class SimChild extends EventEmitter {
 
   unref(): void {}
 
-  /** The program has died, and this one with it. */
+  /** The program has died, and this process with it. */
   end(): void {
     this.#isLeft = true;
     this.emit("close", null);
   }
 }
 
-/** The program that makes calls apart, in its loop of questions and answers. */
+/** The helper program, in its loop of questions and answers. */
 class ApartServer extends SimChild {
   readonly #calls: ApartCalls;
 
@@ -163,9 +163,9 @@ function run(
   return [127, "", `${name}: not found`];
 }
 
-/** Calls that the program makes in a process of its own. */
+/** Calls of the helper program in a process of their own. */
 function alone([verb, , ...paths]: readonly string[]): string {
-  // No file system of the machine has anything that was not written back.
+  // On this machine, no file system has anything to write back.
   if (verb === "sync") return `0\n${paths.map(() => "0\n").join("")}`;
   if (verb === "mounts") return "0\n";
   if (verb === "reach") return "end\n";

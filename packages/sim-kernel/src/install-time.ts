@@ -1,4 +1,4 @@
-/** Timers, clocks and random numbers of the simulated machine. */
+/** Replaces timers, clocks and random numbers by those of the simulated machine. */
 import { createRequire, syncBuiltinESMExports } from "node:module";
 import { Killed } from "./errno.js";
 import type { SimMachine } from "./machine.js";
@@ -7,7 +7,7 @@ import type { SimEvent } from "./scheduler.js";
 type Active = () => SimMachine | undefined;
 type AnyCall = (...words: unknown[]) => unknown;
 
-/** As setTimeout() answers it. */
+/** The result of setTimeout(). */
 class SimTimer {
   #event: SimEvent | undefined;
   readonly #machine: SimMachine;
@@ -25,7 +25,7 @@ class SimTimer {
 
   #arm(): void {
     const process = this.#machine.runningProcess;
-    // The timer of a life that has ended never fires.
+    // A timer of a life that has ended never fires.
     if (this.#machine.isDying) return;
     const fire = (): void => {
       if (this.#repeats) this.#arm();
@@ -58,7 +58,7 @@ class SimTimer {
   }
 }
 
-/** What a process that has died was about to do ends there, as it does in what the scheduler calls. */
+/** Runs a callback; if its process is killed in it, that ends there. */
 function unlessKilled(call: () => void): void {
   try {
     call();

@@ -3,7 +3,7 @@
  * `node:child_process`, timers, clocks and random numbers. Where no machine runs, and for paths and
  * descriptors that are not simulated, the platform's are called.
  */
-// What the simulation itself needs of the platform is kept before it is replaced.
+// What the simulation itself needs from the platform is kept before it is replaced.
 import "./real.js";
 import { native } from "@blksnap/uring/testing";
 import { Killed } from "./errno.js";
@@ -16,18 +16,18 @@ import { SimNative } from "./native.js";
 let active: SimMachine | undefined;
 const realNative = { ...native };
 
-// At once: what is imported later may keep the functions that it finds.
+// At once: modules imported later may keep the functions that they find.
 installFiles(activeMachine);
 installPrograms(activeMachine);
 installTime(activeMachine);
 installRandom(activeMachine);
 
-/** The machine whose system calls these are. */
+/** The machine that the system calls belong to. */
 function activeMachine(): SimMachine | undefined {
   return active;
 }
 
-/** @returns ends it */
+/** @returns function that ends it */
 export function activate(machine: SimMachine): () => void {
   if (active !== undefined) throw new Error("one simulated machine at a time");
   active = machine;
@@ -53,7 +53,7 @@ function guarded(machine: SimMachine): object {
   return table;
 }
 
-/** Promises of a life that was killed may fail, and nothing is left that would handle it. */
+/** Promises of a killed life may fail, and nothing is left to handle that. */
 function onRejection(error: unknown): void {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if (cause instanceof Killed) return;

@@ -9,8 +9,8 @@
  *   SimMachine                        ring ─▶ operations ─▶ disk, file, ublk ─▶ scheduler
  * ```
  *
- * One machine runs at a time, and one process on it. All happens on one thread, in an order that follows
- * from the seed.
+ * One machine runs at a time, and one process on it. Everything happens on one thread, in an order that depends on the
+ * seed.
  */
 import { type BlockDevice, type DiskOptions, SimDisk } from "./block-device.js";
 import { addBlockFolder, type QueueAttributes, removeBlockFolder } from "./block-sysfs.js";
@@ -45,18 +45,18 @@ export interface MachineOptions extends UblkKernelOptions {
   readonly seed: number;
   /** Called with each line of the trace. */
   readonly onTrace?: (line: string) => void;
-  /** One in so many submissions is taken in part only; 0: none. */
+  /** One submission in so many is accepted only in part; 0: none. */
   readonly partialSubmitOneIn?: number;
 }
 
 const DISK_MAJOR = 8;
 const MINORS_PER_DISK = 16;
 const TMPFS_DEVICE = 1;
-/** The disk that /var lies on. */
+/** The disk of /var. */
 const SYSTEM_DISK = "vda";
 const SYSTEM_NUMBERS = [253, 0] as const;
 const SYSTEM_DISK_BYTES = 2 ** 20;
-/** Simulated time that a run may take, unless the caller says otherwise. */
+/** Default limit of simulated time for a run. */
 const RUN_LIMIT_MS = 600_000;
 /** 2026-01-01 */
 const EPOCH_MS = 1_767_225_600_000;
@@ -68,21 +68,21 @@ export class SimMachine {
   readonly files: Files = new Files(this);
   readonly operations: Operations;
   readonly rings: Map<number, SimRing> = new Map();
-  /** What must never happen, and did. */
+  /** Violations of the model. */
   readonly violations: string[] = [];
   readonly partialSubmitOneIn: number;
   readonly ublkKernel: UblkKernel;
-  /** Further lines of /proc/self/mountinfo. */
+  /** Additional lines of /proc/self/mountinfo. */
   readonly mounts: string[] = [];
-  /** Programs that may be run, by name; answers status and output. */
+  /** Programs that may be run, by name; they return status and output. */
   readonly programs: Map<string, (words: readonly string[]) => [number, string, string]> =
     new Map();
-  /** File system of /var and /mnt: it outlives the power, but for what was not synced. */
+  /** File system of /var and /mnt: it survives power cuts, except for unsynced writes. */
   disksFs!: FileSystem;
   tree!: Tree;
   ublk!: UblkDriver;
   bootId = "";
-  /** Set while a reactor makes a turn: its ring does not wait. */
+  /** Set during a turn of a reactor: its ring does not wait. */
   isTurning = false;
   readonly #disks: SimDisk[] = [];
   readonly #options: MachineOptions;
@@ -127,18 +127,18 @@ export class SimMachine {
     return (this.scheduler.nowUs - this.#bootedUs) / 1000;
   }
 
-  /** The process that makes system calls now. @throws Killed where there is none */
+  /** The process that makes system calls now. @throws Killed if there is none */
   get process(): SimProcess {
     if (this.#process === undefined || !this.#process.isAlive) throw new Killed();
     return this.#process;
   }
 
-  /** As process, without throwing. */
+  /** As `process`, without throwing. */
   get runningProcess(): SimProcess | undefined {
     return this.#process;
   }
 
-  /** What a killed process still had to do is being let run: it has no effect. */
+  /** The remaining code of a killed process is running: it has no effect. */
   get isDying(): boolean {
     return this.#isDying;
   }
@@ -152,7 +152,7 @@ export class SimMachine {
     this.trace(`VIOLATION ${what}`);
   }
 
-  /** A disk: /dev/NAME. It stays through kills and power cuts. */
+  /** Adds a disk, /dev/NAME. It survives kills and power cuts. */
   addDisk(name: string, options: DiskOptions): SimDisk {
     const numbers = [DISK_MAJOR, this.#disks.length * MINORS_PER_DISK] as const;
     const parts = { scheduler: this.scheduler, random: this.random };
@@ -162,7 +162,7 @@ export class SimMachine {
     return disk;
   }
 
-  /** Shows a block device in /dev and /sys. */
+  /** Makes a block device appear in /dev and /sys. */
   addBlockDevice(device: BlockDevice, attributes: QueueAttributes = {}): void {
     this.tree.directory("/dev").set(device.name, device);
     addBlockFolder(this.tree, device, attributes);
@@ -175,7 +175,7 @@ export class SimMachine {
     removeBlockFolder(this.tree, device);
   }
 
-  /** Another program on the machine that uses a block device; dies with the machine only. */
+  /** Another program on the machine that uses a block device; it only ends with the machine. */
   user(path: string): SimUser {
     return new SimUser(this, path);
   }
@@ -187,7 +187,7 @@ export class SimMachine {
 
   /**
    * Starts a life of the program.
-   * @param main its first code; what it answers is what run() is to wait for
+   * @param main its first code; run() can wait for its result
    */
   start<Value>(main: () => Value): Value {
     if (this.#process !== undefined) throw new Error("a process runs already");
@@ -221,19 +221,19 @@ export class SimMachine {
     this.#tryLeave(process);
   }
 
-  /** kill(), from the program's own code: it does not return. */
+  /** kill(), from the program's own code: does not return. */
   die(): never {
     this.kill();
     throw new Killed();
   }
 
-  /** Descriptors are closed when the last I/O has ended. */
+  /** Closes the descriptors when the last I/O has ended. */
   #tryLeave(process: SimProcess): void {
     if (process.inFlight.size > 0 || !this.#leaving.delete(process)) return;
     process.leave();
   }
 
-  /** The power goes, and comes back: what was not synced survives in part, or not. */
+  /** A power cut: unsynced data survives in part, or not at all. */
   cut(): void {
     this.trace("power cut");
     this.#powerOff();
@@ -242,7 +242,7 @@ export class SimMachine {
     this.#boot();
   }
 
-  /** An orderly reboot: all is written back first. */
+  /** An orderly reboot: everything is written back first. */
   reboot(): void {
     this.trace("reboot");
     this.#powerOff();
@@ -307,7 +307,7 @@ export class SimMachine {
     for (const disk of this.#disks) this.addBlockDevice(disk);
   }
 
-  /** A file in memory, which has no name. */
+  /** An unnamed file in memory. */
   openMemory(node: Node, name: string): number {
     return this.process.addFile(new OpenFile(node, name, 2));
   }
@@ -322,7 +322,7 @@ export class SimMachine {
     return this.#volatile;
   }
 
-  /** Does something a moment later, for the process that runs now. */
+  /** Runs an action a moment later, for the process that runs now. */
   later<Value>(action: () => Value): Promise<Value> {
     const { process } = this;
     return new Promise((resolve, reject) => {
@@ -343,10 +343,10 @@ export class SimMachine {
   }
 
   /**
-   * Lets events happen until the promise has settled, or the condition holds.
-   * @param limitMs simulated time that this may take
-   * @throws Killed when the process was killed meanwhile; what the promise rejects with; Error when
-   * nothing is left that could happen, or the time is over
+   * Runs events until the promise has settled, or the condition holds.
+   * @param limitMs limit of simulated time
+   * @throws Killed if the process was killed meanwhile; the promise's rejection; Error if no event is left, or the time
+   * is over
    */
   async run<Value>(
     until: Promise<Value> | (() => boolean),
@@ -379,7 +379,7 @@ export class SimMachine {
     return typeof until === "function" ? undefined : until;
   }
 
-  /** @returns false where no event is left */
+  /** @returns false if no event is left */
   async #step(): Promise<boolean> {
     try {
       const event = this.scheduler.step();
@@ -392,14 +392,14 @@ export class SimMachine {
     return true;
   }
 
-  /** Lets the machine run for a while. */
+  /** Runs the machine for a while. */
   async sleep(ms: number): Promise<void> {
     const untilUs = this.scheduler.nowUs + ms * 1000;
     this.scheduler.after(ms * 1000, () => undefined, undefined, true);
     await this.run(() => this.scheduler.nowUs >= untilUs, ms + 1);
   }
 
-  /** Lets a killed process's code run to where it waits for what never comes. */
+  /** Runs a killed process's code until it waits for what never comes. */
   async settle(): Promise<void> {
     await nextTurn();
     await nextTurn();
@@ -412,8 +412,8 @@ export class SimMachine {
   }
 
   /**
-   * The simulation is over: calls go to the real kernel again. Before that the killed process's code runs to where it
-   * waits for what never comes: it would meet the real kernel, or the next machine.
+   * Ends the simulation: calls go to the real kernel again. Before that, the killed process's code runs until it waits
+   * for what never comes: otherwise it would meet the real kernel, or the next machine.
    */
   async close(): Promise<void> {
     this.kill();

@@ -8,18 +8,18 @@ export type IoKind = "read" | "write" | "sync" | "allocate" | "punch" | "zero" |
 const SECTOR_BYTES = 512;
 const KILLED_WAYS = 3;
 
-/** One piece of I/O on its way to a medium. */
+/** One I/O on its way to a medium. */
 export class Io {
   readonly kind: IoKind;
   readonly offsetBytes: number;
   readonly lengthBytes: number;
-  /** Of a read or write; it is looked at when the medium comes to it. */
+  /** Data of a read or write; used when the medium carries it out. */
   readonly data: Uint8Array | undefined;
-  /** A write that is on the medium when it ends. */
+  /** A write that is durable when it ends. */
   readonly isDurable: boolean;
   readonly done: (result: number) => void;
   state: "queued" | "hung" | "executed" = "queued";
-  /** Its process dies: it is carried out, or not, or in part. Undefined where that is not possible. */
+  /** Its process dies: it is carried out, or not, or in part. Undefined if it cannot be abandoned. */
   abandon: (() => void) | undefined;
 
   constructor(
@@ -39,38 +39,38 @@ export class Io {
   }
 }
 
-/** What goes wrong with a piece of I/O. */
+/** A fault of an I/O. */
 export interface IoFault {
   /** It fails, without effect. */
   readonly errno?: number;
-  /** Only so many bytes of it are done. */
+  /** Only so many bytes are transferred. */
   readonly shortBytes?: number;
   readonly delayMs?: number;
-  /** It is not done, and not answered, until the medium is released. */
+  /** It is not carried out or answered until the medium is released. */
   readonly hangs?: boolean;
 }
 
-/** Whose I/O it is: what dies with it. */
+/** Owner of I/O: it dies with its owner. */
 export interface IoOwner {
   begin(io: Io): void;
   end(io: Io): void;
 }
 
-/** What media work with. */
+/** The parts that media use. */
 export interface MediumParts {
   readonly scheduler: Scheduler;
   readonly random: Random;
 }
 
-/** Answers I/O some time, in any order. */
+/** Answers I/O after a while, in any order. */
 export class Medium {
   readonly name: string;
-  /** Asked about each piece of I/O when it is submitted. */
+  /** Called for each I/O when it is submitted. */
   fault: ((io: Io) => IoFault | undefined) | undefined;
-  /** Asked about each call on names when it is made. @returns whether it hangs until the medium is released */
+  /** Called for each call on names. @returns whether it hangs until the medium is released */
   callHangs: ((call: string) => boolean) | undefined;
   latencyUs: readonly [least: number, most: number] = [20, 400];
-  /** Pieces of I/O that were carried out. */
+  /** How many I/Os were carried out. */
   readonly counts: Record<IoKind, number> = {
     read: 0,
     write: 0,
@@ -80,7 +80,7 @@ export class Medium {
     zero: 0,
     discard: 0,
   };
-  /** 512-byte sectors, as /sys/block/…/stat counts them. */
+  /** 512-byte sectors, as in /sys/block/…/stat. */
   readonly sectors = { read: 0, write: 0, discard: 0 };
   readonly #hung: (() => void)[] = [];
   readonly #parts: MediumParts;
@@ -90,17 +90,17 @@ export class Medium {
     this.#parts = parts;
   }
 
-  /** I/O that hangs. */
+  /** How many I/Os hang. */
   get hung(): number {
     return this.#hung.length;
   }
 
-  /** What hangs is carried out now, and answered. */
+  /** I/O that hangs is carried out now, and answered. */
   release(): void {
     for (const resume of this.#hung.splice(0)) resume();
   }
 
-  /** The machine stops: what hangs is never carried out, and its counters begin anew. */
+  /** The machine stops: I/O that hangs is never carried out, and the counters are reset. */
   forget(): void {
     this.#hung.length = 0;
     Object.assign(this.sectors, { read: 0, write: 0, discard: 0 });
@@ -120,7 +120,7 @@ export class Medium {
     const [least, most] = this.latencyUs;
     const delayUs = least + random.below(most - least + 1) + 1000 * (fault?.delayMs ?? 0);
     const carryOut = (): void => {
-      // It was given up, or carried out, when its process died.
+      // It was abandoned, or carried out, when its process died.
       if (io.state === "executed") return;
       const result = this.#execute(io, content, fault);
       scheduler.after(random.below(10), () => {
@@ -182,7 +182,7 @@ export class Medium {
   }
 }
 
-/** What the kernel says to I/O at once, before a medium sees it; 0 where it is all right. */
+/** The kernel's answer to I/O before a medium sees it; 0 if it is valid. */
 export function checkRange(
   { kind, offsetBytes, lengthBytes }: Pick<Io, "kind" | "offsetBytes" | "lengthBytes">,
   sizeBytes: number,

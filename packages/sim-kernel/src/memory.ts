@@ -1,17 +1,17 @@
-/** Addresses: where each piece of memory stands that a kernel can be given. */
+/** Addresses of the memory that programs pass to the kernel. */
 import { Errno } from "./errno.js";
 
 const GRANULE_BYTES = 2 ** 20;
-/** Far from what a real process has, and below 2^47. */
+/** Far from a real process's addresses, and below 2^47. */
 const FIRST_ADDRESS = 2 ** 44;
 
 export class Mapping {
   readonly buffer: ArrayBuffer;
   readonly bytes: Uint8Array;
   readonly address: number;
-  /** I/O that is under way, but for that of registered buffers: those are pinned. */
+  /** I/O in flight, except that in registered buffers, which are pinned. */
   users = 0;
-  /** Calls when it ends: memory of a file. */
+  /** Called at its end: memory of a file. */
   readonly onEnd: (() => void) | undefined;
 
   constructor(buffer: ArrayBuffer, address: number, onEnd?: () => void) {

@@ -1,7 +1,7 @@
-/** System calls on paths, which hang where the medium of what is there does. */
+/** System calls on paths, which hang if the medium behind the path does. */
 import type { SimMachine } from "./machine.js";
 
-/** Makes one a moment later. One that hangs longer than its process lives is not made. */
+/** Makes a call a moment later. A call that hangs until its process has died is not made. */
 export function callOn<Value>(
   machine: SimMachine,
   path: string,

@@ -1,4 +1,4 @@
-/** The functions of the uring addon, as the simulated kernel answers them. */
+/** The functions of the uring addon, answered by the simulated kernel. */
 import type { NativeMapping, NativeRing, UringNative } from "@blksnap/uring/testing";
 import { BlockDevice } from "./block-device.js";
 import { Errno, Killed } from "./errno.js";
@@ -17,7 +17,7 @@ const ENTRIES_MAX = 32_768;
 
 class RingFile extends EventCounter {}
 
-/** Tells the event loop when a ring has completions, once for each arm(). */
+/** Notifies the event loop of a ring's completions, once for each arm(). */
 class SimWatcher {
   readonly #machine: SimMachine;
   readonly #ring: SimRing;
@@ -61,7 +61,7 @@ class SimWatcher {
 
 export class SimNative {
   readonly #machine: SimMachine;
-  /** By the index that registerRingFd() has given. */
+  /** By the index that registerRingFd() has returned. */
   readonly #registered: (SimRing | undefined)[] = [];
   #hasSysAdmin = true;
 
@@ -69,7 +69,7 @@ export class SimNative {
     this.#machine = machine;
   }
 
-  /** As the addon exports it. */
+  /** The addon's exports. */
   table(): UringNative {
     const machine = this.#machine;
     return {
@@ -111,7 +111,7 @@ export class SimNative {
       ioctlAsync: (fd, request, argument) =>
         machine.later(() => this.#ioctl(fd, request, argument)),
       lockFile: (fd, type) => this.#lockFile(fd, type),
-      // Of programs of LVM, which there are none of.
+      // Used for programs of LVM, which do not exist here.
       lockWholeFile: () => 0,
       endDirectIo: (fd) => {
         machine.process.file(fd, "fcntl").isDirect = false;
@@ -223,7 +223,7 @@ export class SimNative {
     const buffer = node.map(open, offsetBytes, lengthBytes);
     if (typeof buffer === "number") return buffer;
     const onEnd = (): void => {
-      // What dying code writes there must not be seen by the next life.
+      // What dying code writes there must not be visible to the next life.
       if (node instanceof RegularFile && !process.isAlive) node.content.unshare();
       else if (!(node instanceof RegularFile)) open.release();
     };

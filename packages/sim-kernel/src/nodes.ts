@@ -1,4 +1,4 @@
-/** What paths lead to. */
+/** The nodes that paths lead to. */
 import { CachedBytes } from "./cached-bytes.js";
 import { Errno, SystemError } from "./errno.js";
 import { Io, type IoOwner, type Medium } from "./medium.js";
@@ -15,24 +15,24 @@ export const Mode = {
   LINK: 0o120000,
 } as const;
 
-/** Of stat(2), from a device's two numbers. */
+/** Device number of stat(2), from a device's two numbers. */
 export function deviceOf(major: number, minor: number): number {
   return (minor & 0xff) + (major & 0xfff) * 256 + (minor >>> 8) * 2 ** 20;
 }
 
-/** A file system: what its names and files have in common. */
+/** A file system: what its names and files share. */
 export class FileSystem {
   readonly device: number;
   readonly medium: Medium;
-  /** Lost with the power, as tmpfs is. */
+  /** Lost in a power cut, as tmpfs is. */
   readonly isVolatile: boolean;
   capacityBytes: number = 2 ** 40;
   /** As statfs(2) has it: that of ext4. */
   type: number = 0xef53;
-  /** Stands for what a sync of a directory writes. */
+  /** Represents what a sync of a directory writes. */
   readonly names: CachedBytes;
   readonly #random: Random;
-  /** How to take back what was done to names since they were last synced; newest last. */
+  /** How to undo changes of names since the last sync; newest last. */
   readonly #undo: (() => void)[] = [];
 
   constructor(device: number, medium: Medium, isVolatile: boolean, random: Random) {
@@ -43,7 +43,7 @@ export class FileSystem {
     this.names = new CachedBytes(0, true, random);
   }
 
-  /** Something was done to a name. */
+  /** A name was changed. */
   changed(undo: () => void): void {
     if (!this.isVolatile) this.#undo.push(undo);
   }
@@ -52,7 +52,7 @@ export class FileSystem {
     this.#undo.length = 0;
   }
 
-  /** The power goes: names are as they were at some moment since they were synced. */
+  /** A power cut: names are as they were at some moment since the last sync. */
   cutNames(): void {
     const left = this.#random.below(this.#undo.length + 1);
     while (this.#undo.length > left) this.#undo.pop()?.();
@@ -61,7 +61,7 @@ export class FileSystem {
 }
 
 let lastInode = 1;
-/** Inode numbers begin anew, for a run that is to be like another one. */
+/** Restarts the inode numbers, for a run that repeats another one. */
 export function resetInodes(): void {
   lastInode = 1;
 }
@@ -74,7 +74,7 @@ export abstract class Node {
   links = 1;
   modifiedMs = 0;
   changedMs = 0;
-  /** For flock(2)-like locks: who holds it, for writing or not. */
+  /** For flock(2)-like locks: the holders, for reading or writing. */
   readonly locks: Map<OpenFile, "read" | "write"> = new Map();
 
   constructor(fs: FileSystem, mode: number, rdev = 0) {
@@ -90,15 +90,15 @@ export abstract class Node {
   /** @throws SystemError */
   open(_open: OpenFile): void {}
 
-  /** Its last descriptor, mapping and place in a ring's table is gone. */
+  /** Its last descriptor, mapping and registration in a ring is gone. */
   close(_open: OpenFile): void {}
 
-  /** Starts I/O. @returns 0, or a negative errno: then it has not begun */
+  /** Starts I/O. @returns 0, or a negative errno if it has not begun */
   start(_io: Io, _open: OpenFile, _owner: IoOwner | undefined): number {
     return -Errno.EINVAL;
   }
 
-  /** @returns what mmap(2) has, or a negative errno */
+  /** @returns the mapping of mmap(2), or a negative errno */
   map(_open: OpenFile, _offsetBytes: number, _lengthBytes: number): ArrayBuffer | number {
     return -Errno.ENODEV;
   }
@@ -139,7 +139,7 @@ export class Directory extends Node {
     this.fs.changed(() => this.entries.set(name, before));
   }
 
-  /** rename(2) to here: a power cut finds both names as before, or both as after. */
+  /** rename(2) to this directory: a power cut leaves both names as before, or both as after. */
   rename(from: Directory, oldName: string, newName: string, node: Node, before?: Node): void {
     from.entries.delete(oldName);
     this.entries.set(newName, node);
@@ -186,7 +186,7 @@ export class LiveDirectory extends Directory {
   }
 }
 
-/** A symbolic link, or one that leads to a node whatever it is called (as in /proc/self/fd). */
+/** A symbolic link, or one that leads to a node whatever its name (as in /proc/self/fd). */
 export class Link extends Node {
   readonly target: string;
   readonly leadsTo: Node | undefined;
@@ -200,10 +200,10 @@ export class Link extends Node {
 
 export class RegularFile extends Node {
   readonly content: CachedBytes;
-  /** How often its pages could not be written back, and whether a sync was told of the last time. */
+  /** How often its pages could not be written back. */
   #failures = 0;
   #isTold = true;
-  /** How many of them each open file was told of. */
+  /** How many of these were reported to each open file. */
   readonly #told = new Map<OpenFile, number>();
 
   constructor(fs: FileSystem, permissions: number, random: Random) {
@@ -223,14 +223,14 @@ export class RegularFile extends Node {
     this.#told.delete(open);
   }
 
-  /** As Linux since 4.13: each open file is told of it once, by its next sync or when it asks. */
+  /** As in Linux since 4.13: each open file learns of it once, at its next sync or when it asks. */
   failWriteback(): void {
     this.content.failWriteback();
     this.#failures++;
     this.#isTold = false;
   }
 
-  /** @returns what the open file was not told yet: 0, or a negative errno */
+  /** @returns the error that this open file has not seen yet: 0, or a negative errno */
   takeError(open: OpenFile): number {
     if (this.#told.get(open) === this.#failures) return 0;
     this.#told.set(open, this.#failures);
@@ -298,7 +298,7 @@ export class EventCounter extends Node {
     waiter(count);
   }
 
-  /** @returns how to take the wait back; undefined where there was something already */
+  /** @returns function that undoes the wait; undefined if there was a value already */
   read(done: (value: bigint) => void): (() => boolean) | undefined {
     if (this.value > 0n) {
       const count = this.value;
@@ -321,12 +321,12 @@ export interface UringCommand {
   readonly op: number;
   /** The command's own bytes, as words, from this index on. */
   readonly words: Int32Array;
-  /** Of one that came through a ring: that, and the low half of its entry's address. */
+  /** If it came through a ring: the ring, and the low half of its entry's address. */
   readonly ring?: SimRing;
   readonly address?: number;
   readonly process: SimProcess;
   readonly done: (result: number) => void;
-  /** Set by the holder of the command: takes it back. @returns the command's result, where it can be */
+  /** Set by the holder of the command: undoes it. @returns the command's result, if it can be undone */
   cancel?: (() => number | undefined) | undefined;
 }
 

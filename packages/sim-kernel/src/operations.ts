@@ -1,4 +1,4 @@
-/** What a ring's entries mean: starts them, in chains where they are linked, and completes them. */
+/** Starts the entries of a ring, in chains if they are linked, and completes them. */
 import { FallocateMode, Opcode, RwFlag, SqeFlag } from "@blksnap/uring";
 import { Errno } from "./errno.js";
 import { Io, type IoKind } from "./medium.js";
@@ -11,12 +11,12 @@ import { type Operation, release, type SimRing } from "./sim-ring.js";
 
 const BLOCK_DISCARD = 0x1200;
 
-/** What operations need of the machine. */
+/** What operations need from the machine. */
 export interface OperationParts {
   readonly scheduler: Scheduler;
   readonly memory: Memory;
   ringOf(fd: number): SimRing | undefined;
-  /** What is below does not take the pages of this request. */
+  /** True if the target does not accept the pages of this request. */
   refusesPages(): boolean;
 }
 
@@ -101,7 +101,7 @@ export class Operations {
     return isTransfer && result !== words[6];
   }
 
-  /** @returns a negative errno where it has not begun */
+  /** @returns a negative errno if it has not begun */
   #begin(operation: Operation, process: SimProcess, done: (result: number) => void): number {
     const { opcode, words, ring } = operation;
     switch (opcode) {
@@ -197,7 +197,7 @@ export class Operations {
     return this.#io(operation, kind, offset, length, process, done, data);
   }
 
-  /** With the pages of a request: no process has them in its memory. */
+  /** Transfers the pages of a request, which are in no process's memory. */
   #transferPages(
     operation: Operation,
     kind: "read" | "write",

@@ -1,4 +1,4 @@
-/** The files of /proc and the directories that a machine has when it has booted. */
+/** The files of /proc and the directories of a machine after its boot. */
 import type { SimMachine } from "./machine.js";
 import { type FileSystem, Link, LiveDirectory } from "./nodes.js";
 
@@ -57,6 +57,6 @@ export function populate(machine: SimMachine, fs: FileSystem): void {
     });
     tree.makeText(`/proc/${who}/mounts`, () => "");
   }
-  // The mounts that a process sees begin at its root.
+  // A process sees only mounts below its root.
   tree.directory("/proc/1").set("root", new Link(fs, "/"));
 }

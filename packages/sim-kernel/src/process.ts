@@ -1,10 +1,10 @@
-/** Processes: lives of the program that is simulated, and what each has open. */
+/** Processes: lives of the simulated program, and their open files. */
 import { Errno, SystemError } from "./errno.js";
 import type { Io, IoOwner } from "./medium.js";
 import type { Mapping } from "./memory.js";
 import type { Node } from "./nodes.js";
 
-/** Numbers of descriptors begin here: others are of the real process. */
+/** First descriptor number: lower ones belong to the real process. */
 export const FD_FIRST = 1_000_000;
 
 const O_ACCMODE = 3;
@@ -31,7 +31,7 @@ export class OpenFile {
     node.open(this);
   }
 
-  /** Starts I/O. @returns 0, or a negative errno: then it has not begun */
+  /** Starts I/O. @returns 0, or a negative errno if it has not begun */
   start(io: Io, owner: IoOwner | undefined): number {
     const isRead = io.kind === "read" || io.kind === "sync";
     if (!isRead && !this.isWritable) return -Errno.EBADF;
@@ -50,7 +50,7 @@ export class OpenFile {
   }
 }
 
-/** What ends when a process does, in this order. */
+/** Something that ends with its process, in this order. */
 export interface Ending {
   end(): void;
 }
@@ -58,14 +58,14 @@ export interface Ending {
 export class SimProcess implements IoOwner {
   readonly id: number;
   isAlive = true;
-  /** Called when a piece of its I/O has ended that outlived it. */
+  /** Called when I/O that has outlived the process ends. */
   onIoEnd: (() => void) | undefined;
   readonly inFlight: Set<Io> = new Set();
   readonly files: Map<number, OpenFile> = new Map();
   /** Rings. */
   readonly endings: Set<Ending> = new Set();
   readonly mappings: Set<Mapping> = new Set();
-  /** What its calls that have not ended use: it is held, also when its descriptor is closed. */
+  /** Files used by unfinished calls: they stay open even if their descriptor is closed. */
   readonly #uses = new Set<() => void>();
   #lowestFree = FD_FIRST;
 
@@ -82,7 +82,7 @@ export class SimProcess implements IoOwner {
     this.onIoEnd?.();
   }
 
-  /** A call begins that uses it. @returns ends that */
+  /** A call begins to use the file. @returns function that ends that */
   use(open: OpenFile): () => void {
     open.hold();
     const letGo = (): void => {
@@ -92,13 +92,13 @@ export class SimProcess implements IoOwner {
     return letGo;
   }
 
-  /** It is gone, with all of its I/O. */
+  /** The process is gone, with all of its I/O. */
   leave(): void {
     for (const fd of [...this.files.keys()]) this.closeFile(fd);
     for (const letGo of [...this.#uses]) letGo();
   }
 
-  /** @returns its descriptor, the lowest that is free */
+  /** @returns its descriptor, the lowest free one */
   addFile(open: OpenFile): number {
     let fd = this.#lowestFree;
     while (this.files.has(fd)) fd++;

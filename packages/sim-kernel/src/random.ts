@@ -22,12 +22,12 @@ export class Random {
     return sum >>> 0;
   }
 
-  /** A whole number from 0 to `limit` - 1. */
+  /** An integer from 0 to `limit` - 1. */
   below(limit: number): number {
     return this.word() % limit;
   }
 
-  /** True once in so many. */
+  /** True once in `count` times on average. */
   oneIn(count: number): boolean {
     return this.word() % count === 0;
   }

@@ -1,16 +1,16 @@
-/** Reactors of a program on the machine's one thread: each makes a turn when its ring has something. */
+/** Reactors of a program on the machine's one thread: each takes a turn when its ring has completions. */
 import { MessageChannel, type MessagePort } from "node:worker_threads";
 import { native } from "@blksnap/uring/testing";
 import type { SimMachine } from "./machine.js";
 import type { SimProcess } from "./process.js";
 import type { SimRing } from "./sim-ring.js";
 
-/** As ReactorServer of @blksnap/data-plane has it. */
+/** The interface of ReactorServer of @blksnap/data-plane. */
 export interface TurningServer {
   turn(): boolean;
 }
 
-/** What a server is made with. */
+/** The parts of a server. */
 export interface ServerSetup<Settings> {
   readonly wakeFd: number;
   readonly port: MessagePort;
@@ -108,7 +108,7 @@ class SimReactor<Settings> {
     }
     if (!this.#process.isAlive) return;
     if (goesOn) {
-      // What the turn has prepared is submitted by the next one.
+      // The next turn submits what this one has prepared.
       if (hadCompletions || this.#ring.ready > 0) this.#schedule();
       return;
     }

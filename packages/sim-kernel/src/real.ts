@@ -1,7 +1,7 @@
-/** What of the real platform the simulation itself needs, before anything is put in its place. */
+/** What the simulation itself needs from the real platform, taken before anything is replaced. */
 const { setImmediate } = globalThis;
 
-/** Lets all that has been settled run on. */
+/** Lets everything that depends on settled promises run. */
 export function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }

@@ -1,5 +1,5 @@
 /**
- * Pages of ublk requests in tables of registered buffers, where a driver puts them in place of a process.
+ * Pages of ublk requests in tables of registered buffers, where the driver registers them for a process.
  *
  * ```
  *   tag ─ FETCH names a place ─▶ request ─▶ table[place] = pages ─▶ I/O of the ring ─▶ COMMIT ─▶ table[place] is free
@@ -10,7 +10,7 @@ import type { SimRing } from "./sim-ring.js";
 
 export class RequestPages {
   readonly bytes: Uint8Array;
-  /** A read's pages are only read into, those of a write only read from. */
+  /** A read's pages may only be read into, a write's only read from. */
   readonly isRead: boolean;
   readonly #ios: Io[] = [];
 
@@ -19,7 +19,7 @@ export class RequestPages {
     this.isRead = isRead;
   }
 
-  /** A piece of I/O uses them, also when its process has died. */
+  /** I/O uses the pages, even after its process's death. */
   add(io: Io): void {
     this.#ios.push(io);
   }
@@ -29,7 +29,7 @@ export class RequestPages {
   }
 }
 
-/** Puts pages into a place of a ring's table. @returns how to take them out, or undefined: it cannot be done */
+/** Registers pages in a ring's table. @returns function that unregisters them, or undefined if it failed */
 export function registerPages(
   ring: SimRing,
   place: number,

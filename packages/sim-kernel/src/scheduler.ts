@@ -1,20 +1,20 @@
 /**
- * Simulated time: a queue of events. Nothing happens between two events, and their order follows from
- * their times and the order in which they were made.
+ * Simulated time: a queue of events. Nothing happens between two events, and their order depends on their times and the
+ * order in which they were created.
  */
 
-/** An owner of events: none of them happens any more when it has died. */
+/** An owner of events: after its death none of them happens. */
 export interface EventOwner {
   readonly isAlive: boolean;
 }
 
-/** Something that is going to happen. */
+/** A future event. */
 export class SimEvent {
   readonly atUs: number;
   readonly order: number;
-  /** Undefined: it is the machine's, or the test's. */
+  /** Undefined: the machine, or the test. */
   readonly owner: EventOwner | undefined;
-  /** It may run code that awaits something: that is let run before the next event. */
+  /** It may run code that awaits something, which runs before the next event. */
   readonly isMain: boolean;
   action: (() => void) | undefined;
 
@@ -44,12 +44,12 @@ function isBefore(one: SimEvent, other: SimEvent): boolean {
 export class Scheduler {
   /** Since the simulation began. */
   nowUs = 0;
-  /** Events that have happened. */
+  /** How many events have happened. */
   count = 0;
   readonly #heap: SimEvent[] = [];
   #order = 0;
 
-  /** Has something happen after a while. */
+  /** Schedules an event. */
   after(
     delayUs: number,
     action: () => void,
@@ -62,7 +62,7 @@ export class Scheduler {
     return event;
   }
 
-  /** Lets the next event happen. @returns it, or undefined where there is none */
+  /** Runs the next event. @returns it, or undefined if there is none */
   step(): SimEvent | undefined {
     for (;;) {
       const event = this.#pop();
@@ -77,14 +77,14 @@ export class Scheduler {
     }
   }
 
-  /** What the machine itself was about to do does not happen any more. */
+  /** Cancels the machine's own events. */
   cancelMachine(): void {
     for (const event of this.#heap) {
       if (event.owner === undefined && !event.isMain) event.cancel();
     }
   }
 
-  /** Lets the next event of the machine itself happen: no program's code runs. */
+  /** Runs the machine's own next event: no program's code runs. */
   stepMachine(): boolean {
     let next: SimEvent | undefined;
     for (const event of this.#heap) {

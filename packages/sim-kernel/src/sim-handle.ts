@@ -29,7 +29,7 @@ export class SimHandle {
     return { bytesRead, buffer: bytes };
   }
 
-  /** As node has it: bytes with offset, length and position, or a text with its position. */
+  /** As in node: bytes with offset, length and position, or a text with its position. */
   async write(
     data: Uint8Array | string,
     offset: number | null = null,

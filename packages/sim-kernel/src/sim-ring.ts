@@ -1,5 +1,5 @@
 /**
- * One simulated io_uring: the memory of both rings as a program sees it, and what is in flight.
+ * One simulated io_uring: the memory of both rings as a program sees it, and the operations in flight.
  */
 import type { NativeRing } from "@blksnap/uring/testing";
 import type { Mapping } from "./memory.js";
@@ -28,7 +28,7 @@ const At = {
 interface RegisteredBuffer {
   readonly address: number;
   readonly lengthBytes: number;
-  /** Those of a request of a driver; then the address is 0. */
+  /** Pages of a driver's request; the address is 0 in that case. */
   readonly pages?: RequestPages;
 }
 
@@ -41,18 +41,18 @@ export interface Operation {
   readonly userHigh: number;
   /** Its entry's words, copied. */
   readonly words: Int32Array;
-  /** Linked behind it. */
+  /** The operation linked to it. */
   next: Operation | undefined;
-  /** Takes it back. @returns what it ends with, or undefined where it cannot be */
+  /** Cancels it. @returns its result, or undefined if it cannot be cancelled */
   cancel: (() => number | undefined) | undefined;
-  /** Gives back what it holds. */
+  /** Released at its end. */
   file: OpenFile | undefined;
-  /** What it reads into or writes from. */
+  /** The memory that it reads into or writes from. */
   memory: Mapping | undefined;
   isFixed: boolean;
 }
 
-/** It has ended: what it holds is given back. */
+/** Releases what an ended operation holds. */
 export function release(operation: Operation): void {
   if (!operation.isFixed) operation.file?.release();
   if (operation.memory !== undefined) operation.memory.users--;
@@ -73,14 +73,14 @@ export class SimRing implements Ending {
   readonly files: (OpenFile | undefined)[] = [];
   readonly buffers: (RegisteredBuffer | undefined)[] = [];
   isClosed = false;
-  /** Called when a completion has come that a program may see. */
+  /** Called when there is a completion that a program may see. */
   onReady: (() => void) | undefined;
   readonly #rings: Int32Array;
   readonly #sqes: Int32Array;
   readonly #sqMask: number;
   readonly #cqEntries: number;
   readonly #isDeferred: boolean;
-  /** Not yet in the ring, four words each: low, high, result, flags. */
+  /** Completions that are not in the ring yet, four words each: low, high, result, flags. */
   readonly #waiting: number[] = [];
   readonly #random: Random;
   readonly #onEnd: () => void;
@@ -120,7 +120,7 @@ export class SimRing implements Ending {
     };
   }
 
-  /** Completions that a program can see, or will when it enters. */
+  /** Completions that a program can see, or will see when it enters. */
   get ready(): number {
     const visible = (this.#rings[At.cqTail >> 2] - this.#rings[At.cqHead >> 2]) | 0;
     return visible + this.#waiting.length / 4;
@@ -145,7 +145,7 @@ export class SimRing implements Ending {
     this.onReady?.();
   }
 
-  /** Puts completions into the ring, as many as it has room for, in the order in which they came. */
+  /** Puts completions into the ring, in order, as far as there is room. */
   post(): void {
     const rings = this.#rings;
     const waiting = this.#waiting;
@@ -162,7 +162,7 @@ export class SimRing implements Ending {
     else rings[At.sqFlags >> 2] &= ~CQ_OVERFLOW;
   }
 
-  /** How many of so many entries the kernel takes this time. */
+  /** How many of these entries the kernel accepts this time. */
   taken(count: number, partialOneIn: number): number {
     if (partialOneIn === 0 || count < 2 || !this.#random.oneIn(partialOneIn)) return count;
     return 1 + this.#random.below(count - 1);

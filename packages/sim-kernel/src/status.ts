@@ -1,4 +1,4 @@
-/** What stat(2) and statfs(2) say, as `node:fs` has it. */
+/** The results of stat(2) and statfs(2), in the form of `node:fs`. */
 import { type BigIntStats, Stats, type StatsFs, statSync } from "node:fs";
 import type { Node } from "./nodes.js";
 

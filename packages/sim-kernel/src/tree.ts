@@ -1,13 +1,13 @@
-/** The tree of paths, and how it is walked. */
+/** The tree of paths, and lookups in it. */
 import { Errno, SystemError } from "./errno.js";
 import type { Medium } from "./medium.js";
 import { assertDirectory, Directory, type FileSystem, Link, type Node, TextFile } from "./nodes.js";
 
 const LINKS_MAX = 40;
 
-/** Where a path leads. */
+/** The result of a lookup. */
 export interface Walked {
-  /** Undefined where only the last name is missing. */
+  /** Undefined if only the last name is missing. */
   readonly node: Node | undefined;
   readonly parent: Directory;
   readonly name: string;
@@ -17,7 +17,7 @@ export interface Walked {
 
 export class Tree {
   readonly root: Directory;
-  /** Of the last disk that has appeared since the machine booted. */
+  /** Number of the last disk that has appeared since the boot. */
   diskSequence = 0;
 
   constructor(root: Directory) {
@@ -65,7 +65,7 @@ export class Tree {
     }
   }
 
-  /** The medium that a call on this path waits for; undefined where it waits for none. */
+  /** The medium that a call on this path waits for; undefined if there is none. */
   mediumAt(path: string): Medium | undefined {
     try {
       const { node, parent } = this.walk(path, "lookup", false);
@@ -88,7 +88,7 @@ export class Tree {
     return assertDirectory(this.node(path, "open"), "open", path);
   }
 
-  /** Makes a directory with all above it, on the file system of the last that is there. */
+  /** Makes a directory and its missing parents, on the file system of the last existing one. */
   makeDirectory(path: string, fs?: FileSystem): Directory {
     let at = this.root;
     for (const name of namesOf(path)) {
@@ -104,7 +104,7 @@ export class Tree {
     return at;
   }
 
-  /** Makes a file of sysfs or procfs, in place of one that is there. */
+  /** Makes a file of sysfs or procfs; replaces an existing one. */
   makeText(path: string, read: () => string, write?: (text: string) => number): void {
     const names = namesOf(path);
     const name = names.pop() as string;

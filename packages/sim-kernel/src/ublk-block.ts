@@ -57,7 +57,7 @@ export class UblkBlock extends BlockDevice {
   }
 }
 
-/** What the kernel writes in place of zeroing that a device does not offer. */
+/** The kernel writes zeroes if a device does not offer zeroing. */
 function zeroesOf({ offsetBytes, lengthBytes, isDurable, done }: Io): Io {
   return new Io("write", offsetBytes, lengthBytes, new Uint8Array(lengthBytes), isDurable, done);
 }

@@ -1,6 +1,6 @@
 /**
- * One simulated ublk device: its character device, which a server has open, its block device, which users
- * have, and the requests between them.
+ * One simulated ublk device: its character device, which a server has open, its block device, which users have open,
+ * and the requests between them.
  *
  * ```
  *   user ─▶ pending ─▶ a tag whose command is parked ─▶ server ─▶ COMMIT ─▶ user
@@ -35,22 +35,22 @@ const PAGE_BYTES = 4096;
 const SECTOR_BYTES = 512;
 const ABORT = -Errno.ENODEV;
 const CHAR_MAJOR = 240;
-/** The kernel notices a death a while after it. */
+/** The kernel notices a death after this time. */
 const POLL_US = 4000;
 const NOTICE_US: readonly [least: number, most: number] = [100, 300_000];
 
 interface Tag {
   /** Waits for a request. */
   command: UringCommand | undefined;
-  /** The server has it. */
+  /** The server's request. */
   part: Part | undefined;
   bufferAddress: number;
-  /** Of a part of a device with AUTO_BUF_REG, and what takes them out of the ring's table. */
+  /** Pages of a request of a device with AUTO_BUF_REG, and the function that unregisters them. */
   pages: RequestPages | undefined;
   unregister: (() => void) | undefined;
 }
 
-/** As ADD_DEV has it. */
+/** The information of ADD_DEV. */
 export interface UblkDeviceInfo {
   readonly id: number;
   readonly depth: number;
@@ -66,10 +66,10 @@ export class UblkDevice extends CharacterDevice {
   serverPid = -1;
   params: DataView | undefined;
   block: UblkBlock | undefined;
-  /** Most requests that the server has at a time. */
+  /** Most requests that the server may have at a time. */
   requestsMax: number;
   isDeleted = false;
-  /** START_USER_RECOVERY was given and nothing fetched since. */
+  /** START_USER_RECOVERY was given, and nothing was fetched since. */
   isRecovering = false;
   readonly #machine: SimMachine;
   readonly #tags: Tag[];
@@ -80,7 +80,7 @@ export class UblkDevice extends CharacterDevice {
   /** The kernel is about to notice that its server has died. */
   #isNoticing = false;
   #isStopping = false;
-  /** Pages of requests that I/O of a dead server uses. */
+  /** Pages of requests that I/O of a dead server still uses. */
   #outliving: RequestPages[] = [];
   #onStopped: (() => void)[] = [];
   #onFetched: (() => void) | undefined;
@@ -145,7 +145,7 @@ export class UblkDevice extends CharacterDevice {
     return this.#descriptors;
   }
 
-  /** Calls once every tag has been fetched. @returns how to wait no more */
+  /** Calls back once every tag has been fetched. @returns function that cancels the wait */
   whenFetched(done: () => void): () => void {
     if (this.isFetched) done();
     else this.#onFetched = done;
@@ -206,7 +206,7 @@ export class UblkDevice extends CharacterDevice {
     this.#tryStopped();
   }
 
-  /** The server moves bytes by itself, and names no buffers. */
+  /** The server copies bytes itself, and names no buffers. */
   get #isCopyOfServer(): boolean {
     return (this.info.flags & (UblkFlag.USER_COPY | UblkFlag.AUTO_BUF_REG)) !== 0;
   }
@@ -306,7 +306,7 @@ export class UblkDevice extends CharacterDevice {
     return tag.unregister !== undefined;
   }
 
-  /** Its server's process has died; it may still have it open, for I/O that has not ended. */
+  /** Its server's process has died, but may keep it open for I/O in flight. */
   serverDied(): void {
     this.#serverGone();
   }
@@ -355,7 +355,7 @@ export class UblkDevice extends CharacterDevice {
     this.#machine.ublk.releaseIfUnused(this);
   }
 
-  /** Every tag is fetched: users may see it. */
+  /** Every tag is fetched: users may see the device. */
   goLive(): void {
     this.state = UblkState.LIVE;
     this.#isStopping = false;
@@ -363,7 +363,7 @@ export class UblkDevice extends CharacterDevice {
     this.#dispatch();
   }
 
-  /** STOP_DEV: waits for what users have in flight. */
+  /** STOP_DEV: waits for users' requests in flight. */
   stop(done: () => void): void {
     this.#isStopping = this.state !== UblkState.DEAD;
     this.#onStopped.push(done);

@@ -23,23 +23,23 @@ const DEV_INFO_BYTES = 64;
 const PARAMS_BYTES = 152;
 const LATENCY_US = 200;
 
-/** What goes wrong with a control command. */
+/** A fault of a control command. */
 export interface CommandFault {
   /** It fails, without effect. */
   readonly errno?: number;
   readonly delayMs?: number;
-  /** It is not carried out, and not answered, until release(), unless it is cancelled. */
+  /** It is not carried out or answered until release(), unless it is cancelled. */
   readonly hangs?: boolean;
 }
 
 export class UblkDriver extends CharacterDevice {
   readonly devices: Map<number, UblkDevice> = new Map();
-  /** Asked about each command; the name is the kernel's, such as START_DEV. */
+  /** Called for each command; the name is the kernel's, such as START_DEV. */
   fault: ((name: string, id: number) => CommandFault | undefined) | undefined;
   readonly #machine: SimMachine;
   readonly #fs: FileSystem;
   readonly #hung: (() => void)[] = [];
-  /** Deleted, and not yet free for another. */
+  /** Deleted devices whose numbers are not free yet. */
   readonly #onReleased = new Map<UblkDevice, (() => void)[]>();
 
   constructor(fs: FileSystem, machine: SimMachine) {
@@ -84,8 +84,8 @@ export class UblkDriver extends CharacterDevice {
   }
 
   /**
-   * Its process is being killed: a command that a worker has taken up runs to its end before the process
-   * is gone, where it need not wait; one that is still queued is dropped. Neither is left for the next life.
+   * Its process is being killed: a command that a worker has begun is completed before the process is gone, if it need
+   * not wait; a queued one is dropped. Neither is left for the next life.
    */
   #endWithProcess(command: UringCommand, carryOut: () => void): void {
     if (!this.#machine.random.oneIn(2)) return;
@@ -93,7 +93,7 @@ export class UblkDriver extends CharacterDevice {
     command.cancel?.();
   }
 
-  /** Commands that hang are carried out. */
+  /** Carries out commands that hang. */
   release(): void {
     for (const carryOut of this.#hung.splice(0)) carryOut();
   }
@@ -260,7 +260,7 @@ export class UblkDriver extends CharacterDevice {
     });
   }
 
-  /** Its number is free for others when nothing has it open any more. */
+  /** Frees the number when nothing has the device open any more. */
   releaseIfUnused(device: UblkDevice): void {
     const told = this.#onReleased.get(device);
     if (told === undefined || !device.isUnused) return;
@@ -294,7 +294,7 @@ function infoOf(device: UblkDevice): Uint8Array {
 function startRecovery(device: UblkDevice): number {
   if ((device.info.flags & UblkFlag.USER_RECOVERY) === 0) return -Errno.EINVAL;
   if (device.isOpen || device.state !== UblkState.QUIESCED) return -Errno.EBUSY;
-  // As Linux up to 6.15: once only for each death.
+  // As in Linux up to 6.15: only once for each death.
   if (device.isRecovering) return -Errno.EINVAL;
   device.isRecovering = true;
   return 0;

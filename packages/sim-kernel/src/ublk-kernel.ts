@@ -1,4 +1,4 @@
-/** What the kernel's ublk can, and what it does only sometimes. */
+/** What the kernel's ublk supports, and what it does only sometimes. */
 import { Random } from "./random.js";
 
 /** Bits up to those of Linux 6.12. */
@@ -6,9 +6,9 @@ const FEATURES = 0x3ff;
 
 export interface UblkKernelOptions {
   readonly seed: number;
-  /** What GET_FEATURES tells; by default what Linux 6.12 does. */
+  /** The result of GET_FEATURES; default: that of Linux 6.12. */
   readonly ublkFeatures?: number;
-  /** One in so many requests has pages that cannot be registered, or are not taken below; 0: none. */
+  /** One request in so many has pages that cannot be registered, or are refused by the target; 0: none. */
   readonly pagesRefusedOneIn?: number;
 }
 

@@ -1,4 +1,4 @@
-/** What a request of a user is to a ublk server: one piece, or several where it is too long for one. */
+/** Splits a user's request for a ublk server: one part, or several if it is too long for one. */
 import type { BlockLimits } from "./block-device.js";
 import type { Io } from "./medium.js";
 
@@ -14,7 +14,7 @@ export const UBLK_IO_OP = {
 const IO_FUA = 0x2000;
 const IO_NOUNMAP = 0x8000;
 
-/** What is asked of the server at once. */
+/** One request to the server. */
 export interface Part {
   readonly io: Io;
   readonly op: number;
@@ -25,7 +25,7 @@ export interface Part {
   readonly done: (result: number) => void;
 }
 
-/** @param flushAfter answers it after a flush, where it has to be durable and the device has no FUA */
+/** @param flushAfter answers it after a flush, if it has to be durable and the device has no FUA */
 export function partsOf(
   io: Io,
   limits: BlockLimits,

@@ -1,4 +1,4 @@
-/** Reads and writes of /dev/ublkcN: a server moves the bytes of its requests by itself. */
+/** Reads and writes of /dev/ublkcN: a server copies the bytes of its requests itself. */
 import { Errno } from "./errno.js";
 import type { SimMachine } from "./machine.js";
 import type { Io } from "./medium.js";
@@ -8,7 +8,7 @@ const FIRST_BYTE = 0x8000_0000;
 const TAG_BYTES = 2 ** 25;
 const LATENCY_US = 30;
 
-/** @param partOf what the server has of a tag @returns 0, or a negative errno: then it has not begun */
+/** @param partOf the server's request by tag @returns 0, or a negative errno if it has not begun */
 export function copyRequest(
   io: Io,
   partOf: (tag: number) => Part | undefined,
@@ -23,7 +23,7 @@ export function copyRequest(
   const from = at % TAG_BYTES;
   if (from > part.lengthBytes) return -Errno.EINVAL;
   scheduler.after(1 + random.below(LATENCY_US), () => {
-    // Its server may have died, and another one may have it.
+    // Its server may have died, and another one may have the request.
     const isThere = partOf(tag) === part && io.state === "queued";
     io.state = "executed";
     if (!isThere || part.data === undefined) {

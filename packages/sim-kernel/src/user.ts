@@ -6,7 +6,7 @@ import { OpenFile } from "./process.js";
 
 const O_RDWR_DIRECT = 0o40002;
 
-/** A user of a block device: a file system, a program. What it asks for may take as long as it takes. */
+/** A user of a block device: a file system, a program. Its requests have no time limit. */
 export class SimUser {
   readonly device: BlockDevice;
   readonly #machine: SimMachine;

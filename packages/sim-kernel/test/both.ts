@@ -1,11 +1,11 @@
-/** Runs the same code on the real kernel and on the simulated one, and compares what it saw. */
+/** Runs the same code on the real kernel and on the simulated one, and compares what it observes. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { SimMachine } from "@blksnap/sim-kernel";
 import * as assert from "uvu/assert";
 
-/** What the code is given: a folder of its own, and where it puts down what it saw. */
+/** Given to the code: a folder of its own, and a place for its observations. */
 export interface Both {
   readonly folder: string;
   readonly saw: (what: string, value: unknown) => void;
@@ -38,7 +38,7 @@ export async function onMachine(code: (machine: SimMachine) => Promise<void>): P
   }
 }
 
-/** The code of a failure, or what the call answered. */
+/** The error code of a failure, or the result of the call. */
 export function outcome(call: () => unknown): unknown {
   try {
     return call();

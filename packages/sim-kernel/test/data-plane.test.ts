@@ -19,7 +19,7 @@ function poolOf(machine: SimMachine, lost: unknown[]): ReactorPool {
   });
 }
 
-test("requests are answered, errors keep what they say, and all reactors end", async () => {
+test("requests are answered, errors keep their content, and all reactors end", async () => {
   const machine = new SimMachine({ seed: 1 });
   const lost: unknown[] = [];
   try {
@@ -40,7 +40,7 @@ test("requests are answered, errors keep what they say, and all reactors end", a
   }
 });
 
-test("a killed process leaves no ring, and the next one has reactors of its own", async () => {
+test("a killed process leaves no ring, and the next one has its own reactors", async () => {
   const machine = new SimMachine({ seed: 1 });
   try {
     const pool = machine.start(() => poolOf(machine, []));

@@ -10,7 +10,7 @@ import { onBoth, onMachine, outcome } from "./both.js";
 const { O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_NOFOLLOW, O_DIRECTORY } = fs.constants;
 const readPart = promisify(fs.read);
 
-test("calls on paths answer, or fail, as the real ones do", async () => {
+test("calls on paths succeed or fail like the real ones", async () => {
   await onBoth(({ folder, saw }) => {
     const at = (name: string): string => join(folder, name);
     const says = (what: string, call: () => unknown): void => saw(what, outcome(call));
@@ -53,7 +53,7 @@ test("calls on paths answer, or fail, as the real ones do", async () => {
   });
 });
 
-test("descriptors read and write where they are, and where they are told", async () => {
+test("descriptors read and write at their position, and at given ones", async () => {
   await onBoth(async ({ folder, saw }) => {
     const path = join(folder, "file");
     const fd = fs.openSync(path, O_RDWR | O_CREAT | O_TRUNC, 0o600);
@@ -78,7 +78,7 @@ test("descriptors read and write where they are, and where they are told", async
   });
 });
 
-test("handles do what descriptors do", async () => {
+test("handles behave like descriptors", async () => {
   await onBoth(async ({ folder, saw }) => {
     const handle = await open(join(folder, "file"), "w+", 0o600);
     await handle.writeFile("some text");
@@ -100,7 +100,7 @@ test("handles do what descriptors do", async () => {
   });
 });
 
-test("locks belong to what was opened, and end with it", async () => {
+test("locks belong to open files, and end with them", async () => {
   await onBoth(({ folder, saw }) => {
     const path = join(folder, "file");
     fs.writeFileSync(path, "");

@@ -1,18 +1,18 @@
-/** Where a life of the program ends. */
+/** The end of a life of the program. */
 import { mkdirSync } from "node:fs";
 import { Killed, SimMachine } from "@blksnap/sim-kernel";
 import { statInHelper } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 
-/** There on no machine. */
+/** No machine has this folder. */
 const FOLDER = "/run/no-such-folder/lives";
 
-test("code that a closed machine's program had still to run meets no other kernel", async () => {
+test("remaining code of a closed machine's program reaches no other kernel", async () => {
   const machine = new SimMachine({ seed: 1 });
   let met: unknown;
   const program = async (): Promise<void> => {
-    // Its process ends with the program, which is told so.
+    // Its process ends with the program, which sees an error.
     await statInHelper("/dev", 1000).catch(() => undefined);
     try {
       mkdirSync(FOLDER);

@@ -1,4 +1,4 @@
-/** What files survive, and in what state. */
+/** Which files survive, and in what state. */
 import {
   closeSync,
   constants,
@@ -29,7 +29,7 @@ async function withMachines(
   }
 }
 
-/** Replaces a file as it should be done: written, synced, renamed, and its folder synced. */
+/** Replaces a file in the correct way: written, synced, renamed, and its folder synced. */
 async function replace(path: string, text: string): Promise<void> {
   const handle = await open(`${path}.new`, "w");
   await handle.writeFile(text);
@@ -47,7 +47,7 @@ async function syncFolder(path: string): Promise<void> {
 const OLD = "old ".repeat(3000);
 const NEW = "new ".repeat(5000);
 
-test("a cut finds a file that is being replaced as it was or as it is to be", async () => {
+test("a power cut leaves a file that is being replaced in its old or its new state", async () => {
   const seen = new Set<string>();
   await withMachines(60, async (machine) => {
     await machine.run(
@@ -57,7 +57,7 @@ test("a cut finds a file that is being replaced as it was or as it is to be", as
       }),
     );
     void replace("/var/lib/file", NEW).catch(() => undefined);
-    // Some time between the first call and the last.
+    // At some time between the first call and the last.
     await machine.sleep(machine.random.below(1500) / 1000);
     machine.cut();
     await machine.settle();
@@ -68,7 +68,7 @@ test("a cut finds a file that is being replaced as it was or as it is to be", as
   assert.is(seen.size, 2, "both were seen");
 });
 
-test("a file that was replaced and whose folder was synced is the new one", async () => {
+test("a file that was replaced and whose folder was synced has its new state", async () => {
   await withMachines(20, async (machine) => {
     await machine.run(
       machine.start(async () => {
@@ -86,7 +86,7 @@ test("a file that was replaced and whose folder was synced is the new one", asyn
   });
 });
 
-test("what was not synced may be lost, in part or as a whole", async () => {
+test("unsynced data may be lost, in part or completely", async () => {
   const seen = new Set<string>();
   await withMachines(60, async (machine) => {
     machine.start(() => writeFileSync("/var/lib/file", NEW));
@@ -99,7 +99,7 @@ test("what was not synced may be lost, in part or as a whole", async () => {
   assert.equal([...seen].sort(), ["no name", "part", "whole"]);
 });
 
-test("an orderly reboot loses nothing but what was in memory", async () => {
+test("an orderly reboot only loses what was in memory", async () => {
   await withMachines(5, async (machine) => {
     machine.start(() => {
       writeFileSync("/var/lib/file", NEW);
@@ -116,7 +116,7 @@ test("an orderly reboot loses nothing but what was in memory", async () => {
   });
 });
 
-test("a disk keeps its serial number over reboots, and counts its writes anew", async () => {
+test("a disk keeps its serial number across reboots, and resets its counters", async () => {
   await withMachines(1, async (machine) => {
     machine.addDisk("sda", { sizeBytes: 2 ** 20 });
     const attribute = (name: string): string => readFileSync(`/sys/block/sda/${name}`, "utf8");
@@ -151,7 +151,7 @@ test("a kill loses no file, and frees locks and descriptors", async () => {
   });
 });
 
-test("a kill in the middle of a read frees what was opened for one alone", () =>
+test("a kill in the middle of a read closes a file that was opened only for it", () =>
   withMachines(10, async (machine) => {
     machine.addDisk("sda", { sizeBytes: 65536 });
     const exclusive = constants.O_RDWR | constants.O_EXCL;
@@ -202,7 +202,7 @@ test("a file in memory ends with its last descriptor", async () => {
   });
 });
 
-test("what cannot be written back is gone, and each open file is told of it once", async () => {
+test("data that cannot be written back is gone, and each open file learns of it once", async () => {
   const told = (work: Promise<void>): Promise<string> => work.then(() => "synced", String);
   await withMachines(1, async (machine) => {
     await machine.run(

@@ -37,7 +37,7 @@ const { IO_LINK, FIXED_FILE, CQE_SKIP_SUCCESS } = SqeFlag;
 const ECANCELED = 125;
 const { O_RDWR, O_CREAT, O_RDONLY } = constants;
 
-/** Completions as they come, each as [user data, result]; those in any order by their user data. */
+/** Completions in order, each as [user data, result]; those in any order sorted by user data. */
 function reap(ring: Ring, count: number): [number, number][] {
   const seen: [number, number][] = [];
   while (seen.length < count) {
@@ -73,7 +73,7 @@ function withFile(use: (setup: Setup) => void): Promise<void> {
   });
 }
 
-test("reads end where the file does, and writes make it longer", async () => {
+test("reads end at the end of the file, and writes extend it", async () => {
   await withFile(({ ring, memory, fd, saw }) => {
     const [low, high] = [low32(memory.address), high32(memory.address)];
     prepareRead(ring, fd, low, high, 4096, 0, 0, 1, 0, IO_LINK);
@@ -89,7 +89,7 @@ test("reads end where the file does, and writes make it longer", async () => {
   });
 });
 
-test("a chain continues after what succeeded in full, and is cancelled after the rest", async () => {
+test("a chain continues after complete successes, and is cancelled after anything else", async () => {
   await withFile(({ ring, memory, fd, saw }) => {
     const [low, high] = [low32(memory.address), high32(memory.address)];
     prepareRead(ring, fd, low, high, 1000, 0, 0, 1, 0, IO_LINK);
@@ -111,7 +111,7 @@ test("a chain continues after what succeeded in full, and is cancelled after the
   });
 });
 
-test("what is wrong is told by the same errno", async () => {
+test("errors have the same errno", async () => {
   await withFile(({ ring, memory, fd, path, saw }) => {
     const [low, high] = [low32(memory.address), high32(memory.address)];
     const readOnly = openSync(path, O_RDONLY);
@@ -143,7 +143,7 @@ test("registered files and buffers are used by their index", async () => {
   });
 });
 
-test("space is allocated, and given back, as zeroes", async () => {
+test("space is allocated and punched, and reads as zeroes", async () => {
   await withFile(({ ring, fd, path, saw }) => {
     const { KEEP_SIZE, PUNCH_HOLE } = FallocateMode;
     prepareFallocate(ring, fd, 0, 0, 0, 5000, 0, 1, 0, 0);
@@ -168,7 +168,7 @@ test("timeouts end by themselves, or are cancelled", async () => {
   });
 });
 
-test("a read of an eventfd waits until it is written to, or cancelled", async () => {
+test("a read of an eventfd waits until it is written or cancelled", async () => {
   await withFile(({ ring, memory, saw }) => {
     const [low, high] = [low32(memory.address), high32(memory.address)];
     const counter = native.eventFd(0, 0);
@@ -185,7 +185,7 @@ test("a read of an eventfd waits until it is written to, or cancelled", async ()
   });
 });
 
-test("a ring sends a completion to another", async () => {
+test("a ring sends a completion to another ring", async () => {
   await withFile(({ ring, saw }) => {
     const other = new Ring({ entries: 4 });
     prepareMessage(ring, other.fd, 42, 7, 0, 1, 0);
@@ -195,7 +195,7 @@ test("a ring sends a completion to another", async () => {
   });
 });
 
-test("more completions than a ring has places are not lost", async () => {
+test("more completions than a ring has room for are not lost", async () => {
   await withFile(({ ring, saw }) => {
     const small = new Ring({ entries: 4, cqEntries: 4 });
     for (let i = 0; i < 12; i++) prepareNop(small, i, 0, 0);
@@ -222,7 +222,7 @@ test("with DEFER_TASKRUN completions appear only to a waiting caller", async () 
   });
 });
 
-test("operations as promises end, and a closed ring takes none", async () => {
+test("operations as promises end, and a closed ring accepts none", async () => {
   await onBoth(async ({ folder, saw }) => {
     const fd = openSync(join(folder, "file"), O_RDWR | O_CREAT);
     const ring = new PromiseRing();
@@ -235,7 +235,7 @@ test("operations as promises end, and a closed ring takes none", async () => {
   });
 });
 
-test("a submission that is taken in part leaves the rest, and a torn chain is cancelled", async () => {
+test("a submission that is accepted in part leaves the rest, and a torn chain is cancelled", async () => {
   await onMachine(async (machine) => {
     Object.assign(machine, { partialSubmitOneIn: 2 });
     const ring = new Ring({ entries: 16 });

@@ -1,4 +1,4 @@
-/** A program on the machine: serves a ublk device that passes everything on to a disk. */
+/** A program on the machine: serves a ublk device that passes all requests to a disk. */
 import type { MessagePort } from "node:worker_threads";
 import { reactorStarter, type SimDisk, type SimMachine } from "@blksnap/sim-kernel";
 import {

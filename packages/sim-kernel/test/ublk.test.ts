@@ -32,7 +32,7 @@ function pattern(lengthBytes: number, first: number): Uint8Array {
   return Uint8Array.from({ length: lengthBytes }, (_, i) => first + (i >> 9));
 }
 
-test("users read and write through the server, in requests as large as it takes", async () => {
+test("users read and write through the server, in requests of the size that it accepts", async () => {
   await withMachine(async (machine) => {
     const disk = addDisk(machine);
     const server = await serve(machine);
@@ -57,7 +57,7 @@ test("users read and write through the server, in requests as large as it takes"
   });
 });
 
-test("zeroing is written where the device does not offer it", async () => {
+test("zeroes are written if the device does not offer zeroing", async () => {
   await withMachine(async (machine) => {
     const disk = addDisk(machine);
     const server = new Server(machine);
@@ -73,7 +73,7 @@ test("zeroing is written where the device does not offer it", async () => {
   });
 });
 
-test("a durable write is followed by a flush where the device has no FUA", async () => {
+test("a durable write is followed by a flush if the device has no FUA", async () => {
   await withMachine(async (machine) => {
     const disk = addDisk(machine);
     await serve(machine);
@@ -103,7 +103,7 @@ test("errors and hangs of a disk reach only its users", async () => {
   });
 });
 
-test("the server sees no more requests at once than tags less one", async () => {
+test("the server sees at most one request less than it has tags", async () => {
   await withMachine(async (machine) => {
     const disk = addDisk(machine);
     await serve(machine);
@@ -119,7 +119,7 @@ test("the server sees no more requests at once than tags less one", async () => 
   });
 });
 
-test("users of a server that was killed wait, and the next one serves them", async () => {
+test("users of a killed server wait, and the next one serves them", async () => {
   for (let seed = 1; seed <= 40; seed++) {
     await withMachine(async (machine) => {
       const disk = addDisk(machine);
@@ -127,7 +127,7 @@ test("users of a server that was killed wait, and the next one serves them", asy
       const user = machine.user("/dev/ublkb0");
       const bytes = pattern(16_384, seed);
       const writes = [0, 1, 2, 3].map((i) => user.write(i * 16_384, bytes));
-      // Anywhere from before the first request to after the last.
+      // At any time from before the first request to after the last.
       machine.scheduler.after(seed * 15, () => machine.kill());
       await machine.run(Promise.all(writes)).catch((error) => assert.instance(error, Killed));
       machine.kill();
@@ -151,7 +151,7 @@ test("users of a server that was killed wait, and the next one serves them", asy
   }
 });
 
-test("a server is not replaced as long as I/O of the dead one hangs", async () => {
+test("a server is not replaced while I/O of the dead one hangs", async () => {
   await withMachine(async (machine) => {
     const disk = addDisk(machine);
     await serve(machine);
@@ -219,7 +219,7 @@ test("a control command of a killed life is carried out before the next life, or
   assert.ok(carriedOut > 0 && dropped > 0, `${carriedOut} carried out, ${dropped} dropped`);
 });
 
-test("what dying code has happen later does not reach the next life", async () => {
+test("what dying code has scheduled does not reach the next life", async () => {
   await withMachine(async (machine) => {
     const { process } = machine.start(() => machine);
     machine.kill();
@@ -234,7 +234,7 @@ test("what dying code has happen later does not reach the next life", async () =
 });
 
 async function assertKilled(call: () => Promise<unknown>): Promise<void> {
-  // It fails at once, or never ends: never with an answer.
+  // It fails at once, or never ends, but gets no answer.
   const end = await Promise.race([
     call().then(
       () => "answered",
@@ -245,7 +245,7 @@ async function assertKilled(call: () => Promise<unknown>): Promise<void> {
   assert.ok(end === "killed" || end === "waits", String(end));
 }
 
-test("after a power cut there is no device, and what was not flushed may be lost", async () => {
+test("after a power cut there is no device, and unflushed data may be lost", async () => {
   let [kept, lost] = [0, 0];
   for (let seed = 1; seed <= 20; seed++) {
     await withMachine(async (machine) => {
@@ -304,7 +304,7 @@ test("control commands are refused as the driver refuses them", async () => {
   });
 });
 
-test("a control command that hangs is given up, cancelled, and holds up no other", async () => {
+test("a control command that hangs is given up, cancelled, and delays no other", async () => {
   await withMachine(async (machine, trace) => {
     addDisk(machine);
     const { control } = await serve(machine);
@@ -343,7 +343,7 @@ test("memory that is unmapped under I/O is a violation", async () => {
   }
 });
 
-test("the same seed gives the same run, and another seed another one", async () => {
+test("the same seed repeats a run, and another seed gives another one", async () => {
   const run = (seed: number): Promise<readonly string[]> =>
     withMachine(async (machine) => {
       addDisk(machine);

@@ -9,7 +9,7 @@ import { addDisk, DISK_BYTES, MAX_IO_BYTES, Server } from "./server.js";
 /** Linux 7.0. */
 const FEATURES = 0xffff;
 const WRITE_BYTES = 16_384;
-/** Of `ublk_params`: parts that are there, UBLK_PARAM_TYPE_DMA_ALIGN, and its mask. */
+/** Offsets in `ublk_params`: the types present, UBLK_PARAM_TYPE_DMA_ALIGN, and its mask. */
 const [TYPES_AT, DMA_ALIGN, DMA_MASK_AT] = [4, 0x10, 108];
 
 interface World {
@@ -39,7 +39,7 @@ function pattern(lengthBytes: number, first: number): Uint8Array {
   return Uint8Array.from({ length: lengthBytes }, (_, i) => first + (i >> 9));
 }
 
-/** Writes and reads at the same time; answers whether all of it is right. */
+/** Writes and reads at the same time; returns whether all data is right. */
 async function useDevice({ machine, disk, server }: World): Promise<void> {
   const user = machine.user("/dev/ublkb0");
   const bytes = pattern(3 * MAX_IO_BYTES, 1);
@@ -58,7 +58,7 @@ async function useDevice({ machine, disk, server }: World): Promise<void> {
   await machine.run(server.stop());
 }
 
-test("a device has zero copy where the kernel can and it is asked for", async () => {
+test("a device has zero copy if the kernel supports it and it is requested", async () => {
   await withServer(async (world) => {
     assert.ok(world.server.device.hasZeroCopy);
     await useDevice(world);
@@ -74,7 +74,7 @@ test("a device has zero copy where the kernel can and it is asked for", async ()
   }
 });
 
-test("users of a device with zero copy are asked for memory as the disk wants it", async () => {
+test("users of a device with zero copy must align memory as the disk does", async () => {
   for (const ublkFeatures of [FEATURES, 0x3ff]) {
     await withServer(
       async ({ machine, server }) => {
@@ -88,7 +88,7 @@ test("users of a device with zero copy are asked for memory as the disk wants it
   }
 });
 
-test("a disk that needs pages that stay as they are gets copies", async () => {
+test("a disk that needs stable pages gets copies", async () => {
   await withServer(async ({ machine }) => {
     machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
     machine.addDisk("sdc", { sizeBytes: DISK_BYTES, needsStablePages: true });
@@ -102,13 +102,13 @@ test("a disk that needs pages that stay as they are gets copies", async () => {
   });
 });
 
-test("requests whose pages are refused, by the ring or by what is below, are copied", async () => {
+test("requests whose pages are refused, by the ring or by the target, are copied", async () => {
   for (const pagesRefusedOneIn of [1, 2, 3]) {
     for (let seed = 1; seed <= 10; seed++) await withServer(useDevice, { pagesRefusedOneIn, seed });
   }
 });
 
-test("an error and a short transfer of the disk are the request's, with pages and with copies", async () => {
+test("an error or a short transfer of the disk becomes the request's, with pages and with copies", async () => {
   for (const pagesRefusedOneIn of [0, 1]) {
     await withServer(
       async ({ machine, disk }) => {
@@ -133,14 +133,14 @@ test("an error and a short transfer of the disk are the request's, with pages an
   }
 });
 
-test("users of a server that was killed wait, and the next one serves them", async () => {
+test("users of a killed server wait, and the next one serves them", async () => {
   for (let seed = 1; seed <= 24; seed++) {
     await withServer(
       async ({ machine, disk }) => {
         const user = machine.user("/dev/ublkb0");
         const bytes = pattern(WRITE_BYTES, seed);
         const writes = [0, 1, 2, 3].map((i) => user.write(i * WRITE_BYTES, bytes));
-        // Anywhere from before the first request to after the last.
+        // At any time from before the first request to after the last.
         machine.scheduler.after(seed * 15, () => machine.kill());
         await machine.run(Promise.all(writes)).catch((error) => assert.instance(error, Killed));
         machine.kill();
@@ -161,7 +161,7 @@ test("users of a server that was killed wait, and the next one serves them", asy
   }
 });
 
-test("the kernel does not give a request back whose pages are used", async () => {
+test("the kernel does not return a request whose pages are in use", async () => {
   await withServer(async ({ machine, disk }) => {
     const user = machine.user("/dev/ublkb0");
     disk.medium.fault = () => ({ hangs: true });

@@ -1,4 +1,4 @@
-/** X.509 certificates for tests of TLS, made here, so that no tool is needed and any of them can be wrong. */
+/** X.509 certificates for tests of TLS. Made here, so that no tool is needed and each may be wrong in some way. */
 import { createPrivateKey, generateKeyPairSync, sign } from "node:crypto";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -41,7 +41,7 @@ function pem(label: string, der: Buffer): string {
   return `-----BEGIN ${label}-----\n${lines.join("\n")}\n-----END ${label}-----\n`;
 }
 
-/** With its private key, both in PEM. */
+/** A certificate and its private key, both in PEM. */
 export interface Certified {
   readonly name: string;
   readonly certificate: string;
@@ -53,8 +53,8 @@ let serial = 0;
 
 /**
  * A certificate for localhost and 127.0.0.1, or of a CA.
- * @param by whose key signs it; undefined: a CA, by its own
- * @param days how long it is in force from yesterday on; negative: it has ceased to be so long ago
+ * @param by the CA whose key signs it; undefined: a CA, signed by its own key
+ * @param days how long it is valid, from yesterday on; negative: it has expired so many days ago
  */
 export function certify(common: string, by?: Certified, days = 2): Certified {
   const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
@@ -86,7 +86,7 @@ export function certify(common: string, by?: Certified, days = 2): Certified {
   return { name: common, certificate: pem("CERTIFICATE", der), key };
 }
 
-/** Writes a folder as QEMU, nbdkit and libnbd have them. @returns its path */
+/** Writes a folder in the layout of QEMU, nbdkit and libnbd. @returns its path */
 export function certificateFolder(
   folder: string,
   ca: Certified,

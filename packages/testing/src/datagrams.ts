@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 
-/** Node has no datagrams of Unix sockets. Perl's base is on every Debian. */
+/** Node has no datagrams of Unix sockets, but every Debian has Perl's base. */
 const RECEIVER = `
 use Socket;
 my $name = $ARGV[0] =~ s/^@/\\0/r;
@@ -13,12 +13,12 @@ while (defined recv($socket, my $text, 65536, 0)) { print "$text\\0"; }
 
 export interface DatagramReceiver {
   readonly pid: number;
-  /** What came until now. */
+  /** The datagrams received so far. */
   readonly received: readonly string[];
   close(): Promise<void>;
 }
 
-/** Receives at a Unix socket; "@" begins the name of an abstract one. Ready when it is answered. */
+/** Receives at a Unix socket; an abstract name begins with "@". Resolves when it is ready. */
 export async function receiveDatagrams(path: string): Promise<DatagramReceiver> {
   const child = spawn("perl", ["-e", RECEIVER, path], { stdio: ["ignore", "pipe", "inherit"] });
   const ended = new Promise<void>((done) => child.once("close", () => done()));

@@ -1,4 +1,4 @@
-/** Waits until the condition holds. The limit ends what hangs, and says nothing about speed. */
+/** Waits until the condition holds. The limit only ends a test that hangs; it is no measure of speed. */
 export async function eventually(
   what: string,
   holds: () => boolean | Promise<boolean>,

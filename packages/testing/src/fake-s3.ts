@@ -1,6 +1,6 @@
 /**
- * A server that speaks as much of S3 as a store needs, in memory, and is as bad as a test wants it. It believes nothing:
- * signatures and checksums are compared with its own.
+ * A server with as much of S3 as a store needs, in memory, which misbehaves as a test says. It trusts nothing: it
+ * computes signatures and checksums itself.
  */
 import { createHash, createHmac } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -10,10 +10,10 @@ const ACCESS_KEY_ID = "AKIDEXAMPLE";
 const SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const BUCKET = "backups";
 const REGION = "eu-central-1";
-/** Small, so that lists come in pages. */
+/** Small, so that lists have several pages. */
 const PAGE = 3;
 
-/** What goes wrong with a request: an answer, a connection that is torn before or after it is done, half an answer. */
+/** What goes wrong with a request: an error, a connection broken before or after it is done, or half an answer. */
 export type S3Fault =
   | { status: number; code: string }
   | "tear"
@@ -49,7 +49,7 @@ function encoded(text: string): string {
   );
 }
 
-/** As the documentation of signature version 4 has it. */
+/** As documented for signature version 4. */
 function isSigned(request: IncomingMessage, url: URL): boolean {
   const form = /^AWS4-HMAC-SHA256 Credential=(.+?), ?SignedHeaders=(.+?), ?Signature=(.+)$/;
   const [, credential = "", names = "", signature] =
@@ -86,13 +86,13 @@ function isSigned(request: IncomingMessage, url: URL): boolean {
 
 export class FakeS3 {
   readonly objects: Map<string, Stored> = new Map();
-  /** Of each request, in order: "PUT points/...". */
+  /** Each request, in order: "PUT points/...". */
   readonly log: string[] = [];
-  /** Asked for each request; undefined lets it be. */
+  /** Called for each request; undefined: no fault. */
   faultOf: (request: string) => S3Fault | undefined = () => undefined;
   readonly #server: Server;
   nowMs: () => number = Date.now;
-  /** So many requests with the fault "gather" have to be under way before any of them is answered. */
+  /** How many requests with the fault "gather" must be in flight before any of them is answered. */
   gatherCount: number = 1;
   #gathered: (() => void)[] = [];
 
@@ -114,7 +114,7 @@ export class FakeS3 {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** Variables that a user would set. */
+  /** The environment variables that a user would set. */
   get environment(): Record<string, string> {
     return {
       HOME: "/nonexistent",
@@ -127,7 +127,7 @@ export class FakeS3 {
     return [...this.objects.keys()].filter((key) => key.startsWith(prefix)).sort();
   }
 
-  /** Has all locks be those of a process that has ended. */
+  /** Makes all locks look like those of a process that has ended. */
   endHolders(): void {
     for (const [key, stored] of this.objects) {
       if (!key.endsWith(".lock")) continue;
