@@ -39,7 +39,7 @@ const LONG_MAX_BYTES = 4 * 2 ** 20;
 export interface PlacesOfMap extends CopyPlaces {
   readonly memory: MappedMemory;
   readonly offsetBytes: number;
-  /** The mapping has all pages of them. */
+  /** All of their pages are populated in the mapping. */
   readonly isPopulated: boolean;
   /** Keeps the mapping until as many letGo() have followed. */
   hold(): void;

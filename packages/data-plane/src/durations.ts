@@ -41,8 +41,8 @@ export const NO_DURATIONS: DeviceDurations = { copy: NONE, takeStall: NONE };
 const SLOW_CLOCK_US = 4;
 const CLOCK_TRIALS = 16;
 /**
- * With a slow clock, one copy in so many is timed: few of the turns in which 32 writers have copies. A prime, because a
- * chunk has a power of two of blocks.
+ * With a slow clock, one copy in so many is timed: with 32 writers, in few of the turns. A prime, because a chunk has a
+ * power of two of blocks.
  */
 const SLOW_CLOCK_STRIDE = 127;
 

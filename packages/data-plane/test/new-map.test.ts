@@ -19,7 +19,7 @@ const PLACES_BYTES = 4096 + DEPTH * 65_536;
 
 let worlds = 0;
 
-/** Of four tags, a block at either end of a request. */
+/** Four tags, with a block for each end of a request. */
 const IMAGE_WINDOWS_BYTES = 4 * 2 * 4096;
 
 /** A server with an attached device. */
@@ -73,7 +73,7 @@ test("the memory of places is populated slice by slice, with other requests in b
     return `populate ${MAP_BYTES + doneBytes} ${Math.min(SLICE_BYTES, PLACES_BYTES - doneBytes)}`;
   });
   assert.equal(world.calls.slice(0, slices.length), slices);
-  // In one turn: what an image's copies and the last tags' go through, and no place for a second time.
+  // In one turn: windows of the image's copies and of the last tags, and no place is populated again.
   const rest = world.calls.slice(slices.length);
   assert.equal(rest, [
     `populate 0 ${IMAGE_WINDOWS_BYTES}`,
@@ -85,7 +85,7 @@ test("the memory of places is populated slice by slice, with other requests in b
   world.close();
 });
 
-test("of all the memory of an area V8 counts its map only, and so collects no garbage for its windows", () => {
+test("of an area's memory V8 counts only the map, so its windows cause no garbage collection", () => {
   const world = attached();
   world.viewed.length = 0;
   world.post(2, prepareRequest(world), makeClaim());

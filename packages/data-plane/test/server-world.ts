@@ -30,7 +30,7 @@ export class ServerWorld {
   readonly #channel = new MessageChannel();
   readonly #wakeFd: number;
   readonly #original = { ...native };
-  /** Mappings as long as the queue's buffers. */
+  /** Mappings of the length of the queue's buffers. */
   readonly #buffers = new Set<unknown>();
 
   constructor() {
@@ -76,7 +76,7 @@ export class ServerWorld {
     };
   }
 
-  /** How many of them there are. */
+  /** How many mappings of the queue's buffers there are. */
   get mapped(): number {
     return this.#buffers.size;
   }

@@ -228,7 +228,7 @@ export class SlotAllocator {
     return () => void this.#listeners.delete(listener);
   }
 
-  /** Looks now at what is looked at each second; see onCut. */
+  /** Checks the stores now, as is done each second; see onCut. */
   async look(): Promise<void> {
     await Promise.all(this.#spaces.map((space) => this.#cutWatch.look(space)));
   }

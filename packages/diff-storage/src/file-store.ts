@@ -59,7 +59,7 @@ export class FileStore implements Store {
   #removePath: string | undefined;
   #system: StoreSystem;
   #fileSystem: number | undefined;
-  /** Another open file of the same. */
+  /** A second open file, only to ask about lost writes. */
   #askedFile: FileHandle | undefined;
   #renaming: Promise<void> | undefined;
   #closed = false;
@@ -84,8 +84,9 @@ export class FileStore implements Store {
   }
 
   /**
-   * That writes were lost each open file is told once, by whatever comes first. So it is asked by one of its own: syncs,
-   * and writes that are synced, by `fd` would take that from it, or it from them. Where there can be none it is `fd`.
+   * Opens a file of its own to ask about lost writes: the kernel reports them once per open file, to whatever comes
+   * first, and syncs or synced writes by `fd` would take the report away, or lose it to the question. Without it, `fd`
+   * is asked.
    */
   async prepareToAsk(): Promise<void> {
     if (this.#system.hasLostWrites === undefined) return;

@@ -173,9 +173,8 @@ export class DiffStorage {
   }
 
   /**
-   * Ends growth and answers who waits with "full": nothing of this changes the stores any more, which stay
-   * open. Answers whether that is so within the time; a growth in flight, or what track() has, can still change its store
-   * if not.
+   * Ends growth and answers waiting callers with "full": the allocator changes the stores no more, but they stay open.
+   * Returns whether that was reached in time; if not, a growth or tracked I/O in flight can still change its store.
    */
   rest(timeoutMs: number): Promise<boolean> {
     this.#allocator.stop();

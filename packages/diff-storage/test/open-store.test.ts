@@ -50,7 +50,7 @@ async function checkReadsBack(store: Store): Promise<void> {
   assert.ok((await store.availableBytes()) !== 0);
 }
 
-test("lost writes are asked for by an open file that nothing is written or synced by", () =>
+test("a separate open file, without writes or syncs, is asked about lost writes", () =>
   withDirectory(async (directory) => {
     const before = openDescriptors();
     const asked: number[] = [];

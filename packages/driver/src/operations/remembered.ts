@@ -1,6 +1,6 @@
 /**
- * Persistent trackers that the medium remembers and this daemon does not serve: their device is away, is another one by
- * its name, or was detached. Each boot waits for those that are to be attached by themselves, until users give them up.
+ * Persistent trackers that are on the medium but not served: their device is away, was replaced by another one, or was
+ * detached. Each boot waits for devices that are to be attached automatically, until users give them up.
  */
 import { resolve } from "node:path";
 import { ControlError, type DetachResponse } from "@blksnap/api";
@@ -9,7 +9,7 @@ import { KeptFile } from "../records/file-names.js";
 import { type PersistentTrackerRecord, trackerRecords } from "../records/tracker-records.js";
 import { findPersistent, identityOf } from "../system/path-target.js";
 
-/** What detach fails with where a path names nothing that is attached. */
+/** Errors of a detach whose path names nothing that is attached. */
 const NOTHING_ATTACHED: ReadonlySet<string> = new Set([
   "NOT_ATTACHED",
   "DEVICE_NOT_FOUND",
@@ -19,8 +19,8 @@ const NOTHING_ATTACHED: ReadonlySet<string> = new Set([
 type RememberedContext = Pick<DriverContext, "persistent" | "logger" | "blockDevices">;
 
 /**
- * Detaches, and keeps nothing. Where nothing is attached, what the medium remembers is forgotten.
- * @param detach of what is attached
+ * Detaches a device, and keeps nothing of it. If nothing is attached, forgets its record on the medium.
+ * @param detach detaches an attached device
  * @throws ControlError as detach does; PERSISTENT_STATE_UNUSABLE, ALREADY_RUNNING
  */
 export async function detachForGood(
@@ -49,7 +49,7 @@ async function rememberedOf({ persistent }: RememberedContext): Promise<Persiste
   return records.filter(({ uuid }) => !persistent.inUse.has(uuid));
 }
 
-/** Of the device that the path leads to, or else what had this name. */
+/** Records of the device that the path leads to; if there are none, records with this name. */
 async function wantedOf(
   { blockDevices: { lookAt } }: RememberedContext,
   path: string,
@@ -70,7 +70,7 @@ async function wantedOf(
   return remembered.filter((record) => namesOf(record).includes(name));
 }
 
-/** The name that it was attached by, and udev's links for what it is known by: no other device gets these. */
+/** Its name at attach, and udev's links with its UUIDs, which no other device gets. */
 function namesOf({ device, tracking: { identity } }: PersistentTrackerRecord): string[] {
   const { dmUuid, partUuid, contentUuid } = identity;
   return [
@@ -81,7 +81,7 @@ function namesOf({ device, tracking: { identity } }: PersistentTrackerRecord): s
   ];
 }
 
-/** @throws ControlError PERSISTENT_STATE_UNUSABLE also when the medium does not answer */
+/** @throws ControlError PERSISTENT_STATE_UNUSABLE, also if the medium does not answer */
 export async function forgetRemembered(
   { persistent, logger }: Pick<RememberedContext, "persistent" | "logger">,
   { uuid, device }: Pick<PersistentTrackerRecord, "uuid" | "device">,
@@ -89,7 +89,7 @@ export async function forgetRemembered(
   if (persistent.inUse.has(uuid)) {
     throw new ControlError("DEVICE_BUSY", `${device} is being attached`);
   }
-  // Until it is gone, also late, nothing begins with it anew.
+  // Nothing begins with the record before it is gone, even if that is late.
   persistent.inUse.add(uuid);
   const removing = async (): Promise<void> => {
     try {

@@ -45,7 +45,7 @@ export interface StoreMark {
   readonly value: string | null;
 }
 
-/** Old data that a store does not have any more: from this slot on. */
+/** Lost old data of a store: all slots from this one on. */
 export interface StoreCut {
   readonly store: number;
   readonly firstSlotIndex: number;
@@ -98,7 +98,7 @@ export interface SnapshotRecord extends EventsRecord {
   readonly storeSeals?: readonly (Seal | null)[];
   /** For a persistent snapshot none of whose stores has a name of ours. */
   readonly storeMark?: StoreMark;
-  /** Losses that some map may not have yet; absent without any. */
+  /** Losses that some map may not have yet; absent if there are none. */
   readonly storeCuts?: readonly StoreCut[];
   readonly members: readonly MemberRecord[];
 }

@@ -145,7 +145,7 @@ export class TrackerPersistence {
       if (verdict.verdict !== "other_device" && (isSure || persistent)) {
         // Only a tracker that needs the medium, as this one does, fails if it cannot be written.
         await directory.own();
-        // Users may have it forgotten just now.
+        // Users may be forgetting it now.
         if (directory.inUse.has(found.uuid)) throw unusable(directory.path, noAnswer());
         const persistence = new TrackerPersistence(directory, backing, found.uuid, tracking, false);
         if (verdict.verdict === "new_generation") {

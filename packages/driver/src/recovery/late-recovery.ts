@@ -112,8 +112,8 @@ export class LateRecovery {
    * is removed with it. If the path leads to something untracked, such as a restored image file, a front that had this
    * path at attach counts.
    * @param detach called if no front of this path waits
+   * @param forgets removes the record of a front that is given up, too
    * @returns what was given up, or the result of `detach`
-   * @param forgets what the medium has of one that is given up is removed, too
    */
   async giveUpOr(
     path: string,

@@ -1,6 +1,6 @@
 /**
- * Changes a part of a snapshot's record alone: while its members are added again, it has more of them than the snapshot.
- * It stays as it is where there is no memory for it.
+ * Changes only a part of a snapshot's record: while its members are added again, the record has more of them than the
+ * snapshot. Without memory for it, the record stays unchanged.
  */
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";

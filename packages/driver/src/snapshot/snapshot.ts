@@ -247,7 +247,7 @@ export class Snapshot {
     }
   }
 
-  /** One that ends has no use for it, and may have no record any more. */
+  /** A snapshot that ends does not need it, and may have no record any more. */
   #recordCuts(): void {
     if (this.events.isClosed) return;
     if (this.#isReattaching) changeRecord(this.#context, this.id, this.cuts.record);
@@ -396,7 +396,7 @@ export class Snapshot {
 
   /** The journal of an area cannot be written; writes wait. */
   failJournals(errno: number): Promise<void> {
-    // It may be a store that was not synced: then the kernel tells no later daemon of what is lost there.
+    // A store may have failed its sync: the kernel would not report to a later daemon what was lost there.
     void this.#storage?.look();
     return this.#giveUpPersistence(errnoName(errno));
   }

@@ -1,13 +1,13 @@
 /**
- * What a snapshot's stores do not have any more, as another program has cut it off, or their medium has not taken it.
+ * Parts of a snapshot's stores that are lost: another program has truncated the store, or its medium has failed.
  *
  * ```
  *   noted ─▶ on record ─▶ each reactor marks its map ─▶ off the record
  *                  └─ killed ─▶ the next daemon tells its reactors, before their areas continue
  * ```
  *
- * The kernel tells of it once, and a store that was cut off can have its length again: who does not know it from here never
- * hears of it.
+ * The kernel reports a loss once, and a truncated store may have its length again later: a daemon that does not learn
+ * of the loss from the record never does.
  */
 
 import type { AreaId, ReactorPool } from "@blksnap/data-plane";
@@ -22,9 +22,9 @@ export interface StoreCutsOptions {
   readonly logger: Logger;
   readonly snapshot: string;
   readonly members: ReadonlyMap<number, Pick<Member, "tracker" | "area">>;
-  /** On record of an earlier daemon, whose members are added again until membersReattached(). */
+  /** The record that an earlier daemon has left, while its members are added again. */
   readonly left: Pick<SnapshotRecord, "storeCuts"> | undefined;
-  /** Puts `record` on record. */
+  /** Writes `record` into the snapshot's record. */
   readonly save: () => void;
 }
 
@@ -32,11 +32,11 @@ export class StoreCuts {
   readonly #options: StoreCutsOptions;
   /** By store, where the lost part begins: a medium that fails for hours reports that each second. */
   readonly #cuts: Map<number, StoreCut>;
-  /** Those that some map may not have. */
+  /** Losses that some map may not have yet. */
   #unmarked: Map<number, StoreCut>;
   #isReattaching: boolean;
   #tellings = 0;
-  /** A reactor has not answered: the next daemon asks again. */
+  /** A reactor has not answered: the next daemon tells its own. */
   #isInDoubt = false;
 
   constructor(options: StoreCutsOptions) {
@@ -46,7 +46,7 @@ export class StoreCuts {
     this.#unmarked = new Map(this.#cuts);
   }
 
-  /** Its part of the snapshot's record. */
+  /** This class's part of the snapshot's record. */
   get record(): Pick<SnapshotRecord, "storeCuts"> {
     return this.#unmarked.size === 0 ? {} : { storeCuts: [...this.#unmarked.values()] };
   }
@@ -68,7 +68,7 @@ export class StoreCuts {
     for (const cut of this.#cuts.values()) await this.#tell(tracker, area, cut);
   }
 
-  /** All areas that continue were told. The snapshot's record is written after this. */
+  /** All areas that continue know of the losses. The caller writes the snapshot's record after this. */
   membersReattached(): void {
     this.#isReattaching = false;
     if (this.#tellings === 0 && !this.#isInDoubt) this.#unmarked.clear();
@@ -93,7 +93,7 @@ export class StoreCuts {
     save();
   }
 
-  /** Ends when the map has it. */
+  /** Resolves when the map has the loss. */
   async #tell({ id: tracker, reactor }: Tracker, area: AreaId, cut: StoreCut): Promise<void> {
     const request = { type: "loseSlots", tracker, area, ...cut } as const;
     await this.#options.reactors.request(reactor, request);

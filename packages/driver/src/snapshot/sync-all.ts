@@ -11,11 +11,11 @@ export interface SyncedFile {
   readonly fd: number;
 }
 
-/** How it is done; replaceable in tests. */
+/** The system calls; replaceable in tests. */
 export interface Syncing {
-  /** As openToSync(): who flushes the same device through its front must be told of what could not be written, too. */
+  /** As openToSync(): callers that flush the same device through its front must see write errors, too. */
   readonly open: (fd: number) => Promise<Pick<FileHandle, "datasync" | "close"> | undefined>;
-  /** As fdatasync(2), of what was not opened again. */
+  /** As fdatasync(2), for a file that was not opened again. */
   readonly sync: (fd: number) => Promise<void>;
 }
 
@@ -33,8 +33,8 @@ async function ask<Answer>(file: SyncedFile, call: () => Promise<Answer>): Promi
 }
 
 /**
- * Of each file at once.
- * @param undo takes back what comes where another one has failed, or too late
+ * Makes a call for all files at the same time.
+ * @param undo undoes a result if another call has failed, or if it is late
  * @throws Error ETIMEDOUT; as `call` does
  */
 async function askAll<Answer>(
@@ -63,10 +63,10 @@ async function askAll<Answer>(
 }
 
 /**
- * Opens files, to be synced while their writers wait: opening one that hangs must not keep them. One that does not answer
- * may be synced later: its descriptor can be closed meanwhile. Until then it fails at once.
- * @param work given what syncs them all; that throws the error of fdatasync(2), or Error ETIMEDOUT
- * @param timeoutMs for each of opening and syncing
+ * Opens files in order to sync them while their writers wait: an open that hangs must not make them wait. A file that
+ * does not answer may be synced later: its descriptor can be closed meanwhile. Until then it fails at once.
+ * @param work receives the function that syncs all; that throws the error of fdatasync(2), or Error ETIMEDOUT
+ * @param timeoutMs for opening, and again for syncing
  * @throws the error of open(2); Error ETIMEDOUT; as `work` does
  */
 export async function whileOpenToSync<Value>(
@@ -76,7 +76,7 @@ export async function whileOpenToSync<Value>(
   { open, sync }: Syncing = SYSTEM,
 ): Promise<Value> {
   type Opened = Awaited<ReturnType<Syncing["open"]>>;
-  // It ends when what was asked of it has.
+  // The file stays open until its calls have ended.
   const close = (opened: Opened): void => void opened?.close().catch(() => undefined);
   const opening = { what: "opened", timeoutMs };
   const opened = await askAll(files, ({ fd }) => open(fd), opening, close);

@@ -297,8 +297,8 @@ function switchMember(
 }
 
 /**
- * What is only in the originals' write caches at the instant would be gone after a power cut, and the image of a
- * persistent snapshot with it. Writes are held no longer than the bound, so later it would be of no use.
+ * Data that is only in the originals' write caches at the instant would be lost in a power cut, and a persistent
+ * snapshot's image with it. Writes are held no longer than the bound, so syncing later would not help.
  */
 async function whileOriginalsOpen<Value>(
   { holdTimeoutMs }: DriverContext,

@@ -174,7 +174,7 @@ test("a waiting export is given up by its name if its path leads to something un
   late.stop();
 });
 
-test("what the medium has of an export that is given up is forgotten with it, where that is asked for", async () => {
+test("an export that is given up is also forgotten on the medium, if that is requested", async () => {
   const device = join(folder, "gone.img");
   const uuid = "5c9e5a1e-0000-4000-8000-000000000001";
   const removed: string[] = [];

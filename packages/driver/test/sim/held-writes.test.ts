@@ -1,4 +1,4 @@
-/** Writers wait at a take: what may hang is done before that. */
+/** Writers wait during a take: calls that may hang are made before. */
 import type { Medium } from "@blksnap/sim-kernel";
 import { test } from "uvu";
 import * as assert from "uvu/assert";

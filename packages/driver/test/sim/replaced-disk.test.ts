@@ -67,14 +67,14 @@ for (const serial of ["OTHER", ""]) {
     }));
 }
 
-/** Starts a daemon, and tells whether it waited for a disk. */
+/** Starts a daemon; returns false if it waited for a disk. */
 async function startsAtOnce(world: World): Promise<boolean> {
   const beganMs = world.machine.nowMs;
   await world.start();
   return world.machine.nowMs - beganMs < ARRIVAL_PATIENCE_MS;
 }
 
-/** @returns "" once it is, or else why it is not, and what to do */
+/** @returns "" if it was forgotten; else the error, and the hint */
 async function forgotten(world: World, device = DEVICE): Promise<string> {
   const forgetting = world.driver.detach(device, { forget: true });
   const text = forgetting.then(
@@ -93,7 +93,7 @@ for (const isGone of [true, false]) {
       const boot = async (): Promise<boolean> => {
         machine.cut();
         await machine.settle();
-        // All disks that the machine ever had are there after a power cut.
+        // After a power cut, all disks that the machine ever had are there.
         if (isGone) remove(world);
         return await startsAtOnce(world);
       };
@@ -107,11 +107,11 @@ for (const isGone of [true, false]) {
     }));
 }
 
-test("what is remembered of the device that a name leads to is forgotten, and not what had that name", () =>
+test("forgetting takes the record of the device at the path first, and then that of the name", () =>
   within(async (world) => {
     await replaced(world, { serial: "OTHER" });
     await world.start();
-    // The other disk is tracked by the name of the one before, detached, and its record stays.
+    // The other disk is tracked under the previous disk's name, and detached; its record stays.
     await world.attach();
     await world.run(world.driver.detach(DEVICE));
     assert.is(await forgotten(world), "", "the disk that is there");
@@ -119,7 +119,7 @@ test("what is remembered of the device that a name leads to is forgotten, and no
     assert.is(await forgotten(world), "NOT_ATTACHED: undefined");
   }));
 
-test("one that is tracked is detached first, and its own record is the one that goes", () =>
+test("a tracked device is detached first, and only its own record is forgotten", () =>
   within(async (world) => {
     await replaced(world, { serial: "OTHER" });
     await world.start();
@@ -134,7 +134,7 @@ test("one that is tracked is detached first, and its own record is the one that 
     assert.is(moved.bytes[WRITTEN_AT], 7, "the other one is still remembered");
   }));
 
-test("a medium that does not forget is said, and it can be tried again", () =>
+test("a medium that removes nothing is reported, and forgetting can be repeated", () =>
   within(async (world) => {
     await replaced(world, { serial: "OTHER" });
     await world.start();

@@ -41,7 +41,7 @@ function fileAt({ machine: { tree } }: World, path: string): RegularFile {
   return node as RegularFile;
 }
 
-/** @returns whether anybody was told of it */
+/** @returns whether the error was reported to anybody */
 function loseCached(world: World): () => boolean {
   const [store] = world.machine.files.readdir(STORE);
   const file = fileAt(world, `${STORE}/${store}`);
@@ -117,7 +117,7 @@ test("old data that is gone from a store's cache counts as lost, and no other da
     user.close();
   }));
 
-test("a kill right after the kernel told of the loss leaves it to the next daemon", () =>
+test("after a kill right after the kernel's report, the next daemon handles the loss", () =>
   within(async (world) => {
     const { machine } = world;
     withoutDirectIo(world);
@@ -138,7 +138,7 @@ test("a kill right after the kernel told of the loss leaves it to the next daemo
     user.close();
   }));
 
-test("a loss that the sync of a journal's commit meets is on record before the next look", () =>
+test("a loss that a journal commit's sync meets is on record before the next check", () =>
   within(async (world) => {
     const { machine } = world;
     withoutDirectIo(world);
@@ -160,13 +160,13 @@ test("a loss that the sync of a journal's commit meets is on record before the n
     await world.start();
     const { snapshots } = await world.run(world.driver.status());
     const user = machine.user(snapshots[0]?.devices[0]?.image as string);
-    // The copy was made again, or its block is lost.
+    // The copy was repeated, or its block is lost.
     const first = user.read(0, BYTES).then(([byte]) => String(byte), String);
     assert.match(await world.run(first), new RegExp(`^${OLD}$|EIO`));
     user.close();
   }));
 
-test("a look at a store of a file system in user space takes no error from its journal's sync", () =>
+test("checking a store on a file system in user space takes no error from its journal's sync", () =>
   within(async (world) => {
     const { machine } = world;
     withoutDirectIo(world);
@@ -174,7 +174,7 @@ test("a look at a store of a file system in user space takes no error from its j
     const { trackers } = await world.run(world.driver.status());
     const front = trackers[0]?.front as string;
     await world.run(write(world, front, OLD));
-    // It may keep what came through an open file until that one is synced.
+    // It may keep data of an open file until that one is synced.
     machine.disksFs.type = FUSE;
     await world.take(true);
     const { medium } = machine.disksFs;

@@ -58,7 +58,7 @@ test("an event of the stores during recovery does not remove the members from th
   }
 });
 
-test("a loss of its store while a snapshot rejoins is on record, beside all its members", () => {
+test("a store's loss during recovery is recorded, and the record keeps all members", () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-rejoin-"));
   const state = new StateDirectory(folder);
   try {

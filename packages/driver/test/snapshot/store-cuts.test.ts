@@ -12,7 +12,7 @@ type Left = ConstructorParameters<typeof StoreCuts>[0]["left"];
 
 function cutsOf(members = NOBODY, left?: Left) {
   const told: unknown[] = [];
-  /** What is on record, each time that it was written. */
+  /** The record at each write. */
   const saved: unknown[] = [];
   const answers: { done(): void; fail(error: Error): void }[] = [];
   const request = async (_reactor: number, { store, firstSlotIndex }: Record<string, number>) => {
@@ -33,7 +33,7 @@ function cutsOf(members = NOBODY, left?: Left) {
 const MEMBERS = new Map([[5, { tracker: TRACKER, area: { id: AREA, map: {} as never } }]]);
 const settled = () => new Promise((done) => setImmediate(done));
 
-test("an area that continues later is told once of each store, however often its loss was noted", async () => {
+test("an area that continues later learns of each store's loss once, however often that was noted", async () => {
   const { cuts, told } = cutsOf();
   cuts.note(1, 7, "cut");
   for (let second = 0; second < 1000; second++) cuts.note(0, 0, "unwritten");
@@ -60,7 +60,7 @@ test("a loss is on record until all maps have it", async () => {
   assert.equal(saved.slice(2), [undefined]);
 });
 
-test("where a reactor does not answer the next daemon asks its own", async () => {
+test("if a reactor does not answer, the next daemon tells its own", async () => {
   const { cuts, saved, answers } = cutsOf(MEMBERS);
   cuts.note(0, 0, "unwritten");
   answers[0]?.fail(new Error("no answer"));
@@ -75,7 +75,7 @@ test("where a reactor does not answer the next daemon asks its own", async () =>
   assert.equal(next.cuts.record, {});
 });
 
-test("a loss that is noted while members are added again stays until they have answered", async () => {
+test("a loss that is noted while members are added again stays recorded until they have answered", async () => {
   const { cuts, saved, answers } = cutsOf(MEMBERS, {});
   cuts.note(0, 2, "cut");
   cuts.membersReattached();

@@ -1,4 +1,4 @@
-/** A take waits for its originals to be synced, and for none for ever. */
+/** A take waits for the sync of its originals, but never without end. */
 import { closeSync } from "node:fs";
 import { createMemoryFile } from "@blksnap/uring";
 import { test } from "uvu";
@@ -18,7 +18,7 @@ async function failureOf(work: Promise<void>): Promise<NodeJS.ErrnoException | u
   );
 }
 
-/** Of files that are not opened again. */
+/** For files that are not opened again. */
 function syncAll(
   files: readonly SyncedFile[],
   timeoutMs: number,
@@ -28,7 +28,7 @@ function syncAll(
   return whileOpenToSync(files, timeoutMs, (syncThem) => syncThem(), syncing);
 }
 
-test("files are synced, all of them, and one that fails is told", async () => {
+test("all files are synced, and a failure is reported", async () => {
   const files = ["one", "other"].map((name) => fileOf(createMemoryFile(name)));
   await syncAll(files, LONG_MS);
   for (const { fd } of files) closeSync(fd);
@@ -72,7 +72,7 @@ test("a hanging flush occupies one thread, however often it is tried, and its la
   assert.equal(asked, [3, 3]);
 });
 
-test("what is opened is closed, however late, and nothing is synced where one cannot be opened", async () => {
+test("opened files are closed, even late ones, and none is synced if one cannot be opened", async () => {
   const told: string[] = [];
   let answer = (): void => undefined;
   const open = async (fd: number) => {
