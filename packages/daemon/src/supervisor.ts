@@ -143,6 +143,14 @@ function reasonOf(status: number | null, signal: string | null, refusal: string 
 /** The messages to the service manager about daemons. */
 type Told = Pick<ServiceManager, "ready" | "status" | "stopping">;
 
+/** Pauses before daemons are started; for tests, which would wait for most of their time. */
+interface Pace {
+  readonly standbyDelayMs: number;
+  readonly shortLifeMs: number;
+}
+
+const PACE: Pace = { standbyDelayMs: STANDBY_DELAY_MS, shortLifeMs: SHORT_LIFE_MS };
+
 export class Supervisor {
   readonly #program: readonly string[];
   readonly #passed: readonly PassedSocket[];
@@ -159,7 +167,8 @@ export class Supervisor {
   /** A request to end that came while no daemon was active. */
   #keptEnd: NodeJS.Signals | undefined;
   #preparing = false;
-  readonly #standbyPace = new RetryPace(STANDBY_DELAY_MS, STANDBY_DELAY_MAX_MS);
+  readonly #pace: Pace;
+  readonly #standbyPace: RetryPace;
   #standbyTimer: NodeJS.Timeout | undefined;
 
   /**
@@ -175,8 +184,11 @@ export class Supervisor {
     done: (status: number) => void,
     manager?: Told,
     passed: readonly PassedSocket[] = [],
+    pace: Pace = PACE,
   ) {
     this.#program = program;
+    this.#pace = pace;
+    this.#standbyPace = new RetryPace(pace.standbyDelayMs, STANDBY_DELAY_MAX_MS);
     this.#passed = passed;
     this.#manager = manager;
     this.#standbysWanted = standbys;
@@ -211,7 +223,7 @@ export class Supervisor {
     for (const fallback of this.#fallbacks.splice(0)) fallback.dismiss();
     // The next daemon may have another program or configuration.
     this.#standbyPace.succeeded();
-    this.#ensureStandbysIn(STANDBY_DELAY_MS);
+    this.#ensureStandbysIn(this.#pace.standbyDelayMs);
   }
 
   #onActiveExit(daemon: Daemon, status: number | null, signal: string | null): void {
@@ -231,8 +243,9 @@ export class Supervisor {
       return;
     }
     this.#logger.error({ pid, status, signal }, "daemon died; the next one resumes");
-    const isShortLife = Date.now() - daemon.startedMs < SHORT_LIFE_MS;
-    setTimeout(() => this.#replace(), isShortLife ? SHORT_LIFE_MS : 0);
+    const { shortLifeMs } = this.#pace;
+    const isShortLife = Date.now() - daemon.startedMs < shortLifeMs;
+    setTimeout(() => this.#replace(), isShortLife ? shortLifeMs : 0);
   }
 
   /** A process that has ended without its last message is of no use. */
@@ -302,7 +315,7 @@ export class Supervisor {
       active.send({ type: "unprepared", problem: (error as Error).message });
     } finally {
       this.#preparing = false;
-      this.#ensureStandbysIn(STANDBY_DELAY_MS);
+      this.#ensureStandbysIn(this.#pace.standbyDelayMs);
     }
   }
 

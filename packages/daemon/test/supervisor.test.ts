@@ -27,7 +27,15 @@ interface World {
   standby(known?: readonly number[]): Promise<number>;
 }
 
-async function withWorld(body: (world: World) => Promise<void>, standbys = 1): Promise<void> {
+/** Where a test waits for standbys. */
+const QUICK = { standbyDelayMs: 100, shortLifeMs: 50 };
+
+/** @param pace of the supervisor; that of users where something has to happen before a standby is started */
+async function withWorld(
+  body: (world: World) => Promise<void>,
+  pace?: typeof QUICK,
+  standbys = 1,
+): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-supervisor-"));
   const path = (name: string) => join(folder, name);
   const text = (name: string) =>
@@ -41,11 +49,12 @@ async function withWorld(body: (world: World) => Promise<void>, standbys = 1): P
   };
   const warnings: { level: number; msg: string; why?: string }[] = [];
   const logger = pino({ level: "warn" }, { write: (line) => warnings.push(JSON.parse(line)) });
-  const supervisor = new Supervisor(program, standbys, logger, done, {
-    ready: (text) => told.push(`ready: ${text}`),
-    status: (text) => told.push(text),
+  const manager = {
+    ready: (text: string) => told.push(`ready: ${text}`),
+    status: (text: string) => told.push(text),
     stopping: () => told.push("stopping"),
-  });
+  };
+  const supervisor = new Supervisor(program, standbys, logger, done, manager, [], pace);
   const who = () => {
     const [pid, version = ""] = (text("serving") ?? "0").split(" ");
     return { pid: Number(pid), version };
@@ -88,7 +97,7 @@ test("a standby continues after a kill, and another one is started", () =>
     process.kill(first.pid, "SIGKILL");
     assert.is((await serving(first.pid)).pid, ready);
     assert.ok(await standby([ready]));
-  }));
+  }, QUICK));
 
 test("the service manager learns when devices are served, when not, and of the end", () =>
   withWorld(async ({ supervisor, told, serving, standby, ended }) => {
@@ -107,20 +116,24 @@ test("the service manager learns when devices are served, when not, and of the e
       `ready: pid ${ready} serves`,
       "stopping",
     ]);
-  }));
+  }, QUICK));
 
 test("all standbys continue, one after the other", () =>
-  withWorld(async ({ supervisor, serving, standby }) => {
-    supervisor.start();
-    const first = await serving();
-    const ready = [await standby()];
-    ready.push(await standby(ready));
-    process.kill(first.pid, "SIGKILL");
-    const second = await serving(first.pid);
-    process.kill(second.pid, "SIGKILL");
-    const third = await serving(second.pid);
-    assert.equal([second.pid, third.pid].sort(), ready.sort());
-  }, 2));
+  withWorld(
+    async ({ supervisor, serving, standby }) => {
+      supervisor.start();
+      const first = await serving();
+      const ready = [await standby()];
+      ready.push(await standby(ready));
+      process.kill(first.pid, "SIGKILL");
+      const second = await serving(first.pid);
+      process.kill(second.pid, "SIGKILL");
+      const third = await serving(second.pid);
+      assert.equal([second.pid, third.pid].sort(), ready.sort());
+    },
+    QUICK,
+    2,
+  ));
 
 test("a daemon that is killed before there is a standby is restarted", () =>
   withWorld(async ({ supervisor, serving, ended }) => {
@@ -174,7 +187,7 @@ test("an upgrade hands over to a daemon started from the current program", () =>
     assert.is.not(next.pid, old);
     // The old standby is no longer needed.
     await eventually("it has ended", () => !existsSync(`/proc/${old}`));
-  }));
+  }, QUICK));
 
 test("if a new program does not become ready, the old daemon continues", () =>
   withWorld(async ({ supervisor, serving, standby, set, unset, text }) => {
@@ -190,7 +203,7 @@ test("if a new program does not become ready, the old daemon continues", () =>
     assert.is((await serving()).pid, first.pid);
     process.kill(first.pid, "SIGKILL");
     assert.is((await serving(first.pid)).pid, old);
-  }));
+  }, QUICK));
 
 test("repeated refusals of a standby are logged once per reason", () =>
   withWorld(async ({ supervisor, warnings, serving, set, text }) => {
@@ -209,7 +222,7 @@ test("repeated refusals of a standby are logged once per reason", () =>
       warnings.map(({ why }) => why),
       [`2: ${first}`, `2: ${second}`],
     );
-  }));
+  }, QUICK));
 
 test("a refused upgrade reports the reason", () =>
   withWorld(async ({ supervisor, serving, standby, set, text }) => {
@@ -221,7 +234,7 @@ test("a refused upgrade reports the reason", () =>
     process.kill(pid, "SIGUSR2");
     await eventually("it is told", () => (text("unprepared") ?? "") !== "");
     assert.is(text("unprepared"), "it ended with 2: /c:2: there is no key 'x' here");
-  }));
+  }, QUICK));
 
 test("if a new program cannot serve, the old one resumes", () =>
   withWorld(async ({ supervisor, serving, standby, set }) => {
@@ -233,7 +246,7 @@ test("if a new program cannot serve, the old one resumes", () =>
     process.kill(first.pid, "SIGUSR2");
     const next = await serving(first.pid);
     assert.equal(next, { pid: old, version: "1" });
-  }));
+  }, QUICK));
 
 test("a request to end may be refused, and then standbys are kept as before", () =>
   withWorld(async ({ supervisor, serving, standby, set, text, ended }) => {
@@ -247,7 +260,7 @@ test("a request to end may be refused, and then standbys are kept as before", ()
     assert.is((await serving(first.pid)).pid, ready);
     await standby([ready]);
     assert.is(ended(), undefined);
-  }));
+  }, QUICK));
 
 test("a request to end that arrives between two daemons reaches the next one", () =>
   withWorld(async ({ supervisor, serving, ended }) => {
