@@ -26,7 +26,7 @@ import { noticesOf } from "./release/notices.mjs";
 
 const OUTPUT = "dist/bundle";
 const LOADER = fileURLToPath(new URL("bundle-loader.cjs", import.meta.url));
-/** What modules of ECMAScript ask of `import.meta`, in the way of CommonJS. */
+/** Replaces `import.meta` of ECMAScript modules in CommonJS. */
 const META = `const bundleUrl = require("node:url").pathToFileURL(__filename).href;
 const bundleResolve = (name) => require("node:url").pathToFileURL(require.resolve(name)).href;`;
 
@@ -77,7 +77,7 @@ function leavingOut(entries) {
   };
 }
 
-/** Answers the name of the bundled file, which changes with what is in it. */
+/** Returns the name of the bundled file, which changes with its content. */
 async function bundle(entryPoint) {
   const others = entryPoints.filter((other) => other !== entryPoint);
   const { metafile } = await build({
@@ -96,7 +96,7 @@ async function bundle(entryPoint) {
     // The whole licences are in the notices.
     legalComments: "none",
     metafile: true,
-    // It reads a file that lies beside it.
+    // It reads a file beside it.
     external: ["@bokuweb/zstd-wasm"],
     plugins: [leavingOut(others)],
     logLevel: "warning",
@@ -105,7 +105,7 @@ async function bundle(entryPoint) {
   return basename(Object.keys(metafile.outputs).find((path) => path.endsWith(".js")));
 }
 
-/** Has a fresh Node run the file and keep what it compiled for that. */
+/** Makes a fresh Node run the file and save its compiled code. */
 function keepCompiled(file) {
   const words = [join(OUTPUT, "load.js"), resolve(OUTPUT, file)];
   const { status } = spawnSync(process.execPath, words, { stdio: "inherit", env: {} });

@@ -1,11 +1,10 @@
 /**
  * Checks that packages import downward only, and that none holds too much of the project.
  *
- * Each package carries an Nx tag `layer:NAME`; ALLOWED says which layers a layer may import: only such as
- * stand before it, so that there is no circle (biome finds those of files). Both what package.json declares
- * and what the sources really import are checked, and only packages/uring may hold native code. The picture
- * of packages in README.md and CONTRIBUTING.md must be true, too, the table in README.md, the list of
- * CONTRIBUTING.md that says where things go, and the page of time limits.
+ * Each package carries an Nx tag `layer:NAME`; ALLOWED says which layers a layer may import: only earlier ones, so
+ * that there is no cycle (biome finds those of files). Both package.json and the real imports are checked, and only
+ * packages/uring may hold native code. The picture of packages in README.md and CONTRIBUTING.md, the table in
+ * README.md, the list of CONTRIBUTING.md that says where things go, and the page of time limits must be true, too.
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -109,7 +108,7 @@ for (const pkg of packages) {
   }
 }
 
-/** What arrows say, as [from, to]. A branch (├ or └) begins at the name that it hangs from. */
+/** The arrows as [from, to]. A branch (├ or └) begins at the name above it. */
 function arrowsOf(picture) {
   const arrows = [];
   const lines = picture.split("\n");

@@ -1,17 +1,17 @@
 /**
- * Compares docs/time-limits.md with the constants of all packages but the driver, which has a table in code: each
- * limit is told of, with its value. Pauses, intervals and units are not limits.
+ * Compares docs/time-limits.md with the constants of all packages but the driver, which has a table in code: the page
+ * must list each limit with its value. Pauses, intervals and units are not limits.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 const PAGE = "docs/time-limits.md";
-/** The driver's stand in one file, and the other two are for tests. */
+/** The driver's limits are in one file, and the other two packages are for tests. */
 const OTHER_PACKAGES = ["driver", "sim-kernel", "testing"];
 const CONSTANT = /^(?:export )?const ([A-Z_]+_(?:MS|S))(?:: number)? = ([^;]+);/gm;
 const NO_LIMIT =
   /^(HOUR|DAY|FIRST_MONDAY|UPTIME|SLEEP|SHORT_LIFE|SECOND_LOOK|GATHER|DECAY|RENEWAL)_|DELAY|BACKOFF|TICK|(INTERVAL|RETRY|PAUSE)_MS$/;
-/** Made of other limits, or only what timers hold. */
+/** Derived from other limits, or bounds of timers. */
 const NO_NUMBER = ["TAKE_TIMEOUT_MS", "TIMEOUT_MAX_MS", "EVENT_TIMEOUT_MAX_MS"];
 const ROW = /^\|.*?\| ([\d.]+) (s|min|d) +\|.*\| `([\w/.-]+)` `(\w+)` *\|$/gm;
 const MS_OF = { s: 1000, min: 60_000, d: 86_400_000 };

@@ -1,6 +1,6 @@
 /**
- * Checks that links between the project's documents lead somewhere: the file is there, and the heading in it.
- * Links to other sites are not followed.
+ * Checks links between the project's documents: the file must exist, and the heading in it. Links to other sites are
+ * not checked.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -9,7 +9,7 @@ import { dirname, join, normalize } from "node:path";
 const CODE = /^```[\s\S]*?^```$|`[^`\n]*`/gm;
 const LINK = /\]\(([^)\s]+)\)/g;
 
-/** As GitHub names headings. */
+/** The anchor that GitHub derives from a heading. */
 function anchorOf(heading) {
   const plain = heading.replace(/`|\[|\]\([^)]*\)/g, "").toLowerCase();
   return plain.replace(/[^\p{L}\p{N} _-]/gu, "").replaceAll(" ", "-");

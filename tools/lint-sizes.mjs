@@ -1,10 +1,9 @@
 /**
- * Checks that no package holds a fifth of the project or more: such a one is a room for everything, and what
- * is in it can be tested and used only together.
+ * Checks that no package holds a fifth of the project or more: such a package would collect everything, and its parts
+ * could be tested and used only together.
  *
- * Counted are the lines of code that packages are made of, with comments and blank lines: TypeScript in `src`,
- * C++ in `native`, scripts in `bin` and `libexec`; of all packages, private ones included. Tests, examples and
- * what builds make are not counted.
+ * Counts lines of the packages' code, with comments and blank lines: TypeScript in `src`, C++ in `native`, scripts in
+ * `bin` and `libexec`; including private packages, without tests, examples and build output.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";

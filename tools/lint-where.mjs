@@ -1,7 +1,6 @@
 /**
- * Checks the list "Where does it go?" of CONTRIBUTING.md: the files that it names are there, kinds are told
- * apart in no other place, and tests lie where their sources do. What the compiler and unit tests hold is not
- * held here again.
+ * Checks the list "Where does it go?" of CONTRIBUTING.md: its files exist, kinds are distinguished nowhere else, and
+ * tests lie where their sources do. Properties that the compiler and unit tests ensure are not checked again.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
@@ -12,7 +11,7 @@ const WANTED = [
   ...["entry of a journal", "name of an error", "state file", "time-out"],
 ];
 
-/** What only the named files may say. */
+/** Text that only the named files may contain. */
 const ONLY_IN = [
   {
     what: "the word of a store in memory",
@@ -41,7 +40,7 @@ const ONLY_IN = [
   },
 ];
 
-/** Rows of tables that the code must use: the compiler does not miss what nobody uses. */
+/** Packages whose `test` has the folders of `src`. */
 const USED = [
   {
     what: "a kind of event that nothing creates",

@@ -1,5 +1,5 @@
 /**
- * Brings a fresh clone to where everything runs: Debian packages, npm packages, build, VM kernel.
+ * Prepares a fresh clone: Debian packages, npm packages, build, VM kernel.
  *
  * Each part looks for what it provides (a program, a header) and does nothing when that is there,
  * so that scripts call this first each time. Node's own modules only: it runs before "npm ci".
@@ -43,7 +43,7 @@ BLKSNAP_SETUP_SKIP_APT=1 leaves Debian packages alone.`;
 
 const program = (name) => () => findProgram(name) !== undefined;
 
-/** What must be there, how to see that it is, and the Debian package that brings it. */
+/** Requirements, how to check each, and the Debian package that provides it. */
 const BUILD_NEEDS = [
   { name: "g++", debian: "g++", isThere: program("g++") },
   {
@@ -175,7 +175,7 @@ function installDebianPackages(needs) {
   if (still.length > 0) throw new SetupError(`still missing after apt: ${still.join(", ")}`);
 }
 
-/** What npm records as installed, compared with the lock: a tree put there by hand counts too. */
+/** npm's record of what is installed, compared with the lock: a manually installed tree counts, too. */
 function installedMatches(lockText) {
   const record = join(root, "node_modules", ".package-lock.json");
   if (!existsSync(record)) return false;
@@ -202,7 +202,7 @@ function newestChangeMs(path) {
   const entry = statSync(path, { throwIfNoEntry: false });
   if (!entry) return 0;
   if (!entry.isDirectory()) return entry.mtimeMs;
-  // A folder's own time tells of files removed from it.
+  // A folder's own time shows removed files.
   return readdirSync(path)
     .map((name) => newestChangeMs(join(path, name)))
     .reduce((newest, time) => Math.max(newest, time), entry.mtimeMs);
@@ -227,7 +227,7 @@ function hasMoreToBuild(folder) {
   return scripts["build:native"] !== undefined || (scripts.build ?? "tsc -b") !== "tsc -b";
 }
 
-/** A compiler for all, and not one for each with npm around it: starting those takes longer than what they do. */
+/** One compiler run for all packages: starting one for each, below npm, takes longer than its work. */
 function buildPackages() {
   const bin = (name) => [process.execPath, join(root, "node_modules", ".bin", name)];
   const compiled = packageFolders().filter(hasTypes);
@@ -253,7 +253,7 @@ function build() {
   const isUpToDate =
     packageFolders().every(isBuilt) && sources.every((path) => newestChangeMs(path) < builtMs);
   if (isUpToDate) return;
-  // The time before the build counts, so that an edit meanwhile is not lost.
+  // The time before the build counts, so that an edit meanwhile is built later.
   const startedAt = new Date();
   buildPackages();
   mkdirSync(dirname(stamp), { recursive: true });

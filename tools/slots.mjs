@@ -1,9 +1,9 @@
 /**
- * Slots for what takes a processor each: steps of `npm test`, and the test files of all packages, wait for one and for
- * nothing else, so that processors are busy to the end. There is one slot more than processors: a step waits for its own
- * timers, disks and children for about a quarter of its time (two CPUs: 196 s of a run in place of 247 s).
+ * Slots for CPU-bound work: steps of `npm test`, and the test files of all packages, wait only for a slot, so that
+ * processors are busy to the end. There is one slot more than processors, because a step waits for timers, disks and
+ * children for about a quarter of its time (two CPUs: 196 s for a run instead of 247 s).
  *
- * A slot is a connection: who holds it ends it, or dies. They are given in the order in which they were asked for.
+ * A slot is a connection: its holder closes it, or dies. Slots are assigned in the order of requests.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { connect, createServer } from "node:net";
@@ -12,7 +12,7 @@ import { join } from "node:path";
 
 export const SLOT_COUNT = availableParallelism() + 1;
 
-/** Where processes that were started find the slots. */
+/** Where child processes find the slots. */
 export const SLOTS_VARIABLE = "BLKSNAP_TEST_SLOTS";
 /** Set where the tests of all packages have been compiled before those of one are run. */
 export const COMPILED_VARIABLE = "BLKSNAP_TESTS_COMPILED";
@@ -42,7 +42,7 @@ export async function openSlots(count) {
       else waiting.splice(waiting.indexOf(socket), 1);
       serveWaiting();
     });
-    // Its end is seen by reading.
+    // Reading notices its end.
     socket.resume();
     serveWaiting();
   });
@@ -55,7 +55,7 @@ export async function openSlots(count) {
 }
 
 /**
- * Waits for a slot, and answers what gives it back. Where no server runs there is one at once.
+ * Waits for a slot, and returns a function that releases it. Without a server it returns at once.
  * @param {string | undefined} path that of openSlots
  */
 export function acquireSlot(path) {

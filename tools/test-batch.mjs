@@ -1,7 +1,6 @@
 /**
- * Runs test files one after the other in this process: what run-tests.mjs starts. Each file's report comes under a line
- * with its name, so that none hides behind another: a file without tests has a report of none, and one that ends the
- * process leaves the next ones without. It ends with the processor time that the file took, threads and ended children
+ * Runs test files one after the other in this process, started by run-tests.mjs. Each file's report follows a line
+ * with its name, so that a file without tests is noticed, and so are the files after one that ends the process.
  * included.
  */
 import { readFileSync } from "node:fs";

@@ -38,7 +38,7 @@ const END_TO_END = [process.execPath, "test/e2e/run.mjs"];
 
 /** Packages whose tests are under way at a time: each needs a few processes, and most wait for a slot. */
 const PACKAGES_AT_ONCE = 2 + availableParallelism();
-/** After a step's end, for its output's. */
+/** Time for a step's last output after its end. */
 const LEFT_TIME_LIMIT_MS = 60_000;
 
 const LINT = [
@@ -54,9 +54,9 @@ const MACHINES = GROUPS.filter(({ isQuick }) => isQuick).map(({ name }) => ({
 const TEST_PROJECTS = readdirSync(join(root, "packages"))
   .map((name) => `packages/${name}/test`)
   .filter((path) => existsSync(join(root, path, "tsconfig.json")));
-/** Of all packages at once: a compiler for each would read what they have in common again and again. */
+/** One compiler run for all packages: separate ones would read common files repeatedly. */
 const COMPILE = { name: "tests compiled", command: [bin("tsc"), "-b", ...TEST_PROJECTS] };
-/** Without the builds that nx would have first: setup has made them, and the guests use them. */
+/** Without nx's builds: setup has made them, and the guests use them. */
 const UNITS = {
   name: "unit tests",
   command: [
@@ -94,7 +94,7 @@ const REST = [
     samples: true,
   },
   [[COMPACTION, HOSTILE], [ARM64]],
-  // These put files into the packages' folders, and want them to themselves.
+  // These write into the packages' folders, so nothing else may run.
   { name: "packages", command: [process.execPath, "test/install/run.mjs"], counts: true },
   { name: "debian package", command: [process.execPath, "test/package/run.mjs"], counts: true },
   { name: "release", command: [process.execPath, "tools/release/release.mjs", "--dry-run"] },
@@ -122,7 +122,7 @@ function steps() {
   }
 }
 
-/** Passes on what comes, line by line; lines of steps that run beside each other begin with their step. */
+/** Passes output on, line by line; lines of concurrent steps begin with their step. */
 function linePrinter(prefix) {
   let rest = "";
   return {
@@ -151,7 +151,7 @@ function run(command, { env, prefix }) {
     child.stdout.on("data", (chunk) => {
       output += chunk;
     });
-    // A process that a step has left behind may hold the pipes for ever.
+    // A process that a step has left behind may hold the pipes forever.
     let leftTimer;
     let isLeft = false;
     child.on("exit", () => {
@@ -169,7 +169,7 @@ function run(command, { env, prefix }) {
   });
 }
 
-/** Why a step has failed; undefined where it has not. */
+/** Why a step has failed; undefined if it succeeded. */
 function problemOf({ status, isLeft }, hasRun) {
   if (status !== 0) return `exit status ${status}`;
   if (isLeft) return "it left a process behind that holds its output";
@@ -178,7 +178,7 @@ function problemOf({ status, isLeft }, hasRun) {
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
 
-/** Answers whether it went well. */
+/** Returns whether it succeeded. */
 async function runStep(step, { env = process.env, prefix = "" } = {}) {
   const startedMs = Date.now();
   console.log(`\n── ${step.name}`);
@@ -199,7 +199,7 @@ async function runStep(step, { env = process.env, prefix = "" } = {}) {
   return problem === undefined;
 }
 
-/** One after the other, each in a slot. Answers whether all went well. */
+/** One after the other, each in a slot. Returns whether all succeeded. */
 async function inSlots(path, steps) {
   let isWell = true;
   for (const step of steps) {
@@ -210,7 +210,7 @@ async function inSlots(path, steps) {
   return isWell;
 }
 
-/** Answers nothing: what has failed is in the totals. */
+/** Returns nothing: failures are in the totals. */
 async function runLanes(lanes) {
   const ended = lanes.map(async (steps) => {
     for (const step of steps) await runStep(step, { prefix: `${step.name}: ` });
@@ -218,7 +218,7 @@ async function runLanes(lanes) {
   await Promise.all(ended);
 }
 
-/** The tests of all packages, which take slots themselves. */
+/** The tests of all packages, which acquire slots themselves. */
 async function runUnits(path) {
   const isCompiled = await inSlots(path, [COMPILE]);
   if (!isCompiled) return;
@@ -226,7 +226,7 @@ async function runUnits(path) {
   await runStep(UNITS, { env, prefix: `${UNITS.name}: ` });
 }
 
-/** Lint first, whose answer is wanted soon; then the guests, which take longest; at last what comes in small pieces. */
+/** Lint first, whose result is wanted soon; then the guests, which take longest; finally small pieces. */
 async function runFirst(isUml) {
   const slots = await openSlots(SLOT_COUNT);
   const lanes = Array.from({ length: Math.min(MACHINES.length, vmsAtOnce()) }, () => []);
@@ -242,7 +242,7 @@ async function runFirst(isUml) {
   slots.close();
 }
 
-/** Of all processes that were started, and theirs. */
+/** CPU time of all child processes, including theirs. */
 function processorSeconds() {
   const fields = readFileSync("/proc/self/stat", "utf8").split(") ")[1].split(" ");
   const TICKS_PER_SECOND = 100;

@@ -1,5 +1,5 @@
 /**
- * The disk of a machine with Debian 13, systemd and udev, and the package installed.
+ * The disk of a machine with Debian 13, systemd and udev, and the installed package.
  *
  * mmdebstrap fetches the distribution once, into the cache. It needs root, as the machine does.
  */

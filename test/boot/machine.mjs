@@ -1,4 +1,4 @@
-/** A machine that boots from a disk as a computer does: User Mode Linux, or the emulator with a stock kernel. */
+/** A machine that boots from a disk: User Mode Linux, or the emulator with a stock kernel. */
 import { spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";

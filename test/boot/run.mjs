@@ -1,4 +1,4 @@
-/** npm run test:boot: boots of a machine with a real systemd and udev, from one disk. */
+/** npm run test:boot: boots a machine with real systemd and udev from one disk. */
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -35,7 +35,7 @@ if (values.help) {
   process.exit(0);
 }
 
-/** Ends a machine that hangs. */
+/** Ends a hanging machine. */
 const LIMIT_MS = values.uml ? 900_000 : 1_500_000;
 const STACKS_LIMIT_MS = 6 * LIMIT_MS;
 const FRONT = /^\/dev\/ublkb\d+$/;
@@ -109,7 +109,7 @@ function isOnFronts({ mounts, failed, devices, missing, swap, below, log }, { is
   const others = ["/dev/vg/swap", ...(below === null ? [] : ["/dev/vg/below"])];
   const ours = devices.filter((device) => !isRescue || device !== "/dev/mapper/above");
   assert.deepEqual(ours.toSorted(), [...Object.values(tracked), ...others].toSorted());
-  // It has a front, to which no name leads that an fstab would have.
+  // It has a front, but no name of an fstab leads to it.
   assert.match(swap, /^\/dev\/dm-\d+$/);
   assert.deepEqual(
     missing
@@ -144,7 +144,7 @@ async function setUp(lives) {
   });
 }
 
-/** Says all that was not right, and what this kernel cannot have. */
+/** Reports all failures, and what this kernel cannot test. */
 function assertAll({ results, pauses }) {
   for (const { name, lacks } of results) {
     if (lacks) console.log(`  NOT RUN, as the kernel has no ${lacks.join(", ")}: ${name}`);

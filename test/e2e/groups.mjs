@@ -1,4 +1,4 @@
-/** Groups of the plan: which there are, and a run of one in a VM or on this machine. */
+/** Groups of the plan, and the run of one in a VM or on this machine. */
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -15,7 +15,7 @@ export const REPOSITORY = resolve(HERE, "../..");
 const RUNNER = join(HERE, "guest/runner.mjs");
 const PACKAGES = join(REPOSITORY, "packages");
 const VM_LIMIT_MS = timeLimitMs(3_600_000);
-/** How often one group is begun again because the emulator broke the VM (tools/vm, emulatorFault). */
+/** How often a group is restarted because the emulator broke its VM (tools/vm, emulatorFault). */
 const EMULATOR_FAULTS_BORNE = 2;
 
 export class PlanError extends Error {}
@@ -24,7 +24,7 @@ export function nameOf(file) {
   return basename(file, ".mjs");
 }
 
-/** Where packages test what of them needs ublk: packages/NAME/vm-test/SUBJECT.vm-test.mjs. */
+/** Tests of packages that need ublk: packages/NAME/vm-test/SUBJECT.vm-test.mjs. */
 function packageTestFolders() {
   return readdirSync(PACKAGES)
     .map((name) => ({ name, path: join(PACKAGES, name, "vm-test") }))
@@ -54,7 +54,7 @@ function filesOf({ name, files, inTurns = [] }, sample) {
 
 const filesOfAll = (groups) => groups.flatMap((group) => filesOf(group));
 
-/** A test that is in no run would be passed over in silence. */
+/** Otherwise a test that is in no run would be skipped silently. */
 function assertAllPlanned() {
   const stock = GROUPS.filter(({ kernel }) => kernel === undefined);
   const quick = filesOfAll(stock.filter(({ isQuick }) => isQuick));
@@ -76,7 +76,7 @@ export function plannedGroups(sample) {
   return GROUPS.map((group) => ({ ...group, files: filesOf(group, sample).map(pathOf) }));
 }
 
-/** A variable that is not passed into the VM would be ignored there in silence. */
+/** A variable that is not passed into the VM would be ignored there silently. */
 export function assertVariablesKnown() {
   const folders = [join(HERE, "scenarios"), join(HERE, "lib")];
   for (const folder of [...folders, ...packageTestFolders().map(({ path }) => path)]) {
@@ -91,7 +91,7 @@ export function assertVariablesKnown() {
   }
 }
 
-/** Where all of a file is to run, it does so at once, and not as the part of a quick group and that of another one. */
+/** A file that runs completely does so in one group, not split between a quick group and another. */
 function withoutParts(groups) {
   const others = groups.filter(({ isQuick }) => !isQuick).flatMap(({ files }) => files);
   return groups.map((group) => ({
@@ -128,7 +128,7 @@ function textOf(path) {
 }
 
 /**
- * Runs groups, one after the other as it is called.
+ * Runs groups, one per call.
  * @typedef {object} Setting
  * @property {boolean} [host] on this machine, not in a VM
  * @property {boolean} [uml] on User Mode Linux
@@ -155,7 +155,7 @@ export class GroupRunner {
     }
   }
 
-  /** @returns {Promise<string[]>} files to begin again, because the emulator broke the VM under them */
+  /** @returns {Promise<string[]>} files to restart, because the emulator broke their VM */
   async #runFiles(files, group, mayRepeat) {
     const shareDir = mkdtempSync(join(tmpdir(), "blksnap-e2e-"));
     const resultsPath = join(shareDir, "results");
@@ -193,7 +193,7 @@ export class GroupRunner {
     };
   }
 
-  /** @returns {Promise<{why: string, console: string, emulatorFault: boolean} | undefined>} how it ended, if not by itself */
+  /** @returns {Promise<{why: string, console: string, emulatorFault: boolean} | undefined>} how it died, if it did */
   async #runInVm(command, env, { group, shareDir, vm }) {
     const { cpusPerVm, signal, uml } = this.#setting;
     const onOutput = (chunk) => vm.write(chunk);

@@ -2,11 +2,11 @@
 import { readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 
-/** A guest has 4 GiB, seldom touches the half, and has servers and an emulator beside it. */
+/** A guest has 4 GiB, rarely uses half of it, and the host needs memory for servers and an emulator. */
 const MEMORY_PER_VM_MIB = 4608;
 /**
- * A scenario is mostly one chain of processes. Emulated, a second processor costs a third more for the same work and ends
- * hardly sooner; groups of the plan whose subject is what runs at the same time have two all the same.
+ * A scenario is mostly one chain of processes. Emulated, a second processor makes the same work a third more
+ * expensive and hardly shortens it; groups whose subject is concurrency have two all the same.
  */
 export const CPUS_PER_VM = 1;
 
@@ -15,7 +15,7 @@ function availableMemoryMib() {
   return Number(kib ?? 0) / 1024;
 }
 
-/** As many as processors and memory bear, and one in any case. */
+/** As many as processors and memory allow, and at least one. */
 export function vmsAtOnce() {
   const byMemory = Math.floor(availableMemoryMib() / MEMORY_PER_VM_MIB);
   return Math.max(1, Math.min(availableParallelism(), byMemory));

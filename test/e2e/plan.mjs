@@ -1,10 +1,10 @@
 /**
- * Which scenarios share a VM, and with it a daemon: both take half a minute to start where they are emulated. One that
- * hangs takes those down that come after it, and VMs run beside each other, so they are spread over a few. The groups begin
+ * Which scenarios share a VM, and with it a daemon: both take half a minute to start under emulation. A hang takes
+ * down the later scenarios of its VM, and VMs run in parallel, so scenarios are spread over a few. The groups start
  * in this order: long ones first, so that no VM is left to work alone at the end.
  */
 
-/** What scenarios read from the environment; passed into the VM where it is set. */
+/** Environment variables of scenarios, passed into the VM if set. */
 export const VARIABLES = {
   SEED: "TEXT: replays a random test with the seed that it printed",
   SAMPLE: "TEXT: of what is proved beside the driver too, a part, by this seed: see --sampled",

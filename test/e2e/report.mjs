@@ -88,8 +88,8 @@ export class VmReport {
   }
 
   /**
-   * Ends a run whose VM the emulator has broken: files that had not come to their end count for nothing, but where a test of
-   * theirs had failed already.
+   * Ends a run whose VM the emulator has broken: unfinished files do not count, unless one of their tests had failed
+   * already.
    *
    * @param {string[]} names
    * @returns {string[]} the names of those that are to be begun again
@@ -188,7 +188,7 @@ export class VmReport {
   }
 
   #takeFile({ file, problem, ms, passed, total }) {
-    // What is still on its way from the guest comes with the next file, or at the end.
+    // Records still in flight from the guest come with the next file, or at the end.
     this.#flush();
     const name = `${file}${this.#mark}`;
     const state = this.#files.get(file);

@@ -1,4 +1,4 @@
-/** The torture test alone, as long as is wanted: see --help. */
+/** Runs only the torture test, for any length: see --help. */
 import { spawn } from "node:child_process";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";

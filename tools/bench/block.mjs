@@ -9,7 +9,7 @@ import { DISK_BYTES, FILLED_BYTES, SERIES } from "./series.mjs";
 /** A timed load that is to be warm runs so long before it is measured. */
 const WARM_UP_S = 1;
 
-/** A load without an end of its own, as far as the disk bears it: where it goes, and where it is warmed up. */
+/** An endless load, within the disk's capability: its target, and its warm-up. */
 function scaled(load, share) {
   const { sizeBytes = 0, warmUp } = load;
   const warm = warmUp && { ...warmUp, sizeBytes: warmUp.sizeBytes * share };
@@ -56,7 +56,7 @@ async function warmedUp(device, load) {
   else if (load.isWarm === true) await fioIops(device, { ...load, runtimeS: WARM_UP_S });
 }
 
-/** How far a load writes, before it is measured or then. */
+/** How far a load writes, during the warm-up or the measurement. */
 function endBytes({ sizeBytes, warmUp }) {
   return Math.max(sizeBytes, warmUp === undefined ? 0 : warmUp.offsetBytes + warmUp.sizeBytes);
 }
@@ -82,7 +82,7 @@ async function measureOnce(group, candidate, bench, runtimeS, note) {
   for (const { name } of group.loads) if (values[name] !== undefined) note(name, values[name]);
 }
 
-/** What is saved, and what texts and drawings are made of. */
+/** The saved results, from which texts and drawings are made. */
 function resultsOf(groups, values, about) {
   return {
     schema: 2,
@@ -103,7 +103,7 @@ function resultsOf(groups, values, about) {
 }
 
 /**
- * All candidates of all groups in turn, round for round, and each value told as it comes: all of it takes long.
+ * All candidates of all groups in turn, round by round; reports each value at once, because the whole takes long.
  *
  * @param onRound is called with the results of the rounds so far
  */

@@ -67,8 +67,8 @@ async function copyingFront() {
 }
 
 /**
- * A virtual machine's memory comes from its host, page by page when it is first used, which takes longer than what is
- * measured. So what a store of old data is about to need is used once before.
+ * A virtual machine's memory comes from its host page by page at first use, which would dominate the measurement. So
+ * the part of a store that will be used is touched once before.
  */
 function touchMemory() {
   const count = `count=${Math.floor(Math.min(TOUCHED_BYTES, freemem() / 4) / MIB)}`;
@@ -76,7 +76,7 @@ function touchMemory() {
   emptyStore();
 }
 
-/** Nothing of an earlier snapshot is left in the store, nor memory behind it. */
+/** Nothing of an earlier snapshot is left in the store, nor memory of it. */
 function emptyStore() {
   command("blkdiscard", "--force", bench.store);
   command("dd", "if=/dev/zero", `of=${bench.store}`, "bs=1M", "count=1", "oflag=direct");
@@ -123,7 +123,7 @@ async function frontWithSnapshot() {
   return { ...taken, end };
 }
 
-/** Its state lies on a slow disk. */
+/** Its state is on a slow disk. */
 async function stateDiskDriver() {
   const mount = join(bench.folder, "state");
   if (!isStateDiskMade) {

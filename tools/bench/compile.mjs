@@ -1,9 +1,9 @@
-// Programs in C beside this file, built with the distribution's compiler and liburing when they are wanted.
+// Builds the C programs beside this file with the distribution's compiler and liburing on demand.
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** Answers the path of the program, which lies in `folder`. */
+/** Returns the path of the program in `folder`. */
 export function compiled(name, folder) {
   const binary = join(folder, name);
   const source = fileURLToPath(new URL(`native/${name}.c`, import.meta.url));

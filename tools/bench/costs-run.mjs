@@ -97,7 +97,7 @@ async function firstWrites({ disk, store, journalDisk, state, persistent, isPers
   await driver.snapshotTake(id);
   const load = { rw: "randwrite", blockBytes: 4096, depth: 32, sizeBytes: 64 * MIB };
   const device = { path: front };
-  // What is allocated once, and compiled code, is no part of what a GiB costs.
+  // One-time allocations and compiled code are not part of the cost of a GiB.
   await fioIops(device, load);
   const before = [residentBytes(), bytesIn(state), bytesWritten(store), bytesWritten(journalDisk)];
   const sizeBytes = 256 * MIB;

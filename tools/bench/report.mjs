@@ -1,13 +1,13 @@
-// Numbers for people: medians, spread, and ratios of one run or of two.
+// Formats results: medians, spread, and ratios of one run or of two.
 
-/** The middle one of the numbers. */
+/** The median. */
 export function median(numbers) {
   const sorted = [...numbers].sort((a, b) => a - b);
   const middle = Math.floor(sorted.length / 2);
   return sorted.length % 2 === 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-/** Rows of cells as aligned text; the first column left, the others right. */
+/** Aligns rows of cells: the first column left, the others right. */
 export function formatTable(rows) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
   return rows
@@ -22,13 +22,13 @@ export function formatTable(rows) {
     .join("\n");
 }
 
-/** A candidate's ratio to the reference, round by round: what they share of a round falls out. */
+/** A candidate's ratio to the reference, round by round, which cancels what a round's values have in common. */
 export function ratioOf({ values }, candidate, reference) {
   const rounds = values[candidate].map((value, round) => value / values[reference][round]);
   return { median: median(rounds), least: Math.min(...rounds), most: Math.max(...rounds) };
 }
 
-/** For people: three digits, or all of a whole number. */
+/** Three digits, or all of a whole number. */
 export function number(value) {
   return value >= 1000 ? String(Math.round(value)) : value.toPrecision(3);
 }
@@ -57,7 +57,7 @@ export function resultsText({ groups, rounds, disk, leftOut = {} }) {
   return `medians of ${rounds} interleaved rounds${on}\n\n${[...texts, ...missing].join("\n")}`;
 }
 
-/** Units of which more is better, where a load says nothing else. */
+/** Units of which more is better, unless a load says otherwise. */
 const RATES = ["IOPS", "MB/s"];
 
 /** How the ratios have changed since another run; only where both know load, candidate, reference. */

@@ -1,4 +1,4 @@
-/** The demo where fronts are NBD exports: no ublk, no mounts, no root. Step by step. */
+/** The demo with NBD exports as fronts: no ublk, no mounts, no root. Step by step. */
 import { createHash, randomBytes } from "node:crypto";
 import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { release, tmpdir } from "node:os";
@@ -70,7 +70,7 @@ async function attach({ screen, product, disks }) {
   }
 }
 
-/** Real files, one behind the other, each from a block on. */
+/** Real files, one after the other, each from a block boundary on. */
 async function fill({ screen, cleanup, disks }) {
   screen.step("Real files, written through the fronts, and their checksums");
   const modules = join(REPOSITORY, "node_modules");
@@ -108,7 +108,7 @@ async function backUp({ screen, product, disks, folder }, title) {
   return { backup, summary: `${found.kind}: ${mebibytes(found.read_bytes)} of 128.0 MiB read` };
 }
 
-/** Writes record n to the first disk, on its medium, then to the second, and so on. */
+/** Writes record n durably to the first disk, then to the second, and so on. */
 class Records {
   count = 0;
   longestMs = 0;
@@ -187,7 +187,7 @@ async function takeWhileWriting({ screen, cleanup, product, disks, folder }) {
   return { id, stallUs: taken.stall_us, longestMs: records.longestMs };
 }
 
-/** How many files are as they were. */
+/** Number of unchanged files. */
 function same({ files }, uri) {
   return connected(uri, async (client) => {
     let count = 0;

@@ -1,4 +1,4 @@
-/** What the demo does, step by step. */
+/** The steps of the demo. */
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { release } from "node:os";
 import { join } from "node:path";
@@ -124,7 +124,7 @@ async function takeWhileWriting(stage) {
   return { id, writtenBefore, stallUs: taken.stall_us, longestMs: ledger.longestMs };
 }
 
-/** @returns {Promise<{files: number, bytes: number}>} what was found right */
+/** @returns {Promise<{files: number, bytes: number}>} verified files */
 async function verifyImages(stage, when) {
   const { screen, cleanup, volumes } = stage;
   for (const volume of volumes) {
@@ -153,7 +153,7 @@ async function changeVolumes(stage) {
       Promise.all(volumes.map((volume) => changeFiles(volume.liveFiles, volume.names))),
     )
     .then(() => product.system(["sync"]));
-  // Neither may continue when the other has failed and everything is being cleaned up.
+  // Neither may continue after the other has failed and the clean-up has begun.
   const outcomes = await Promise.allSettled([verifyImages(stage, "meanwhile"), changes]);
   const failed = outcomes.find(({ status }) => status === "rejected");
   if (failed) throw failed.reason;

@@ -1,10 +1,10 @@
-/** Checks binaries that are to run on machines that are older than this one. */
+/** Checks that binaries run on older machines than this one. */
 import { execFileSync } from "node:child_process";
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import semver from "semver";
 
-/** What README promises: glibc of RHEL 9 and Amazon Linux 2023, libstdc++ of their GCC 11. */
+/** README's promise: glibc of RHEL 9 and Amazon Linux 2023, libstdc++ of their GCC 11. */
 const NEWEST = { GLIBC: "2.34", GLIBCXX: "3.4.29", CXXABI: "1.3.13" };
 const LIBRARIES = /^(libc|libm|libstdc\+\+|libgcc_s|ld-linux-[\w-]+)\.so\.\d+$/;
 const MACHINES = { x64: "Advanced Micro Devices X86-64", arm64: "AArch64" };
@@ -35,7 +35,7 @@ function problemsOf(path, platform) {
   return problems.map((problem) => `${path} ${problem}`);
 }
 
-/** @returns {string[]} what is wrong with the binaries in a folder */
+/** @returns {string[]} problems of the binaries in a folder */
 export function checkBinaries(folder, platform) {
   return readdirSync(folder)
     .filter((name) => !name.endsWith(".debug"))

@@ -1,4 +1,4 @@
-/** Running commands in a VM with ublk, for test runners, and what getting its parts shares with others. */
+/** Runs commands in a VM with ublk, for test runners, and exports shared helpers for fetching its parts. */
 export { createFolderAtOnce } from "./lib/cache.mjs";
 export { findProgram, hostHasUblk, isStaticProgram, searchPath, VmError } from "./lib/host.mjs";
 export { ensureKernel, NEWEST } from "./lib/kernel.mjs";

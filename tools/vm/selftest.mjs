@@ -160,7 +160,7 @@ const checks = {
   },
 
   async "tells that the emulator broke the guest"() {
-    // What such a kernel says; the fault itself comes by chance.
+    // Message of such a kernel; the fault itself is random.
     const script = "echo 'Oops: int3: 0000 [#1] SMP' >/dev/ttyS0; echo c >/proc/sysrq-trigger";
     const run = await vm(["sh", "-c", script]);
     assert.equal(run.status, 125);

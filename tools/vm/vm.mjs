@@ -21,7 +21,7 @@ function showConsole(result) {
     process.stderr.write(`--- guest console ---\n${lines.join("\n")}\n---\n`);
 }
 
-/** Turns the result into an exit status and tells what went wrong with the VM itself. */
+/** Turns the result into an exit status, and reports failures of the VM itself. */
 function report(result, options) {
   if (result.status !== null) return result.status;
   if (result.timedOut) {

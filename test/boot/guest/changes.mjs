@@ -1,6 +1,6 @@
 /**
- * What administrators do to volumes under a live attach: each is tracked again, in a generation that says why, or
- * its tracking ends and says it. Besides what refusals.mjs has.
+ * Administrators' changes of volumes under a live attach: each volume is tracked again, in a generation with a
+ * reason, or its tracking ends with one. refusals.mjs has more.
  */
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -22,7 +22,7 @@ import {
 
 const KEY = "/run/stacks.key";
 const GROWTH = "+64M";
-/** Ends what hangs: each volume is followed within a minute or two. */
+/** Ends a hang: each volume is followed within a minute or two. */
 const FOLLOW_LIMIT_MS = 900_000;
 
 const trackerOf = (path) => {
@@ -92,7 +92,7 @@ class Changed {
     else run("lvextend", "--resizefs", "--size", GROWTH, this.path);
   }
 
-  /** What is done to a node above changes nothing below. */
+  /** Changes of a node above affect nothing below. */
   async changeAbove() {
     const { generation } = this;
     for (const verb of ["refresh", "resize"]) run("cryptsetup", verb, "--key-file", KEY, "opened");
@@ -106,7 +106,7 @@ class Changed {
     this.used.tracked = path;
   }
 
-  /** LVM refuses to take a volume in use away, and leaves it as it was. */
+  /** LVM refuses to remove a volume in use, and leaves it unchanged. */
   assertKept() {
     const { generation } = this;
     assert.notEqual(spawnSync("lvchange", ["--activate", "n", this.path]).status, 0);

@@ -1,6 +1,6 @@
 /**
- * What cannot be attached while it is in use, or not now: each is said, with the ways on, and nothing is changed; and
- * pools that are full under a live attach.
+ * Nodes that cannot be attached while in use, or not now: each refusal names the alternatives, and nothing is
+ * changed; and pools that become full under a live attach.
  */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
@@ -60,7 +60,7 @@ export const FULL = {
         assert.equal(writer.exitCode, null, "it fits");
         await sleep();
       }
-      // Who writes waits; nobody else does.
+      // Only writers wait.
       assert.equal(sumOf(image), frozen);
       run("lvextend", "--size", "+256M", "st/pool");
       assert.equal(await ended, 0);

@@ -219,7 +219,7 @@ class Checker {
 
 const pidOfDaemon = () => json("status").daemon.pid;
 
-/** Who dies in a round: the daemon, its supervisor with it, nobody. */
+/** Who is killed in a round: the daemon, its supervisor with it, or neither. */
 const DEATHS = [
   () => process.kill(pidOfDaemon(), "SIGKILL"),
   () => {
@@ -285,7 +285,7 @@ class Used {
   }
 
   /**
-   * A snapshot while it is written to: its image is what there was, and stays that.
+   * A snapshot under writes: its image equals the content at the take, and stays so.
    * @param meanwhile what happens while it is written to, and the image is there
    */
   async compare(meanwhile = () => undefined) {
@@ -344,7 +344,7 @@ async function rounds(name, type, entry, count) {
 /** @returns {string[]} those that the kernel does not have */
 const missing = ({ needs = [] }) => needs.filter((module) => !has(module));
 
-/** Also on the console, which shows how far a machine came that did not end. */
+/** Also prints to the console, which shows how far a machine came that hung. */
 async function noted(results, name, work) {
   const result = { name };
   try {

@@ -1,18 +1,18 @@
-/** One test file in a process group of its own, which ends with it. */
+/** Runs one test file in its own process group, which ends with it. */
 import { spawn } from "node:child_process";
 import { appendFileSync, writeFileSync } from "node:fs";
 import { timeLimitMs } from "../lib/limits.mjs";
 
-/** For what no test's own limit ends: a process that is stuck in the kernel. */
+/** For hangs that no test's own limit ends, such as a process that is stuck in the kernel. */
 const FILE_LIMIT_MS = timeLimitMs(1_800_000);
 const GRACE_MS = 5000;
 
-/** Ends the file's process with all that it started. */
+/** Kills the file's process and its children. */
 function killGroup(child) {
   try {
     process.kill(-child.pid, "SIGKILL");
   } catch {
-    // No process is left in it.
+    // The group is empty.
   }
 }
 
@@ -33,10 +33,10 @@ export function runFile(path, { env, outputPath }) {
     let problem = "";
     const timer = setTimeout(() => {
       problem = `no end within ${FILE_LIMIT_MS / 1000} s`;
-      // Has the kernel log where blocked processes stand.
+      // Makes the kernel log the stacks of blocked processes.
       writeFileSync("/proc/sysrq-trigger", "w");
       killGroup(child);
-      // A process stuck in the kernel does not even die: its end is not waited for.
+      // A process that is stuck in the kernel does not even die, so its end is not awaited.
       setTimeout(() => done({ output, problem }), GRACE_MS).unref();
     }, FILE_LIMIT_MS);
     for (const stream of [child.stdout, child.stderr]) {
@@ -51,7 +51,7 @@ export function runFile(path, { env, outputPath }) {
         problem ||= status === null ? `ended by ${signal}` : `exit status ${status}`;
       }
       killGroup(child);
-      // What it wrote last is still in the pipes.
+      // Its last output is still in the pipes.
       setTimeout(() => done({ output, problem }), 100);
     });
   });

@@ -47,7 +47,7 @@ async function showFailure(name, problem, output) {
   console.log(`----- kernel\n${tail(await run(["dmesg"]), KERNEL_LINES_SHOWN)}\n=====\n`);
 }
 
-/** Numbers of a test file that has no scenario's records: uvu prints them at the end. */
+/** Counts of a test file without scenario records: uvu prints them at the end. */
 function uvuCount(output, what) {
   return Number(new RegExp(`^\\s*${what}:\\s+(\\d+)`, "m").exec(output)?.[1] ?? 0);
 }
@@ -69,7 +69,7 @@ async function runOne(path) {
   return problem === "";
 }
 
-/** The shared daemon's end counts as a test of its own. */
+/** The shared daemon's end counts as a separate test. */
 async function endDaemon() {
   if (daemon === undefined) return;
   const entry = { file: "daemon", test: "ends cleanly and leaves nothing" };
@@ -90,7 +90,7 @@ async function endDaemon() {
   daemon = undefined;
 }
 
-/** Ends a daemon of which nothing more is expected. */
+/** Kills a daemon without further expectations. */
 async function dropDaemon() {
   daemon?.kill("SIGKILL");
   await daemon?.ended();

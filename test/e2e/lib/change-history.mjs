@@ -1,6 +1,6 @@
 /**
- * A random history of writes, discards, zeroings, marks and takes of one device, and what diff has to
- * say about it: against a model of each sector, and by bringing an old copy up to date.
+ * A random history of writes, discards, zeroings, marks and takes of one device. The ranges of diff are checked
+ * against a model of each sector, and by updating an old copy.
  */
 import * as assert from "uvu/assert";
 import { run } from "./command.mjs";
@@ -21,7 +21,7 @@ export class ChangeHistory {
   #random;
   #sizeBytes;
   #blockSectors;
-  /** Number in which each sector changed last: as of now, and as of the last take. */
+  /** Number in which each sector last changed: now, and at the last take. */
   #changed;
   #frozen;
   /** Blocks that nothing but a discard of all of them has touched last: now, and at the last take. */
@@ -150,7 +150,7 @@ export class ChangeHistory {
     this.#changedAt(range);
   }
 
-  /** Marked by hand, or by a write to the image: changed in the present map and in the next. */
+  /** Marked by hand, or by a write to the image: changed in the current map and in the next. */
   #marked(range) {
     this.#changedAt(range);
     this.#touch(this.#frozen, range, this.#number - 1);
@@ -238,7 +238,7 @@ export class ChangeHistory {
     }
   }
 
-  /** What a backup program does: an old copy, brought up to date, is the new image. */
+  /** Like a backup program: an updated old copy equals the new image. */
   #assertBackup(ranges, since) {
     const now = this.#copies.at(-1);
     const copy = Buffer.from(this.#copies[since]);

@@ -1,4 +1,4 @@
-/** Whether diff tells of every change. It may tell of more. */
+/** Checks that diff reports every change. It may report more. */
 import * as assert from "uvu/assert";
 
 /** Offsets of the blocks in which two states of a device differ. */

@@ -1,4 +1,4 @@
-/** Programs, each with a time limit: a hanging tool ends its test and not the whole run. */
+/** Runs programs, each with a time limit: a hanging tool ends its test, not the whole run. */
 import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 
@@ -63,7 +63,7 @@ export class Running {
     this.#child.kill(signal);
   }
 
-  /** Waits for the end, whatever it is. */
+  /** Waits for the end, with any status. */
   async end() {
     const { status, signal, error } = await this.#ended;
     const stdout = Buffer.concat(this.#stdout);
@@ -89,7 +89,7 @@ function outputOf({ stdout, stderr }) {
   return `${stdout.toString().slice(-4000)}${stderr.slice(-4000)}`.trimEnd();
 }
 
-/** Starts a program that runs beside the test. */
+/** Starts a program that runs in parallel with the test. */
 export function start(words, options) {
   return new Running(words, options);
 }
@@ -107,7 +107,7 @@ export async function run(words, options = {}) {
   return output === "bytes" ? stdout : stdout.toString();
 }
 
-/** Runs a program whose failure may be the point: answers status and outputs. */
+/** Runs a program that may fail: returns status and outputs. */
 export async function attempt(words, options) {
   const { status, stdout, stderr } = await new Running(words, options).end();
   return { status, stdout: stdout.toString(), stderr };

@@ -1,4 +1,4 @@
-/** blksnapctl. */
+/** Runs blksnapctl. */
 import { run as runInProcess } from "../../../packages/blksnapctl/dist/run.js";
 import { attempt } from "./command.mjs";
 import { ctlWords } from "./daemon.mjs";

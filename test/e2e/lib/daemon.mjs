@@ -10,7 +10,7 @@ import { until } from "./wait.mjs";
 
 export const SOCKET_PATH = "/run/blksnap/blksnapd.sock";
 const BIN = fileURLToPath(new URL("../../../node_modules/.bin/", import.meta.url));
-/** Two, so that devices of one snapshot live on different threads, however few processors there are. */
+/** Two, so that devices of one snapshot are on different threads, even with one processor. */
 const REACTORS = 2;
 /** Made once and kept: the rings of the daemon's main thread and of its reactors. */
 export const MADE_ON_FIRST_USE = Array(1 + REACTORS).fill("anon_inode:[io_uring]");
@@ -19,7 +19,7 @@ const PORTION_BYTES = 32 * 2 ** 20;
 const LIFE_LIMIT_MS = timeLimitMs(2_700_000);
 const START_LIMIT_MS = 300_000;
 const CALL_LIMIT_MS = 300_000;
-/** The bound for those that meet the one of users only on a machine that is too slow for it. */
+/** Limit for waits that reach the users' limit only on a slow machine. */
 const FREEZE_LIMIT_MS = 60_000;
 const UBLK_DEVICES = "/sys/class/ublk-char";
 const STOP_LIMIT_MS = 300_000;
@@ -60,8 +60,7 @@ export class Daemon {
   }
 
   /**
-   * Starts a daemon that is the test's own: whatever becomes of the test, nothing of it continues
-   * running.
+   * Starts a daemon of the test, which ends with the test in any case.
    */
   static async startFor(t, options) {
     const daemon = new Daemon(options);
@@ -76,7 +75,7 @@ export class Daemon {
     if (this.#ended) throw new Error(`the daemon ended at once\n${this.log()}`);
   }
 
-  /** Its end with that of the test, before the disks go: after a failure its fronts and images would hold them. */
+  /** It ends with the test, before the disks go: after a failure its fronts and images would hold them. */
   async leave(t) {
     const isToClear = t.hasFailed && this.#socketPath === SOCKET_PATH;
     if (isToClear) await this.endDevices().catch(() => undefined);
@@ -133,7 +132,7 @@ export class Daemon {
     return this.#running.end();
   }
 
-  /** Ends it as an administrator would, and fails unless it ends cleanly. */
+  /** Ends it like an administrator, and fails unless it ends cleanly. */
   async stop() {
     this.kill("SIGTERM");
     const { status, signal } = await this.ended();
@@ -141,7 +140,7 @@ export class Daemon {
   }
 }
 
-/** What daemons have left that did not survive their test, another one ends. */
+/** Another daemon removes what daemons have left that died in their test. */
 async function endDevicesLeft() {
   if (!existsSync(UBLK_DEVICES) || readdirSync(UBLK_DEVICES).length === 0) return;
   const daemon = new Daemon({ name: "cleaner" });
@@ -162,7 +161,7 @@ async function endDevicesOf({ alive, client }) {
 
 function childrenOf(pid) {
   const path = `/proc/${pid}/task/${pid}/children`;
-  // Not in every kernel: CONFIG_PROC_CHILDREN. There only supervisors have children that continue running.
+  // Not in every kernel: CONFIG_PROC_CHILDREN. Without it, only supervisors may have children.
   if (!existsSync(path)) return [];
   return readFileSync(path, "utf8").trim().split(" ").filter(Boolean);
 }
@@ -184,7 +183,7 @@ export class SharedDaemon {
     return endDevicesOf(this);
   }
 
-  /** The runner stops it, and looks at its exit. */
+  /** The runner stops it, and checks its exit status. */
   async stop() {}
 }
 

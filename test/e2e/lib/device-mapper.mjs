@@ -15,13 +15,13 @@ export async function mapped(t, table) {
   const name = t.name("blksnap-e2e-");
   await run(["dmsetup", "create", name], { input: table.join("\n") });
   t.defer(() => run(["dmsetup", "remove", "--retry", name]));
-  /** Puts another table in its place, under its users. */
+  /** Replaces its table, under its users. */
   async function load(next) {
     await run(["dmsetup", "load", name], { input: next.join("\n") });
     // A file system on it is not frozen meanwhile: one whose disk has failed could not be thawed.
     await run(["dmsetup", "resume", "--nolockfs", name]);
   }
-  /** All its requests wait from now on, those that are on their way too. */
+  /** All its requests wait from now on, also those in flight. */
   const suspend = () => run(["dmsetup", "suspend", "--noflush", "--nolockfs", name]);
   const resume = () => run(["dmsetup", "resume", "--nolockfs", name]);
   return { path: `/dev/mapper/${name}`, load, suspend, resume };
@@ -33,8 +33,8 @@ export async function linear(t, below) {
 }
 
 /**
- * A disk that looks at what a read wants only after a delay, so that the read sees all writes that were
- * made meanwhile. Writes are not delayed.
+ * A disk that executes a read only after a delay, so that the read sees all writes from meanwhile. Writes are not
+ * delayed.
  */
 export async function lateReadingDisk(t, below, sizeBytes, delayMs) {
   await run(["modprobe", "dm-delay"]);
@@ -44,7 +44,7 @@ export async function lateReadingDisk(t, below, sizeBytes, delayMs) {
   return path;
 }
 
-/** A disk that looks at each request after a delay only: whoever sent it may be dead by then. */
+/** A disk that executes each request only after a delay: the sender may be dead by then. */
 export async function lateDisk(t, below, sizeBytes, delayMs) {
   await run(["modprobe", "dm-delay"]);
   const { path } = await mapped(t, [`0 ${sizeBytes / 512} delay ${below} 0 ${delayMs}`]);
@@ -52,7 +52,7 @@ export async function lateDisk(t, below, sizeBytes, delayMs) {
 }
 
 /**
- * A disk with a part that fails, and without until it is told to.
+ * A disk with a part that can be made to fail.
  *
  * @param {{offsetBytes: number, lengthBytes: number}} part
  * @param {"error_reads" | "error_writes"} fault which requests of the part fail; the others go through

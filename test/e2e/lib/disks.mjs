@@ -22,10 +22,10 @@ const NULL_BLK = `${CONFIGFS}/nullb`;
 
 /** RAM disks /dev/ram0 … of one size, without any latency. */
 export async function ramDisks(t, count, sizeBytes) {
-  // A module that is there already would make none; this says so where something still uses it.
+  // A loaded module would create none; this fails if it is in use.
   await run(["modprobe", "-r", "brd"]);
   await run(["modprobe", "brd", `rd_nr=${count}`, `rd_size=${sizeBytes / 1024}`, "max_part=0"]);
-  // Fails while anything still has one of them open.
+  // Fails while one of them is still open.
   t.defer(() => run(["modprobe", "-r", "brd"]));
   return Array.from({ length: count }, (_, index) => `/dev/ram${index}`);
 }
@@ -72,7 +72,7 @@ export async function nullDisk(t, options) {
   return path;
 }
 
-/** A regular file of the size, all holes. */
+/** A sparse regular file of the size. */
 export function imageFile(t, sizeBytes, folder = t.folder) {
   const path = join(folder, t.name("disk-"));
   const fd = openSync(path, "wx");
@@ -111,7 +111,7 @@ export async function partition(device, sizesMib) {
   }
   table.writeUInt16LE(0xaa55, 510);
   await run(["dd", `of=${device}`, "bs=512", "conv=fsync"], { input: table });
-  // Not BLKRRPART, which a front does not know.
+  // Not BLKRRPART, which a front does not support.
   await run(["partx", "--update", device]);
   const nodes = sizesMib.map((_, index) => `${device}p${index + 1}`);
   await until("the partitions are there", () => nodes.every((node) => existsSync(node)));

@@ -1,7 +1,7 @@
 /**
- * Loaded into the daemon's threads by NODE_OPTIONS: once the file that E2E_END_REACTORS names exists, a reactor
- * that takes its messages says so in another one beside it, the main thread gets no turn any more, and then the
- * reactor ends its thread.
+ * Loaded into the daemon's threads by NODE_OPTIONS: once the file in E2E_END_REACTORS exists, a reactor that handles
+ * messages creates another file beside it, the main thread gets no turn any more, and then the reactor ends its
+ * thread.
  */
 import { existsSync, writeFileSync } from "node:fs";
 import { syncBuiltinESMExports } from "node:module";

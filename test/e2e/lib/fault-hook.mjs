@@ -1,10 +1,9 @@
 /**
- * Preloaded into the daemons of a test (`node --import`): has one die at a fault point.
+ * Preloaded into the daemons of a test (`node --import`): makes one die at a fault point.
  *
- * The file that $E2E_FAULT_FILE names holds a fault point per line. The thread that comes to the
- * first one takes its line out of the file and ends its process; the next daemon meets the next line. At a
- * point with `throws ` before it the step after it fails instead, with `stops ` the process stands still there until it is
- * continued.
+ * The file in $E2E_FAULT_FILE holds a fault point per line. The thread that reaches the first one removes its line
+ * and ends its process; the next daemon meets the next line. After `throws ` the next step fails instead; after
+ * `stops ` the process stops there until it is continued.
  */
 import {
   closeSync,
@@ -36,7 +35,7 @@ globalThis[Symbol.for("blksnap.fault-point")] = (point) => {
   const [how, name] = next.includes(" ") ? next.split(" ") : ["dies", next];
   if (name !== point) return;
   try {
-    // Two threads may be here: only one can make this file.
+    // Two threads may get here: only one can create this file.
     closeSync(openSync(`${path}.${armed.length}`, "wx"));
   } catch {
     return;

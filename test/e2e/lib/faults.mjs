@@ -1,4 +1,4 @@
-/** Daemons that die, or stand still, at named points of the driver. */
+/** Daemons that die or stop at named points of the driver. */
 import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { until } from "./wait.mjs";
 
 const HOOK = fileURLToPath(new URL("fault-hook.mjs", import.meta.url));
-/** More than the time for which the hook trusts what it read last. */
+/** Longer than the hook caches the file. */
 const SEEN_MS = 60;
 const DEATH_LIMIT_MS = 300_000;
 
@@ -24,7 +24,7 @@ export class Faults {
     }
   }
 
-  /** What a daemon needs in its environment. */
+  /** Environment variables for a daemon. */
   get environment() {
     return { E2E_FAULT_FILE: this.#path, NODE_OPTIONS: `--import=${HOOK}` };
   }

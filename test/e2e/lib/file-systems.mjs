@@ -13,15 +13,15 @@ const MAKE = {
   vfat: ["busybox", "mkdosfs"],
 };
 
-/** Each changes nothing, and fails when something is wrong. */
+/** Each changes nothing, and fails if the file system is damaged. */
 const CHECK = {
   ext4: ["e2fsck", "-f", "-n"],
   xfs: ["xfs_repair", "-n"],
-  // Forced: it takes an image for mounted, because the file system of its uuid is.
+  // Forced: it considers an image mounted, because the file system with its uuid is.
   btrfs: ["btrfs", "check", "--readonly", "--force", "--check-data-csum"],
 };
 
-/** A second mount of one xfs needs to be told that its uuid may be there twice. */
+/** XFS refuses a second mount with the same uuid without this option. */
 const IMAGE_OPTIONS = { ext4: [], vfat: [], xfs: ["nouuid"] };
 
 export async function makeFileSystem(type, device) {
@@ -60,7 +60,7 @@ export function mountImage(t, type, image, options = []) {
   return mount(t, image, [...IMAGE_OPTIONS[type], ...options]);
 }
 
-/** Fails unless the file system on the device is in order; changes nothing. */
+/** Fails unless the file system on the device is consistent; changes nothing. */
 export async function checkFileSystem(type, device) {
   await run([...CHECK[type], device]);
 }

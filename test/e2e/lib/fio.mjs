@@ -1,14 +1,14 @@
-/** Load by fio, which also verifies what it wrote. */
+/** Load by fio, which also verifies its writes. */
 import { run, start } from "./command.mjs";
 import { until } from "./wait.mjs";
 
-/** Longer than what runs beside a load. */
+/** Longer than anything that runs in parallel with a load. */
 const LOAD_LIMIT_S = 590;
 const ARRIVAL_LIMIT_MS = 300_000;
-/** So many requests and a load counts as being under way. */
+/** A load counts as running from this number of requests on. */
 const REQUESTS_UNDER_WAY = 50;
 
-/** Writes of all sizes that fio reads back and checks, until it is told to end. */
+/** Writes of all sizes that fio reads back and checks, until stopped. */
 export const VERIFIED_WRITES = {
   ioengine: "io_uring",
   iodepth: 32,
@@ -45,7 +45,7 @@ export function fio(filename, options, limits) {
   return run(words(filename, options), limits);
 }
 
-/** Starts fio beside the test. */
+/** Starts fio in parallel with the test. */
 export function startFio(t, filename, options, { timeLimitMs = (LOAD_LIMIT_S + 10) * 1000 } = {}) {
   const running = start(words(filename, options), { timeLimitMs });
   t.defer(() => {
@@ -77,7 +77,7 @@ async function requests(t, { device, kind = "io" }) {
   return counters[kind].reads + counters[kind].writes;
 }
 
-/** fio's exit status when it was told to end: it finished what it had begun. */
+/** fio's exit status after a request to end: it finished what it had begun. */
 const INTERRUPTED_STATUS = 128;
 /** A job's line of its terse output, which has the error number in this field. */
 const JOB_LINE = "3;fio-";

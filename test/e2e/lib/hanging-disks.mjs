@@ -1,4 +1,4 @@
-/** Disks that can be made to hang, and what is written and read there while they do. */
+/** Disks that can be made to hang, and I/O on them meanwhile. */
 import { alignedBuffer, DeviceFile, writeDevice } from "./device-file.mjs";
 import { ramDisks } from "./disks.mjs";
 import { MappedDisk } from "./mapped-disk.mjs";
@@ -27,7 +27,7 @@ export async function hangingDisks(t, count) {
   return { all, content };
 }
 
-/** Whatever becomes of the test, nothing waits for a disk after it. */
+/** Whatever the test's result, nothing waits for a disk after it. */
 export function resumeAfter(t, disks) {
   t.defer(() => Promise.all(disks.map((disk) => disk.resume())));
 }

@@ -1,9 +1,9 @@
 /**
- * Loaded into the daemon's threads by NODE_OPTIONS: the first image that goes away does so with a request
- * that is not answered. In the folder that E2E_HOLD_IMAGE_END names
+ * Loaded into the daemon's threads by NODE_OPTIONS: the first image ends while one of its requests is pending. In the
+ * folder in E2E_HOLD_IMAGE_END
  *
- *   held   is made when nothing but the image's end is left to do: from here on reactors submit nothing
- *   go     has the image's end begin: the test makes it when it has seen its request on its way
+ *   held   is created when only the image's end is left to do: from here on reactors submit nothing go     starts the
+ *   image's end: the test creates it when its request is in flight
  */
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

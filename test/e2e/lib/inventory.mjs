@@ -1,4 +1,4 @@
-/** Whether what the daemon has in the system is what it says it has: nothing less, nothing left over. */
+/** Compares the daemon's resources in the system with its status: nothing missing, nothing left over. */
 import { existsSync, readdirSync } from "node:fs";
 import { basename } from "node:path";
 import { until } from "./wait.mjs";
@@ -17,7 +17,7 @@ function linksBelow(folder) {
   return all.filter((entry) => entry.isSymbolicLink()).length;
 }
 
-/** Differences between what status tells and the system, each with a name. */
+/** Differences between status and the system, each with a name. */
 function differences({ trackers, snapshots }) {
   const members = snapshots.flatMap(({ devices }) => devices);
   const images = members.map(({ image }) => image).filter((image) => image !== null);
@@ -43,7 +43,7 @@ function differences({ trackers, snapshots }) {
   ];
 }
 
-/** Fails unless they are the same soon: the kernel ends some things only after the last close. */
+/** Fails unless they agree soon: the kernel ends some things only after the last close. */
 export async function assertInventory(t) {
   let found = [];
   const isTrue = async () => {

@@ -1,11 +1,11 @@
-/** What the kernel has to say about a test. */
+/** The kernel's messages during a test. */
 import { writeFileSync } from "node:fs";
 import { run } from "./command.mjs";
 
 const ALARMING =
   /BUG|WARNING|Oops|Call Trace|hung task|blocked for more than|I\/O error|lockup|Corruption|EXT4-fs.*(error|warning)|XFS.*[Ee]rror|protection fault|page allocation failure/;
 
-/** What a file system or the block layer says when an image goes away under its user. */
+/** Messages of a file system or the block layer when an image goes away under its user. */
 export const IMAGE_GONE = [
   /I\/O error, dev ublkb\d+/,
   /Buffer I\/O error on dev(ice)? ublkb\d+/,
@@ -32,7 +32,7 @@ export class KernelLog {
     return lines.slice(from + 1).filter((line) => line !== "");
   }
 
-  /** Fails when a line alarms that no pattern expects. */
+  /** Fails if a line is alarming that no pattern expects. */
   async assertCalm(expected = []) {
     const alarms = (await this.lines()).filter(
       (line) => ALARMING.test(line) && !expected.some((pattern) => pattern.test(line)),

@@ -1,4 +1,4 @@
-/** Nothing may be left behind: by a test, and by the daemon. */
+/** Neither a test nor the daemon may leave anything behind. */
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { SOCKET_PATH } from "./daemon.mjs";
@@ -6,8 +6,8 @@ import { until } from "./wait.mjs";
 
 const STATE_FOLDER = "/run/blksnap/state";
 /**
- * A lock's file stays: another daemon may hold it the moment it is let go. What the next daemon continues with is
- * there as long as one serves; what happened is told for as long as the machine runs.
+ * A lock file stays, because another daemon may hold it at once. The state for the next daemon exists as long as a
+ * daemon serves; the event log lives as long as the machine runs.
  */
 const STATE_THAT_STAYS = new Set(["lock", "served.json", "events.log", "events-facts.json"]);
 const SETTLE_LIMIT_MS = 300_000;
@@ -70,7 +70,7 @@ function callersOf(pid) {
   }).length;
 }
 
-/** What a process holds: open files by kind, and mappings of the daemon's maps. */
+/** Resources of a process: open files by kind, and mappings of the daemon's maps. */
 export function holdings(pid) {
   const open = list(`/proc/${pid}/fd`).map((fd) => {
     try {
@@ -90,7 +90,7 @@ export function holdings(pid) {
   return [...open, ...mapped].filter((name) => name !== undefined).sort();
 }
 
-/** What `later` has more than `earlier`. */
+/** Entries of `later` that `earlier` lacks. */
 export function added(earlier, later) {
   const rest = [...earlier];
   return later.filter((name) => {

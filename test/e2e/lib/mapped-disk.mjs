@@ -2,7 +2,7 @@
 import { run } from "./command.mjs";
 import { mapped } from "./device-mapper.mjs";
 
-/** Beyond each limit: who has a disk keep requests has it answer them, too. */
+/** Longer than any limit: the test that withholds requests also releases them. */
 const KEPT_MS = 3_600_000;
 
 export class MappedDisk {
@@ -10,7 +10,7 @@ export class MappedDisk {
   #load;
   #below;
   #sectors;
-  /** From now on its requests are taken and not answered, those on their way too, until resume(). */
+  /** From now on its requests get no reply, including those in flight, until resume(). */
   hang;
   resume;
 
@@ -37,7 +37,7 @@ export class MappedDisk {
     this.#sectors = sizeBytes / 512;
   }
 
-  /** From now on it answers, also what it has kept. */
+  /** From now on it replies, also to withheld requests. */
   heal() {
     return this.#load([`0 ${this.#sectors} linear ${this.#below} 0`]);
   }

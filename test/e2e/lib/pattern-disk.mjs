@@ -35,7 +35,7 @@ export class PatternDisk {
     return new PatternDisk(t, { ...options, file, pattern: new SectorPattern(random, number) });
   }
 
-  /** The image of this disk: the same sectors, in another place. */
+  /** The image of this disk: the same sectors on another device. */
   async image(path) {
     const file = await DeviceFile.open(this.#t, path);
     const { device, sizeBytes, pattern } = this;
@@ -60,14 +60,14 @@ export class PatternDisk {
     return this.write(0, this.sectors, sequence);
   }
 
-  /** Writes bytes as they are: what should not be there. */
+  /** Writes bytes unchanged, as a foreign write. */
   async writeBytes(firstSector, bytes) {
     const part = this.#piece.subarray(0, bytes.length);
     bytes.copy(part);
     await this.#file.write(part, firstSector * SECTOR_BYTES);
   }
 
-  /** All that is wrong with a part of the disk, of which nothing may be newer than the round. */
+  /** All faults of a part of the disk, of which nothing may be newer than the round. */
   async faults(newestSequence, firstSector = 0, count = this.sectors - firstSector) {
     const faults = [];
     await this.#read(firstSector, count, (part, first) => {
@@ -86,7 +86,7 @@ export class PatternDisk {
     return found;
   }
 
-  /** Fails unless the whole disk is right and nothing on it is newer than the round. */
+  /** Fails unless the whole disk is correct and nothing on it is newer than the round. */
   async assertIntact(newestSequence) {
     const faults = await this.faults(newestSequence);
     if (faults.length > 0) this.#assertNone(faults, await this.#whatDiffSays(faults));
@@ -100,7 +100,7 @@ export class PatternDisk {
     throw new Error(`${this.#path}: ${faults.length} bad sectors: ${shown.join(", ")}${more}`);
   }
 
-  /** Whether an incremental backup would at least have known. */
+  /** Whether an incremental backup would at least detect it. */
   async #whatDiffSays(faults) {
     const { ranges } = await this.#t.client.diff(this.device, 0);
     const flagged = faults

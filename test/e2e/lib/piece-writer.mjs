@@ -5,8 +5,8 @@ const BLOCK_BYTES = 4096;
 const BLOCKS_MAX = 4;
 
 /**
- * Several writers, each with a part of the device of its own. A write that fails has changed nothing:
- * the disks under test fail before they write.
+ * Several writers, each with its own part of the device. A failed write has changed nothing: the disks under test
+ * fail before they write.
  */
 export class PieceWriter {
   errors = 0;
@@ -55,7 +55,7 @@ export class PieceWriter {
     }
   }
 
-  /** Ends the waits for more writes of one that has failed. */
+  /** Ends the waits for more writes after a writer has failed. */
   #giveUp() {
     this.#stopped = true;
   }
@@ -66,7 +66,7 @@ export class PieceWriter {
     while (this.writes < until && !this.#stopped) await new Promise((done) => setTimeout(done, 20));
   }
 
-  /** Ends the writers, once. @throws what ended one of them before */
+  /** Stops the writers, once. @throws the error that ended one of them before */
   stop() {
     this.#stopped = true;
     this.#ended ??= Promise.all(this.#running).then(() => this.#file.close());

@@ -1,9 +1,9 @@
-/** Calls that must fail by name and change nothing. */
+/** Calls that must fail with a named error and change nothing. */
 import * as assert from "uvu/assert";
 
 export const NO_ID = "00000000-0000-4000-8000-000000000000";
 
-/** Trackers and snapshots, without what counts up. */
+/** Trackers and snapshots, without counters. */
 export async function stateOf(t) {
   const { trackers, snapshots } = await t.client.status();
   return {

@@ -1,4 +1,4 @@
-/** A part of a list in place of the whole, by a seed: a few runs, whose seeds differ, have all of it. */
+/** A sample of a list by a seed: a few runs with different seeds cover all of it. */
 import { createHash } from "node:crypto";
 
 /**

@@ -1,6 +1,6 @@
 /**
- * The frame of every scenario: a daemon for the file, a folder and a stack of clean-ups for each
- * test, and after each test the proof that nothing is left.
+ * The frame of every scenario: a daemon for the file, a folder and a stack of clean-ups for each test, and a check
+ * after each test that nothing is left.
  */
 import { appendFileSync, mkdirSync, rmSync } from "node:fs";
 import { basename } from "node:path";
@@ -12,10 +12,10 @@ import { partOf } from "./sample.mjs";
 
 /** Generous: it ends what hangs, and says nothing about speed. */
 const TEST_LIMIT_MS = 600_000;
-/** It may wait for disks, and for daemons that end. */
+/** Longer, because it may wait for disks, and for daemons that end. */
 const CLEAN_UP_LIMIT_MS = 1_800_000;
 const WORK_FOLDER = "/tmp/blksnap-e2e";
-/** For the suite to say what failed. */
+/** The suite prints the failure. */
 const REPORT_MS = 5_000;
 
 /** What a test works with. Everything made through it is undone after the test, last first. */
@@ -40,17 +40,17 @@ export class TestContext {
   /** Whether the test itself has failed, and is being cleaned up after. */
   hasFailed = false;
 
-  /** A name for something new, unlike all others of the test. */
+  /** A name for a new object, unique within the test. */
   name(prefix) {
     return `${prefix}${++this.#names}`;
   }
 
-  /** Has something done after the test, whether it failed or not. */
+  /** Runs a function after the test, whether it failed or not. */
   defer(step) {
     this.#undo.push(step);
   }
 
-  /** Has something done first after a failure: what keeps others from being cleaned up, such as a disk that hangs. */
+  /** Runs a function first after a failure: for what blocks other clean-ups, such as a disk that hangs. */
   onFailure(step) {
     this.#reliefs.push(step);
   }
@@ -77,20 +77,20 @@ export class TestContext {
   }
 }
 
-/** The runner's record of each test; a test started and not ended is one that never came back. */
+/** The runner's record of each test; a test without an end has hung. */
 function record(entry) {
   if (process.env.E2E_RESULTS) {
     appendFileSync(process.env.E2E_RESULTS, `${JSON.stringify(entry)}\n`);
   }
 }
 
-/** Has a line shown in the report, where the outcome of a test says too little. */
+/** Adds a line to the report, if the result of a test says too little. */
 export function note(text) {
   record({ status: "note", text });
   console.log(text);
 }
 
-/** As a note, but only for a run that shows how far it is. */
+/** Like a note, but only in a run that shows progress. */
 export function progress(text) {
   record({ status: "progress", text });
   console.log(text);
@@ -105,7 +105,7 @@ function within(timeLimitMs, what, work) {
   return work.finally(() => clearTimeout(timer));
 }
 
-/** After a failure: the next test shall meet a clean machine all the same. */
+/** After a failure, the next test must still get a clean machine. */
 async function endAll(state, t) {
   const isOwn = t.daemon !== undefined && t.daemon !== state.daemon;
   await (isOwn ? t.daemon.leave(t) : state.daemon?.endDevices())?.catch(() => undefined);

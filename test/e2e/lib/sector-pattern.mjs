@@ -1,5 +1,5 @@
 /**
- * Sectors that tell of themselves whether they are whole, where they belong and when they were written:
+ * Sectors that prove that they are whole, where they belong and when they were written:
  *
  *     0      magic "BSec"
  *     4      CRC-32 of all that follows
@@ -8,8 +8,8 @@
  *     16     sector number, 64 bits
  *     24     random bytes up to the end
  *
- * A sector of another place, of a later time, half of one and half of another, or not ours at all is
- * found by looking at it alone: no test has to remember what was written.
+ * A sector of another place, of a later time, torn, or foreign is recognised by itself: no test has to remember what
+ * was written.
  */
 import { crc32 } from "node:zlib";
 
@@ -31,7 +31,7 @@ export class SectorPattern {
     this.#device = device;
   }
 
-  /** Makes the buffer what sectors from `firstSector` on shall hold after the round `sequence`. */
+  /** Fills the buffer with the content of sectors from `firstSector` on after the round `sequence`. */
   fill(buffer, firstSector, sequence) {
     this.#random.fill(buffer);
     for (let at = 0; at < buffer.length; at += SECTOR_BYTES) {
@@ -47,7 +47,7 @@ export class SectorPattern {
   }
 
   /**
-   * What is wrong with the sectors from `firstSector` on, of which none may be newer than the round.
+   * Faults of the sectors from `firstSector` on, of which none may be newer than the round.
    *
    * @returns {Fault[]} one per bad sector
    */

@@ -1,4 +1,4 @@
-/** Supervised daemons: who serves, and who continues after a death. */
+/** Supervised daemons: the active one, and the one that continues after a death. */
 import { until } from "./wait.mjs";
 
 const SUCCESSION_LIMIT_MS = 300_000;
@@ -9,7 +9,7 @@ export async function servingPid(t) {
   return status?.daemon.pid;
 }
 
-/** Waits until another daemon than the one of this process id serves, and answers its own. */
+/** Waits until a daemon other than this process serves, and returns its pid. */
 export function successor(t, pid) {
   const next = async () => {
     const other = await servingPid(t);
@@ -18,7 +18,7 @@ export function successor(t, pid) {
   return until("the next daemon serves", next, SUCCESSION_LIMIT_MS);
 }
 
-/** Kills the daemon that serves; answers the process id of the one that continues in its place. */
+/** Kills the active daemon; returns the pid of the one that continues. */
 export async function killServing(t) {
   const pid = await until("a daemon serves", () => servingPid(t), SUCCESSION_LIMIT_MS);
   process.kill(pid, "SIGKILL");

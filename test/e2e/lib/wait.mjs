@@ -1,10 +1,10 @@
-/** Waiting for a state of the system that is not announced. */
+/** Waits for an unannounced state of the system. */
 import { setTimeout as sleep } from "node:timers/promises";
 
 const PAUSE_MS = 50;
 
 /**
- * Asks until the answer is neither false nor undefined, and gives it back.
+ * Polls until the result is neither false nor undefined, and returns it.
  *
  * @param {string} what for the error message
  * @param {() => unknown} ask may be asynchronous

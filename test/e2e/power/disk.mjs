@@ -1,6 +1,6 @@
 /**
- * A disk with a volatile write cache, served to a VM as NBD. It knows every write that reached it. At a
- * power cut what was flushed stays; of the rest any sector may be there or not, in no order.
+ * A disk with a volatile write cache, served to a VM over NBD. It records every write. At a power cut flushed data
+ * stays; of the rest any sector may survive or not, in any order.
  */
 import { rmSync } from "node:fs";
 import { createServer } from "node:net";

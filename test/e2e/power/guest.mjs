@@ -1,6 +1,6 @@
 /**
- * What a booted machine does: the steps of its script, one after the other. It tells the host about
- * each in a line of JSON on the standard output; the host may cut the power at any moment.
+ * The work of a booted machine: the steps of its script, one after the other. It reports each to the host in a line
+ * of JSON on standard output; the host may cut the power at any moment.
  *
  *   node guest.mjs SCRIPT-AS-JSON
  */

@@ -1,4 +1,4 @@
-/** A machine whose disks outlive its power: boots of a VM with scripts, and cuts at any moment. */
+/** A machine whose disks survive power cuts: boots of a VM with scripts, and cuts at any moment. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -21,7 +21,7 @@ export const DISKS = {
 };
 export const TRACKED = [DISKS.raw.path, DISKS.files.path];
 
-/** The emulator broke the machine (tools/vm): what was tried says nothing, and is to be tried again. */
+/** The emulator broke the machine (tools/vm): the attempt proves nothing, and is repeated. */
 export class EmulatorFault extends Error {}
 
 export class Machine {
@@ -81,7 +81,7 @@ export class Machine {
       const lines = (line + chunk).split("\n");
       line = lines.pop();
       for (const text of lines) {
-        // What comes after the cut is of a machine that is no more.
+        // Output after the cut belongs to a machine without power.
         if (isCut || !text.startsWith("{")) continue;
         const event = JSON.parse(text);
         events.push(event);

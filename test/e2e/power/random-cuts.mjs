@@ -6,7 +6,7 @@ import { compareDiff } from "./tracked.mjs";
 const { raw, files, state, store } = DISKS;
 /** Writes of all disks between the begin of the load and the cut. */
 const CUT_AFTER_WRITES_MAX = 2500;
-/** With so many cuts, one that loses nothing at all is a fault of the test. */
+/** With this many cuts, losing nothing at all would be a fault of the test. */
 const CUTS_THAT_LOSE = 5;
 
 export const PREPARE = [
@@ -18,7 +18,7 @@ export const MOUNT_MEDIA = [
   { step: "mountState", device: state.path },
   { step: "mountStore", device: store.path },
 ];
-/** What the journals have is judged, so the operator gives the word that nothing else has written. */
+/** The journals' content is judged, so the operator guarantees that nothing else has written. */
 export const SERVE = [...MOUNT_MEDIA, { step: "startDaemon", trusts: true, closes: true }];
 
 export const ATTACH = TRACKED.map((device) => ({ step: "attach", device }));

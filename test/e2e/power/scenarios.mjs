@@ -1,4 +1,4 @@
-/** Ends and beginnings other than cuts under load: clean stops, strangers, damage, a medium that fails. */
+/** Stops and starts other than cuts under load: clean stops, foreign writes, damage, a medium that fails. */
 import assert from "node:assert/strict";
 import { DISKS, TRACKED } from "./machine.mjs";
 import {

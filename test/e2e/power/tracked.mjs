@@ -1,6 +1,6 @@
 /**
- * What the host knows about a tracked disk: which blocks were written since the last take that was
- * reported, and so must be in the diff; and which ones may be, because they were written while one was taken.
+ * The host's knowledge of a tracked disk: which blocks were written since the last reported take, and so must be in
+ * the diff; and which may be, because they were written during a take.
  */
 export const BLOCK_BYTES = 4096;
 /** What the journal may record ahead of a writer in sequence. */

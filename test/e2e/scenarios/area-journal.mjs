@@ -1,4 +1,4 @@
-/** The journal of a persistent snapshot's area, while more is saved than its log takes. */
+/** The journal of a persistent snapshot's area, while more is saved than its log holds. */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";

@@ -1,4 +1,4 @@
-/** export and restore: what comes back is the image as it was, of each point, and a file system in order. */
+/** export and restore: each point equals its image, and its file system is consistent. */
 import {
   closeSync,
   createReadStream,
@@ -47,7 +47,7 @@ async function exported(t, { device, store, into, name }) {
   return { ...done, image };
 }
 
-/** A write that only the page cache has: the device is still open, so that no close brings it there. */
+/** A write that is only in the page cache: the device stays open, so that no close flushes it. */
 function writeBuffered(t, device, offsetBytes) {
   const file = openSync(device, "r+");
   let isOpen = true;
@@ -60,7 +60,7 @@ function writeBuffered(t, device, offsetBytes) {
   return close;
 }
 
-test("full, incremental, each restored: equal to its image, and a file system in order", async (t) => {
+test("full and incremental points are restored equal to their images, with consistent file systems", async (t) => {
   const device = await loopDisk(t, SIZE_BYTES);
   const { front } = await attach(t, device);
   const into = folder(t);
@@ -77,7 +77,7 @@ test("full, incremental, each restored: equal to its image, and a file system in
   ]);
   const first = await exported(t, { device, store, into, name: "first" });
   assert.is(first.kind, "full");
-  // What nothing was ever written to is a hole of the file behind the loop device, and is not read.
+  // Ranges that were never written are holes of the file behind the loop device, and are not read.
   const { read_bytes } = first;
   assert.ok(read_bytes >= 8 * MIB && read_bytes < SIZE_BYTES, `${read_bytes} bytes read`);
   writeFileSync(join(path, "two"), "changed since");
@@ -107,7 +107,7 @@ test("full, incremental, each restored: equal to its image, and a file system in
   assert.match(await ok("verify", "--from", store), "verified: 2 points");
 });
 
-test("an export takes a snapshot of its own, a raw copy is the same, and bad targets are refused", async (t) => {
+test("an export takes its own snapshot, a raw copy equals the device, and invalid targets are refused", async (t) => {
   const device = await loopDisk(t, SIZE_BYTES);
   const { front } = await attach(t, device);
   const into = folder(t);
@@ -128,7 +128,7 @@ test("an export takes a snapshot of its own, a raw copy is the same, and bad tar
   await refused("TARGET_ON_DEVICE", onto(device, "--raw"));
   await refused("TARGET_ON_DEVICE", onto(front, "--raw"));
   writeFileSync(join(path, "file"), "changed since");
-  // Mounted, and frozen at take: its journal is empty, and its bitmaps are right.
+  // Mounted, and frozen at take: its journal is empty, and its bitmaps are correct.
   const allocated = join(into, "allocated");
   const words = ["export", "-d", device, "--to", allocated, "--raw", "--allocated-only", ...own];
   assert.match(await ok(...words), "full: ");
@@ -137,7 +137,7 @@ test("an export takes a snapshot of its own, a raw copy is the same, and bad tar
   await unmount();
   assert.match(await ok(...raw, ...own, "--auto"), "incremental: ");
   await run(["cmp", device, disk]);
-  // Written by others where no file system is seen to change, and no sample is.
+  // A foreign write outside of file-system metadata and samples.
   const close = writeBuffered(t, disk, SIZE_BYTES - 3 * MIB + 1024 * 512);
   assert.match(await ok(...raw, ...own, "--auto"), /another program has written.*\nfull: /);
   close();
@@ -150,7 +150,7 @@ test("an export takes a snapshot of its own, a raw copy is the same, and bad tar
   assert.equal(await t.client.snapshotCollect(), []);
 });
 
-/** A stream into a file that stops behind `limitBytes`, until it goes on. */
+/** A stream into a file that stops after `limitBytes`, until it is continued. */
 function stoppingSink(path, limitBytes) {
   const file = openSync(path, "w");
   let goOn;
@@ -165,7 +165,7 @@ function stoppingSink(path, limitBytes) {
   return { sink: { write, end: async () => closeSync(file) }, goOn };
 }
 
-test("an export frees what it has read: its place comes back, and writes there copy nothing", async (t) => {
+test("an export frees what it has read: its slots are reused, and writes there copy nothing", async (t) => {
   const device = await loopDisk(t, 4 * SIZE_BYTES);
   const { front } = await attach(t, device);
   const overwrite = async (source, offsetBytes, lengthBytes) => {
@@ -188,7 +188,7 @@ test("an export frees what it has read: its place comes back, and writes there c
   await until("what is sent is freed", isFreed);
   await overwrite("/dev/zero", 0, SIZE_BYTES);
   assert.is((await used()).copied_bytes, 0);
-  // Not read yet: the old data is kept, and given back when it is.
+  // Not read yet: the old data is kept, and freed when it is read.
   await overwrite("/dev/zero", 3 * SIZE_BYTES, SIZE_BYTES);
   assert.is((await used()).chunks_used, (SIZE_BYTES / MIB) * 4);
   const other = await ctl("export", "-d", device, "--to", join(into, "store"));
@@ -202,7 +202,7 @@ test("an export frees what it has read: its place comes back, and writes there c
   assert.equal(await t.client.snapshotCollect(), []);
 });
 
-test("an image that was written to is refused, also where only the page cache has the write", async (t) => {
+test("an image that was written to is refused, even if the write is only in the page cache", async (t) => {
   const device = await loopDisk(t, SIZE_BYTES);
   await attach(t, device);
   const { images } = await takeSnapshot(t, [device], { readOnlyImages: false });

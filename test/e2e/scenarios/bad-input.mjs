@@ -1,4 +1,4 @@
-/** What is asked for wrongly is refused by name, leaves nothing behind, and never ends the daemon. */
+/** Invalid requests are refused with named errors, leave nothing behind, and never end the daemon. */
 import { connect } from "node:net";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -20,7 +20,7 @@ const EROFS = 30;
 const EOPNOTSUPP = 95;
 const EALREADY = 114;
 
-test("attach: devices that cannot be tracked", async (t) => {
+test("attach refuses devices that cannot be tracked", async (t) => {
   const attachIt = (path) => () => t.client.attach(path);
   await refused(t, "DEVICE_NOT_FOUND", ENOENT, attachIt("/dev/no-such-device"));
   await refused(t, "DEVICE_NOT_BLOCK", 21, attachIt(t.folder));
@@ -35,7 +35,7 @@ test("attach: devices that cannot be tracked", async (t) => {
   await mounted.unmount();
 });
 
-test("attach and detach: at the wrong time", async (t) => {
+test("attach and detach are refused at the wrong time", async (t) => {
   const device = await loopDisk(t, 8 * MIB);
   const { front } = await attach(t, device);
   // As for the module's tool, a second attach is not a failure.
@@ -54,7 +54,7 @@ test("attach and detach: at the wrong time", async (t) => {
   await refused(t, "NOT_ATTACHED", ENOENT, () => t.client.cbtInfo(other));
 });
 
-test("snapshot_create: limits and stores", async (t) => {
+test("snapshot_create refuses invalid limits and stores", async (t) => {
   const device = imageFile(t, 4 * MIB);
   const folder = storeFolder(t);
   const create = (changes) => () =>
@@ -70,7 +70,7 @@ test("snapshot_create: limits and stores", async (t) => {
   await refused(t, "DEVICE_ALREADY_IN_SNAPSHOT", EALREADY, create({ devices: [device, device] }));
 });
 
-test("snapshot_create: a store that is full, or lies on a member", async (t) => {
+test("snapshot_create refuses a store that is full, or lies on a member", async (t) => {
   const full = join(t.folder, t.name("full-"));
   await run(["mkdir", full]);
   t.defer(() => run(["rmdir", full]));
@@ -96,7 +96,7 @@ test("snapshot_create: a store that is full, or lies on a member", async (t) => 
   assert.is((await t.client.status()).trackers.length, 2);
 });
 
-test("ids and files that are none", async (t) => {
+test("invalid ids and files are refused", async (t) => {
   const { client } = t;
   await refused(t, "ID_INVALID", EINVAL, () => client.snapshotTake("no-uuid"));
   await refused(t, "ID_INVALID", EINVAL, () => client.waitEvent(`${NO_ID}x`, 0));
@@ -129,7 +129,7 @@ function post(path, body) {
   return `${head}content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
 }
 
-test("malformed requests", async (t) => {
+test("malformed requests are refused", async (t) => {
   const statusOf = async (text) => Number(/^HTTP\/1.1 (\d+)/.exec(await sendRaw(text))?.[1]);
   assert.is(await statusOf("\0\x01\x02 garbage\r\n\r\n"), 400);
   assert.is(await statusOf(post("/v1/trackers", "{")), 400);
@@ -150,7 +150,7 @@ async function assertCommandRefused(runCtl, status, name, args) {
   assert.is(JSON.parse(answer.stdout).error.name, name);
 }
 
-test("the command line says it on one line, and by name", async (t) => {
+test("the command line reports errors on one line, by name", async (t) => {
   const device = imageFile(t, 4 * MIB);
   const store = storeFolder(t);
   const create = (...more) => ["snapshot_create", "-d", device, ...more];
@@ -169,7 +169,7 @@ test("the command line says it on one line, and by name", async (t) => {
   await assertCommandRefused(ctlProgram, ...table[0]);
 });
 
-test("a user who is not of the group cannot use the socket", async () => {
+test("a user outside of the group cannot use the socket", async () => {
   process.seteuid(65534);
   try {
     const { status, stderr } = await ctl("status");

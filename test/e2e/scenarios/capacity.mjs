@@ -1,4 +1,4 @@
-/** An original that becomes smaller or larger while it is tracked. */
+/** An original that shrinks or grows while it is tracked. */
 import { truncateSync } from "node:fs";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
@@ -41,7 +41,7 @@ async function sizeOf(path) {
 }
 
 for (const [name, make] of Object.entries(ORIGINALS)) {
-  test(`${name}, shrunk: no take until it has its size again, or is attached anew`, async (t) => {
+  test(`${name}, shrunk: no take until it has its former size, or is attached again`, async (t) => {
     const { path, resize } = await make(t);
     const { front, detach } = await attach(t, path);
     const content = random.bytes(SIZE_BYTES);
@@ -65,7 +65,7 @@ for (const [name, make] of Object.entries(ORIGINALS)) {
     await assertContent(t, snapshot.images[0], content.subarray(0, SIZE_BYTES - MIB));
   });
 
-  test(`${name}, grown: front and image keep their size until it is attached anew`, async (t) => {
+  test(`${name}, grown: front and image keep their size until it is attached again`, async (t) => {
     const { path, resize } = await make(t);
     const { front, detach } = await attach(t, path);
     const content = random.bytes(SIZE_BYTES);

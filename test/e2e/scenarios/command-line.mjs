@@ -1,4 +1,4 @@
-/** A session with the command line, from attach to detach, as its help tells it. */
+/** A session on the command line, from attach to detach, as in its help. */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";

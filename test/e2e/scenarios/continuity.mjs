@@ -1,6 +1,6 @@
 /**
- * What a persistent tracker believes after a gap, and what is left where it could not be attached or
- * detached. Boots are simulated beside the driver, and made in test/e2e/power.
+ * A persistent tracker's decision after a gap, and what remains if it could not be attached or detached. Boots are
+ * simulated beside the driver, and real in test/e2e/power.
  */
 import { mkdirSync, readdirSync, readFileSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
@@ -96,7 +96,7 @@ test(
   LIMIT,
 );
 
-test("a partition that was made anew elsewhere on its disk has a map of its own", async (t) => {
+test("a partition that was recreated elsewhere on its disk has its own map", async (t) => {
   const disk = await medium(t);
   const file = join(disk.path, "partitioned");
   await run(["truncate", "-s", String(SIZE_MIB * MIB), file]);

@@ -1,4 +1,4 @@
-/** The daemon's own life: when it ends, when it refuses to, and who else may run. */
+/** The daemon's life cycle: when it ends, when it refuses to, and which others may run. */
 import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { BlksnapClient } from "@blksnap/client";
@@ -40,7 +40,7 @@ test("SIGTERM is refused while a front is mounted, and the log says which", asyn
   await mounted.unmount();
 });
 
-test("metrics are on a socket of their own, where nothing else is", async (t) => {
+test("the metrics socket serves only metrics", async (t) => {
   const device = await loopDisk(t, 8 * MIB);
   await attach(t, device);
   const watcher = new BlksnapClient({ socketPath: METRICS_SOCKET });
@@ -77,7 +77,7 @@ test("after a killed daemon another starts, and its end detaches unused devices"
   await next.stop();
 });
 
-test("devices of the configuration are attached at start; a wrong one starts nothing", async (t) => {
+test("configured devices are attached at start; an invalid configuration starts nothing", async (t) => {
   const device = await loopDisk(t, 8 * MIB);
   const { args, socketPath } = ownPlace(t);
   const config = join(t.folder, t.name("config-"));
@@ -124,7 +124,7 @@ test("devices of the configuration are attached at start; a wrong one starts not
   assert.not(existsSync(join(args[1], "served.json")), "nothing is left to continue with");
 });
 
-test("a daemon told to end before anybody has asked it anything ends cleanly", async (t) => {
+test("a daemon that is stopped before its first request ends cleanly", async (t) => {
   const daemon = new Daemon({ ...ownPlace(t), name: "early" });
   await until("its socket is there", () => existsSync(daemon.client.socketPath), START_LIMIT_MS);
   await daemon.stop();

@@ -1,6 +1,6 @@
 /**
- * Files of the state directory damaged between the death of a daemon and the start of the next: what
- * is damaged is named and not used, what can be served without it is served, others do not notice.
+ * Files of the state directory that are damaged between two daemons: the next one names and ignores them, serves what
+ * it can without them, and others notice nothing.
  */
 import {
   copyFileSync,

@@ -1,4 +1,4 @@
-/** Destroy ends, whatever its images are used for at that moment, and the original continues. */
+/** Destroy completes, whatever uses the images at that moment, and the original continues. */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -68,11 +68,13 @@ async function destroyMounted(t, type, sizeMib) {
   await checkFileSystem(type, front);
 }
 
-test("an ext4 image mounted, read and written", (t) => destroyMounted(t, "ext4", 64));
+test("destroy completes while an ext4 image is mounted, read and written", (t) =>
+  destroyMounted(t, "ext4", 64));
 
-test("an xfs image mounted, read and written", (t) => destroyMounted(t, "xfs", 320));
+test("destroy completes while an xfs image is mounted, read and written", (t) =>
+  destroyMounted(t, "xfs", 320));
 
-test("a raw image that is being read by many", async (t) => {
+test("destroy completes while many read a raw image", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const device = await nullDisk(t, { sizeMib: 32, latencyNs: 500_000 });
   const { front } = await attach(t, device);
@@ -91,7 +93,7 @@ test("a raw image that is being read by many", async (t) => {
   await endFio(writing);
 });
 
-test("destroy and take of the next snapshot under load, again and again", async (t) => {
+test("destroy and the next take work repeatedly under load", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const device = await nullDisk(t, { sizeMib: 32 });
   const { front } = await attach(t, device);

@@ -90,7 +90,7 @@ for (const [name, { words, zeroes, isHint, disks }] of Object.entries(ACTIONS)) 
   }
 }
 
-test("a discard promises no zeroes, and one that must be carried out is refused", async (t) => {
+test("a discard promises no zeroes, and one that must zero is refused", async (t) => {
   const device = await loopDisk(t, SIZE_BYTES);
   const { front } = await attach(t, device);
   const queue = `/sys/block/${front.slice("/dev/".length)}/queue`;
@@ -100,7 +100,7 @@ test("a discard promises no zeroes, and one that must be carried out is refused"
   assert.match(stderr, /not supported/);
 });
 
-test("what is written after a discard stays, before, while and after that is sent", async (t) => {
+test("writes after a discard survive, before, while and after the discard is sent", async (t) => {
   const sizeBytes = 24 * MIB;
   const device = await loopDisk(t, sizeBytes);
   const { front } = await attach(t, device);
@@ -197,7 +197,7 @@ test("fstrim of a nearly empty file system copies nothing, and arrives at destro
   await assertChecksums(after, mounted.path);
 });
 
-test("mkfs, which discards all first and writes then, keeps what it wrote", async (t) => {
+test("mkfs, which first discards everything, keeps what it writes", async (t) => {
   const { device, front, mounted, allocatedBytes } = await soiledFileSystem(t, 512 * MIB);
   const before = await checksums(mounted.path);
   await mounted.unmount();
@@ -224,7 +224,7 @@ test("mkfs, which discards all first and writes then, keeps what it wrote", asyn
   await assertChecksums(after, again.path);
 });
 
-test("a discard of the image gives its space back and leaves the original alone", async (t) => {
+test("a discard of the image frees its space and does not affect the original", async (t) => {
   const device = await loopDisk(t, SIZE_BYTES);
   const { front } = await attach(t, device);
   const before = random.bytes(SIZE_BYTES);

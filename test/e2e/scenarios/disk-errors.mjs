@@ -59,7 +59,7 @@ test("8000: old data that cannot be read is lost alone, and the writes go throug
   );
 });
 
-test("an original that fails for a while: its image fails as long, and loses nothing", async (t) => {
+test("while an original fails, its image fails as well, and loses nothing", async (t) => {
   const { disk, before, id, image } = await takenOver(t, "error_reads");
   await disk.fail();
   assert.equal(await unreadableRanges(t, image, before), [BAD_RANGE]);
@@ -68,7 +68,7 @@ test("an original that fails for a while: its image fails as long, and loses not
   assert.is((await memberStatus(t, id, disk.path)).lost_bytes, 0);
 });
 
-test("a write that the original refuses is an error of the writer; the image is whole", async (t) => {
+test("a write that the original refuses fails for the writer; the image is whole", async (t) => {
   const { disk, front, before, id, image } = await takenOver(t, "error_writes");
   await disk.fail();
   const file = await DeviceFile.open(t, front);
@@ -83,7 +83,7 @@ test("a write that the original refuses is an error of the writer; the image is 
   assert.is((await memberStatus(t, id, disk.path)).lost_bytes, 0);
 });
 
-test("detach says once that what was written last cannot reach the original", async (t) => {
+test("detach reports once that the last writes cannot reach the original", async (t) => {
   t.expectKernelMessages(KERNEL_MESSAGES, /lost async page write/);
   const disk = await failingDisk(t, await loopDisk(t, SIZE_BYTES), BAD, "error_writes");
   const { front } = await t.client.attach(disk.path);
@@ -98,7 +98,7 @@ test("detach says once that what was written last cannot reach the original", as
   assert.equal((await t.client.status()).trackers, []);
 });
 
-test("a store that fails loses what it should have kept; the writes go through", async (t) => {
+test("a store that fails loses old data; the writes succeed", async (t) => {
   t.expectKernelMessages(KERNEL_MESSAGES);
   const store = await loopDisk(t, 8 * MIB);
   const [goodSectors, sectors] = [(2 * MIB) / 512, (8 * MIB) / 512];

@@ -1,4 +1,4 @@
-/** blksnapctl doctor: what it finds on a fit host, and what it puts right after crashes. */
+/** blksnapctl doctor: its findings on a healthy host, and its fixes after crashes. */
 import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { memoryTarget, UblkControl, UblkDevice } from "@blksnap/ublk";

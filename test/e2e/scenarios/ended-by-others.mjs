@@ -62,7 +62,7 @@ function attachAs(t, device, front) {
   );
 }
 
-test("a front that is deleted under a snapshot: told, its image gives EIO, and it is detached", async (t) => {
+test("a front that is deleted under a snapshot is reported, its image gives EIO, and it can be detached", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const [device, other] = await ramDisks(t, 2, SIZE_BYTES);
   const { front, detach } = await attach(t, device);
@@ -120,7 +120,7 @@ test("a front that is only stopped leaves nothing behind when it is detached", a
   assert.not.ok(existsSync(`/sys/class/ublk-char/ublkc${numberOf(front)}`));
 });
 
-test("an image that is deleted is told, and its snapshot can be destroyed", async (t) => {
+test("a deleted image is reported, and its snapshot can be destroyed", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const [device] = await ramDisks(t, 1, SIZE_BYTES);
   const { front, detach } = await attach(t, device);
@@ -131,7 +131,7 @@ test("an image that is deleted is told, and its snapshot can be destroyed", asyn
   await until("status tells of no image", async () => (await image()) === null, LIMIT_MS);
   const [event] = await pendingEvents(t, id);
   assert.equal([event.event, event.errno], ["corrupted", ENODEV]);
-  // The front is none the worse for it.
+  // The front still works.
   await fill(front);
   await destroy();
   const next = await takeSnapshot(t, [device], { stores: ["memory:"] });

@@ -1,4 +1,4 @@
-/** File systems in constant change: each image of several snapshots in a row is in order. */
+/** File systems under constant change: each image of several snapshots in a row is consistent. */
 import { mkdirSync } from "node:fs";
 import { open, rename, rm, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";

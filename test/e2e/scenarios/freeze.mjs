@@ -1,4 +1,4 @@
-/** File systems are frozen for a take wherever they lie above the device, and thawed in any case. */
+/** File systems are frozen for a take wherever they lie above the device, and always thawed. */
 import { spawn } from "node:child_process";
 import {
   copyFileSync,
@@ -115,7 +115,7 @@ test("partition, device-mapper node and loop device above the front, under write
   assert.is(await needsRecovery(join(outerImage.path, "disk")), false);
 });
 
-test("a file system that another program has frozen stays frozen", async (t) => {
+test("a file system that another program has frozen stays frozen after a take", async (t) => {
   const device = await nullDisk(t, { sizeMib: 32 });
   const { front } = await attach(t, device);
   const mounted = await formatAndMount(t, "ext4", front);
@@ -131,7 +131,7 @@ test("a file system that another program has frozen stays frozen", async (t) => 
   await snapshot.destroy();
 });
 
-test("a freeze that takes too long fails the take and is thawed when it ends", async (t) => {
+test("a freeze that takes too long fails the take, and is undone when it ends", async (t) => {
   const daemon = await ownDaemon(t, ["--freeze-timeout", "20000"]);
   const device = await nullDisk(t, { sizeMib: 32 });
   const { front } = await attach(daemon.t, device);
@@ -180,7 +180,7 @@ function guards() {
   });
 }
 
-test("a daemon killed while frozen: the next one serves, and everything is thawed", async (t) => {
+test("after a daemon is killed during a freeze, the next one serves and everything is thawed", async (t) => {
   const own = await ownDaemon(t, ["--freeze-timeout", "600000"]);
   const disks = [await nullDisk(t, { sizeMib: 32 }), await nullDisk(t, { sizeMib: 32 })];
   const fronts = [await attach(own.t, disks[0]), await attach(own.t, disks[1])];
@@ -256,7 +256,7 @@ async function reported(t, id) {
   return snapshots.find((snapshot) => snapshot.id === id).file_systems;
 }
 
-test("mounted in a container only: frozen, and said by the take and by status", async (t) => {
+test("a file system that is mounted only in a container is frozen, and reported by take and status", async (t) => {
   const { device, front, path } = await formatted(t);
   const pid = await container(t, `mount ${front} ${path}; ${MARK(path)}`);
   const { id } = await createSnapshot(t, [device]);
@@ -280,7 +280,7 @@ test("mounted in a container only: frozen, and said by the take and by status", 
   assert.match((await ctl("status")).stdout, /1 file system frozen\n/);
 });
 
-test("mounted over, or unmounted with a file still open: still frozen", async (t) => {
+test("a file system that is mounted over, or unmounted with a file open, is still frozen", async (t) => {
   const covered = await formatted(t);
   const open = await formatted(t);
   const folder = await formatted(t);
@@ -321,7 +321,7 @@ async function typeWithoutFreezing() {
   return /^\s+vfat$/m.test(readFileSync("/proc/filesystems", "utf8")) ? "vfat" : "ext4";
 }
 
-test("a file system without FIFREEZE is synced, and the image has what was written", async (t) => {
+test("a file system without FIFREEZE is synced, and the image has its writes", async (t) => {
   const type = await typeWithoutFreezing();
   const device = await nullDisk(t, { sizeMib: 64 });
   const { front } = await attach(t, device);
@@ -339,7 +339,7 @@ test("a file system without FIFREEZE is synced, and the image has what was writt
   assert.is(await markerOf(t, images[0].image), 300_000);
 });
 
-test("what cannot be frozen is synced, also above one that is frozen", async (t) => {
+test("a file system that cannot be frozen is synced, also above a frozen one", async (t) => {
   const device = await nullDisk(t, { sizeMib: 128 });
   const { front } = await attach(t, device);
   const outer = await formatAndMount(t, "ext4", front);
@@ -361,7 +361,7 @@ test("what cannot be frozen is synced, also above one that is frozen", async (t)
   assert.is(await markerOf(t, copy, ["loop"]), 300_000);
 });
 
-test("required: a take of what cannot be frozen fails, and leaves nothing frozen", async (t) => {
+test("with --require-freeze a take of a file system that cannot be frozen fails, and leaves nothing frozen", async (t) => {
   const device = await nullDisk(t, { sizeMib: 64 });
   const { front } = await attach(t, device);
   const [first, second] = await partition(front, [30, 30]);
@@ -394,7 +394,7 @@ test("a file system that was shut down by an error does not stop a take", async 
   assert.is(stateOf(down), "not");
 });
 
-test("a sync that hangs keeps a take for its limit only, and is told", async (t) => {
+test("a sync that hangs delays a take only up to its limit, and is reported", async (t) => {
   const daemon = await ownDaemon(t, ["--freeze-timeout", "30000"]);
   const device = await nullDisk(t, { sizeMib: 64 });
   const { front } = await attach(daemon.t, device);

@@ -70,7 +70,7 @@ test("a volume that moves to a disk with a write cache is flushed there", async 
   await detach();
 });
 
-test("the smallest device", async (t) => {
+test("the smallest device can be tracked", async (t) => {
   const device = imageFile(t, 256 * 1024);
   const { front } = await attach(t, device);
   const before = random.bytes(256 * 1024);
@@ -80,7 +80,7 @@ test("the smallest device", async (t) => {
   await assertContent(t, images[0], before);
 });
 
-test("six devices in one snapshot", async (t) => {
+test("six devices can be in one snapshot", async (t) => {
   const disks = Array.from({ length: 6 }, () => ({
     device: imageFile(t, MIB),
     before: random.bytes(MIB),
@@ -97,7 +97,7 @@ test("six devices in one snapshot", async (t) => {
   for (const [index, { before }] of disks.entries()) await assertContent(t, images[index], before);
 });
 
-test("attached, mounted, unmounted, detached, again and again", async (t) => {
+test("a device can be attached, mounted, unmounted and detached repeatedly", async (t) => {
   const device = await nullDisk(t, { sizeMib: 32 });
   for (let round = 0; round < 4; round++) {
     const { front, detach } = await attach(t, device);
@@ -112,7 +112,7 @@ test("attached, mounted, unmounted, detached, again and again", async (t) => {
   await checkFileSystem("ext4", device);
 });
 
-test("detached under load: the load ends with an error, and the disk can be attached again", async (t) => {
+test("after a detach under load the load ends with an error, and the disk can be attached again", async (t) => {
   t.expectKernelMessages([
     /I\/O error,? (on )?(dev|device) ublkb\d+/,
     /Buffer I\/O error on dev ublkb/,

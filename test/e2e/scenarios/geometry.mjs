@@ -1,4 +1,4 @@
-/** Chunks and CBT blocks of other sizes than the usual, as the daemon's options set them. */
+/** Sizes of chunks and CBT blocks other than the defaults, as set by the daemon's options. */
 import * as assert from "uvu/assert";
 import { Boundaries } from "../lib/boundaries.mjs";
 import { ChangeHistory } from "../lib/change-history.mjs";

@@ -17,7 +17,7 @@ const SIZE_BYTES = 8 * MIB;
 const CHUNK_BYTES = 256 * 1024;
 const WRITE_BYTES = 4096;
 
-test("a store's file system that hangs: the flushes of other devices continue", async (t) => {
+test("while a store's file system hangs, flushes of other devices continue", async (t) => {
   const [original, below] = await ramDisks(t, 2, STORE_BYTES);
   await makeFileSystem("ext4", below);
   const { path } = await mount(t, below);

@@ -1,4 +1,4 @@
-/** Originals and stores are what they are: their names may change while no daemon runs. */
+/** Originals and stores are identified by themselves: their names may change while no daemon runs. */
 import { renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";

@@ -1,4 +1,4 @@
-/** The whole image equals a copy made at take, however much is written to the front meanwhile. */
+/** The whole image equals a copy from the take, however much is written to the front meanwhile. */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -51,7 +51,7 @@ test("writes of 512 bytes from several threads, on a disk with a latency", async
   await compareUnderLoad(t, device, { numjobs: 3, rw: "randwrite", bs: "512" });
 });
 
-test("reads of the original that see what was written after they began", async (t) => {
+test("reads of the original may see writes from after they began", async (t) => {
   const disk = await nullDisk(t, { sizeMib: SIZE_MIB });
   const device = await lateReadingDisk(t, disk, SIZE_MIB * MIB, 8);
   const load = { ioengine: "io_uring", iodepth: 16, rw: "randwrite", bs: "4k", norandommap: true };

@@ -1,4 +1,4 @@
-/** Writers on an image and on its original at the same time: each sees its own data alone. */
+/** Concurrent writers on an image and its original: each sees only its own data. */
 
 import { writeFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";

@@ -104,7 +104,7 @@ test(
 
 const SECTORS_PER_MIB = MIB / 512;
 
-test("the daemon killed while it attaches a node again that has grown", async (t) => {
+test("the daemon is killed while it attaches a grown node again", async (t) => {
   const all = FOLLOWS.filter((point) => new RegExp(POINTS ?? ".").test(point));
   const points = POINTS === undefined ? [random.pick(all)] : all;
   note(`SEED=${SEED}: ${points.join(", ")}`);
@@ -236,7 +236,7 @@ async function killInExchange(t, verb, { node, disk }, options) {
   assert.equal(exchanges(), []);
 }
 
-test("the daemon killed while the tables are exchanged", async (t) => {
+test("the daemon is killed while the tables are exchanged", async (t) => {
   t.daemon = await Daemon.startFor(t, { args: ["--supervise"] });
   const setting = await nodeOnKeeper(t);
   const { node } = setting;
@@ -277,7 +277,7 @@ function statOf(pid) {
   }
 }
 
-test("the daemon, and the program that exchanges tables, killed between the kernel's refusal and the resume", async (t) => {
+test("the daemon and the program that exchanges tables are killed between the kernel's refusal and the resume", async (t) => {
   t.expectKernelMessages(/too small for target/);
   const faults = new Faults(t);
   t.daemon = await Daemon.startFor(t, { args: ["--supervise"], env: faults.environment });
@@ -326,7 +326,7 @@ test("the daemon, and the program that exchanges tables, killed between the kern
   await t.daemon.stop();
 });
 
-test("a stop of the daemon takes the front out, a kept one finds it again", async (t) => {
+test("a stop of the daemon takes the front out; after stop --keep the next daemon resumes it", async (t) => {
   t.daemon = await Daemon.startFor(t);
   const { node, path } = await usedNode(t);
   const before = [await tableOf(node), nodes()];

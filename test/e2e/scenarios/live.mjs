@@ -75,7 +75,7 @@ async function attachedLife(t, { type, node, path, checker, before }) {
   await destroy();
 }
 
-test("a node that gets another table: tracking ends with its reason", async (t) => {
+test("when a node gets another table, tracking ends with a reason", async (t) => {
   t.expectKernelMessages(/I\/O error, dev ublkb/);
   const [disk] = await ramDisks(t, 1, 16 * MIB);
   const { path: node, load } = await mapped(t, [`0 ${await sectorsOf(disk)} linear ${disk} 0`]);
@@ -161,7 +161,7 @@ test("an exchange that the kernel refuses leaves the node as it was, and not sus
   assert.equal([await tableOf(node), nodes()], before);
 });
 
-test("an exchange does not end a suspension that another program has begun", async (t) => {
+test("an exchange does not end another program's suspension", async (t) => {
   const [disk, other] = await ramDisks(t, 2, 16 * MIB);
   const sectors = await sectorsOf(disk);
   const { path: node, suspend, resume } = await mapped(t, [`0 ${sectors} linear ${disk} 0`]);
@@ -181,7 +181,7 @@ test("an exchange does not end a suspension that another program has begun", asy
   assert.equal([await tableOf(node), nodes()], before);
 });
 
-test("what resumes a node makes no table of another program live, and drops none", async (t) => {
+test("resuming a node neither makes another program's table live nor drops one", async (t) => {
   const [disk, other] = await ramDisks(t, 2, 16 * MIB);
   const sectors = await sectorsOf(disk);
   const { path: node } = await mapped(t, [`0 ${sectors} linear ${disk} 0`]);
@@ -219,7 +219,7 @@ function cloneNode() {
   return `/dev/${names[0]}`;
 }
 
-test("what cannot be attached live is named, and nothing is changed", async (t) => {
+test("a device that cannot be attached live is refused by name, and nothing is changed", async (t) => {
   const [disk, other] = await ramDisks(t, 2, 64 * MIB);
   await makeFileSystem("ext4", disk);
   const mounted = await mount(t, disk);

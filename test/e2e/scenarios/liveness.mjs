@@ -1,4 +1,4 @@
-/** What keeps the daemon going: protection from memory shortage, and a watch over its reactors. */
+/** Protection of the daemon from memory shortage, and supervision of its reactors. */
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import * as assert from "uvu/assert";
@@ -52,7 +52,7 @@ for (const args of [[], ["--supervise"]]) {
   });
 }
 
-test("a path that does not answer is refused in time, and all else continues", async (t) => {
+test("a path on a hung file system is refused in time, and everything else continues", async (t) => {
   await Daemon.startFor(t);
   const [below, device] = await ramDisks(t, 2, 48 * MIB);
   const disk = await MappedDisk.create(t, below, 48 * MIB);
@@ -73,7 +73,7 @@ test("a path that does not answer is refused in time, and all else continues", a
   await unmount();
 });
 
-test("a daemon that crashes does not dump itself onto its own front", async (t) => {
+test("a crashing daemon writes no core dump to its own front", async (t) => {
   await Daemon.startFor(t);
   const [device] = await ramDisks(t, 1, 48 * MIB);
   const { front } = await t.client.attach(device);

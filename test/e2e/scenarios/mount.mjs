@@ -66,7 +66,7 @@ for (const type of ["ext4", "xfs"]) {
   });
 }
 
-test("an image that refuses writes is mounted, and one with nothing in it is refused", async (t) => {
+test("an image that refuses writes is mounted, and an empty one is refused", async (t) => {
   const [disk, other] = await ramDisks(t, 2, SIZES.ext4);
   const { front } = await attach(t, disk);
   const { front: bare } = await attach(t, other);

@@ -1,4 +1,4 @@
-/** Fronts and images over NBD, as programs of others see them: libnbd's, where they are installed. */
+/** Fronts and images over NBD, as third-party programs see them: libnbd's, if installed. */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -38,7 +38,7 @@ async function rangesWith(flag, uri, context) {
     .map(({ offset, length }) => ({ offset_bytes: offset, length_bytes: length }));
 }
 
-test("an image is copied, what has changed is told, and its readers end with it", async (t) => {
+test("an image is copied, changes are reported, and its readers end with it", async (t) => {
   const device = await loopDisk(t, SIZE_BYTES);
   const { front } = await attach(t, device);
   const file = await DeviceFile.open(t, front);

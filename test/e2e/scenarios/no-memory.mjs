@@ -1,4 +1,4 @@
-/** ENOMEM: the daemon's own memory for maps is full. It says so, serves on, and loses nothing. */
+/** ENOMEM: the daemon's memory for maps is full. It reports that, continues, and loses nothing. */
 import { join } from "node:path";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
@@ -62,7 +62,7 @@ function at(word, offsetBytes) {
   return [`${word}=${offsetBytes / 4096}`, "count=1", "conv=notrunc"];
 }
 
-test("a map grows with what is written, and where it cannot, a part of the image is lost", async (t) => {
+test("a map grows with writes; if it cannot grow, a part of the image is lost", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const state = await daemonWith(t, 8);
   // Its map has 6 MiB, and that of changed blocks 3: more than there is.

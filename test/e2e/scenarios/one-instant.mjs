@@ -1,10 +1,10 @@
 /**
  * Take is one instant for all devices of a snapshot.
  *
- * A writer writes its next number to the first device, waits for the answer, writes it to the second,
- * and so on. At any instant the numbers on the devices, in this order, therefore never rise, and the
- * first is at most one ahead of the last. Were the devices frozen one after the other, with writes
- * continuing between, an image would show a later device newer than an earlier one.
+ * A writer writes its next number to the first device, waits for completion, writes it to the second, and so on. So
+ * at any instant the numbers on the devices, in this order, never increase, and the first is at most one ahead of the
+ * last. If the devices were frozen one after the other, with writes in between, an image would show a later device
+ * newer than an earlier one.
  */
 import * as assert from "uvu/assert";
 import { alignedBuffer, DeviceFile } from "../lib/device-file.mjs";
@@ -18,7 +18,7 @@ const LANE_BYTES = 4096;
 const DISK_BYTES = 4 * MIB;
 const SLOW_NS = 30_000_000;
 
-/** Writers that continue until they are told to end. */
+/** Writers that continue until stopped. */
 class Writers {
   #stopped = false;
   #lanes;

@@ -1,4 +1,4 @@
-/** The two policies that put the snapshot above the writer: no block of an image is lost. */
+/** The two policies that protect the snapshot: no block of an image is lost. */
 import { setTimeout as sleep } from "node:timers/promises";
 import * as assert from "uvu/assert";
 import { run, start } from "../lib/command.mjs";
@@ -70,7 +70,7 @@ test("fail-writes: writers get ENOSPC, the image stays whole", async (t) => {
   assert.is((await overwrite(t, state.front).end()).status, 0);
 });
 
-test("block-writes: writers wait, and continue when the image's reader is done with a part", async (t) => {
+test("block-writes: writers wait, and continue when the image's reader frees a part", async (t) => {
   const state = await takenWith(t, { policy: "block-writes", timeout_ms: HOUR_MS });
   const writing = overwrite(t, state.front);
   await untilBlocked(t, state);
@@ -83,7 +83,7 @@ test("block-writes: writers wait, and continue when the image's reader is done w
   assert.is((await memberStatus(t, state.id, state.device)).lost_bytes, 0);
 });
 
-test("block-writes: after its time a writer continues, and the snapshot breaks", async (t) => {
+test("block-writes: after the time limit a writer continues, and the snapshot breaks", async (t) => {
   const state = await takenWith(t, { policy: "block-writes", timeout_ms: 30_000 });
   assert.is((await overwrite(t, state.front).end()).status, 0);
   const { lost_bytes: lost, blocked_writes: blocked } = await memberStatus(

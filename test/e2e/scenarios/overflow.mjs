@@ -1,4 +1,4 @@
-/** A store of 16 MiB that overflows: the original is unharmed, and nothing that was saved is lost. */
+/** A store of 16 MiB that overflows: the original is unharmed, and saved data is not lost. */
 import * as assert from "uvu/assert";
 import { PIECE_BYTES, unreadablePieces } from "../lib/damaged-image.mjs";
 import { readDevice, writeDevice } from "../lib/device-file.mjs";
@@ -67,7 +67,7 @@ test.quick("sequential writes: events, error code, lost ranges, all else readabl
   assert.is(listed, status.lost_bytes);
 });
 
-test("a device that is short of room gets what another one holds and has not used", async (t) => {
+test("a device that is short of slots gets the unused ones of another", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const [busy, idle] = await ramDisks(t, 2, SIZE_BYTES);
   const { front } = await attach(t, busy);
@@ -81,7 +81,7 @@ test("a device that is short of room gets what another one holds and has not use
   assert.equal(await readDevice(t, images[1], SIZE_BYTES), Buffer.alloc(SIZE_BYTES));
 });
 
-test("random 4 KiB writes: what is lost is lost alone", async (t) => {
+test("random 4 KiB writes: only unsaved blocks are lost", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const device = await nullDisk(t, { sizeMib: SIZE_BYTES / MIB });
   const state = await overflow(t, device, { rw: "randwrite", bs: "4k", io_size: "6m" });
@@ -89,7 +89,7 @@ test("random 4 KiB writes: what is lost is lost alone", async (t) => {
   await assertLost(t, state, device);
 });
 
-test("after destroy the same device is taken anew, whole", async (t) => {
+test("after destroy a new snapshot of the device is whole", async (t) => {
   const [device] = await ramDisks(t, 1, SIZE_BYTES);
   const { front, destroy } = await overflow(t, device, { rw: "write", bs: "256k" });
   await destroy();

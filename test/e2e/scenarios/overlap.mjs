@@ -1,4 +1,4 @@
-/** Data that is tracked already is not tracked again through another of its devices. */
+/** Tracked data cannot be tracked again through another device. */
 import { linkSync, symlinkSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -11,7 +11,7 @@ import { attach, MIB } from "../lib/snapshots.mjs";
 const test = scenario(import.meta.url);
 const EBUSY = 16;
 
-/** Fails unless attach is refused, and tells the ways of both devices, one above the other. */
+/** Fails unless attach is refused, and names the relation of both devices. */
 async function refused(t, path, ...chain) {
   const { trackers } = await t.client.status();
   const error = await t.client.attach(path).catch((reason) => reason);
@@ -21,7 +21,7 @@ async function refused(t, path, ...chain) {
   assert.is((await t.client.status()).trackers.length, trackers.length);
 }
 
-test("a disk and its partition, and two partitions side by side", async (t) => {
+test("a disk and its partition overlap, two partitions do not", async (t) => {
   const disk = await nullDisk(t, { sizeMib: 16 });
   const [first, second] = await partition(disk, [4, 8]);
   const one = await attach(t, first);
@@ -33,7 +33,7 @@ test("a disk and its partition, and two partitions side by side", async (t) => {
   await refused(t, second, second, disk);
 });
 
-test("what lies above a front: partition, device-mapper node, loop device", async (t) => {
+test("partitions, device-mapper nodes and loop devices above a front are refused", async (t) => {
   const disk = await nullDisk(t, { sizeMib: 16 });
   const { front } = await attach(t, disk);
   const [part] = await partition(front, [4]);
@@ -44,14 +44,14 @@ test("what lies above a front: partition, device-mapper node, loop device", asyn
   await refused(t, loop, loop, node, part, front, disk);
 });
 
-test("a disk below a tracked device-mapper node", async (t) => {
+test("a disk below a tracked device-mapper node is refused", async (t) => {
   const disk = await nullDisk(t, { sizeMib: 8 });
   const node = await linear(t, disk);
   await attach(t, node);
   await refused(t, disk, node, disk);
 });
 
-test("an image file on a mounted front", async (t) => {
+test("an image file on a mounted front is refused", async (t) => {
   const disk = await nullDisk(t, { sizeMib: 32 });
   const { front } = await attach(t, disk);
   await makeFileSystem("ext4", front);
@@ -60,7 +60,7 @@ test("an image file on a mounted front", async (t) => {
   await refused(t, file, file, `ext4 on ${front}`, disk);
 });
 
-test("a loop device and its file", async (t) => {
+test("a loop device and its file overlap", async (t) => {
   const file = imageFile(t, 4 * MIB);
   const loop = await loopDisk(t, 4 * MIB, { file });
   const attached = await attach(t, file);
@@ -70,7 +70,7 @@ test("a loop device and its file", async (t) => {
   await refused(t, file, loop, file);
 });
 
-test("two loop devices over one file, one of them by a hard link", async (t) => {
+test("two loop devices over one file overlap, even by a hard link", async (t) => {
   const file = imageFile(t, 4 * MIB);
   const link = join(t.folder, t.name("link-"));
   linkSync(file, link);
@@ -87,7 +87,7 @@ test("two loop devices over one file, one of them by a hard link", async (t) => 
   await attach(t, other);
 });
 
-test("a tracked device is what it is, and not the name of attach", async (t) => {
+test("a tracked device is identified by itself, not by its name at attach", async (t) => {
   const file = imageFile(t, MIB);
   const [one, other] = [await loopDisk(t, MIB, { file }), await loopDisk(t, MIB)];
   const bay = join(t.folder, t.name("disk-in-bay-"));
@@ -95,13 +95,13 @@ test("a tracked device is what it is, and not the name of attach", async (t) => 
   const first = await t.client.attach(bay);
   t.defer(() => t.client.detach(first.front));
   unlinkSync(bay);
-  // Nothing else has the name: it still means the device.
+  // No other device has the name: it still means this device.
   assert.is((await t.client.attach(bay)).front, first.front);
   await refused(t, file, one, file);
   const { message } = await t.client.attach(file).catch((reason) => reason);
   assert.match(message, `${bay} (now ${one}), which is tracked`);
 
-  // Another disk in the same bay.
+  // Another disk under the same name.
   symlinkSync(other, bay);
   t.defer(() => unlinkSync(bay));
   const error = await t.client.detach(bay).catch((reason) => reason);

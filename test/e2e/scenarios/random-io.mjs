@@ -1,4 +1,4 @@
-/** Random reads and writes of front and image at the same time, each against a model of its own. */
+/** Concurrent random reads and writes of front and image, each against its own model. */
 import { assertContent, writeDevice } from "../lib/device-file.mjs";
 import { lateReadingDisk } from "../lib/device-mapper.mjs";
 import { imageFile, loopDisk, nullDisk } from "../lib/disks.mjs";

@@ -1,4 +1,4 @@
-/** A reactor that ends by itself: the requests that it had are served by the next daemon. */
+/** If a reactor dies, the next daemon serves its pending requests. */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";

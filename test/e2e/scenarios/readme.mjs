@@ -1,4 +1,4 @@
-/** The commands of README and guide, as they stand there, and who may use the daemon then. */
+/** The commands of README and guide, unchanged; and the users of a daemon that was started like this. */
 import { mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import * as assert from "uvu/assert";
 import { run } from "../lib/command.mjs";
@@ -40,7 +40,7 @@ async function volume(t) {
   mkdirSync("/dev/vg");
   symlinkSync(path, "/dev/vg/data");
   t.defer(() => rmSync("/dev/vg", { recursive: true }));
-  // One that the kernel zeroes nothing of later: such writes would come into what is shown.
+  // Zeroed in advance: otherwise later writes of the kernel would appear in the output.
   await makeFileSystem("zeroed ext4", "/dev/vg/data");
   mkdirSync("/srv/data", { recursive: true });
   await run(["mount", "/dev/vg/data", "/srv/data"]);
@@ -52,7 +52,7 @@ test('the guide\'s "Quick start", copied', async (t) => {
   for (const verb of ["blksnapd --supervise", "attach", "snapshot_take", "diff", "daemon stop"]) {
     assert.ok(commands.includes(verb), `the section has ${verb}`);
   }
-  // It was built before: here nothing can be fetched.
+  // It is built already, and nothing can be fetched here.
   const script = commands.replace(/^npm run build.*$/m, ":");
   assert.is.not(script, commands, "the section builds first");
   t.defer(() => rmSync(LOG, { force: true }));
@@ -76,7 +76,7 @@ test('"A session" prints what it says', async (t) => {
     // Not to the standard output: where a command fails, its end would be waited for.
     `blksnapd >${LOG} 2>&1 &`,
     "blksnapctl --wait=300 version >/dev/null",
-    // As a terminal shows it: each command, and then what it prints on either stream.
+    // Like a terminal: each command, and then its output on either stream.
     ...commands.map((command) => `echo '# ${command}'; { ${command}; } 2>&1`),
     "exec >/dev/null",
     "umount /mnt; blksnapctl snapshot_destroy --id $ID",

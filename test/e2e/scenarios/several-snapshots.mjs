@@ -1,4 +1,4 @@
-/** Snapshots and disks side by side that must not touch each other. */
+/** Concurrent snapshots and disks that must not affect each other. */
 import * as assert from "uvu/assert";
 import { assertContent, writeDevice } from "../lib/device-file.mjs";
 import { interleavedDisks } from "../lib/device-mapper.mjs";

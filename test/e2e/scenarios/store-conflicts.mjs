@@ -1,4 +1,4 @@
-/** What is not a store, nor a device to attach: bytes that something else has, whatever they are called. */
+/** Bytes in use by something else are refused as a store or a device to attach, under any name. */
 import { linkSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -24,7 +24,7 @@ async function refuses(t, device, store, code, reason) {
   assert.is((await t.client.status()).snapshots.length, snapshots.length);
 }
 
-test("the bytes of a tracked device are not a store, whatever they are called", async (t) => {
+test("the bytes of a tracked device are refused as a store, under any name", async (t) => {
   const [other] = await ramDisks(t, 1, 4 * MIB);
   const file = imageFile(t, 4 * MIB);
   const before = random.bytes(4 * MIB);
@@ -49,7 +49,7 @@ test("the bytes of a tracked device are not a store, whatever they are called", 
   assert.ok(before.equals(readFileSync(file)));
 });
 
-test("the bytes of a tracked file are not a store, nor is what lies on them", async (t) => {
+test("the bytes of a tracked file are refused as a store, and so is what lies on them", async (t) => {
   const file = imageFile(t, 16 * MIB);
   const device = await loopDisk(t, 16 * MIB, { file });
   await makeFileSystem("ext4", device);
@@ -60,7 +60,7 @@ test("the bytes of a tracked file are not a store, nor is what lies on them", as
   await unmount();
 });
 
-test("what a loop device shows to others is not a store, nor a device to attach", async (t) => {
+test("a file behind a loop device is refused as a store and as a device to attach", async (t) => {
   const [disk, device] = await ramDisks(t, 2, 16 * MIB);
   const file = imageFile(t, 4 * MIB);
   await attach(t, device);
@@ -77,7 +77,7 @@ test("what a loop device shows to others is not a store, nor a device to attach"
   await (await attach(t, disk)).detach();
 });
 
-test("old data of a snapshot is not a store of another one, nor a device to attach", async (t) => {
+test("a store of a snapshot is refused as a store of another one and as a device to attach", async (t) => {
   const [device, other] = await ramDisks(t, 2, 4 * MIB);
   const file = imageFile(t, 8 * MIB);
   await attach(t, device);
@@ -90,7 +90,7 @@ test("old data of a snapshot is not a store of another one, nor a device to atta
   assert.match(error.message, "holds old data of snapshot");
 });
 
-test("an ext4 whose journal is on a front is not a place for a store", async (t) => {
+test("an ext4 whose journal is on a front is refused for a store", async (t) => {
   const journal = await loopDisk(t, 16 * MIB);
   const device = await loopDisk(t, 48 * MIB);
   const { front, detach } = await attach(t, journal);
@@ -107,7 +107,7 @@ test("an ext4 whose journal is on a front is not a place for a store", async (t)
   await detach();
 });
 
-test("a reflinked copy of an original is a file of its own", async (t) => {
+test("a reflinked copy of an original is another file", async (t) => {
   const disk = await loopDisk(t, 400 * MIB);
   await makeFileSystem("xfs", disk);
   const { path, unmount } = await mount(t, disk);
@@ -127,7 +127,7 @@ test("a reflinked copy of an original is a file of its own", async (t) => {
   await unmount();
 });
 
-test("swap is neither a store nor an original", async (t) => {
+test("swap is refused as a store and as an original", async (t) => {
   const disk = await loopDisk(t, 32 * MIB);
   await makeFileSystem("ext4", disk);
   const { path, unmount } = await mount(t, disk);
@@ -157,7 +157,7 @@ async function zonedDisk(t) {
   }
 }
 
-test("a zoned disk is refused by name, as an original and as a store", async (t) => {
+test("a zoned disk is refused with a named error, as an original and as a store", async (t) => {
   const disk = await zonedDisk(t);
   if (disk === undefined) return;
   const error = await t.client.attach(disk).catch((failure) => failure);

@@ -83,7 +83,7 @@ async function end({ t, original, snapshot, detach, model }) {
   await assertContent(t, original.path, model);
 }
 
-test("a store that fails: writes continue, what was saved before and after reads right", async (t) => {
+test("while a store fails, writes continue; data saved before and after reads correctly", async (t) => {
   const setting = await arrange(t);
   const { writer, storeDisk } = setting;
   await writer.more(WRITES);
@@ -99,7 +99,7 @@ test("a store that fails: writes continue, what was saved before and after reads
   await end(setting);
 });
 
-test("a store whose writes fail every other second", async (t) => {
+test("writes continue while a store's writes fail every other second", async (t) => {
   const setting = await arrange(t);
   const { writer, storeDisk } = setting;
   await storeDisk.flake("error_writes", 1, 1);
@@ -115,7 +115,7 @@ test("a store whose writes fail every other second", async (t) => {
   await end(setting);
 });
 
-test("a store on a file system whose disk fails: it ends too", async (t) => {
+test("a store on a file system whose disk fails can be closed", async (t) => {
   const setting = await arrange(t, async (disk) => {
     await makeFileSystem("ext4", disk.path);
     return (await mount(t, disk.path)).path;
@@ -132,7 +132,7 @@ test("a store on a file system whose disk fails: it ends too", async (t) => {
   await end(setting);
 });
 
-test("a store whose writes are cached, and cannot be written back: they are lost, and read as nothing else", async (t) => {
+test("cached writes of a store that cannot be written back are lost, and never read as other data", async (t) => {
   // The original's blocks are smaller than those of the disk, so there is no direct I/O to files on that.
   const coarse = await nullDisk(t, { sizeMib: STORE_BYTES / MIB, blockBytes: 4096 });
   const makeStore = async (disk) => {
@@ -155,7 +155,7 @@ test("a store whose writes are cached, and cannot be written back: they are lost
   await end(setting);
 });
 
-test("an original that cannot be read: writes mend it, and their old data is lost", async (t) => {
+test("writes repair an original that cannot be read, and their old data is lost", async (t) => {
   const setting = await arrange(t);
   const { writer, original } = setting;
   await writer.more(WRITES);
@@ -169,7 +169,7 @@ test("an original that cannot be read: writes mend it, and their old data is los
   await end(setting);
 });
 
-test("an original that fails: its writers see what they would see without us", async (t) => {
+test("writers of a failing original see the same errors as without blksnap", async (t) => {
   const setting = await arrange(t);
   const { writer, original } = setting;
   await writer.more(WRITES);
@@ -186,7 +186,7 @@ test("an original that fails: its writers see what they would see without us", a
   await end(setting);
 });
 
-test("an original whose writes fail every other second", async (t) => {
+test("an image stays correct while the original's writes fail every other second", async (t) => {
   const setting = await arrange(t);
   const { writer, original } = setting;
   await original.flake("error_writes", 1, 1);

@@ -48,7 +48,7 @@ async function overwriteAll(t, device, sizeBytes, stores, limitBytes) {
   return snapshot;
 }
 
-test("a regular file that was made before: it grows, and stays", async (t) => {
+test("an existing regular file grows, and stays", async (t) => {
   const file = imageFile(t, 4096);
   const device = await loopDisk(t, 12 * MIB);
   const { id, destroy } = await overwriteAll(t, device, 12 * MIB, [file], 64 * MIB);
@@ -118,7 +118,7 @@ test("the same, if the file is extended again before the check", (t) =>
     truncateSync(file, size);
   }));
 
-test("a folder: one private file, removed with the snapshot", async (t) => {
+test("a folder gets one private file, which is removed with the snapshot", async (t) => {
   const folder = storeFolder(t);
   const device = await loopDisk(t, 8 * MIB);
   const { id, destroy } = await overwriteAll(t, device, 8 * MIB, [folder], 64 * MIB);
@@ -130,7 +130,7 @@ test("a folder: one private file, removed with the snapshot", async (t) => {
   assert.equal(readdirSync(folder), []);
 });
 
-test("a block device, then memory", async (t) => {
+test("a block device and then memory are filled", async (t) => {
   const [disk, device] = await ramDisks(t, 2, 8 * MIB);
   const first = await overwriteAll(t, device, 8 * MIB, [disk, "memory:"], 64 * MIB);
   const { stores } = await storesOf(t, first.id);
@@ -233,7 +233,7 @@ test("two stores are filled in their order", async (t) => {
   assert.is(second.used_bytes, 8 * MIB);
 });
 
-test("used is what chunks have taken, granted is what devices may take", async (t) => {
+test("used counts slots of chunks, granted those that devices may use", async (t) => {
   const device = await loopDisk(t, 8 * MIB);
   const { front } = await attach(t, device);
   const { id } = await takeSnapshot(t, [device], { stores: ["memory:"] });
@@ -246,7 +246,7 @@ test("used is what chunks have taken, granted is what devices may take", async (
   assert.is(stores[0].used_bytes, MIB);
 });
 
-test("a create tells step by step how much of its store is there", async (t) => {
+test("a create reports step by step how much of its store is allocated", async (t) => {
   const store = storeFolder(t);
   const told = [];
   const parameters = { stores: [store], limitBytes: 24 * MIB };
@@ -263,7 +263,7 @@ test("a create tells step by step how much of its store is there", async (t) => 
   assert.ok(told.every((one) => one.store === store && one.target_bytes === target));
 });
 
-test("growth in portions, never beyond the limit", async (t) => {
+test("a store grows in portions, never beyond the limit", async (t) => {
   const device = await loopDisk(t, 72 * MIB);
   const { id } = await overwriteAll(t, device, 72 * MIB, [storeFolder(t)], 80 * MIB);
   const {
@@ -290,7 +290,7 @@ test("a tmpfs smaller than the limit holds what it can", async (t) => {
   await overwriteAll(t, device, 16 * MIB, [await smallTmpfs(t, 40)], 2048 * MIB);
 });
 
-test("a tmpfs that is full breaks the image alone", async (t) => {
+test("a full tmpfs breaks only the image", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const device = await loopDisk(t, 48 * MIB);
   const { front } = await attach(t, device);

@@ -1,4 +1,4 @@
-/** blksnap's tests of a mounted volume whose diff storage grows, and runs over. */
+/** blksnap's tests of a mounted volume whose diff storage grows and overflows. */
 import { copyFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";
@@ -77,7 +77,7 @@ async function simple(t, devices) {
   truncateSync(file);
 }
 
-test("1000-simple: two ext4, a storage file of 4 KiB that grows, an image that is written", async (t) => {
+test("1000-simple: two ext4, a storage file of 4 KiB that grows, a written image", async (t) => {
   await simple(t, [await loopDisk(t, 24 * MIB), await loopDisk(t, 24 * MIB)]);
 });
 
@@ -85,7 +85,7 @@ test("1400-simple: the same on one SCSI disk", async (t) => {
   await simple(t, [(await scsiDisk(t, 24)).path]);
 });
 
-test("2000-stretch: the storage grows, then overflows, and the watcher says so", async (t) => {
+test("2000-stretch: the storage grows, then overflows, and the watcher reports it", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const limitBytes = 48 * MIB;
   const state = await volume(t, await nullDisk(t, { sizeMib: 112 }));
@@ -110,7 +110,7 @@ test("2000-stretch: the storage grows, then overflows, and the watcher says so",
   await endInOrder(state);
 });
 
-test("2100-overflow: programs continue to run from the volume, storage in /dev/shm", async (t) => {
+test("2100-overflow: programs still run from the volume, with storage in /dev/shm", async (t) => {
   t.expectKernelMessages(IMAGE_GONE);
   const state = await volume(t, await loopDisk(t, 40 * MIB));
   const { device, mounted, before } = state;

@@ -1,6 +1,6 @@
 /**
- * The daemon killed again and again at random moments, under verified load and with a snapshot held:
- * its users see a pause, nothing else.
+ * The daemon is killed repeatedly at random moments, under verified load and with a snapshot: its users only see a
+ * pause.
  *
  * KILLS=N in the environment kills N times (8, or 5 where the run is a sample); SEED gives the moments. It runs by
  * `npm run torture -- --kills N`.

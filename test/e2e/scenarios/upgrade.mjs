@@ -1,4 +1,4 @@
-/** A daemon that leaves its devices to the next one: upgrade, and stop --keep. */
+/** A daemon that hands its devices over to the next one: upgrade, and stop --keep. */
 import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";

@@ -1,4 +1,4 @@
-/** Stores of persistent snapshots that others write to, or only look at, while the daemon is stopped. */
+/** Stores of persistent snapshots that other programs write to, or only read, while the daemon is stopped. */
 import { chmodSync, readdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import * as assert from "uvu/assert";

@@ -1,4 +1,4 @@
-/** Undoing what was done, in the reverse order, also after a failure or Ctrl-C. */
+/** Undoes steps in reverse order, also after a failure or Ctrl-C. */
 
 export class Interrupted extends Error {}
 

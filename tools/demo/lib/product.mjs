@@ -1,4 +1,4 @@
-/** The daemon and its command line, as a user has them. */
+/** The daemon and its command line, as users run them. */
 import { spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ export class Product {
     this.client = new BlksnapClient({ socketPath });
   }
 
-  /** A daemon of the demo's own: one that already runs here is left alone. */
+  /** The demo's own daemon: one that already runs here is not touched. */
   async start(more = []) {
     const state = ["--state-dir", join(this.#folder, "state")];
     const words = ["blksnapd", ...more, ...state, "--log-level", "warn"];
@@ -78,7 +78,7 @@ export class Product {
     return lines.slice(-LOG_LINES_SHOWN).join("\n");
   }
 
-  /** Ends the daemon as an administrator would. */
+  /** Ends the daemon like an administrator. */
   async stop() {
     this.#screen.command(`kill ${this.#daemon.child.pid}`);
     await this.#screen.during("waiting for blksnapd to end", () => this.#daemon.stop());
@@ -110,7 +110,7 @@ export class Product {
     return this.#shown(["blksnapctl", ...args], linesMax);
   }
 
-  /** Runs a script that calls blksnapctl, shown with what it prints. */
+  /** Runs a script that calls blksnapctl, and shows it with its output. */
   script(words, env = {}) {
     return this.#shown(words, Number.POSITIVE_INFINITY, env);
   }

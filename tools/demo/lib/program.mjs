@@ -1,4 +1,4 @@
-/** Running programs. */
+/** Runs programs. */
 import { spawn } from "node:child_process";
 import { constants } from "node:os";
 import { delimiter, join } from "node:path";
@@ -17,8 +17,8 @@ export function quote(word) {
 }
 
 /**
- * Runs a program to its end. It gets a process group of its own, which keeps the terminal's Ctrl-C away
- * from it; the signal ends the whole group, and this waits until it has.
+ * Runs a program to its end, in its own process group, which keeps the terminal's Ctrl-C away from it; the signal
+ * ends the whole group, and this waits for that.
  *
  * @param {string[]} words
  * @param {{cwd?: string, env?: object, signal?: AbortSignal}} [options]

@@ -1,8 +1,8 @@
-/** What the user sees: numbered steps, commands with their output, progress of what takes time. */
+/** Output for the user: numbered steps, commands with their output, progress. */
 
 const SPINNER_INTERVAL_MS = 250;
 const QUIET_AT_FIRST_MS = 1000;
-/** Where there is no terminal, progress is a line now and then. */
+/** Without a terminal, progress is a line now and then. */
 const LINE_INTERVAL_MS = 5000;
 const INDENT = "   ";
 
@@ -56,7 +56,7 @@ export class Screen {
     this.#print(`${INDENT}${this.#paint(36, `$ ${line}`)}`);
   }
 
-  /** What a program printed. */
+  /** Output of a program. */
   output(text) {
     for (const line of text.trimEnd().split("\n")) {
       if (text.trim() !== "") this.#print(`${INDENT}  ${line}`);

@@ -58,7 +58,7 @@ export class Volume {
     return ["umount", folder];
   }
 
-  /** The devices that were made for it and are still there. */
+  /** Its created devices that still exist. */
   remainingDevices() {
     return [this.front, this.image].filter((path) => path !== undefined && existsSync(path));
   }

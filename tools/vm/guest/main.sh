@@ -15,7 +15,7 @@ ulimit -l unlimited
 ulimit -Hn 1048576
 
 exec 3<>/dev/vport0p3
-# Waits for one of our processes, but no longer than $2 tenths of a second: it may be beyond the reach of a kill.
+# Waits for one of our processes, at most $2 tenths of a second: it may be unkillable.
 wait_at_most() {
   left=$2
   while kill -0 "$1" 2>/dev/null && [ "$left" -gt 0 ]; do
@@ -24,8 +24,8 @@ wait_at_most() {
   done
 }
 
-# Background processes that the command left would keep the output pipes open for ever.
-# Kernel threads are among the targets: they do not mind.
+# Background processes of the command would keep the output pipes open forever.
+# Kernel threads are among the targets, and ignore it.
 kill_others() {
   targets=
   for folder in /proc/[0-9]*; do
@@ -40,7 +40,7 @@ save_log() {
   $bb dmesg >"$VM_SHARE/dmesg.txt" 2>/dev/null
 }
 
-# The host asks for the end of a run that took too long: leave what tells where it hangs.
+# The host ends a run that took too long: log where it hangs.
 watch_host() {
   while :; do
     if read -r request <&3; then
@@ -77,7 +77,7 @@ status=$?
 kill_others
 wait_at_most $relay_out 100
 wait_at_most $relay_err 100
-# Bounded, because a block device whose server is gone can keep sync waiting for ever.
+# Bounded, because a block device without a server can make sync hang.
 $bb sync &
 wait_at_most $! 50
 save_log

@@ -21,7 +21,7 @@ save_log() {
   $bb dmesg >"$VM_SHARE/dmesg.txt" 2>/dev/null
 }
 
-# The host asks for the end of a run that took too long: leave what tells where it hangs.
+# The host ends a run that took too long: log where it hangs.
 watch_host() {
   until [ -e $channels/stop ]; do $bb sleep 0.2; done
   echo w >/proc/sysrq-trigger
@@ -35,7 +35,7 @@ echo ready >&3
 if [ -n "$VM_SHELL" ]; then
   $bb setsid -c /bin/sh $home/command.sh <>/dev/tty1 >&0 2>&1 3>&- &
 else
-  # Through pipes: what processes left behind write later does not reach the host.
+  # Through pipes: later output of processes left behind does not reach the host.
   $bb mkfifo $home/stdout $home/stderr
   $bb cat <$home/stdout >>$channels/stdout 3>&- &
   relay_out=$!
@@ -46,7 +46,7 @@ fi
 wait $!
 status=$?
 
-# Background processes that the command left would keep the pipes open for ever.
+# Background processes of the command would keep the pipes open forever.
 targets=
 for folder in /proc/[0-9]*; do
   pid=${folder#/proc/}

@@ -11,7 +11,7 @@ mount_or_fail() {
   $bb mount "$@" || fail "cannot mount: $*"
 }
 
-# The one folder that is surely there and not needed meanwhile.
+# The one folder that certainly exists and is not needed meanwhile.
 top=/proc
 $bb mount -t tmpfs -o mode=755 tmpfs $top || fail "cannot mount a tmpfs"
 $bb mkdir $top/data $top/work $top/root $top/keep

@@ -1,4 +1,4 @@
-/** How the guest's processors are run: by KVM where it works, else emulated. */
+/** Selects the acceleration of the guest's processors: KVM if it works, else emulation. */
 import { accessSync, constants, statSync } from "node:fs";
 import { cpus, release } from "node:os";
 import { readCached, writeCached } from "./cache.mjs";
@@ -29,19 +29,19 @@ function mayOpenKvm() {
   }
 }
 
-/** Each guest kernel has an answer of its own. */
+/** Separately for each guest kernel. */
 function answerFile(kernel) {
   return `kvm-probe-${kernel.release}.json`;
 }
 
-/** A different processor, host kernel or emulator makes an earlier answer void. */
+/** Another processor, host kernel or emulator invalidates an earlier result. */
 function probeKey() {
   const emulator = statSync(requireProgram("qemu-system-x86_64", "qemu-system-x86"));
   return [cpus()[0]?.model, release(), emulator.mtimeMs, emulator.size].join("|");
 }
 
 /**
- * That /dev/kvm exists does not mean that a guest comes up, in a nested VM above all. So one is booted, once.
+ * An existing /dev/kvm does not prove that a guest boots, especially in a nested VM. So one is booted, once.
  *
  * @param {object} kernel the guest's
  * @param {(accel: string[]) => Promise<boolean>} boots says whether a guest comes up with these arguments

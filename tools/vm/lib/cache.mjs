@@ -1,4 +1,4 @@
-/** The folder that keeps what is costly to get (kernel, answers of probes) between runs. */
+/** The folder that caches expensive results (kernel, probes) between runs. */
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -1,4 +1,4 @@
-/** What goes into the guest: the initramfs with the run's own settings and command. */
+/** Content of the guest: the initramfs with the run's own settings and command. */
 import { readFileSync, realpathSync } from "node:fs";
 import { basename } from "node:path";
 import { REPOSITORY } from "./cache.mjs";
@@ -13,8 +13,8 @@ const GUEST_FOLDERS = ["bin", "dev", "proc", "sys", "modules", "lower", "upper",
 const COVERED = ["/run", "/tmp", "/var/tmp"];
 
 /**
- * Variables of the caller that mean something to the command; the rest describes the host's session. Certificates
- * are for a network that the guest has not, and each start of node would read them: a third of what it takes.
+ * Variables of the caller that the command needs; the others describe the host's session. Certificates are for a
+ * network that the guest lacks, and each start of node would read them, which is a third of its time.
  */
 const KEPT_VARIABLES =
   /^(NODE_(?!EXTRA_CA_CERTS$).*|CI|LANG|LC_.*|TERM|FORCE_COLOR|NO_COLOR|BLKSNAP_.*)$/;

@@ -1,4 +1,4 @@
-/** What the host has: programs and drivers. */
+/** Programs and drivers of the host. */
 import { spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync, readFileSync } from "node:fs";
 import { delimiter, join } from "node:path";
@@ -43,7 +43,7 @@ function findInPath(name) {
 
 const ELF_INTERPRETER_SEGMENT = 3;
 
-/** Says whether a program runs without any library, as the first one of an initramfs must. */
+/** Whether a program needs no library, as the first one of an initramfs must. */
 export function isStaticProgram(path) {
   if (path === undefined) return false;
   const elf = readFileSync(path);
@@ -56,7 +56,7 @@ export function isStaticProgram(path) {
   return true;
 }
 
-/** Says whether this machine itself can serve ublk devices, loading the driver if that is all it takes. */
+/** Whether this machine itself can serve ublk devices; loads the driver if that is all it takes. */
 export function hostHasUblk() {
   if (existsSync("/dev/ublk-control")) return true;
   const modprobe = findProgram("modprobe");
@@ -65,7 +65,7 @@ export function hostHasUblk() {
   return result.status === 0 && existsSync("/dev/ublk-control");
 }
 
-/** An error whose message is meant for the user, without a stack. */
+/** An error whose message is for the user, without a stack. */
 export class VmError extends Error {}
 
 /** @returns {string} the program's full path; throws a VmError naming the Debian package otherwise */

@@ -15,7 +15,7 @@ import { cacheFolder, createFolderAtOnce } from "./cache.mjs";
 import { findProgram, requireProgram, VmError } from "./host.mjs";
 import { compareVersions, fetchKernel, listedKernels, run, withNewestKernel } from "./packages.mjs";
 
-/** The series of the stock kernel; what is newer comes from backports. */
+/** The series of the stock kernel; backports have newer ones. */
 const STOCK = "6.12";
 export const NEWEST = "newest";
 /** What `--kernel` takes. */
@@ -58,7 +58,9 @@ function stockRelease() {
   );
 }
 
-/** Loading an uncompressed module is several times quicker in an emulated guest, so the work is done here, once. */
+/**
+ * Loading an uncompressed module is several times faster in an emulated guest, so they are decompressed here, once.
+ */
 function unpackModules(libFolder, release) {
   const root = join(libFolder, "modules", release);
   const compressed = readdirSync(root, { recursive: true })
@@ -83,7 +85,7 @@ function unpackImage(imagePath) {
   if (!zstd || start < 0) return;
   const unpackedPath = `${imagePath}.elf`;
   const output = openSync(unpackedPath, "w");
-  // Bytes that follow the compressed part make zstd fail after it wrote everything, so its status says nothing.
+  // Bytes after the compressed part make zstd fail after it wrote everything, so ignore its status.
   spawnSync(zstd, ["-dcq"], { input: image.subarray(start), stdio: ["pipe", output, "ignore"] });
   closeSync(output);
   const isKernel = readFileSync(unpackedPath).subarray(0, ELF_MAGIC.length).equals(ELF_MAGIC);
@@ -91,7 +93,7 @@ function unpackImage(imagePath) {
   else rmSync(unpackedPath);
 }
 
-/** Brings what was unpacked below `tree` into the form in which a kernel is kept. */
+/** Converts what was unpacked below `tree` into the form of a cached kernel. */
 function arrange(work, release) {
   const tree = join(work, "tree");
   const lib = existsSync(join(tree, "lib/modules")) ? "lib" : "usr/lib";

@@ -70,7 +70,7 @@ const WITH_VALUE = {
 const FLAGS = new Set(["shell", "verbose", "uml", "help"]);
 
 /**
- * Options end at the first word that is none, so that those of the command stay its own.
+ * Options end at the first other word, so that the command keeps its own options.
  *
  * @param {string[]} words
  */

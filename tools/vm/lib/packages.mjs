@@ -44,7 +44,7 @@ function packagesOf(release, apt) {
 
 /** Downloads packages into the folder, and unpacks them below `tree` there. */
 function fetchPackages(names, work, apt) {
-  // Without this option apt tries, and says that it cannot, to write here as an unprivileged user.
+  // Without this option apt tries to write here as an unprivileged user, and reports that it cannot.
   const words = [...apt, "-o", "APT::Sandbox::User=root", "-q", "download", ...names];
   run(requireProgram("apt-get", "apt"), words, { cwd: work });
   for (const archive of readdirSync(work).filter((name) => name.endsWith(".deb"))) {
@@ -98,8 +98,8 @@ function openSuite(suite, state, architecture) {
 }
 
 /**
- * Hands the newest kernel that backports offer, of this release or a later one, to `use`. The lists are in a throw-away
- * state: this machine's own apt is not told of the suite.
+ * Passes the newest kernel of backports, of this release or a later one, to `use`. The lists are in a temporary
+ * state: this machine's own apt does not learn of the suite.
  *
  * @param {(release: string, apt: string[]) => void} use
  */

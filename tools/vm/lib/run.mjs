@@ -1,4 +1,4 @@
-/** Running a command in a fresh VM. */
+/** Runs a command in a fresh VM. */
 import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -54,7 +54,7 @@ function withDefaults(given) {
   };
 }
 
-/** One boot. The servers end with the emulator that they serve, so each boot has its own. */
+/** One boot. The servers end with their emulator, so each boot has its own. */
 async function bootOnce(options) {
   const runFolder = temporaryFolder("blksnap-vm-run-");
   const servers = [];
@@ -75,7 +75,7 @@ async function bootOnce(options) {
   }
 }
 
-/** Boots again after a crash that the command cannot have seen, because it was not started yet. */
+/** Reboots after a crash that cannot have affected the command, because it had not started. */
 async function bootUntilReady(options) {
   for (let attempt = 1; ; attempt++) {
     const outcome = await bootOnce(options);

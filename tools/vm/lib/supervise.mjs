@@ -1,4 +1,4 @@
-/** One qemu process from its start to its end. */
+/** Supervises one qemu process from start to end. */
 import { spawn } from "node:child_process";
 import { requireProgram } from "./host.mjs";
 import { CHANNELS, FIRST_CHANNEL_FD, qemuArguments } from "./qemu.mjs";
@@ -12,7 +12,7 @@ const BOOT_LIMIT_MS = 300_000;
 /** @returns {{child: import("node:child_process").ChildProcess, channel: Record<string, import("node:net").Socket>}} */
 export function startQemu(options) {
   const emulator = requireProgram("qemu-system-x86_64", "qemu-system-x86");
-  // The emulator must not outlive us, even when we are killed without a chance to clean up.
+  // The emulator must not outlive this process, even if that is killed.
   const words = ["setpriv", "--pdeathsig", "KILL", emulator, ...qemuArguments(options)];
   const terminal = options.shell ? "inherit" : "ignore";
   const child = spawn(words[0], words.slice(1), {
@@ -45,7 +45,7 @@ function followControl({ child, channel }, outcome) {
     outcome.ready ||= /^ready$/m.test(lines);
     const status = /^status (\d+)$/m.exec(lines);
     if (status && !outcome.timedOut) outcome.status = Number(status[1]);
-    // All output has left the guest before it says one of these, so nothing is lost by ending it here.
+    // All output has left the guest before each of these messages, so ending it here loses nothing.
     if (status || /^stopped$/m.test(lines)) child.kill("SIGKILL");
   });
 }

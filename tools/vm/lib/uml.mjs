@@ -32,7 +32,7 @@ const CHUNK_BYTES = 64 << 10;
 /** Number of the file descriptor that is the caller's own output, for --shell. */
 const TERMINAL_FD = 3;
 
-/** Makes all that the kernel sees read-only for it, but for its memory and two folders, as guests can mount the host's /. */
+/** Makes the host's tree read-only for the kernel, except its memory and two folders, because guests can mount /. */
 const READ_ONLY_SCRIPT = `
 run=$1 share=$2; shift 2
 for folder in "$run" "$share"; do mount --bind "$folder" "$folder" || exit 125; done
@@ -147,7 +147,7 @@ export function startUml(options) {
   const { runFolder, shareDir, shell } = options;
   const init = fillRunFolder(options);
   const words = [
-    // All of its processes end with us, even if we are killed.
+    // All of its processes end with this one, even if that is killed.
     ...["setpriv", "--pdeathsig", "KILL", findProgram("unshare"), "--pid", "--kill-child"],
     ...[
       "--mount",

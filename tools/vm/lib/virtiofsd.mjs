@@ -1,4 +1,4 @@
-/** The servers through which the guest sees folders of the host. */
+/** Servers through which the guest sees folders of the host. */
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -41,7 +41,7 @@ function readOnlyPrefix(runFolder) {
  */
 export function startVirtiofsd({ tag, source, runFolder, readOnly }) {
   const socketPath = join(runFolder, `${tag}.sock`);
-  // The tree below a running guest is taken as unchanging, which the overlay needs anyway; the shared folder is not.
+  // The tree below a running guest must not change, which the overlay requires anyway; the shared folder may.
   const cache = readOnly ? "always" : "auto";
   const server = [
     requireProgram("virtiofsd", "qemu-system-common"),
@@ -57,7 +57,7 @@ export function startVirtiofsd({ tag, source, runFolder, readOnly }) {
       "log_level=err",
     ],
   ];
-  // A server must not outlive us, even when we are killed without a chance to clean up.
+  // A server must not outlive this process, even if that is killed.
   const words = [
     "setpriv",
     "--pdeathsig",
