@@ -7,7 +7,6 @@ import {
   endDirectIo,
   high32,
   ioctl,
-  isRingShort,
   low32,
   MappedMemory,
   openInHelper,
@@ -25,11 +24,11 @@ import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
 /**
  * Errors by which the kernel says that it was not asked. Any other error is the one with which writes were lost: of a
  * disk's medium, its transport or its driver, with names of their own (blk_errors of block/blk-core.c), or of a file
- * system's server.
+ * system's server. ENOMEM is a driver's (BLK_STS_RESOURCE): io_uring itself needs no memory for an accepted question.
  */
 const NOT_ASKED: readonly string[] = [
   ...["EINVAL", "EOPNOTSUPP", "ENOSYS"],
-  ...["EBADF", "ESPIPE", "EINTR"],
+  ...["EBADF", "ESPIPE", "EINTR", "EAGAIN", "ECANCELED"],
 ];
 
 const BLKGETSIZE64 = 0x80081272;
@@ -101,7 +100,7 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
       const ask = (target: Ring, low: number, high: number): void =>
         prepareWritebackError(target, fd, low, high, 0);
       const status = await ring.submit(ask);
-      return status < 0 && !isRingShort(status) && !NOT_ASKED.includes(errnoName(status));
+      return status < 0 && !NOT_ASKED.includes(errnoName(status));
     },
     statDirectIo: directIoAlignment,
     endDirectIo,
