@@ -1,4 +1,4 @@
-import { EFAULT, EINVAL, EIO, ENOTTY, EOPNOTSUPP } from "@blksnap/errors";
+import { EFAULT, EINVAL, EIO, ENOMEM, ENOTTY, EOPNOTSUPP } from "@blksnap/errors";
 import {
   type CompletionHandler,
   FallocateMode,
@@ -43,6 +43,7 @@ export class FileIo implements CompletionHandler, CopyThen {
   readonly #handlerId: number;
   readonly #way: Uint8Array;
   readonly #secondTries: SecondTries;
+  readonly #isBlock: boolean;
   #discardCommand: boolean;
 
   constructor(
@@ -59,6 +60,7 @@ export class FileIo implements CompletionHandler, CopyThen {
     this.#handlerId = reactor.addHandler(this);
     this.#way = new Uint8Array(queue.depth);
     this.#secondTries = new SecondTries(reactor, queue.depth, (tag) => this.#start(tag));
+    this.#isBlock = isBlock;
     this.#discardCommand = isBlock;
   }
 
@@ -112,7 +114,7 @@ export class FileIo implements CompletionHandler, CopyThen {
 
   onCompletion(tag: number, result: number): void {
     const way = this.#way[tag];
-    if (result < 0 && this.#secondTries.take(tag, result)) return;
+    if (result < 0 && !this.#isOfFile(tag, result) && this.#secondTries.take(tag, result)) return;
     if (way === Way.TRANSFER) {
       // A file or driver below may not accept the memory of this request's pages.
       const isForPages = result === -EINVAL || result === -EFAULT;
@@ -128,6 +130,14 @@ export class FileIo implements CompletionHandler, CopyThen {
     }
     if (result < 0 && this.#tryAnother(tag, way, result)) return;
     this.#owner.onFileIo(tag, result);
+  }
+
+  /**
+   * A file's answer to a flush, and not io_uring's, which needs no memory for one. A file tells each loss once: after a
+   * failed flush, the next one proves nothing. A device is flushed again.
+   */
+  #isOfFile(tag: number, result: number): boolean {
+    return result === -ENOMEM && !this.#isBlock && this.#queue.op(tag) === UblkOp.FLUSH;
   }
 
   /** Retries a transfer with a copy of the request's bytes. */

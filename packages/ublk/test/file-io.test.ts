@@ -23,12 +23,14 @@ interface Request {
 /**
  * Does requests one after the other on a file of 64 KiB `a`; answers their results.
  * @param refusals in place of the ring's first results
+ * @param isBlock whether it is served as a device
  */
 async function serve(
   requests: readonly Request[],
   look: (content: Buffer, memory: Uint8Array) => void,
   access = "r+",
   refusals: number[] = [],
+  isBlock = false,
 ): Promise<number[]> {
   const results: number[] = [];
   await withFolder((folder) => {
@@ -61,7 +63,7 @@ async function serve(
       startSectorLow: () => low32(current.sector),
       startSectorHigh: () => high32(current.sector),
     } as unknown as Queue;
-    const io: FileIo = new FileIo(reactor, queue, fd, false, {
+    const io: FileIo = new FileIo(reactor, queue, fd, isBlock, {
       onFileIo(_tag, result) {
         results.push(result);
         if (results.length === requests.length) {
@@ -124,9 +126,16 @@ test("a request that the ring could not carry out is tried again", async () => {
     { op: UblkOp.DISCARD, sector: 16, sectors: 8 },
     { op: UblkOp.READ, sector: 120, sectors: 8 },
   ];
-  const refusals = [-ECANCELED, 4096, -ENOMEM, -ECANCELED, 0, -ENOMEM];
+  const refusals = [-ECANCELED, 4096, -ECANCELED, -ECANCELED, 0, -ENOMEM, -ENOMEM];
   assert.equal(await serve(requests, () => undefined, "r+", refusals), [4096, 0, 0, 4096]);
   assert.equal(refusals, []);
+});
+
+test("a file that could not write for want of memory is not asked until it says that all is well", async () => {
+  const requests = [{ op: UblkOp.FLUSH, sector: 0, sectors: 0 }];
+  assert.equal(await serve(requests, () => undefined, "r+", [-ENOMEM, 0]), [-ENOMEM]);
+  const device = await serve(requests, () => undefined, "r+", [-ENOMEM, 0], true);
+  assert.equal(device, [0]);
 });
 
 test("discard and write-zeroes read as zeroes and do not change the size", async () => {
