@@ -134,7 +134,6 @@ export async function trackerStatus(
     attach_kind: tracker.splice === undefined ? ("front" as const) : ("live" as const),
     splice: spliceStatus(tracker.splice),
     capacity_bytes: tracker.geometry.capacityBytes,
-    original_capacity_bytes: tracker.presentCapacityBytes,
     logical_block_bytes: params.logicalBlockBytes,
     read_only: params.readOnly,
     zero_copy: tracker.front.hasZeroCopy,
@@ -146,9 +145,14 @@ export async function trackerStatus(
     error_code: errorCodeOf(tracker, snapshot?.members.get(tracker.id)),
     persistence: tracker.persistence,
   };
-  const { front, keptDiscardBytes, durations } = await devices.counters(tracker);
+  const [counters, originalBytes] = await Promise.all([
+    devices.counters(tracker),
+    tracker.presentCapacityBytes(),
+  ]);
+  const { front, keptDiscardBytes, durations } = counters;
   return {
     ...known,
+    original_capacity_bytes: originalBytes,
     kept_discard_bytes: keptDiscardBytes,
     io: ioStatus(front),
     durations: durationStatus(durations),

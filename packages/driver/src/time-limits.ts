@@ -27,6 +27,8 @@ export const STORE_OPEN_TIMEOUT_MS = 10_000;
 export const STORE_MARK_TIMEOUT_MS = 10_000;
 /** To ask whether a device is in use: opening a device that hangs can hang. */
 export const CLAIM_TIMEOUT_MS = 10_000;
+/** To learn an original's present size: status waits no longer, and tells the last known one. */
+export const CAPACITY_PATIENCE_MS = 1_000;
 /** To find the holes of an original; clients that come later learn of them. */
 export const HOLES_TIMEOUT_MS = 30_000;
 /** For an NBD client that waits for its connection meanwhile. */

@@ -1,6 +1,7 @@
 import {
   closeSync,
   constants,
+  fstat as fstatCallback,
   fstatSync,
   open as openCallback,
   openSync,
@@ -21,6 +22,7 @@ const { O_RDONLY, O_RDWR, O_DIRECT, O_EXCL } = constants;
 const O_CLOEXEC = 0o2000000;
 
 const openFdBeside = promisify(openCallback);
+const fstatBeside = promisify(fstatCallback) as (fd: number) => Promise<Stats>;
 const readBeside = promisify(readCallback);
 const OPEN_TIMEOUT_MS = 30_000;
 
@@ -203,10 +205,13 @@ function ioctlInt(fd: number, request: number): number {
   return value[0];
 }
 
-/** The current size; `params` has the size at open. */
-export function presentCapacityBytes({ fd, kind, params }: BackingFile): number {
+/**
+ * Bytes that the device or file has at this moment: `params` says what it had when it was opened. It waits for the file
+ * system of a file without a bound.
+ */
+export async function presentCapacityBytes({ fd, kind, params }: BackingFile): Promise<number> {
   if (kind === "block") return blockCapacityBytes(fd);
-  const { size } = fstatSync(fd);
+  const { size } = await fstatBeside(fd);
   return size - (size % params.logicalBlockBytes);
 }
 

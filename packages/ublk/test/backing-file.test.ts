@@ -30,9 +30,9 @@ test("a regular file has the limits of direct I/O on it", async () => {
     assert.is(params.capacityBytes, 1_000_000 - (1_000_000 % params.logicalBlockBytes));
     assert.ok([512, 4096].includes(params.logicalBlockBytes));
     assert.equal([params.readOnly, params.volatileCache, params.fua], [false, true, false]);
-    assert.is(presentCapacityBytes(backing), params.capacityBytes);
+    assert.is(await presentCapacityBytes(backing), params.capacityBytes);
     truncateSync(path, 4 * 65536 + 100);
-    assert.is(presentCapacityBytes(backing), 4 * 65536);
+    assert.is(await presentCapacityBytes(backing), 4 * 65536);
     closeSync(backing.fd);
     const beside = await openBackingFileBeside(path);
     assert.equal(

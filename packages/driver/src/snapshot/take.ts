@@ -43,10 +43,8 @@ export async function takeSnapshot(
 ): Promise<void> {
   const members = [...snapshot.members.values()];
   assertFreezes(context, options);
-  for (const { tracker } of members) {
-    assertFront(tracker);
-    assertCapacity(context, snapshot, tracker);
-  }
+  for (const { tracker } of members) await assertCapacity(context, snapshot, tracker);
+  for (const { tracker } of members) assertFront(tracker);
   snapshot.beginTake();
   faultPoint("take.begun");
   try {
@@ -142,9 +140,13 @@ export async function closeMembers(
  * attach; if it has shrunk, the rest cannot be read any more.
  * @throws ControlError DEVICE_CAPACITY_CHANGED
  */
-function assertCapacity({ logger }: DriverContext, { id }: Snapshot, tracker: Tracker): void {
+async function assertCapacity(
+  { logger }: DriverContext,
+  { id }: Snapshot,
+  tracker: Tracker,
+): Promise<void> {
   const { device, geometry } = tracker;
-  const now = tracker.presentCapacityBytes;
+  const now = await tracker.presentCapacityBytes();
   const change = `${device} had ${geometry.capacityBytes} bytes when it was attached, now ${now}`;
   if (now < geometry.capacityBytes) throw new ControlError("DEVICE_CAPACITY_CHANGED", change);
   if (now > geometry.capacityBytes) {

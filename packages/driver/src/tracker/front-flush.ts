@@ -26,7 +26,8 @@ export class FrontFlush {
     if (status === 0) return;
     const text = `the last writes to ${front.path} did not all reach ${device}`;
     const name = errnoName(status);
-    if (giveUp || this.#hasFailed || this.#tracker.presentCapacityBytes === 0) {
+    const isGone = async () => (await this.#tracker.presentCapacityBytes()) === 0;
+    if (giveUp || this.#hasFailed || (await isGone())) {
       this.#logger.error({ device, errno: name }, text);
       return;
     }

@@ -19,12 +19,7 @@ import {
   keyOfNumber,
   Splice,
 } from "@blksnap/linux-block";
-import {
-  type BackingFile,
-  openBackingFileBeside,
-  presentCapacityBytes,
-  RECOVERY_PATIENCE_MS,
-} from "@blksnap/ublk";
+import { type BackingFile, openBackingFileBeside, RECOVERY_PATIENCE_MS } from "@blksnap/ublk";
 import { type MappedMemory, Serial } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import type { ServedDevice } from "../frontend/frontend.js";
@@ -37,6 +32,7 @@ import { FrontFlush } from "./front-flush.js";
 import { assignReactor, frontQueue, mayPassPages } from "./front-queue.js";
 import { assertNotZoned, geometryOf, geometryWith, servedParams } from "./geometry.js";
 import { reopenOriginal } from "./original.js";
+import { PresentCapacity } from "./present-capacity.js";
 import { type PersistenceState, TrackerJournal } from "./tracker-journal.js";
 import type { AttachOptions, DetachOptions, LeftArea, TrackerParts } from "./tracker-options.js";
 import { type Loss, lossOn, NO_LOSS, writeTrackerRecord } from "./tracker-record.js";
@@ -71,6 +67,7 @@ export class Tracker {
   readonly #cbtMemory: MappedMemory;
   readonly #journal: TrackerJournal | undefined;
   #backing: BackingFile;
+  readonly #capacity: PresentCapacity;
   #link: string | undefined;
 
   private constructor(context: DriverContext, parts: TrackerParts, front: ServedDevice) {
@@ -78,6 +75,7 @@ export class Tracker {
     this.id = parts.id;
     this.identity = parts.identity;
     this.#backing = parts.backing;
+    this.#capacity = new PresentCapacity(parts.backing);
     this.geometry = parts.geometry;
     this.reactor = parts.reactor;
     this.front = front;
@@ -407,12 +405,8 @@ export class Tracker {
   }
 
   /** The original's present size in bytes; 0 if it is gone. */
-  get presentCapacityBytes(): number {
-    try {
-      return presentCapacityBytes(this.backing);
-    } catch {
-      return 0;
-    }
+  presentCapacityBytes(): Promise<number> {
+    return this.#capacity.get();
   }
 
   /** @param ranges offset and length in bytes, alternating */

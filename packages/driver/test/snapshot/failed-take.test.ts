@@ -135,7 +135,7 @@ async function toBeTaken(
     loss: NO_LOSS,
     isLate: false,
     recordLoss: () => undefined,
-    presentCapacityBytes: 2 ** 20,
+    presentCapacityBytes: async () => 2 ** 20,
     geometry: { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 },
     backing: { kind: "file", fd: -1, params: {} },
     front: { deviceNumber: "0:0", isLive: true },
