@@ -25,6 +25,11 @@ export const mountVerbs: readonly Verb[] = [
         describe: "with --device: fail unless the image belongs to this snapshot",
         value: "UUID",
       },
+      lv: {
+        describe:
+          "logical volume in the image, where that is a physical volume of LVM with several of them",
+        value: "VOLUME",
+      },
       writable: {
         short: "w",
         describe:
@@ -34,6 +39,7 @@ export const mountVerbs: readonly Verb[] = [
     examples: [
       ["blksnapctl mount /dev/ublkb1 /mnt/image", "an image by its block device"],
       ["blksnapctl mount --device /dev/vg/data --id $ID /mnt/image", "the image of a device"],
+      ["blksnapctl mount --device /dev/sdb --lv data /mnt/image", "a volume of LVM in the image"],
     ],
     load: async () => (await mounts()).mount,
   },

@@ -48,10 +48,10 @@ const WAYS: Readonly<Record<string, Way>> = {
       hint: "Mount it where Linux is 6.7 or newer, or where the original is not: see blksnapctl nbd",
     };
   },
+  // An image that is one has its volumes mounted (lvm/volume.ts): this lies in such a volume.
   LVM2_member: refused(
-    "it is a physical volume of LVM, whose names are in use by the original",
-    (image) =>
-      `vgimportclone --basevgname copy ${image}; vgchange -ay copy; mount -o ro /dev/copy/...`,
+    "it is a physical volume of LVM in a logical volume",
+    (volume) => `vgimportclone --basevgname copy ${volume}`,
   ),
   crypto_LUKS: refused(
     "it is encrypted with LUKS",

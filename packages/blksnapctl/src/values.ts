@@ -86,6 +86,19 @@ export function parseHost(text: string): string {
   throw usageError(`host: ${quoted(text)} is not a host`, "USAGE", hint);
 }
 
+/** As lvm(8) has it. */
+const VOLUME = /^(?!\.\.?$)[0-9A-Za-z+_.][0-9A-Za-z+_.-]{0,126}$/;
+
+/** The name of a logical volume. */
+export function parseVolume(text: string): string {
+  if (VOLUME.test(text)) return text;
+  throw usageError(
+    `lv: ${quoted(text)} is no name of a volume`,
+    "USAGE",
+    "Give a name that lvs shows",
+  );
+}
+
 const WAIT_DEFAULT_S = 60;
 const WAIT_MAX_S = 86_400;
 

@@ -42,6 +42,7 @@ const samplesOf: Readonly<Record<string, Samples>> = {
   SOCKET: { good: "point.sock", wrong: ["x".repeat(108), "é".repeat(54)] },
   UUID: { good: UUID, wrong: notIds },
   POINT: { good: "2038-01-01T06:00Z", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },
+  VOLUME: { good: "data", wrong: ["", ".", "..", "-a", "a b", "é", "vg/data", "x".repeat(128)] },
   HOST: { good: "db-1.example.org", wrong: ["", "a b", "é", "a/b", "x".repeat(65)] },
   NUMBER: { good: "1", wrong: [...notNumbers, "99999999999999999"] },
   "[LOG:]NUMBER": {

@@ -23,7 +23,7 @@ test("a second mount of a file system has what it needs", () => {
 
 test("an image without a file system, or one mistaken for its original, is refused with advice", () => {
   const refusals: [Probed, RegExp, RegExp][] = [
-    [{ TYPE: "LVM2_member" }, /LVM/, /^vgimportclone --basevgname copy \/dev\/ublkb1;/],
+    [{ TYPE: "LVM2_member" }, /LVM/, /^vgimportclone --basevgname copy \/dev\/ublkb1$/],
     [{ TYPE: "crypto_LUKS" }, /LUKS/, /^cryptsetup open --readonly \/dev\/ublkb1 /],
     [{ TYPE: "linux_raid_member" }, /md/, /^mdadm --assemble --readonly/],
     [{ TYPE: "zfs_member" }, /ZFS/, /^zpool import/],

@@ -5,6 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { appendFileSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { changes } from "./changes.mjs";
+import { images } from "./images.mjs";
 import { stacks } from "./stacks.mjs";
 
 const WORDS = readFileSync("/proc/cmdline", "utf8");
@@ -100,6 +101,7 @@ const ACTIONS = {
   setup: () => ({ setup: run("sh", "/root/test/setup.sh", disks[0]).said }),
   stacks: () => stacks(disks.slice(1), Number(wordOf("rounds") ?? 1), wanted()),
   changes: () => changes(disks.slice(1), wanted()),
+  images: () => images(disks.slice(1), wanted()),
   write: () => {
     const seen = look();
     write();

@@ -1,52 +1,25 @@
 /** mount and umount: the files of an image, read-only by default. */
-import { execFile } from "node:child_process";
 import { existsSync, readFileSync, realpathSync, type Stats, statSync } from "node:fs";
 import { basename } from "node:path";
 import type { StatusResponse } from "@blksnap/api";
-import { BlksnapClientError } from "@blksnap/client";
 import { imagesIn, whyFreed } from "../freed-image.js";
+import { sweep, takeDown } from "../lvm/leftovers.js";
+import { idOfVolume } from "../lvm/names.js";
+import { openVolume, withLeft } from "../lvm/volume.js";
 import { type MountPlan, mountPlan, type Probed } from "../mount-plan.js";
 import { mountedAt } from "../mount-table.js";
+import { mountFailed as failed, run } from "../programs.js";
 import { resolveId } from "../resolve-id.js";
 import { usageError } from "../usage-error.js";
-import { parsePath } from "../values.js";
+import { parsePath, parseVolume } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
 const TEMPORARY_FSID = "/sys/fs/btrfs/features/temp_fsid";
 const IS_UBLK = /^\/dev\/ublkb[0-9]+$/;
 /** Exit status of blkid: nothing was found. */
 const NOTHING_FOUND = 2;
-const ERROR_TEXT_MAX = 500;
-
-interface Outcome {
-  readonly status: number;
-  readonly out: string;
-  /** On one line. */
-  readonly err: string;
-}
-
-function failed(what: string, hint?: string): BlksnapClientError {
-  return new BlksnapClientError("MOUNT_FAILED", what, hint === undefined ? {} : { hint });
-}
-
-/** @throws BlksnapClientError MOUNT_FAILED if the program is missing */
-function run(program: string, ...args: string[]): Promise<Outcome> {
-  return new Promise((resolve, reject) => {
-    const env = { ...process.env, LC_ALL: "C" };
-    execFile(program, args, { encoding: "utf8", env }, (error, out, stderr) => {
-      const status = error === null ? 0 : error.code;
-      if (typeof status !== "number") {
-        const hint = status === "ENOENT" ? `Install ${program}` : undefined;
-        return reject(failed(`${program} cannot be run: ${status ?? error?.message}`, hint));
-      }
-      const err = stderr
-        .trim()
-        .replace(/\s*\n\s*/g, "; ")
-        .slice(0, ERROR_TEXT_MAX);
-      resolve({ status, out, err });
-    });
-  });
-}
+const PHYSICAL_VOLUME = "LVM2_member";
+const BY_HAND = "Make a copy of its volume group by hand: vgimportclone(8), with a writable image";
 
 function found(path: string): Stats | undefined {
   try {
@@ -73,6 +46,7 @@ function folderOf(text: string): string {
   return realpathSync(path);
 }
 
+/** What is mounted where: an image, or a volume in it. */
 interface Wanted {
   readonly image: string;
   readonly dir: string;
@@ -181,20 +155,12 @@ async function mountBy(plan: MountPlan, { image, dir }: Wanted, isWritable: bool
   throw failed(`${image} cannot be mounted as ${plan.type}: ${err || `status ${status}`}`);
 }
 
-export async function mount(context: Context, given: Given): Promise<void> {
-  const { json, print, printJson, warn } = context;
-  const wanted = await wantedBy(context, given);
+/** @param hint where it is refused; undefined: that of the plan */
+async function mountAs(content: Probed, wanted: Wanted, isWritable: boolean, hint?: string) {
   const { image, dir } = wanted;
-  const isWritable = given.has("writable");
-  if (isWritable && isReadOnly(image)) {
-    throw failed(`${image} refuses writes`, "Omit --writable: the snapshot has read-only images");
-  }
-  const there = mountedAt(dir);
-  if (there !== undefined)
-    throw failed(`${there.source} is mounted at ${dir}`, "Give another folder");
   const host = { hasTemporaryFsid: existsSync(TEMPORARY_FSID) };
-  const plan = mountPlan(image, await probed(image), host);
-  if ("why" in plan) throw failed(`${image}: ${plan.why}`, plan.hint);
+  const plan = mountPlan(image, content, host);
+  if ("why" in plan) throw failed(`${image}: ${plan.why}`, hint ?? plan.hint);
   const { options, isReplayed } = await mountBy(plan, wanted, isWritable);
   const mounted = mountedAt(dir);
   if (mounted?.source !== image) {
@@ -204,8 +170,64 @@ export async function mount(context: Context, given: Given): Promise<void> {
       `${mounted?.source ?? "nothing"} was mounted instead of ${image}; it was unmounted`,
     );
   }
-  if (json) printJson({ image, dir, type: plan.type, options, journal_replayed: isReplayed });
-  else print(`image=${image}\ntype=${plan.type}\noptions=${options.join(",")}\n`);
+  return { type: plan.type, options, isReplayed };
+}
+
+/** Of a logical volume in the image. */
+async function mountVolume(context: Context, wanted: Wanted, given: Given) {
+  const { image, dir } = wanted;
+  if (given.has("writable")) {
+    const hint = "Omit --writable; or take what is to be changed from the image to another volume";
+    throw failed(`${image} has LVM, and changes to a volume in it would end with umount`, hint);
+  }
+  const { snapshots } = await context.client.status();
+  const its = snapshots.filter((snapshot) => imagesIn([snapshot]).includes(image));
+  for (const one of imagesIn(its)) checkWhole(snapshots, one);
+  const volume = await openVolume({
+    image,
+    images: imagesIn(its),
+    volume: volumeGiven(given),
+    signal: context.untilInterrupted(),
+  });
+  try {
+    const there = { image: volume.path, dir };
+    const way = await mountAs(await probed(volume.path), there, false, BY_HAND);
+    return { ...way, volume: volume.name };
+  } catch (error) {
+    throw withLeft(error, await volume.close());
+  }
+}
+
+function volumeGiven(given: Given): string | undefined {
+  const name = given.one("lv");
+  return name === undefined ? undefined : parseVolume(name);
+}
+
+export async function mount(context: Context, given: Given): Promise<void> {
+  const { json, print, printJson, warn } = context;
+  volumeGiven(given);
+  const wanted = await wantedBy(context, given);
+  const { image, dir } = wanted;
+  const isWritable = given.has("writable");
+  if (isWritable && isReadOnly(image)) {
+    throw failed(`${image} refuses writes`, "Omit --writable: the snapshot has read-only images");
+  }
+  const there = mountedAt(dir);
+  if (there !== undefined)
+    throw failed(`${there.source} is mounted at ${dir}`, "Give another folder");
+  const content = await probed(image);
+  const isVolume = content["TYPE"] === PHYSICAL_VOLUME;
+  if (!isVolume && given.has("lv")) {
+    throw failed(`${image} has no LVM in it`, "Omit --lv");
+  }
+  const { type, options, isReplayed, volume } = isVolume
+    ? await mountVolume(context, wanted, given)
+    : { ...(await mountAs(content, wanted, isWritable)), volume: null };
+  if (json) printJson({ image, dir, type, options, journal_replayed: isReplayed, volume });
+  else {
+    const line = volume === null ? "" : `volume=${volume}\n`;
+    print(`image=${image}\n${line}type=${type}\noptions=${options.join(",")}\n`);
+  }
   if (!isReplayed) {
     warn(
       `the journal is not replayed, because ${image} is read-only: the last writes may be missing`,
@@ -224,11 +246,16 @@ export async function umount(context: Context, given: Given): Promise<void> {
   // The file system of an image that is gone may hang: its name is enough.
   const dir = mountedAt(path) === undefined ? (realPathOf(path) ?? path) : path;
   const mounted = mountedAt(dir);
-  if (mounted === undefined) throw failed(`nothing is mounted at ${dir}`, "See findmnt");
+  if (mounted === undefined) {
+    const left = await sweep().catch(() => []);
+    throw withLeft(failed(`nothing is mounted at ${dir}`, "See findmnt"), left);
+  }
   const { source } = mounted;
   const { trackers = [], snapshots = [] } = (await statusOf(context)) ?? {};
   const front = trackers.find((tracker) => tracker.front === source);
-  if (front !== undefined || !(imagesIn(snapshots).includes(source) || IS_UBLK.test(source))) {
+  const volume = idOfVolume(source);
+  const isImage = imagesIn(snapshots).includes(source) || IS_UBLK.test(source);
+  if (front !== undefined || !(isImage || volume !== undefined)) {
     const what = front === undefined ? "no image" : `the front of ${front.device}`;
     throw failed(`what is mounted at ${dir} is ${source}, ${what}`, "Unmount it by umount(8)");
   }
@@ -236,6 +263,10 @@ export async function umount(context: Context, given: Given): Promise<void> {
   if (status !== 0) {
     const hint = /busy/.test(err) ? `See who uses it: fuser -vm ${dir}` : undefined;
     throw failed(`${dir} cannot be unmounted: ${err || `status ${status}`}`, hint);
+  }
+  if (volume !== undefined) {
+    const left = await takeDown(volume);
+    if (left.length > 0) throw withLeft(failed(`${dir} is unmounted`), left);
   }
   if (json) printJson({ image: source, dir });
 }
