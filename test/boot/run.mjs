@@ -13,7 +13,7 @@ Installs the Debian package of what is built on a disk with Debian 13, and boots
 name, a mount unit, reboot, power cut, no ublk_drv, rescue mode; then live attach on LVM, LUKS, multipath and md, and what
 administrators do to volumes meanwhile. Needs root, mmdebstrap and the network the first time.
 
-  --only PARTS    boots, stacks or images (volumes of LVM in them)
+  --only PARTS    boots, nbd (its socket), stacks or images (volumes of LVM in them)
   --stacks WORDS  names of stacks, and of what is done to them, a regular expression without spaces
   --rounds N      of each stack and file system; default: 20, emulated 2
   --uml           User Mode Linux (tools/vm/README.md) in place of the emulated stock kernel
@@ -169,6 +169,17 @@ async function stacks(lives) {
   });
 }
 
+async function nbd(lives) {
+  await test("the first NBD client of a boot starts the daemon, if blksnapd-nbd.socket is enabled", async () => {
+    await lives.live("nbdset", "nbdset");
+    const { before: early, after, first, second } = await lives.live("nbd", "nbd");
+    assert.deepEqual([early, after], [{ daemon: "inactive", socket: "active" }, "active"]);
+    assert.deepEqual(first, []);
+    const names = second.map((name) => name.replace(/[0-9a-f-]{36}/, "ID"));
+    assert.deepEqual(names.toSorted(), ["front/vg/swap", "image/ID/vg/swap"]);
+  });
+}
+
 async function images(lives) {
   const words = [`blksnap.stacks=${values.stacks}`];
   await test("volumes of LVM in images are mounted beside their originals, and nothing is left of a mount", async () => {
@@ -231,7 +242,7 @@ const folder = values.keep ?? mkdtempSync(join(tmpdir(), "blksnap-boot-"));
 mkdirSync(folder, { recursive: true });
 const lives = new Lives(values.uml ? "uml" : "qemu", folder);
 await setUp(lives);
-for (const [name, part] of Object.entries({ boots, stacks, images })) {
+for (const [name, part] of Object.entries({ boots, nbd, stacks, images })) {
   if (values.only === undefined || values.only.split(",").includes(name)) await part(lives);
 }
 if (!values.keep && counts.failed === 0) rmSync(folder, { recursive: true });

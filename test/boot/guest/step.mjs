@@ -6,6 +6,7 @@ import { spawnSync } from "node:child_process";
 import { appendFileSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { changes } from "./changes.mjs";
 import { images } from "./images.mjs";
+import { armNbd, firstNbdClient } from "./nbd.mjs";
 import { stacks } from "./stacks.mjs";
 
 const WORDS = readFileSync("/proc/cmdline", "utf8");
@@ -102,6 +103,8 @@ const ACTIONS = {
   stacks: () => stacks(disks.slice(1), Number(wordOf("rounds") ?? 1), wanted()),
   changes: () => changes(disks.slice(1), wanted()),
   images: () => images(disks.slice(1), wanted()),
+  nbdset: armNbd,
+  nbd: firstNbdClient,
   write: () => {
     const seen = look();
     write();
