@@ -52,7 +52,7 @@ test("a regular file has the limits of direct I/O on it", async () => {
   });
 });
 
-test("what cannot be served is refused, with code, errno and path, and no descriptor stays", async () => {
+test("a path that cannot be served is refused, with code, errno and path, and no descriptor stays", async () => {
   await withFolder(async (folder) => {
     const empty = join(folder, "empty");
     writeFileSync(empty, "");
@@ -97,7 +97,7 @@ test("a file that another program has locked is busy; readers share", async () =
   });
 });
 
-test("a file that may not be opened says so", async () => {
+test("a file that may not be opened fails with that reason", async () => {
   await withFolder((folder) => {
     const path = join(folder, "file");
     writeFileSync(path, Buffer.alloc(4096));

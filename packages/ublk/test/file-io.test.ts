@@ -106,7 +106,7 @@ test("reads and writes go where their sectors are", async () => {
   assert.equal(results, [512, 8192, 512, 0]);
 });
 
-test("less than was asked for is -EIO", async () => {
+test("a short transfer is -EIO", async () => {
   const requests = [
     { op: UblkOp.READ, sector: 120, sectors: 16 },
     { op: UblkOp.READ, sector: 128, sectors: 8 },
@@ -119,7 +119,7 @@ test("an error of the file is the request's", async () => {
   assert.equal(await serve(requests, () => undefined, "r"), [-EBADF]);
 });
 
-test("a request that the ring could not carry out is tried again", async () => {
+test("a request that the ring could not start is retried", async () => {
   const requests = [
     { op: UblkOp.WRITE, sector: 8, sectors: 8 },
     { op: UblkOp.FLUSH, sector: 0, sectors: 0 },

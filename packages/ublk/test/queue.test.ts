@@ -126,7 +126,7 @@ test("an answer commits the result and fetches the tag again", () => {
   );
 });
 
-test("a request is answered once", () => {
+test("a request is completed once", () => {
   withQueue(
     () => undefined,
     ({ queue, complete }) => {
@@ -138,7 +138,7 @@ test("a request is answered once", () => {
   );
 });
 
-test("an exception of the target is -EIO, and is told", () => {
+test("an exception of the target is -EIO, and is reported", () => {
   withQueue(
     () => {
       throw new Error("defect");
@@ -166,7 +166,7 @@ test("an exception after the answer does not answer again", () => {
   );
 });
 
-test("the queue ends when every command came back, and gives everything up", () => {
+test("the queue ends when every command has returned, and frees everything", () => {
   withQueue(
     () => undefined,
     ({ reactor, queue, calls, complete }) => {
@@ -224,7 +224,7 @@ test("retained buffers outlive the queue", () => {
   );
 });
 
-test("a command that the kernel refuses is told, and its tag counts as ended", () => {
+test("a command that the kernel refuses is reported, and its tag counts as ended", () => {
   withQueue(
     () => undefined,
     ({ calls, complete }) => {
@@ -235,7 +235,7 @@ test("a command that the kernel refuses is told, and its tag counts as ended", (
   );
 });
 
-test("a queue that was not started can be given up, one that cannot be made leaves nothing", () => {
+test("a queue that was not started can be closed, one that cannot be created leaves nothing", () => {
   const device = new FakeCharacterDevice();
   const before = mappings();
   const reactor = new FakeReactor();

@@ -18,7 +18,7 @@ test("the README names every error code", () => {
   for (const code of codes) assert.match(readme, `\`${code}\``);
 });
 
-test("the command line tells wrong use, and a missing module, in one line", () => {
+test("the command line reports wrong usage, and a missing module, in one line", () => {
   const wrong = example("rublk.mjs", "turn");
   assert.is(wrong.status, 1);
   assert.match(wrong.stderr, /^rublk: usage: .*\n$/);

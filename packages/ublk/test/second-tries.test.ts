@@ -47,7 +47,7 @@ class World {
   }
 }
 
-test("what the ring had no memory or thread for is submitted again, after a pause that all share", () => {
+test("requests without memory or thread in the ring are submitted again, after a common pause", () => {
   const world = new World();
   assert.not(world.tries.take(0, -EIO));
   assert.is(world.timers, 0);
@@ -63,7 +63,7 @@ test("what the ring had no memory or thread for is submitted again, after a paus
   assert.equal(world.submitted, [1, 3, 3]);
 });
 
-test("a request is given up when its time has passed; the next one of its tag has its own", () => {
+test("a request fails when its time has passed; the next one of its tag has its own time", () => {
   const world = new World();
   world.tries.begin(2);
   let tries = 0;
@@ -76,7 +76,7 @@ test("a request is given up when its time has passed; the next one of its tag ha
   assert.is(world.timers, 0);
 });
 
-test("one that cannot be submitted is told, and the others are submitted all the same", () => {
+test("a request that cannot be submitted is reported, and the others are submitted all the same", () => {
   const world = new World();
   for (const tag of [0, 1, 2]) world.tries.take(tag, -ENOMEM);
   world.broken = 1;
@@ -85,7 +85,7 @@ test("one that cannot be submitted is told, and the others are submitted all the
   assert.is(world.timers, 0);
 });
 
-test("where one of a series is given up those that begin later have no time, until one is answered", () => {
+test("after one of a series has failed, later ones are not retried until one completes", () => {
   for (const answer of [0, -EIO]) {
     const world = new World(true);
     const outlast = (tag: number): void => {

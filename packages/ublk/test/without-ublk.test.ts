@@ -40,7 +40,7 @@ test("without the module the error names it and how to load it; with it, feature
   assert.is(openDescriptors(), before);
 });
 
-test("a bad target is refused before any device is made", async () => {
+test("an invalid target is refused before any device is created", async () => {
   const before = openDescriptors();
   for (const target of [
     nullTarget({ capacityBytes: 0 }),

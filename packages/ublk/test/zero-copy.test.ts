@@ -91,7 +91,7 @@ test("each command names its tag's place, and no buffer; a tag without one names
   assert.equal([world.reactor.places, world.reactor.buffers.size], [0, 0]);
 });
 
-test("a write whose pages could not be registered gets its bytes before the target sees it", () => {
+test("a write whose pages could not be registered is copied before the target sees it", () => {
   const world = new World();
   world.reactor.takeCommands();
   world.request(3, UblkOp.WRITE | NEED_REG_BUF);
@@ -108,7 +108,7 @@ test("a write whose pages could not be registered gets its bytes before the targ
   world.end();
 });
 
-test("a read whose pages could not be registered is answered when its bytes are there", () => {
+test("a read whose pages could not be registered completes after its bytes are copied", () => {
   const world = new World();
   world.reactor.takeCommands();
   world.request(0, UblkOp.READ | NEED_REG_BUF);
@@ -126,7 +126,7 @@ test("a read whose pages could not be registered is answered when its bytes are 
   world.end();
 });
 
-test("bytes that cannot be moved are the request's error", () => {
+test("a failed copy is the request's error", () => {
   const world = new World();
   world.reactor.takeCommands();
   world.request(2, UblkOp.WRITE | NEED_REG_BUF);
@@ -140,7 +140,7 @@ test("bytes that cannot be moved are the request's error", () => {
   world.end();
 });
 
-test("bytes that io_uring had no memory or thread to move are moved later", () => {
+test("a copy without memory or thread in io_uring is retried", () => {
   const world = new World();
   const { reactor, queue } = world;
   reactor.takeCommands();

@@ -52,7 +52,7 @@ function messageOf(folder: string, load: (path: string) => unknown, where = HERE
   throw new Error("the addon was loaded");
 }
 
-test("what was built here comes before what came with the package", () => {
+test("a local build precedes the package's own", () => {
   withFolder((folder) => {
     const [built, prebuilt] = addonPaths(folder, platform, arch) as [string, string];
     assert.match(prebuilt, `${platform}-${arch}-glibc`);
@@ -70,7 +70,7 @@ test("what was built here comes before what came with the package", () => {
   });
 });
 
-test("one that does not fit is passed over for one that does", () => {
+test("an addon that does not fit is skipped for one that does", () => {
   withFolder((folder) => {
     const [built, prebuilt] = addonPaths(folder, platform, arch) as [string, string];
     place(built);
@@ -83,7 +83,7 @@ test("one that does not fit is passed over for one that does", () => {
   });
 });
 
-test("each path that is not there is named, and how to build", () => {
+test("each missing path is named, with the way to build", () => {
   withFolder((folder) => {
     const message = messageOf(folder, () => 1);
     for (const path of addonPaths(folder, platform, arch)) {
@@ -184,7 +184,7 @@ test("this machine is described by what Node says", () => {
   assert.ok(here.nodeApiVersion >= 9);
 });
 
-test("the package without an addon tells so when it is imported", () => {
+test("importing the package without an addon reports that", () => {
   withFolder((folder) => {
     cpSync(join(packageDir, "dist"), join(folder, "dist"), { recursive: true });
     cpSync(join(packageDir, "package.json"), join(folder, "package.json"));

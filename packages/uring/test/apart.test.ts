@@ -44,7 +44,7 @@ const EISDIR = 21;
 const EOPNOTSUPP = 95;
 const EXTENT_LAST = 1;
 
-test("what the other process is answered is answered here", async () => {
+test("results of the other process are returned", async () => {
   await withFolderMeanwhile(async (folder) => {
     const path = join(folder, "file");
     writeFileSync(path, "before");
@@ -105,7 +105,7 @@ test("holes of a file are what nothing was written to, but for small ones", asyn
   });
 });
 
-test("what a path leads to is what node:fs says of it", async () => {
+test("the target of a path agrees with node:fs", async () => {
   await withFolderMeanwhile(async (folder) => {
     const path = join(folder, "two\nlines, and a blank ");
     writeFileSync(path, "");
@@ -121,7 +121,7 @@ test("what a path leads to is what node:fs says of it", async () => {
   });
 });
 
-test("a part of a file, and of a device", async () => {
+test("a part of a file or device is read", async () => {
   await withFolderMeanwhile(async (folder) => {
     const path = join(folder, "file");
     writeFileSync(path, "0123456789");
@@ -187,7 +187,7 @@ test("a call that times out does not get the answer of another", async () => {
   });
 });
 
-test("an answer of any length", async () => {
+test("a response may have any length", async () => {
   await withFolderMeanwhile(async (folder) => {
     const none = Array.from({ length: 20_000 }, (_, index) => join(folder, String(index)));
     assert.equal(await loopsInHelper([...none, "/dev/null"], LIMIT_MS), [
@@ -198,7 +198,7 @@ test("an answer of any length", async () => {
   });
 });
 
-test("file systems are synced all at once, each with its own answer", async () => {
+test("file systems are synced concurrently, each with its own result", async () => {
   await withFolderMeanwhile(async (folder) => {
     const path = join(folder, "file");
     writeFileSync(path, "");
@@ -228,7 +228,7 @@ test("memory for the kernel is not in child processes", () => {
   memory.unmap();
 });
 
-test("a process of one's own answers one call after the other, and has a successor", async () => {
+test("a dedicated process makes one call after the other, and has a successor", async () => {
   const helper = new LockedHelper();
   const ask = async (path: string) => (await helper.ask(["open", path], 60_000))[0];
   assert.equal(await Promise.all([ask("/"), ask("/nonexistent"), ask("/")]), ["0", "-2", "0"]);
@@ -242,7 +242,7 @@ test("a process of one's own answers one call after the other, and has a success
   helper.end();
 });
 
-test("flock(2) is had by one descriptor at a time", () => {
+test("flock(2) is held by one descriptor at a time", () => {
   const path = join(mkdtempSync(join(tmpdir(), "flock-")), "lock");
   const [one, other] = [openSync(path, "a"), openSync(path, "a")];
   assert.equal([tryFlock(one), tryFlock(one), tryFlock(other)], [true, true, false]);

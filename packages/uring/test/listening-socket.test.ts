@@ -23,7 +23,7 @@ async function listeningAt(address: string): Promise<Server> {
   return server;
 }
 
-test("a unix socket is told by its path, whatever is in it", () =>
+test("a listening unix socket is found by its path, whatever characters it has", () =>
   withFolder((folder) => {
     const path = join(folder, "two  words :.sock");
     const fd = listenLocal(path, 0o600);
@@ -31,7 +31,7 @@ test("a unix socket is told by its path, whatever is in it", () =>
     closeSync(fd);
   }));
 
-test("a TCP socket is told by its address and port", async () => {
+test("a listening TCP socket has its address and port", async () => {
   for (const address of ["127.0.0.1", "0.0.0.0", "::1", "::"]) {
     const server = await listeningAt(address);
     const { fd } = (server as Server & { _handle: { fd: number } })._handle;
@@ -41,7 +41,7 @@ test("a TCP socket is told by its address and port", async () => {
   }
 });
 
-test("what does not listen is refused: a file, a connected socket, a datagram socket, nothing", async () => {
+test("descriptors that do not listen are refused: a file, a connected socket, a datagram socket, nothing", async () => {
   withFolder((folder) => {
     const file = openSync(join(folder, "file"), "w");
     refuses(file, ENOTSOCK);

@@ -37,7 +37,7 @@ test("V8 counts memory as its own from the first use of its bytes on", () => {
   assert.not(counted());
 });
 
-test("memory whose bytes nobody has read has none once it is unmapped", () => {
+test("memory whose bytes were never used has none after unmapping", () => {
   const memory = MappedMemory.anonymous(PAGE_BYTES);
   memory.unmap();
   assert.not(isMapped(memory.address));
@@ -99,7 +99,7 @@ function mappedBytes(): number {
   return Number(kib) * 1024;
 }
 
-test("what a file's place was looked for in is given back", () => {
+test("address space that was reserved to place a file is freed", () => {
   const fd = createMemoryFile("test");
   ftruncateSync(fd, 3 * PAGE_BYTES);
   const [before, times] = [mappedBytes(), 1000];

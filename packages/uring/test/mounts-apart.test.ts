@@ -67,7 +67,7 @@ function contents(reached: ReachedFileSystems, devices: readonly string[]): stri
   });
 }
 
-test("each file system once, with its process; none of types that were not asked for", async () => {
+test("each file system is listed once, with its process; other types without a device are not", async () => {
   const { devices, pid } = await container(`${MOUNT("one\ttab")} ${MOUNT("two")}
     mkdir again; mount --bind two again`);
   const { mounts, isComplete } = await mountsInHelper(["tmpfs"], LIMIT_MS);
@@ -98,7 +98,7 @@ test("hundreds of namespaces, none of them twice; no time is time enough for non
   assert.is((await mountsInHelper(["tmpfs"], 0)).isComplete, false);
 });
 
-test("reached: mounted elsewhere, beneath others, and unmounted but in use", async () => {
+test("file systems are reached that are mounted elsewhere, hidden by others, or unmounted but in use", async () => {
   const elsewhere = await container(`${MOUNT("elsewhere")}
     ${MOUNT("below")} ${MOUNT("below/deep")} ${MOUNT("below", "over")} ${MOUNT("below", "over all")}`);
   const open = await container(`${MOUNT("open")} exec 5<open/file; umount -l open`);

@@ -23,7 +23,7 @@ function submitTimeout(ring: PromiseRing, milliseconds: number, signal?: AbortSi
   return ring.submit(prepare, memory, signal);
 }
 
-/** A read that nobody ever answers. */
+/** A read that never completes. */
 function submitEndlessRead(ring: PromiseRing, signal?: AbortSignal): Promise<number> {
   const memory = MappedMemory.anonymous(4096);
   const fd = native.eventFd(0, 0o2000000);
@@ -46,7 +46,7 @@ test("operations end with their own results, in their own order", async () => {
   ring.close();
 });
 
-test("more operations than the ring has places all end", async () => {
+test("more operations than the ring has entries all complete", async () => {
   const ring = new PromiseRing(4);
   const results = await Promise.all(
     Array.from({ length: 1000 }, () =>
@@ -57,7 +57,7 @@ test("more operations than the ring has places all end", async () => {
   ring.close();
 });
 
-test("what the kernel works off on another thread arrives too", async () => {
+test("operations that the kernel executes on another thread complete, too", async () => {
   const ring = new PromiseRing();
   const memory = MappedMemory.anonymous(4096);
   const fd = openSync("/proc/self/maps", "r");

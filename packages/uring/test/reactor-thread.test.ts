@@ -41,7 +41,7 @@ test("messages wake the reactor on its own thread, and stop ends it", async () =
   assert.throws(() => thread.post(1), closed);
 });
 
-test("a program given on the command line can have reactors", () => {
+test("a program that is passed on the command line can have reactors", () => {
   for (const inputType of [["--input-type=module"], ["--input-type", "module"]]) {
     const program = `
       import { ReactorThread } from "@blksnap/uring";
@@ -69,7 +69,7 @@ test("ten starts and stops leave no descriptor behind", async () => {
   assert.is(openDescriptors(), before);
 });
 
-test("a worker that fails is told with its error, one that ends by itself too", async () => {
+test("a failed worker is reported with its error, and so is one that ends by itself", async () => {
   const failed = start("fail");
   await eventually("it is told", () => failed.exits.length === 1);
   assert.match(failed.exits[0]?.message ?? "", "failed to start");

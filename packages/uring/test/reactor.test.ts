@@ -83,7 +83,7 @@ test("a thousand devices have room for their timers and handlers, all of which a
   });
 });
 
-test("timers fire in the order of their times, and their places are used again", () => {
+test("timers fire in the order of their times, and their slots are reused", () => {
   withReactor(({ reactor, errors }) => {
     const fired: number[] = [];
     reactor.setTimer(30, () => fired.push(30));
@@ -136,7 +136,7 @@ test("an exception in a handler does not end the loop", () => {
   });
 });
 
-test("a completion for a removed or unknown handler is told, and the id is given again", () => {
+test("a completion for a removed or unknown handler is reported, and the id is reused", () => {
   withReactor(({ reactor, errors }) => {
     const id = reactor.addHandler({ onCompletion: () => undefined });
     reactor.removeHandler(id);
@@ -149,7 +149,7 @@ test("a completion for a removed or unknown handler is told, and the id is given
   });
 });
 
-test("what is prepared when the loop stops still reaches the kernel", () => {
+test("entries that are prepared when the loop stops are still submitted", () => {
   withReactor(({ reactor }) => {
     let completed = 0;
     const id = reactor.addHandler({ onCompletion: () => completed++ });
@@ -176,7 +176,7 @@ test("the loop takes more completions than its rings have places", () => {
   });
 });
 
-test("a registered file cannot be removed twice, and a full table says so", () => {
+test("a registered file cannot be removed twice, and a full table is an error", () => {
   withReactor(({ reactor }) => {
     const index = reactor.addFile(0);
     reactor.removeFile(index);
@@ -228,7 +228,7 @@ test("the table of files is as large as the process's limit of open files lets i
   assert.equal(child.output.trim().split("\n"), ["REACTOR_FULL 512", "REGISTER_FAILED 24", "made"]);
 });
 
-test("places of buffers are taken for a driver once, as many as there are", () => {
+test("slots of buffers are reserved for a driver once, as many as there are", () => {
   withReactor(({ reactor }) => {
     const first = reactor.takeBufferPlaces(12_000);
     const rest = reactor.takeBufferPlaces(1000);
@@ -262,7 +262,7 @@ test("a loop that can no longer be woken ends with an error", () => {
   port1.close();
 });
 
-test("a reactor leaves no descriptor behind, one that could not be made neither", () => {
+test("a reactor leaves no descriptor behind, nor does one that could not be created", () => {
   const before = openDescriptors();
   withReactor(({ reactor }) => {
     reactor.stop();
@@ -278,7 +278,7 @@ test("a reactor leaves no descriptor behind, one that could not be made neither"
   assert.is(openDescriptors(), before);
 });
 
-test("timers that are cancelled leave their places, and only the others fire", () => {
+test("cancelled timers free their slots, and only the others fire", () => {
   withReactor(({ reactor, errors }) => {
     const fired: string[] = [];
     let rounds = 0;
@@ -368,7 +368,7 @@ test("a wake-up that the kernel has no memory or thread for is armed again, and 
   });
 });
 
-test("what was taken for something that cannot be made is given back, and nothing else", () => {
+test("a failed attempt frees what it has registered, and nothing else", () => {
   withReactor(({ reactor, send }) => {
     const kept = reactor.attempt(() => reactor.addFile(0));
     const before = openDescriptors();

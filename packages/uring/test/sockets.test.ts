@@ -66,7 +66,7 @@ test("a send buffer that is enlarged takes more at a time", async () => {
   enlargeSendBuffer(-1, 2 ** 16);
 });
 
-test("a connection is accepted, talked with and shut down, all by the ring", async () => {
+test("a connection is accepted, used and shut down, all by the ring", async () => {
   await withFolderMeanwhile(async (folder) => {
     const path = join(folder, "socket");
     const listener = listenLocal(path, 0o600);
@@ -106,7 +106,7 @@ test("a connection is accepted, talked with and shut down, all by the ring", asy
   });
 });
 
-test("a path that is taken, and one that is too long, are told", async () => {
+test("a path that is taken, and one that is too long, are errors", async () => {
   await withFolderMeanwhile(async (folder) => {
     const path = join(folder, "socket");
     const listener = listenLocal(path, 0o600);

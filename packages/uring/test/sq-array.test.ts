@@ -7,7 +7,7 @@ import { popCompletions } from "./support.js";
 
 const EINVAL = 22;
 
-test("the array's place is told exactly where the ring has one", () => {
+test("the array has an offset if and only if the ring has one", () => {
   for (const [flags, has] of [
     [0, true],
     [SetupFlag.NO_SQARRAY, false],

@@ -86,7 +86,7 @@ test("a datagram comes to a socket with a path or an abstract name", async () =>
   });
 });
 
-test("nothing is waited for where the receiver has to read others first", async () => {
+test("sending does not wait if the receiver's queue is full", async () => {
   await withFolderMeanwhile(async (folder) => {
     const path = join(folder, "socket");
     const receiver = await receiveDatagrams(path);
@@ -111,7 +111,7 @@ function isEffective(capability: number): boolean {
   return ((BigInt(`0x${set}`) >> BigInt(capability)) & 1n) === 1n;
 }
 
-test("a capability is away while an action runs, and back after it, also when it throws", () => {
+test("a capability is dropped while an action runs, and restored after it, even if it throws", () => {
   const before = isEffective(Capability.SYS_ADMIN);
   assert.is(
     withoutCapability(Capability.SYS_ADMIN, () => isEffective(Capability.SYS_ADMIN)),

@@ -16,7 +16,7 @@ import * as assert from "uvu/assert";
 
 const PART = Buffer.alloc(4096, "f");
 
-test("a socket that blocks takes what it has room for, and then nothing, until it is read", () => {
+test("a blocking socket takes what fits into its buffer, and then nothing until it is read", () => {
   const [socket, reader] = socketPair();
   const write = unblockedWriter(socket);
   let sent = 0;
@@ -38,7 +38,7 @@ test("a socket that blocks takes what it has room for, and then nothing, until i
   closeSync(socket);
 });
 
-test("a file is written to as ever", () => {
+test("a file is written directly", () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-writer-"));
   const path = join(folder, "file");
   writeFileSync(path, "");

@@ -35,7 +35,7 @@ async function overwrite(disk, random, sequence) {
   for (let writes = 0; writes < 20; writes++) await writeSomewhere(disk, random, sequence);
 }
 
-/** Writes until it is told to end, with the number that holds at the moment. */
+/** Writes sectors of the current round until stopped. */
 class Writer {
   written = 0;
   #stopped = false;

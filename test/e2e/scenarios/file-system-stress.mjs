@@ -17,7 +17,7 @@ const NAMES = 40;
 /** Leaves the checks of the images some of the processor. */
 const PAUSE_MS = 3;
 
-/** Makes, grows, cuts, renames and deletes files until it is told to end. */
+/** Creates, grows, truncates, renames and deletes files until stopped. */
 class Churn {
   #stopped = false;
   #random;

@@ -38,7 +38,7 @@ async function connectKernel(t, uri, device, ...more) {
   return disconnect;
 }
 
-/** The daemon does not see the file system: whoever takes the snapshot freezes it. */
+/** The daemon does not see the file system, so the caller of the take freezes it. */
 async function takenFrozen(t, disk, path) {
   await run(["fsfreeze", "--freeze", path]);
   try {
