@@ -36,7 +36,7 @@ export abstract class BlockDevice extends Node {
   readonly major: number;
   readonly minor: number;
   readonly limits: BlockLimits;
-  readonly capacityBytes: number;
+  capacityBytes: number;
   readonly openers: Set<OpenFile> = new Set();
   /** The name that a disk keeps across reboots. */
   readonly serial: string | undefined = undefined;
@@ -153,6 +153,12 @@ export class SimDisk extends BlockDevice {
     this.serial = options.serial ?? `SIM-${name}`;
     this.medium = new Medium(name, parts);
     this.content = new CachedBytes(options.sizeBytes, false, parts.random);
+  }
+
+  /** As a volume that is extended, or a disk of a cloud. */
+  grow(sizeBytes: number): void {
+    this.content.resizeForGood(sizeBytes);
+    this.capacityBytes = sizeBytes;
   }
 
   /** A copy of the disk's content, including its cache. */

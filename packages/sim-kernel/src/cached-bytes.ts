@@ -77,6 +77,12 @@ export class CachedBytes {
     this.#sizeBytes = sizeBytes;
   }
 
+  /** The medium itself has another size: a cut changes nothing about that. */
+  resizeForGood(sizeBytes: number): void {
+    this.resize(sizeBytes);
+    this.#durableSizeBytes = sizeBytes;
+  }
+
   /** Everything written is on the medium. */
   flush(): void {
     this.#old.clear();

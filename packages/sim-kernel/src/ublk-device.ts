@@ -23,6 +23,7 @@ export const UblkFlag = {
   USER_RECOVERY: 8,
   REISSUE: 16,
   USER_COPY: 0x80,
+  UPDATE_SIZE: 0x400,
   AUTO_BUF_REG: 0x800,
 } as const;
 

@@ -15,12 +15,14 @@ const Command = {
   END_USER_RECOVERY: 0xc0207511,
   GET_FEATURES: 0x80207513,
   DEL_DEV_ASYNC: 0x80207514,
+  UPDATE_SIZE: 0xc0207515,
 } as const;
 const MISC_MAJOR = 10;
 const CONTROL_MINOR = 120;
 const ANY_ID = 0xffff_ffff;
 const DEV_INFO_BYTES = 64;
 const PARAMS_BYTES = 152;
+const SECTOR_BYTES = 512;
 const LATENCY_US = 200;
 
 /** A fault of a control command. */
@@ -132,6 +134,9 @@ export class UblkDriver extends CharacterDevice {
       case Command.END_USER_RECOVERY:
         this.#endRecovery(command, device);
         return;
+      case Command.UPDATE_SIZE:
+        command.done(this.#updateSize(command, device));
+        return;
       case Command.DEL_DEV:
       case Command.DEL_DEV_ASYNC:
         this.#delete(command, device);
@@ -196,6 +201,14 @@ export class UblkDriver extends CharacterDevice {
     if (typeof buffer === "number") return buffer;
     if (buffer.length !== PARAMS_BYTES) return -Errno.EINVAL;
     device.params = new DataView(buffer.slice().buffer);
+    return 0;
+  }
+
+  #updateSize({ words }: UringCommand, { block }: UblkDevice): number {
+    if ((this.#machine.ublkKernel.features & UblkFlag.UPDATE_SIZE) === 0) return -Errno.EOPNOTSUPP;
+    if (block === undefined) return -Errno.ENODEV;
+    const sectors = (words[5] >>> 0) * 2 ** 32 + (words[4] >>> 0);
+    block.capacityBytes = sectors * SECTOR_BYTES;
     return 0;
   }
 

@@ -18,6 +18,8 @@ export const ControlCommand = {
   GET_FEATURES: 0x80207513,
   /** Linux 6.9 and later: does not wait for openers. */
   DEL_DEV_ASYNC: 0x80207514,
+  /** Linux 6.16 and later, where GET_FEATURES tells UPDATE_SIZE. */
+  UPDATE_SIZE: 0xc0207515,
 } as const;
 
 /** Commands on /dev/ublkcN; each carries a `ublksrv_io_cmd`. */

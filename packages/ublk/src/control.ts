@@ -28,6 +28,7 @@ import {
 const CONTROL_PATH = "/dev/ublk-control";
 const CLASS_PATH = "/sys/class/ublk-char";
 const NO_QUEUE = 0xffff;
+const SECTOR_BYTES = 512;
 /** 32-bit words of a control command, `struct ublksrv_ctrl_cmd`. */
 const CONTROL_COMMAND_WORDS = 8;
 /** Drivers' result for a command that they do not know. */
@@ -195,6 +196,24 @@ export class UblkControl {
     await this.#run({ op, name: "END_USER_RECOVERY", deviceId, data: process.pid });
   }
 
+  /** Whether the kernel has UPDATE_SIZE, for all devices, whatever these were made with. */
+  get canUpdateSize(): boolean {
+    return (this.features & UblkFeature.UPDATE_SIZE) !== 0;
+  }
+
+  /**
+   * UPDATE_SIZE: gives a started device another size. Its users see that at once, and udev gets an event; requests
+   * beyond the old size may come before this ends, so the server has to be able to serve them by now. The kernel checks
+   * nothing: of a smaller size it is the caller who knows that nobody uses the rest.
+   * @param capacityBytes a multiple of 512
+   * @throws UblkError CONTROL_FAILED: ENODEV (not started, or gone), EOPNOTSUPP (see canUpdateSize)
+   */
+  async updateSize(deviceId: number, capacityBytes: number): Promise<void> {
+    const op = ControlCommand.UPDATE_SIZE;
+    const data = capacityBytes / SECTOR_BYTES;
+    await this.#run({ op, name: "UPDATE_SIZE", deviceId, data });
+  }
+
   async #readFeatures(): Promise<number> {
     const bytes = new Uint8Array(8);
     const command = { op: ControlCommand.GET_FEATURES, name: "GET_FEATURES", deviceId: 0 };
@@ -266,7 +285,9 @@ export class UblkControl {
     words[cmd + 1] = NO_QUEUE | ((command.buffer?.byteLength ?? 0) << 16);
     words[cmd + 2] = low32(memory?.address ?? 0);
     words[cmd + 3] = high32(memory?.address ?? 0);
-    words[cmd + 4] = command.data ?? 0;
+    const { data = 0 } = command;
+    words[cmd + 4] = low32(data);
+    words[cmd + 5] = high32(data);
   }
 }
 

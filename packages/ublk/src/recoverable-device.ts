@@ -1,6 +1,6 @@
 import { closeSync, readdirSync, statSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { EBUSY, EEXIST } from "@blksnap/errors";
+import { EBUSY, EEXIST, ENODEV } from "@blksnap/errors";
 import { keyOfNumber } from "@blksnap/linux-block";
 import { retry } from "@blksnap/uring";
 import { UblkFeature, UblkState } from "./abi.js";
@@ -201,6 +201,15 @@ export class RecoverableDevice {
     }
     device.#readNumber();
     return device;
+  }
+
+  /**
+   * Makes the block device larger, while it is in use: see UblkControl.updateSize().
+   * @throws UblkError CONTROL_FAILED
+   */
+  async grow(capacityBytes: number): Promise<void> {
+    if (!this.#isLive) throw new UblkError("CONTROL_FAILED", `${this.path} has ended`, ENODEV);
+    await this.#control.updateSize(this.id, capacityBytes);
   }
 
   /**

@@ -23,6 +23,7 @@ test("control commands are ioctl numbers with 32 bytes", () => {
     END_USER_RECOVERY: ioctlNumber("RW", 0x11, 32),
     GET_FEATURES: ioctlNumber("R", 0x13, 32),
     DEL_DEV_ASYNC: ioctlNumber("R", 0x14, 32),
+    UPDATE_SIZE: ioctlNumber("RW", 0x15, 32),
   };
   assert.equal({ ...ControlCommand }, expected);
 });
