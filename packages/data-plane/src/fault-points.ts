@@ -90,6 +90,15 @@ export const FAULT_POINTS = [
   "recover.orphans-removed",
 ] as const;
 
+/** Points of a front that grows with its original, which needs a kernel that can do that. */
+export const GROWTH_FAULT_POINTS = [
+  "grow.map-made",
+  "grow.recorded",
+  "grow.exchanged",
+  "grow.map-replaced",
+  "grow.front-grown",
+] as const;
+
 /** Points of a live attach, which needs a device mapper. */
 export const LIVE_FAULT_POINTS = [
   "live.cloned",
@@ -103,11 +112,12 @@ export const LIVE_FAULT_POINTS = [
 
 export type FaultPoint = (typeof FAULT_POINTS)[number];
 export type LiveFaultPoint = (typeof LIVE_FAULT_POINTS)[number];
+export type GrowthFaultPoint = (typeof GROWTH_FAULT_POINTS)[number];
 
 /** Where a test's module puts its function: `globalThis[FAULT_HOOK]`. */
 export const FAULT_HOOK: symbol = Symbol.for("blksnap.fault-point");
 
-type Hook = (point: FaultPoint | LiveFaultPoint) => void;
+type Hook = (point: FaultPoint | LiveFaultPoint | GrowthFaultPoint) => void;
 
 const preloaded = (globalThis as unknown as Record<symbol, Hook | undefined>)[FAULT_HOOK];
 

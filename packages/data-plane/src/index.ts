@@ -2,13 +2,18 @@ export type { KnownHoles } from "./allocation-context.js";
 export type { AreaFigures } from "./area-counter.js";
 export { AreaEncoder } from "./area-encoder.js";
 export type { AreaId } from "./area-id.js";
-export { doubtOf } from "./claim.js";
+export { doubtOf, NoAnswerError } from "./claim.js";
 export type { DeviceIoCounters } from "./counters.js";
 export type { DeviceQueueStart } from "./device-queue.js";
 export { type DeviceCounters, DeviceReader } from "./device-reader.js";
 export { dirtyContextName } from "./dirty-context.js";
 export { type DeviceDurations, DURATION_BOUNDS_US, type DurationCounts } from "./durations.js";
-export { type FaultPoint, faultPoint, type LiveFaultPoint } from "./fault-points.js";
+export {
+  type FaultPoint,
+  faultPoint,
+  type GrowthFaultPoint,
+  type LiveFaultPoint,
+} from "./fault-points.js";
 export { giveUpMs } from "./io-ticker.js";
 export { AreaReplay, CbtReplay, JournalKind } from "./journal-entries.js";
 export type { JournalSetup, LogLocation, LogNeed } from "./journal-io.js";
@@ -16,6 +21,7 @@ export type {
   AdoptReply,
   AreaSetup,
   CloseAreaReply,
+  GrowReply,
   MapFileRef,
   MirrorReply,
   OverflowSetup,

@@ -107,6 +107,23 @@ export interface AttachRequest {
   readonly forgetsDiscards?: boolean;
 }
 
+/**
+ * The original has become larger: while no write is in flight, its map and its journal are replaced by others. Answered
+ * with a GrowReply.
+ */
+export interface GrowRequest {
+  readonly type: "grow";
+  readonly tracker: number;
+  /** As before, but for the capacity. */
+  readonly geometry: TrackerGeometry;
+  /** New: nothing is marked in it. */
+  readonly cbt: MapFileRef;
+  /** Of a persistent tracker; without one it has none any more. */
+  readonly journal: JournalSetup | undefined;
+  /** When its writes continue, whether it has grown or not. */
+  readonly deadlineMs: number;
+}
+
 /** Before a take: a new diff area. */
 export interface PrepareAreaRequest {
   readonly type: "prepareArea";
@@ -269,6 +286,7 @@ export type ReactorRequest =
   | SwitchRequest
   | AreaRequest
   | MarkDirtyRequest
+  | GrowRequest
   | MirrorJournalRequest
   | JournalRequest
   | DeviceRequest
@@ -308,6 +326,11 @@ export type ToReactor = RequestMessage | GrantMessage | WarmUpMessage;
 export interface SwitchReply {
   /** How long writes were held, in microseconds. */
   readonly stallUs: number;
+}
+
+export interface GrowReply {
+  /** Undefined: it has grown. Else nothing has changed. */
+  readonly why: string | undefined;
 }
 
 export interface ServeNbdReply {

@@ -50,6 +50,7 @@ function carriesDescriptors({ type }: ReactorRequest): boolean {
     type === "wakeArea" ||
     type === "openImage" ||
     type === "mirrorJournal" ||
+    type === "grow" ||
     type === "serveNbd"
   );
 }

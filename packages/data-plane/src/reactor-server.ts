@@ -203,6 +203,9 @@ export class ReactorServer {
       case "markDirty":
         this.#markDirty(request, done);
         return;
+      case "grow":
+        this.#deviceOf(request.tracker).grow(request, acquire, done);
+        return;
       case "counters":
         // The device may be gone.
         done(this.#devices.get(request.tracker)?.counters() ?? null);

@@ -23,12 +23,15 @@ import { frontTarget } from "./device-targets.js";
 import { CopyDurations, clockStride, Durations } from "./durations.js";
 import { errorText } from "./error-text.js";
 import { faultPoint } from "./fault-points.js";
+import { growDevice } from "./growth.js";
 import { type IoTicker, LATE_TICKS } from "./io-ticker.js";
 import type { JournalSetup } from "./journal-io.js";
 import { KeptIo } from "./kept-io.js";
 import type {
   AreaSetup,
   AttachRequest,
+  GrowReply,
+  GrowRequest,
   ReactorNotice,
   ReactorSettings,
   ServeNbdRequest,
@@ -50,8 +53,8 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   readonly #id: number;
   readonly #reactor: Reactor;
   readonly #notify: (notice: ReactorNotice) => void;
-  readonly #cbtMemory: MappedMemory;
-  readonly #cbt: CbtMap;
+  #cbtMemory: MappedMemory;
+  #cbt: CbtMap;
   /** Undefined unless the tracker is persistent. */
   readonly gate: WriteGate | undefined;
   readonly #frontQueue: ServedQueue;
@@ -214,6 +217,36 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
   }
 
   readonly release = (): void => this.#hold.release();
+
+  /** The original has become larger: see GrowRequest. @param acquire as of carryOutJournal() */
+  grow(request: GrowRequest, acquire: () => boolean, done: (reply: GrowReply) => void): void {
+    growDevice({
+      slices: this.slices,
+      hold: this.#hold,
+      deadlineMs: request.deadlineMs,
+      exchange: () => acquire() && this.#exchange(request),
+      done,
+    });
+  }
+
+  #exchange({ geometry, cbt, journal }: GrowRequest): true {
+    const memory = MappedMemory.file(cbt.fd, 0, cbt.lengthBytes);
+    try {
+      const map = CbtMap.open(memory.buffer, { owner: true });
+      const grow = (): void => this.engine.grow(geometry, map);
+      if (this.gate === undefined) grow();
+      else this.gate.renew(journal, map, grow);
+      this.#cbt = map;
+    } catch (error) {
+      memory.unmap();
+      throw error;
+    }
+    const before = this.#cbtMemory;
+    this.#cbtMemory = memory;
+    // What still reads it finds that it is of no generation any more.
+    before.unmap();
+    return true;
+  }
 
   /** Calls back at the end of the front; ends it unless its device does that. */
   readonly awaitFrontEnd = (onEnd: () => void): void => {

@@ -2,7 +2,7 @@
  * The gate before the original of a persistent tracker: no write passes that is not recorded in the tracker's journal.
  */
 import { type CbtMap, type KeptSlice, RequestOp, type TrackerEngine } from "@blksnap/engine";
-import type { Reactor } from "@blksnap/uring";
+import { assert, type Reactor } from "@blksnap/uring";
 import type { AreaId } from "./area-id.js";
 import { CbtJournal } from "./cbt-journal.js";
 import type { IoTicker } from "./io-ticker.js";
@@ -24,19 +24,50 @@ export interface WriteGateOptions {
 }
 
 export class WriteGate {
-  readonly journal: CbtJournal;
+  readonly #options: WriteGateOptions;
   readonly #engine: TrackerEngine;
-  readonly #cbt: CbtMap;
+  #journal: CbtJournal;
+  #cbt: CbtMap;
 
   constructor(options: WriteGateOptions) {
-    const { engine, cbt, tracker, notify } = options;
-    this.#engine = engine;
+    this.#options = options;
+    this.#engine = options.engine;
+    this.#cbt = options.cbt;
+    this.#journal = this.#open(options.setup, options.cbt);
+  }
+
+  get journal(): CbtJournal {
+    return this.#journal;
+  }
+
+  /**
+   * Another map takes the place of this one, with a journal of its own. Only while no write is in flight.
+   * @param setup undefined where the journal was dropped, or nothing is to be kept any more
+   * @param exchange the maps; where it throws the gate stays as it is
+   */
+  renew(setup: JournalSetup | undefined, cbt: CbtMap, exchange: () => void): void {
+    const before = this.#journal;
+    const isKept = setup !== undefined;
+    assert(!isKept || !before.io.isBusy, "a journal is renewed between two commits");
+    const next = isKept ? this.#open(setup, cbt) : before;
+    try {
+      exchange();
+    } catch (error) {
+      if (next !== before) next.drop();
+      throw error;
+    }
+    this.#journal = next;
     this.#cbt = cbt;
+    before.drop();
+  }
+
+  #open(setup: JournalSetup, cbt: CbtMap): CbtJournal {
+    const { engine, tracker, notify, ...options } = this.#options;
     const frontDepth = engine.front.depth;
     const keptId = frontDepth + engine.image.depth;
-    this.journal = new CbtJournal({
+    return new CbtJournal({
       reactor: options.reactor,
-      setup: options.setup,
+      setup,
       ticker: options.ticker,
       blockShift: cbt.blockShift,
       blockCount: cbt.blockCount,

@@ -3,12 +3,18 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { FAULT_HOOK, FAULT_POINTS, faultPoint, LIVE_FAULT_POINTS } from "../dist/fault-points.js";
+import {
+  FAULT_HOOK,
+  FAULT_POINTS,
+  faultPoint,
+  GROWTH_FAULT_POINTS,
+  LIVE_FAULT_POINTS,
+} from "../dist/fault-points.js";
 
 /** A point may lie in any package that sees the list. */
 const PACKAGES = fileURLToPath(new URL("../..", import.meta.url));
 const LIST = "fault-points.ts";
-const ALL = [...FAULT_POINTS, ...LIVE_FAULT_POINTS];
+const ALL = [...FAULT_POINTS, ...GROWTH_FAULT_POINTS, ...LIVE_FAULT_POINTS];
 
 /** How often each name is used as a fault point: in a call, or passed on to one. */
 function uses(): Map<string, number> {

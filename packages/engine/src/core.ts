@@ -93,16 +93,16 @@ export interface EngineOptions {
 const LATE_TICKS = 7;
 
 export class EngineCore {
-  readonly geometry: Geometry;
+  geometry: Geometry;
   readonly io: EngineIo;
   readonly front: RequestTable;
   readonly image: RequestTable;
   readonly copies: CopyTable;
   readonly behind: CopiesBehind = new CopiesBehind(this);
   readonly runs: RunTable;
-  readonly cbt: CbtMap;
+  cbt: CbtMap;
   readonly discardWatch: DiscardWatch;
-  readonly kept: KeptDiscards;
+  kept: KeptDiscards;
   readonly slice: KeptSlice = new KeptSlice();
   readonly streams: WriteStreams;
   readonly stats: EngineStats = new EngineStats();
@@ -159,6 +159,14 @@ export class EngineCore {
     this.slotWaiters = new RequestQueue(this.links);
     this.blocked = new RequestQueue(this.links);
     this.sliceWaiters = new RequestQueue(this.links);
+  }
+
+  /** See TrackerEngine.grow(). */
+  resize(geometry: Geometry, cbt: CbtMap): void {
+    this.geometry = geometry;
+    this.cbt = cbt;
+    this.discardWatch.cbt = cbt;
+    this.kept = new KeptDiscards(geometry);
   }
 
   /** The map of the active area. */

@@ -23,7 +23,7 @@ export class DiscardWatch {
   /** Discards in flight to the original. */
   inFlight: number = 0;
   private readonly front: RequestTable;
-  private readonly cbt: CbtMap;
+  cbt: CbtMap;
   /** Per tag: 0, or CLEAN or MET for a discard in flight. */
   private readonly watched: Uint8Array;
 

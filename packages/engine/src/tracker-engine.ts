@@ -19,6 +19,7 @@
  *               +---- onAreaClosed --- CLOSING <------ dropArea -----+
  */
 import { assert } from "./assert.js";
+import type { CbtMap } from "./cbt-map.js";
 import { CopyMode } from "./constants.js";
 import { CopyPath } from "./copy-path.js";
 import type { CopyTable } from "./copy-table.js";
@@ -39,7 +40,7 @@ import type { RunTable } from "./run-table.js";
 import type { EngineStats } from "./stats.js";
 
 export class TrackerEngine implements AreaListener {
-  readonly geometry: Geometry;
+  geometry: Geometry;
   /** Requests of the front and of the image: fill in a tag's columns, then submit the tag. */
   readonly front: RequestTable;
   readonly image: RequestTable;
@@ -71,6 +72,31 @@ export class TrackerEngine implements AreaListener {
     this.keeper = new DiscardKeeper(this.core);
     this.frontPath = new FrontPath(this.core, this.copyPath, this.keeper);
     this.imagePath = new ImagePath(this.core, this.copyPath);
+  }
+
+  /**
+   * The device has become larger: from now on requests reach all of it, and are marked in a map of that size. Only
+   * while held and drained, without an area, and with no discards kept back; else nothing changes, and it throws
+   * BAD_STATE. Cold.
+   * @param geometry as before, but for the capacity
+   */
+  grow(geometry: TrackerGeometry, cbt: CbtMap): void {
+    const { core } = this;
+    const isStill = core.holding && core.inflightWrites === 0 && core.phase === AreaPhase.NONE;
+    if (!isStill || core.kept.count > 0) {
+      throw new EngineError("BAD_STATE", "a device grows only while nothing needs its old size");
+    }
+    const grown = new Geometry(geometry);
+    const { capacityBytes } = grown;
+    const sameCut = new Geometry({ ...this.geometry, capacityBytes }).equals(grown);
+    if (!sameCut || capacityBytes < this.geometry.capacityBytes) {
+      throw new EngineError("BAD_GEOMETRY", "a device that grows is cut up as before");
+    }
+    if (cbt.capacityBytes !== capacityBytes) {
+      throw new EngineError("MAP_GEOMETRY", "the CBT map is of a device of another size");
+    }
+    core.resize(grown, cbt);
+    this.geometry = grown;
   }
 
   /** Bytes of the copy window that each image tag needs. */
