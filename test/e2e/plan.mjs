@@ -66,7 +66,7 @@ export const GROUPS = [
     files: ["readme"],
     inTurns: [
       ["installed", "no-memory", "hooks"],
-      ["liveness", "killed-waiting", "live-deaths"],
+      ["liveness", "killed-waiting", "live-deaths", "growth"],
       ["identity", "crash-strangers", "geometry"],
     ],
     ownDaemons: true,

@@ -123,6 +123,12 @@ export const DAEMON_EVENTS = [
     ...ofDevice,
     capacity_bytes: { ...is.count, description: "of the front" },
     original_capacity_bytes: is.count,
+    why: { ...is.text, description: "why the front does not follow, and what to do" },
+  }),
+  kind("front_grown", "info", "A front has become larger, as its original has.", {
+    ...ofDevice,
+    capacity_bytes: is.count,
+    capacity_before_bytes: is.count,
   }),
   kind("snapshot_created", "info", "A snapshot was created, not yet taken.", {
     id: is.uuid,

@@ -24,6 +24,7 @@ const TRACKER_ROWS: readonly Row<TrackerStatus>[] = [
     ({ splice }) => Number(splice?.state === "lost"),
   ],
   ["front_capacity_bytes", "Size of the front.", "gauge", (of) => of.capacity_bytes],
+  ["original_capacity_bytes", "Size of the original.", "gauge", (of) => of.original_capacity_bytes],
   [
     "tracker_persistence_failed",
     "1: the map will not survive the daemon, although that was requested.",

@@ -58,8 +58,12 @@ export const trackerStatus = record({
   front_live: { ...is.flag, description: "false: another program has ended it; detach the device" },
   attach_kind: { type: "string", enum: ["front", "live"] },
   splice,
-  capacity_bytes: { ...is.count, description: "size at attach; the front keeps it" },
+  capacity_bytes: { ...is.count, description: "size of the front" },
   original_capacity_bytes: { ...is.count, description: "present size of the original" },
+  capacity_why: {
+    ...is.textOrNull,
+    description: "why these two differ, and what to do; null also while the front is about to grow",
+  },
   logical_block_bytes: is.count,
   read_only: is.flag,
   zero_copy: { ...is.flag, description: "requests use the users' pages, without a copy" },

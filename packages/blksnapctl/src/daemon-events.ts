@@ -51,8 +51,10 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
     `change tracking of ${device} began a new generation (${generation_reason})${because(why)}`,
   persistence_failed: ({ device, why }) =>
     `the change map of ${device} will not survive a stop${because(why)}`,
-  capacity_changed: ({ device, capacity_bytes, original_capacity_bytes }) =>
-    `${device} has ${amount(original_capacity_bytes)} now, its front ${amount(capacity_bytes)}`,
+  capacity_changed: ({ device, capacity_bytes, original_capacity_bytes, why }) =>
+    `${device} has ${amount(original_capacity_bytes)} now, its front ${amount(capacity_bytes)}: ${why}`,
+  front_grown: ({ device, front, capacity_bytes, capacity_before_bytes }) =>
+    `${front} has grown with ${device}, from ${amount(capacity_before_bytes)} to ${amount(capacity_bytes)}`,
   snapshot_created: ({ id, devices }) => `${id} of ${devices.join(", ") || "no device yet"}`,
   snapshot_taken: ({ id, devices, stall_us }) =>
     `${id} of ${devices.join(", ")}` +

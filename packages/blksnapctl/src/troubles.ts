@@ -67,7 +67,8 @@ export function troublesOf(
   tracker: TrackerStatus,
   snapshots: readonly SnapshotStatus[],
 ): readonly Trouble[] {
-  const { io, persistence, original_capacity_bytes, snapshot_id, splice } = tracker;
+  const { io, persistence, snapshot_id, splice } = tracker;
+  const { capacity_bytes, original_capacity_bytes, capacity_why } = tracker;
   const snapshot = snapshots.find(({ id }) => id === snapshot_id);
   const member = snapshot?.devices.find(({ front }) => front === tracker.front);
   const troubles: Trouble[] = [];
@@ -86,6 +87,11 @@ export function troublesOf(
   if (original_capacity_bytes === 0) {
     const hint = "Detach it; data that was not written to it is lost";
     troubles.push({ state: "GONE", what: "the original is gone", hint });
+  } else if (typeof capacity_why === "string") {
+    const sizes = [original_capacity_bytes, capacity_bytes].map((size) => formatBytes(size, false));
+    const what = `the original has ${sizes[0]} now, the front ${sizes[1]}`;
+    const hint = capacity_why.charAt(0).toUpperCase() + capacity_why.slice(1);
+    troubles.push({ state: "RESIZED", what, hint });
   }
   if (member !== undefined) troubles.push(...writeTroubles(member));
   if (snapshot !== undefined) troubles.push(...storeTroubles(snapshot));

@@ -73,6 +73,16 @@ test("an original that is gone, and a map that is not kept", () => {
   );
 });
 
+test("a front that has another size than its original says what to do", () => {
+  const capacity_why = "this kernel cannot resize it: detach it";
+  const [found] = troubles({ capacity_bytes: 4096, original_capacity_bytes: 8192, capacity_why });
+  assert.is(found?.state, "RESIZED");
+  assert.is(found?.what, "the original has 8.0 KiB now, the front 4.0 KiB");
+  assert.is(found?.hint, "This kernel cannot resize it: detach it");
+  assert.is(stateOf(troubles({ capacity_why: null })), "ok");
+  assert.is(stateOf(troubles({ original_capacity_bytes: 0, capacity_why })), "GONE");
+});
+
 test("a live attach that lost its node says why, and what to do", () => {
   const why = "another program gave it another table";
   const splice = { node: "/dev/mapper/vg-data", state: "lost", why };

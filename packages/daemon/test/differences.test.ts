@@ -73,7 +73,7 @@ test("each problem of a device is reported once, even if it exists from the star
     ["front_ended", { isLive: false }],
     ["splice_lost", { isLost: true, node: "/dev/mapper/a", lostWhy: "reloaded" }],
     ["persistence_failed", { persistence: "failed", persistenceWhy: "EIO" }],
-    ["capacity_changed", { originalBytes: 8192 }],
+    ["capacity_changed", { originalBytes: 8192, sizeWhy: "it cannot grow" }],
   ];
   for (const [kind, trouble] of troubles) {
     assert.equal(kinds(device(), device(trouble)), [kind]);
@@ -83,6 +83,20 @@ test("each problem of a device is reported once, even if it exists from the star
   const began = { generation: "g2", reason: "foreign_write" } as const;
   assert.equal(kinds(device(), device(began)), ["generation_began"]);
   assert.equal(kinds(device({ persistence: "on" }), device({ persistence: "off" })), []);
+});
+
+test("a front that grows is no problem, one that does not follow says why, and each new reason", () => {
+  const original = { originalBytes: 8192, sizeWhy: null };
+  assert.equal(kinds(device(), device(original)), [], "it is about to grow");
+  const now = { ...original, capacityBytes: 8192, generation: "g2" };
+  const [grown, began] = differences(device(original), device(now), 1);
+  const sizes = { capacity_bytes: 8192, capacity_before_bytes: 4096 };
+  assert.equal(grown, { event: "front_grown", device: "/dev/a", front: "/dev/ublkb0", ...sizes });
+  assert.is(began?.event, "generation_began");
+  const first = device({ ...original, sizeWhy: "in a snapshot" });
+  const second = device({ ...original, sizeWhy: "the kernel refuses it" });
+  assert.equal(kinds(first, second), ["capacity_changed"]);
+  assert.equal(kinds(second, device()), [], "it has its size again");
 });
 
 test("a renamed node is the same device", () => {

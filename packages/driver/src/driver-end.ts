@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { OperationLocks } from "./operations/operation-locks.js";
 import type { Registry } from "./registry.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
-import { END_INTERVAL_MS, END_STALL_PATIENCE_MS } from "./time-limits.js";
+import { END_INTERVAL_MS, END_STALL_PATIENCE_MS, LEAVE_PATIENCE_MS } from "./time-limits.js";
 import type { Tracker } from "./tracker/tracker.js";
 import type { DetachOptions } from "./tracker/tracker-options.js";
 
@@ -35,6 +35,15 @@ interface Lockable {
 /** For a live attach the lock is on its node: operations queue for it even before there is a tracker. */
 export function deviceLock({ identity, splice }: Lockable): string {
   return `device ${splice?.identity ?? identity}`;
+}
+
+/** Accepts no more operations, and waits a while for running ones. Returns descriptions of those that have not ended. */
+export async function closeLocks(
+  locks: Pick<OperationLocks, "close" | "idle" | "running">,
+): Promise<string[]> {
+  locks.close();
+  await Promise.race([locks.idle(), sleep(LEAVE_PATIENCE_MS, undefined, { ref: false })]);
+  return locks.running.map(({ what }) => what);
 }
 
 export function snapshotLock(id: string): string {

@@ -3,7 +3,6 @@
  * and can be used without the daemon.
  */
 
-import { setTimeout as sleep } from "node:timers/promises";
 import type {
   AttachRequestOptions,
   AttachResponse,
@@ -34,7 +33,7 @@ import type { UblkControl } from "@blksnap/ublk";
 import type { PromiseRing } from "@blksnap/uring";
 import type { Logger } from "pino";
 import { type DriverContext, openContext } from "./context.js";
-import { endAll, endLive, snapshotLock } from "./driver-end.js";
+import { closeLocks, endAll, endLive, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";
 import { NbdExports } from "./nbd-exports.js";
@@ -64,9 +63,9 @@ import {
   trackerStatus,
 } from "./status.js";
 import { named } from "./system/errors.js";
-import { LEAVE_PATIENCE_MS } from "./time-limits.js";
 import { warmUp } from "./tracker/front-queue.js";
 import { assertFront } from "./tracker/front-state.js";
+import { type GrowthWatch, watchGrowth } from "./tracker/growth-watch.js";
 import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
 import { nodeChanges } from "./tracker/splice-watch.js";
 import type { Tracker } from "./tracker/tracker.js";
@@ -88,6 +87,7 @@ export class Driver implements DriverControl {
   /** Holds back all attaches while there is a front without a record. */
   held!: HeldBack;
   #mounts!: MountWatch;
+  #growth!: GrowthWatch;
   readonly #registry: Registry;
   readonly #operations: Operations;
   readonly #reactorEvents: ReactorEvents;
@@ -161,11 +161,9 @@ export class Driver implements DriverControl {
   async leave(): Promise<void> {
     this.#late.stop();
     this.held.stop();
+    this.#growth.stop();
     this.#trackers.stopWatch(true);
-    const { locks } = this.#operations;
-    locks.close();
-    await Promise.race([locks.idle(), sleep(LEAVE_PATIENCE_MS, undefined, { ref: false })]);
-    const running = locks.running.map(({ what }) => what);
+    const running = await closeLocks(this.#operations.locks);
     if (running.length > 0) {
       const text = "these have not ended: the next daemon finishes or undoes them";
       this.#logger.error({ running }, text);
@@ -195,6 +193,7 @@ export class Driver implements DriverControl {
     this.#late.stop();
     this.held.stop();
     this.#mounts.stop();
+    this.#growth.stop();
     this.#trackers.stopWatch(keepsAway);
     const left = await endAll({
       registry: this.#registry,
@@ -268,13 +267,13 @@ export class Driver implements DriverControl {
   }
 
   async markDirtyFile(file: string, device?: string): Promise<MarkDirtyFileResponse> {
-    const marked = await markedFile(file, [...this.#registry.trackers.values()]);
-    if (device !== undefined && (await this.#registry.tracker(device)) !== marked.tracker) {
+    const trackers = [...this.#registry.trackers.values()];
+    const { tracker, deviceNumber, ranges } = await markedFile(file, trackers);
+    if (device !== undefined && (await this.#registry.tracker(device)) !== tracker) {
       throw new ControlError("FILE_NOT_MAPPABLE", `${file} does not lie on ${device}`);
     }
-    const { tracker, deviceNumber: device_number, ranges } = marked;
     await this.markDirty(tracker.device, ranges);
-    return { device: tracker.device, device_number, ranges: [...ranges] };
+    return { device: tracker.device, device_number: deviceNumber, ranges: [...ranges] };
   }
 
   async diff(device: string, since: number): Promise<DiffAnswer> {
@@ -282,8 +281,7 @@ export class Driver implements DriverControl {
   }
 
   async trackerStatus(device: string): Promise<TrackerStatus> {
-    const tracker = await this.#registry.tracker(device);
-    return trackerStatus(this.#devices, tracker, this.#registry.snapshotOf(tracker), this.nbd);
+    return trackerStatus(this.#statusSource(), await this.#registry.tracker(device));
   }
 
   async snapshotInfo(device: string): Promise<SnapshotInfo> {
@@ -386,6 +384,7 @@ export class Driver implements DriverControl {
     this.#snapshots = new SnapshotOperations(this.#context, this.#registry, this.#trackers);
     this.#reactorEvents.begin();
     this.#mounts = new MountWatch(() => watched.values(), ringStartReader(this.#ring));
+    this.#growth = watchGrowth(this.#registry, this.#devices, locks, this.#logger);
     await this.#trackers.recoverLive(this.#reactorEvents, locks, nodeChanges(this.#ring));
     this.held = new HeldBack(recovered.unknown);
     this.#handover = readHandover(this.#context.state);
@@ -413,6 +412,7 @@ export class Driver implements DriverControl {
       away: this.#trackers.away,
       snapshots: this.#registry.snapshots.values(),
       snapshotOf: (tracker) => this.#registry.snapshotOf(tracker),
+      growth: this.#growth,
       exports: this.nbd,
       nameOf: (front) => this.#context.frontend.nameOf(front),
     };

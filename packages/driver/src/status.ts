@@ -30,6 +30,7 @@ import type { NbdExports } from "./nbd-exports.js";
 import type { WaitingFront } from "./recovery/late-recovery.js";
 import { hasLost, type Member } from "./snapshot/member.js";
 import type { Snapshot } from "./snapshot/snapshot.js";
+import { type GrowthWatch, sizeWhy } from "./tracker/growth-watch.js";
 import { type Away, isGivenUp } from "./tracker/live-returns.js";
 import type { Tracker } from "./tracker/tracker.js";
 import { DAEMON_VERSION, INTERFACE_VERSION } from "./version.js";
@@ -113,19 +114,21 @@ export interface StatusSource {
   readonly away: readonly Away[];
   readonly snapshots: Iterable<Snapshot>;
   readonly snapshotOf: (tracker: Tracker) => Snapshot | undefined;
+  readonly growth: Pick<GrowthWatch, "whyOf">;
   readonly exports: NbdExports;
   /** The name of a recorded front. */
   readonly nameOf: (front: number | null) => string;
 }
 
+type TrackerSource = Pick<StatusSource, "devices" | "exports" | "growth" | "snapshotOf">;
+
 /** Reads what the main thread knows first: while the reactor is asked, the tracker may end. */
 export async function trackerStatus(
-  devices: DeviceReader,
+  { devices, exports, growth, snapshotOf }: TrackerSource,
   tracker: Tracker,
-  snapshot: Snapshot | undefined,
-  exports: NbdExports,
 ): Promise<TrackerStatus> {
   const { params } = tracker.backing;
+  const snapshot = snapshotOf(tracker);
   const known = {
     device: tracker.device,
     device_number: tracker.deviceNumber,
@@ -153,6 +156,7 @@ export async function trackerStatus(
   return {
     ...known,
     original_capacity_bytes: originalBytes,
+    capacity_why: sizeWhy(tracker, originalBytes, snapshot, growth.whyOf(tracker)),
     kept_discard_bytes: keptDiscardBytes,
     io: ioStatus(front),
     durations: durationStatus(durations),
@@ -322,11 +326,7 @@ export async function driverStatus(source: StatusSource): Promise<StatusResponse
       stalled_ms: stalledMs,
       stalls,
     })),
-    trackers: await Promise.all(
-      trackers.map((tracker) =>
-        trackerStatus(source.devices, tracker, source.snapshotOf(tracker), source.exports),
-      ),
-    ),
+    trackers: await Promise.all(trackers.map((tracker) => trackerStatus(source, tracker))),
     waiting: source.waiting.map(({ record, why }) => ({
       device: record.device,
       front: source.nameOf(record.front),

@@ -132,3 +132,7 @@ export const FILL_LOG_INTERVAL_MS = 1_000;
 export const MOUNT_LOOK_INTERVAL_MS = 5_000;
 /** How often nodes that lead to fronts are checked: how long an image that misses writes can continue. */
 export const SPLICE_LOOK_INTERVAL_MS = 1_000;
+/** How often originals are looked at that may have become larger: one that has is so at two looks. */
+export const GROWTH_LOOK_INTERVAL_MS = 1_000;
+/** The longest from an attempt to have a front grow to the next. */
+export const GROWTH_SPACING_MS = 60_000;

@@ -107,6 +107,7 @@ export class FakeTracker {
       splice: this.kind === "live" ? { node: this.device, state: "on", why: null } : null,
       capacity_bytes: this.capacity,
       original_capacity_bytes: this.capacity,
+      capacity_why: null,
       logical_block_bytes: 512,
       read_only: false,
       zero_copy: false,

@@ -36,6 +36,11 @@ function* changesOf(
 ): Generator<NewDaemonEvent> {
   const { front } = now;
   const its = { device, front };
+  if (now.capacityBytes > before.capacityBytes) {
+    const { capacityBytes: capacity_bytes } = now;
+    const { capacityBytes: capacity_before_bytes } = before;
+    yield { event: "front_grown", ...its, capacity_bytes, capacity_before_bytes };
+  }
   if (now.generation !== before.generation) {
     yield { event: "generation_began", ...its, ...generationOf(now), why: now.persistenceWhy };
   }
@@ -46,10 +51,11 @@ function* changesOf(
   if (now.isLost && !before.isLost) {
     yield { event: "splice_lost", ...its, node: now.node ?? device, why: now.lostWhy };
   }
-  const hasOtherSize = now.originalBytes !== now.capacityBytes;
-  if (hasOtherSize && now.originalBytes !== before.originalBytes) {
-    const { capacityBytes: capacity_bytes, originalBytes: original_capacity_bytes } = now;
-    yield { event: "capacity_changed", ...its, capacity_bytes, original_capacity_bytes };
+  const { capacityBytes: capacity_bytes, originalBytes: original_capacity_bytes } = now;
+  const { sizeWhy: why = null } = now;
+  const isNews = original_capacity_bytes !== before.originalBytes || why !== before.sizeWhy;
+  if (why !== null && isNews) {
+    yield { event: "capacity_changed", ...its, capacity_bytes, original_capacity_bytes, why };
   }
 }
 
@@ -60,6 +66,7 @@ function begun(now: DeviceFacts): DeviceFacts {
     isLost: false,
     persistence: "off",
     originalBytes: now.capacityBytes,
+    sizeWhy: null,
   };
   return { ...now, ...well } as DeviceFacts;
 }

@@ -17,6 +17,8 @@ export interface DeviceFacts {
   readonly reason: GenerationReason;
   readonly capacityBytes: number;
   readonly originalBytes: number;
+  /** Why these two differ. Daemons before did not know of it. */
+  readonly sizeWhy?: string | null;
 }
 
 /** Counters of events that may come by the thousand: reported in sums. */
@@ -92,6 +94,7 @@ function deviceFacts(tracker: Tracker): DeviceFacts {
     reason: cbt.generation_reason,
     capacityBytes: tracker.capacity_bytes,
     originalBytes: tracker.original_capacity_bytes,
+    sizeWhy: tracker.capacity_why,
   };
 }
 

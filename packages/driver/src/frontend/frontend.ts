@@ -36,6 +36,12 @@ export interface ServedDevice {
   readonly exported: DeviceParams | undefined;
   /** It accepts no new users at present. */
   readonly isHeld: boolean;
+  /** What its users have. */
+  readonly capacityBytes: number;
+  /** Why that cannot change; undefined where it can grow in use. */
+  readonly fixedWhy: string | undefined;
+  /** @throws UblkError CONTROL_FAILED, CONTROL_TIMEOUT: it has the size that it had, or perhaps the new one */
+  grow(capacityBytes: number): Promise<void>;
   /** Ends it. After a failure the caller can try again. */
   stop(): Promise<void>;
   /**

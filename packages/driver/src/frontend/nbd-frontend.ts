@@ -115,6 +115,7 @@ class NbdServed implements ServedDevice {
   readonly deviceNumber = "";
   readonly isLive = true;
   readonly hasZeroCopy = false;
+  readonly fixedWhy = "clients of an NBD export keep the size with which they have connected";
   readonly exported: DeviceParams;
   isHeld = false;
   readonly #serving: Serving;
@@ -129,6 +130,14 @@ class NbdServed implements ServedDevice {
   get path(): string {
     const { exportName } = this.#serving;
     return this.#uriOf(exportName) ?? exportName;
+  }
+
+  get capacityBytes(): number {
+    return this.exported.capacityBytes;
+  }
+
+  async grow(): Promise<void> {
+    throw new Error(this.fixedWhy);
   }
 
   connections(): Promise<number> {

@@ -2,7 +2,7 @@
 import { close, constants, open } from "node:fs";
 import { promisify } from "node:util";
 import { ControlError } from "@blksnap/api";
-import { usersOf } from "@blksnap/linux-block";
+import { attribute, usersOf } from "@blksnap/linux-block";
 import {
   DeviceMark,
   isOurs,
@@ -27,6 +27,7 @@ import type {
   Serving,
 } from "./frontend.js";
 
+const SECTOR_BYTES = 512;
 const MARKS = { front: DeviceMark.FRONT, image: DeviceMark.IMAGE } as const;
 
 export class UblkFrontend implements Frontend {
@@ -56,7 +57,7 @@ export class UblkFrontend implements Frontend {
       ...(typeof above === "number" ? { above } : {}),
       onNumber: (id, hasZeroCopy) => onNumber({ id, hasZeroCopy }),
     });
-    return new UblkServed(device);
+    return new UblkServed(device, params.capacityBytes, this.#fixedWhy);
   }
 
   async resume(
@@ -67,9 +68,14 @@ export class UblkFrontend implements Frontend {
     const { onBegun, role } = served;
     const options = { ...serveOptions(served), mark: MARKS[role], onBegun };
     const [control, owner] = [this.#control, this.#owner];
-    return new UblkServed(
-      await RecoverableDevice.recover(control, id ?? -1, owner, options, patienceMs),
-    );
+    const device = await RecoverableDevice.recover(control, id ?? -1, owner, options, patienceMs);
+    const capacityBytes = capacityOf(device.path) ?? served.params.capacityBytes;
+    return new UblkServed(device, capacityBytes, this.#fixedWhy);
+  }
+
+  get #fixedWhy(): string | undefined {
+    if (this.#control.canUpdateSize) return undefined;
+    return "this kernel cannot resize ublk devices, Linux 6.16 or later can";
   }
 
   async leftImage(id: number | null): Promise<UblkDeviceInfo | undefined> {
@@ -154,6 +160,12 @@ function hasUsers({ serverFlags, state }: UblkDeviceInfo): boolean {
   return serverFlags === DeviceMark.FRONT && state !== UblkState.DEAD;
 }
 
+/** The kernel's: an earlier daemon may have been about to change it. Undefined where it is not told. */
+function capacityOf(path: string): number | undefined {
+  const sectors = attribute(`/sys/class/block/${path.slice("/dev/".length)}`, "size");
+  return sectors === null ? undefined : Number(sectors) * SECTOR_BYTES;
+}
+
 function serveOptions({
   startQueue,
   queueEnded,
@@ -175,10 +187,19 @@ class UblkServed implements ServedDevice {
   readonly exported = undefined;
   /** Claiming the device keeps others away, so there is no such state. */
   readonly isHeld = false;
+  readonly fixedWhy: string | undefined;
+  capacityBytes: number;
   readonly #device: RecoverableDevice;
 
-  constructor(device: RecoverableDevice) {
+  constructor(device: RecoverableDevice, capacityBytes: number, fixedWhy: string | undefined) {
     this.#device = device;
+    this.capacityBytes = capacityBytes;
+    this.fixedWhy = fixedWhy;
+  }
+
+  async grow(capacityBytes: number): Promise<void> {
+    await this.#device.grow(capacityBytes);
+    this.capacityBytes = capacityBytes;
   }
 
   get id(): number {

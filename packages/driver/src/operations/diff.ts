@@ -39,9 +39,16 @@ interface Table {
  * @throws ControlError SPLICE_LOST: writes may have bypassed the map
  */
 export async function diffSince(tracker: Tracker, since: number): Promise<DiffAnswer> {
-  const changes = await changesSince(tracker.cbt, since, tracker.device);
-  assertSpliced(tracker);
-  return { device: tracker.device, front: tracker.front.path, since, ...changes };
+  const { cbt } = tracker;
+  try {
+    const changes = await changesSince(cbt, since, tracker.device);
+    assertSpliced(tracker);
+    return { device: tracker.device, front: tracker.front.path, since, ...changes };
+  } catch (error) {
+    // It has grown meanwhile.
+    if (cbt === tracker.cbt || tracker.isGone) throw error;
+    return diffSince(tracker, since);
+  }
 }
 
 /**

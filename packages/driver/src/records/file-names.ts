@@ -43,6 +43,8 @@ export const StateFile = {
   trackerRecord: new FileKind("tracker-", [NUMBER]) as FileKind<[tracker: number]>,
   /** CBT map of a tracker, mapped shared. */
   cbtMap: new FileKind("cbt-", [NUMBER]) as FileKind<[tracker: number]>,
+  /** The same for an original that has grown, until it takes the other one's name. */
+  grownMap: new FileKind("cbt-grown-", [NUMBER]) as FileKind<[tracker: number]>,
   /** Record: what is needed to resume a snapshot. */
   snapshotRecord: new FileKind("snapshot-", [UUID]) as FileKind<[snapshot: string]>,
   /** Map of a diff area, mapped shared. Older daemons had the tracker's number in place of the area. */
@@ -92,6 +94,8 @@ const RECORDS: Readonly<Record<keyof typeof StateFile, ((id: string) => string) 
   handover: null,
   trackerRecord: null,
   cbtMap: (tracker) => StateFile.trackerRecord.name(Number(tracker)),
+  /** Left by a daemon that was killed in between: it belongs to none. */
+  grownMap: null,
   snapshotRecord: null,
   areaMap: ofSnapshot,
   store: ofSnapshot,

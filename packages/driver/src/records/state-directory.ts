@@ -151,6 +151,18 @@ export class StateDirectory {
     writeSync(fd, nameDigest(name), 0, NAME_DIGEST_BYTES, NAME_DIGEST_OFFSET);
   }
 
+  /**
+   * A complete map takes the place of another one, whose memory is given back beside the calling thread.
+   * @returns the map under its new name
+   */
+  replaceMap(before: MapFile, after: MapFile): MapFile {
+    const file = { ...after, name: before.name };
+    this.bindMap(file);
+    renameSync(join(this.path, after.name), join(this.path, before.name));
+    void closeBeside(before.fd);
+    return file;
+  }
+
   /** Opens a map file of an earlier daemon. @throws the error of open(2); Error if it has another owner */
   openMap(name: string): MapFile {
     const fd = openSync(join(this.path, name), O_RDWR);

@@ -6,6 +6,7 @@
  *   begin   ──▶ new journal with the map as checkpoint, record "not clean"  ──▶ the front may write
  *   serve   ──▶ the front is there: record "serving"
  *   rotate  ──▶ the log is half full: a new journal, while writes continue
+ *   grow    ──▶ the original is larger: a new journal of a new map; its size comes on record last
  *   leave   ──▶ the front is about to go: record "not serving"
  *   end     ──▶ nothing writes any more: last checkpoint, the device's state, record "clean"
  *   fail    ──▶ the medium fails: record and journal are removed, so that no daemon trusts them later
@@ -22,8 +23,6 @@ import { JournalKind } from "@blksnap/data-plane";
 import { CbtMap } from "@blksnap/engine";
 import { type EntryVisitor, JournalDraft, openJournal } from "@blksnap/journal";
 import {
-  type BootMark,
-  type Continuity,
   compareIdentity,
   doubtOfIdentity,
   type EarlierTracking,
@@ -36,6 +35,7 @@ import {
 } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import { bounded, Serial } from "@blksnap/uring";
+import { assertNoOther } from "./assert-no-other.js";
 import { boundedSteps } from "./bounded-steps.js";
 import { KeptFile, RECORD_SUFFIX } from "./file-names.js";
 import { KeptState } from "./kept-state.js";
@@ -43,32 +43,15 @@ import { LastingRemoval } from "./lasting-removal.js";
 import { MediumWork } from "./medium-work.js";
 import { noAnswer, type PersistentDirectory, unusable } from "./persistent-directory.js";
 import type { RestoredCbt } from "./restored-cbt.js";
-import type { EndOptions, JournalRequests, PrepareOptions } from "./tracker-persistence-options.js";
+import type {
+  EndOptions,
+  JournalRequests,
+  Prepared,
+  PrepareOptions,
+} from "./tracker-persistence-options.js";
 import { earlierRecord, type PersistentTrackerRecord, trackerRecords } from "./tracker-records.js";
 
 const LOG_BYTES = 2 ** 21;
-
-/** What is on record about an original that is to be attached. */
-export type Prepared =
-  /** Nothing is on record, and nothing is wanted. */
-  | { readonly kind: "unrecorded" }
-  /** Nothing is on record: a record begins. */
-  | { readonly kind: "new"; readonly persistence: TrackerPersistence }
-  /** A map that no write has bypassed, and log2 of its chunks. */
-  | {
-      readonly kind: "continues";
-      readonly persistence: TrackerPersistence;
-      readonly chunkShift: number;
-    }
-  /** A map that cannot continue: a new generation begins. */
-  | {
-      readonly kind: "broken";
-      readonly persistence: TrackerPersistence;
-      readonly broken: Broken;
-    };
-
-/** Why a map cannot continue. */
-type Broken = Extract<Continuity, { verdict: "new_generation" }>;
 
 export class TrackerPersistence {
   readonly uuid: string;
@@ -169,7 +152,9 @@ export class TrackerPersistence {
     const read = directory.own().then(() => trackerRecords(directory));
     const records = await read.catch(() => []);
     const record = records.find((one) => one.uuid === uuid);
-    const tracking = record?.tracking ?? (await readFacts(backing, await bootOf(directory)));
+    const tracking =
+      record?.tracking ??
+      (await readFacts(backing, await directory.boot().catch(() => UNKNOWN_BOOT)));
     // Unchanged: the front may be gone by now.
     const serving = record?.tracking.clean === false && record.tracking.serving === true;
     const unclean = { ...tracking, clean: false, closing: false, serving };
@@ -213,6 +198,8 @@ export class TrackerPersistence {
     await this.#directory.own();
     const draft = await this.#draft(map);
     this.#journal = await draft.publish(map.checkpoint(), 1);
+    // An earlier daemon may have ended while its tracker grew.
+    this.#tracking = { ...this.#tracking, capacityBytes: map.capacityBytes };
     await this.#writeRecord(this.#tracking);
     // Given up meanwhile, because it took too long: what was written now must not be trusted.
     if (this.#state.isRemoved) await this.forget();
@@ -221,15 +208,12 @@ export class TrackerPersistence {
       if (this.#isNew) await this.forget();
       throw new Error("it was given up meanwhile");
     }
-    return {
-      fd: this.#journal.fd,
-      id: [...this.#id],
-      logOffsetBytes: draft.logOffsetBytes,
-      logBytes: draft.logBytes,
-      usedSectors: 0,
-      nextSequence: 1,
-      nextCommit: 1,
-    };
+    return this.#setupOf(draft);
+  }
+
+  #setupOf({ fd, logOffsetBytes, logBytes }: JournalDraft): JournalSetup {
+    const begin = { usedSectors: 0, nextSequence: 1, nextCommit: 1 };
+    return { fd, id: [...this.#id], logOffsetBytes, logBytes, ...begin };
   }
 
   /** The front exists, until leave(). @throws Error, also if the medium does not answer */
@@ -281,6 +265,31 @@ export class TrackerPersistence {
       throw new Error("it was given up meanwhile");
     }
     const before = this.#journal;
+    await this.#publish(draft, map, firstSequence);
+    const { adopted } = await reactor.adopt().finally(() => before?.close());
+    if (!adopted) throw new Error("the journal has failed meanwhile");
+  }
+
+  /**
+   * The original is larger, and has another map: that gets a journal of its own. Until the end the record is of another
+   * size, and no daemon continues with it.
+   * @param exchange has the reactor exchange both
+   * @throws Error: nothing has changed; or `exchange` has ended, and the caller must call fail()
+   */
+  async grow(map: CbtMap, exchange: (setup: JournalSetup) => Promise<void>): Promise<void> {
+    const drafting = this.#draft(map);
+    const draft = await this.#work.inTime(drafting).catch((error: unknown) => {
+      void drafting.then((late) => late.discard()).catch(() => undefined);
+      throw error;
+    });
+    await exchange(this.#setupOf(draft)).catch(async (error: unknown) => {
+      await draft.discard();
+      throw error;
+    });
+    await this.#work.inTime(this.#publishGrown(draft, map));
+  }
+
+  async #publish(draft: JournalDraft, map: CbtMap, firstSequence: number): Promise<void> {
     const journal = await draft.publish(map.checkpoint(), firstSequence);
     if (this.#state.isOver) {
       await journal.close();
@@ -288,8 +297,15 @@ export class TrackerPersistence {
       throw new Error("it was given up meanwhile");
     }
     this.#journal = journal;
-    const { adopted } = await reactor.adopt().finally(() => before?.close());
-    if (!adopted) throw new Error("the journal has failed meanwhile");
+  }
+
+  async #publishGrown(draft: JournalDraft, map: CbtMap): Promise<void> {
+    const before = this.#journal;
+    await this.#publish(draft, map, 1);
+    await before?.close();
+    const tracking = { ...this.#tracking, capacityBytes: map.capacityBytes };
+    await this.#writeRecord(tracking);
+    this.#tracking = tracking;
   }
 
   /**
@@ -425,23 +441,4 @@ export class TrackerPersistence {
     );
     if (this.#state.isRemoved) await this.forget();
   }
-}
-
-/**
- * For a device that the user has not named: attaching another disk would keep it from its owner, and the record from
- * its own device.
- * @throws ControlError DEVICE_NOT_FOUND
- */
-function assertNoOther(path: string, verdict: Continuity, doubt: string | undefined): void {
-  const isOther = verdict.verdict === "other_device";
-  const why = isOther ? verdict.why : doubt;
-  if (why === undefined) return;
-  const hint = "If it is to be tracked, attach it: blksnapctl attach --persistent";
-  const what = `${path} ${isOther ? "is" : "may be"} another device than it was: ${why}`;
-  throw new ControlError("DEVICE_NOT_FOUND", what, { hint });
-}
-
-/** If the medium does not answer nothing is known: begin() will fail and report it. */
-function bootOf(directory: PersistentDirectory): Promise<BootMark> {
-  return directory.boot().catch(() => UNKNOWN_BOOT);
 }

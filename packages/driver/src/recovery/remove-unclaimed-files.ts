@@ -20,6 +20,7 @@ export function removeUnclaimedFiles(
   const isLeft = (name: string): boolean => {
     const [snapshot] = StateFile.areaMap.idsIn(name) ?? [];
     if (snapshot !== undefined && maps.get(snapshot)?.has(name) === false) return true;
+    if (StateFile.grownMap.idsIn(name) !== undefined) return true;
     const record = recordOf(name);
     return record === undefined ? isUnfinishedRecord(name) : !records.has(record);
   };

@@ -43,6 +43,7 @@ export async function takeSnapshot(
 ): Promise<void> {
   const members = [...snapshot.members.values()];
   assertFreezes(context, options);
+  for (const { tracker } of members) await growFirst(context, tracker);
   for (const { tracker } of members) await assertCapacity(context, snapshot, tracker);
   for (const { tracker } of members) assertFront(tracker);
   snapshot.beginTake();
@@ -135,9 +136,19 @@ export async function closeMembers(
   for (const end of closed) if (end.status === "rejected") throw end.reason;
 }
 
+/** What users have by now is in the snapshot: the look that notices it may be a moment away. */
+async function growFirst({ logger }: DriverContext, tracker: Tracker): Promise<void> {
+  const { device, front, geometry } = tracker;
+  if (front.fixedWhy !== undefined || !front.isLive) return;
+  if ((await tracker.presentCapacityBytes()) <= geometry.capacityBytes) return;
+  await tracker.grow().catch((error: unknown) => {
+    logger.warn({ device, err: error }, "the front has not grown before the take");
+  });
+}
+
 /**
- * A front keeps the capacity that it had at attach. If the original has grown, the rest is out of reach until the next
- * attach; if it has shrunk, the rest cannot be read any more.
+ * If the original has grown, and its front has not, the rest is out of reach; if it has shrunk, the rest cannot be read
+ * any more.
  * @throws ControlError DEVICE_CAPACITY_CHANGED
  */
 async function assertCapacity(

@@ -23,6 +23,7 @@ export async function createCbt(
   geometry: TrackerGeometry,
   reason: number,
   undo: Undo,
+  name: string = StateFile.cbtMap.name(id),
 ): Promise<CbtFile> {
   const { capacityBytes } = geometry;
   const { parameters } = context;
@@ -31,7 +32,8 @@ export async function createCbt(
     maximumCount: parameters.trackingBlockMaximumCount,
     maximumShift: parameters.trackingBlockMaximumShift,
   });
-  const made = await makeFile(context, id, CbtMap.byteLength(capacityBytes, blockShift), undo);
+  const lengthBytes = CbtMap.byteLength(capacityBytes, blockShift);
+  const made = await makeFile(context, name, lengthBytes, undo);
   const generation = randomFillSync(new Uint8Array(16));
   CbtMap.create(made.cbtMemory.buffer, { capacityBytes, blockShift, generation, reason });
   return made;
@@ -46,10 +48,16 @@ export async function openCbt(
 ): Promise<CbtFile> {
   let cbtFile: MapFile | undefined;
   let cbtMemory: MappedMemory | undefined;
+  let reason: number = CbtReason.UNCLEAN;
   try {
     cbtFile = context.state.openMap(StateFile.cbtMap.name(id));
     cbtMemory = MappedMemory.file(cbtFile.fd, 0, cbtFile.lengthBytes);
     const { capacityBytes } = CbtMap.open(cbtMemory.buffer);
+    if (capacityBytes < geometry.capacityBytes) {
+      // See growth.ts: its map comes after the record that says so.
+      reason = CbtReason.CAPACITY_CHANGED;
+      throw new Error(`it is of ${capacityBytes} bytes, the device has grown`);
+    }
     if (capacityBytes !== geometry.capacityBytes) throw new Error("it is of another device");
     const opened = { cbtFile, cbtMemory };
     undo.push(() => closeSync(opened.cbtFile.fd));
@@ -59,7 +67,7 @@ export async function openCbt(
     cbtMemory?.unmap();
     if (cbtFile !== undefined) closeSync(cbtFile.fd);
     context.logger.error({ err: error }, `map cbt-${id} is not used: ${(error as Error).message}`);
-    return await createCbt(context, id, geometry, CbtReason.UNCLEAN, undo);
+    return await createCbt(context, id, geometry, reason, undo);
   }
 }
 
@@ -86,7 +94,8 @@ export async function loadCbt(
 ): Promise<CbtFile & { replay: CbtReplay }> {
   const partly: Undo = [];
   try {
-    const made = await makeFile(context, id, CbtMap.restoredBytes(restored.checkpoint), partly);
+    const lengthBytes = CbtMap.restoredBytes(restored.checkpoint);
+    const made = await makeFile(context, StateFile.cbtMap.name(id), lengthBytes, partly);
     const replay = restoreCbt(made.cbtMemory.buffer, restored);
     context.state.bindMap(made.cbtFile);
     const { capacityBytes } = CbtMap.open(made.cbtMemory.buffer);
@@ -101,11 +110,11 @@ export async function loadCbt(
 
 async function makeFile(
   context: DriverContext,
-  id: number,
+  name: string,
   lengthBytes: number,
   undo: Undo,
 ): Promise<CbtFile> {
-  const cbtFile = await context.state.createMap(StateFile.cbtMap.name(id), lengthBytes);
+  const cbtFile = await context.state.createMap(name, lengthBytes);
   undo.push(() => context.state.removeMap(cbtFile));
   const cbtMemory = MappedMemory.file(cbtFile.fd, 0, lengthBytes);
   undo.push(() => cbtMemory.unmap());

@@ -18,8 +18,8 @@ import { errnoName } from "@blksnap/errors";
 import { deviceOrFile, identityOfOpen } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
-import { type Prepared, TrackerPersistence } from "../records/tracker-persistence.js";
-import type { EndOptions } from "../records/tracker-persistence-options.js";
+import { TrackerPersistence } from "../records/tracker-persistence.js";
+import type { EndOptions, Prepared } from "../records/tracker-persistence-options.js";
 import { type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
 import type { Undo } from "./undo.js";
 
@@ -69,7 +69,7 @@ export class TrackerJournal {
   readonly #persistence: TrackerPersistence;
   readonly #device: string;
   /** A mapping beside the reactor's, only for reading. */
-  readonly #map: CbtMap;
+  #map: CbtMap;
   #why: string | null;
   /** Tracking has ended: the record stays, whatever notices about the journal still arrive. */
   #isOver = false;
@@ -201,6 +201,32 @@ export class TrackerJournal {
         adopt: () => ask<AdoptReply>({ type: "adoptJournal", tracker }),
       });
     } catch (error) {
+      await this.fail(tracker, reactor, (error as Error).message);
+    }
+  }
+
+  /**
+   * The original is larger, and gets a new map.
+   * @param exchange has the reactor exchange the map, and the journal for the one that is given
+   * @throws the error of `exchange`: nothing has changed
+   */
+  async grow(
+    tracker: number,
+    reactor: number,
+    map: CbtMap,
+    exchange: (setup: JournalSetup | undefined) => Promise<void>,
+  ): Promise<void> {
+    let isExchanged = false;
+    const exchanged = async (setup: JournalSetup | undefined): Promise<void> => {
+      await exchange(setup);
+      isExchanged = true;
+      this.#map = map;
+    };
+    if (this.#isOver || this.#persistence.failure !== undefined) return exchanged(undefined);
+    try {
+      await this.#persistence.grow(map, exchanged);
+    } catch (error) {
+      if (!isExchanged) throw error;
       await this.fail(tracker, reactor, (error as Error).message);
     }
   }

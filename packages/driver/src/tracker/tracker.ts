@@ -10,7 +10,7 @@
 
 import { closeSync, readlinkSync } from "node:fs";
 import { faultPoint } from "@blksnap/data-plane";
-import { CbtMap, type TrackerGeometry } from "@blksnap/engine";
+import type { CbtMap, TrackerGeometry } from "@blksnap/engine";
 import {
   blockIdentity,
   type DeviceOrFile,
@@ -20,20 +20,21 @@ import {
   Splice,
 } from "@blksnap/linux-block";
 import { type BackingFile, openBackingFileBeside, RECOVERY_PATIENCE_MS } from "@blksnap/ublk";
-import { type MappedMemory, Serial } from "@blksnap/uring";
+import { Serial } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import type { ServedDevice } from "../frontend/frontend.js";
 import { StateFile } from "../records/file-names.js";
 import type { TrackerRecord } from "../records/records.js";
-import type { MapFile } from "../records/state-directory.js";
 import { linkFront } from "../system/device-names.js";
 import { openCbt, renewCbt } from "./cbt-file.js";
 import { FrontFlush } from "./front-flush.js";
 import { assignReactor, frontQueue, mayPassPages } from "./front-queue.js";
 import { assertNotZoned, geometryOf, geometryWith, servedParams } from "./geometry.js";
+import { growFront } from "./growth.js";
 import { reopenOriginal } from "./original.js";
 import { PresentCapacity } from "./present-capacity.js";
 import { type PersistenceState, TrackerJournal } from "./tracker-journal.js";
+import { TrackerMap } from "./tracker-map.js";
 import type { AttachOptions, DetachOptions, LeftArea, TrackerParts } from "./tracker-options.js";
 import { type Loss, lossOn, NO_LOSS, writeTrackerRecord } from "./tracker-record.js";
 import { runUndo, takeBack, type Undo } from "./undo.js";
@@ -41,13 +42,10 @@ import { runUndo, takeBack, type Undo } from "./undo.js";
 export class Tracker {
   readonly id: number;
   readonly identity: string;
-  readonly geometry: TrackerGeometry;
   readonly reactor: number;
   readonly front: ServedDevice;
   /** The splice of a front under a node that is in use; undefined if users mount the front itself. */
   readonly splice: Splice | undefined;
-  /** Reads the frozen map, beside the reactor, which owns it. */
-  readonly cbt: CbtMap;
   /** True if it continues the diff area of an earlier daemon. */
   hasOldArea = false;
   #loss: Loss = NO_LOSS;
@@ -55,16 +53,22 @@ export class Tracker {
   /** Its front is going away, and with it everything that the reactor has of it. */
   isEnding = false;
   isDetaching = false;
+  get geometry(): TrackerGeometry {
+    return this.#map.geometry;
+  }
+  /** Reads the frozen map, beside the reactor, which owns it. */
+  get cbt(): CbtMap {
+    return this.#map.cbt;
+  }
   get isGone(): boolean {
-    return this.#cbtMemory.buffer.byteLength === 0;
+    return this.#map.isGone;
   }
   readonly #flush: FrontFlush;
   #hasEnded = false;
   /** Its front ended before its detach. */
   #wasWithoutFront = false;
   readonly #context: DriverContext;
-  readonly #cbtFile: MapFile;
-  readonly #cbtMemory: MappedMemory;
+  readonly #map: TrackerMap;
   readonly #journal: TrackerJournal | undefined;
   #backing: BackingFile;
   readonly #capacity: PresentCapacity;
@@ -76,15 +80,12 @@ export class Tracker {
     this.identity = parts.identity;
     this.#backing = parts.backing;
     this.#capacity = new PresentCapacity(parts.backing);
-    this.geometry = parts.geometry;
     this.reactor = parts.reactor;
     this.front = front;
     this.splice = parts.splice;
     if (this.splice !== undefined) this.splice.front = front.deviceNumber;
     this.#flush = new FrontFlush(this, context.logger);
-    this.cbt = CbtMap.open(parts.cbtMemory.buffer);
-    this.#cbtFile = parts.cbtFile;
-    this.#cbtMemory = parts.cbtMemory;
+    this.#map = new TrackerMap(parts);
     this.#journal = parts.journal;
     this.#link = linkFront(context.frontend, this.device, front.path);
   }
@@ -346,8 +347,7 @@ export class Tracker {
       () => reactors.release(this.reactor),
       () => closeSync(this.backing.fd),
       () => faultPoint("detach.map-removed"),
-      () => state.removeMap(this.#cbtFile),
-      () => this.#cbtMemory.unmap(),
+      () => this.#map.end(state),
       () =>
         forget ? this.#journal?.forget() : this.#journal?.end(attachAgain, { closing, isLate }),
       () => faultPoint("detach.record-removed"),
@@ -402,6 +402,11 @@ export class Tracker {
       this.#wasWithoutFront = true;
       throw error;
     }
+  }
+
+  /** Has the front follow an original that has become larger. @throws as growFront() */
+  grow(): Promise<void> {
+    return this.#rotations.run(() => growFront(this.#context, this, this.#map, this.#journal));
   }
 
   /** The original's present size in bytes; 0 if it is gone. */

@@ -32,7 +32,7 @@ test("unclaimed files are removed; files that a record may name stay", () => {
         `area-${GONE}-${AREA}`,
         `blksnap-store-${GONE}-0`,
       ],
-      "tracker-1.record.new",
+      ...["tracker-1.record.new", "cbt-grown-1"],
     ];
     for (const name of [...stay, ...go]) writeFileSync(join(path, name), "");
     const before = new Set(readdirSync(path));

@@ -16,7 +16,9 @@ await new SimMachine({ seed: 0 }).close();
 const life = await import("./life.js");
 
 export const { startDriver } = life;
-export const { FAULT_POINTS } = await import("../../../data-plane/dist/fault-points.js");
+export const { FAULT_POINTS, GROWTH_FAULT_POINTS } = await import(
+  "../../../data-plane/dist/fault-points.js"
+);
 
 const { LastingRemoval } = await import("../../dist/records/lasting-removal.js");
 const { begin } = LastingRemoval.prototype;

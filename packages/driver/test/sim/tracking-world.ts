@@ -1,6 +1,12 @@
 /** One persistent tracker on a simulated machine, and its backups: does the next one miss any writes? */
-import type { FaultPoint } from "@blksnap/data-plane";
-import { Killed, SimMachine, SystemError } from "@blksnap/sim-kernel";
+import type { FaultPoint, GrowthFaultPoint } from "@blksnap/data-plane";
+import {
+  Killed,
+  type MachineOptions,
+  type SimDisk,
+  SimMachine,
+  SystemError,
+} from "@blksnap/sim-kernel";
 import { UblkState } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
 import type { DriverOptions } from "../../dist/index.js";
@@ -22,14 +28,16 @@ export interface Backup {
 }
 
 export class World {
-  readonly machine = new SimMachine({ seed: 1 });
+  readonly machine: SimMachine;
+  readonly disk: SimDisk;
   driver!: Driver;
   readonly #options: Partial<DriverOptions>;
   #isUp = false;
 
-  constructor(options: Partial<DriverOptions>) {
+  constructor(options: Partial<DriverOptions>, machine: Partial<MachineOptions> = {}) {
     this.#options = options;
-    this.machine.addDisk("sda", { sizeBytes: DISK_BYTES });
+    this.machine = new SimMachine({ seed: 1, ...machine });
+    this.disk = this.machine.addDisk("sda", { sizeBytes: DISK_BYTES });
   }
 
   async run<Value>(work: Promise<Value>): Promise<Value> {
@@ -45,8 +53,8 @@ export class World {
     this.#isUp = true;
   }
 
-  async attach(): Promise<void> {
-    await this.run(this.driver.attach(DEVICE, { persistent: true }));
+  async attach(persistent = true): Promise<void> {
+    await this.run(this.driver.attach(DEVICE, { persistent }));
   }
 
   async create(persistent = false, store = "/var/tmp"): Promise<string> {
@@ -74,7 +82,10 @@ export class World {
   }
 
   /** @returns whether it reached that point, and was killed there */
-  async dieAt(point: FaultPoint, work: () => Promise<unknown>): Promise<boolean> {
+  async dieAt(
+    point: FaultPoint | GrowthFaultPoint,
+    work: () => Promise<unknown>,
+  ): Promise<boolean> {
     let isKilled = false;
     faults.onPoint = (met) => {
       if (this.machine.isDying) throw new Killed();
@@ -107,10 +118,10 @@ export class World {
   }
 
   /** Writes as a user would: through the front, or to the original if there is none. */
-  async write(): Promise<void> {
+  async write(at: number = WRITTEN_AT): Promise<void> {
     const tracker = this.#isUp ? (await this.run(this.driver.status())).trackers[0] : undefined;
     const user = this.machine.user(tracker?.front_live === true ? tracker.front : DEVICE);
-    await this.machine.run(user.write(WRITTEN_AT, new Uint8Array(WRITTEN_BYTES).fill(7), true));
+    await this.machine.run(user.write(at, new Uint8Array(WRITTEN_BYTES).fill(7), true));
     user.close();
   }
 
@@ -146,7 +157,10 @@ export class World {
   }
 
   /** @returns "continues", "missed" or "anew": what the next backup learns of the writes */
-  async verdict({ generation, number }: Backup): Promise<"continues" | "missed" | "anew"> {
+  async verdict(
+    { generation, number }: Backup,
+    at: number = WRITTEN_AT,
+  ): Promise<"continues" | "missed" | "anew"> {
     const { trackers } = await this.run(this.driver.status());
     if (trackers.length === 0) await this.attach();
     const id = await this.take();
@@ -157,7 +171,7 @@ export class World {
       const collect = async () => {
         for await (const batch of ranges) {
           for (const [offset = 0, length = 0] of batch.map(Object.values) as number[][]) {
-            if (offset <= WRITTEN_AT && WRITTEN_AT < offset + length) marked.push(offset);
+            if (offset <= at && at < offset + length) marked.push(offset);
           }
         }
       };
@@ -172,8 +186,9 @@ export class World {
 export async function within(
   play: (world: World) => Promise<void>,
   options: Partial<DriverOptions> = {},
+  machine?: Partial<MachineOptions>,
 ): Promise<void> {
-  const world = new World(options);
+  const world = new World(options, machine);
   try {
     await world.start();
     await play(world);

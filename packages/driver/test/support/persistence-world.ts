@@ -9,7 +9,8 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import { restoreCbt } from "../../dist/records/restored-cbt.js";
-import { type Prepared, TrackerPersistence } from "../../dist/records/tracker-persistence.js";
+import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
+import type { Prepared } from "../../dist/records/tracker-persistence-options.js";
 
 export interface World {
   root: string;

@@ -1,0 +1,213 @@
+/**
+ * Originals that grow under mounted fronts: the file system grows online, no write fails or is lost, no diff misses
+ * one, whenever the daemon dies. Kernels that cannot do that: capacity.mjs.
+ */
+import { closeSync, openSync, readSync, truncateSync } from "node:fs";
+import * as assert from "uvu/assert";
+import { GROWTH_FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
+import { assertCovered, changedBlocks } from "../lib/changes.mjs";
+import { run } from "../lib/command.mjs";
+import { Daemon } from "../lib/daemon.mjs";
+import { imageFile, loopDisk } from "../lib/disks.mjs";
+import { Faults } from "../lib/faults.mjs";
+import {
+  assertChecksums,
+  checkFileSystem,
+  checksums,
+  makeFileSystem,
+  mount,
+  mountImage,
+} from "../lib/file-systems.mjs";
+import { canUpdateSize, sizeOf, untilSize } from "../lib/kernel-growth.mjs";
+import { Checker } from "../lib/live.mjs";
+import { medium } from "../lib/medium.mjs";
+import { seededRandom } from "../lib/random.mjs";
+import { note, scenario } from "../lib/scenario.mjs";
+import { attach, MIB, takeSnapshot } from "../lib/snapshots.mjs";
+import { killServing, servingPid, successor } from "../lib/successor.mjs";
+import { until } from "../lib/wait.mjs";
+
+const LONG = { timeLimitMs: 1_200_000 };
+const TYPES = {
+  ext4: { sizeBytes: 64 * MIB, make: "zeroed ext4", grow: ({ front }) => ["resize2fs", front] },
+  xfs: { sizeBytes: 320 * MIB, make: "xfs", grow: ({ path }) => ["xfs_growfs", "-d", path] },
+};
+const STEP_BYTES = 16 * MIB;
+
+/** POINTS=. has both file systems, and deaths of both kinds of trackers; else a run has one of each, by its seed. */
+const { POINTS, SEED = String(Date.now()) } = process.env;
+const isThorough = POINTS !== undefined;
+const part = seededRandom(SEED).below(2);
+const types = Object.entries(TYPES).filter((_, index) => isThorough || index === part);
+const kinds = [true, false].filter((_, index) => isThorough || index === part);
+
+const test = scenario(import.meta.url, { daemon: false });
+
+async function daemon(t, { faults, more = [] } = {}) {
+  const env = faults === undefined ? {} : faults.environment;
+  t.daemon = await Daemon.startFor(t, { args: ["--supervise", ...more], env });
+}
+
+/** A loop device over a file, and a way to make both larger; or the file alone. */
+async function original(t, sizeBytes, isLoop) {
+  const file = imageFile(t, sizeBytes);
+  if (!isLoop) return { device: file, grow: async (bytes) => truncateSync(file, bytes) };
+  const device = await loopDisk(t, sizeBytes, { file });
+  async function grow(bytes) {
+    truncateSync(file, bytes);
+    await run(["losetup", "--set-capacity", device]);
+  }
+  return { device, grow };
+}
+
+function contentOf(path, sizeBytes) {
+  const content = Buffer.alloc(sizeBytes);
+  const fd = openSync(path, "r");
+  for (let at = 0; at < sizeBytes; ) at += readSync(fd, content, at, 4 * MIB, at);
+  closeSync(fd);
+  return content;
+}
+
+async function fill(folder, name, mib) {
+  await run(["sh", "-c", `head -c ${mib}M /dev/urandom > ${name}; sync -f .`], { cwd: folder });
+}
+
+for (const [type, { sizeBytes, make, grow }] of types) {
+  const isLoop = type === "ext4";
+  test(
+    `${type} on a ${isLoop ? "loop device" : "file"} that grows: resized online, under a writer`,
+    async (t) => {
+      note(canUpdateSize ? `SEED=${SEED}` : "this kernel cannot resize ublk devices");
+      if (!canUpdateSize) return;
+      await daemon(t);
+      const disk = await original(t, sizeBytes, isLoop);
+      const { device } = disk;
+      const { front, detach } = await attach(t, device);
+      await makeFileSystem(make, front);
+      const { path, unmount } = await mount(t, front);
+      await fill(path, "kept", 8);
+      const checker = new Checker(t, path);
+      await until("the writer writes", () => checker.rounds > 0);
+      const before = await t.client.cbtInfo(device);
+      const sums = await run(["md5sum", "kept"], { cwd: path });
+      // A snapshot that was taken keeps its size, and the front waits for its end.
+      const early = await takeSnapshot(t, [device]);
+      const grownBytes = sizeBytes + 3 * STEP_BYTES;
+      await disk.grow(grownBytes);
+      const why = async () => (await t.client.status()).trackers[0].capacity_why;
+      await until("status says that it waits", async () => (await why())?.includes(early.id));
+      assert.equal([await sizeOf(front), await sizeOf(early.images[0])], [sizeBytes, sizeBytes]);
+      const image = await mountImage(t, type, early.images[0], ["ro"]);
+      await assertChecksums(sums, image.path);
+      await image.unmount();
+      await early.destroy();
+      await untilSize(front, grownBytes);
+      await run(grow({ front, path }));
+      await fill(path, "behind", 2 * (STEP_BYTES / MIB));
+      const after = await t.client.cbtInfo(device);
+      assert.equal(
+        [after.capacity_bytes, after.generation_reason],
+        [grownBytes, "capacity_changed"],
+      );
+      assert.is.not(after.generation_id, before.generation_id);
+      await assertIncremental(t, { type, device, path, grownBytes });
+      await killServing(t);
+      assert.is(await sizeOf(front), grownBytes);
+      const { rounds } = checker;
+      await until("the writer continues", () => checker.rounds > rounds);
+      await checker.stop();
+      note(`${checker.rounds} rounds of fio --verify`);
+      const all = await checksums(path);
+      await unmount();
+      await checkFileSystem(type, front);
+      await detach();
+      await t.daemon.stop();
+      if (!isLoop) return;
+      await checkFileSystem(type, device);
+      await assertChecksums(all, (await mount(t, device, ["ro"])).path);
+    },
+    LONG,
+  );
+}
+
+/** Two snapshots of all of it: what differs between their images is in the diff. */
+async function assertIncremental(t, { type, device, path, grownBytes }) {
+  const first = await takeSnapshot(t, [device], { stores: ["memory:"] });
+  assert.is(await sizeOf(first.images[0]), grownBytes);
+  const full = contentOf(first.images[0], grownBytes);
+  const { generation_id, changes_number } = await t.client.cbtInfo(device);
+  await first.destroy();
+  await fill(path, "later", 4);
+  const sums = await run(["md5sum", "kept", "behind", "later"], { cwd: path });
+  const second = await takeSnapshot(t, [device], { stores: ["memory:"] });
+  const { ranges, ...diff } = await t.client.diff(device, changes_number);
+  assert.is(diff.generation_id, generation_id);
+  const told = [];
+  for await (const range of ranges) told.push(range);
+  const changed = changedBlocks(full, contentOf(second.images[0], grownBytes), 4096);
+  assert.ok(changed.length > 0);
+  assertCovered(changed, told.flat());
+  const image = await mountImage(t, type, second.images[0], ["ro"]);
+  await assertChecksums(sums, image.path);
+  await image.unmount();
+  await second.destroy();
+}
+
+for (const persistent of kinds) {
+  const kind = persistent ? "a persistent tracker" : "a tracker";
+  test(
+    `${kind}, the daemon killed at each step of a growth, under a writer`,
+    async (t) => {
+      note(canUpdateSize ? `SEED=${SEED}` : "this kernel cannot resize ublk devices");
+      if (!canUpdateSize) return;
+      const faults = new Faults(t);
+      const more = persistent ? ["--persistent-dir", (await medium(t)).state] : [];
+      await daemon(t, { faults, more });
+      const { sizeBytes, make, grow } = TYPES.ext4;
+      const disk = await original(t, sizeBytes, true);
+      const { device } = disk;
+      const { front } = await t.client.attach(device, { persistent });
+      let isAttached = true;
+      const detach = async () => {
+        if (isAttached) await t.client.detach(device, { forget: persistent });
+        isAttached = false;
+      };
+      t.defer(detach);
+      await makeFileSystem(make, front);
+      const { path, unmount } = await mount(t, front);
+      const checker = new Checker(t, path);
+      let bytes = sizeBytes;
+      for (const point of GROWTH_FAULT_POINTS) {
+        const before = await t.client.cbtInfo(device);
+        const pid = await servingPid(t);
+        await faults.arm(point);
+        bytes += STEP_BYTES;
+        await disk.grow(bytes);
+        await faults.met();
+        await successor(t, pid);
+        await untilSize(front, bytes);
+        await run(grow({ front }));
+        await fill(path, point, 8);
+        const after = await t.client.cbtInfo(device);
+        assert.is.not(after.generation_id, before.generation_id, point);
+        assert.is(after.generation_reason, "capacity_changed", point);
+        const [{ persistence }] = (await t.client.status()).trackers;
+        assert.is(persistence.state, persistent ? "on" : "off", point);
+      }
+      const { rounds } = checker;
+      await until("the writer continues", () => checker.rounds > rounds);
+      await checker.stop();
+      note(`${checker.rounds} rounds of fio --verify`);
+      const all = await checksums(path);
+      await unmount();
+      await checkFileSystem("ext4", front);
+      await detach();
+      await t.daemon.stop();
+      await checkFileSystem("ext4", device);
+      await assertChecksums(all, (await mount(t, device, ["ro"])).path);
+    },
+    LONG,
+  );
+}
+
+test.run();
