@@ -178,6 +178,23 @@ function problemOf({ status, isLeft }, hasRun) {
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
 
+/** What unit tests tell, as in run-tests.mjs: a package, and then the files of it that take long. */
+const FILE_TIME = /^> nx run (\S+):test|^✓ (\S+): .*\(([\d.]+) s of a processor\)/gm;
+const FILES_TOLD = 10;
+
+/** The files of tests that take most of a processor: what to look at when "npm test" gets slow. */
+function printCostliest(output) {
+  let inPackage = "";
+  const files = [];
+  for (const [, name, file, seconds] of output.matchAll(FILE_TIME)) {
+    if (file === undefined) inPackage = name;
+    else files.push({ file: `${inPackage} ${file}`, seconds: Number(seconds) });
+  }
+  files.sort((one, other) => other.seconds - one.seconds);
+  for (const { file, seconds } of files.slice(0, FILES_TOLD))
+    console.log(`  ${file}: ${seconds} s`);
+}
+
 /** Returns whether it succeeded. */
 async function runStep(step, { env = process.env, prefix = "" } = {}) {
   const startedMs = Date.now();
@@ -196,6 +213,7 @@ async function runStep(step, { env = process.env, prefix = "" } = {}) {
   } else {
     console.log(`✓ ${step.name}: ${Math.round((Date.now() - startedMs) / 1000)} s`);
   }
+  printCostliest(ended.output);
   return problem === undefined;
 }
 
