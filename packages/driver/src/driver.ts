@@ -247,7 +247,7 @@ export class Driver implements DriverControl {
     const ending = () => this.#trackers.detachAt(device, options);
     const end = () => this.#late.giveUpOr(device, ending, options.forget);
     const detach = () => this.#operations.onDevices("detach of", [device], end);
-    return options.forget ? detachForGood(this.#context, device, detach) : detach();
+    return options.forget ? detachForGood(this.#context, this.#registry, device, detach) : detach();
   }
 
   async cbtInfo(device: string): Promise<CbtInfo> {

@@ -7,6 +7,7 @@ import { ControlError, type DetachResponse } from "@blksnap/api";
 import type { DriverContext } from "../context.js";
 import { KeptFile } from "../records/file-names.js";
 import { type PersistentTrackerRecord, trackerRecords } from "../records/tracker-records.js";
+import type { Registry } from "../registry.js";
 import { findPersistent, identityOf } from "../system/path-target.js";
 
 /** Errors of a detach whose path names nothing that is attached. */
@@ -20,11 +21,13 @@ type RememberedContext = Pick<DriverContext, "persistent" | "logger" | "blockDev
 
 /**
  * Detaches a device, and keeps nothing of it. If nothing is attached, forgets its record on the medium.
+ * @param registry the attached devices
  * @param detach detaches an attached device
  * @throws ControlError as detach does; PERSISTENT_STATE_UNUSABLE, ALREADY_RUNNING
  */
 export async function detachForGood(
   context: RememberedContext,
+  registry: Pick<Registry, "findTracker">,
   path: string,
   detach: () => Promise<DetachResponse>,
 ): Promise<DetachResponse> {
@@ -32,6 +35,9 @@ export async function detachForGood(
     return await detach();
   } catch (error) {
     if (!NOTHING_ATTACHED.has((error as ControlError).code)) throw error;
+    // The detach of an attached device has failed, perhaps as its last writes were lost: that is reported only once.
+    const attached = await registry.findTracker(path).catch(() => undefined);
+    if (attached !== undefined) throw error;
     const remembered = await rememberedOf(context);
     const wanted = await wantedOf(context, path, remembered);
     for (const record of wanted) await forgetRemembered(context, record);
@@ -112,6 +118,9 @@ function withNames(
     const [device, ...stable] = namesOf(record);
     return stable.length === 0 ? device : `${device} (${stable.join(", ")})`;
   });
-  const hint = `Remembered and not attached: ${names.join("; ")}`;
-  return new ControlError(error.code, error.message, { cause: error, hint });
+  const known = `Remembered and not attached: ${names.join("; ")}`;
+  const hint = error.hint === undefined ? known : `${error.hint}. ${known}`;
+  const { code, message, errnoName } = error;
+  const errno = errnoName === undefined ? {} : { errnoName };
+  return new ControlError(code, message, { cause: error, hint, ...errno });
 }

@@ -134,6 +134,18 @@ test("a tracked device is detached first, and only its own record is forgotten",
     assert.is(moved.bytes[WRITTEN_AT], 7, "the other one is still remembered");
   }));
 
+test("where the last writes to a tracked device fail, that is reported, and no other record is forgotten", () =>
+  within(async (world) => {
+    const other = await replaced(world, { serial: "OTHER" });
+    await world.start();
+    await world.attach();
+    other.medium.fault = ({ kind }) => (kind === "sync" ? { errno: EIO } : undefined);
+    assert.is(await forgotten(world), "DEVICE_FAILED: See dmesg; detach again to give it up");
+    other.medium.fault = undefined;
+    assert.match(await forgotten(world), "/dev/ublkb");
+    assert.is(await forgotten(world), "", "the one that had the name");
+  }));
+
 test("a medium that removes nothing is reported, and forgetting can be repeated", () =>
   within(async (world) => {
     await replaced(world, { serial: "OTHER" });
