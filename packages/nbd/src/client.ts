@@ -279,6 +279,11 @@ export class NbdClient {
     return this.#closing;
   }
 
+  /** Ends the connection at once: what is in flight fails, and may still be done. Calling it again does nothing. */
+  destroy(): void {
+    this.#fail(new NbdError("CONNECTION_LOST", "the connection was closed"));
+  }
+
   async #close(): Promise<void> {
     while (this.#inFlight > 0 || this.#waiting.length > 0) {
       await new Promise<void>((resolve) => {

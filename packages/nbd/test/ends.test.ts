@@ -144,6 +144,26 @@ test("a stopped server finishes pending requests, and no others", async () => {
   });
 });
 
+test("a client that is destroyed waits for no answer, and another one is served", async () => {
+  await withFolder(async (folder) => {
+    const socketPath = join(folder, "socket");
+    const disk = { name: "disk", readOnly: false, target: oddTarget({ kind: "kept", folder }) };
+    const server = await NbdServer.start({ socketPath, exports: [disk] });
+    const client = await NbdClient.connect(server.uri("disk"));
+    const asked = client.read(0, 4096).catch(({ code }) => code);
+    await eventually("it is there", () => keptOf(folder) === 1);
+    client.destroy();
+    client.destroy();
+    assert.is(await asked, "CONNECTION_LOST");
+    await client.close();
+    writeFileSync(join(folder, "release"), "");
+    const other = await NbdClient.connect(server.uri("disk"));
+    await other.flush();
+    await other.close();
+    await server.stop();
+  });
+});
+
 test("a client that reads no replies, or does not send its payload, does not hold up the end of a server", async () => {
   const settings = { endTimeoutMs: 50 };
   await withServer(
