@@ -6,6 +6,7 @@ import { measureBlock } from "./block.mjs";
 import { DISK_KINDS } from "./disks.mjs";
 import { measureExport } from "./export.mjs";
 import { measureNbd } from "./nbd.mjs";
+import { measureNbdFirstWrite } from "./nbd-first-write.mjs";
 import { measurePlane } from "./plane.mjs";
 import { comparisonText, resultsText } from "./report.mjs";
 import { measureRing } from "./ring.mjs";
@@ -28,6 +29,10 @@ const HERE = {
   nbd: {
     title: "reads of a file in memory over NBD: our server, qemu-nbd, nbdkit, on this machine",
     measure: measureNbd,
+  },
+  "nbd-first-write": {
+    title: "first writes under a snapshot over NBD, against QEMU's copy-before-write",
+    measure: measureNbdFirstWrite,
   },
   export: {
     title: "exports of an image file, full and incremental, against dd, on this machine",
