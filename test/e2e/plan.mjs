@@ -58,7 +58,7 @@ export const GROUPS = [
   {
     name: "kept",
     files: ["persistent", "area-journal"],
-    inTurns: [["written-stores", "continuity", "nbd-kernel"]],
+    inTurns: [["written-stores", "continuity", "nbd-kernel", "backup-freed"]],
     ownDaemons: true,
   },
   {

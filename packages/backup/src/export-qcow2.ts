@@ -1,7 +1,7 @@
 /** Exports a device as a qcow2 file, in full or as an overlay of the changes since the previous one. */
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
-import { doneChunks } from "./done-chunks.js";
+import { doneChunks, keptReason } from "./done-chunks.js";
 import { BackupError } from "./errors.js";
 import { emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
@@ -70,7 +70,9 @@ async function writeFile(
   const empty = plan.kind === "full" ? await emptyOf(image, capacityBytes) : [];
   const parts = partsOf(plan, capacityBytes, 0, empty);
   const reason = plan.kind === "full" ? plan.reason : null;
-  options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });
+  const total_bytes = bytesOf(parts);
+  const kept = keptReason(snapshot, total_bytes, options);
+  options.onPlan?.({ kind: plan.kind, reason, total_bytes, kept });
   const backing = plan.kind === "full" ? [] : ["-b", plan.base.name, "-F", "qcow2"];
   // With the device's mode from the first byte on: qemu-img keeps the mode of an existing file.
   await realFiles.create(path, Buffer.alloc(0));
@@ -79,13 +81,13 @@ async function writeFile(
   const file = await OpenQcow2.open(path, { isBlank });
   let isFinished = false;
   try {
-    const freed = doneChunks(snapshot, readPlaces(parts), options);
+    const freed = doneChunks(snapshot, readPlaces(parts), kept, options);
     const done = (offsetBytes: number): void => freed.done(offsetBytes);
     const readBytes = await copyParts(parts, image, file, sums, options, done).finally(freed.end);
     await file.finish();
     isFinished = true;
     await qemuImg(path, "check", "-q", "-f", "qcow2", path);
-    return { readBytes, freedBytes: await freed.end() };
+    return { readBytes, freedBytes: freed.end() };
   } finally {
     if (!isFinished) await file.abandon();
   }

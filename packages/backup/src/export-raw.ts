@@ -1,7 +1,7 @@
 /** Makes a file or block device identical to a device. */
 import type { ByteRange } from "@blksnap/api";
 import { copyState, rememberBegun, rememberDone } from "./copy-state.js";
-import { doneChunks } from "./done-chunks.js";
+import { doneChunks, keptReason } from "./done-chunks.js";
 import { BackupError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
 import { hostOf } from "./host.js";
@@ -76,12 +76,14 @@ async function copy(
     try {
       const parts = partsOf(plan, capacityBytes, to.headBytes, empty);
       const reason = plan.kind === "full" ? plan.reason : null;
-      options.onPlan?.({ kind: plan.kind, reason, total_bytes: bytesOf(parts) });
-      const freed = doneChunks(snapshot, readPlaces(parts), options);
+      const total_bytes = bytesOf(parts);
+      const kept = keptReason(snapshot, total_bytes, options);
+      options.onPlan?.({ kind: plan.kind, reason, total_bytes, kept });
+      const freed = doneChunks(snapshot, readPlaces(parts), kept, options);
       const done = (offsetBytes: number): void => freed.done(offsetBytes);
       const read_bytes = await copyParts(parts, image, to, sums, options, done).finally(freed.end);
       await image.sync();
-      await snapshot.check(await freed.end());
+      await snapshot.check(freed.end());
       await image.close();
       snapshot.release();
       await to.finish((seal) => rememberDone(record, { ...now, target, seal }, sums));

@@ -12,7 +12,13 @@ import {
   type Piece,
   piecesByChunk,
 } from "./chunks.js";
-import { type DoneChunks, type DoneChunksOptions, doneChunks } from "./done-chunks.js";
+import {
+  type DoneChunks,
+  type DoneChunksOptions,
+  doneChunks,
+  type KeptReason,
+  keptReason,
+} from "./done-chunks.js";
 import { abortedError, BackupError } from "./errors.js";
 import {
   type HostIdentity,
@@ -55,6 +61,12 @@ export interface ExportPlan {
   /** Why `auto` continues no chain; null if it does, or a full export was requested. */
   readonly reason: string | null;
   readonly total_bytes: number;
+  /** Why what was read stays in the diff storage until the end; null where it is freed. */
+  readonly kept: KeptReason | null;
+}
+
+function totalOf(pieces: ReadonlyMap<number, readonly Piece[]>): number {
+  return [...pieces.values()].reduce((sum, some) => sum + bytesToRead(some), 0);
 }
 
 /** One export, from a plan to a manifest. */
@@ -94,11 +106,10 @@ class StoreExport {
         ? new Array(chunkCount(capacityBytes)).fill(null)
         : [...plan.base.chunks];
     const pieces = piecesByChunk(await this.#rangesOf(plan), capacityBytes);
-    const places = [...pieces.keys()].map((index) => index * CHUNK_BYTES);
-    const freed = doneChunks(this.#snapshot, places, this.#options);
-    await this.#copy(chunks, pieces, plan, freed).finally(freed.end);
+    const freed = this.#begin(plan, pieces);
+    await this.#copy(chunks, pieces, freed).finally(freed.end);
     await this.#image.sync();
-    await this.#snapshot.check(await freed.end());
+    await this.#snapshot.check(freed.end());
     await this.#image.close();
     this.#snapshot.release();
     await this.#store.syncChunks(this.#fresh);
@@ -121,17 +132,22 @@ class StoreExport {
     return all.filter(({ kind }) => kind === "changed");
   }
 
+  /** Tells what will be read. */
+  #begin(plan: Plan<Manifest>, pieces: ReadonlyMap<number, readonly Piece[]>): DoneChunks {
+    const total_bytes = totalOf(pieces);
+    const kept = keptReason(this.#snapshot, total_bytes, this.#options);
+    const reason = plan.kind === "full" ? plan.reason : null;
+    this.#options.onPlan?.({ kind: plan.kind, reason, total_bytes, kept });
+    const places = [...pieces.keys()].map((index) => index * CHUNK_BYTES);
+    return doneChunks(this.#snapshot, places, kept, this.#options);
+  }
+
   async #copy(
     chunks: (string | null)[],
     pieces: ReadonlyMap<number, readonly Piece[]>,
-    plan: Plan<Manifest>,
     freed: DoneChunks,
   ): Promise<void> {
-    const all = [...pieces.values()];
-    const total_bytes = all.reduce((sum, some) => sum + bytesToRead(some), 0);
-    const reason = plan.kind === "full" ? plan.reason : null;
-    this.#options.onPlan?.({ kind: plan.kind, reason, total_bytes });
-    const meter = new Meter(total_bytes, this.#options.onProgress);
+    const meter = new Meter(totalOf(pieces), this.#options.onProgress);
     await inFlight(pieces, this.#store.depthWith(this.#pool), async ([index, changed]) => {
       if (this.#options.signal?.aborted === true) throw abortedError();
       chunks[index] = await this.#chunk(index, changed, chunks[index]!);

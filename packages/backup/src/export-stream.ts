@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES } from "./chunks.js";
-import { type DoneChunks, doneChunks } from "./done-chunks.js";
+import { type DoneChunks, doneChunks, keptReason } from "./done-chunks.js";
 import { abortedError, BackupError } from "./errors.js";
 import { emptyOf, type RawExport } from "./export-raw.js";
 import type { ExportOptions } from "./export-store.js";
@@ -204,13 +204,15 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
     const empty = kind === "full" ? await emptyOf(image, capacityBytes) : [];
     const parts = partsOf(plan, capacityBytes, STREAM_HEAD_BYTES, empty);
     const reason = plan.kind === "full" ? plan.reason : null;
-    options.onPlan?.({ kind, reason, total_bytes: bytesOf(parts) });
+    const readBytes = bytesOf(parts);
+    const kept = keptReason(snapshot, readBytes, options);
+    options.onPlan?.({ kind, reason, total_bytes: readBytes, kept });
     const total_bytes = parts.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
     await writer.begin({ stream_id: randomUUID(), ...now, kind, parent, total_bytes });
-    const freed = doneChunks(snapshot, readPlaces(parts), options);
+    const freed = doneChunks(snapshot, readPlaces(parts), kept, options);
     const read_bytes = await sendParts(parts, image, writer, options, freed).finally(freed.end);
     await image.sync();
-    await snapshot.check(await freed.end());
+    await snapshot.check(freed.end());
     await writer.end();
     if (record !== undefined) await writeSent(record, now);
     return { kind, ...withoutHost(now), read_bytes, sent_bytes: writer.sentBytes };

@@ -11,6 +11,7 @@ export {
   type Verified,
   verify,
 } from "./care.js";
+export type { KeptReason } from "./done-chunks.js";
 export { BackupError } from "./errors.js";
 export { exportQcow2, type Qcow2Export, type Qcow2ExportOptions } from "./export-qcow2.js";
 export { exportRaw, type RawExport, type RawExportOptions } from "./export-raw.js";

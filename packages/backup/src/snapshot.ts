@@ -43,15 +43,18 @@ export interface SnapshotOptions {
    */
   readonly ownSnapshot?: Remembered | undefined;
   /**
-   * Frees in the diff storage what was read, during the export: only in its own snapshot, with its id stored. Others
-   * then cannot read that snapshot. Default: false.
+   * Frees what was read in the diff storage, while it goes on: only of a snapshot that is taken for the export, and
+   * remembered. Others cannot read that snapshot then. Default: true.
    */
   readonly frees?: boolean | undefined;
   /** Called with findings that end nothing. */
   readonly onNote?: ((text: string) => void) | undefined;
 }
 
-/** A device in a taken snapshot. */
+/** Why nothing of a snapshot may be freed while it is read. */
+export type KeptSnapshot = "not_wanted" | "existing_snapshot" | "not_remembered";
+
+/** A device in a snapshot that is taken. */
 export interface TakenSnapshot {
   readonly id: string;
   /** The original. */
@@ -64,8 +67,8 @@ export interface TakenSnapshot {
   readonly capacityBytes: number;
   readonly generationId: string;
   readonly changesNumber: number;
-  /** The export's own: no other program may read its image, whose parts may be freed. */
-  readonly isFreed: boolean;
+  /** Null: it was taken for this export, nobody else may read its image, and parts of that may be freed. */
+  readonly kept: KeptSnapshot | null;
   /**
    * Fails unless the image is still the same one, and whole.
    * @param freedBytes most that this export has freed of it. Default: none
@@ -78,10 +81,10 @@ export interface TakenSnapshot {
   readonly release: () => void;
 }
 
-/** The device's taken snapshot, if any. @param freed id of the snapshot that was taken to be freed */
+/** Whether the device is in a taken snapshot, and as what. */
 async function takenOf(
   { client, device }: SnapshotOptions,
-  freed?: string,
+  kept: KeptSnapshot | null,
 ): Promise<TakenSnapshot | undefined> {
   const info = await client.snapshotInfo(device);
   const { snapshot_id: id, image } = info;
@@ -101,9 +104,9 @@ async function takenOf(
     capacityBytes: cbt.capacity_bytes,
     generationId: cbt.generation_id,
     changesNumber: cbt.changes_number,
-    isFreed: id === freed,
+    kept,
     check: (freedBytes = 0) => {
-      const named = { id, device: info.device, image, isFreed: id === freed };
+      const named = { id, device: info.device, image, kept };
       return checkTaken({ client, device }, named, freedBytes);
     },
     release: () => undefined,
@@ -131,8 +134,8 @@ async function checkTaken(
     id,
     device: original,
     image,
-    isFreed,
-  }: Pick<TakenSnapshot, "id" | "device" | "image" | "isFreed">,
+    kept,
+  }: Pick<TakenSnapshot, "id" | "device" | "image" | "kept">,
   freedBytes: number,
 ): Promise<void> {
   const [info, status, cbt] = await Promise.allSettled([
@@ -149,7 +152,7 @@ async function checkTaken(
   }
   const snapshot = settled(status);
   if (snapshot === undefined) throw gone(original, id);
-  if (isFreed) checkOwn(snapshot, original, freedBytes);
+  if (kept === null) checkOwn(snapshot, original, freedBytes);
   else checkUnchanged(snapshot, original);
   // Fails if writes were missed.
   settled(cbt);
@@ -227,22 +230,28 @@ function inOther(error: unknown): unknown {
   return new BackupError("DEVICE_IN_OTHER_SNAPSHOT", why, { hint, cause: error });
 }
 
-/** Runs `use` on the device's snapshot; destroys an own one, whatever happens. */
+/** Whether one that the export takes itself may be freed. One that a kill may leave unnamed is read again: it keeps all. */
+function keptOf({ frees = true, ownSnapshot }: SnapshotOptions): KeptSnapshot | null {
+  if (!frees) return "not_wanted";
+  return ownSnapshot === undefined ? "not_remembered" : null;
+}
+
+/** Runs `use` on the device's snapshot; destroys it, where it was taken for that, whatever happens. */
 export async function withSnapshot<Result>(
   options: SnapshotOptions,
   use: (snapshot: TakenSnapshot) => Promise<Result>,
 ): Promise<Result> {
   const { client, device, signal, onNote, ownSnapshot } = options;
   await destroyLeft(options);
-  const there = await takenOf(options);
+  const there = await takenOf(options, "existing_snapshot");
   if (there !== undefined) {
-    onNote?.(`reads snapshot ${there.id}, taken at ${there.takenAt}, which already existed`);
+    const which = `${there.id}, taken at ${there.takenAt}, which already existed`;
+    onNote?.(`reads snapshot ${which}: nothing of it is freed`);
     return reading(there, use);
   }
   const { stores, limitBytes } = options;
-  // A snapshot whose id is not stored may survive a kill and is read again then, so nothing of it is freed.
-  const isFreed = options.frees === true && ownSnapshot !== undefined;
-  const images = isFreed ? { releasableImages: true } : { readOnlyImages: true };
+  const kept = keptOf(options);
+  const images = kept === null ? { releasableImages: true } : { readOnlyImages: true };
   const parameters = { devices: [device], stores, limitBytes, ...images };
   const { id } = await client
     .snapshotCreate(parameters, { signal })
@@ -256,7 +265,7 @@ export async function withSnapshot<Result>(
     await ownSnapshot?.set(id);
     if (signal?.aborted === true) throw abortedError();
     await client.snapshotTake(id);
-    const taken = await takenOf(options, isFreed ? id : undefined);
+    const taken = await takenOf(options, kept);
     if (taken?.id !== id) throw gone(device, id);
     return await reading({ ...taken, release: () => void destroy() }, use);
   } finally {

@@ -2,9 +2,17 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import { NbdError } from "@blksnap/nbd";
+import { eventually } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { doneChunks, type ImageTrims } from "../dist/done-chunks.js";
+import {
+  type DoneChunks,
+  type DoneChunksOptions,
+  doneChunks,
+  type ImageTrims,
+  keptReason,
+} from "../dist/done-chunks.js";
 import { exportRaw, type RawExportOptions } from "../dist/export-raw.js";
 import type { TakenSnapshot } from "../dist/snapshot.js";
 import { type ImageReader, openImage } from "../dist/source.js";
@@ -16,21 +24,26 @@ const CAPACITY_BYTES = 5 * CHUNK + 65_536;
 class Trims implements ImageTrims {
   readonly ranges: [number, number][] = [];
   onTrim: (offsetBytes: number, lengthBytes: number) => void = () => undefined;
-  isClosed = false;
+  isDestroyed = false;
 
   async trim(offsetBytes: number, lengthBytes: number): Promise<void> {
     this.onTrim(offsetBytes, lengthBytes);
     this.ranges.push([offsetBytes, lengthBytes]);
   }
 
-  async close(): Promise<void> {
-    this.isClosed = true;
+  destroy(): void {
+    this.isDestroyed = true;
   }
 }
 
-function snapshotOf(isFreed: boolean): TakenSnapshot {
-  const told = { isFreed, exported: "nbd+unix:///image", capacityBytes: CAPACITY_BYTES };
-  return told as TakenSnapshot;
+function snapshotOf(more: Partial<TakenSnapshot> = {}): TakenSnapshot {
+  const own = { kept: null, exported: "nbd+unix:///image", capacityBytes: CAPACITY_BYTES };
+  return { ...own, ...more } as TakenSnapshot;
+}
+
+/** Frees a device of which the first chunk is read. */
+function freeing(options: DoneChunksOptions): DoneChunks {
+  return doneChunks(snapshotOf(), [0], null, options);
 }
 
 async function turns(): Promise<void> {
@@ -42,7 +55,7 @@ test("unread chunks are freed at once, other chunks when their last part is done
   const trims = new Trims();
   const parts = [0, MIB, CHUNK, 4 * CHUNK];
   const openTrims = async () => trims;
-  const freed = doneChunks(snapshotOf(true), parts, { openTrims });
+  const freed = doneChunks(snapshotOf(), parts, null, { openTrims });
   await turns();
   const unread: [number, number][] = [
     [2 * CHUNK, 2 * CHUNK],
@@ -56,35 +69,90 @@ test("unread chunks are freed at once, other chunks when their last part is done
   await turns();
   assert.equal(trims.ranges, [...unread, [0, CHUNK]]);
   assert.throws(() => freed.done(0), "was done already");
-  assert.is(await freed.end(), 3 * CHUNK + 65_536);
-  assert.ok(trims.isClosed);
+  assert.is(freed.end(), 3 * CHUNK + 65_536);
+  assert.ok(trims.isDestroyed);
   freed.done(CHUNK);
   await turns();
   assert.is(trims.ranges.length, 3);
 });
 
-test("nothing is freed of others' snapshots, and a failure is reported once", async () => {
+test("nothing is freed where a reason is told, and it says which", async () => {
   const trims = new Trims();
-  const openTrims = async () => trims;
-  const others = doneChunks(snapshotOf(false), [0], { openTrims });
+  const options = { openTrims: async () => trims, freesMinBytes: MIB };
+  const reasonOf = (more: Partial<TakenSnapshot>, bytes = MIB) =>
+    keptReason(snapshotOf(more), bytes, options);
+  assert.is(reasonOf({}), null);
+  assert.is(reasonOf({}, MIB - 1), "little_to_read");
+  assert.is(reasonOf({ capacityBytes: 2 ** 38 + 1 }), "large_device");
+  assert.is(reasonOf({ exported: null }), "no_nbd_server");
+  assert.is(reasonOf({ kept: "existing_snapshot", exported: null }), "existing_snapshot");
+  const others = doneChunks(snapshotOf(), [0], "existing_snapshot", options);
   others.done(0);
-  assert.is(await others.end(), 0);
+  await turns();
+  assert.is(others.end(), 0);
   assert.equal(trims.ranges, []);
+});
+
+test("a refused trim ends it, and that is told once", async () => {
+  const trims = new Trims();
   const notes: string[] = [];
   const onNote = (text: string) => notes.push(text);
   trims.onTrim = () => {
-    throw new Error("it is gone");
+    throw new NbdError("REQUEST_FAILED", "it is not allowed");
   };
-  const own = doneChunks(snapshotOf(true), [0], { openTrims, onNote });
+  const own = freeing({ openTrims: async () => trims, onNote });
   await turns();
   own.done(0);
-  await own.end();
-  assert.equal(notes, ["what was read stays in the diff storage until the end: it is gone"]);
+  assert.is(own.end(), 5 * CHUNK + 65_536 - CHUNK);
+  const why = "what is read from now on stays in the diff storage until the end: it is not allowed";
+  assert.equal(notes, [why]);
+});
+
+test("a lost connection is made anew, and what it had not answered is freed again", async () => {
+  const lost = new Trims();
+  lost.onTrim = () => {
+    throw new NbdError("CONNECTION_LOST", "the server is gone");
+  };
+  const [again, notes]: [Trims, string[]] = [new Trims(), []];
+  const answers = [
+    async () => lost,
+    () => Promise.reject(new NbdError("CONNECT_FAILED", "nobody listens")),
+    async () => again,
+  ];
+  const openTrims = () => answers.shift()!();
+  const freed = freeing({ openTrims, onNote: (text) => notes.push(text) });
+  freed.done(0);
+  await eventually("all is freed", () => again.ranges.length === 2);
+  const rest: [number, number] = [CHUNK, 4 * CHUNK + 65_536];
+  assert.equal(again.ranges, [rest, [0, CHUNK]]);
+  assert.ok(lost.isDestroyed);
+  // It may have done that, too.
+  assert.is(freed.end(), 2 * rest[1] + CHUNK);
+  assert.equal(notes, []);
+});
+
+test("a server that stays away is named once, and an end waits for neither it nor a trim", async () => {
+  const notes: string[] = [];
+  const onNote = (text: string) => notes.push(text);
+  const openTrims = () => Promise.reject(new NbdError("CONNECT_FAILED", "nobody listens"));
+  freeing({ openTrims, onNote, reconnectMs: 0 });
+  await turns();
+  const why = "what is read from now on stays in the diff storage until the end: nobody listens";
+  assert.equal(notes, [why]);
+  freeing({ openTrims, onNote }).end();
+  const silent = new Trims();
+  silent.trim = () => new Promise(() => undefined);
+  const waiting = freeing({ openTrims: async () => silent, onNote });
+  await turns();
+  assert.is(waiting.end(), 4 * CHUNK + 65_536);
+  assert.ok(silent.isDestroyed);
+  await turns();
+  assert.is(notes.length, 1);
 });
 
 function optionsOf(machine: FakeMachine, trims: Trims): RawExportOptions {
   const { client, device } = machine;
-  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here", frees: true };
+  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here", freesMinBytes: 0 };
   const target = machine.path("copy");
   machine.exported = "nbd+unix:///image";
   return { ...own, target, wanted: { kind: "auto" }, openTrims: async () => trims };

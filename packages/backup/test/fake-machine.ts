@@ -1,11 +1,12 @@
 /** A tracked device without a daemon: its image is a file, and its changes are recorded by block. */
 import { randomUUID } from "node:crypto";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { DiffRange } from "@blksnap/api";
 import { BlksnapClientError, type ChangedExtentsOptions } from "@blksnap/client";
+import type { ImageTrims } from "../dist/done-chunks.js";
 import type { BackupClient } from "../dist/snapshot.js";
 
 /** Later than all takes of the fake machine, whatever this machine's clock is. */
@@ -94,6 +95,18 @@ export class FakeMachine {
   pass(): void {
     this.number++;
     this.#takenMs += 1000;
+  }
+
+  /** Frees parts of the image, which are zeros from then on. */
+  openTrims(): ImageTrims {
+    const file = openSync(this.image, "r+");
+    return {
+      trim: async (offsetBytes, lengthBytes) => {
+        writeSync(file, Buffer.alloc(lengthBytes), 0, lengthBytes, offsetBytes);
+        this.freedBytes += lengthBytes;
+      },
+      destroy: () => closeSync(file),
+    };
   }
 
   remove(): void {

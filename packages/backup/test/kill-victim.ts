@@ -78,8 +78,11 @@ async function pipe(options: Omit<ExportOptions, "wanted">, target: string): Pro
 /** @param seed with an even one, threads write a raw copy */
 async function run(kind: Kind, machine: FakeMachine, folder: string, seed: number): Promise<void> {
   const { client, device } = machine;
-  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here" };
-  if (kind === "stream") return await pipe(own, join(folder, "piped"));
+  // What it has read is gone from the image at once.
+  machine.exported = "nbd+unix:///image";
+  const freeing = { freesMinBytes: 0, openTrims: async () => machine.openTrims() };
+  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here", ...freeing };
+  if (kind === "stream") return await pipe({ ...own, hostFolder: folder }, join(folder, "piped"));
   const options = { ...own, wanted: { kind: "auto" } as const };
   if (kind === "qcow2") {
     await exportQcow2({ ...options, folder: join(folder, "chain") });

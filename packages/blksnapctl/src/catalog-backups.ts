@@ -67,10 +67,10 @@ export const backupVerbs: readonly Verb[] = [
           "in a full export, read only blocks that the image's ext2, ext3 or ext4 uses, and store zeros " +
           "for the rest; refused if the file system's journal needs a replay",
       },
-      free: {
+      "no-free": {
         describe:
-          "free old data as it is read, if the export takes its own snapshot: writes there copy nothing more; " +
-          "no other export can read that snapshot",
+          "keep the old data of the export's own snapshot until the end, so that others can read its image " +
+          "meanwhile; without it, what was read is freed, and writes there copy nothing more",
       },
       record: {
         describe:

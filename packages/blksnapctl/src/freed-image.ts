@@ -1,4 +1,4 @@
-/** Images that an export frees while it reads them (`export --free`): other readers get zeros there. */
+/** Images that an export frees while it reads them (`export`): to everyone else the rest is zeros. */
 import type { StatusResponse } from "@blksnap/api";
 
 type Snapshots = StatusResponse["snapshots"];

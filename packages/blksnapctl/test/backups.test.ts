@@ -2,7 +2,7 @@
 import { execFile, execFileSync, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { open, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { open, readdir, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { FakeS3 } from "@blksnap/testing";
 import { test } from "uvu";
@@ -135,6 +135,23 @@ test("verify names what has changed in a raw copy and in qcow2 files, and ends w
   assert.match(restored.err, `${target} is not a folder of backups`);
   await rm(target);
   assert.match((await harness.run("verify", "-f", target)).err, `${target} is gone, which`);
+});
+
+test("an export that frees nothing says why before it copies, unless the user knows", async () => {
+  const [large, capacityBytes] = ["/dev/loop1", 256 * 2 ** 20];
+  await truncate(inFolder("image"), capacityBytes);
+  harness.driver.devices.set(large, capacityBytes);
+  await harness.driver.attach(large);
+  const words = ["export", "-d", large, "--to", inFolder("backups")];
+  const line = "frees no old data until its end: the daemon serves no NBD\n";
+  assert.ok((await harness.ok(...words)).startsWith(line));
+  const keptOf = async (...more: string[]) =>
+    documents(await harness.ok(...words, ...more, "--json"))[0]?.["kept"];
+  assert.is(await keptOf(), "no_nbd_server");
+  assert.is(await keptOf("--no-free"), "not_wanted");
+  assert.not.match(await harness.ok(...words, "--no-free"), "frees");
+  const small = documents(await harness.ok("export", "-d", DEVICE, "-t", inFolder("x"), "--json"));
+  assert.is(small[0]?.["kept"], "little_to_read");
 });
 
 test("a bucket can be used like a folder; options for buckets are only for them", async () => {

@@ -17,6 +17,7 @@ import { loopDisk } from "../lib/disks.mjs";
 import { checkFileSystem, makeFileSystem, mount } from "../lib/file-systems.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, takeSnapshot } from "../lib/snapshots.mjs";
+import { stoppingSink } from "../lib/stopping-sink.mjs";
 import { until } from "../lib/wait.mjs";
 
 const test = scenario(import.meta.url);
@@ -150,21 +151,6 @@ test("an export takes its own snapshot, a raw copy equals the device, and invali
   assert.equal(await t.client.snapshotCollect(), []);
 });
 
-/** A stream into a file that stops after `limitBytes`, until it is continued. */
-function stoppingSink(path, limitBytes) {
-  const file = openSync(path, "w");
-  let goOn;
-  const going = new Promise((resolve) => {
-    goOn = resolve;
-  });
-  let bytes = 0;
-  const write = async (data) => {
-    if (bytes > limitBytes) await going;
-    bytes += writeSync(file, data);
-  };
-  return { sink: { write, end: async () => closeSync(file) }, goOn };
-}
-
 test("an export frees what it has read: its slots are reused, and writes there copy nothing", async (t) => {
   const device = await loopDisk(t, 4 * SIZE_BYTES);
   const { front } = await attach(t, device);
@@ -181,7 +167,13 @@ test("an export frees what it has read: its slots are reused, and writes there c
   const { sink, goOn } = stoppingSink(stream, 2 * SIZE_BYTES);
   const own = { client: t.client, device, stores: [into], limitBytes: 256 * MIB };
   const record = join(into, "record");
-  const exporting = exportStream({ ...own, wanted: { kind: "full" }, frees: true, record, sink });
+  const exporting = exportStream({
+    ...own,
+    wanted: { kind: "full" },
+    freesMinBytes: 0,
+    record,
+    sink,
+  });
   exporting.catch(() => undefined);
   const used = async () => (await t.client.status()).snapshots[0]?.devices[0];
   const isFreed = async () => (await used())?.image_io.discard_bytes >= SIZE_BYTES;

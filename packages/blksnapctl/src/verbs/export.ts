@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import type {
   ExportOptions,
   ExportPlan,
+  KeptReason,
   Manifest,
   Qcow2Export,
   RawExport,
@@ -29,10 +30,19 @@ function wantedOf(given: Given): Wanted {
   throw usageError("since: --auto determines it", "USAGE", "Give --auto or --since");
 }
 
+/** What a user cannot know beforehand. An existing snapshot is named by another line, and the rest is no surprise. */
+const KEPT_WHY: { readonly [reason in KeptReason]?: string } = {
+  large_device: "the device is larger than 256 GiB",
+  no_nbd_server: "the daemon serves no NBD",
+  not_remembered: "nothing here can record the export's snapshot",
+};
+
 function planTeller({ json, print, printJson }: Context): (plan: ExportPlan) => void {
   return (plan) => {
-    if (json) printJson({ event: "begun", ...plan });
-    else if (plan.reason !== null) print(`starts a full one: ${plan.reason}\n`);
+    if (json) return printJson({ event: "begun", ...plan });
+    if (plan.reason !== null) print(`starts a full one: ${plan.reason}\n`);
+    const why = plan.kept === null ? undefined : KEPT_WHY[plan.kept];
+    if (why !== undefined) print(`frees no old data until its end: ${why}\n`);
   };
 }
 
@@ -67,7 +77,7 @@ async function optionsOf(context: Context, given: Given): Promise<ExportOptions>
   return {
     client,
     ...open,
-    frees: given.has("free"),
+    frees: !given.has("no-free"),
     device: parsePath(given.need("device"), "device"),
     wanted: wantedOf(given),
     stores: parseStores(stores.length === 0 ? [STORE_DEFAULT] : stores),

@@ -1,0 +1,23 @@
+/** A stream's target that is slow. */
+import { closeSync, openSync, writeSync } from "node:fs";
+
+/** A stream into a file that stops behind `limitBytes`, until it goes on: to the end, or to where `goOn` says. */
+export function stoppingSink(path, limitBytes) {
+  const file = openSync(path, "w");
+  let limit = limitBytes;
+  let wake = () => undefined;
+  let bytes = 0;
+  const write = async (data) => {
+    while (bytes > limit) {
+      await new Promise((resolve) => {
+        wake = resolve;
+      });
+    }
+    bytes += writeSync(file, data);
+  };
+  const goOn = (nextBytes = Number.POSITIVE_INFINITY) => {
+    limit = nextBytes;
+    wake();
+  };
+  return { sink: { write, end: async () => closeSync(file) }, goOn };
+}
