@@ -16,7 +16,7 @@ import { Meter } from "./progress.js";
 import { targetAt } from "./raw-target.js";
 import { rememberedInFile } from "./remembered.js";
 import { readSent, writeSent } from "./sent-record.js";
-import { type TakenSnapshot, withSnapshot } from "./snapshot.js";
+import { reasonOf, type TakenSnapshot, withSnapshot } from "./snapshot.js";
 import { type ImageReader, openImage } from "./source.js";
 import {
   hashOf,
@@ -217,8 +217,9 @@ async function send(snapshot: TakenSnapshot, options: StreamExportOptions): Prom
     if (record !== undefined) await writeSent(record, now);
     return { kind, ...withoutHost(now), read_bytes, sent_bytes: writer.sentBytes };
   } catch (error) {
-    await writer.fail(error);
-    throw error;
+    const reason = await reasonOf(snapshot, error);
+    await writer.fail(reason);
+    throw reason;
   } finally {
     await image.close();
   }

@@ -130,12 +130,7 @@ async function statusOf(
 /** Fails unless the image is still the same one, shows the device's content, and all changes are known. */
 async function checkTaken(
   { client, device }: Pick<SnapshotOptions, "client" | "device">,
-  {
-    id,
-    device: original,
-    image,
-    kept,
-  }: Pick<TakenSnapshot, "id" | "device" | "image" | "kept">,
+  { id, device: original, image, kept }: Pick<TakenSnapshot, "id" | "device" | "image" | "kept">,
   freedBytes: number,
 ): Promise<void> {
   const [info, status, cbt] = await Promise.allSettled([
@@ -288,7 +283,6 @@ async function destroyOwn(
   }
 }
 
-/** If an image could not be read, the snapshot's own error comes first. */
 async function reading<Result>(
   snapshot: TakenSnapshot,
   use: (snapshot: TakenSnapshot) => Promise<Result>,
@@ -296,9 +290,18 @@ async function reading<Result>(
   try {
     return await use(snapshot);
   } catch (error) {
+    throw await reasonOf(snapshot, error);
+  }
+}
+
+/** If an image could not be read, the snapshot's own error comes first. */
+export async function reasonOf(snapshot: TakenSnapshot, error: unknown): Promise<unknown> {
+  if (!(error instanceof BackupError && error.code === "IMAGE_FAILED")) return error;
+  try {
     // How much this export has freed by now is unknown here.
-    const isImage = error instanceof BackupError && error.code === "IMAGE_FAILED";
-    if (isImage) await snapshot.check(Number.POSITIVE_INFINITY);
-    throw error;
+    await snapshot.check(Number.POSITIVE_INFINITY);
+    return error;
+  } catch (reason) {
+    return reason;
   }
 }

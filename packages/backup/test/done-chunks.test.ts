@@ -152,7 +152,14 @@ test("a server that stays away is named once, and an end waits for neither it no
 
 function optionsOf(machine: FakeMachine, trims: Trims): RawExportOptions {
   const { client, device } = machine;
-  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here", freesMinBytes: 0 };
+  const own = {
+    client,
+    device,
+    stores: ["/var/tmp"],
+    limitBytes: MIB,
+    host: "here",
+    freesMinBytes: 0,
+  };
   const target = machine.path("copy");
   machine.exported = "nbd+unix:///image";
   return { ...own, target, wanted: { kind: "auto" }, openTrims: async () => trims };

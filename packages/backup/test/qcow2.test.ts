@@ -139,6 +139,24 @@ test("other users can never read a file, and QEMU without root cannot write a co
   machine.remove();
 });
 
+test("two exports into one folder at once: the second is refused by name, the first completes", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  machine.write(0, randomBytes(MIB));
+  const late: (Error & { code: string })[] = [];
+  const open: Qcow2ExportOptions["open"] = async (path) => {
+    late.push(await failureOf(exportQcow2(optionsOf(machine))));
+    return openImage(path);
+  };
+  judge(await exported(machine, { open }));
+  assert.equal(
+    late.map(({ code }) => code),
+    ["BACKUP_BUSY"],
+  );
+  assert.match(late[0]!.message, `an export to ${machine.path("chain")}, by process`);
+  assert.is(filesOf(machine).filter((name) => name.endsWith(".qcow2")).length, 1);
+  machine.remove();
+});
+
 test("there are no temporary files that a kill would leave behind", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   machine.write(0, randomBytes(MIB));
