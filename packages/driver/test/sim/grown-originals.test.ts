@@ -66,6 +66,17 @@ for (const persistent of [true, false]) {
   }
 }
 
+/** At once, before any look: users never see a size that is not served, and tracking was not interrupted. */
+async function assertServesAll(world: World, point: GrowthFaultPoint): Promise<void> {
+  const { front, cbt } = await tracker(world);
+  assert.is.not(cbt.generation_reason, "tracking_broken", point);
+  const user = world.machine.user(front);
+  const end = user.device.capacityBytes;
+  user.close();
+  await world.write(end - 4096);
+  assert.is(world.disk.bytes[end - 4096], 7, point);
+}
+
 async function eachPoint(persistent: boolean, end: "kill" | "power cut"): Promise<void> {
   for (const point of GROWTH_FAULT_POINTS) {
     await within((world) => dieAt(world, point, persistent, end), {}, KERNEL);
@@ -84,7 +95,10 @@ async function dieAt(
   world.disk.grow(GROWN_BYTES);
   assert.ok(await world.dieAt(point, () => world.machine.sleep(WHILE_MS)), point);
   if (end === "power cut") await world.reboot();
-  else await world.start();
+  else {
+    await world.start();
+    await assertServesAll(world, point);
+  }
   assert.is(await world.verdict(backup), "anew", point);
   await settled(world);
   await assertGrown(world);
