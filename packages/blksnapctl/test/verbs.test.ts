@@ -277,6 +277,12 @@ test("status shows everything, for people and as JSON", async () => {
   assert.is(json.snapshots[0].devices[0].image, "/dev/ublkb1");
 });
 
+test("status names the node to use of a device that is attached live", async () => {
+  await harness.ok("attach", "-d", d0, "--live");
+  const line = "\n  live: use /dev/loop0, number 0, CBT block 64.0 KiB, written 0 B\n";
+  assert.match(await harness.ok("status"), line);
+});
+
 test("diff shows ranges as a table, raw, as a picture and as JSON", async () => {
   const id = await create();
   await harness.ok("markdirtyblock", "-d", d0, "-r", "0:65536");

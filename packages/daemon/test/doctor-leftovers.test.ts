@@ -86,7 +86,7 @@ test("served devices, and those of other servers, are left alone", async () => {
   const findings = await checkDevices(devices, given);
   assert.equal(
     findings.map(({ state, what, fix }) => [state, what, fix]),
-    [["ok", "1 devices are served; 3 belong to other servers", undefined]],
+    [["ok", "devices served: 1; of other servers: 3", undefined]],
   );
 });
 

@@ -83,12 +83,14 @@ function trackerTable({ trackers, snapshots }: StatusResponse, exact: boolean): 
   });
 }
 
-function trackingLine({ io, cbt, persistence }: TrackerStatus, exact: boolean): string {
+function trackingLine(tracker: TrackerStatus, exact: boolean): string {
+  const { io, cbt, persistence, splice } = tracker;
   const parts = [
+    ...(splice?.state === "on" ? [`live: use ${splice.node}`] : []),
     `number ${cbt.changes_number}`,
     `CBT block ${formatBytes(cbt.block_bytes, exact)}`,
     `written ${formatBytes(io.write_bytes, exact)}`,
-    ...(persistence.state === "on" ? ["kept"] : []),
+    ...(persistence.state === "on" ? ["persistent"] : []),
   ];
   return parts.join(", ");
 }

@@ -81,7 +81,7 @@ export async function checkDevices(
   }
   const others = all.length - own.length;
   const served = own.length - findings.length;
-  const what = `${served} devices are served; ${others} belong to other servers`;
+  const what = `devices served: ${served}; of other servers: ${others}`;
   return [ok("ublk_devices", what), ...findings];
 }
 
