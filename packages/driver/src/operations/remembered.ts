@@ -76,7 +76,7 @@ async function wantedOf(
   return remembered.filter((record) => namesOf(record).includes(name));
 }
 
-/** Its name at attach, and udev's links with its UUIDs, which no other device gets. */
+/** Its name at attach, and udev's links with its UUIDs, which only a copy of it can have, too. */
 function namesOf({ device, tracking: { identity } }: PersistentTrackerRecord): string[] {
   const { dmUuid, partUuid, contentUuid } = identity;
   return [
