@@ -99,8 +99,9 @@ export async function forgetRemembered(
   persistent.inUse.add(uuid);
   const removing = async (): Promise<void> => {
     try {
-      await persistent.removeRecord(KeptFile.trackerRecord.name(uuid));
+      // In this order it can be repeated: without a record, nothing would find the journal.
       await persistent.removeFile(KeptFile.cbtJournal.name(uuid));
+      await persistent.removeRecord(KeptFile.trackerRecord.name(uuid));
     } finally {
       persistent.inUse.delete(uuid);
     }

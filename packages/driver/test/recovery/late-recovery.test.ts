@@ -199,7 +199,7 @@ test("an export that is given up is also forgotten on the medium, if that is req
     assert.equal([removed.length, persistent.inUse.size], [forgets ? 2 : 0, 0]);
     late.stop();
   }
-  assert.equal(removed, [`tracker-${uuid}`, `cbt-${uuid}.journal`]);
+  assert.equal(removed, [`cbt-${uuid}.journal`, `tracker-${uuid}`]);
 });
 
 test("an export that is resumed while it is being given up by its name is detached", async () => {

@@ -1,6 +1,6 @@
 /** What a daemon attaches automatically after a reboot during which disks were moved or exchanged. */
 import { EIO } from "@blksnap/errors";
-import type { SimDisk } from "@blksnap/sim-kernel";
+import { type SimDisk, SystemError } from "@blksnap/sim-kernel";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { ARRIVAL_PATIENCE_MS } from "../../dist/time-limits.js";
@@ -8,6 +8,8 @@ import { DISK_BYTES } from "./settings.js";
 import { DEVICE, keepLastingNames, type World, within } from "./tracking-world.js";
 
 const WRITTEN_AT = 65536;
+/** The folder of records and journals on the medium. */
+const LASTING = "/var/lib/blksnap/";
 /** The simulation's serial of the first disk. */
 const SERIAL = "SIM-sda";
 
@@ -154,6 +156,24 @@ test("a medium that removes nothing is reported, and forgetting can be repeated"
     assert.match(await forgotten(world), /^PERSISTENT_STATE_UNUSABLE: /);
     restore();
     assert.is(await forgotten(world), "");
+  }));
+
+test("forgetting that ends between the record and its journal can be repeated, and leaves neither", () =>
+  within(async (world) => {
+    await replaced(world, { serial: "OTHER" });
+    await world.start();
+    const { files } = world.machine;
+    const names = () => files.readdir(LASTING).filter((name) => /^(cbt|tracker)-/.test(name));
+    assert.is(names().length, 2);
+    const unlink = files.unlink.bind(files);
+    let removals = 0;
+    files.unlink = (path) => {
+      if (path.startsWith(LASTING) && ++removals === 2) throw new SystemError(EIO, "unlink", path);
+      unlink(path);
+    };
+    assert.match(await forgotten(world), /^PERSISTENT_STATE_UNUSABLE: /);
+    assert.is(await forgotten(world), "");
+    assert.equal(names(), []);
   }));
 
 test("a disk without a name of its own is attached by its present name if it has the same size", () =>
