@@ -230,7 +230,7 @@ export class SlotAllocator {
 
   /** Checks the stores now, as is done each second; see onCut. */
   async look(): Promise<void> {
-    await Promise.all(this.#spaces.map((space) => this.#cutWatch.look(space)));
+    await Promise.all(this.#spaces.map((space) => this.#cutWatch.lookAgain(space)));
   }
 
   /** Present sizes, use and forecast. */

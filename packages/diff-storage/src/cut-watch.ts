@@ -68,6 +68,13 @@ export class CutWatch {
     return looking.finally(() => this.#looking.delete(space));
   }
 
+  /** As look(), but a check that is in progress does not do: it may have asked before. */
+  async lookAgain(space: StoreSpace): Promise<void> {
+    await this.#looking.get(space);
+    // The store may be closed once idle() has ended.
+    if (!this.#stopped) await this.look(space);
+  }
+
   async #look(space: StoreSpace): Promise<void> {
     // The lost data may be of slots that are free by now.
     const isUnwritten = (await space.store.hasLostWrites?.()) === true && space.usedSlots > 0;

@@ -33,4 +33,33 @@ test("a store whose medium lost cached data counts as lost, if it had any data",
   }
 });
 
+test("a look asks for what was lost since an earlier one that has not ended", async () => {
+  let hasLost = false;
+  let endPresence = (): void => undefined;
+  let isHeld = false;
+  const held = {
+    hasLostWrites: async () => hasLost,
+    presence: async () => {
+      if (!isHeld) return undefined;
+      return new Promise<undefined>((resolve) => {
+        endPresence = () => resolve(undefined);
+      });
+    },
+  };
+  const losses: unknown[] = [];
+  const { allocator, clock } = await makeAllocator(
+    (clock) => [Object.assign(new FakeStore({ clock }), held)],
+    { portionBytes: 16 * SLOT_BYTES, onCut: (...loss) => losses.push(loss) },
+  );
+  takeAll(allocator);
+  isHeld = true;
+  await clock.advance(1000);
+  hasLost = true;
+  isHeld = false;
+  const looking = allocator.look();
+  endPresence();
+  await looking;
+  assert.equal(losses, [[0, 0, "unwritten"]]);
+});
+
 test.run();
