@@ -13,6 +13,7 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { runInVm } from "./lib/run.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const work = realpathSync(mkdtempSync(join(tmpdir(), "blksnap-vm-selftest-")));
@@ -20,7 +21,11 @@ const work = realpathSync(mkdtempSync(join(tmpdir(), "blksnap-vm-selftest-")));
 const words = process.argv.slice(2);
 const isUml = words[0] === "--uml";
 const machine = isUml ? ["--uml"] : [];
-const NOT_FOR_UML = ["keeps what was written to a disk", "tells that the emulator broke"];
+const NOT_FOR_UML = [
+  "keeps what was written to a disk",
+  "tells that the emulator broke",
+  "does not use a guest in which time",
+];
 
 /** Ends with the exit status and both outputs; `during` gets the process while it runs. */
 function vm(rest, { cwd = here, during = () => {} } = {}) {
@@ -165,6 +170,19 @@ const checks = {
     const run = await vm(["sh", "-c", script]);
     assert.equal(run.status, 125);
     assert.match(run.stderr, /the emulator broke the guest's kernel/);
+  },
+
+  async "does not use a guest in which time passes too fast"() {
+    let retries = 0;
+    const result = await runInVm({
+      command: ["true"],
+      kernelOptions: ["no-kvmclock", "tsc_early_khz=200000"],
+      onProgress: (text) => {
+        if (text.includes("retrying")) retries++;
+      },
+    });
+    assert.deepEqual([result.status, retries], [null, 2]);
+    assert.match(result.console, /the clock is wrong by \d+ s/);
   },
 
   async "refuses wrong use"() {

@@ -87,9 +87,10 @@ function disk({ serial, readOnly, ...where }, index) {
 /** @returns {string[]} */
 export function qemuArguments(options) {
   const { accel, kernel, initramfsPath, sockets, memoryMib, cpus, disks, verbose, shell } = options;
-  const kernelOptions = verbose
+  const common = verbose
     ? KERNEL_OPTIONS.filter((word) => word !== "quiet" && !word.startsWith("loglevel"))
     : KERNEL_OPTIONS;
+  const kernelOptions = [...common, ...options.kernelOptions];
   return [
     ...["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
     ...["-machine", "q35,memory-backend=ram", "-m", String(memoryMib), "-smp", String(cpus)],

@@ -38,6 +38,7 @@ function withDefaults(given) {
   return {
     cwd: process.cwd(),
     env: {},
+    kernelOptions: [],
     timeLimitMs: 600_000,
     memoryMib: 4096,
     cpus: 2,
@@ -111,6 +112,7 @@ async function bootsWith(accel, options) {
  * @param {Record<string, string>} [given.env] variables on top of the guest's own
  * @param {number} [given.timeLimitMs]
  * @param {string} [given.kernelSeries] "6.12" unless given, or "newest": of the distribution's backports
+ * @param {string[]} [given.kernelOptions] on top of the usual ones
  * @param {boolean} [given.uml] on User Mode Linux, without disks
  * @param {number} [given.memoryMib]
  * @param {number} [given.cpus]
