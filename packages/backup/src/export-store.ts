@@ -52,7 +52,7 @@ export interface ExportOptions
   readonly onPlan?: ((plan: ExportPlan) => void) | undefined;
   /** Default: the image's block device. */
   readonly open?: ((image: string, exported: string | null) => Promise<ImageReader>) | undefined;
-  /** For a raw or qcow2 copy: no thread is started for less than this. Default: 256 MiB. */
+  /** For a raw or qcow2 copy: less is copied without threads, unless it is in very many parts. Default: 256 MiB. */
   readonly threadsMinBytes?: number | undefined;
 }
 

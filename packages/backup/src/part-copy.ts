@@ -5,13 +5,19 @@ import type { ExportOptions } from "./export-store.js";
 import { inFlight } from "./in-flight.js";
 import { PartMemory, SMALL_BYTES } from "./part-memory.js";
 import { PartQueue, type WrittenFile } from "./part-queue.js";
+import { DIRECT_MIN_BYTES } from "./part-writes.js";
 import { bytesOf, type Part } from "./parts.js";
 import { Meter } from "./progress.js";
 import type { ImageReader } from "./source.js";
 import { NO_BLOCKS, type Sums, sumsOf } from "./sums.js";
 
-/** Smaller parts are summed and written on this thread: starting another takes longer. */
+/** Fewer bytes are summed and written on this thread: starting another takes longer. */
 const THREADS_MIN_BYTES = 2 ** 28;
+/**
+ * So many small parts go to one in any case: a message hands it many of them, while each write from here is handed to a
+ * thread by itself.
+ */
+const SMALL_PARTS_MIN = 1024;
 
 /** Target of the parts. */
 export interface PartWriter {
@@ -28,6 +34,11 @@ interface FilePartWriter extends PartWriter, WrittenFile {
 
 function isSmall({ lengthBytes }: Part): boolean {
   return lengthBytes <= SMALL_BYTES;
+}
+
+/** Its write only copies it to the page cache. Of those that wait for a disk, more are in flight from here. */
+function isBuffered({ lengthBytes, isDiscarded }: Part): boolean {
+  return !isDiscarded && lengthBytes < DIRECT_MIN_BYTES;
 }
 
 class PartCopy {
@@ -95,8 +106,8 @@ export async function copyParts(
   const meter = new Meter(bytesOf(parts), onProgress);
   const pool = new ChunkPool();
   const copy = new PartCopy(pool, image, target, sums);
-  const isHere = bytesOf(parts) < threadsMinBytes;
-  const run = async (part: Part): Promise<void> => {
+  const isLittle = bytesOf(parts) < threadsMinBytes;
+  const run = async (part: Part, isHere: boolean): Promise<void> => {
     if (signal?.aborted === true) throw abortedError();
     await copy.run(part, isHere);
     if (part.isDiscarded) return;
@@ -104,10 +115,15 @@ export async function copyParts(
     onDone(part.offsetBytes);
   };
   const [large, small] = [parts.filter((part) => !isSmall(part)), parts.filter(isSmall)];
+  const isMany = "files" in target && small.filter(isBuffered).length >= SMALL_PARTS_MIN;
+  const groups = [
+    { some: large, isHere: isLittle },
+    { some: small, isHere: isLittle && !isMany },
+  ];
   try {
-    for (const some of [large, small]) {
+    for (const { some, isHere } of groups) {
       const depth = PartMemory.depthOf(some[0]?.lengthBytes ?? 0);
-      await inFlight(some, depth, run);
+      await inFlight(some, depth, (part) => run(part, isHere));
     }
   } finally {
     await pool.close();

@@ -2,7 +2,7 @@
 import type { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES } from "./chunks.js";
 import type { Slot } from "./part-memory.js";
-import type { PartFiles } from "./part-writes.js";
+import { canBeDirect, type PartFiles } from "./part-writes.js";
 import type { BlockWindow } from "./sums.js";
 
 /** The target of the threads. */
@@ -23,7 +23,6 @@ interface Waiting {
 export class PartQueue {
   readonly #pool: ChunkPool;
   readonly #file: WrittenFile | undefined;
-  readonly #threads: number;
   readonly #waiting: Waiting[] = [];
   #busy = 0;
   #isDue = false;
@@ -32,9 +31,6 @@ export class PartQueue {
   constructor(pool: ChunkPool, file: WrittenFile | undefined) {
     this.#pool = pool;
     this.#file = file;
-    // The kernel serialises writes of a file through the page cache, and waiting threads would spin.
-    const isOne = file !== undefined && file.files.directFd === undefined;
-    this.#threads = isOne ? 1 : pool.threads;
   }
 
   /**
@@ -55,10 +51,18 @@ export class PartQueue {
   }
 
   #send(): void {
-    while (this.#waiting.length > 0 && this.#busy < this.#threads) {
+    for (let first = this.#waiting[0]; first !== undefined; first = this.#waiting[0]) {
+      if (this.#busy >= this.#threadsFor(first)) return;
       this.#busy++;
       void this.#run(this.#batch());
     }
+  }
+
+  /** The kernel serialises writes of a file through the page cache, and waiting threads would spin. */
+  #threadsFor({ slot, offsetBytes }: Waiting): number {
+    const files = this.#file?.files;
+    const isDirect = files?.directFd !== undefined && canBeDirect(slot, offsetBytes);
+    return files === undefined || isDirect ? this.#pool.threads : 1;
   }
 
   /** The next parts in one memory, up to a chunk in total. */

@@ -9,7 +9,7 @@ import { type BlockWindow, sumsOf } from "./sums.js";
 /** Direct I/O requires multiples of the sector in offset and length; no disk has a larger sector. */
 const DIRECT_ALIGN_BYTES = 4096;
 /** The kernel batches and orders smaller writes better than many writes that are awaited one by one. */
-const DIRECT_MIN_BYTES = 2 ** 18;
+export const DIRECT_MIN_BYTES: number = 2 ** 18;
 /**
  * Most bytes of one buffered write. For more, file systems with large folios allocate pieces that the kernel may have
  * returned to a hypervisor: a write of 4 MiB took a virtual machine three times as long as four of 1 MiB.
