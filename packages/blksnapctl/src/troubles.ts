@@ -62,13 +62,21 @@ function lossTroubles(member: Member): Trouble[] {
   return [{ state: "LOST", what, hint: MORE_ROOM }];
 }
 
+function sizeTroubles(tracker: TrackerStatus): Trouble[] {
+  const { capacity_bytes, original_capacity_bytes, capacity_why } = tracker;
+  if (original_capacity_bytes === 0 || typeof capacity_why !== "string") return [];
+  const sizes = [original_capacity_bytes, capacity_bytes].map((size) => formatBytes(size, false));
+  const what = `the original has ${sizes[0]} now, the front ${sizes[1]}`;
+  const hint = capacity_why.charAt(0).toUpperCase() + capacity_why.slice(1);
+  return [{ state: "RESIZED", what, hint }];
+}
+
 /** An error of an earlier snapshot says nothing about the current state. */
 export function troublesOf(
   tracker: TrackerStatus,
   snapshots: readonly SnapshotStatus[],
 ): readonly Trouble[] {
-  const { io, persistence, snapshot_id, splice } = tracker;
-  const { capacity_bytes, original_capacity_bytes, capacity_why } = tracker;
+  const { io, original_capacity_bytes, persistence, snapshot_id, splice } = tracker;
   const snapshot = snapshots.find(({ id }) => id === snapshot_id);
   const member = snapshot?.devices.find(({ front }) => front === tracker.front);
   const troubles: Trouble[] = [];
@@ -87,12 +95,10 @@ export function troublesOf(
   if (original_capacity_bytes === 0) {
     const hint = "Detach it; data that was not written to it is lost";
     troubles.push({ state: "GONE", what: "the original is gone", hint });
-  } else if (typeof capacity_why === "string") {
-    const sizes = [original_capacity_bytes, capacity_bytes].map((size) => formatBytes(size, false));
-    const what = `the original has ${sizes[0]} now, the front ${sizes[1]}`;
-    const hint = capacity_why.charAt(0).toUpperCase() + capacity_why.slice(1);
-    troubles.push({ state: "RESIZED", what, hint });
   }
+  const resized = sizeTroubles(tracker);
+  const isShorter = original_capacity_bytes < tracker.capacity_bytes;
+  if (isShorter) troubles.push(...resized);
   if (member !== undefined) troubles.push(...writeTroubles(member));
   if (snapshot !== undefined) troubles.push(...storeTroubles(snapshot));
   if (member !== undefined) troubles.push(...lossTroubles(member));
@@ -105,6 +111,8 @@ export function troublesOf(
     const hint = "Repair the disk of --persistent-dir, then detach and attach again";
     troubles.push({ state: "UNKEPT", what: `the change map is not kept${why}`, hint });
   }
+  // Nothing fails meanwhile: the rest is only out of reach.
+  if (!isShorter) troubles.push(...resized);
   return troubles;
 }
 

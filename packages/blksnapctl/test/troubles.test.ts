@@ -83,6 +83,16 @@ test("a front that has another size than its original says what to do", () => {
   assert.is(stateOf(troubles({ original_capacity_bytes: 0, capacity_why })), "GONE");
 });
 
+test("an original that has grown does not hide what fails, one that is shorter comes first", () => {
+  const statesOf = (original_capacity_bytes: number) => {
+    const sizes = { capacity_bytes: 4096, original_capacity_bytes, capacity_why: "why" };
+    const found = troubles({ ...sizes, io: { errors: 1 } }, { refused_writes: 1 });
+    return found.map(({ state }) => state);
+  };
+  assert.equal(statesOf(8192), ["REFUSING", "RESIZED"]);
+  assert.equal(statesOf(2048), ["RESIZED", "REFUSING"]);
+});
+
 test("a live attach that lost its node says why, and what to do", () => {
   const why = "another program gave it another table";
   const splice = { node: "/dev/mapper/vg-data", state: "lost", why };
