@@ -1,7 +1,17 @@
 /** What a mount of a volume has made is found by its names, and removed from the top, unless it is in use. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { type LeftoverSystem, loopsIn, nodesIn, sweep, takeDown } from "../dist/lvm/leftovers.js";
+import {
+  imageOf,
+  type LeftoverSystem,
+  loopsIn,
+  nodesIn,
+  sweep,
+  takeDown,
+} from "../dist/lvm/leftovers.js";
 import { idOfName, idOfVolume, isBeingMade, ownId } from "../dist/lvm/names.js";
 
 const ID = "12_3456";
@@ -19,6 +29,20 @@ test("names tell whose a thing is", () => {
   );
   assert.is(idOfVolume(`/dev/mapper/blksnap_${ID}-data`), ID);
   assert.is(idOfVolume("/dev/mapper/vg-data"), undefined);
+});
+
+test("the image is what lies below the first overlay, beside the memory", () => {
+  const folder = mkdtempSync(join(tmpdir(), "blksnapctl-leftovers-"));
+  try {
+    // A file has no device number.
+    writeFileSync(join(folder, `blksnap-mount-${ID}-0`), "");
+    for (const name of ["loop7", "ublkb2"])
+      mkdirSync(join(folder, "0:0/slaves", name), { recursive: true });
+    assert.is(imageOf(ID, folder, folder), "/dev/ublkb2");
+    assert.is(imageOf(OTHER, folder, folder), undefined);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test("a process is the one that began then", () => {

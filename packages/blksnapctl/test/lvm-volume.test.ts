@@ -31,7 +31,11 @@ const ANSWERS: Readonly<Record<string, string>> = {
 };
 
 /** @param atStep told of each program before it runs */
-function opening(atStep: (name: string) => void = () => undefined, left: readonly string[] = []) {
+function opening(
+  atStep: (name: string) => void = () => undefined,
+  left: readonly string[] = [],
+  image = IMAGES[0]!,
+) {
   const calls: string[][] = [];
   const takenDown: string[] = [];
   const giveUp = new AbortController();
@@ -48,7 +52,7 @@ function opening(atStep: (name: string) => void = () => undefined, left: readonl
     },
     memoryFolder: folder,
   };
-  const wanted = { image: IMAGES[0]!, images: IMAGES, volume: undefined, signal: giveUp.signal };
+  const wanted = { image, images: IMAGES, volume: undefined, signal: giveUp.signal };
   return { opened: () => openVolume(wanted, system), calls, takenDown, giveUp };
 }
 
@@ -81,6 +85,14 @@ test("LVM is told its devices and settings, and changes the overlays alone", asy
   assert.equal([readdirSync(folder), takenDown], [[], []], "memory has no name");
   await close();
   assert.equal(takenDown, [ID]);
+});
+
+test("the first overlay is that of the image that was given", async () => {
+  const { opened, calls } = opening(undefined, [], IMAGES[1]);
+  await opened();
+  const tables = calls.filter(([program]) => program === "dmsetup").map((words) => words.at(-1));
+  assert.match(tables[0]!, IMAGES[1]!);
+  assert.match(tables[1]!, IMAGES[0]!);
 });
 
 for (const step of ["losetup", "dmsetup", "vgimportclone", "lvchange"]) {

@@ -2,10 +2,10 @@
  * Takes down what a mount of a volume in an image has made: after umount, after a failure, and what a command that was
  * killed has left. It asks the device mapper alone: LVM could not read a group whose image is gone.
  */
-import { readdirSync, unlinkSync } from "node:fs";
+import { readdirSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
-import { runDmsetup } from "@blksnap/linux-block";
-import { idOfName, isBeingMade, MEMORY_FOLDER } from "./names.js";
+import { keyOfNumber, runDmsetup } from "@blksnap/linux-block";
+import { idOfName, isBeingMade, MEMORY_FOLDER, overlayName } from "./names.js";
 
 export interface Node {
   readonly name: string;
@@ -33,6 +33,23 @@ function holdersOf(number: string): number {
     return readdirSync(`/sys/dev/block/${number}/holders`).length;
   } catch {
     return 0;
+  }
+}
+
+/** The image in which a mounted volume is, by its overlay; undefined where that is gone. */
+export function imageOf(
+  id: string,
+  nodes = "/dev/mapper",
+  devices = "/sys/dev/block",
+): string | undefined {
+  try {
+    const { rdev } = statSync(join(nodes, overlayName(id, 0)));
+    // It has the memory below it, too.
+    const below = readdirSync(join(devices, keyOfNumber(rdev), "slaves"));
+    const image = below.find((name) => !name.startsWith("loop"));
+    return image === undefined ? undefined : `/dev/${image}`;
+  } catch {
+    return undefined;
   }
 }
 

@@ -151,7 +151,7 @@ async function make(
   id: string,
   { images }: Group,
   { lv_name: volume }: LogicalRow,
-  signal: AbortSignal,
+  { image: mounted, signal }: VolumeWanted,
   system: VolumeSystem,
 ): Promise<string> {
   const step = async <Value>(work: Promise<Value>): Promise<Value> => {
@@ -160,7 +160,9 @@ async function make(
     return value;
   };
   const overlays: string[] = [];
-  for (const [index, image] of images.entries()) {
+  // The first overlay tells umount which image was mounted.
+  const ordered = [mounted, ...images.filter((image) => image !== mounted)];
+  for (const [index, image] of ordered.entries()) {
     overlays.push(await step(makeOverlay(image, overlayName(id, index), system)));
   }
   const group = groupName(id);
@@ -190,7 +192,7 @@ export async function openVolume(
   const id = ownId();
   const close = () => system.takeDown(id);
   try {
-    const path = await make(id, group, chosen, wanted.signal, system);
+    const path = await make(id, group, chosen, wanted, system);
     return { path, name: `${group.name}/${chosen.lv_name}`, close };
   } catch (error) {
     throw withLeft(error, await close().catch(({ message }: Error) => [message]));

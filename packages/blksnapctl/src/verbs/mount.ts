@@ -3,7 +3,7 @@ import { existsSync, readFileSync, realpathSync, type Stats, statSync } from "no
 import { basename } from "node:path";
 import type { StatusResponse } from "@blksnap/api";
 import { imagesIn, whyFreed } from "../freed-image.js";
-import { sweep, takeDown } from "../lvm/leftovers.js";
+import { imageOf, sweep, takeDown } from "../lvm/leftovers.js";
 import { idOfVolume } from "../lvm/names.js";
 import { openVolume, withLeft } from "../lvm/volume.js";
 import { type MountPlan, mountPlan, type Probed } from "../mount-plan.js";
@@ -259,6 +259,7 @@ export async function umount(context: Context, given: Given): Promise<void> {
     const what = front === undefined ? "no image" : `the front of ${front.device}`;
     throw failed(`what is mounted at ${dir} is ${source}, ${what}`, "Unmount it by umount(8)");
   }
+  const image = (volume === undefined ? undefined : imageOf(volume)) ?? source;
   const { status, err } = await run("umount", dir);
   if (status !== 0) {
     const hint = /busy/.test(err) ? `See who uses it: fuser -vm ${dir}` : undefined;
@@ -268,5 +269,5 @@ export async function umount(context: Context, given: Given): Promise<void> {
     const left = await takeDown(volume);
     if (left.length > 0) throw withLeft(failed(`${dir} is unmounted`), left);
   }
-  if (json) printJson({ image: source, dir });
+  if (json) printJson({ image, dir });
 }
