@@ -148,7 +148,8 @@ function batches() {
 }
 
 function processorTime(report) {
-  const seconds = Number(report.split(FOOTER)[1] ?? 0);
+  // Behind it is what the file says later.
+  const seconds = Number.parseFloat(report.split(FOOTER)[1] ?? "0");
   return seconds < TOLD_FROM_CPU_S ? "" : ` (${seconds} s of a processor)`;
 }
 
