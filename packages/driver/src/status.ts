@@ -136,7 +136,7 @@ export async function trackerStatus(
     front_live: tracker.front.isLive,
     attach_kind: tracker.splice === undefined ? ("front" as const) : ("live" as const),
     splice: spliceStatus(tracker.splice),
-    capacity_bytes: tracker.geometry.capacityBytes,
+    capacity_bytes: tracker.front.capacityBytes,
     logical_block_bytes: params.logicalBlockBytes,
     read_only: params.readOnly,
     zero_copy: tracker.front.hasZeroCopy,

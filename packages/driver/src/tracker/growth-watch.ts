@@ -122,7 +122,8 @@ export class GrowthWatch<One extends Watched = Tracker> {
         await tracker.grow();
         this.#seen.delete(id);
         const { capacityBytes } = tracker.front;
-        const text = "the front has grown with its original: a new generation begins";
+        if (capacityBytes === beforeBytes) return;
+        const text = "the front has grown with its original";
         this.#logger.info({ device, front: front.path, beforeBytes, capacityBytes }, text);
       });
     } catch (error) {
@@ -180,12 +181,13 @@ export function sizeWhy(
   failure: string | undefined,
 ): string | null {
   const again = "unmount the front, detach the device and attach it again";
-  if (originalBytes === geometry.capacityBytes) return failure ?? null;
+  const notYet = failure === undefined ? null : `the front has not grown yet: ${failure}`;
+  if (originalBytes === geometry.capacityBytes) return notYet;
   if (originalBytes === 0) return "the original is gone";
   if (originalBytes < geometry.capacityBytes) {
     return `a front cannot become smaller, and requests beyond the original's end fail: give the original its size back; or ${again}`;
   }
   if (front.fixedWhy !== undefined) return `${front.fixedWhy}: ${again}`;
   if (snapshot !== undefined) return `the front grows when snapshot ${snapshot.id} is destroyed`;
-  return failure === undefined ? null : `the front has not grown yet: ${failure}`;
+  return notYet;
 }

@@ -181,6 +181,26 @@ test("a kernel that cannot resize says so, and what to do; nothing changes", () 
     OLD_KERNEL,
   ));
 
+test("a front whose kernel does not give it the new size says so, and has it later", () =>
+  within(
+    async (world) => {
+      await world.attach();
+      const { ublk } = world.machine;
+      ublk.fault = (name) => (name === "UPDATE_SIZE" ? { errno: 12 } : undefined);
+      world.disk.grow(GROWN_BYTES);
+      await settled(world);
+      const { capacity_bytes, capacity_why, cbt } = await tracker(world);
+      assert.equal([capacity_bytes, cbt.capacity_bytes], [DISK_BYTES, GROWN_BYTES]);
+      assert.match(capacity_why ?? "", /the front has not grown yet: .*UPDATE_SIZE/);
+      ublk.fault = undefined;
+      await settled(world);
+      await settled(world);
+      await assertGrown(world);
+    },
+    {},
+    KERNEL,
+  ));
+
 test("a front does not become smaller: it is said, and no snapshot is taken", () =>
   within(
     async (world) => {
