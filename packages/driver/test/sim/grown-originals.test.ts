@@ -201,6 +201,34 @@ test("a front whose kernel does not give it the new size says so, and has it lat
     KERNEL,
   ));
 
+test("a write that does not end holds up others for a while only, and the front grows after it", () =>
+  within(
+    async (world) => {
+      await world.attach();
+      const { medium } = world.disk;
+      medium.fault = ({ kind, offsetBytes }) =>
+        kind === "write" && offsetBytes === 0 ? { hangs: true } : undefined;
+      const user = world.machine.user((await tracker(world)).front);
+      const hung = user.write(0, new Uint8Array(4096).fill(7), false);
+      world.disk.grow(GROWN_BYTES);
+      await settled(world);
+      await world.write();
+      await world.machine.sleep(60_000);
+      const { capacity_bytes, capacity_why } = await tracker(world);
+      assert.is(capacity_bytes, DISK_BYTES);
+      assert.match(capacity_why ?? "", /writes in flight did not end in time/);
+      await world.write();
+      medium.fault = undefined;
+      medium.release();
+      await world.run(hung as Promise<unknown>);
+      user.close();
+      await world.machine.sleep(60_000);
+      await assertGrown(world);
+    },
+    {},
+    KERNEL,
+  ));
+
 test("a front does not become smaller: it is said, and no snapshot is taken", () =>
   within(
     async (world) => {
