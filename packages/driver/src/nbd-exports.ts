@@ -144,7 +144,9 @@ export class NbdExports implements ExportDirectory<DriverExport> {
 
   #front(tracker: Tracker): DriverExport {
     const known = this.#known.get(tracker);
-    if (known !== undefined) return known;
+    // One that has grown is another export to those who connect from then on.
+    const { capacityBytes } = tracker.front.exported ?? tracker.geometry;
+    if (known?.sizeBytes === capacityBytes) return known;
     const description = `${tracker.device} as it is now`;
     const name = frontName(tracker.device);
     const made = describe({ tracker, by: tracker.front, area: null, name, description });

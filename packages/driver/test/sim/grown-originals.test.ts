@@ -31,6 +31,8 @@ async function assertGrown(world: World): Promise<void> {
   const { front, capacity_bytes, capacity_why, cbt } = await tracker(world);
   assert.equal([capacity_bytes, capacity_why], [GROWN_BYTES, null]);
   assert.is(cbt.capacity_bytes, GROWN_BYTES);
+  const [exported] = world.driver.nbd.all();
+  assert.is(exported?.sizeBytes, GROWN_BYTES, "for NBD clients that connect from now on");
   const user = world.machine.user(front);
   assert.is(user.device.capacityBytes, GROWN_BYTES);
   user.close();
@@ -46,6 +48,8 @@ for (const persistent of [true, false]) {
     within(
       async (world) => {
         await world.attach(persistent);
+        const [exported] = world.driver.nbd.all();
+        assert.is(exported?.sizeBytes, DISK_BYTES);
         const backup = await world.backup();
         await world.write();
         world.disk.grow(GROWN_BYTES);
