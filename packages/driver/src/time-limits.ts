@@ -134,5 +134,7 @@ export const MOUNT_LOOK_INTERVAL_MS = 5_000;
 export const SPLICE_LOOK_INTERVAL_MS = 1_000;
 /** How often originals are looked at that may have become larger: one that has is so at two looks. */
 export const GROWTH_LOOK_INTERVAL_MS = 1_000;
+/** How long an attempt to have a front grow holds writes, at most: nobody waits for it, as somebody does for a take. */
+export const GROWTH_HOLD_LIMIT_MS = 1_000;
 /** The longest from an attempt to have a front grow to the next. */
 export const GROWTH_SPACING_MS = 60_000;

@@ -18,6 +18,7 @@ import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
 import type { DriverContext } from "../context.js";
 import { StateFile } from "../records/file-names.js";
 import type { MapFile } from "../records/state-directory.js";
+import { GROWTH_HOLD_LIMIT_MS } from "../time-limits.js";
 import { createCbt } from "./cbt-file.js";
 import { geometryOf, geometryWith } from "./geometry.js";
 import type { Tracker } from "./tracker.js";
@@ -124,13 +125,14 @@ function record({ state }: DriverContext, tracker: Growing, geometry: TrackerGeo
 
 /** @throws Error, NoAnswerError */
 async function exchangeMap(
-  { reactors, holdTimeoutMs: deadlineMs }: DriverContext,
+  { reactors }: DriverContext,
   { id: tracker, reactor }: Growing,
   geometry: TrackerGeometry,
   { fd, lengthBytes }: MapFile,
   journal: JournalSetup | undefined,
 ): Promise<void> {
   const cbt = { fd, lengthBytes };
+  const deadlineMs = GROWTH_HOLD_LIMIT_MS;
   const request = { type: "grow", tracker, geometry, cbt, journal, deadlineMs } as const;
   const { why } = await reactors.request<GrowReply>(reactor, request);
   if (why !== undefined) throw new Error(why);
