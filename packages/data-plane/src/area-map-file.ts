@@ -142,7 +142,7 @@ export class AreaMapFile implements CompletionHandler {
     this.#inFlight--;
     const area = this.#area;
     if (area === undefined) this.#letGo();
-    else this.#goOn(area, tag >>> 1, tag & 1, result);
+    else this.#continueAllocation(area, tag >>> 1, tag & 1, result);
   }
 
   /** Unmaps it, unless its places are in use. Allocations in flight end by themselves, and keep the file until then. */
@@ -172,7 +172,7 @@ export class AreaMapFile implements CompletionHandler {
     if (this.#memoryUsers === 0) this.#memory.unmap();
   }
 
-  #goOn(area: DiffArea, slice: number, part: number, result: number): void {
+  #continueAllocation(area: DiffArea, slice: number, part: number, result: number): void {
     if (result === -EINTR || (result >= 0 && part === 0)) {
       this.#submit(slice, result < 0 ? part : 1);
       return;

@@ -156,8 +156,8 @@ export class JournalIo {
     this.#mirror = new LogFile(this.#reactor, location);
     this.#compaction = compaction;
     const firstSequence = this.writer.nextSequence >>> 0;
-    if (compaction === undefined) this.#goOnIfFull();
-    else this.#goOn();
+    if (compaction === undefined) this.#continueIfFull();
+    else this.#continueCommits();
     return firstSequence;
   }
 
@@ -174,7 +174,7 @@ export class JournalIo {
     this.#log = mirror;
     this.#mirror = undefined;
     this.#compaction = undefined;
-    this.#goOn();
+    this.#continueCommits();
     return true;
   }
 
@@ -191,7 +191,7 @@ export class JournalIo {
     const file = [this.#log, this.#mirror].find((one) => one?.fd === fd);
     if (file === undefined) return;
     file.logSectors = logBytes / SECTOR_BYTES;
-    this.#goOn();
+    this.#continueCommits();
   }
 
   /** Calls back when no commit is in flight. */
@@ -242,13 +242,13 @@ export class JournalIo {
     this.#onClosed?.();
   }
 
-  #goOn(): void {
+  #continueCommits(): void {
     this.#asked = undefined;
-    this.#goOnIfFull();
+    this.#continueIfFull();
     if (this.#compaction?.isPending === true) this.commitSoon();
   }
 
-  #goOnIfFull(): void {
+  #continueIfFull(): void {
     if (!this.#life.is(JournalState.FULL)) return;
     this.#life.enter(JournalState.IDLE);
     this.#begin();

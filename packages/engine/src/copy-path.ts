@@ -157,14 +157,14 @@ export class CopyPath {
       return;
     }
     const failed = result < 0;
-    let goesOn = this.core.phase === AreaPhase.ACTIVE;
-    if (goesOn && !failed && copies.isStale[copy] === 1) {
+    let continues = this.core.phase === AreaPhase.ACTIVE;
+    if (continues && !failed && copies.isStale[copy] === 1) {
       // The saved blocks of its slot are lost now, but not those that it is about to save again.
       this.core.meetChunk(copies.chunk[copy]);
       this.tryAgain(copy);
       return;
     }
-    if (goesOn && failed) {
+    if (continues && failed) {
       if (copies.ownEnd[copy] < copies.rangeEnd[copy]) {
         this.takeBack(copy);
         this.tryAgain(copy);
@@ -175,12 +175,12 @@ export class CopyPath {
         this.tryAgain(copy);
         return;
       }
-      goesOn = this.fail(copy, result, fault);
-    } else if (goesOn) {
+      continues = this.fail(copy, result, fault);
+    } else if (continues) {
       this.succeed(copy);
     }
     const nextBlock = copies.blockStart[copy] + copies.blockCount[copy];
-    if (goesOn && nextBlock < copies.rangeEnd[copy]) {
+    if (continues && nextBlock < copies.rangeEnd[copy]) {
       copies.bufferOffsetBytes[copy] += copies.blockCount[copy] << this.core.geometry.blockShift;
       copies.blockStart[copy] = nextBlock;
       this.tryAgain(copy);
@@ -193,7 +193,7 @@ export class CopyPath {
   end(copy: number): void {
     this.core.behind.end(copy);
     this.release(copy);
-    this.goOn(this.core.copies.owner[copy]);
+    this.continueOwner(this.core.copies.owner[copy]);
   }
 
   /** Reduces a failed copy to what its request needs. No copy goes ahead until new sequences are found. */
@@ -204,7 +204,7 @@ export class CopyPath {
     streams.forget();
   }
 
-  private goOn(owner: number): void {
+  private continueOwner(owner: number): void {
     const { front, image } = this.core;
     if (owner === NONE) return;
     const pending = owner < front.depth ? front.pending : image.pending;
@@ -232,7 +232,7 @@ export class CopyPath {
     core.io.onCopyLate(copy);
     core.wakeWaiters(copy);
     copies.setLate(copy);
-    this.goOn(copies.owner[copy]);
+    this.continueOwner(copies.owner[copy]);
   }
 
   private endLate(copy: number): void {

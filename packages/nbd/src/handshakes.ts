@@ -25,7 +25,7 @@ export class Handshakes {
   }
 
   /** Runs until it has to send or to receive, or has ended. */
-  goOn(connection: Connection): void {
+  advance(connection: Connection): void {
     const { handshake } = connection;
     assert(handshake !== undefined, "a handshake is over");
     const base = this.#arena.receiveAt(connection.index);

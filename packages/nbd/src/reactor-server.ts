@@ -206,7 +206,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
       return;
     }
     this.#sweepLater();
-    this.#handshakes.goOn(connection);
+    this.#handshakes.advance(connection);
   }
 
   /** A new connection; undefined if there are connectionsMax. */
@@ -306,7 +306,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
       return;
     }
     connection.end += result;
-    this.#handshakes.goOn(connection);
+    this.#handshakes.advance(connection);
   }
 
   /** A client that sends no more may still wait for replies. */
@@ -336,7 +336,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     }
     if (connection.isSending) return;
     if (connection.handshake !== undefined) {
-      this.#handshakes.goOn(connection);
+      this.#handshakes.advance(connection);
       return;
     }
     this.#outbox.flush(connection);

@@ -129,7 +129,7 @@ export class Reception<Export extends ExportDescription> {
       const late = AbortSignal.timeout(handshakeTimeoutMs);
       const signal = AbortSignal.any([late, this.#closing.signal]);
       const handshake = new Handshake(exports);
-      const received = await this.#goOn(fd, handshake, memory, signal);
+      const received = await this.#runHandshake(fd, handshake, memory, signal);
       const { agreement } = handshake;
       if (agreement === undefined || signal.aborted) return;
       isServed = await serve(fd, agreement, received);
@@ -140,7 +140,7 @@ export class Reception<Export extends ExportDescription> {
   }
 
   /** Runs the handshake to its end. @returns the bytes received after it */
-  async #goOn(
+  async #runHandshake(
     fd: number,
     handshake: Handshake<Export>,
     memory: MappedMemory,

@@ -89,7 +89,7 @@ export class Transmission {
     }
     this.#isPumping = true;
     try {
-      this.#goOn(connection);
+      this.#advance(connection);
       // The loop ends when a round has freed nothing.
       while (this.#pieces.hasFreed) {
         this.#pieces.hasFreed = false;
@@ -98,7 +98,7 @@ export class Transmission {
         for (let left = this.#waiting.length; left > 0 && this.#waiting.length > 0; left--) {
           const waiter = this.#owner.connectionAt(this.#waiting.take());
           waiter.isWaiting = false;
-          this.#goOn(waiter);
+          this.#advance(waiter);
         }
       }
     } finally {
@@ -145,7 +145,7 @@ export class Transmission {
     if (slot >= 0) this.#pieces.dropPayload(connection, slot);
   }
 
-  #goOn(connection: Connection): void {
+  #advance(connection: Connection): void {
     while (!connection.isClosing) {
       if (connection.payloadSlot >= 0) {
         if (!this.#takePayload(connection)) return;

@@ -96,18 +96,18 @@ class SimReactor<Settings> {
     this.#isScheduled = false;
     if (this.#isEnded) return;
     const hadCompletions = this.#ring.ready > 0;
-    let goesOn = false;
+    let continues = false;
     let failure: Error | undefined;
     this.#machine.isTurning = true;
     try {
-      goesOn = this.#server.turn();
+      continues = this.#server.turn();
     } catch (error) {
       failure = error as Error;
     } finally {
       this.#machine.isTurning = false;
     }
     if (!this.#process.isAlive) return;
-    if (goesOn) {
+    if (continues) {
       // The next turn submits what this one has prepared.
       if (hadCompletions || this.#ring.ready > 0) this.#schedule();
       return;

@@ -1,7 +1,7 @@
 /** A stream's target that is slow. */
 import { closeSync, openSync, writeSync } from "node:fs";
 
-/** A stream into a file that stops behind `limitBytes`, until it goes on: to the end, or to where `goOn` says. */
+/** A stream into a file that stops behind `limitBytes`, until it goes on: to the end, or to where `resume` says. */
 export function stoppingSink(path, limitBytes) {
   const file = openSync(path, "w");
   let limit = limitBytes;
@@ -15,9 +15,9 @@ export function stoppingSink(path, limitBytes) {
     }
     bytes += writeSync(file, data);
   };
-  const goOn = (nextBytes = Number.POSITIVE_INFINITY) => {
+  const resume = (nextBytes = Number.POSITIVE_INFINITY) => {
     limit = nextBytes;
     wake();
   };
-  return { sink: { write, end: async () => closeSync(file) }, goOn };
+  return { sink: { write, end: async () => closeSync(file) }, resume };
 }

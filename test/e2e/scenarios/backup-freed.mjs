@@ -166,7 +166,7 @@ test("a daemon that dies under an export: the next one frees, too, and the copy 
     const { snapshots } = await t.client.status();
     return snapshots[0]?.devices[0].image_io.discard_bytes ?? 0;
   };
-  const { sink, goOn } = stoppingSink(stream, SIZE_BYTES / 2);
+  const { sink, resume } = stoppingSink(stream, SIZE_BYTES / 2);
   const own = { client: t.client, device, stores: [folder], limitBytes: LIMIT_BYTES };
   const notes = [];
   const more = {
@@ -183,10 +183,10 @@ test("a daemon that dies under an export: the next one frees, too, and the copy 
   await first.ended();
   const next = await Daemon.startFor(t, { name: "next" });
   write(300);
-  goOn((SIZE_BYTES * 3) / 4);
+  resume((SIZE_BYTES * 3) / 4);
   // Its counters begin anew.
   await until("the next one frees, too", async () => (await freedBytes()) >= SIZE_BYTES / 8);
-  goOn();
+  resume();
   await exporting;
   assert.equal(notes, []);
   await restoreStream({ input: createReadStream(stream), target: copy });

@@ -164,7 +164,7 @@ test("an export frees what it has read: its slots are reused, and writes there c
   const before = join(into, "before");
   await run(["cp", device, before]);
   const stream = join(into, "stream");
-  const { sink, goOn } = stoppingSink(stream, 2 * SIZE_BYTES);
+  const { sink, resume } = stoppingSink(stream, 2 * SIZE_BYTES);
   const own = { client: t.client, device, stores: [into], limitBytes: 256 * MIB };
   const record = join(into, "record");
   const exporting = exportStream({
@@ -186,7 +186,7 @@ test("an export frees what it has read: its slots are reused, and writes there c
   const other = await ctl("export", "-d", device, "--to", join(into, "store"));
   assert.is(other.status, 1);
   assert.match(other.stderr, "of another export");
-  goOn();
+  resume();
   await exporting;
   const copy = join(into, "copy");
   await restoreStream({ input: createReadStream(stream), target: copy });

@@ -181,7 +181,7 @@ export class TrackerOperations {
     await this.#live.recover(trackers, this.#hasSnapshot, this.#end);
     await this.#live.clones.removeOrphans(this.#registry.liveNodes);
     this.#watch.begin();
-    follow.goOn(left);
+    follow.resume(left);
     void this.checkOwnPlaces();
   }
 

@@ -43,7 +43,7 @@ import {
 import { discard, rollBack } from "./discard.js";
 import { forgetIfGone, type WaitingFront } from "./late-recovery.js";
 import { removeUnclaimedFiles } from "./remove-unclaimed-files.js";
-import { type Found, goOn, lookThroughAll, type Resuming } from "./resume.js";
+import { type Found, lookThroughAll, type Resuming, resumeSnapshot } from "./resume.js";
 import { UnknownFronts } from "./unknown-fronts.js";
 
 /** Receives each tracker and snapshot as soon as it is back, so that its notices are answered meanwhile. */
@@ -109,11 +109,11 @@ export async function recoverAfterCrash(
     sleep(FRONTS_HEAD_START_MS, undefined, { ref: false }),
   ]);
   const resuming: Resuming = { fronts, serving, all: records, listener, restored };
-  const goingOn = (one: Found) => {
-    if ("snapshot" in one) return goOn(context, one, resuming);
+  const resumeOrFinish = (one: Found) => {
+    if ("snapshot" in one) return resumeSnapshot(context, one, resuming);
     return finish(context, one.record, resuming, geometries);
   };
-  const tasks = found.map(goingOn);
+  const tasks = found.map(resumeOrFinish);
   await Promise.all(fronts.values());
   const kept = await keptTrackers(trackerRecords, fronts, waiting);
   // Only now: the medium may be slow, and users of existing fronts do not wait for it.
@@ -132,7 +132,7 @@ export async function recoverAfterCrash(
     earlier = earlier.then(() => Promise.race([attached, headStart]));
   }
   allKnown();
-  tasks.push(...again.map(goingOn));
+  tasks.push(...again.map(resumeOrFinish));
   const trackers = (await Promise.all(fronts.values())).filter((one) => one !== undefined);
   faultPoint("recover.fronts-live");
   const snapshots = (await Promise.all(tasks)).filter((one) => one !== undefined);
@@ -208,7 +208,9 @@ async function finish(
   }
   const rolledBack = await rollBack(context, record, resuming.all);
   const [found] = await lookThroughAll(context, [rolledBack], geometries);
-  return found !== undefined && "snapshot" in found ? goOn(context, found, resuming) : undefined;
+  return found !== undefined && "snapshot" in found
+    ? resumeSnapshot(context, found, resuming)
+    : undefined;
 }
 
 /**

@@ -150,7 +150,7 @@ async function findAreas(
  * Opens the stores, adds the recovered trackers to their snapshot again, and resumes its images. Returns undefined if
  * the snapshot is lost; then nothing of it is left.
  */
-export async function goOn(
+export async function resumeSnapshot(
   context: DriverContext,
   resumed: Resumed,
   resuming: Resuming,
@@ -178,7 +178,7 @@ export async function goOn(
     ]);
     snapshot.membersReattached();
     faultPoint("recover.rejoined");
-    if (snapshot.state === "taken") await goOnWithImages(context, snapshot);
+    if (snapshot.state === "taken") await resumeImages(context, snapshot);
     return snapshot;
   } catch (error) {
     const text = `snapshot is lost: ${(error as Error).message}`;
@@ -301,7 +301,7 @@ async function renewJournal(
   }
 }
 
-async function goOnWithImages(context: DriverContext, snapshot: Snapshot): Promise<void> {
+async function resumeImages(context: DriverContext, snapshot: Snapshot): Promise<void> {
   const members = [...snapshot.members.values()];
   if (members.length === 0) throw new Error("none of its devices exists any more");
   for (const member of members) {

@@ -95,18 +95,18 @@ class LossesInOrder {
     const map = this.#map;
     if (!map.hasHoles(chunk) || map.isReleased(chunk)) return;
     const blocks = map.geometry.blocksInChunk(chunk);
-    let goesOn = this.#after === chunk;
+    let continues = this.#after === chunk;
     for (let block = 0; block < blocks; ) {
       const end = map.stateEnd(chunk, block, blocks);
       const isLost = map.stateAt(chunk, block) === BlockState.LOST;
       if (isLost) {
         this.blocks += end - block;
-        if (!goesOn) this.ranges++;
+        if (!continues) this.ranges++;
       }
-      goesOn = isLost;
+      continues = isLost;
       block = end;
     }
-    if (goesOn) this.#after = chunk + 1;
+    if (continues) this.#after = chunk + 1;
   }
 }
 

@@ -331,7 +331,7 @@ export class SnapshotPersistence {
   async giveUp(members: readonly Member[], why: string): Promise<void> {
     const { reactors } = this.#context;
     // Whatever fails meanwhile, no write continues before the record is gone.
-    this.#givenUp ??= this.#goOnWithout(why);
+    this.#givenUp ??= this.#continueWithout(why);
     await this.#givenUp;
     for (const { tracker, area } of members) {
       if (area === undefined) continue;
@@ -340,7 +340,7 @@ export class SnapshotPersistence {
     }
   }
 
-  async #goOnWithout(why: string): Promise<void> {
+  async #continueWithout(why: string): Promise<void> {
     if (!this.#isOn) return;
     const { logger } = this.#context;
     const snapshot = this.#last?.snapshot.id;

@@ -111,7 +111,7 @@ export class LiveFollow {
   }
 
   /** @param left volumes that the earlier daemon was to attach again */
-  goOn(left: readonly Away[]): void {
+  resume(left: readonly Away[]): void {
     for (const away of left) {
       const { device, reason, splice } = away;
       if (!this.#returns.isWanted(away)) continue;

@@ -59,7 +59,7 @@ export interface TrackedMap extends CbtFile {
   /** log2 of the device's chunks: unchanged if the map continues. */
   readonly chunkShift: number;
   /** No write to the original has bypassed the tracker, and the area has lost no old data. */
-  readonly goesOn: boolean;
+  readonly areaContinues: boolean;
 }
 
 export class TrackerJournal {
@@ -106,20 +106,20 @@ export class TrackerJournal {
     const prepared = await TrackerPersistence.prepare(persistent, backing, wanted);
     if (prepared.kind === "unrecorded") {
       const cbt = await createCbt(context, id, geometry, reason, undo);
-      return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, goesOn: false };
+      return { ...cbt, journal: undefined, chunkShift: geometry.chunkShift, areaContinues: false };
     }
     const { persistence } = prepared;
     undo.push(() => persistence.close());
     await assertDisjoint(context, backing);
     const begun = await mapOf(context, id, backing, geometry, prepared, options, undo);
-    const { cbt, why, chunkShift, goesOn } = begun;
-    if (!goesOn) await options.onAreaLost?.();
+    const { cbt, why, chunkShift, areaContinues } = begun;
+    if (!areaContinues) await options.onAreaLost?.();
     const journal = new TrackerJournal(context, backing, persistence, cbt, why);
     journal.setup = await persistence.begin(journal.#map, chunkShift);
     undo.push(() =>
       prepared.kind === "new" ? journal.forget() : journal.end(options.uuid !== undefined),
     );
-    return { ...cbt, journal, chunkShift, goesOn };
+    return { ...cbt, journal, chunkShift, areaContinues };
   }
 
   /** After a crash of the daemon. A medium that fails does not stop the front from being resumed. */
@@ -317,7 +317,7 @@ interface BegunMap {
   /** Why its generation is new, if that needs an explanation. */
   readonly why: string | null;
   readonly chunkShift: number;
-  readonly goesOn: boolean;
+  readonly areaContinues: boolean;
 }
 
 /** The recorded map, if nothing bypassed it; otherwise a new one that gives the reason. */
@@ -334,7 +334,7 @@ async function mapOf(
   const device = backing.path;
   const anew = async (reason: number, why: string | null): Promise<BegunMap> => {
     const cbt = await createCbt(context, id, geometry, reason, undo);
-    return { cbt, why, chunkShift: geometry.chunkShift, goesOn: false };
+    return { cbt, why, chunkShift: geometry.chunkShift, areaContinues: false };
   };
   if (prepared.kind === "new") return anew(CbtReason.ATTACHED, null);
   if (prepared.kind === "broken") {
@@ -346,8 +346,9 @@ async function mapOf(
   try {
     const cbt = await loadCbt(context, id, geometry, await persistence.load(), undo);
     logger.info({ device }, "the changed-block map continues");
-    const goesOn = area === undefined || mayGoOn(context, device, area.id, cbt.replay);
-    return { cbt, why: null, chunkShift, goesOn };
+    const areaContinues =
+      area === undefined || mayAreaContinue(context, device, area.id, cbt.replay);
+    return { cbt, why: null, chunkShift, areaContinues };
   } catch (error) {
     const why = `its journal is not used: ${(error as Error).message}`;
     logger.warn({ device, err: error }, `a new generation begins: ${why}`);
@@ -356,7 +357,7 @@ async function mapOf(
 }
 
 /** Whether the tracker's journal allows an area to continue. */
-function mayGoOn(
+function mayAreaContinue(
   { logger }: DriverContext,
   device: string,
   area: AreaId,

@@ -112,7 +112,7 @@ export class Tracker {
       const geometry = geometryWith(wanted, cbt.chunkShift);
       const reactor = assignReactor(context, undo);
       const parts = { id, identity, backing, geometry, reactor, ...cbt, splice: options.splice };
-      const area = cbt.goesOn ? options.area : undefined;
+      const area = cbt.areaContinues ? options.area : undefined;
       options.onReady?.();
       undo.push(() => context.state.removeRecord(StateFile.trackerRecord.name(id)));
       faultPoint("attach.map-made");

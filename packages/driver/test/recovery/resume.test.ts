@@ -11,7 +11,7 @@ import { KeptFile, StateFile } from "../../dist/records/file-names.js";
 import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../../dist/records/records.js";
 import { StateDirectory } from "../../dist/records/state-directory.js";
-import { goOn, lookThroughAll, type Resumed } from "../../dist/recovery/resume.js";
+import { lookThroughAll, type Resumed, resumeSnapshot } from "../../dist/recovery/resume.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
 import { type Loss, NO_LOSS } from "../../dist/tracker/tracker-record.js";
 
@@ -216,7 +216,7 @@ test("an area that was given up loses only its own image; its journal is removed
   };
   const persistent = { forgetting: new Map(), own: async () => undefined, removeFile };
   const its = { ...(context as object), persistent } as never;
-  const going = goOn(its, found, resuming(fronts, record));
+  const going = resumeSnapshot(its, found, resuming(fronts, record));
   live(1);
   live(2);
   await until(() => said.includes("wakeArea 1"));
@@ -247,7 +247,7 @@ test("an area's loss before a reboot is its error afterwards, and no other area'
     const tracker = { id, reactor: 0, hasOldArea: true, loss: NO_LOSS, geometry: GEOMETRY };
     fronts.set(id, Promise.resolve({ ...tracker, recordLoss } as unknown as Tracker));
   }
-  const going = goOn(context, found, resuming(fronts, record));
+  const going = resumeSnapshot(context, found, resuming(fronts, record));
   await until(() => said.includes("wakeArea 1") && said.includes("wakeArea 2"));
   assert.equal(losses, [[1, { errorCode: -28, area: AREAS[1], isKept: true }]]);
   assert.equal(await found.snapshot.events.list(), [], "it was told before");
@@ -260,7 +260,7 @@ test("an area wakes with its stores and its own front, whatever other fronts wai
   writeFileSync(store, "");
   const { context, found, record, said } = await left(store);
   const { fronts, live, fail } = comingFronts();
-  const going = goOn(context, found, resuming(fronts, record));
+  const going = resumeSnapshot(context, found, resuming(fronts, record));
   live(1);
   await until(() => said.includes("wakeArea 1"));
   fail(2);
@@ -282,7 +282,7 @@ test("if journals cannot be renewed, no boot trusts a device's old one before it
   const kept = { ...record, persistent: true };
   const [found] = await lookThroughAll(its, [kept], new Map());
   const { fronts, live } = comingFronts();
-  const going = goOn(its, found as Resumed, resuming(fronts, kept));
+  const going = resumeSnapshot(its, found as Resumed, resuming(fronts, kept));
   for (const id of [1, 2]) {
     live(id);
     await until(() => said.includes(`wakeArea ${id}`));
@@ -295,7 +295,7 @@ test("if journals cannot be renewed, no boot trusts a device's old one before it
 test("without its stores a snapshot is lost; its writes continue front by front", async () => {
   const { context, found, record, said } = await left(join(folder, "none"));
   const { fronts, live } = comingFronts();
-  const going = goOn(context, found, resuming(fronts, record));
+  const going = resumeSnapshot(context, found, resuming(fronts, record));
   live(2);
   await until(() => said.includes("closeArea 2"));
   assert.equal(said.splice(0), ["dropArea 2", "closeArea 2"]);
@@ -348,7 +348,7 @@ test("a foreign write to a store loses its snapshot, and the log says why", asyn
   writeSync(other, "others'", 2 ** 19);
   closeSync(other);
   const { fronts, live } = comingFronts();
-  const going = goOn(context as never, found, resuming(fronts, sealed));
+  const going = resumeSnapshot(context as never, found, resuming(fronts, sealed));
   live(1);
   live(2);
   assert.is(await going, undefined);
@@ -375,7 +375,7 @@ test("an unchanged store is used, and its seals are removed before it changes", 
   };
   const { fronts, live, fail } = comingFronts();
   const [again] = await lookThroughAll({ ...context, storeSystem } as never, [sealed], new Map());
-  const going = goOn(
+  const going = resumeSnapshot(
     { ...context, storeSystem } as never,
     again as Resumed,
     resuming(fronts, sealed),

@@ -71,8 +71,8 @@ async function attached(
     undo,
   );
   assert.ok(map.journal !== undefined);
-  const { journal, goesOn } = map;
-  return { journal, goesOn, asked, told, undo, close: () => state.close() };
+  const { journal, areaContinues } = map;
+  return { journal, areaContinues, asked, told, undo, close: () => state.close() };
 }
 
 test("a notice about the journal after its end does not change the record", async (world) => {
@@ -277,24 +277,24 @@ async function attachedWith(world: World, area: string, entries: readonly Entry[
   world.directory = new PersistentDirectory(world.path);
   let losses = 0;
   const onAreaLost = async () => void losses++;
-  const { journal, goesOn, told, close } = await attached(world, undefined, {
+  const { journal, areaContinues, told, close } = await attached(world, undefined, {
     area: { id: area },
     onAreaLost,
   });
   await journal.close();
   close();
-  assert.is(losses, goesOn ? 0 : 1);
-  return { goesOn, told };
+  assert.is(losses, areaContinues ? 0 : 1);
+  return { areaContinues, told };
 }
 
 test("journals of daemons that named no area are read and trusted", async (world) => {
   const none = [[1, 4, 1, 0]] as const;
-  assert.equal(await attachedWith(world, AREA, none), { goesOn: true, told: [] });
+  assert.equal(await attachedWith(world, AREA, none), { areaContinues: true, told: [] });
 });
 
 test("a loss that an older daemon has recorded ends the area that the tracker had", async (world) => {
-  const { goesOn, told } = await attachedWith(world, AREA, [[AREA_LOST, 0, 0, 0]]);
-  assert.is(goesOn, false);
+  const { areaContinues, told } = await attachedWith(world, AREA, [[AREA_LOST, 0, 0, 0]]);
+  assert.is(areaContinues, false);
   assert.equal(told, [`its image is lost: old data of the area ${AREA} was lost`]);
 });
 
@@ -303,19 +303,19 @@ test("a take that an older daemon has recorded resets earlier losses", async (wo
     [AREA_LOST, 0, 0, 0],
     [SWITCH, 0, 0, 0],
   ];
-  assert.equal(await attachedWith(world, AREA, before), { goesOn: true, told: [] });
+  assert.equal(await attachedWith(world, AREA, before), { areaContinues: true, told: [] });
 });
 
 test("a loss of another area is reported, and has no other effect", async (world) => {
-  const { goesOn, told } = await attachedWith(world, AREA, lost(ANOTHER));
-  assert.is(goesOn, true);
+  const { areaContinues, told } = await attachedWith(world, AREA, lost(ANOTHER));
+  assert.is(areaContinues, true);
   assert.equal(told, [`old data of the area ${ANOTHER} was lost: not of this one`]);
 });
 
 test("an area is refused if the last take was of another one", async (world) => {
   const [named, [, , , rest]] = lost(ANOTHER) as [Entry, Entry];
-  const { goesOn, told } = await attachedWith(world, AREA, [named, [SWITCH, 0, 0, rest]]);
-  assert.is(goesOn, false);
+  const { areaContinues, told } = await attachedWith(world, AREA, [named, [SWITCH, 0, 0, rest]]);
+  assert.is(areaContinues, false);
   const why = `the last take was that of the area ${ANOTHER}, not of ${AREA}`;
   assert.equal(told, [`its image is lost: ${why}`]);
 });
