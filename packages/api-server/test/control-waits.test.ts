@@ -96,13 +96,13 @@ const steps = [0, 300_000, 600_000];
 
 test("a create reports each step of its stores as it happens, and then the id", async () => {
   const { harness } = await started();
-  const letGo: (() => void)[] = [];
+  const releases: (() => void)[] = [];
   harness.driver.fillSteps = steps.map((allocatedBytes) => ({
     allocatedBytes,
-    done: new Promise<void>((done) => letGo.push(done)),
+    done: new Promise<void>((done) => releases.push(done)),
   }));
   // No step ends before it was reported.
-  const lines = await createInLines(harness.socketPath, () => letGo.shift()?.());
+  const lines = await createInLines(harness.socketPath, () => releases.shift()?.());
   const { id } = lines.at(-1) as { id: string };
   assert.ok(harness.driver.snapshots.has(id));
   const progress = steps.map((allocated_bytes) => ({

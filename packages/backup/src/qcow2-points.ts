@@ -108,7 +108,7 @@ export async function breakOfChain(
 }
 
 /** A write to a file corrupts all its overlays without a trace in them: deny it to QEMU without root. */
-async function letNobodyWrite(path: string): Promise<void> {
+async function makeReadOnly(path: string): Promise<void> {
   await chmod(path, READ_ONLY_MODE).catch((error: unknown) => {
     if (!NO_MODE.includes(errnoNameOf(error))) throw targetError("change", path, error);
   });
@@ -117,7 +117,7 @@ async function letNobodyWrite(path: string): Promise<void> {
 /** Gives a complete file its name. */
 export async function publishPoint(folder: string, point: Omit<Qcow2Point, "seal">): Promise<void> {
   const path = join(folder, point.name);
-  await letNobodyWrite(path + INCOMPLETE_SUFFIX);
+  await makeReadOnly(path + INCOMPLETE_SUFFIX);
   const seal = await sealOfFile(path + INCOMPLETE_SUFFIX);
   await realFiles.create(path + RECORD_SUFFIX, recordText(KIND, { ...point, seal }));
   await realFiles.syncFolder(folder);

@@ -264,9 +264,9 @@ test("an interrupted export destroys its snapshot", async () => {
   const info = driver.snapshotInfo;
   const running = harness.start("export", "-d", DEVICE, "--to", inFolder("backups"));
   let isTaken = false;
-  let letGo: () => void = () => undefined;
+  let release: () => void = () => undefined;
   const interrupted = new Promise<void>((done) => {
-    letGo = done;
+    release = done;
   });
   driver.snapshotInfo = async (device) => {
     const found = await info(device);
@@ -281,7 +281,7 @@ test("an interrupted export destroys its snapshot", async () => {
   // The program has handled the signal before it gets a response that comes after it.
   const ended = running.outcome;
   await harness.run("version");
-  letGo();
+  release();
   const { status, err } = await ended;
   assert.is(status, 1);
   assert.match(err, "[ABORTED]");

@@ -48,10 +48,10 @@ async function slowCreate(
   stores: readonly string[],
   { isAttended }: { isAttended: boolean },
 ) {
-  const letGo: (() => void)[] = [];
+  const releases: (() => void)[] = [];
   harness.driver.fillSteps = [0, 340.7 * MIB].map((allocatedBytes) => ({
     allocatedBytes,
-    done: new Promise<void>((done) => letGo.push(done)),
+    done: new Promise<void>((done) => releases.push(done)),
   }));
   const said = { out: "", err: "" };
   const files = stores.flatMap((store) => ["-f", store]);
@@ -69,18 +69,18 @@ async function slowCreate(
     untilInterrupted: () => new AbortController().signal,
     streams: terminals,
   });
-  return { status, said, letGo };
+  return { status, said, releases };
 }
 
 test("a create says how much of its store is allocated", async () => {
   const harness = await startHarness();
-  const { status, said, letGo } = await slowCreate(harness, ["/var/snap"], { isAttended: true });
+  const { status, said, releases } = await slowCreate(harness, ["/var/snap"], { isAttended: true });
   const shown = (figures: string) => () => said.err.includes(`: creating: ${figures}, `);
   await eventually("the first step", shown("0 of 1024 MiB of /var/snap allocated"));
-  letGo[0]!();
+  releases[0]!();
   await eventually("the next step", shown("340 of 1024 MiB of /var/snap allocated"));
   assert.match(said.err, /allocated, \d+ s; Ctrl-C gives up/);
-  letGo[1]!();
+  releases[1]!();
   assert.is(await status, 0);
   assert.ok(said.err.endsWith(CLEAR_LINE));
   assert.not.match(said.err, "\n");
@@ -91,19 +91,19 @@ test("a create says how much of its store is allocated", async () => {
 test("the store that is growing is named", async () => {
   const harness = await startHarness();
   const stores = ["/var/a", "/var/b"];
-  const { status, said, letGo } = await slowCreate(harness, stores, { isAttended: true });
+  const { status, said, releases } = await slowCreate(harness, stores, { isAttended: true });
   const wanted = ": creating: 0 of 1024 MiB allocated, now of /var/a, ";
   await eventually("the first step", () => said.err.includes(wanted));
-  for (const go of letGo) go();
+  for (const go of releases) go();
   assert.is(await status, 0);
   await harness.stop();
 });
 
 test("without a terminal there is no progress", async () => {
   const harness = await startHarness();
-  const { status, said, letGo } = await slowCreate(harness, ["/x"], { isAttended: false });
+  const { status, said, releases } = await slowCreate(harness, ["/x"], { isAttended: false });
   await sleep(1100);
-  for (const go of letGo) go();
+  for (const go of releases) go();
   assert.equal([await status, said.err], [0, ""]);
   await harness.stop();
 });

@@ -37,20 +37,20 @@ async function outcomeOf(
 
 test("a create waits as long as its stores make progress, and reports it", async () => {
   const { client, driver, stop } = await startHarness();
-  const letGo: (() => void)[] = [];
+  const releases: (() => void)[] = [];
   driver.fillSteps = [0, 1, 2, 3].map((step) => ({
     allocatedBytes: step * MIB,
-    done: new Promise<void>((done) => letGo.push(done)),
+    done: new Promise<void>((done) => releases.push(done)),
   }));
   const told: SnapshotCreateProgress[] = [];
   const onProgress = (progress: SnapshotCreateProgress) => {
     told.push(progress);
     // All steps together take several times the limit of one.
     mock.timers.tick(CLIENT_TIMEOUT_MS - 1);
-    letGo.shift()?.();
+    releases.shift()?.();
   };
   const made = await outcomeOf(() => client.snapshotCreate(create, { onProgress }));
-  for (const go of letGo) go();
+  for (const go of releases) go();
   await stop();
   assert.is(made.error, undefined);
   assert.ok(driver.snapshots.has(made.id));

@@ -147,12 +147,12 @@ test("a device that users have detached by any name is not attached later", asyn
     "/dev/vg/a": ["DEVICE_BUSY"],
     "/dev/vg/b": ["DEVICE_BUSY", undefined],
   });
-  assert.is(await all.letGo("/dev/vg/../vg/a", failing("NOT_ATTACHED")), undefined);
-  assert.is(await codeOf(all.letGo("/dev/vg/c", failing("NOT_ATTACHED"))), "NOT_ATTACHED");
+  assert.is(await all.detach("/dev/vg/../vg/a", failing("NOT_ATTACHED")), undefined);
+  assert.is(await codeOf(all.detach("/dev/vg/c", failing("NOT_ATTACHED"))), "NOT_ATTACHED");
   await all.attachHeld();
   assert.equal([asked, all.missing, settled()], [["/dev/vg/b false"], [], 4]);
   const text = "it is attached";
-  assert.is(await codeOf(all.letGo("/dev/vg/b", failing("NOT_ATTACHED"))), "NOT_ATTACHED", text);
+  assert.is(await codeOf(all.detach("/dev/vg/b", failing("NOT_ATTACHED"))), "NOT_ATTACHED", text);
 
   // Below /dev, as udev's links are.
   const links = mkdtempSync("/dev/shm/blksnap-devices-");
@@ -164,7 +164,7 @@ test("a device that users have detached by any name is not attached later", asyn
   const { untilLookAgain } = waiting.surroundings;
   Object.assign(waiting.surroundings, {
     untilLookAgain: async (signal: AbortSignal, afterMs: number) => {
-      if (waiting.asked.length === 3) void waiting.all.letGo(link, failing("DEVICE_NOT_FOUND"));
+      if (waiting.asked.length === 3) void waiting.all.detach(link, failing("DEVICE_NOT_FOUND"));
       await untilLookAgain(signal, afterMs);
     },
   });
@@ -189,7 +189,7 @@ test("a device whose detach fails is attached later, and not tried meanwhile", a
         new Promise<never>((_, reject) => {
           fail = () => reject(Object.assign(new Error("it is busy"), { code: "FRONT_IN_USE" }));
         });
-      detaching = codeOf(all.letGo("/dev/vg/a", detach));
+      detaching = codeOf(all.detach("/dev/vg/a", detach));
     },
   });
   const attached = all.attach();
@@ -214,7 +214,7 @@ test("a device that is given up and held back during its detach does not come ba
   Object.assign(surroundings, {
     isHeld: () => true,
     attach: async (device: string, options: object) => {
-      leaving ??= all.letGo(device, () => givenUp.then(failing("NOT_ATTACHED")));
+      leaving ??= all.detach(device, () => givenUp.then(failing("NOT_ATTACHED")));
       surroundings.nowMs = () => Number.MAX_SAFE_INTEGER;
       return await attach(device, options);
     },

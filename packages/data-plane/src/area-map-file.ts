@@ -141,7 +141,7 @@ export class AreaMapFile implements CompletionHandler {
   onCompletion(tag: number, result: number): void {
     this.#inFlight--;
     const area = this.#area;
-    if (area === undefined) this.#letGo();
+    if (area === undefined) this.#release();
     else this.#continueAllocation(area, tag >>> 1, tag & 1, result);
   }
 
@@ -151,7 +151,7 @@ export class AreaMapFile implements CompletionHandler {
     if (this.#pause !== undefined) this.#reactor.cancelTimer(this.#pause);
     this.#pause = undefined;
     this.#leaveMemory();
-    this.#letGo();
+    this.#release();
   }
 
   #placesIn(records: CopyRecords, isPopulated: boolean): PlacesOfMap {
@@ -163,7 +163,7 @@ export class AreaMapFile implements CompletionHandler {
       offsetBytes,
       memory: this.#memory,
       hold: () => this.#memoryUsers++,
-      letGo: () => this.#leaveMemory(),
+      release: () => this.#leaveMemory(),
     };
   }
 
@@ -217,7 +217,7 @@ export class AreaMapFile implements CompletionHandler {
     );
   }
 
-  #letGo(): void {
+  #release(): void {
     if (this.#fileIndex === NONE || this.#inFlight > 0) return;
     this.#reactor.removeHandler(this.#handlerId);
     this.#reactor.removeFile(this.#fileIndex);

@@ -41,9 +41,9 @@ export interface PlacesOfMap extends CopyPlaces {
   readonly offsetBytes: number;
   /** All of their pages are populated in the mapping. */
   readonly isPopulated: boolean;
-  /** Keeps the mapping until as many letGo() have followed. */
+  /** Keeps the mapping until as many release() have followed. */
   hold(): void;
-  letGo(): void;
+  release(): void;
 }
 
 /**

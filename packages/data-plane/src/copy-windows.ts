@@ -85,7 +85,7 @@ export class CopyWindows {
     this.#registered = MappedMemory.anonymous(Math.max(registeredBytes, 1));
     reactor.noteTaken(() => this.#registered.unmap());
     places?.hold();
-    reactor.noteTaken(() => places?.letGo());
+    reactor.noteTaken(() => places?.release());
     this.#plain = MappedMemory.anonymous(farBytes + (this.#isImageNear ? 0 : imageBytes));
     reactor.noteTaken(() => this.#plain.unmap());
     const make = (memory: MappedMemory, at: number, places: number, lengthBytes: number) =>
@@ -189,7 +189,7 @@ export class CopyWindows {
       if (index !== NOT_REGISTERED) this.#reactor.removeBuffer(index);
     }
     this.#registered.unmap();
-    this.#places?.letGo();
+    this.#places?.release();
     this.#plain.unmap();
     if (this.#isLongUser) this.#long.leave();
     this.#isLongUser = false;

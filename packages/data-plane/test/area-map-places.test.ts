@@ -53,7 +53,7 @@ test("a map with places is mapped once, and stays mapped while its places are in
     places?.hold();
     file.close();
     assert.equal(mapped, { count: 1, now: 1 });
-    places?.letGo();
+    places?.release();
     assert.equal(mapped, { count: 1, now: 0 });
   });
 });

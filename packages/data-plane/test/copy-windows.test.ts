@@ -273,7 +273,7 @@ test("near windows of a map with places are in its file, until I/O is late", () 
   const memory = MappedMemory.file(fd, 0, lengthBytes);
   const offsetBytes = 3 * BLOCK_BYTES;
   let users = 0;
-  const uses = { isPopulated: false, hold: () => users++, letGo: () => users-- };
+  const uses = { isPopulated: false, hold: () => users++, release: () => users-- };
   const windows = world.makeWindows({ memory, count: 2, placeBytes, offsetBytes, ...uses });
   const begin = (copy: number, owner: number, tag: number, blocks: number): void => {
     world.copies.bufferOwner[copy] = owner;
@@ -323,7 +323,7 @@ test("a tag without a place in the map has a registered window, unless that woul
     };
     const placeBytes = blocks * BLOCK_BYTES;
     const memory = MappedMemory.anonymous(placeBytes);
-    const uses = { isPopulated: false, hold: () => undefined, letGo: () => undefined };
+    const uses = { isPopulated: false, hold: () => undefined, release: () => undefined };
     const windows = world.makeWindows({ memory, count: 1, placeBytes, offsetBytes: 0, ...uses });
     const { bufferOwner, bufferTag, lengthBytes } = world.copies;
     for (const tag of [0, 1]) {

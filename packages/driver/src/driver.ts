@@ -122,7 +122,7 @@ export class Driver implements DriverControl {
       lostStatus: options.reactorLostStatus,
       onLost: (reactor, error) => {
         this.#logger.fatal({ reactor, err: error }, "a reactor has ended");
-        this.#registry.letGo(reactor);
+        this.#registry.releaseDevicesOf(reactor);
         options.onReactorLost?.(reactor);
       },
     });

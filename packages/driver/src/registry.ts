@@ -91,11 +91,11 @@ export class Registry {
   };
 
   /** A reactor has died: releases its devices, so that the kernel has them wait for another server. */
-  letGo(reactor: number): void {
+  releaseDevicesOf(reactor: number): void {
     for (const tracker of this.trackers.values()) {
       if (tracker.reactor !== reactor) continue;
-      tracker.front.letGo();
-      this.snapshotOf(tracker)?.members.get(tracker.id)?.image?.letGo();
+      tracker.front.release();
+      this.snapshotOf(tracker)?.members.get(tracker.id)?.image?.release();
     }
   }
 

@@ -136,11 +136,11 @@ export class Files {
           : this.write(fd, data as Uint8Array, positionBytes),
       );
     }
-    const letGo = process.use(open);
+    const release = process.use(open);
     return new Promise((resolve, reject) => {
       const done = (result: number): void => {
         if (!process.isAlive) return;
-        letGo();
+        release();
         if (positionBytes === null && result > 0) open.positionBytes += result;
         if (kind === "write" && node instanceof RegularFile) this.#touch(node);
         if (result >= 0) resolve(result);

@@ -85,17 +85,17 @@ export class SimProcess implements IoOwner {
   /** A call begins to use the file. @returns function that ends that */
   use(open: OpenFile): () => void {
     open.hold();
-    const letGo = (): void => {
-      if (this.#uses.delete(letGo)) open.release();
+    const release = (): void => {
+      if (this.#uses.delete(release)) open.release();
     };
-    this.#uses.add(letGo);
-    return letGo;
+    this.#uses.add(release);
+    return release;
   }
 
   /** The process is gone, with all of its I/O. */
   leave(): void {
     for (const fd of [...this.files.keys()]) this.closeFile(fd);
-    for (const letGo of [...this.#uses]) letGo();
+    for (const release of [...this.#uses]) release();
   }
 
   /** @returns its descriptor, the lowest free one */

@@ -196,7 +196,7 @@ export class RecoverableDevice {
       await control.endRecovery(id);
     } catch (error) {
       // Not stopped: its users continue waiting for a server that succeeds.
-      device.letGo();
+      device.release();
       throw error;
     }
     device.#readNumber();
@@ -246,7 +246,7 @@ export class RecoverableDevice {
   }
 
   /** Leaves it to another server: the kernel takes back the requests that this one had. */
-  letGo(): void {
+  release(): void {
     // A queue that may have begun uses the descriptor by its number.
     if (!this.#mayBeServed) this.#close();
   }

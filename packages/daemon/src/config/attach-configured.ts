@@ -142,15 +142,15 @@ export class ConfiguredDevices {
    * nothing to detach, and its attach is given up.
    * @throws the error of `detach`
    */
-  async letGo<Value>(path: string, detach: () => Promise<Value>): Promise<Value | undefined> {
+  async detach<Value>(path: string, detach: () => Promise<Value>): Promise<Value | undefined> {
     const wanted = resolve(path);
     const its = this.waited.filter(({ configured }) => isSamePath(configured.device, wanted));
-    const leaving = this.#letGo(its, detach());
+    const leaving = this.#awaitDetach(its, detach());
     for (const one of its) this.#leaves(one, leaving);
     return await leaving;
   }
 
-  async #letGo<Value>(
+  async #awaitDetach<Value>(
     its: readonly WaitedFor[],
     detaching: Promise<Value>,
   ): Promise<Value | undefined> {

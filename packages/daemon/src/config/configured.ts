@@ -76,7 +76,7 @@ export class Configured {
       const detaching = () => driver.detach(device, options);
       const devices = this.#devices;
       if (devices === undefined) return await detaching();
-      const detached = await devices.letGo(device, detaching);
+      const detached = await devices.detach(device, detaching);
       if (detached !== undefined) return detached;
       const text = "a device of the configuration was to be attached, and is given up";
       this.#logger.info({ device }, text);

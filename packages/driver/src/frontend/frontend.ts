@@ -50,7 +50,7 @@ export interface ServedDevice {
    */
   noteEnd(forgetNumber: () => void): boolean;
   /** Leaves it to another daemon. */
-  letGo(): void;
+  release(): void;
   /**
    * Keeps new users away until the returned function is called.
    * @throws ControlError FRONT_IN_USE: it has users

@@ -154,7 +154,7 @@ class NbdServed implements ServedDevice {
     return false;
   }
 
-  letGo(): void {}
+  release(): void {}
 
   async hold(): Promise<() => Promise<void>> {
     this.isHeld = true;

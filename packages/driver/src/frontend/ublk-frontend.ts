@@ -230,8 +230,8 @@ class UblkServed implements ServedDevice {
     return this.#device.noteEnd(forgetNumber);
   }
 
-  letGo(): void {
-    this.#device.letGo();
+  release(): void {
+    this.#device.release();
   }
 
   /** Opens it exclusively, so that nothing can mount it while it goes away. */
