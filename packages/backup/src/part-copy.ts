@@ -65,21 +65,24 @@ class PartCopy {
     this.#writing = new PartQueue(pool, this.#file);
   }
 
-  /** @param isHere this thread sums it */
-  async run(part: Part, isHere: boolean): Promise<void> {
+  /** @param isSummedHere this thread sums it */
+  async run(part: Part, isSummedHere: boolean): Promise<void> {
     const { offsetBytes, lengthBytes, isDiscarded } = part;
     const place = isDiscarded ? undefined : this.#memory.take(lengthBytes);
     const window = this.#sums?.windowOf(offsetBytes, lengthBytes) ?? NO_BLOCKS;
     let sums: Uint32Array | null = null;
     if (place !== undefined) {
       await this.#image.read(place, offsetBytes);
-      const file = isHere || offsetBytes < (this.#file?.headBytes ?? 0) ? undefined : this.#file;
+      const file =
+        isSummedHere || offsetBytes < (this.#file?.headBytes ?? 0) ? undefined : this.#file;
       if (file !== undefined) {
         sums = await this.#writing.put(place, offsetBytes, window).catch((error: unknown) => {
           throw targetError("write", file.path, error);
         });
       } else {
-        sums = isHere ? sumsOf(place, window) : await this.#summing.put(place, offsetBytes, window);
+        sums = isSummedHere
+          ? sumsOf(place, window)
+          : await this.#summing.put(place, offsetBytes, window);
         if (sums !== null) await this.#target.write(place, offsetBytes);
       }
       this.#memory.giveBack(place);
@@ -107,9 +110,9 @@ export async function copyParts(
   const pool = new ChunkPool();
   const copy = new PartCopy(pool, image, target, sums);
   const isLittle = bytesOf(parts) < threadsMinBytes;
-  const run = async (part: Part, isHere: boolean): Promise<void> => {
+  const run = async (part: Part, isSummedHere: boolean): Promise<void> => {
     if (signal?.aborted === true) throw abortedError();
-    await copy.run(part, isHere);
+    await copy.run(part, isSummedHere);
     if (part.isDiscarded) return;
     meter.add(part.lengthBytes);
     onDone(part.offsetBytes);
@@ -117,13 +120,13 @@ export async function copyParts(
   const [large, small] = [parts.filter((part) => !isSmall(part)), parts.filter(isSmall)];
   const isMany = "files" in target && small.filter(isBuffered).length >= SMALL_PARTS_MIN;
   const groups = [
-    { some: large, isHere: isLittle },
-    { some: small, isHere: isLittle && !isMany },
+    { some: large, isSummedHere: isLittle },
+    { some: small, isSummedHere: isLittle && !isMany },
   ];
   try {
-    for (const { some, isHere } of groups) {
+    for (const { some, isSummedHere } of groups) {
       const depth = PartMemory.depthOf(some[0]?.lengthBytes ?? 0);
-      await inFlight(some, depth, (part) => run(part, isHere));
+      await inFlight(some, depth, (part) => run(part, isSummedHere));
     }
   } finally {
     await pool.close();

@@ -231,7 +231,7 @@ export class AreaReplay {
 
   #range(op: RangeOp, chunk: number, slot: number, from: number, to: number): void {
     this.#check(chunk, from, to);
-    if (!this.#map.isHere(chunk)) this.#takeMemory(chunk);
+    if (!this.#map.hasMemory(chunk)) this.#takeMemory(chunk);
     this.#steps[op](chunk, slot, from, to);
   }
 
@@ -273,7 +273,7 @@ export class AreaReplay {
       throw new Error(`chunks ${first} to ${first + count} are not of this device`);
     }
     for (let chunk = first; chunk < first + count; chunk++) {
-      if (!this.#map.isHere(chunk)) this.#takeMemory(chunk);
+      if (!this.#map.hasMemory(chunk)) this.#takeMemory(chunk);
       this.#owners.delete(this.#map.release(chunk));
     }
   }

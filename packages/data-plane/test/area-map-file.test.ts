@@ -21,12 +21,12 @@ test("a slice gets only the memory that it needs, and recorded content stays", (
     assert.is(map.slotOf(chunk), -1);
   }
   assert.is(bench.allocatedBytes, before);
-  assert.not(map.isHere(CHUNK));
+  assert.not(map.hasMemory(CHUNK));
   assert.throws(() => map.setSlot(CHUNK, 1), /no memory/);
   bench.ask(1);
   bench.awaitAnswer();
-  assert.ok(map.isHere(CHUNK));
-  assert.not(map.isHere(CHUNK - 1));
+  assert.ok(map.hasMemory(CHUNK));
+  assert.not(map.hasMemory(CHUNK - 1));
   assert.is(bench.allocatedBytes, before + SLICE_BYTES);
   map.setSlot(CHUNK, 5);
   map.setSaved(CHUNK, 3, 9);
@@ -81,7 +81,7 @@ test("a slice whose memory is late is denied, again at later requests, and grant
   }
   bench.ask(1);
   bench.awaitAnswer();
-  assert.ok(file.map.isHere(CHUNK));
+  assert.ok(file.map.hasMemory(CHUNK));
   assert.not(file.tick());
 
   // When the memory comes, no write waits for it any more.
@@ -89,10 +89,10 @@ test("a slice whose memory is late is denied, again at later requests, and grant
   while (file.tick());
   bench.ask(3);
   bench.awaitAnswer();
-  assert.equal([file.map.isHere(2 * CHUNK), file.map.isHere(3 * CHUNK)], [false, true]);
+  assert.equal([file.map.hasMemory(2 * CHUNK), file.map.hasMemory(3 * CHUNK)], [false, true]);
   bench.ask(2);
   bench.awaitAnswer();
-  assert.ok(file.map.isHere(2 * CHUNK));
+  assert.ok(file.map.hasMemory(2 * CHUNK));
   file.close();
   bench.end();
 });
@@ -140,11 +140,11 @@ test("a request for which the ring had no memory or thread is retried, and denie
   bench.ask(1);
   for (let tries = 0; tries < 3; tries++) {
     untilRefused();
-    assert.equal([bench.answers, file.map.isHere(CHUNK)], [0, false]);
+    assert.equal([bench.answers, file.map.hasMemory(CHUNK)], [0, false]);
     bench.pass();
   }
   bench.awaitAnswer();
-  assert.equal([denied, refusals, file.map.isHere(CHUNK)], [[], [], true]);
+  assert.equal([denied, refusals, file.map.hasMemory(CHUNK)], [[], [], true]);
 
   // It is denied in time, and a later answer causes no further request.
   bench.answers = 0;
@@ -155,7 +155,7 @@ test("a request for which the ring had no memory or thread is retried, and denie
   assert.equal(denied, [ETIMEDOUT]);
   bench.pass();
   assert.equal(timers, []);
-  assert.not(file.map.isHere(2 * CHUNK));
+  assert.not(file.map.hasMemory(2 * CHUNK));
 
   bench.answers = 0;
   let waitedMs = 0;
@@ -189,7 +189,7 @@ test("slices that wait together share one timer, and all are asked for again", (
   bench.pass();
   while (bench.answers < 3) bench.reactor.turn();
   assert.equal(
-    [1, 2, 3].map((slice) => file.map.isHere(slice * CHUNK)),
+    [1, 2, 3].map((slice) => file.map.hasMemory(slice * CHUNK)),
     [true, true, true],
   );
   file.close();
@@ -203,7 +203,7 @@ test("a map that is closed meanwhile gets no answer", () => {
   bench.file.close();
   other.ask(0);
   other.awaitAnswer();
-  assert.ok(other.file.map.isHere(0));
+  assert.ok(other.file.map.hasMemory(0));
   other.file.close();
   other.end();
 });
@@ -211,7 +211,7 @@ test("a map that is closed meanwhile gets no answer", () => {
 test("a small map has all its memory from the beginning", () => {
   const bench = new Bench(4 * GIB);
   assert.is(bench.allocatedBytes, bench.lengthBytes);
-  assert.ok(bench.file.map.isHere(0));
+  assert.ok(bench.file.map.hasMemory(0));
   bench.file.map.setSlot(7, 1);
   bench.file.close();
   bench.end();

@@ -34,7 +34,7 @@ export class AreaMapSlices {
   private readonly geometry: Geometry;
   private readonly entryWords: number;
   /** By slice: 1 if it has memory. Slices in which something is recorded have it even without this note. */
-  private readonly here: Uint8Array;
+  private readonly withMemory: Uint8Array;
 
   /** @param isWhole the whole map has memory, not just its header and touched bits */
   constructor(words: Int32Array, geometry: Geometry, isWhole: boolean) {
@@ -42,11 +42,11 @@ export class AreaMapSlices {
     this.words = words;
     this.geometry = geometry;
     this.entryWords = entryWords;
-    this.here = new Uint8Array(Math.ceil(entryPages / 32)).fill(isWhole ? 1 : 0);
+    this.withMemory = new Uint8Array(Math.ceil(entryPages / 32)).fill(isWhole ? 1 : 0);
   }
 
   get count(): number {
-    return this.here.length;
+    return this.withMemory.length;
   }
 
   /** The slice that the chunk's entry begins in. */
@@ -65,14 +65,14 @@ export class AreaMapSlices {
     return this.isLost(this.of(chunk));
   }
 
-  isHere(slice: number): boolean {
-    if (this.here[slice] === 1) return true;
+  hasMemory(slice: number): boolean {
+    if (this.withMemory[slice] === 1) return true;
     return this.words[PAGE_WORDS + slice] !== 0 && !this.isLost(slice);
   }
 
   /** The slice has memory now; a lost slice stays lost. */
-  setHere(slice: number): void {
-    if (!this.isLost(slice)) this.here[slice] = 1;
+  noteMemory(slice: number): void {
+    if (!this.isLost(slice)) this.withMemory[slice] = 1;
   }
 
   isLost(slice: number): boolean {
@@ -80,7 +80,7 @@ export class AreaMapSlices {
   }
 
   setLost(slice: number): void {
-    assert(!this.isHere(slice), "a slice is lost that has memory");
+    assert(!this.hasMemory(slice), "a slice is lost that has memory");
     if (!hasPlaces(this.words[MapWord.VERSION])) {
       Atomics.store(this.words, MapWord.VERSION, VERSION_WITH_LOST_SLICES);
     }
@@ -94,7 +94,7 @@ export class AreaMapSlices {
     const { words } = this;
     const told = words[MapWord.LOST_SLICES];
     let found = 0;
-    for (let slice = 0; slice < this.here.length; slice++) {
+    for (let slice = 0; slice < this.withMemory.length; slice++) {
       if (!bitAt(words, MapWord.LOST, slice)) continue;
       found++;
       if (told !== 0) words[PAGE_WORDS + slice] = -1;

@@ -193,7 +193,7 @@ export class EngineCore {
   }
 
   /** True if no request waits to continue, for a free copy, or for a free run. */
-  isNobodyWaiting(): boolean {
+  hasNoWaiters(): boolean {
     const { ready, copyWaiters, runWaiters } = this;
     return ready.isEmpty() && copyWaiters.isEmpty() && runWaiters.isEmpty();
   }
@@ -254,7 +254,7 @@ export class EngineCore {
    */
   memoryFor(chunk: number): number {
     const { map, memory } = this.area!;
-    if (map.isHere(chunk)) return 0;
+    if (map.hasMemory(chunk)) return 0;
     const slice = map.slices.of(chunk);
     if (map.slices.isLost(slice)) {
       this.deniedErrno = map.faultErrno || ENOSPC;

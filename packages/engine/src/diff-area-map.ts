@@ -190,8 +190,8 @@ export class DiffAreaMap {
   }
 
   /** True if the map has the memory to record something about the chunk. */
-  isHere(chunk: number): boolean {
-    return this.slices.isHere(this.slices.of(chunk));
+  hasMemory(chunk: number): boolean {
+    return this.slices.hasMemory(this.slices.of(chunk));
   }
 
   /** Slot of the chunk, or NO_SLOT. */
@@ -274,7 +274,7 @@ export class DiffAreaMap {
    * memory.
    */
   setLost(chunk: number, from: number, to: number): number {
-    if (!this.isHere(chunk)) return this.loseSlice(chunk);
+    if (!this.hasMemory(chunk)) return this.loseSlice(chunk);
     const at = this.entriesAt + chunk * this.entryWords;
     this.losses.before(chunk, from, to);
     this.touch(at);
@@ -396,7 +396,7 @@ export class DiffAreaMap {
   /** Must be called before anything is stored in the entry at `at`. */
   private touch(at: number): void {
     const page = (at - this.entriesAt) >> 10;
-    assert(this.slices.isHere(page >> 5), "something is recorded where the map has no memory");
+    assert(this.slices.hasMemory(page >> 5), "something is recorded where the map has no memory");
     this.words[PAGE_WORDS + (page >> 5)] |= 1 << (page & 31);
   }
 

@@ -29,7 +29,7 @@ export class MapMemory {
 
   grant(slice: number): void {
     this.answered(slice, 0);
-    this.slices.setHere(slice);
+    this.slices.noteMemory(slice);
   }
 
   deny(slice: number, errno: number): void {

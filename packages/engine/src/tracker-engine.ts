@@ -364,7 +364,7 @@ export class TrackerEngine implements AreaListener {
   private settle(): void {
     const { core } = this;
     if (this.settling) return;
-    if (core.isNobodyWaiting()) {
+    if (core.hasNoWaiters()) {
       if (core.phase === AreaPhase.CLOSING) this.close();
       return;
     }

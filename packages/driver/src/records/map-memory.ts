@@ -16,5 +16,5 @@ export function takeMapMemory({ name, fd }: MapFile, map: DiffAreaMap, chunk: nu
     const written = writeSync(fd, bytes, 0, lengthBytes, offsetBytes);
     if (written < lengthBytes) throw new Error(`the map ${name} gets no memory`);
   }
-  map.slices.setHere(slice);
+  map.slices.noteMemory(slice);
 }

@@ -29,7 +29,7 @@ test("memory is allocated for one slice at a time, and recorded content stays", 
     const before = fstatSync(file.fd).blocks;
     takeMapMemory(file, map, 8192);
     assert.equal(
-      [8191, 8192, 16_383, 16_384].map((chunk) => map.isHere(chunk)),
+      [8191, 8192, 16_383, 16_384].map((chunk) => map.hasMemory(chunk)),
       [false, true, true, false],
     );
     map.setSlot(8192, 3);

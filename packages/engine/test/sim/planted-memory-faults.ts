@@ -18,7 +18,7 @@ export function memoryFaults(anyMap: DiffAreaMap): PlantedFault[] {
     {
       name: "something is recorded without memory",
       seed: 3,
-      global: () => replace(slices, "isHere", () => () => true),
+      global: () => replace(slices, "hasMemory", () => () => true),
     },
     {
       name: "a lost slice counts as not saved",
