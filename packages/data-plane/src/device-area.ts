@@ -196,9 +196,9 @@ export class DeviceArea {
     sleeping.begin(io);
   }
 
-  grant({ firstSlot, count, errno, isAnew }: GrantMessage): void {
+  grant({ firstSlot, count, errno, isUpdate }: GrantMessage): void {
     if (!this.#isOpen) return;
-    if (isAnew === true) this.diffArea.denySlotsAnew(errno);
+    if (isUpdate === true) this.diffArea.updateDenial(errno);
     else if (count > 0) this.diffArea.grantSlots(firstSlot, count);
     else this.#freed.reuse(1, () => this.#deny(errno));
     faultPoint("slots.granted");

@@ -304,7 +304,7 @@ export interface GrantMessage {
   readonly count: number;
   readonly errno: number;
   /** Not an answer: changes the reason of an earlier denial. */
-  readonly isAnew?: boolean;
+  readonly isUpdate?: boolean;
 }
 
 /** The thread may compile the data path while it has nothing else to do. */

@@ -93,7 +93,7 @@ export class SlotServer {
       if (this.#options.isActive(user)) {
         const extent = this.#options.storage.allocateExtent(wanted);
         if (extent === "wait" || extent === "full") {
-          this.#denyAnew();
+          this.#updateDenials();
           return;
         }
         this.#grant(user, extent);
@@ -107,7 +107,7 @@ export class SlotServer {
   }
 
   /** Repeats denials whose reason has changed. */
-  #denyAnew(): void {
+  #updateDenials(): void {
     const errno = this.#denial;
     for (const refused of this.#refused.values()) {
       if (refused.errno === errno || !this.#options.isActive(refused.user)) continue;
@@ -126,10 +126,10 @@ export class SlotServer {
     firstSlot: number,
     count: number,
     errno = ENOSPC,
-    isAnew = false,
+    isUpdate = false,
   ): void {
     faultPoint("slots.allocated");
     const message = { type: "grant", tracker, area, firstSlot, count, errno } as const;
-    this.#options.send(reactor, isAnew ? { ...message, isAnew } : message);
+    this.#options.send(reactor, isUpdate ? { ...message, isUpdate } : message);
   }
 }

@@ -29,7 +29,7 @@ function setUp(isActive = () => true) {
     },
   };
   const denials: [tracker: number, errno: number][] = [];
-  const anew: boolean[] = [];
+  const updates: boolean[] = [];
   const gathered: string[] = [];
   const gives: Answer[] = [];
   const server = new SlotServer({
@@ -39,13 +39,13 @@ function setUp(isActive = () => true) {
       gathered.push(area);
       storage.answers.push(...gives.splice(0));
     },
-    send: (_reactor, { tracker, firstSlot, count, errno, isAnew = false }) => {
+    send: (_reactor, { tracker, firstSlot, count, errno, isUpdate = false }) => {
       sent.push([tracker, firstSlot, count]);
-      anew.push(isAnew);
+      updates.push(isUpdate);
       if (count === 0) denials.push([tracker, errno]);
     },
   });
-  return { sent, denials, anew, storage, server, gathered, gives };
+  return { sent, denials, updates, storage, server, gathered, gives };
 }
 
 const user = (tracker: number) => ({ tracker, area: `area ${tracker}`, reactor: 0 });
@@ -103,7 +103,7 @@ test("refused areas get slots as soon as there are any, in order", async () => {
 });
 
 test("a denial says whether space is missing or a store does not answer, even if that changes", async () => {
-  const { denials, anew, storage, server } = setUp();
+  const { denials, updates, storage, server } = setUp();
   storage.isWithholding = true;
   await server.serve(user(1), 4);
   storage.changed();
@@ -119,7 +119,7 @@ test("a denial says whether space is missing or a store does not answer, even if
   storage.isWithholding = true;
   storage.changed();
   assert.equal(denials.slice(3), [[2, ETIMEDOUT]]);
-  assert.equal(anew, [false, false, true, false, true], "only answers answer");
+  assert.equal(updates, [false, false, true, false, true], "only answers answer");
 });
 
 test("a repeated request is not denied again for the earlier denial", async () => {

@@ -158,7 +158,7 @@ export class DiffArea {
   }
 
   /** Changes the reason of an earlier denial. Not an answer: if one is awaited, nothing changes. */
-  denySlotsAnew(errno: number): void {
+  updateDenial(errno: number): void {
     if (this.slots.isRefused && !this.slots.asked) this.denySlots(errno);
   }
 

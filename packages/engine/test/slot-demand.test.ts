@@ -37,14 +37,14 @@ test("a repeated denial answers no request, and does not deny granted slots", ()
   const state = () => [slots.asked, slots.deniedErrno];
   slots.asked = true;
   area.denySlots(28);
-  area.denySlotsAnew(110);
+  area.updateDenial(110);
   assert.equal(state(), [false, 110]);
   area.grantSlots(0, 1);
-  area.denySlotsAnew(28);
+  area.updateDenial(28);
   assert.equal(state(), [false, 0]);
   // The area asked for more before this grant arrived.
   slots.asked = true;
-  area.denySlotsAnew(28);
+  area.updateDenial(28);
   assert.equal(state(), [true, 0]);
   area.grantSlots(1, 4);
   assert.is(slots.freeCount, 5);

@@ -332,15 +332,15 @@ async function mapOf(
 ): Promise<BegunMap> {
   const { logger } = context;
   const device = backing.path;
-  const anew = async (reason: number, why: string | null): Promise<BegunMap> => {
+  const newGeneration = async (reason: number, why: string | null): Promise<BegunMap> => {
     const cbt = await createCbt(context, id, geometry, reason, undo);
     return { cbt, why, chunkShift: geometry.chunkShift, areaContinues: false };
   };
-  if (prepared.kind === "new") return anew(CbtReason.ATTACHED, null);
+  if (prepared.kind === "new") return newGeneration(CbtReason.ATTACHED, null);
   if (prepared.kind === "broken") {
     const { reason, why } = prepared.broken;
     logger.warn({ device, reason }, `a new generation begins: ${why}`);
-    return anew(REASONS[reason], why);
+    return newGeneration(REASONS[reason], why);
   }
   const { persistence, chunkShift } = prepared;
   try {
@@ -352,7 +352,7 @@ async function mapOf(
   } catch (error) {
     const why = `its journal is not used: ${(error as Error).message}`;
     logger.warn({ device, err: error }, `a new generation begins: ${why}`);
-    return anew(CbtReason.UNCLEAN, why);
+    return newGeneration(CbtReason.UNCLEAN, why);
   }
 }
 
