@@ -1,7 +1,7 @@
 /** Dropping an area: begun once, reported to the last caller. */
 export class AreaDrop {
   #isDone = false;
-  #told: (() => void) | undefined;
+  #onClosed: (() => void) | undefined;
 
   /** True if the drop is to begin now. A caller that asks again has given up waiting for the first answer. */
   begin(onClosed: () => void): boolean {
@@ -9,16 +9,16 @@ export class AreaDrop {
       onClosed();
       return false;
     }
-    const isBegun = this.#told !== undefined;
-    this.#told = onClosed;
+    const isBegun = this.#onClosed !== undefined;
+    this.#onClosed = onClosed;
     return !isBegun;
   }
 
   /** Nothing uses the area any more. */
   done(): void {
     this.#isDone = true;
-    const told = this.#told;
-    this.#told = undefined;
-    told?.();
+    const callback = this.#onClosed;
+    this.#onClosed = undefined;
+    callback?.();
   }
 }

@@ -141,13 +141,13 @@ export class AreaJournal {
   /** Calls back when no commit is in flight, or the journal is dropped. Only one caller may wait at a time. */
   #whenIdle(callback: () => void): void {
     this.#onIdle = callback;
-    this.io.whenIdle(() => this.#tellIdle());
+    this.io.whenIdle(() => this.#notifyIdle());
   }
 
-  #tellIdle(): void {
-    const told = this.#onIdle;
+  #notifyIdle(): void {
+    const onIdle = this.#onIdle;
     this.#onIdle = undefined;
-    told?.();
+    onIdle?.();
   }
 
   /** Ends the journal: whatever waits for it continues. */
@@ -155,10 +155,10 @@ export class AreaJournal {
     if (this.#dropped) return;
     this.#dropped = true;
     this.io.close();
-    this.#tellIdle();
+    this.#notifyIdle();
     this.#compaction?.end(null);
-    this.#tell(this.#sealed, this.#sealedCount);
-    this.#tell(this.#filling, this.#fillingCount);
+    this.#notify(this.#sealed, this.#sealedCount);
+    this.#notify(this.#filling, this.#fillingCount);
     this.#sealedCount = 0;
     this.#fillingCount = 0;
   }
@@ -195,11 +195,11 @@ export class AreaJournal {
     if (this.io.writer.fillingCommit !== this.#fillingCommit) this.#swap();
     const count = this.#sealedCount;
     this.#sealedCount = 0;
-    this.#tell(this.#sealed, count);
+    this.#notify(this.#sealed, count);
     this.#compaction?.committed((this.io.writer.committed + 1) | 0);
   }
 
-  #tell(waiters: Int32Array, count: number): void {
+  #notify(waiters: Int32Array, count: number): void {
     for (let i = 0; i < count; i++) {
       const waiter = waiters[i];
       if (waiter >= 0) this.#options.onCopied(waiter);

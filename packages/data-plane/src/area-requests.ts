@@ -63,21 +63,21 @@ export function carryOutArea(
       done();
       return;
     case "compactAreaJournal": {
-      const tell = (firstSequence: number | null): void => {
+      const report = (firstSequence: number | null): void => {
         const reply: MirrorReply = { firstSequence };
         done(reply);
       };
-      if (area?.journal === undefined) tell(null);
-      else area.journal.compact({ ...request, usedSectors: 0 }, area.map, tell);
+      if (area?.journal === undefined) report(null);
+      else area.journal.compact({ ...request, usedSectors: 0 }, area.map, report);
       return;
     }
     case "adoptAreaJournal": {
-      const tell = (adopted: boolean): void => {
+      const report = (adopted: boolean): void => {
         const reply: AdoptReply = { adopted };
         done(reply);
       };
-      if (area?.journal === undefined) tell(false);
-      else area.journal.adopt(tell);
+      if (area?.journal === undefined) report(false);
+      else area.journal.adopt(report);
       return;
     }
     case "abandonAreaJournal":

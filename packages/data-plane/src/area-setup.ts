@@ -48,7 +48,7 @@ export function openIo(
 }
 
 /** Everything in flight when the area was closed has been answered. */
-export function tellIdle(
+export function reportIdle(
   { tracker, notify }: Pick<IoHost, "tracker" | "notify">,
   area: AreaId,
 ): void {

@@ -181,7 +181,7 @@ export class CbtJournal {
     this.#onMirrored = done;
     let left = 2;
     const oneEnded = (): void => {
-      if (--left === 0) this.#tellMirrored(firstSequence);
+      if (--left === 0) this.#notifyMirrored(firstSequence);
     };
     // The old log has room for the entries so far, but perhaps not for later ones.
     this.whenCommitted(oneEnded);
@@ -195,10 +195,10 @@ export class CbtJournal {
     });
   }
 
-  #tellMirrored(firstSequence: number | null): void {
-    const told = this.#onMirrored;
+  #notifyMirrored(firstSequence: number | null): void {
+    const onMirrored = this.#onMirrored;
     this.#onMirrored = undefined;
-    told?.(firstSequence);
+    onMirrored?.(firstSequence);
   }
 
   /**
@@ -234,7 +234,7 @@ export class CbtJournal {
     this.#slices.close();
     this.io.close();
     for (; this.#waitingCount > 0; ) this.#options.onAdmitted(this.#popWaiting());
-    this.#tellMirrored(null);
+    this.#notifyMirrored(null);
     for (const { callback } of this.#onCommitted.splice(0)) callback();
   }
 
@@ -293,7 +293,7 @@ export class CbtJournal {
     while (this.#waitingCount > 0 && this.#awaited[this.#waitingHead] - commit <= 0) {
       this.#options.onAdmitted(this.#popWaiting());
     }
-    if (this.#onCommitted.length > 0) this.#tellCommitted(commit);
+    if (this.#onCommitted.length > 0) this.#notifyCommitted(commit);
   }
 
   #setDurable(writer: JournalWriter, afterSwitch: boolean): void {
@@ -310,7 +310,7 @@ export class CbtJournal {
     }
   }
 
-  #tellCommitted(commit: number): void {
+  #notifyCommitted(commit: number): void {
     const due = this.#onCommitted.filter((one) => one.commit - commit <= 0);
     this.#onCommitted = this.#onCommitted.filter((one) => one.commit - commit > 0);
     for (const { callback } of due) callback();

@@ -19,7 +19,7 @@ import type { AreaId } from "./area-id.js";
 import type { AreaIo } from "./area-io.js";
 import type { AreaJournal } from "./area-journal.js";
 import { AreaMapFile } from "./area-map-file.js";
-import { type AreaIoBase, makeArea, openIo, tellIdle } from "./area-setup.js";
+import { type AreaIoBase, makeArea, openIo, reportIdle } from "./area-setup.js";
 import { AreaTicker } from "./area-ticker.js";
 import { placesFor } from "./copy-places.js";
 import { IoCounter } from "./counters.js";
@@ -113,11 +113,11 @@ export class DeviceArea {
       slices: host.slices,
       maxIoBytes: host.maxIoBytes,
       openTarget: (queue) => this.#openNbdTarget(queue),
-      onError: (error) => this.#tellError(error),
+      onError: (error) => this.#reportError(error),
     });
     this.#imageEnd = new QueueEnd(() => notify({ notice: "imageEnded", tracker, area }));
     this.#freed = new FreedSlots(reactor, {
-      tell: (slots) => notify({ notice: "freed", tracker, area, slots }),
+      report: (slots) => notify({ notice: "freed", tracker, area, slots }),
       grant: (slot) => this.diffArea.grantSlots(slot, 1),
       area: () => (this.#isOpen ? this.diffArea.slots : undefined),
       isHung: (slot) => this.diffArea.isHung(slot),
@@ -143,7 +143,7 @@ export class DeviceArea {
       }
       return made;
     } catch (error) {
-      io?.close(() => tellIdle(host, setup.id));
+      io?.close(() => reportIdle(host, setup.id));
       mapFile.close();
       throw error;
     }
@@ -245,7 +245,7 @@ export class DeviceArea {
     this.lostRanges.use(undefined);
     const onIdle = (): void => {
       this.#isLate = false;
-      tellIdle(this.#host, this.id);
+      reportIdle(this.#host, this.id);
     };
     this.#isLate = !(this.#io?.close(onIdle) ?? true);
     this.#mapFile.close();
@@ -265,7 +265,7 @@ export class DeviceArea {
       this.#imageQueue = undefined;
       this.#imageEnd.end();
     };
-    const onError = (error: unknown): void => this.#tellError(error);
+    const onError = (error: unknown): void => this.#reportError(error);
     const served = reactor.attempt(() => makeQueue(reactor, start, onEnd, onError, memory));
     const { queue } = served;
     this.#imageQueue = served;
@@ -393,7 +393,7 @@ export class DeviceArea {
     return nbdImageTarget(queue, engine, imageDepth, () => this.#isOpen);
   }
 
-  #tellError(error: unknown): void {
+  #reportError(error: unknown): void {
     const { tracker, notify } = this.#host;
     notify({ notice: "error", message: `tracker ${tracker}: ${errorText(error)}` });
   }

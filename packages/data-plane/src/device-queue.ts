@@ -176,10 +176,10 @@ export class QueueEnd {
   /** The last command has completed. */
   end(): void {
     this.#isEnded = true;
-    const told = this.#onEnd;
+    const onEnd = this.#onEnd;
     this.#onEnd = undefined;
-    if (told === undefined) this.#onUnexpected();
-    else told();
+    if (onEnd === undefined) this.#onUnexpected();
+    else onEnd();
   }
 
   /** Calls back once: at the end, or at once if it has ended. */

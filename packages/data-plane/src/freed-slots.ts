@@ -10,7 +10,7 @@ import type { Reactor } from "@blksnap/uring";
 const REUSED_MAX = 32;
 
 export interface FreedSlotsOptions {
-  readonly tell: (slots: number[]) => void;
+  readonly report: (slots: number[]) => void;
   readonly grant: (slot: number) => void;
   /** Extents that the area can still take, and whether its last request was refused. */
   readonly area: () => { readonly extentsFree: number; readonly isRefused: boolean } | undefined;
@@ -42,7 +42,7 @@ export class FreedSlots {
       this.#hasKept = true;
       this.#kept.push(slot);
       this.offer();
-    } else if (this.#freed.push(slot) === 1) this.#reactor.setTimer(1, () => this.#tellAll());
+    } else if (this.#freed.push(slot) === 1) this.#reactor.setTimer(1, () => this.#reportAll());
   }
 
   /** Gives slots to an area that was refused some. */
@@ -95,7 +95,7 @@ export class FreedSlots {
     return taken;
   }
 
-  #tellAll(): void {
-    if (this.#freed.length > 0) this.#options.tell(this.#freed.splice(0));
+  #reportAll(): void {
+    if (this.#freed.length > 0) this.#options.report(this.#freed.splice(0));
   }
 }

@@ -269,7 +269,7 @@ export class JournalIo {
     this.#options.ticker?.start();
     if (!this.#hasRoom(sectors)) {
       this.#life.enter(JournalState.FULL);
-      this.#tellLow();
+      this.#reportLow();
       return;
     }
     this.#life.enter(JournalState.COMMITTING);
@@ -300,7 +300,7 @@ export class JournalIo {
     const mirror = this.#mirror;
     const sectors = this.#prefixSectors + 2 * this.#reserveSectors;
     const room = mirror !== undefined && hasRoom(this.#log, sectors) && hasRoom(mirror, sectors);
-    if (!room) this.#tellIfLow();
+    if (!room) this.#reportIfLow();
     return room;
   }
 
@@ -370,7 +370,7 @@ export class JournalIo {
     if (this.#life.isOver) return;
     writer.complete();
     this.#life.enter(JournalState.IDLE);
-    this.#tellIfLow();
+    this.#reportIfLow();
     const idle = this.#onIdle;
     this.#onIdle = undefined;
     idle?.();
@@ -386,14 +386,14 @@ export class JournalIo {
     });
   }
 
-  #tellIfLow(): void {
+  #reportIfLow(): void {
     if (this.#asked !== undefined) return;
     const isLow =
       this.#compaction !== undefined ? this.#lowOf() !== undefined : isHalfFull(this.#log);
-    if (isLow) this.#tellLow();
+    if (isLow) this.#reportLow();
   }
 
-  #tellLow(): void {
+  #reportLow(): void {
     if (this.#asked !== undefined) return;
     const isRenewed = this.#prefixSectors === 0 || isWorthRenewal(this.#log);
     this.#asked = this.#lowOf() ?? (isRenewed ? "renewal" : "log");

@@ -125,8 +125,8 @@ export class KeptIo {
     }
     this.#engine.onKeptDone(result);
     if (this.#engine.keptSlice.inFlight) return;
-    const told = this.#onIdle;
+    const onIdle = this.#onIdle;
     this.#onIdle = undefined;
-    told?.();
+    onIdle?.();
   }
 }

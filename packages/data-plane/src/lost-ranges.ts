@@ -10,7 +10,7 @@ import { REACTOR_TURN_UNITS } from "./turns.js";
 /** Most ranges to return; there may be a million. */
 const LOST_RANGES_TOLD = 100;
 
-type Told = (ranges: readonly LostRange[]) => void;
+type OnRanges = (ranges: readonly LostRange[]) => void;
 
 export class LostRanges {
   readonly #slices: Slices;
@@ -18,7 +18,7 @@ export class LostRanges {
   #found: readonly LostRange[] = [];
   /** LossCount.version at the last search. */
   #version = -1;
-  #waiting: Told[] = [];
+  #waiting: OnRanges[] = [];
   #isScanning = false;
 
   constructor(slices: Slices) {
@@ -30,15 +30,15 @@ export class LostRanges {
     this.#map = map;
     this.#version = -1;
     this.#found = [];
-    this.#tellAll();
+    this.#notifyAll();
   }
 
-  read(told: Told): void {
+  read(callback: OnRanges): void {
     const losses = this.#map?.losses;
-    if (losses === undefined || losses.ranges === 0) told([]);
-    else if (losses.version === this.#version) told(this.#found);
+    if (losses === undefined || losses.ranges === 0) callback([]);
+    else if (losses.version === this.#version) callback(this.#found);
     else {
-      this.#waiting.push(told);
+      this.#waiting.push(callback);
       this.#scan(this.#map as DiffAreaMap);
     }
   }
@@ -54,13 +54,13 @@ export class LostRanges {
       if (!scan.isDone) return true;
       this.#found = scan.ranges;
       this.#version = version;
-      this.#tellAll();
+      this.#notifyAll();
       return false;
     });
   }
 
-  #tellAll(): void {
+  #notifyAll(): void {
     this.#isScanning = false;
-    for (const told of this.#waiting.splice(0)) told(this.#found);
+    for (const callback of this.#waiting.splice(0)) callback(this.#found);
   }
 }

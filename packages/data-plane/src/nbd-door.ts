@@ -100,7 +100,7 @@ export class NbdDoor {
   #ended(): void {
     this.#state = "ended";
     this.#forgetServer();
-    for (const tell of this.#onEnded.splice(0)) tell();
+    for (const notify of this.#onEnded.splice(0)) notify();
   }
 
   #forgetServer(): void {

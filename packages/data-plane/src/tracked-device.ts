@@ -146,7 +146,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
       slices,
       maxIoBytes,
       openTarget: (queue) => nbdFrontTarget(reactor, queue, request.originalFd, request.isBlock),
-      onError: (error) => this.#tellError(error),
+      onError: (error) => this.#reportError(error),
     });
     if (request.area !== undefined) {
       this.#area = DeviceArea.resume(this.#areaHost, request.area);
@@ -282,7 +282,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     });
   }
 
-  #tellError(error: unknown): void {
+  #reportError(error: unknown): void {
     this.#notify({ notice: "error", message: `tracker ${this.#id}: ${errorText(error)}` });
   }
 
@@ -392,6 +392,6 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
 
   #makeQueue(start: AttachRequest["queue"], memory: QueueMemory | undefined): ServedQueue {
     const onEnd = (): void => this.#frontEnd.end();
-    return makeQueue(this.#reactor, start, onEnd, (error) => this.#tellError(error), memory);
+    return makeQueue(this.#reactor, start, onEnd, (error) => this.#reportError(error), memory);
   }
 }

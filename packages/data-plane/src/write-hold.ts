@@ -35,9 +35,9 @@ export class WriteHold {
   }
 
   drained(): void {
-    const told = this.#onDrained;
+    const onDrained = this.#onDrained;
     this.#onDrained = undefined;
-    told?.();
+    onDrained?.();
   }
 
   /** The instant of the take. Returns how long writes were held, in microseconds. */

@@ -19,7 +19,7 @@ function world() {
   const hung = new Set<number>();
   const reactor = { setTimer: (_ms: number, then: () => void) => due.push(then) };
   const slots = new FreedSlots(reactor as never, {
-    tell: (freed) => told.push(freed),
+    report: (freed) => told.push(freed),
     grant: (slot) => granted.push(slot),
     area: () => area,
     isHung: (slot) => hung.has(slot),
@@ -151,7 +151,7 @@ function fullSnapshot() {
     overflow: OverflowPolicy.FAIL_WRITES,
   });
   const freed = new FreedSlots(reactor as never, {
-    tell: () => assert.unreachable("slots of a journal's area are told"),
+    report: () => assert.unreachable("slots of a journal's area are told"),
     grant: (slot) => area.grantSlots(slot, 1),
     area: () => area.slots,
     isHung: (slot) => area.isHung(slot),

@@ -121,7 +121,7 @@ export class EngineCore {
   phase: number = AreaPhase.NONE;
   area: DiffArea | null = null;
   holding: boolean = false;
-  drainedTold: boolean = false;
+  drainReported: boolean = false;
   inflightWrites: number = 0;
   serving: number = Serving.NOBODY;
   /** The copy that stopped a pass with Stop.COPY. */

@@ -125,15 +125,15 @@ export class FrontPath {
     try {
       core.io.completeFront(tag, op !== RequestOp.WRITE && result > 0 ? 0 : result);
     } finally {
-      if (core.holding) this.tellDrained();
+      if (core.holding) this.reportDrained();
     }
   }
 
   /** Tells the host, once per hold, that no write is in flight. */
-  tellDrained(): void {
+  reportDrained(): void {
     const { core } = this;
-    if (core.inflightWrites > 0 || core.drainedTold) return;
-    core.drainedTold = true;
+    if (core.inflightWrites > 0 || core.drainReported) return;
+    core.drainReported = true;
     core.io.onDrained();
   }
 

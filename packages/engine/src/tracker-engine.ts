@@ -164,7 +164,7 @@ export class TrackerEngine implements AreaListener {
   onKeptDone(result: number): void {
     this.keeper.ended(result);
     this.settle();
-    if (this.core.holding) this.frontPath.tellDrained();
+    if (this.core.holding) this.frontPath.reportDrained();
     this.keeper.next();
   }
 
@@ -232,8 +232,8 @@ export class TrackerEngine implements AreaListener {
   hold(): void {
     if (this.core.holding) throw new EngineError("BAD_STATE", "writes are held already");
     this.core.holding = true;
-    this.core.drainedTold = false;
-    this.frontPath.tellDrained();
+    this.core.drainReported = false;
+    this.frontPath.reportDrained();
   }
 
   /** Attaches a prepared area; nothing is copied before switchAndRelease(). */

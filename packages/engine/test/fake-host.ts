@@ -62,7 +62,7 @@ export class FakeHost implements EngineIo {
   fault: (kind: string, id: number) => number = () => 0;
   /** Which side of a copy fails. */
   faultSide: number = CopyFault.READ;
-  blockedTold = 0;
+  blockedReported = 0;
   mapBuffer: ArrayBuffer = new ArrayBuffer(0);
   readonly late: Question[] = [];
   hung: number[] = [];
@@ -204,7 +204,7 @@ export class FakeHost implements EngineIo {
     this.freed.push(slot);
   }
   onWritesBlocked(): void {
-    this.blockedTold++;
+    this.blockedReported++;
   }
   onDrained(): void {
     this.drained++;

@@ -88,7 +88,7 @@ test("block-writes: the write waits for the store, and continues with its answer
   const host = hungWrite(options);
   const area = host.engine.area!;
   assert.is(area.blockedWrites, 1);
-  assert.is(host.blockedTold, 1);
+  assert.is(host.blockedReported, 1);
   area.tick();
   assert.is(area.blockedWrites, 1);
   host.run();

@@ -93,7 +93,7 @@ test("block-writes: writes wait for slots while reads continue, and the image st
   host.front(1, WRITE, 65536, 4096, 201);
   assert.equal(host.questions, []);
   assert.is(area.blockedWrites, 2);
-  assert.is(host.blockedTold, 1);
+  assert.is(host.blockedReported, 1);
   host.front(2, READ, 0, 4096);
   host.run();
   assert.is(host.frontResults.get(2), 4096);

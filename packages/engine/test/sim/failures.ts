@@ -22,7 +22,7 @@ export class Failures {
   of(io: SimIo, isCalm: boolean): number {
     const { random } = this;
     if (io.readsOriginal() && isSpoiled(io)) return -EIO;
-    if (io.isToldLate) return random.oneIn(3) ? -EIO : 0;
+    if (io.isReportedLate) return random.oneIn(3) ? -EIO : 0;
     if (isCalm || !this.isFaulty) return 0;
     if (io.kind === "copy" && random.oneIn(200)) return -ENOSPC;
     if (this.hasSequences && io.goesAhead && random.oneIn(8)) return random.pick([-EIO, -ENOSPC]);

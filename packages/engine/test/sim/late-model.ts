@@ -11,7 +11,7 @@ export const LATE_TICKS = 3;
 
 export class LateModel {
   /** Bit per store that the engine has reported as hung. */
-  hungTold = 0;
+  reportedHung = 0;
   /** Slots of closed areas that late I/O still uses. */
   readonly formerSlots: Set<number> = new Set();
   private ticks = 0;
@@ -22,7 +22,7 @@ export class LateModel {
   }
 
   asked(io: SimIo): void {
-    const hangs = io.usesSlot() && ((this.hungTold >> (io.slot >> STORE_SHIFT)) & 1) === 1;
+    const hangs = io.usesSlot() && ((this.reportedHung >> (io.slot >> STORE_SHIFT)) & 1) === 1;
     require(!hangs, () => `${io.kind} ${io.id} goes to a store that hangs`);
     this.begins(io);
   }
@@ -32,34 +32,35 @@ export class LateModel {
   }
 
   storeHangs(store: number): void {
-    require((this.hungTold & (1 << store)) === 0, () => `store ${store} hangs twice`);
-    this.hungTold |= 1 << store;
+    require((this.reportedHung & (1 << store)) === 0, () => `store ${store} hangs twice`);
+    this.reportedHung |= 1 << store;
     // Requests that were woken see it in the same event.
     this.device.permissions.give();
   }
 
   storeAnswers(store: number): void {
-    require((this.hungTold & (1 << store)) !== 0, () => `store ${store} answers, but did not hang`);
+    require((this.reportedHung & (1 << store)) !== 0, () =>
+      `store ${store} answers, but did not hang`);
     const late = this.device
       .ios()
-      .filter((io) => io.isToldLate && io.slot >> STORE_SHIFT === store);
+      .filter((io) => io.isReportedLate && io.slot >> STORE_SHIFT === store);
     const isOfFormer = late.every((io) => this.formerSlots.has(io.slot));
     require(isOfFormer, () => `store ${store} answers with something late`);
-    this.hungTold &= ~(1 << store);
+    this.reportedHung &= ~(1 << store);
   }
 
   /** Late I/O keeps its slots, and no other is in flight. */
   areaClosed(): void {
     for (const io of this.device.ios()) {
-      require(io.isOfOriginal || io.isToldLate, () => `area closed under ${io.kind}`);
+      require(io.isOfOriginal || io.isReportedLate, () => `area closed under ${io.kind}`);
       if (io.usesSlot()) this.formerSlots.add(io.slot);
     }
-    this.hungTold = 0;
+    this.reportedHung = 0;
   }
 
   restart(): void {
     this.formerSlots.clear();
-    this.hungTold = 0;
+    this.reportedHung = 0;
   }
 
   /** Late I/O was answered: the slot of a closed area is free now. */
@@ -83,15 +84,15 @@ export class LateModel {
     device.permissions.give(copies.lateCount + lateCopies === copies.size);
     device.engine.tick();
     for (const io of due) {
-      require(io.isToldLate, () => `${io.kind} ${io.id} is not given up after its bound`);
+      require(io.isReportedLate, () => `${io.kind} ${io.id} is not given up after its bound`);
     }
   }
 
   /** The engine gives up this I/O. */
   told(kind: string, id: number): void {
     const io = this.device.ios().find((one) => one.kind === kind && one.id === id);
-    require(io?.isLate === true && !io.isToldLate, () => `${kind} ${id} is late for no reason`);
-    io!.isToldLate = true;
+    require(io?.isLate === true && !io.isReportedLate, () => `${kind} ${id} is late for no reason`);
+    io!.isReportedLate = true;
   }
 
   private isDue(io: SimIo): boolean {

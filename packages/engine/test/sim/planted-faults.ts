@@ -153,9 +153,9 @@ const take: PlantedFault[] = [
   {
     name: "drained is told with a write in flight",
     engine: ({ frontPath, core }) => {
-      frontPath.tellDrained = () => {
-        if (core.inflightWrites > 1 || core.drainedTold) return;
-        core.drainedTold = true;
+      frontPath.reportDrained = () => {
+        if (core.inflightWrites > 1 || core.drainReported) return;
+        core.drainReported = true;
         core.io.onDrained();
       };
     },

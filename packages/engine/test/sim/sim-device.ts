@@ -65,7 +65,7 @@ export class SimDevice implements EngineIo {
   drained = false;
   dropping = false;
   slotsAsked = 0;
-  faultsTold = 0;
+  reportedFaults = 0;
 
   constructor(number: number, world: SimWorld, shape: SimShape) {
     this.number = number;
@@ -136,7 +136,7 @@ export class SimDevice implements EngineIo {
     this.image.instant = new ImageModel(this.disk);
     this.losses.clear();
     this.overflow.begin();
-    this.faultsTold = 0;
+    this.reportedFaults = 0;
   }
 
   switchAndRelease(): void {
@@ -178,7 +178,7 @@ export class SimDevice implements EngineIo {
     this.drained = false;
     this.dropping = false;
     this.slotsAsked = 0;
-    this.faultsTold = 0;
+    this.reportedFaults = 0;
     this.late.restart();
     this.memory.restart();
     this.overflow.begin();
@@ -329,8 +329,8 @@ export class SimDevice implements EngineIo {
 
   onAreaFault(errno: number): void {
     this.world.tick();
-    require(errno > 0 && this.faultsTold === 0, () => "area fault told twice");
-    this.faultsTold++;
+    require(errno > 0 && this.reportedFaults === 0, () => "area fault told twice");
+    this.reportedFaults++;
   }
 
   onAreaClosed(): void {

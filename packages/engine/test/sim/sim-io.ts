@@ -34,7 +34,7 @@ export class SimIo {
   /** The tick at which its present stage began; whether its bound has passed; whether the engine gave it up. */
   since: number = 0;
   isLate: boolean = false;
-  isToldLate: boolean = false;
+  isReportedLate: boolean = false;
   /** Its process is dead: the kernel continues the I/O. */
   isOrphan: boolean = false;
   private readonly mode: number = CopyMode.LINKED;
@@ -143,7 +143,7 @@ export class SimIo {
   private beginStoring(): void {
     this.stage = 1;
     this.moved = 0;
-    if (this.isToldLate) return;
+    if (this.isReportedLate) return;
     this.device.late.begins(this);
     this.device.engine.onCopyRead(this.id);
   }

@@ -31,7 +31,7 @@ export function answerSlots(device: SimDevice, mayDeny: boolean): void {
     return;
   }
   const slots = random.between(1, wanted);
-  const [first, count] = store.grant(device.number, slots, random, device.late.hungTold);
+  const [first, count] = store.grant(device.number, slots, random, device.late.reportedHung);
   device.overflow.begin();
   area.grantSlots(first, count);
 }

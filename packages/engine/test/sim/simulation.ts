@@ -273,10 +273,10 @@ export class Simulation implements SimWorld {
     this.trace(() => `dev${io.device.number} ${io.kind} ${io.id} completes with ${failure}`);
     if (io.kind === "original") io.device.frontState[io.id] = FrontState.DONE;
     const fault = this.failures.sideOf(io, failure, this.calm);
-    if (failure !== 0 && !io.isToldLate) this.excuse(io, failure, fault);
+    if (failure !== 0 && !io.isReportedLate) this.excuse(io, failure, fault);
     io.device.permissions.give();
     io.complete(this.random, failure, fault);
-    if (io.isToldLate) io.device.late.ends(io);
+    if (io.isReportedLate) io.device.late.ends(io);
   }
 
   private progressOne(): void {
