@@ -36,15 +36,15 @@ export async function* changedExtents(
 ): AsyncGenerator<DiffRange> {
   const { resumeMs = 0, onHead } = options;
   let { generation, changesNumber: changes_number, offsetBytes: offset_bytes = 0 } = options;
-  let isHeadTold = false;
+  let isHeadReported = false;
   const askOn = () => linesOf(ask({ generation, changes_number, offset_bytes }));
   for await (const line of resumed(askOn, resumeMs)) {
     if (!("ranges" in line)) {
       // A repeated request returns the same take, or fails.
       generation = line.generation_id;
       changes_number = line.changes_number;
-      if (!isHeadTold) onHead?.(line);
-      isHeadTold = true;
+      if (!isHeadReported) onHead?.(line);
+      isHeadReported = true;
       continue;
     }
     for (const extent of line.ranges) {

@@ -62,16 +62,16 @@ export class LineWriter {
   }
 
   write(line: string, level: number, isUrgent: boolean = level >= FATAL): void {
-    if (!this.#tellLost(isUrgent) || !this.#put(line, level, isUrgent)) this.#lost++;
+    if (!this.#reportLost(isUrgent) || !this.#put(line, level, isUrgent)) this.#lost++;
   }
 
   /** No more lines follow: report the number of missing ones now. */
   end(): void {
-    this.#tellLost(true);
+    this.#reportLost(true);
   }
 
   /** Returns whether none is unreported. */
-  #tellLost(isUrgent: boolean): boolean {
+  #reportLost(isUrgent: boolean): boolean {
     if (this.#lost > 0 && !this.#put(this.#lossLine(), WARN, isUrgent)) return false;
     this.#lost = 0;
     return true;

@@ -68,7 +68,7 @@ function named(request: NbdListenerOpenRequest, error: unknown): ControlError {
   return notOpened(request, message, errno === 0 ? "EIO" : errnoName(errno));
 }
 
-function told({ request, configured, open, why }: Entry): NbdListener {
+function listenerOf({ request, configured, open, why }: Entry): NbdListener {
   const { address, port, certificates, any_client = false, writable = false } = request;
   const tls = certificates !== undefined;
   return {
@@ -109,7 +109,7 @@ export class NbdListeners implements NbdControl {
   }
 
   list(): NbdListener[] {
-    return [...this.#entries.values()].map(told);
+    return [...this.#entries.values()].map(listenerOf);
   }
 
   async open(request: NbdListenerOpenRequest): Promise<NbdListener> {
@@ -126,7 +126,7 @@ export class NbdListeners implements NbdControl {
     }
     const entry: Entry = { request, configured: false, open: undefined, why: null };
     this.#entries.set(name, entry);
-    if (await this.#tryOpen(entry)) return told(entry);
+    if (await this.#tryOpen(entry)) return listenerOf(entry);
     this.#entries.delete(name);
     throw entry.failure ?? notOpened(request, "it was closed at once", "ECANCELED");
   }
@@ -137,7 +137,7 @@ export class NbdListeners implements NbdControl {
     if (entry === undefined) {
       throw new ControlError("NBD_LISTENER_NOT_FOUND", `no NBD clients are accepted at ${name}`);
     }
-    const was = told(entry);
+    const was = listenerOf(entry);
     this.#entries.delete(name);
     await end(entry.open);
     this.#logger.info({ address: name }, "NBD clients are no longer accepted there");
@@ -170,7 +170,7 @@ export class NbdListeners implements NbdControl {
       return false;
     }
     entry.why = null;
-    const { connections: _, refused: __, ...how } = told(entry);
+    const { connections: _, refused: __, ...how } = listenerOf(entry);
     this.#logger.info(how, "NBD clients are accepted by TCP");
     return true;
   }

@@ -45,7 +45,7 @@ export async function run(args: string[], unprotected?: string): Promise<void> {
   let start: Start | undefined;
   try {
     given = withUserPaths(parseOptions(args));
-    if (await isOnlyTold(given)) return;
+    if (await ranWithoutSettings(given)) return;
     start = startOf(given);
   } catch (error) {
     const [why = ""] = (error as Error).message.split("\n");
@@ -59,7 +59,7 @@ export async function run(args: string[], unprotected?: string): Promise<void> {
 }
 
 /** Modes that need no settings. */
-async function isOnlyTold(given: Values): Promise<boolean> {
+async function ranWithoutSettings(given: Values): Promise<boolean> {
   if (given.help === true) process.stdout.write(usage());
   else if (given.version === true) console.log(DAEMON_VERSION);
   else if (given["install-units"] === true || given["uninstall-units"] === true) {

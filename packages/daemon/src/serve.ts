@@ -85,10 +85,10 @@ export async function serve(
     await listeners.configure(nbdListenerOf(values));
     const version = DAEMON_VERSION;
     const events = openDaemonLog({ stateDirectory, driver, logger, version });
-    const tell = (event: NewDaemonEvent) => events?.push(event);
+    const report = (event: NewDaemonEvent) => events?.push(event);
     const begunFile = join(stateDirectory, StateFile.hooksBegun);
-    const hooks = new TakeHooks({ ...hooksOf(values), begunFile, logger, tell });
-    const control = withHooks(configured.watching(driver), hooks, tell);
+    const hooks = new TakeHooks({ ...hooksOf(values), begunFile, logger, report });
+    const control = withHooks(configured.watching(driver), hooks, report);
     const own = { daemon: operations, nbd: listeners };
     const controls = { control, ...own, ...(events && { events }), ...passed.control };
     const server = await startServer(values, driver, controls, logger).catch(async (error) => {

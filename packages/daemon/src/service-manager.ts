@@ -40,29 +40,29 @@ export class ServiceManager {
     for (const name of ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"]) delete environment[name];
     if (this.#path === undefined || !(timeoutUs > 0) || !isMeant) return;
     // Half of it, as sd_watchdog_enabled(3) recommends.
-    this.#watchdog = setInterval(() => this.#tell("WATCHDOG=1"), timeoutUs / 2000);
+    this.#watchdog = setInterval(() => this.#notify("WATCHDOG=1"), timeoutUs / 2000);
     this.#watchdog.unref();
   }
 
   /** The service is ready: its devices are attached, or their wait has ended. */
   ready(status: string): void {
-    this.#tell(`READY=1\nSTATUS=${status}`);
+    this.#notify(`READY=1\nSTATUS=${status}`);
   }
 
   status(status: string): void {
-    this.#tell(`STATUS=${status}`);
+    this.#notify(`STATUS=${status}`);
   }
 
   stopping(): void {
-    this.#tell("STOPPING=1");
+    this.#notify("STOPPING=1");
   }
 
-  #tell(lines: string, attempt = 1): void {
+  #notify(lines: string, attempt = 1): void {
     if (this.#path === undefined) return;
     const sent = this.#send(this.#path, lines);
     if (sent >= 0) return;
     if (sent === -EAGAIN && attempt < SEND_AGAIN_MAX) {
-      setTimeout(() => this.#tell(lines, attempt + 1), SEND_AGAIN_INTERVAL_MS).unref();
+      setTimeout(() => this.#notify(lines, attempt + 1), SEND_AGAIN_INTERVAL_MS).unref();
       return;
     }
     this.#logger.warn({ lines, why: errnoName(sent) }, "the service manager is not told");

@@ -141,7 +141,7 @@ function reasonOf(status: number | null, signal: string | null, refusal: string 
 }
 
 /** The messages to the service manager about daemons. */
-type Told = Pick<ServiceManager, "ready" | "status" | "stopping">;
+type Notified = Pick<ServiceManager, "ready" | "status" | "stopping">;
 
 /** Pauses before daemons are started; for tests, which would wait for most of their time. */
 interface Pace {
@@ -154,7 +154,7 @@ const PACE: Pace = { standbyDelayMs: STANDBY_DELAY_MS, shortLifeMs: SHORT_LIFE_M
 export class Supervisor {
   readonly #program: readonly string[];
   readonly #passed: readonly PassedSocket[];
-  readonly #manager: Told | undefined;
+  readonly #manager: Notified | undefined;
   readonly #logger: Logger;
   readonly #done: (status: number) => void;
   #active: Daemon | undefined;
@@ -182,7 +182,7 @@ export class Supervisor {
     standbys: number,
     logger: Logger,
     done: (status: number) => void,
-    manager?: Told,
+    manager?: Notified,
     passed: readonly PassedSocket[] = [],
     pace: Pace = PACE,
   ) {

@@ -150,12 +150,11 @@ test("a snapshot's own events are told with its id, by one daemon only", async (
   const corrupted = { event: "corrupted", device: "/dev/loop0", errno: 28 } as const;
   events.push({ ...corrupted, major: 7, minor: 0 });
   await until(log, "corrupted");
-  const told = (await read(log)).find(({ event }) => event === "corrupted");
-  assert.equal(told?.event === "corrupted" && [told.id, told.errno, told.severity], [
-    id,
-    28,
-    "error",
-  ]);
+  const reported = (await read(log)).find(({ event }) => event === "corrupted");
+  assert.equal(
+    reported?.event === "corrupted" && [reported.id, reported.errno, reported.severity],
+    [id, 28, "error"],
+  );
   log.close(true);
   driver.identity = { ...driver.identity, pid: 4711 };
   const next = start();
@@ -222,11 +221,14 @@ test("a clean stop destroys no persistent snapshot; the next daemon reports its 
   await next.begin();
   events.push({ event: "store_answered", device: "/dev/loop0", store: "/var/tmp" });
   await until(next, "store_answered");
-  const told = (await read(next, { since: ended.at(-1)!.sequence })).filter(
+  const reported = (await read(next, { since: ended.at(-1)!.sequence })).filter(
     ({ event }) => event !== "attached",
   );
   assert.equal(
-    told.map((event) => [event.event, "id" in event ? event.id : "cause" in event && event.cause]),
+    reported.map((event) => [
+      event.event,
+      "id" in event ? event.id : "cause" in event && event.cause,
+    ]),
     [
       ["daemon_started", "start"],
       ["snapshot_lost", lost],

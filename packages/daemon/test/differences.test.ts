@@ -1,6 +1,6 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { COUNT_INTERVAL_MS, differences, toldFacts } from "../dist/events/differences.js";
+import { COUNT_INTERVAL_MS, differences, reportedFacts } from "../dist/events/differences.js";
 import {
   type DeviceFacts,
   type Facts,
@@ -143,9 +143,9 @@ test("a volume that cannot be attached again is reported once for each reason", 
   assert.equal(kinds(away, away), []);
   const why = "3 daemons have ended while attaching it";
   const otherwise = { "/dev/a": { node: "/dev/mapper/a", why, isGivenUp: true } };
-  const [told, ...more] = differences(away, facts({ untracked: otherwise }), 0);
+  const [reported, ...more] = differences(away, facts({ untracked: otherwise }), 0);
   assert.equal(more, []);
-  assert.equal(told, {
+  assert.equal(reported, {
     ...{ event: "untracked", device: "/dev/a", node: "/dev/mapper/a" },
     ...{ why, given_up: true },
   });
@@ -170,12 +170,12 @@ test("counts are reported at once, then in sums, and none twice", () => {
   const at = (count: number, life = "1") =>
     facts({ life, snapshots: { [ID]: snapshot({ counters: { "/dev/a": counted(count) } }) } });
   let known = at(0);
-  const told: (readonly [number, number])[] = [];
+  const reported: (readonly [number, number])[] = [];
   const look = (count: number, nowMs: number, life = "1") => {
     for (const event of differences(known, at(count, life), nowMs)) {
-      if (event.event === "writes_refused") told.push([nowMs, event.count]);
+      if (event.event === "writes_refused") reported.push([nowMs, event.count]);
     }
-    known = toldFacts(known, at(count, life), nowMs);
+    known = reportedFacts(known, at(count, life), nowMs);
   };
   const later = 1000 + COUNT_INTERVAL_MS;
   look(3, 1000);
@@ -188,7 +188,7 @@ test("counts are reported at once, then in sums, and none twice", () => {
   look(9, later + 3 * COUNT_INTERVAL_MS);
   // The next daemon counts from the beginning.
   look(2, later + 4 * COUNT_INTERVAL_MS, "2");
-  assert.equal(told, [
+  assert.equal(reported, [
     [1000, 3],
     [later, 6],
     [later + 4 * COUNT_INTERVAL_MS, 2],
@@ -204,7 +204,7 @@ test("pending counts are reported when their snapshot ends, or carried on", () =
     [9, 2000],
     [0, 3000],
   ] as const) {
-    known = toldFacts(known, at(count), nowMs);
+    known = reportedFacts(known, at(count), nowMs);
   }
   const rest = { event: "writes_refused", id: ID, device: "/dev/a", count: 6 };
   const devices = ["/dev/a"];
@@ -216,7 +216,7 @@ test("pending counts are reported when their snapshot ends, or carried on", () =
     rest,
     { event: "snapshot_lost", id: ID, devices },
   ]);
-  const next = toldFacts(known, at(4, "2"), 4000);
+  const next = reportedFacts(known, at(4, "2"), 4000);
   const due = differences(next, at(4, "2"), 1000 + COUNT_INTERVAL_MS);
   assert.equal(due, [{ ...rest, count: 10 }]);
 });

@@ -28,13 +28,13 @@ let directory = "";
 let trace = "";
 let fake: FakeDriver;
 let id = "";
-const told: NewDaemonEvent[] = [];
+const reported: NewDaemonEvent[] = [];
 test.before.each(async () => {
   dir = mkdtempSync(join(tmpdir(), "hooks-"));
   directory = join(dir, "hooks.d");
   trace = join(dir, "trace");
   mkdirSync(directory, { mode: 0o755 });
-  told.length = 0;
+  reported.length = 0;
   fake = new FakeDriver();
   const devices = ["/dev/loop0", "/dev/loop1"];
   ({ id } = await fake.snapshotCreate({ devices, stores: ["/var/tmp"], limitBytes: 2 ** 27 }));
@@ -59,12 +59,12 @@ function traced(): string[] {
 
 function hooks(timeoutMs = AMPLE_MS): TakeHooks {
   const logger = pino({ level: "silent" });
-  const tell = (event: NewDaemonEvent) => void told.push(event);
-  return new TakeHooks({ directory, timeoutMs, begunFile: join(dir, "begun"), logger, tell });
+  const report = (event: NewDaemonEvent) => void reported.push(event);
+  return new TakeHooks({ directory, timeoutMs, begunFile: join(dir, "begun"), logger, report });
 }
 
 function driver(timeoutMs?: number): DriverControl {
-  return withHooks(fake, hooks(timeoutMs), (event) => void told.push(event));
+  return withHooks(fake, hooks(timeoutMs), (event) => void reported.push(event));
 }
 
 async function failure(take: Promise<unknown>): Promise<ControlError> {
@@ -98,7 +98,7 @@ test("hooks run in order before the take, and in reverse order after it", async 
   const results = readFileSync(join(directory, "10-a.env"), "utf8");
   assert.is(results, "BLKSNAP_RESULT=none\nBLKSNAP_RESULT=taken\n");
   assert.equal(
-    told.map((event) => event.event),
+    reported.map((event) => event.event),
     ["hook_ran", "hook_ran", "hook_ran", "hook_ran"],
   );
 });
@@ -108,7 +108,7 @@ test("without a folder, or with an empty one, the take is unchanged", async () =
   const wrapped = driver();
   assert.is((await wrapped.snapshotTake(id)).id, id);
   assert.is((await wrapped.status()).snapshots.length, 1);
-  assert.equal(told, []);
+  assert.equal(reported, []);
 });
 
 test("a failing hook cancels the take with a named error; post hooks run for those that were started", async () => {
@@ -124,7 +124,7 @@ test("a failing hook cancels the take with a named error; post hooks run for tho
     ["10-a pre", "20-b pre", "20-b post", "10-a post"],
   );
   assert.equal(
-    told.map((event) => event.event),
+    reported.map((event) => event.event),
     ["hook_ran", "hook_failed", "hook_ran", "hook_ran", "take_failed"],
   );
   assert.not(existsSync(join(dir, "begun")));
@@ -142,7 +142,7 @@ test("hooks learn that a take has failed", async () => {
 test("a failing post hook is reported, and the snapshot stays", async () => {
   noting("10-a", '[ "$1" = pre ]');
   assert.is((await driver().snapshotTake(id)).id, id);
-  const kinds = told.map((event) => event.event);
+  const kinds = reported.map((event) => event.event);
   assert.equal(kinds, ["hook_ran", "hook_failed"]);
 });
 
@@ -156,7 +156,7 @@ test("an impossible take runs no hooks", async () => {
     assert.ok(["SNAPSHOT_ALREADY_TAKEN", "SNAPSHOT_NOT_FOUND"].includes(code), code);
   }
   assert.is(traced().length, before);
-  assert.not(told.some((event) => event.event === "take_failed"));
+  assert.not(reported.some((event) => event.event === "take_failed"));
 });
 
 test("a hook that takes too long is killed with its process group, and the take is cancelled", async () => {
@@ -202,7 +202,7 @@ test("background processes of a hook survive it, and are not awaited", async () 
   noting("10-a", '[ "$1" = post ] && exec kill $(cat "$0.pid")\nsleep 86400 &\necho $! >"$0.pid"');
   await driver().snapshotTake(id);
   assert.equal(
-    told.map((event) => event.event),
+    reported.map((event) => event.event),
     ["hook_ran", "hook_ran"],
   );
 });
@@ -241,7 +241,7 @@ test("a file that others can write is refused, also by its folder, its owner or 
     rmSync(path);
     chmodSync(directory, 0o755);
   }
-  assert.ok(told.every(({ event }) => event === "hook_failed" || event === "take_failed"));
+  assert.ok(reported.every(({ event }) => event === "hook_failed" || event === "take_failed"));
   const trusted = hook("10-a", "exit 0");
   assert.equal(await hooksIn(directory), [{ name: "10-a", path: trusted, distrust: undefined }]);
 });
@@ -274,10 +274,10 @@ test("if no process can be started, only the hook fails, before and after the ta
   assert.match(message, /10-a before the take: it cannot be started: .*E2BIG/);
   const begun = { id: other.id, devices, names: ["10-a", "20-b"] };
   writeFileSync(join(dir, "begun"), JSON.stringify(begun));
-  told.length = 0;
+  reported.length = 0;
   await hooks().finishEarlier();
   assert.equal(
-    told.map((event) => event.event),
+    reported.map((event) => event.event),
     ["hook_failed", "hook_failed"],
   );
   assert.not(existsSync(join(dir, "begun")));

@@ -27,9 +27,9 @@ import { StateFile } from "@blksnap/driver";
 import { type Delivery, KeptEventQueue } from "@blksnap/event-queue";
 import type { Logger } from "pino";
 import { bootClockMs } from "../config/served.js";
-import { differences, type NewDaemonEvent, toldFacts } from "./differences.js";
+import { differences, type NewDaemonEvent, reportedFacts } from "./differences.js";
 import { areFacts, type Facts, factsOf, NO_FACTS } from "./facts.js";
-import { told } from "./snapshot-told.js";
+import { daemonEventOf } from "./snapshot-events.js";
 
 /** Version of that file; other versions are not compared. */
 const FACTS_VERSION = 1;
@@ -100,7 +100,7 @@ export class DaemonLog implements EventLogControl {
   async begin(): Promise<void> {
     const { lookIntervalMs = LOOK_INTERVAL_MS, logger } = this.#options;
     try {
-      await this.#tellStart();
+      await this.#reportStart();
     } catch (error) {
       if (!this.#isClosed) logger.warn({ err: error }, "the start of the daemon is not an event");
     }
@@ -110,7 +110,7 @@ export class DaemonLog implements EventLogControl {
     this.#timer.unref();
   }
 
-  async #tellStart(): Promise<void> {
+  async #reportStart(): Promise<void> {
     const { driver, version } = this.#options;
     const { daemon } = await driver.status();
     const { handover, pid } = daemon;
@@ -157,16 +157,16 @@ export class DaemonLog implements EventLogControl {
   #compare(status: StatusResponse): void {
     if (this.#isClosed) return;
     const now = factsOf(status, this.#life);
-    this.#tell(this.#isEnding ? this.#withPersistent(now) : now);
+    this.#report(this.#isEnding ? this.#withPersistent(now) : now);
     for (const { id } of status.snapshots) this.#follow(id);
   }
 
-  #tell(now: Facts): void {
+  #report(now: Facts): void {
     const nowMs = bootClockMs();
     let known = now;
     try {
       const news = differences(this.#facts, now, nowMs);
-      known = toldFacts(this.#facts, now, nowMs);
+      known = reportedFacts(this.#facts, now, nowMs);
       for (const event of news) this.push(event);
     } catch (error) {
       // Otherwise each look from now on fails in the same way.
@@ -198,14 +198,14 @@ export class DaemonLog implements EventLogControl {
     if (this.#followed.has(id)) return;
     const ending = new AbortController();
     this.#followed.set(id, ending);
-    void this.#tellOf(id, ending.signal).finally(() => this.#followed.delete(id));
+    void this.#copyEvents(id, ending.signal).finally(() => this.#followed.delete(id));
   }
 
-  async #tellOf(id: string, signal: AbortSignal): Promise<void> {
+  async #copyEvents(id: string, signal: AbortSignal): Promise<void> {
     try {
       const from = this.#cursors[id] ?? 0;
       for await (const event of await this.#options.driver.followEvents(id, from, signal)) {
-        const news = told(id, event);
+        const news = daemonEventOf(id, event);
         if (news !== undefined) this.push(news);
         this.#cursors[id] = event.sequence + 1;
         this.#keep(this.#facts);
@@ -267,7 +267,7 @@ export class DaemonLog implements EventLogControl {
    */
   close(keeps: boolean): void {
     clearInterval(this.#timer);
-    if (!keeps) this.#tell(this.#withPersistent({ ...NO_FACTS, life: this.#facts.life }));
+    if (!keeps) this.#report(this.#withPersistent({ ...NO_FACTS, life: this.#facts.life }));
     this.push({ event: "daemon_ended", pid: process.pid, keeps });
     // If nothing is left, the next start does not follow a crash.
     if (!keeps) this.#keep(this.#withPersistent(NO_FACTS));

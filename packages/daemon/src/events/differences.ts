@@ -5,8 +5,8 @@ import {
   type Counted,
   type DeviceFacts,
   type Facts,
+  type Reported,
   type SnapshotFacts,
-  type Told,
 } from "./facts.js";
 
 type Stamp = "sequence" | "log" | "wall_time" | "severity";
@@ -115,7 +115,7 @@ function* deviceEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
 }
 
 /** For a snapshot that ends: what was counted since the last report. */
-function* untoldEvents(id: string, { counters }: SnapshotFacts): Generator<NewDaemonEvent> {
+function* unreportedEvents(id: string, { counters }: SnapshotFacts): Generator<NewDaemonEvent> {
   for (const [device, its] of Object.entries(counters)) {
     for (const event of COUNTED) {
       const count = its[event].seen - its[event].count;
@@ -127,7 +127,7 @@ function* untoldEvents(id: string, { counters }: SnapshotFacts): Generator<NewDa
 function* snapshotEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
   for (const [id, snapshot] of without(before.snapshots, now.snapshots)) {
     const event = before.life === now.life ? "snapshot_destroyed" : "snapshot_lost";
-    yield* untoldEvents(id, snapshot);
+    yield* unreportedEvents(id, snapshot);
     yield { event, id, devices: [...snapshot.devices] };
   }
   for (const [id, snapshot] of Object.entries(now.snapshots)) {
@@ -146,14 +146,20 @@ function* snapshotEvents(before: Facts, now: Facts): Generator<NewDaemonEvent> {
   }
 }
 
-const NEVER: Told = { count: 0, atMs: 0, seen: 0 };
+const NEVER: Reported = { count: 0, atMs: 0, seen: 0 };
 
 /** The reported part of a counter. The next daemon's counter may begin at 0. */
-function toldOf(before: Facts, now: Facts, id: string, device: string, kind: Counted): Told {
-  const told = before.snapshots[id]?.counters[device]?.[kind] ?? NEVER;
+function reportedOf(
+  before: Facts,
+  now: Facts,
+  id: string,
+  device: string,
+  kind: Counted,
+): Reported {
+  const reported = before.snapshots[id]?.counters[device]?.[kind] ?? NEVER;
   const count = now.snapshots[id]?.counters[device]?.[kind].count ?? 0;
-  if (before.life === now.life || count >= told.seen) return told;
-  return { ...told, count: told.count - told.seen, seen: 0 };
+  if (before.life === now.life || count >= reported.seen) return reported;
+  return { ...reported, count: reported.count - reported.seen, seen: 0 };
 }
 
 /** Sums what was counted since the last report. */
@@ -161,15 +167,15 @@ function* countEvents(before: Facts, now: Facts, nowMs: number): Generator<NewDa
   for (const [id, snapshot] of Object.entries(now.snapshots)) {
     for (const [device, counters] of Object.entries(snapshot.counters)) {
       for (const event of COUNTED) {
-        const told = toldOf(before, now, id, device, event);
-        const count = counters[event].count - told.count;
-        if (isDue(count, told, nowMs)) yield { event, id, device, count };
+        const reported = reportedOf(before, now, id, device, event);
+        const count = counters[event].count - reported.count;
+        if (isDue(count, reported, nowMs)) yield { event, id, device, count };
       }
     }
   }
 }
 
-function isDue(count: number, { atMs }: Told, nowMs: number): boolean {
+function isDue(count: number, { atMs }: Reported, nowMs: number): boolean {
   return count > 0 && (atMs === 0 || nowMs - atMs >= COUNT_INTERVAL_MS);
 }
 
@@ -201,23 +207,23 @@ export function differences(before: Facts, now: Facts, nowMs: number): NewDaemon
 }
 
 /** The state for the next comparison: counters as reported. */
-export function toldFacts(before: Facts, now: Facts, nowMs: number): Facts {
-  const tell = (id: string, device: string, kind: Counted, { count }: Told): Told => {
-    const told = toldOf(before, now, id, device, kind);
+export function reportedFacts(before: Facts, now: Facts, nowMs: number): Facts {
+  const report = (id: string, device: string, kind: Counted, { count }: Reported): Reported => {
+    const reported = reportedOf(before, now, id, device, kind);
     // A reactor that does not answer reports no count.
-    const seen = Math.max(count, told.seen);
-    return isDue(count - told.count, told, nowMs)
+    const seen = Math.max(count, reported.seen);
+    return isDue(count - reported.count, reported, nowMs)
       ? { count, atMs: nowMs, seen }
-      : { ...told, seen };
+      : { ...reported, seen };
   };
   const counters = (id: string, snapshot: SnapshotFacts): SnapshotFacts["counters"] =>
     Object.fromEntries(
       Object.entries(snapshot.counters).map(([device, its]) => [
         device,
         {
-          writes_refused: tell(id, device, "writes_refused", its.writes_refused),
-          writes_blocked: tell(id, device, "writes_blocked", its.writes_blocked),
-          late_io: tell(id, device, "late_io", its.late_io),
+          writes_refused: report(id, device, "writes_refused", its.writes_refused),
+          writes_blocked: report(id, device, "writes_blocked", its.writes_blocked),
+          late_io: report(id, device, "late_io", its.late_io),
         },
       ]),
     );

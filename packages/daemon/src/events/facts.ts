@@ -26,7 +26,7 @@ export const COUNTED = ["writes_refused", "writes_blocked", "late_io"] as const;
 export type Counted = (typeof COUNTED)[number];
 
 /** The reported part of a counter. */
-export interface Told {
+export interface Reported {
   /** Negative by the unreported events from before the counter began at 0 again. */
   readonly count: number;
   readonly atMs: number;
@@ -42,7 +42,7 @@ export interface SnapshotFacts {
   readonly isResumed: boolean;
   readonly stallUs: number | null;
   /** By device. */
-  readonly counters: Readonly<Record<string, Readonly<Record<Counted, Told>>>>;
+  readonly counters: Readonly<Record<string, Readonly<Record<Counted, Reported>>>>;
 }
 
 export interface UntrackedFacts {
@@ -99,13 +99,13 @@ function deviceFacts(tracker: Tracker): DeviceFacts {
 }
 
 function snapshotFacts(snapshot: Snapshot): SnapshotFacts {
-  const untold = (count: number): Told => ({ count, atMs: 0, seen: count });
+  const unreported = (count: number): Reported => ({ count, atMs: 0, seen: count });
   const counters = snapshot.devices.map((member) => [
     member.device,
     {
-      writes_refused: untold(member.refused_writes),
-      writes_blocked: untold(member.blocked_writes),
-      late_io: untold(member.late_io),
+      writes_refused: unreported(member.refused_writes),
+      writes_blocked: unreported(member.blocked_writes),
+      late_io: unreported(member.late_io),
     },
   ]);
   return {

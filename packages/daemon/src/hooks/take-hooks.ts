@@ -27,7 +27,7 @@ export interface TakeHooksOptions {
   /** The file that lists the hooks to run after the take. */
   readonly begunFile: string;
   readonly logger: Logger;
-  readonly tell: (event: NewDaemonEvent) => void;
+  readonly report: (event: NewDaemonEvent) => void;
 }
 
 interface Begun {
@@ -138,20 +138,20 @@ export class TakeHooks {
 
   /** Returns why it failed. */
   async #run(hook: Hook, call: HookCall, untilMs: number): Promise<string | undefined> {
-    const { logger, tell } = this.#options;
+    const { logger, report } = this.#options;
     const { why, durationMs, output } = await runHook(hook, call, untilMs - performance.now());
     const { phase, id } = call;
     const its = { id, phase, hook: hook.name, duration_ms: durationMs };
     const details = { snapshot: id, hook: hook.path, phase, durationMs, output };
     if (why === undefined) {
       logger.info(details, "a hook ran");
-      tell({ event: "hook_ran", ...its });
+      report({ event: "hook_ran", ...its });
       return undefined;
     }
     const line = output.split("\n").at(-1) ?? "";
     const text = line === "" ? why : `${why}: ${line}`;
     logger.error(details, `a hook failed: ${why}`);
-    tell({ event: "hook_failed", ...its, why: text });
+    report({ event: "hook_failed", ...its, why: text });
     return text;
   }
 
@@ -202,14 +202,14 @@ const ASKED_WRONGLY: ReadonlySet<string> = new Set<ErrorName>([
 export function withHooks(
   driver: DriverControl,
   hooks: Pick<TakeHooks, "around">,
-  tell: (event: NewDaemonEvent) => void,
+  report: (event: NewDaemonEvent) => void,
 ): DriverControl {
   const snapshotTake: DriverControl["snapshotTake"] = async (id, options) => {
     try {
       return await hooks.around(driver, id, () => driver.snapshotTake(id, options));
     } catch (error) {
       const { code = "INTERNAL", message } = error as { code?: string; message: string };
-      if (!ASKED_WRONGLY.has(code)) tell({ event: "take_failed", id, code, why: message });
+      if (!ASKED_WRONGLY.has(code)) report({ event: "take_failed", id, code, why: message });
       throw error;
     }
   };

@@ -3,7 +3,7 @@ import type { EventKind, EventOf, SnapshotEvent } from "@blksnap/api";
 import type { NewDaemonEvent } from "./differences.js";
 
 /** By kind; null for those that concern only their reader. */
-const TOLD: {
+const TRANSLATIONS: {
   readonly [Kind in EventKind]: ((id: string, event: EventOf<Kind>) => NewDaemonEvent) | null;
 } = {
   corrupted: (id, { device, errno }) => ({ event: "corrupted", id, device, errno }),
@@ -20,8 +20,8 @@ const TOLD: {
   missed: null,
 };
 
-export function told(id: string, event: SnapshotEvent): NewDaemonEvent | undefined {
-  const translate = TOLD[event.event] as
+export function daemonEventOf(id: string, event: SnapshotEvent): NewDaemonEvent | undefined {
+  const translate = TRANSLATIONS[event.event] as
     | ((id: string, event: SnapshotEvent) => NewDaemonEvent)
     | null;
   return translate?.(id, event);
