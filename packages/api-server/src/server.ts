@@ -229,7 +229,7 @@ function addHooks(
     const route = request.routeOptions.url ?? "(none)";
     counters.add(request.method, route, reply.statusCode);
     const level = request.method === "GET" ? "debug" : "info";
-    if (request.method !== "GET") events?.look();
+    if (request.method !== "GET") events?.poll();
     const { statusCode: status, elapsedTime } = reply;
     const url = request.url.slice(0, LOGGED_URL_MAX);
     request.log[level](

@@ -97,10 +97,10 @@ test("invalid numbers, logs and headers are refused", async () => {
 
 test("only requests that change something trigger the event log", async () => {
   await ask(socketPath, "/v1/status");
-  assert.is(daemon.events.looks, 0);
+  assert.is(daemon.events.polls, 0);
   await ask(socketPath, "/v1/trackers", { body: { device: "/dev/loop0" } });
-  while (daemon.events.looks === 0) await new Promise((done) => setTimeout(done, 5));
-  assert.is(daemon.events.looks, 1);
+  while (daemon.events.polls === 0) await new Promise((done) => setTimeout(done, 5));
+  assert.is(daemon.events.polls, 1);
 });
 
 test("the description has the route and each kind by name", async () => {

@@ -14,6 +14,6 @@ export interface EventLogOptions {
 export interface EventLogControl {
   /** Events in order. If some before the first are no longer kept, an event `lost` comes first. */
   read(options: EventLogOptions, signal: AbortSignal): AsyncIterable<DaemonEvent>;
-  /** A request may have changed the state: look for the events now. */
-  look(): void;
+  /** A request may have changed the state: poll for the events now. */
+  poll(): void;
 }

@@ -25,9 +25,9 @@ test.after.each(() => {
 /** A log that never looks because of elapsed time. */
 function start(capacity = 100): DaemonLog {
   const logger = pino({ level: "silent" });
-  const lookIntervalMs = 2 ** 30;
+  const pollIntervalMs = 2 ** 30;
   const options = { stateDirectory: dir, driver, logger, version: "1.2.3" };
-  const log = new DaemonLog({ ...options, capacity, lookIntervalMs });
+  const log = new DaemonLog({ ...options, capacity, pollIntervalMs });
   open.push(log);
   return log;
 }
@@ -62,13 +62,13 @@ test("changes by a request become events with sequence number and severity", asy
   const log = start();
   await log.begin();
   const { id } = await driver.snapshotCreate(create);
-  log.look();
+  log.poll();
   await until(log, "snapshot_created");
   await driver.snapshotTake(id);
-  log.look();
+  log.poll();
   await until(log, "snapshot_taken");
   await driver.snapshotDestroy(id);
-  log.look();
+  log.poll();
   await until(log, "snapshot_destroyed");
   const events = await read(log);
   assert.equal(kinds(events), [
@@ -91,7 +91,7 @@ test("a reader resumes where it stopped, even with the next daemon", async () =>
   const first = start();
   await first.begin();
   await driver.attach("/dev/loop0");
-  first.look();
+  first.poll();
   await until(first, "attached");
   const last = (await read(first)).at(-1);
   // The daemon is killed: nothing is closed.
@@ -110,7 +110,7 @@ test("a daemon with the pid of a killed one is distinguished from it", async () 
   const first = start();
   await first.begin();
   const { id } = await driver.snapshotCreate(create);
-  first.look();
+  first.poll();
   await until(first, "snapshot_created");
   driver.snapshots.delete(id);
   const since = (await read(first)).at(-1)!.sequence;
@@ -145,7 +145,7 @@ test("a snapshot's own events are told with its id, by one daemon only", async (
   const log = start();
   await log.begin();
   const { id } = await driver.snapshotCreate(create);
-  log.look();
+  log.poll();
   const events = driver.snapshots.get(id)!.events;
   const corrupted = { event: "corrupted", device: "/dev/loop0", errno: 28 } as const;
   events.push({ ...corrupted, major: 7, minor: 0 });
@@ -168,7 +168,7 @@ test("a clean end is reported as such, and the next start does not count as foll
   const log = start();
   await log.begin();
   await driver.attach("/dev/loop0");
-  log.look();
+  log.poll();
   await until(log, "attached");
   log.close(false);
   const next = start();
@@ -201,12 +201,12 @@ test("a clean stop destroys no persistent snapshot; the next daemon reports its 
   const kept = driver.snapshots.get(back)!;
   const { events } = kept;
   events.push(corrupted as Parameters<typeof events.push>[0]);
-  log.look();
+  log.poll();
   await until(log, "corrupted");
   log.ending();
-  // A look while the driver stops.
+  // A poll while the driver stops.
   for (const { id } of [...persistent, other]) driver.snapshots.delete(id);
-  log.look();
+  log.poll();
   await until(log, "snapshot_destroyed");
   log.close(false);
   const ended = await read(log);
@@ -267,7 +267,7 @@ test("facts of another version are not compared with", async () => {
   const first = start();
   await first.begin();
   const { id } = await driver.snapshotCreate(create);
-  first.look();
+  first.poll();
   await until(first, "snapshot_created");
   const since = (await read(first)).at(-1)!.sequence;
   first.close(true);
@@ -279,7 +279,7 @@ test("facts of another version are not compared with", async () => {
   const events = (await read(next, { since: since + 1 })).map(({ event }) => event);
   assert.equal(events, ["daemon_started", "attached", "snapshot_created"]);
   driver.snapshots.delete(id);
-  next.look();
+  next.poll();
   await until(next, "snapshot_destroyed");
 });
 
@@ -289,7 +289,7 @@ test("facts that cannot be compared are reported as lost, once", async () => {
   const log = start();
   await log.begin();
   await driver.attach("/dev/loop0");
-  log.look();
+  log.poll();
   await until(log, "attached");
   const events = await read(log);
   assert.equal(kinds(events), ["daemon_started", "lost", "attached"]);
@@ -305,7 +305,7 @@ test("a driver that does not answer does not end the daemon; later facts are rep
   assert.equal(await read(log), []);
   driver.status = status;
   await driver.attach("/dev/loop0");
-  log.look();
+  log.poll();
   await until(log, "attached");
 });
 

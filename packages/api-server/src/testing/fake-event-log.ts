@@ -10,7 +10,7 @@ export class FakeEventLog implements EventLogControl {
   /** Id of the log; a daemon after a reboot has another one. */
   log = "0badcafe";
   /** How often a request has triggered it. */
-  looks = 0;
+  polls = 0;
   readonly #kept: DaemonEvent[] = [];
   #hasEnded = false;
   readonly #wakers = new Set<() => void>();
@@ -26,8 +26,8 @@ export class FakeEventLog implements EventLogControl {
     for (const wake of this.#wakers) wake();
   }
 
-  look(): void {
-    this.looks++;
+  poll(): void {
+    this.polls++;
   }
 
   push(event: FakeDaemonEvent): void {

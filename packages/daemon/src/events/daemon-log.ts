@@ -34,7 +34,7 @@ import { daemonEventOf } from "./snapshot-events.js";
 /** Version of that file; other versions are not compared. */
 const FACTS_VERSION = 1;
 /** Delay until unrequested changes are noticed. */
-const LOOK_INTERVAL_MS = 2_000;
+const POLL_INTERVAL_MS = 2_000;
 
 type Severity = DaemonEvent["severity"];
 const SEVERITY = Object.fromEntries(
@@ -55,7 +55,7 @@ export interface DaemonLogOptions {
   readonly logger: Logger;
   readonly version: string;
   readonly capacity?: number;
-  readonly lookIntervalMs?: number;
+  readonly pollIntervalMs?: number;
 }
 
 export class DaemonLog implements EventLogControl {
@@ -68,7 +68,7 @@ export class DaemonLog implements EventLogControl {
   readonly #cursors: Record<string, number>;
   #facts: Facts;
   #factsText = "";
-  #looking: Promise<void> | undefined;
+  #polling: Promise<void> | undefined;
   #isWanted = false;
   #isClosed = false;
   #isEnding = false;
@@ -94,19 +94,19 @@ export class DaemonLog implements EventLogControl {
   }
 
   /**
-   * Logs the start, and changes since the last daemon; then looks periodically. Failures are only logged, because
+   * Logs the start, and changes since the last daemon; then polls. Failures are only logged, because
    * nothing depends on events.
    */
   async begin(): Promise<void> {
-    const { lookIntervalMs = LOOK_INTERVAL_MS, logger } = this.#options;
+    const { pollIntervalMs = POLL_INTERVAL_MS, logger } = this.#options;
     try {
       await this.#reportStart();
     } catch (error) {
       if (!this.#isClosed) logger.warn({ err: error }, "the start of the daemon is not an event");
     }
-    await this.#lookNow();
+    await this.#pollNow();
     if (this.#isClosed) return;
-    this.#timer = setInterval(() => this.look(), lookIntervalMs);
+    this.#timer = setInterval(() => this.poll(), pollIntervalMs);
     this.#timer.unref();
   }
 
@@ -130,20 +130,20 @@ export class DaemonLog implements EventLogControl {
     this.#queue.push({ ...event, wall_time: new Date().toISOString() });
   }
 
-  look(): void {
-    void this.#lookNow();
+  poll(): void {
+    void this.#pollNow();
   }
 
-  /** One look at a time; a request meanwhile makes another one follow. */
-  #lookNow(): Promise<void> {
+  /** One poll at a time; a request meanwhile makes another one follow. */
+  #pollNow(): Promise<void> {
     this.#isWanted = true;
-    this.#looking ??= this.#lookWhileWanted().finally(() => {
-      this.#looking = undefined;
+    this.#polling ??= this.#pollWhileWanted().finally(() => {
+      this.#polling = undefined;
     });
-    return this.#looking;
+    return this.#polling;
   }
 
-  async #lookWhileWanted(): Promise<void> {
+  async #pollWhileWanted(): Promise<void> {
     while (this.#isWanted && !this.#isClosed) {
       this.#isWanted = false;
       try {
@@ -169,7 +169,7 @@ export class DaemonLog implements EventLogControl {
       known = reportedFacts(this.#facts, now, nowMs);
       for (const event of news) this.push(event);
     } catch (error) {
-      // Otherwise each look from now on fails in the same way.
+      // Otherwise each poll from now on fails in the same way.
       this.#options.logger.warn({ err: error }, "facts cannot be compared: events are lost");
       this.push({ event: "lost", count: null });
     }

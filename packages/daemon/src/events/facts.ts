@@ -30,7 +30,7 @@ export interface Reported {
   /** Negative by the unreported events from before the counter began at 0 again. */
   readonly count: number;
   readonly atMs: number;
-  /** Last known value: the snapshot may be gone at the next look. */
+  /** Last known value: the snapshot may be gone at the next poll. */
   readonly seen: number;
 }
 
