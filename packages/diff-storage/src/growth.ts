@@ -161,10 +161,10 @@ export class Growth {
     const { clock, timeoutMs, onFill } = this.#parts;
     const watch = new FillWatch(clock, timeoutMs * FILL_PATIENCE, signal);
     this.#filling = watch;
-    const tell = (space: StoreSpace): void => onFill?.(this.readySlots, targetSlots, space);
+    const report = (space: StoreSpace): void => onFill?.(this.readySlots, targetSlots, space);
     this.#onStep = (space) => {
       watch.stepped();
-      tell(space);
+      report(space);
     };
     try {
       for (const [index, store] of this.#stores.entries()) {
@@ -172,9 +172,9 @@ export class Growth {
         while (this.readySlots < targetSlots && this.#isAble(store)) {
           const missing = targetSlots - this.readySlots;
           if (isLast) await this.#checkAvailable(store, missing);
-          tell(store.space);
+          report(store.space);
           await watch.wait(this.#attempt(store, missing));
-          tell(store.space);
+          report(store.space);
           if (signal?.aborted) throw this.#abort();
           if (store.failures > 0 || store.startedMs !== undefined) break;
         }

@@ -97,7 +97,7 @@ export function machinePorts(): DriverPorts {
 function freezeOf(group: FreezeGroup): Freeze {
   return {
     get report() {
-      return group.report.map(asTold);
+      return group.report.map(toFileSystemFreeze);
     },
     freeze: (devices, timeoutMs) => group.freeze(devices, timeoutMs),
     assertHeld: () => group.assertHeld(),
@@ -106,6 +106,6 @@ function freezeOf(group: FreezeGroup): Freeze {
 }
 
 /** The report for users and for records. */
-function asTold({ device, mountPoint, ...rest }: FreezeReport): FileSystemFreeze {
+function toFileSystemFreeze({ device, mountPoint, ...rest }: FreezeReport): FileSystemFreeze {
   return { ...rest, device_number: device, mount_point: mountPoint };
 }

@@ -34,7 +34,9 @@ export class Operations {
 
   onSnapshot<Value>(verb: string, id: string, operation: () => Promise<Value>): Promise<Value> {
     const options = { what: `${verb} ${id}`, waitMs: OPERATION_TURN_TIMEOUT_MS };
-    return this.locks.run([snapshotLock(id)], options, () => told(options.what, operation()));
+    return this.locks.run([snapshotLock(id)], options, () =>
+      describingTimeout(options.what, operation()),
+    );
   }
 
   /** @param others names to lock besides those of the devices */
@@ -55,7 +57,7 @@ export class Operations {
         // While it waited, the path may have come to lead to another device.
         const now = await this.#deviceLocks(paths);
         const isSame = now.every((name) => names.includes(name));
-        return isSame ? { value: await told(options.what, operation()) } : undefined;
+        return isSame ? { value: await describingTimeout(options.what, operation()) } : undefined;
       });
       if (outcome !== undefined) return outcome.value;
     }
@@ -72,7 +74,7 @@ export class Operations {
 }
 
 /** Adds the operation's description to a time-out. */
-async function told<Value>(what: string, work: Promise<Value>): Promise<Value> {
+async function describingTimeout<Value>(what: string, work: Promise<Value>): Promise<Value> {
   try {
     return await named(work);
   } catch (error) {

@@ -225,13 +225,13 @@ export class LateRecovery {
     );
     this.#waiting.delete(record.id);
     logger.info({ device: record.device, front: tracker.front.path }, "serving again, late");
-    const told = this.#tell(tracker);
+    const notified = this.#notify(tracker);
     tried();
-    await told;
+    await notified;
   }
 
   /** The front is served, even if something fails here. */
-  async #tell(tracker: Tracker): Promise<void> {
+  async #notify(tracker: Tracker): Promise<void> {
     const { device } = tracker;
     try {
       await this.#onRecovered(tracker);

@@ -273,7 +273,7 @@ async function wake(
       await snapshot.persistence.giveUp([...snapshot.members.values()], why);
     }
   }
-  await snapshot.cuts.tellAll(tracker, area.id);
+  await snapshot.cuts.reportAll(tracker, area.id);
   // If another member's journal has failed, now or before, this one must not be trusted either.
   if (typeof journal === "string" && !snapshot.persistence.isOn) {
     await snapshot.persistence.giveUp([member], "it is persistent no more");

@@ -16,14 +16,14 @@ export interface AreaSyncs {
 /**
  * Opens the stores again while a reactor is told of an area; its ring keeps them open from then on.
  * @param tell receives undefined if the area has no journal
- * @throws DiffStorageError STORE_TIMEOUT; the error of open(2); as `tell` does
+ * @throws DiffStorageError STORE_TIMEOUT; the error of open(2); as `request` does
  */
-export async function withAreaSyncs<Told>(
+export async function withAreaSyncs<Answer>(
   stores: readonly Pick<Store, "fd" | "path">[],
   journal: AreaJournalFile | undefined,
-  tell: (syncs?: AreaSyncs) => Promise<Told>,
-): Promise<Told> {
-  if (journal === undefined) return tell();
+  request: (syncs?: AreaSyncs) => Promise<Answer>,
+): Promise<Answer> {
+  if (journal === undefined) return request();
   const opening = opened(stores);
   const files = await bounded(opening, STORE_OPEN_TIMEOUT_MS, () => {
     opening.then(close).catch(() => undefined);
@@ -32,7 +32,7 @@ export async function withAreaSyncs<Told>(
   });
   try {
     const syncFds = stores.map(({ fd }, index) => files[index]?.fd ?? fd);
-    return await tell({ journal: journal.setup, syncFds });
+    return await request({ journal: journal.setup, syncFds });
   } finally {
     await close(files);
   }

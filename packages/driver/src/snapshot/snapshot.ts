@@ -37,6 +37,7 @@ import { LEGACY_SLOT_BYTES, sleepingArea } from "./area-setup.js";
 import type { AreaSyncs } from "./area-syncs.js";
 import { changeRecord } from "./change-record.js";
 import { corrupted, SnapshotEvents } from "./events.js";
+import { fillReporter } from "./fill-reporter.js";
 import { hideStore } from "./hidden-store.js";
 import { HungStores } from "./hung-stores.js";
 import type { Member, MemberArea } from "./member.js";
@@ -46,7 +47,6 @@ import { completePolicy } from "./overflow.js";
 import { SnapshotPersistence } from "./snapshot-journals.js";
 import { StoreCuts } from "./store-cuts.js";
 import { storesOpened, storesToOpen } from "./store-location.js";
-import { tellFill } from "./tell-fill.js";
 
 export type { Member } from "./member.js";
 export type { SnapshotOptions } from "./new-record.js";
@@ -175,7 +175,7 @@ export class Snapshot {
       requiredAlignmentBytes: this.#alignmentBytes,
       system: this.#context.storeSystem,
       events: { push: (event) => this.#onStorageEvent(event) },
-      onFill: tellFill(this.#context.logger, this, onProgress),
+      onFill: fillReporter(this.#context.logger, this, onProgress),
       onCut: this.cuts.note,
       ...(signal && { signal }),
       ...(onOpened && { onOpened }),

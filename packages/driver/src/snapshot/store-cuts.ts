@@ -35,8 +35,8 @@ export class StoreCuts {
   /** Losses that some map may not have yet. */
   #unmarked: Map<number, StoreCut>;
   #isReattaching: boolean;
-  #tellings = 0;
-  /** A reactor has not answered: the next daemon tells its own. */
+  #pendingReports = 0;
+  /** A reactor has not answered: the next daemon reports to its own reactors. */
   #isInDoubt = false;
 
   constructor(options: StoreCutsOptions) {
@@ -60,41 +60,41 @@ export class StoreCuts {
     add(this.#cuts, cut);
     add(this.#unmarked, cut);
     save();
-    void this.#tellMembers(cut);
+    void this.#reportToMembers(cut);
   };
 
   /** Call it before a device's area continues. */
-  async tellAll(tracker: Tracker, area: AreaId): Promise<void> {
-    for (const cut of this.#cuts.values()) await this.#tell(tracker, area, cut);
+  async reportAll(tracker: Tracker, area: AreaId): Promise<void> {
+    for (const cut of this.#cuts.values()) await this.#report(tracker, area, cut);
   }
 
   /** All areas that continue know of the losses. The caller writes the snapshot's record after this. */
   membersReattached(): void {
     this.#isReattaching = false;
-    if (this.#tellings === 0 && !this.#isInDoubt) this.#unmarked.clear();
+    if (this.#pendingReports === 0 && !this.#isInDoubt) this.#unmarked.clear();
   }
 
-  async #tellMembers(cut: StoreCut): Promise<void> {
+  async #reportToMembers(cut: StoreCut): Promise<void> {
     const { logger, snapshot, members, save } = this.#options;
-    this.#tellings++;
-    const tellings = [...members.values()].map(async ({ tracker, area }) => {
+    this.#pendingReports++;
+    const reports = [...members.values()].map(async ({ tracker, area }) => {
       if (area === undefined) return;
       try {
-        await this.#tell(tracker, area.id, cut);
+        await this.#report(tracker, area.id, cut);
       } catch (error) {
         this.#isInDoubt = true;
         logger.error({ snapshot, device: tracker.device, err: error }, "its image may be wrong");
       }
     });
-    await Promise.all(tellings);
-    this.#tellings--;
-    if (this.#tellings > 0 || this.#isInDoubt || this.#isReattaching) return;
+    await Promise.all(reports);
+    this.#pendingReports--;
+    if (this.#pendingReports > 0 || this.#isInDoubt || this.#isReattaching) return;
     this.#unmarked.clear();
     save();
   }
 
   /** Resolves when the map has the loss. */
-  async #tell({ id: tracker, reactor }: Tracker, area: AreaId, cut: StoreCut): Promise<void> {
+  async #report({ id: tracker, reactor }: Tracker, area: AreaId, cut: StoreCut): Promise<void> {
     const request = { type: "loseSlots", tracker, area, ...cut } as const;
     await this.#options.reactors.request(reactor, request);
   }

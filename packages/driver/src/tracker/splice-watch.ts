@@ -23,7 +23,7 @@ export function assertSpliced({ device, splice, front }: Watched): void {
 /** Resolves at the next change of any device-mapper node. Rejects if that cannot be observed. */
 export type UntilChange = (signal: AbortSignal) => Promise<unknown>;
 
-interface Told<One> {
+interface SpliceListener<One> {
   /** Called once for each loss. */
   onLost(tracker: One): void;
   /** Called after the splice knows the node by its new name. */
@@ -37,9 +37,9 @@ interface WatchOptions {
 
 export class SpliceWatch<One extends Watched = Tracker> {
   readonly #trackers: () => Iterable<One>;
-  readonly #on: Told<One>;
+  readonly #on: SpliceListener<One>;
   readonly #intervalMs: number;
-  readonly #told = new WeakSet<object>();
+  readonly #reported = new WeakSet<object>();
   #timer: NodeJS.Timeout | undefined;
   readonly #untilChange: UntilChange | undefined;
   readonly #stopping = new AbortController();
@@ -47,7 +47,7 @@ export class SpliceWatch<One extends Watched = Tracker> {
 
   constructor(
     trackers: () => Iterable<One>,
-    on: Told<One>,
+    on: SpliceListener<One>,
     { intervalMs = SPLICE_LOOK_INTERVAL_MS, untilChange }: WatchOptions = {},
   ) {
     this.#trackers = trackers;
@@ -79,8 +79,8 @@ export class SpliceWatch<One extends Watched = Tracker> {
       if (splice.noteName()) this.#on.onRenamed(tracker);
       splice.noteLoss(front.id ?? -1);
       // An operation may have seen it first.
-      if (splice.state !== "lost" || this.#told.has(splice)) continue;
-      this.#told.add(splice);
+      if (splice.state !== "lost" || this.#reported.has(splice)) continue;
+      this.#reported.add(splice);
       this.#on.onLost(tracker);
     }
   }

@@ -1,6 +1,6 @@
 /** A tracked disk, as seen by its users and the harness. */
 import type { SimDisk, SimUser } from "@blksnap/sim-kernel";
-import type { Told } from "./losses.js";
+import type { ReportedLosses } from "./losses.js";
 import { Sequence } from "./sequence.js";
 import { DISK_SECTORS } from "./settings.js";
 import { Volume, ZERO } from "./volume.js";
@@ -115,7 +115,7 @@ export interface Image {
   path: string | undefined;
   user: SimUser | undefined;
   inFlight: number;
-  told?: Told;
+  told?: ReportedLosses;
 }
 
 export interface SimSnapshot {

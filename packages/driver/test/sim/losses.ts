@@ -13,7 +13,7 @@ type Status = Awaited<ReturnType<Simulation["driver"]["status"]>>;
 type DeviceStatus = Status["snapshots"][number]["devices"][number];
 
 /** What `status` has reported for an image. */
-export interface Told {
+export interface ReportedLosses {
   /** How many writes to the image had begun by then. */
   readonly changes: number;
   readonly ranges: DeviceStatus["lost_ranges"];
@@ -107,7 +107,11 @@ async function assertLost(
 }
 
 /** A read has succeeded that began after this report. @throws Violation */
-export function assertNotLost({ volume }: Image, told: Told | undefined, range: Range): void {
+export function assertNotLost(
+  { volume }: Image,
+  told: ReportedLosses | undefined,
+  range: Range,
+): void {
   for (const lost of told?.untouched ?? []) {
     const both = overlap(range, lost);
     if (both === undefined) continue;
@@ -116,7 +120,10 @@ export function assertNotLost({ volume }: Image, told: Told | undefined, range: 
   }
 }
 
-function overlap({ first, count }: Range, lost: Told["ranges"][number]): Range | undefined {
+function overlap(
+  { first, count }: Range,
+  lost: ReportedLosses["ranges"][number],
+): Range | undefined {
   const lostFirst = lost.offset_bytes / SECTOR_BYTES;
   const lostEnd = lostFirst + lost.length_bytes / SECTOR_BYTES;
   const from = Math.max(first, lostFirst);

@@ -20,7 +20,7 @@ const STEPS_MAX = 40;
 const FAILS_ONE_IN = 3;
 /** Text in the driver's log about what a power cut would restore. */
 const STILL_THERE = "a power cut before that would bring it back";
-const NOT_TOLD = "the end of tracking could not be recorded";
+const NOT_RECORDED = "the end of tracking could not be recorded";
 
 /** A failed I/O. */
 interface Failure {
@@ -42,7 +42,7 @@ export class Media {
   #isFiles = false;
   #stepsLeft = 0;
   #isBelieved = false;
-  #isUntold = false;
+  #isUnreported = false;
   #cutsSoon = false;
   #failures: Failure[] = [];
 
@@ -73,7 +73,7 @@ export class Media {
    */
   get mayPowerGo(): boolean {
     if (this.#isBelieved && removalsUnderWay() === 0) this.#isBelieved = false;
-    return !(this.#isBelieved || this.#isUntold);
+    return !(this.#isBelieved || this.#isUnreported);
   }
 
   /** Everything written can be written back first. */
@@ -87,13 +87,13 @@ export class Media {
       this.#sim.count("believed");
       this.#isBelieved = true;
     }
-    if (line.includes(NOT_TOLD)) this.#isUntold = true;
+    if (line.includes(NOT_RECORDED)) this.#isUnreported = true;
   }
 
   /** Another life serves: it has recorded what is true. */
   recovered(): void {
     this.#isBelieved = false;
-    this.#isUntold = false;
+    this.#isUnreported = false;
   }
 
   /** Operations may be started. */
@@ -150,7 +150,7 @@ export class Media {
   afterDeath(isPowerGone: boolean): void {
     const hang = this.#hang;
     this.#cutsSoon = false;
-    this.#isUntold = !this.mayPowerGo;
+    this.#isUnreported = !this.mayPowerGo;
     forgetRemovals();
     if (isPowerGone && this.#isFiles) this.#sim.count("cut-after-files");
     if (hang === undefined || isPowerGone || this.#sim.random.oneIn(4)) {

@@ -334,9 +334,9 @@ export class Simulation {
     const isSameBoot = this.machine.bootId === this.#bootId;
     if (this.#isPowerGone) this.#powerGone();
     this.#stops.afterDeath();
-    const { isToBeTold, hasWritten } = await this.#strangers.act();
+    const { isToBeReported, hasWritten } = await this.#strangers.act();
     // The next boot, without another driver in this one.
-    const mayReboot = isSameBoot && !isToBeTold && this.media.mayPowerGo;
+    const mayReboot = isSameBoot && !isToBeReported && this.media.mayPowerGo;
     if (mayReboot && this.random.below(hasWritten ? 2 : 6) === 0) {
       this.machine.cut();
       await this.machine.settle();

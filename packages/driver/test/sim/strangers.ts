@@ -17,21 +17,21 @@ export class Strangers {
   }
 
   /** @returns whether a daemon of this boot has to learn of it, and whether an original was written */
-  async act(): Promise<{ readonly isToBeTold: boolean; readonly hasWritten: boolean }> {
+  async act(): Promise<{ readonly isToBeReported: boolean; readonly hasWritten: boolean }> {
     const { devices, random } = this.#sim;
-    let isToBeTold = false;
+    let isToBeReported = false;
     let hasWritten = false;
     for (const device of devices) {
       const front = this.#fronts().find(({ path }) => path === device.front);
       if (front !== undefined && random.below(8) === 0 && this.#mayLose(device)) {
         await this.#delete(device, front.ublk);
-        isToBeTold = true;
+        isToBeReported = true;
       }
       if (random.below(2) === 0 || this.#mayHaveFront(device)) continue;
       await this.#sim.io.writePast(device);
       hasWritten = true;
     }
-    return { isToBeTold, hasWritten };
+    return { isToBeReported, hasWritten };
   }
 
   /** Only the driver would notice. */

@@ -40,7 +40,7 @@ test("an area that continues later learns of each store's loss once, however oft
   cuts.note(1, 3, "cut");
   cuts.note(1, 9, "cut");
   assert.equal(told, []);
-  await cuts.tellAll(TRACKER, AREA);
+  await cuts.reportAll(TRACKER, AREA);
   assert.equal(told, [
     [1, 3],
     [0, 0],
@@ -68,7 +68,7 @@ test("if a reactor does not answer, the next daemon tells its own", async () => 
   assert.equal(cuts.record, { storeCuts: [{ store: 0, firstSlotIndex: 0 }] });
   assert.is(saved.length, 1);
   const next = cutsOf(NOBODY, cuts.record);
-  await next.cuts.tellAll(TRACKER, AREA);
+  await next.cuts.reportAll(TRACKER, AREA);
   assert.equal(next.told, [[0, 0]]);
   assert.equal(next.cuts.record, cuts.record, "other members are not added yet");
   next.cuts.membersReattached();

@@ -117,7 +117,7 @@ export function doubtOfIdentity(
   if (isRegularFile(now.witness)) return undefined;
   if (compareIdentity(before.identity, now.identity) !== "unknown") return undefined;
   const gone = NAMES.find(
-    (name) => (before.identity[name] ?? null) !== null && !isUntold(name, before, now),
+    (name) => (before.identity[name] ?? null) !== null && !isUnreported(name, before, now),
   );
   if (gone !== undefined) return changed(FIELD_NAMES[gone], before.identity[gone], null);
   if (before.capacityBytes === now.capacityBytes) return undefined;
@@ -125,7 +125,11 @@ export function doubtOfIdentity(
 }
 
 /** An older kernel does not report the PARTUUID: for the partition in the same place, its absence means nothing. */
-function isUntold(name: NamingField, before: PersistedIdentity, now: PersistedIdentity): boolean {
+function isUnreported(
+  name: NamingField,
+  before: PersistedIdentity,
+  now: PersistedIdentity,
+): boolean {
   if (name !== "partUuid" || before.identity.partition !== now.identity.partition) return false;
   return startOf(before.identity) === startOf(now.identity);
 }

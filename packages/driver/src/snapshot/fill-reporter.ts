@@ -10,18 +10,18 @@ interface FilledSnapshot {
 }
 
 /** Reports to the log now and then, and to the caller each time. */
-export function tellFill(
+export function fillReporter(
   logger: Logger,
   { id, stores }: FilledSnapshot,
   onProgress?: (progress: SnapshotCreateProgress) => void,
 ): (readyBytes: number, wantedBytes: number, storeIndex: number) => void {
-  let toldMs = performance.now();
+  let loggedMs = performance.now();
   return (readyBytes, wantedBytes, storeIndex) => {
     const store = stores[storeIndex].path;
     onProgress?.({ store, allocated_bytes: readyBytes, target_bytes: wantedBytes });
     const nowMs = performance.now();
-    if (nowMs - toldMs < FILL_LOG_INTERVAL_MS) return;
-    toldMs = nowMs;
+    if (nowMs - loggedMs < FILL_LOG_INTERVAL_MS) return;
+    loggedMs = nowMs;
     logger.info({ snapshot: id, store, readyBytes, wantedBytes }, "the stores are being allocated");
   };
 }
