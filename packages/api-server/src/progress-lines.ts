@@ -13,7 +13,7 @@ export class ProgressLines {
   }
 
   /** Dropped while the client reads more slowly: only the newest matters. */
-  tell(progress: object): void {
+  report(progress: object): void {
     const { raw } = this.#reply;
     if (!this.#isBegun) {
       this.#isBegun = true;

@@ -138,7 +138,7 @@ function named(error: Error): Error {
   return error;
 }
 
-function whatToTell(error: unknown, { raw }: FastifyRequest): unknown {
+function reportableError(error: unknown, { raw }: FastifyRequest): unknown {
   // No client reads it any more, but the daemon is not at fault.
   if (raw.destroyed && !raw.complete) {
     return new ControlError("REQUEST_INVALID", "the connection ended before the request did");
@@ -147,11 +147,14 @@ function whatToTell(error: unknown, { raw }: FastifyRequest): unknown {
 }
 
 function answerError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const told = whatToTell(error, request);
-  const { httpStatus, error: body } = answerFor(told);
-  if (errorNameOf(told) === "INTERNAL") {
+  const reported = reportableError(error, request);
+  const { httpStatus, error: body } = answerFor(reported);
+  if (errorNameOf(reported) === "INTERNAL") {
     const { method, url } = request;
-    request.log.error({ err: told, method, url: url.slice(0, LOGGED_URL_MAX) }, "request failed");
+    request.log.error(
+      { err: reported, method, url: url.slice(0, LOGGED_URL_MAX) },
+      "request failed",
+    );
   }
   return reply.code(httpStatus).type("application/json").send({ error: body });
 }

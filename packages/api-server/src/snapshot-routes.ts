@@ -43,7 +43,7 @@ export function addSnapshotRoutes({ app, driver, open }: RouteContext): void {
       }
       const lines = new ProgressLines(reply);
       return await lines.answer(
-        driver().snapshotCreate(options, signal, (progress) => lines.tell({ progress })),
+        driver().snapshotCreate(options, signal, (progress) => lines.report({ progress })),
       );
     },
   );

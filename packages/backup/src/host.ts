@@ -35,13 +35,13 @@ export function ownMachine(): string {
 /**
  * The public form of a machine's id: by machine-id(5) the id is confidential, and only a keyed hash may be published.
  */
-export function toldMachineId(machine: string): string | undefined {
+export function publicMachineId(machine: string): string | undefined {
   if (!MACHINE_ID.test(machine)) return undefined;
   return createHmac("sha256", machine).update(APPLICATION).digest("hex").slice(0, 32);
 }
 
 export function hostOf({ host = hostname(), machineId }: HostOptions): HostIdentity {
-  return { host, machine_id: machineId ?? toldMachineId(ownMachine()) };
+  return { host, machine_id: machineId ?? publicMachineId(ownMachine()) };
 }
 
 /** Compares the known parts. */

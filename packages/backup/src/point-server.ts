@@ -76,10 +76,10 @@ export class PointServer {
     });
     this.ended.catch(() => undefined);
     const onMessage = (message: unknown): void => {
-      const told = message as FromPointWorker;
-      if (told.type === "serving") onServing();
-      else if (told.type === "want") void this.#load(told.place, told.chunk);
-      else options.onNote?.(told.message);
+      const received = message as FromPointWorker;
+      if (received.type === "serving") onServing();
+      else if (received.type === "want") void this.#load(received.place, received.chunk);
+      else options.onNote?.(received.message);
     };
     const onExit = (cause: Error | undefined): void => {
       this.#isEnded = true;

@@ -55,8 +55,8 @@ const onError = (error: unknown): void => {
   say({ type: "error", message: error instanceof Error ? error.message : String(error) });
 };
 function onMessage(message: unknown): void {
-  const told = message as ToPointWorker;
-  if (told.type === "loaded") target.loaded(told.place, told.isGood);
+  const received = message as ToPointWorker;
+  if (received.type === "loaded") target.loaded(received.place, received.isGood);
   else {
     target.giveUp();
     server.stop(() => reactor.stop());

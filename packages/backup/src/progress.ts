@@ -13,13 +13,13 @@ export type OnProgress = (progress: Progress) => void;
 /** Counts bytes, and calls the listener after each step. */
 export class Meter {
   readonly #totalBytes: number;
-  readonly #tell: OnProgress;
+  readonly #onProgress: OnProgress;
   readonly #startMs: number = performance.now();
   #doneBytes = 0;
 
-  constructor(totalBytes: number, tell: OnProgress = () => undefined) {
+  constructor(totalBytes: number, onProgress: OnProgress = () => undefined) {
     this.#totalBytes = totalBytes;
-    this.#tell = tell;
+    this.#onProgress = onProgress;
   }
 
   get doneBytes(): number {
@@ -31,7 +31,7 @@ export class Meter {
     const ms = performance.now() - this.#startMs;
     const bytesPerMs = ms > 0 ? this.#doneBytes / ms : 0;
     const leftBytes = this.#totalBytes - this.#doneBytes;
-    this.#tell({
+    this.#onProgress({
       done_bytes: this.#doneBytes,
       total_bytes: this.#totalBytes,
       rate_bytes_per_s: Math.round(bytesPerMs * 1000),

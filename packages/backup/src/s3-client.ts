@@ -39,8 +39,8 @@ const DELAY_MAX_MS = 20_000;
  */
 const SEND_MAX_MS = 10 * 60_000;
 /** A server that requests a slower pace gets over it within the first retries. */
-const TOLD_FROM = 3;
-const TOLD_AGAIN_MS = 10_000;
+const REPORTED_FROM = 3;
+const REPORT_AGAIN_MS = 10_000;
 const EMPTY_HASH = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 export interface S3Request {
@@ -175,7 +175,7 @@ export class S3Client {
   /** Abort controllers of the pending requests. */
   readonly #underWay = new Set<TimeLimit>();
 
-  #toldMs = Number.NEGATIVE_INFINITY;
+  #reportedMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     config: S3Config,
@@ -204,17 +204,17 @@ export class S3Client {
       if ("status" in result) return result;
       const isLast = attempt >= this.#limits.attempts || this.#signal?.aborted === true;
       if (!result.isPassing || isLast) throw failed(result, what, attempt);
-      this.#tell(result, what, attempt);
+      this.#report(result, what, attempt);
       await this.#pause(attempt, result.waitMs);
       if (msSince(begun) > SEND_MAX_MS) throw failed(result, what, attempt);
     }
   }
 
   /** Reports a failure that is retried: once for all concurrent requests. */
-  #tell({ text }: Failure, what: string, attempt: number): void {
-    const toldMs = performance.now();
-    if (attempt < TOLD_FROM || toldMs - this.#toldMs < TOLD_AGAIN_MS) return;
-    this.#toldMs = toldMs;
+  #report({ text }: Failure, what: string, attempt: number): void {
+    const nowMs = performance.now();
+    if (attempt < REPORTED_FROM || nowMs - this.#reportedMs < REPORT_AGAIN_MS) return;
+    this.#reportedMs = nowMs;
     this.#onNote?.(`can't ${what} yet: ${text}; retrying`);
   }
 

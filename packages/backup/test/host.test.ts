@@ -5,7 +5,7 @@ import * as assert from "uvu/assert";
 import { keptPoints } from "../dist/care.js";
 import { exportRaw } from "../dist/export-raw.js";
 import { type ExportOptions, exportToStore } from "../dist/export-store.js";
-import { chainKeys, hostOf, isHostNamed, isSameHost, toldMachineId } from "../dist/host.js";
+import { chainKeys, hostOf, isHostNamed, isSameHost, publicMachineId } from "../dist/host.js";
 import { planExport } from "../dist/plan.js";
 import { findPoint } from "../dist/points.js";
 import { restore } from "../dist/restore.js";
@@ -21,11 +21,11 @@ function optionsOf({ client, device }: FakeMachine, machineId: string): ExportOp
 }
 
 test("a machine's id is shown as a hash, and an invalid one not at all", () => {
-  const told = toldMachineId("0123456789abcdef0123456789abcdef");
+  const told = publicMachineId("0123456789abcdef0123456789abcdef");
   assert.match(told ?? "", /^[0-9a-f]{32}$/);
   assert.is.not(told, "0123456789abcdef0123456789abcdef");
-  assert.is.not(told, toldMachineId("1123456789abcdef0123456789abcdef"));
-  for (const none of ["", "uninitialized", "0123"]) assert.is(toldMachineId(none), undefined);
+  assert.is.not(told, publicMachineId("1123456789abcdef0123456789abcdef"));
+  for (const none of ["", "uninitialized", "0123"]) assert.is(publicMachineId(none), undefined);
 });
 
 test("hosts are the same by name and machine, as far as both are known", () => {

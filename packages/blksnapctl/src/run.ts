@@ -40,7 +40,7 @@ async function contextFor(
   const socket = option === undefined ? environment.BLKSNAP_SOCKET : parseSocket(option);
   const wait = given.one("wait");
   const isColoured = columns !== undefined && !environment.NO_COLOR;
-  const tell = (text: string): void => {
+  const notify = (text: string): void => {
     if (surroundings.isAttended === true) {
       surroundings.writeError(`blksnapctl: ${visible(text)}\n`);
     }
@@ -49,7 +49,7 @@ async function contextFor(
     client: new BlksnapClient({
       ...(socket ? { socketPath: socket } : {}),
       ...(wait === undefined ? {} : { waitMs: parseWait(wait) }),
-      onWait: () => tell("waiting for a daemon ..."),
+      onWait: () => notify("waiting for a daemon ..."),
     }),
     json: given.has("json"),
     environment,
@@ -66,7 +66,7 @@ async function contextFor(
         throw outputFailed(error as Error);
       }
     },
-    tell,
+    notify,
     warn: (text) => surroundings.writeError(`blksnapctl: ${visible(text)}\n`),
     printJson: (document) => writeOut(`${JSON.stringify(document)}\n`),
     untilInterrupted,

@@ -16,16 +16,16 @@ export function progressText({ done_bytes, total_bytes, ...rest }: Progress): st
 }
 
 /** Updates a terminal at each report, and JSON once per second. */
-export function teller(
+export function progressReporter(
   { json, progress, printJson }: Context,
   verb: string,
-): (told: Progress) => void {
+): (report: Progress) => void {
   let lastMs = Number.NEGATIVE_INFINITY;
-  return (told) => {
-    progress(`${verb}: ${progressText(told)}`);
+  return (report) => {
+    progress(`${verb}: ${progressText(report)}`);
     const nowMs = performance.now();
     if (!json || nowMs - lastMs < JSON_INTERVAL_MS) return;
     lastMs = nowMs;
-    printJson({ event: "progress", ...told });
+    printJson({ event: "progress", ...report });
   };
 }

@@ -27,7 +27,7 @@ const KEEP_ALIVE_DELAY_MS = 30_000;
 /** How long a client may take to read the rest after the server has closed its side. */
 const LINGER_MS = 10_000;
 /** Minimum time between two reported refusals, because a refused client can reconnect at once. */
-const TOLD_INTERVAL_MS = 10_000;
+const LOG_INTERVAL_MS = 10_000;
 
 /** Indices of counters. */
 export const TcpCount = { CONNECTIONS: 0, REFUSED: 1, LENGTH: 2 } as const;
@@ -75,7 +75,7 @@ export class TcpReception {
   readonly #relays = new Map<string, () => void>();
   /** Client flags from before TLS, by the clients' names. */
   readonly #flags = new Map<string, number>();
-  #toldMs = -TOLD_INTERVAL_MS;
+  #loggedMs = -LOG_INTERVAL_MS;
 
   constructor(options: TcpReceptionOptions) {
     this.#options = options;
@@ -124,8 +124,8 @@ export class TcpReception {
   #refused(address: string, why: string): void {
     Atomics.add(this.#options.counts, TcpCount.REFUSED, 1);
     const now = performance.now();
-    if (now - this.#toldMs < TOLD_INTERVAL_MS) return;
-    this.#toldMs = now;
+    if (now - this.#loggedMs < LOG_INTERVAL_MS) return;
+    this.#loggedMs = now;
     this.#options.onRefused(address, why);
   }
 

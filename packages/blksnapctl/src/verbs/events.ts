@@ -29,7 +29,7 @@ export async function waitEvent(context: Context, given: Given): Promise<void> {
   const reader = readerOf(given);
   const id = await resolveId(client, given.need("id"));
   const signal = context.untilInterrupted();
-  function tell(result: string): void {
+  function printResult(result: string): void {
     if (json) printJson({ result });
     else print(`result=${result}\n`);
   }
@@ -37,11 +37,11 @@ export async function waitEvent(context: Context, given: Given): Promise<void> {
   try {
     event = await client.waitEvent(id, timeoutMs, { signal, ...reader });
   } catch (error) {
-    if (signal.aborted) return tell("interrupted");
-    if (isGone(error) && !json) tell("not found");
+    if (signal.aborted) return printResult("interrupted");
+    if (isGone(error) && !json) printResult("not found");
     throw error;
   }
-  if (event === undefined) return tell("timeout");
+  if (event === undefined) return printResult("timeout");
   if (json) return printJson({ result: "ok", event });
   print(`result=ok\ntime=${nanoseconds(event)}\nevent=${event.event}\n`);
 }

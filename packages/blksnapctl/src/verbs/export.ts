@@ -12,7 +12,7 @@ import type {
 } from "@blksnap/backup";
 import { quoted } from "../argv.js";
 import { checkBucketOptions, isBucket, openBackups } from "../backup-place.js";
-import { teller } from "../transfer.js";
+import { progressReporter } from "../transfer.js";
 import { formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
 import { parseLimit, parseNumber, parsePath, parseStores, STANDARD_STREAM } from "../values.js";
@@ -37,7 +37,7 @@ const KEPT_WHY: { readonly [reason in KeptReason]?: string } = {
   not_remembered: "nothing here can record the export's snapshot",
 };
 
-function planTeller({ json, print, printJson }: Context): (plan: ExportPlan) => void {
+function planReporter({ json, print, printJson }: Context): (plan: ExportPlan) => void {
   return (plan) => {
     if (json) return printJson({ event: "begun", ...plan });
     if (plan.reason !== null) print(`starts a full one: ${plan.reason}\n`);
@@ -46,7 +46,7 @@ function planTeller({ json, print, printJson }: Context): (plan: ExportPlan) => 
   };
 }
 
-function tellDone(
+function reportDone(
   { json, print, printJson }: Context,
   done: Manifest | RawExport | StreamExport | Qcow2Export,
 ): void {
@@ -82,8 +82,8 @@ async function optionsOf(context: Context, given: Given): Promise<ExportOptions>
     wanted: wantedOf(given),
     stores: parseStores(stores.length === 0 ? [STORE_DEFAULT] : stores),
     limitBytes: limit === undefined ? LIMIT_DEFAULT_BYTES : parseLimit(limit),
-    onPlan: planTeller(context),
-    onProgress: teller(context, "export"),
+    onPlan: planReporter(context),
+    onProgress: progressReporter(context, "export"),
     onNote: warn,
     hostFolder: dirname(client.socketPath),
   };
@@ -117,7 +117,7 @@ async function sendStream(
   await checkOpenApart(context.client, outFd, options.device);
   const sink = descriptorSink(outFd);
   try {
-    tellDone(context, await exportStream({ ...options, signal, sink }));
+    reportDone(context, await exportStream({ ...options, signal, sink }));
   } finally {
     if (sink.isWriting) leaveOutput();
   }
@@ -135,7 +135,7 @@ async function exportToBucket(
   const signal = context.untilInterrupted();
   const store = await openBackups(context, given, "to", true, signal);
   const { exportToStore } = await import("@blksnap/backup");
-  tellDone(context, await exportToStore(store, { ...options, signal }));
+  reportDone(context, await exportToStore(store, { ...options, signal }));
 }
 
 export async function exportDevice(context: Context, given: Given): Promise<void> {
@@ -165,13 +165,13 @@ export async function exportDevice(context: Context, given: Given): Promise<void
   await checked;
   if (given.has("raw")) {
     const raw = { ...options, signal, target, record: recordPath };
-    tellDone(context, await exportRaw(raw));
+    reportDone(context, await exportRaw(raw));
     return;
   }
   if (given.has("qcow2")) {
-    tellDone(context, await exportQcow2({ ...options, signal, folder: target }));
+    reportDone(context, await exportQcow2({ ...options, signal, folder: target }));
     return;
   }
   const store = await openBackups(context, given, "to", true);
-  tellDone(context, await exportToStore(store, { ...options, signal }));
+  reportDone(context, await exportToStore(store, { ...options, signal }));
 }

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import type { BackupStore, DamagedPoint, Manifest, PointWish } from "@blksnap/backup";
 import { openBackups } from "../backup-place.js";
-import { teller } from "../transfer.js";
+import { progressReporter } from "../transfer.js";
 import { formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
 import { parsePath, parseSocket, STANDARD_STREAM } from "../values.js";
@@ -18,7 +18,7 @@ async function restoreInput(context: Context, given: Given): Promise<void> {
   const input = streamInput(context);
   const { checkUntracked, restoreStream } = await import("@blksnap/backup");
   await checkUntracked(context.client, target);
-  const [signal, onProgress] = [context.untilInterrupted(), teller(context, "restore")];
+  const [signal, onProgress] = [context.untilInterrupted(), progressReporter(context, "restore")];
   const done = await restoreStream({ input, target, record, signal, onProgress });
   if (json) return printJson({ event: "done", ...done });
   const written = formatBytes(done.written_bytes, false);
@@ -79,7 +79,7 @@ async function restoreTo(context: Context, given: Given): Promise<void> {
   const { checkUntracked, restore } = await import("@blksnap/backup");
   await checkUntracked(context.client, target);
   const point = await pointIn(context, store, wish);
-  const onProgress = teller(context, "restore");
+  const onProgress = progressReporter(context, "restore");
   const isDelta = given.has("delta");
   const done = await restore({ store, point, target, isDelta, signal, onProgress });
   if (json) return printJson({ event: "done", ...summaryOf(point), ...done });

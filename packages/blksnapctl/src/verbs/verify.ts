@@ -2,7 +2,7 @@
 import type { CopiesVerified, CopyDamage, Damage, DamagedPoint } from "@blksnap/backup";
 import { BlksnapClientError } from "@blksnap/client";
 import { checkBucketOptions, isLocal, openBackups } from "../backup-place.js";
-import { teller } from "../transfer.js";
+import { progressReporter } from "../transfer.js";
 import { formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
 import { parsePath, STANDARD_STREAM } from "../values.js";
@@ -16,7 +16,7 @@ async function verifyInput(context: Context, given: Given): Promise<void> {
   checkNoChoice(given, "a stream", "at", "device", "host", "endpoint", "region", "record");
   const input = streamInput(context);
   const { verifyStream } = await import("@blksnap/backup");
-  const [signal, onProgress] = [context.untilInterrupted(), teller(context, "verify")];
+  const [signal, onProgress] = [context.untilInterrupted(), progressReporter(context, "verify")];
   const done = await verifyStream({ input, signal, onProgress });
   if (json) return printJson({ event: "done", ...done });
   print(`verified: a stream of ${done.device} of ${done.taken_at} (${done.kind})\n`);
@@ -36,7 +36,10 @@ async function verifyStore(context: Context, given: Given): Promise<void> {
   const unread: DamagedPoint[] = [];
   const all = await pointsOf(store, wish, (one) => unread.push(one));
   const points = wish.at === undefined ? all : [findPoint(all, wish)];
-  const found = await verify(store, points, { signal, onProgress: teller(context, "verify") });
+  const found = await verify(store, points, {
+    signal,
+    onProgress: progressReporter(context, "verify"),
+  });
   const manifests = unread.map(({ why }) => why);
   if (json) printJson({ event: "done", ...found, damaged_manifests: manifests });
   const { damaged } = found;
@@ -63,7 +66,7 @@ function copyLine({ path, why, offset_bytes, length_bytes }: CopyDamage): string
   return `${path} is damaged: ${why}, at bytes ${offset_bytes} to ${offset_bytes + length_bytes}\n`;
 }
 
-function tellCopies({ json, print, printJson, warn }: Context, found: CopiesVerified): void {
+function reportCopies({ json, print, printJson, warn }: Context, found: CopiesVerified): void {
   const { points, checked_bytes, damaged, notes } = found;
   for (const note of notes) warn(note);
   if (json) printJson({ event: "done", ...found });
@@ -83,15 +86,15 @@ async function verifyCopy(context: Context, given: Given, target: string): Promi
   const record = text === undefined ? undefined : parsePath(text, "record");
   const signal = context.untilInterrupted();
   const { verifyRaw } = await import("@blksnap/backup");
-  const onProgress = teller(context, "verify");
-  tellCopies(context, await verifyRaw({ target, record, signal, onProgress }));
+  const onProgress = progressReporter(context, "verify");
+  reportCopies(context, await verifyRaw({ target, record, signal, onProgress }));
 }
 
 async function verifyChain(context: Context, given: Given, folder: string): Promise<void> {
   const signal = context.untilInterrupted();
   const { verifyQcow2 } = await import("@blksnap/backup");
-  const onProgress = teller(context, "verify");
-  tellCopies(context, await verifyQcow2({ folder, ...wishOf(given), signal, onProgress }));
+  const onProgress = progressReporter(context, "verify");
+  reportCopies(context, await verifyQcow2({ folder, ...wishOf(given), signal, onProgress }));
 }
 
 export async function verify(context: Context, given: Given): Promise<void> {
