@@ -160,7 +160,7 @@ export class CopyPath {
     let continues = this.core.phase === AreaPhase.ACTIVE;
     if (continues && !failed && copies.isStale[copy] === 1) {
       // The saved blocks of its slot are lost now, but not those that it is about to save again.
-      this.core.meetChunk(copies.chunk[copy]);
+      this.core.checkLosses(copies.chunk[copy]);
       this.tryAgain(copy);
       return;
     }

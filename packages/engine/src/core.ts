@@ -227,7 +227,7 @@ export class EngineCore {
   /** Slot of the chunk, allocated now if it has none; or Stop.SLOTS, Stop.SLOTS_DENIED or Stop.STORE_HUNG. */
   slotFor(chunk: number): number {
     const area = this.area!;
-    this.meetChunk(chunk);
+    this.checkLosses(chunk);
     const present = area.map.slotOf(chunk);
     if (present !== NO_SLOT) return area.isHung(present) ? Stop.STORE_HUNG : present;
     const stop = this.memoryFor(chunk);
@@ -298,8 +298,8 @@ export class EngineCore {
   }
 
   /** Counts what was lost with the chunk's slot as lost. Call it before relying on the chunk's content. */
-  meetChunk(chunk: number): void {
-    for (let i = 0; i < this.lostSlots.length; i++) this.lostSlots[i].meet(chunk);
+  checkLosses(chunk: number): void {
+    for (let i = 0; i < this.lostSlots.length; i++) this.lostSlots[i].check(chunk);
   }
 
   /** True if the present stage of a live copy or run has passed its bound. */

@@ -66,10 +66,10 @@ export class DiscardKeeper {
   }
 
   /** The original was changed past the front, or might have been. */
-  meet(offsetBytes: number, lengthBytes: number): void {
+  noteBypass(offsetBytes: number, lengthBytes: number): void {
     const { slice, kept } = this.core;
     kept.forget(offsetBytes, lengthBytes);
-    slice.isMet = true;
+    slice.isDisturbed = true;
   }
 
   /** Issues the next slice, if there is one and nothing prevents it. */
@@ -88,7 +88,7 @@ export class DiscardKeeper {
     kept.forgetGranules(first, end);
     core.cbt.markRequest(slice.offsetBytes, slice.lengthBytes, 0);
     slice.inFlight = true;
-    slice.isMet = false;
+    slice.isDisturbed = false;
     core.inflightWrites++;
     core.io.submitKept();
   }
@@ -103,7 +103,7 @@ export class DiscardKeeper {
     core.inflightWrites--;
     if (result >= 0) {
       core.counters[Stat.SENT_DISCARD_BYTES] += length;
-      const clean = !slice.isMet && !discardWatch.isAwaited(offset, length);
+      const clean = !slice.isDisturbed && !discardWatch.isAwaited(offset, length);
       if (clean) core.cbt.recordDiscard(offset, length);
     }
     core.ready.appendAll(core.sliceWaiters);

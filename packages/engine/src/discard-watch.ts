@@ -17,14 +17,14 @@ import { RequestFlag, RequestOp } from "./constants.js";
 import { RequestState, type RequestTable } from "./request-table.js";
 
 const CLEAN = 1;
-const MET = 2;
+const DISTURBED = 2;
 
 export class DiscardWatch {
   /** Discards in flight to the original. */
   inFlight: number = 0;
   private readonly front: RequestTable;
   cbt: CbtMap;
-  /** Per tag: 0, or CLEAN or MET for a discard in flight. */
+  /** Per tag: 0, or CLEAN or DISTURBED for a discard in flight. */
   private readonly watched: Uint8Array;
 
   constructor(front: RequestTable, cbt: CbtMap) {
@@ -53,8 +53,8 @@ export class DiscardWatch {
       if (other === tag || front.state[other] !== RequestState.ISSUED) continue;
       if (!this.overlaps(tag, other)) continue;
       if (watched[other] === 0) {
-        if (begins) watched[tag] = MET;
-      } else if (!begins) watched[other] = MET;
+        if (begins) watched[tag] = DISTURBED;
+      } else if (!begins) watched[other] = DISTURBED;
     }
   }
 
@@ -73,9 +73,9 @@ export class DiscardWatch {
   }
 
   /** The original was changed past the front, or might have been. */
-  meetAll(): void {
+  noteBypass(): void {
     for (let tag = 0; this.inFlight > 0 && tag < this.watched.length; tag++) {
-      if (this.watched[tag] === CLEAN) this.watched[tag] = MET;
+      if (this.watched[tag] === CLEAN) this.watched[tag] = DISTURBED;
     }
   }
 

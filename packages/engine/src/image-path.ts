@@ -106,7 +106,7 @@ export class ImagePath {
     runs.free(run);
     image.pending[tag]--;
     if (image.pending[tag] > 0) return;
-    image.meetAgain(tag);
+    image.moveBack(tag);
     // Most requests end here; only those with more to start go through the queue.
     if (image.error[tag] !== 0 || image.cursorChunk[tag] > image.endChunk[tag]) this.complete(tag);
     else core.wake(core.front.depth + tag);

@@ -74,7 +74,7 @@ export class ImageReader {
       chunk += chunks;
       from -= chunks << chunkShift;
       to -= chunks << chunkShift;
-      this.core.meetChunk(chunk);
+      this.core.checkLosses(chunk);
       const limit = (Math.min(to, chunkBytes) + blockBytes - 1) >> blockShift;
       const block = map.nextSaved(chunk, from >> blockShift, limit);
       if (this.isBehind(runs.tag[run], chunk, from >> blockShift, block)) return false;
@@ -136,7 +136,7 @@ export class ImageReader {
   private readRun(tag: number, chunk: number, block: number, limit: number): number {
     const { core, runPath } = this;
     const map = core.activeMap();
-    core.meetChunk(chunk);
+    core.checkLosses(chunk);
     const state = map.stateAt(chunk, block);
     const hangs = state === BlockState.DATA && this.isHung(chunk);
     if (state === BlockState.LOST || hangs || core.runs.isExhausted()) {
@@ -166,7 +166,7 @@ export class ImageReader {
     let reached = end;
     while (last < endChunk && reached === geometry.blocksPerChunk) {
       const next = last + 1;
-      core.meetChunk(next);
+      core.checkLosses(next);
       const limit = next === endChunk ? image.endBlock[tag] : geometry.blocksPerChunk;
       const unsaved = map.nextSaved(next, 0, limit);
       if (unsaved === 0) break;

@@ -88,7 +88,7 @@ export class ImageWriter {
   /** Returns 0 if the block is in its slot, Stop.OWN if it is being copied there, or what stopped it. */
   private prepareBlock(tag: number, chunk: number, block: number, place: number): number {
     const { core } = this;
-    core.meetChunk(chunk);
+    core.checkLosses(chunk);
     const state = core.activeMap().stateAt(chunk, block);
     if (state === BlockState.DATA) return 0;
     if (state === BlockState.LOST) return this.fail(tag, -EIO);
@@ -106,7 +106,7 @@ export class ImageWriter {
   private writeRun(tag: number, chunk: number, block: number, limit: number): number {
     const { core, runPath, copyPath } = this;
     const map = core.activeMap();
-    core.meetChunk(chunk);
+    core.checkLosses(chunk);
     const end = map.stateEnd(chunk, block, limit);
     if (core.runs.isExhausted()) return this.fail(tag, -EIO);
     if (map.stateAt(chunk, block) === BlockState.DATA) {

@@ -6,5 +6,5 @@ export class KeptSlice {
   readonly offsetBytes: Float64Array = new Float64Array(1);
   readonly lengthBytes: Float64Array = new Float64Array(1);
   /** The original was changed otherwise meanwhile: the slice counts as changed, not as discarded. */
-  isMet: boolean = false;
+  isDisturbed: boolean = false;
 }

@@ -2,10 +2,10 @@
  * Finds the chunks whose slots were lost when their store was truncated: in bounded steps, as a map can have millions
  * of chunks, and at once where a request needs to know.
  *
- *     chunks    | found        cursor ──▶    met          met
+ *     chunks    | found        cursor ──▶ checked      checked
  *
  * What is saved there after the truncation is valid. So a chunk is checked once: when the cursor reaches it, or earlier
- * when it is met, because a request copies into it or reads its slot.
+ * for a request that copies into it or reads its slot.
  */
 import { bitAt, setBits } from "./bits.js";
 import { BlockState } from "./constants.js";
@@ -19,8 +19,8 @@ export class LostSlots {
   readonly lastSlot: number;
   private readonly map: DiffAreaMap;
   private readonly lose: LoseBlocks;
-  /** A bit per chunk; takes memory only where chunks are met. */
-  private readonly met: Int32Array;
+  /** A bit per chunk; takes memory only where chunks are checked early. */
+  private readonly checked: Int32Array;
   private cursor: number = 0;
 
   constructor(map: DiffAreaMap, firstSlot: number, lastSlot: number, lose: LoseBlocks) {
@@ -28,7 +28,7 @@ export class LostSlots {
     this.firstSlot = firstSlot;
     this.lastSlot = lastSlot;
     this.lose = lose;
-    this.met = new Int32Array(Math.ceil(map.geometry.chunkCount / 32));
+    this.checked = new Int32Array(Math.ceil(map.geometry.chunkCount / 32));
   }
 
   get isDone(): boolean {
@@ -40,9 +40,9 @@ export class LostSlots {
   }
 
   /** Must be called before a request relies on the chunk's content, and before the chunk gets a slot. */
-  meet(chunk: number): void {
-    if (chunk < this.cursor || bitAt(this.met, 0, chunk)) return;
-    setBits(this.met, 0, chunk, chunk + 1);
+  check(chunk: number): void {
+    if (chunk < this.cursor || bitAt(this.checked, 0, chunk)) return;
+    setBits(this.checked, 0, chunk, chunk + 1);
     if (this.isGone(chunk)) this.loseChunk(chunk);
   }
 
@@ -51,7 +51,7 @@ export class LostSlots {
     const { wordsPerChunk } = this.map.geometry;
     let units = unitsMax;
     this.cursor = this.map.visitTouched(this.cursor, unitsMax, (chunk) => {
-      if (bitAt(this.met, 0, chunk) || !this.isGone(chunk)) return true;
+      if (bitAt(this.checked, 0, chunk) || !this.isGone(chunk)) return true;
       if (units <= 0) return false;
       units -= wordsPerChunk + this.loseChunk(chunk);
       return true;

@@ -138,7 +138,7 @@ export class RequestTable {
   }
 
   /** Moves the cursor back to that block, with nothing in flight. */
-  meetAgain(tag: number): void {
+  moveBack(tag: number): void {
     if (this.againChunk[tag] < 0) return;
     this.cursorChunk[tag] = this.againChunk[tag];
     this.cursorBlock[tag] = this.againBlock[tag];

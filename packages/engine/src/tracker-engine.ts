@@ -339,8 +339,8 @@ export class TrackerEngine implements AreaListener {
   /** Marks a range as changed, in the CBT map that can be read now and in the next one. Cold. Throws RANGE. */
   markDirty(offsetBytes: number, lengthBytes: number): void {
     this.core.cbt.markRange(offsetBytes, lengthBytes);
-    this.core.discardWatch.meetAll();
-    this.keeper.meet(offsetBytes, lengthBytes);
+    this.core.discardWatch.noteBypass();
+    this.keeper.noteBypass(offsetBytes, lengthBytes);
   }
 
   private adopt(area: DiffArea, state: number): void {

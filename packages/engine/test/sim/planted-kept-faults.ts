@@ -202,7 +202,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
     name: "what was marked by hand stays kept",
     seed: 3,
     engine: ({ keeper }) => {
-      keeper.meet = () => undefined;
+      keeper.noteBypass = () => undefined;
     },
   },
   {
