@@ -149,14 +149,16 @@ async function assertLoads(area: Area): Promise<void> {
 
 test("a log is renewed again and again, and has everything", async () => {
   const area = new Area(await AreaJournalFile.create(directory, UUID));
-  for (let round = 0; round < 5; round++) {
+  const isLong = () => statSync(path()).size > 3 * 2 ** 20;
+  // One whose renewal is late on a busy disk becomes longer, until the next.
+  for (let round = 0; round < 5 || (isLong() && round < 20); round++) {
     await area.save(2000);
     await assertLoads(area);
   }
   assert.equal(area.problems, []);
   const renewals = area.needs.filter((need) => need === "renewal").length;
   assert.ok(renewals >= 4, area.needs.join(" "));
-  assert.ok(statSync(path()).size <= 3 * 2 ** 20, `${statSync(path()).size} bytes`);
+  assert.not.ok(isLong(), `${statSync(path()).size} bytes`);
   assert.not.ok(existsSync(`${path()}.new`));
   // The store, and one log.
   assert.is(area.kernel.filesOpen, 2);
