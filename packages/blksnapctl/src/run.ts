@@ -35,21 +35,18 @@ async function contextFor(
   surroundings: Surroundings,
 ): Promise<Omit<Context, "notAllWell" | "progress">> {
   const { BlksnapClient } = await import("@blksnap/client");
-  const { environment, columns, writeOut, untilInterrupted } = surroundings;
+  const { environment, columns, writeOut, writeError, untilInterrupted } = surroundings;
   const option = given.one("socket");
   const socket = option === undefined ? environment.BLKSNAP_SOCKET : parseSocket(option);
   const wait = given.one("wait");
   const isColoured = columns !== undefined && !environment.NO_COLOR;
-  const notify = (text: string): void => {
-    if (surroundings.isAttended === true) {
-      surroundings.writeError(`blksnapctl: ${visible(text)}\n`);
-    }
-  };
   return {
     client: new BlksnapClient({
       ...(socket ? { socketPath: socket } : {}),
       ...(wait === undefined ? {} : { waitMs: parseWait(wait) }),
-      onWait: () => notify("waiting for a daemon ..."),
+      onWait: () => {
+        if (surroundings.isAttended === true) writeError("blksnapctl: waiting for a daemon ...\n");
+      },
     }),
     json: given.has("json"),
     environment,
@@ -66,8 +63,7 @@ async function contextFor(
         throw outputFailed(error as Error);
       }
     },
-    notify,
-    warn: (text) => surroundings.writeError(`blksnapctl: ${visible(text)}\n`),
+    warn: (text) => writeError(`blksnapctl: ${visible(text)}\n`),
     printJson: (document) => writeOut(`${JSON.stringify(document)}\n`),
     untilInterrupted,
     streams: surroundings.streams,

@@ -61,8 +61,6 @@ export interface Context {
    * @throws BlksnapClientError OUTPUT_FAILED
    */
   readonly deliver: (text: string) => Promise<void>;
-  /** Reports on standard error what the command waits for; only on a terminal. */
-  readonly notify: (text: string) => void;
   /** Shows the progress on a terminal. */
   readonly progress: (text: string) => void;
   /** Prints a line on standard error: the command succeeded, but with a restriction. */
