@@ -4,10 +4,11 @@
  * which also has what a replay of a journal writes, and goes with the mount; vgimportclone gives the group in the overlays a
  * name and UUIDs of its own. LVM is told which devices there are: its configuration and its devices file stay as they are.
  */
-import { closeSync, ftruncateSync, openSync, realpathSync, unlinkSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { LinuxBlockError, runDmsetup } from "@blksnap/linux-block";
 import { mountFailed } from "../programs.js";
+import { realPathOf } from "../real-path.js";
 import { sweep, takeDown } from "./leftovers.js";
 import { groupName, MEMORY_FOLDER, overlayName, ownId } from "./names.js";
 import {
@@ -93,14 +94,6 @@ function lvmOn(
 
 function refuse(image: string, { why, hint }: Refusal): never {
   throw mountFailed(`${image}: ${why}`, hint);
-}
-
-function realPathOf(path: string): string | undefined {
-  try {
-    return realpathSync(path);
-  } catch {
-    return undefined;
-  }
 }
 
 async function find(

@@ -9,6 +9,7 @@ import { openVolume, withLeft } from "../lvm/volume.js";
 import { type MountPlan, mountPlan, type Probed } from "../mount-plan.js";
 import { mountedAt } from "../mount-table.js";
 import { mountFailed as failed, run } from "../programs.js";
+import { realPathOf } from "../real-path.js";
 import { resolveId } from "../resolve-id.js";
 import { usageError } from "../usage-error.js";
 import { parsePath, parseVolume } from "../values.js";
@@ -24,14 +25,6 @@ const BY_HAND = "Make a copy of its volume group by hand: vgimportclone(8), with
 function found(path: string): Stats | undefined {
   try {
     return statSync(path);
-  } catch {
-    return undefined;
-  }
-}
-
-function realPathOf(path: string): string | undefined {
-  try {
-    return realpathSync(path);
   } catch {
     return undefined;
   }
