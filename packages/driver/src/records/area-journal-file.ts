@@ -79,7 +79,7 @@ export class AreaJournalFile {
   #successor: JournalDraft | undefined;
   /** The successor misses commits from here on, even if it was complete before. */
   #isAbandoned = false;
-  #renewal: Promise<void> | undefined;
+  #renewal: Promise<void> = Promise.resolve();
   #logGrowth: Promise<void> = Promise.resolve();
   #successorGrowth: Promise<void> = Promise.resolve();
   #isClosed = false;
@@ -166,12 +166,7 @@ export class AreaJournalFile {
     if (this.#isClosed) return;
     if (need === "log") await this.#growLog(requests);
     else if (need === "mirror") await this.#growSuccessor(requests);
-    else {
-      this.#renewal ??= this.#renew(requests).finally(() => {
-        this.#renewal = undefined;
-      });
-      await this.#renewal;
-    }
+    else await this.#renewNext(requests);
   }
 
   /**
@@ -187,7 +182,18 @@ export class AreaJournalFile {
     await bounded(closed, JOURNAL_CLOSE_TIMEOUT_MS, noAnswer);
   }
 
+  /**
+   * One renewal at a time. The reactor asks once for each log: a request during a renewal concerns the log that the
+   * reactor has already adopted, while the old one is still being closed.
+   */
+  #renewNext(requests: AreaJournalRequests): Promise<void> {
+    const renewal = this.#renewal.catch(() => undefined).then(() => this.#renew(requests));
+    this.#renewal = renewal;
+    return renewal;
+  }
+
   async #renew(requests: AreaJournalRequests): Promise<void> {
+    if (this.#isClosed) return;
     let draft: JournalDraft;
     try {
       draft = await JournalDraft.create(this.#path, newJournal(this.#header.id), 0);

@@ -105,7 +105,9 @@ class Area {
       this.journal.copied(0, chunk, chunk + 1, block, block + 1);
       while (this.#waiting !== undefined) {
         while (this.kernel.step());
-        if (this.#waiting !== undefined) await nextTurn();
+        if (this.#waiting === undefined) break;
+        assert.ok(this.serving > 0, `a commit waits, and nothing is done for it: ${this.needs}`);
+        await nextTurn();
       }
       if (this.saved % 64 === 0) await nextTurn();
     }
@@ -162,6 +164,28 @@ test("a log is renewed again and again, and has everything", async () => {
   assert.not.ok(existsSync(`${path()}.new`));
   // The store, and one log.
   assert.is(area.kernel.filesOpen, 2);
+  area.journal.drop();
+  await area.file.close();
+});
+
+test("a log that is half full before its predecessor is closed is renewed next", async () => {
+  const area = new Area(await AreaJournalFile.create(directory, UUID));
+  const { adopt } = area.requests;
+  let adoptions = 0;
+  area.requests = {
+    ...area.requests,
+    adopt: async () => {
+      const answer = await adopt();
+      adoptions++;
+      const before = area.needs.length;
+      while (adoptions === 1 && !area.needs.includes("renewal", before)) await nextTurn();
+      return answer;
+    },
+  };
+  await area.save(12_000);
+  assert.equal(area.problems, []);
+  assert.ok(adoptions > 1, area.needs.join(" "));
+  await assertLoads(area);
   area.journal.drop();
   await area.file.close();
 });
