@@ -8,8 +8,8 @@ import {
   deviceOrFile,
   identityAt,
   LinuxBlockError,
-  lookAtPath,
-  meetingOf,
+  lookUpPath,
+  overlapOf,
   stackOf,
 } from "@blksnap/linux-block";
 import { BackupError } from "./errors.js";
@@ -28,9 +28,9 @@ async function layersOf(client: BackupClient): Promise<Layers> {
   ];
   const layers: Layers = new Map();
   for (const [upper, original] of pairs) {
-    const { blockDevice } = await lookAtPath(upper ?? "").catch(() => ({ blockDevice: undefined }));
+    const { blockDevice } = await lookUpPath(upper ?? "").catch(() => ({ blockDevice: undefined }));
     if (blockDevice === undefined) continue;
-    const identity = await identityAt(original, lookAtPath).catch(() => undefined);
+    const identity = await identityAt(original, lookUpPath).catch(() => undefined);
     if (identity !== undefined) {
       layers.set(deviceKey(blockDevice), [deviceOrFile(identity, original)]);
     }
@@ -58,10 +58,10 @@ export async function checkApart(
   const probe = { layers: (one: Parameters<typeof deviceKey>[0]) => layers.get(deviceKey(one)) };
   try {
     const target = await stackOf(await nearestThere(await targetAt(path)), probe);
-    const meeting = meetingOf(target, await stackOf(original, probe));
-    if (meeting === undefined) return;
-    const chain = meeting.one.chain.join(" → ");
-    const isIt = meeting.one.chain.length === 1;
+    const overlap = overlapOf(target, await stackOf(original, probe));
+    if (overlap === undefined) return;
+    const chain = overlap.one.chain.join(" → ");
+    const isIt = overlap.one.chain.length === 1;
     const where = isIt ? `is ${original}` : `lies on ${original} (${chain})`;
     const isNamed = isIt && path === original;
     const why = isNamed ? "is the device that is exported" : `${where}, which is exported`;

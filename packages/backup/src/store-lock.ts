@@ -1,15 +1,15 @@
 /**
  * Write access to a store. Exports of different devices run concurrently; operations that remove chunks run alone.
  *
- * Each process writes a lock with its own name, and then looks at the others: so of two that meet at least one gives
+ * Each process writes a lock with its own name, and then reads the others: of two that meet, at least one gives
  * up, and a store only needs to support reads, writes and lists.
  *
  * ```
  *   locks/NAME.TOKEN.lock     the process that requests NAME, or holds it; rewritten every five minutes
  *
- *   write "asking" ─▶ look ─▶ alone: write "held"
+ *   write "asking" ─▶ read ─▶ alone: write "held"
  *     ▲                │
- *     └─ wait ◀────────┤ the other asks with a greater token: it gives up when it looks, or says that it holds
+ *     └─ wait ◀────────┤ the other asks with a greater token: it gives up when it reads, or says that it holds
  *                      ╰ the other holds, or asks with a lesser token: give up
  * ```
  *
@@ -135,7 +135,7 @@ export class StoreLock {
   }
 
   async #hold(): Promise<void> {
-    // A process that was suspended since its look may have expired.
+    // The lock of a process that was suspended since its check may have expired.
     this.checkTime();
     this.#data = dataOf(this.#holder, "held");
     await this.#write();

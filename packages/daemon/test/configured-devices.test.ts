@@ -45,7 +45,7 @@ function attaching(
       settled++;
     },
     nowMs: () => nowMs,
-    untilLookAgain: async (_: AbortSignal, afterMs: number) => {
+    untilRetry: async (_: AbortSignal, afterMs: number) => {
       paused.push(afterMs);
       nowMs += Math.max(1000, afterMs);
     },
@@ -161,11 +161,11 @@ test("a device that users have detached by any name is not attached later", asyn
   const waiting = attaching({ "/dev/null": repeated("DEVICE_NOT_FOUND", 9) }, [
     configured("/dev/null", 1, 60),
   ]);
-  const { untilLookAgain } = waiting.surroundings;
+  const { untilRetry } = waiting.surroundings;
   Object.assign(waiting.surroundings, {
-    untilLookAgain: async (signal: AbortSignal, afterMs: number) => {
+    untilRetry: async (signal: AbortSignal, afterMs: number) => {
       if (waiting.asked.length === 3) void waiting.all.detach(link, failing("DEVICE_NOT_FOUND"));
-      await untilLookAgain(signal, afterMs);
+      await untilRetry(signal, afterMs);
     },
   });
   await waiting.all.attach();
@@ -178,12 +178,12 @@ test("a device whose detach fails is attached later, and not tried meanwhile", a
     { "/dev/vg/a": [...repeated("DEVICE_NOT_FOUND", 3), undefined] },
     [configured("/dev/vg/a", 1, 60)],
   );
-  const { untilLookAgain } = surroundings;
+  const { untilRetry } = surroundings;
   let detaching: Promise<string> | undefined;
   let fail: () => void = () => undefined;
   Object.assign(surroundings, {
-    untilLookAgain: async (signal: AbortSignal, afterMs: number) => {
-      await untilLookAgain(signal, afterMs);
+    untilRetry: async (signal: AbortSignal, afterMs: number) => {
+      await untilRetry(signal, afterMs);
       if (asked.length !== 2 || detaching !== undefined) return;
       const detach = () =>
         new Promise<never>((_, reject) => {
@@ -374,9 +374,9 @@ test("a device that ends several daemons in a row is given up", async () => {
 
 test("all waits end when the daemon ends", async () => {
   const { surroundings, asked, end } = attaching({ "/dev/vg/a": ["DEVICE_NOT_FOUND"] }, []);
-  const untilLookAgain = async () => end.abort();
+  const untilRetry = async () => end.abort();
   const waited = { configured: configured("/dev/vg/a", 1, 9), untilMs: 9000, earlierDaemons: 0 };
-  await new ConfiguredDevices([waited], { ...surroundings, untilLookAgain }).attach();
+  await new ConfiguredDevices([waited], { ...surroundings, untilRetry }).attach();
   assert.is(asked.length, 1);
 });
 

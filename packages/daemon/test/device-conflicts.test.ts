@@ -2,7 +2,7 @@
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { lookAtPath, type PathTarget } from "@blksnap/linux-block";
+import { lookUpPath, type PathTarget } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import type { ConfiguredDevice } from "../dist/config/config.js";
@@ -35,14 +35,14 @@ function sysfs() {
   mkdirSync(join(sysfsRoot, "dev/block"), { recursive: true });
   symlinkSync("../../block/sdb", join(sysfsRoot, "dev/block/8:16"));
   symlinkSync("../../block/sdb/sdb1", join(sysfsRoot, "dev/block/8:17"));
-  const lookAt = async (path: string): Promise<PathTarget> => {
+  const lookUp = async (path: string): Promise<PathTarget> => {
     const minor = { "/dev/disk/by-id/b": 16, "/dev/disk/by-id/b-part1": 17 }[path];
-    if (minor === undefined) return await lookAtPath(path);
+    if (minor === undefined) return await lookUpPath(path);
     const blockDevice = { major: 8, minor };
     const device = { major: 0, minor: 5 };
     return { realPath: path, device, blockDevice, identity: `block:8:${minor}` };
   };
-  return { sysfsRoot, lookAt };
+  return { sysfsRoot, lookUp };
 }
 
 test("devices that are the same, or lie on each other, are reported with their lines", async () => {

@@ -4,9 +4,9 @@ import {
   type DeviceOrFile,
   deviceKey,
   fieldBytes,
-  lookAtPath,
-  type Meeting,
-  meetingOf,
+  lookUpPath,
+  type Overlap,
+  overlapOf,
   type Stack,
   type StackNode,
   type SysfsDevice,
@@ -45,8 +45,8 @@ export async function assertNoConflict(
   const store = await stackOf(storePath, probe);
   for (const device of devices) {
     const stack = await stackOf(device, probe);
-    const meeting = meetingOf(store, stack);
-    if (meeting !== undefined) throw conflict(storePath, store, stack, meeting);
+    const overlap = overlapOf(store, stack);
+    if (overlap !== undefined) throw conflict(storePath, store, stack, overlap);
   }
 }
 
@@ -78,13 +78,13 @@ export async function otherUses(stack: Stack, probe: TopologyProbe = {}): Promis
       // A device that is used through this one claims this one.
       if (stack.has(blockIdentity(deviceKey(device.device)))) return undefined;
       const other = await stackOf(device.device, probe).catch(() => undefined);
-      const meeting = other && meetingOf(own, other);
-      return meeting && { name: device.name, chain: meeting.other.chain, device };
+      const overlap = other && overlapOf(own, other);
+      return overlap && { name: device.name, chain: overlap.other.chain, device };
     }),
   );
   const uses = found.filter((use) => use !== undefined);
   for (const path of await swapPaths(probe)) {
-    const there = await (probe.lookAt ?? lookAtPath)(path).catch(() => undefined);
+    const there = await (probe.lookUp ?? lookUpPath)(path).catch(() => undefined);
     if (there === undefined || !own.has(there.identity)) continue;
     uses.push({ name: "swap", chain: [path], device: undefined });
   }
@@ -123,7 +123,7 @@ async function swapPaths({ procRoot = "/proc" }: TopologyProbe): Promise<string[
 
 async function assertThere(storePath: string, probe: TopologyProbe): Promise<void> {
   try {
-    await (probe.lookAt ?? lookAtPath)(storePath);
+    await (probe.lookUp ?? lookUpPath)(storePath);
   } catch (error) {
     throw toStoreError(error, storePath);
   }
@@ -133,7 +133,7 @@ function conflict(
   storePath: string,
   store: Stack,
   stack: Stack,
-  { one, other }: Meeting,
+  { one, other }: Overlap,
 ): DiffStorageError {
   const device = first(stack);
   const [what, chain] =

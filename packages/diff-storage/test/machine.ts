@@ -33,7 +33,7 @@ export class Machine {
       sysfsRoot,
       mountinfoPath,
       procRoot,
-      lookAt: (path) => this.#lookAt(path),
+      lookUp: (path) => this.#lookUp(path),
       readDevice: async (_, device, startBytes, lengthBytes) =>
         this.#readDevice(device).subarray(startBytes, startBytes + lengthBytes),
       exportTables: [join(procRoot, "exports")],
@@ -108,7 +108,7 @@ export class Machine {
     return start;
   }
 
-  async #lookAt(path: string): Promise<PathTarget> {
+  async #lookUp(path: string): Promise<PathTarget> {
     const found = this.#files.get(path);
     if (found === undefined) throw Object.assign(new Error(`ENOENT: ${path}`), { code: "ENOENT" });
     return found;

@@ -1,5 +1,5 @@
 import { assertNoConflict, assertNotInUse, otherUses } from "@blksnap/diff-storage";
-import { deviceKey, type KnownFile, meetingOf, stackOf } from "@blksnap/linux-block";
+import { deviceKey, type KnownFile, overlapOf, stackOf } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { dev, on } from "./machine.js";
@@ -57,7 +57,7 @@ test(
     await machine.refused("/dev/loop2", "/dev/loop0");
     const [two, three] = [dev("7:2"), dev("7:3")];
     const { probe } = machine;
-    assert.is(meetingOf(await stackOf(two, probe), await stackOf(three, probe)), undefined);
+    assert.is(overlapOf(await stackOf(two, probe), await stackOf(three, probe)), undefined);
   }),
 );
 

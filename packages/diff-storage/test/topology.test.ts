@@ -46,7 +46,7 @@ function machine(root: string): TopologyProbe {
     .mount("8:32", "/whole\\040disk", "ext4", "/dev/sdc");
   tree.file("fs/btrfs/1234/devices/sdb/dev", "8:16").file("fs/btrfs/1234/devices/sdc1/dev", "8:33");
   const { sysfsRoot, mountinfoPath } = tree;
-  return { sysfsRoot, mountinfoPath, lookAt, layers };
+  return { sysfsRoot, mountinfoPath, lookUp, layers };
 }
 
 const MOUNTS: readonly (readonly [string, string])[] = [
@@ -75,7 +75,7 @@ const NODES: Readonly<Record<string, string>> = {
   "/dev/mapper/vg-data": "253:1",
 };
 
-async function lookAt(path: string): Promise<PathTarget> {
+async function lookUp(path: string): Promise<PathTarget> {
   if (path.endsWith("(deleted)")) throw new Error(`ENOENT: ${path}`);
   const [, key] = MOUNTS.find(([point]) => path === point || path.startsWith(`${point}/`)) ?? [
     "/",

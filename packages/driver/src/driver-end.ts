@@ -139,7 +139,7 @@ async function leaveLive(
   };
   const live = [...registry.trackers.values()].filter(({ splice }) => splice !== undefined);
   const check = (tracker: Tracker) => {
-    const what = `the look at ${tracker.device}`;
+    const what = `the check of ${tracker.device}`;
     return locks.run([deviceLock(tracker)], { what }, () => trackers.assertMayLeave(tracker));
   };
   const end = async (tracker: Tracker): Promise<void> => {

@@ -42,7 +42,7 @@ import { ringStoreSystem } from "./system/store-system.js";
 
 /** Facts about paths and devices; each answer has a bound in time. */
 export type BlockDeviceFacts = Required<
-  Pick<TopologyProbe, "lookAt" | "loopBacking" | "readDevice">
+  Pick<TopologyProbe, "lookUp" | "loopBacking" | "readDevice">
 >;
 
 /** The file systems of one take; see FreezeGroup. */
@@ -85,7 +85,7 @@ export function machinePorts(): DriverPorts {
     openRing: () => new PromiseRing(),
     storeSystem: ringStoreSystem,
     blockDevices: {
-      lookAt: pathTarget,
+      lookUp: pathTarget,
       loopBacking: (node, device) => loops.backingOf(node, device),
       readDevice: superblockReader(HELPER_CALLS.read),
     },

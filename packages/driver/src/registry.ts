@@ -107,7 +107,7 @@ export class Registry {
   async findTracker(path: string): Promise<Tracker | undefined> {
     this.#look();
     try {
-      const identity = await identityOf(path, this.#blockDevices.lookAt);
+      const identity = await identityOf(path, this.#blockDevices.lookUp);
       // Compared now: a tracker may have been detached meanwhile.
       return this.#trackerWhere((tracker) => tracker.hasIdentity(identity));
     } catch (error) {
@@ -139,7 +139,7 @@ export class Registry {
     try {
       const tracker = await this.findTracker(path);
       const known = tracker?.splice?.identity ?? tracker?.identity;
-      return known ?? (await identityOf(path, this.#blockDevices.lookAt));
+      return known ?? (await identityOf(path, this.#blockDevices.lookUp));
     } catch (error) {
       // The original of a front that waits may be away, and a volume that is away may have another name by now.
       const others = this.#others().find(({ device }) => device === resolve(path));
@@ -163,7 +163,7 @@ export class Registry {
       await this.assertDisjoint(path);
       const made: AttachClaim = {
         device: path,
-        identity: await identityOf(path, this.#blockDevices.lookAt),
+        identity: await identityOf(path, this.#blockDevices.lookUp),
         front: null,
       };
       this.#claims.add(made);
@@ -237,7 +237,7 @@ export class Registry {
 
   /** @throws ControlError DEVICE_IS_OURS if the path is an image */
   async assertNoImage(path: string): Promise<void> {
-    const identity = await identityOf(path, this.#blockDevices.lookAt);
+    const identity = await identityOf(path, this.#blockDevices.lookUp);
     for (const snapshot of this.snapshots.values()) {
       for (const { image } of snapshot.members.values()) {
         if (image === undefined || identity !== blockIdentity(image.deviceNumber)) continue;

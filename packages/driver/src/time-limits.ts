@@ -1,11 +1,11 @@
 /**
- * How long the driver waits, and how often it looks, with the reasons. Users' limits are settings; limits of the
+ * How long the driver waits, and how often it polls, with the reasons. Users' limits are settings; limits of the
  * packages below are in their files, beside what they bound.
  *
  * ```
  *   _TIMEOUT_MS    then it has failed
  *   _PATIENCE_MS   then others continue without it, and it may still complete
- *   _INTERVAL_MS   between two looks
+ *   _INTERVAL_MS   between two attempts or polls
  * ```
  */
 
@@ -27,13 +27,13 @@ export const STORE_OPEN_TIMEOUT_MS = 10_000;
 export const STORE_MARK_TIMEOUT_MS = 10_000;
 /** To ask whether a device is in use: opening a device that hangs can hang. */
 export const CLAIM_TIMEOUT_MS = 10_000;
-/** To learn an original's present size: status waits no longer, and tells the last known one. */
+/** To read an original's present size: status waits no longer, and reports the last known one. */
 export const CAPACITY_PATIENCE_MS = 1_000;
-/** To find the holes of an original; clients that come later learn of them. */
+/** To find the holes of an original; holes found later are reported to later clients. */
 export const HOLES_TIMEOUT_MS = 30_000;
-/** For an NBD client that waits for its connection meanwhile. */
+/** For an NBD client whose connection waits for it. */
 export const HOLES_PATIENCE_MS = 2_000;
-/** After a look that failed, and twice as long after each further one: each that hangs leaves a process behind. */
+/** After a failed search, and twice as long after each further one: each that hangs leaves a process behind. */
 export const HOLES_PAUSE_MS = 60_000;
 
 // ---- operations ----
@@ -52,11 +52,11 @@ export const EXCHANGE_FENCE_INTERVAL_MS = 50;
 export const RESUME_INTERVAL_MS = 1_000;
 /** For a daemon that ends, to resume such a node: several attempts, including LVM's lock. */
 export const RESUME_PATIENCE_MS = 15_000;
-/** Between looks at who else has a front open that is to be taken out of its node. */
-export const FRONT_LOOK_INTERVAL_MS = 200;
+/** Between checks for other users of a front that is to be taken out of its node. */
+export const FRONT_POLL_INTERVAL_MS = 200;
 /** For other operations on the same device or snapshot: below a client's patience. */
 export const OPERATION_TURN_TIMEOUT_MS = 60_000;
-/** For a device that is short of slots, while others give some back; one that is late gives none. */
+/** For a device that is short of slots, while others return some; a device that is late returns none. */
 export const GATHER_TIMEOUT_MS = 2_000;
 /** In addition to the bound of I/O, for a reactor to report that all I/O of an area has ended. */
 export const AREA_DROP_SPARE_MS = 20_000;
@@ -75,7 +75,7 @@ export const STATE_CLAIM_INTERVAL_MS = 20;
  */
 export const NO_LIMIT_MS: number = 2 ** 31 - 1;
 
-/** Between looks at a node that is to be tracked again, but whose snapshot has to be destroyed first. */
+/** Between checks of a node that is to be tracked again, but whose snapshot has to be destroyed first. */
 export const FOLLOW_INTERVAL_MS = 1_000;
 /** Between two times that a node is tracked again: its users are stopped each time. */
 export const FOLLOW_SPACING_MS = 60_000;
@@ -121,20 +121,20 @@ export const ARRIVAL_INTERVAL_MS = 200;
 export const LATE_RECOVERY_INTERVAL_MS = 5_000;
 /** For one such attempt. Short, because others of this device and its users wait, and it is repeated. */
 export const LATE_RECOVERY_PATIENCE_MS = 1_000;
-/** Between looks whether a dead server's last requests have released a device or store: users notice each interval. */
+/** Between checks whether a dead server's last requests have released a device or store: users notice each interval. */
 export const FENCE_INTERVAL_MS = 10;
 
-// ---- looks ----
+// ---- polls ----
 
 /** How often the progress of a long create is logged. */
 export const FILL_LOG_INTERVAL_MS = 1_000;
 /** How often a front that was written is checked for another mount: a power cut can cost the proof of this time. */
-export const MOUNT_LOOK_INTERVAL_MS = 5_000;
+export const MOUNT_POLL_INTERVAL_MS = 5_000;
 /** How often nodes that lead to fronts are checked: how long an image that misses writes can continue. */
-export const SPLICE_LOOK_INTERVAL_MS = 1_000;
-/** How often originals are looked at that may have become larger: one that has is so at two looks. */
-export const GROWTH_LOOK_INTERVAL_MS = 1_000;
-/** How long an attempt to have a front grow holds writes, at most: nobody waits for it, as somebody does for a take. */
+export const SPLICE_POLL_INTERVAL_MS = 1_000;
+/** How often originals are checked for growth: one counts as grown when two checks in a row find it larger. */
+export const GROWTH_POLL_INTERVAL_MS = 1_000;
+/** How long an attempt to have a front grow holds writes, at most: unlike a take, no caller waits for it. */
 export const GROWTH_HOLD_LIMIT_MS = 1_000;
-/** The longest from an attempt to have a front grow to the next. */
+/** Longest pause between two attempts to have a front grow. */
 export const GROWTH_SPACING_MS = 60_000;

@@ -14,7 +14,7 @@
 //     ...    places of copies, if the header says how many: see copy-records.ts
 //
 // Version 1 has no id, and is read as well. Versions 7 and 8 have places of copies; a program does not read a version
-// that is newer than itself. In version 8, records tell whether they are whole.
+// that is newer than itself. In version 8, records say whether they are whole.
 //
 // A block is in one of four states:
 //

@@ -22,7 +22,7 @@ import type { Geometry } from "./geometry.js";
 /** Versions that no single flipped bit turns into each other. Maps with places of copies may have lost slices, too. */
 export const VERSION_WITH_LOST_SLICES = 4;
 export const VERSION_WITH_PLACES = 8;
-/** As version 8, but its records do not tell whether they are whole: see copy-records.ts. */
+/** As version 8, but its records do not say whether they are whole: see copy-records.ts. */
 export const VERSION_WITH_PLAIN_PLACES = 7;
 
 export function hasPlaces(version: number): boolean {

@@ -9,7 +9,7 @@
  *            take n          write to b            take n+1
  *     active   5    |    6       6           |    7
  *     write    3    |    3  ->   6           |    6
- *     read     -    |    -  ->   3           |   (3, no longer looked at)
+ *     read     -    |    -  ->   3           |   (3, no longer read)
  *     frozen   3    |    3       3           |    6
  *
  * So a take is one store of the active number, not a copy of the map: the first mark of a block in an interval saves
@@ -45,7 +45,7 @@ import {
   cbtTableBytes,
   nextGeneration,
 } from "./cbt-layout.js";
-import { mayLookAgain } from "./cbt-patience.js";
+import { mayRetry } from "./cbt-patience.js";
 import { EngineError } from "./errors.js";
 
 export interface CbtOptions {
@@ -316,7 +316,7 @@ export class CbtMap {
         `blocks ${offset} to ${end} of ${this.blockCount} asked for`,
       );
     }
-    for (let looks = 0; mayLookAgain(looks); looks++) {
+    for (let attempts = 0; mayRetry(attempts); attempts++) {
       const sequence = Atomics.load(this.words, CbtWord.SEQUENCE);
       if ((sequence & 1) !== 0) continue;
       if (this.words[CbtWord.CORRUPTED] !== 0) {
@@ -333,7 +333,7 @@ export class CbtMap {
 
   /** Numbers, size and generation. A copy: it does not follow later changes. Throws CBT_BUSY, as readFrozen(). */
   info(): CbtInfo {
-    for (let looks = 0; mayLookAgain(looks); looks++) {
+    for (let attempts = 0; mayRetry(attempts); attempts++) {
       const sequence = Atomics.load(this.words, CbtWord.SEQUENCE);
       if ((sequence & 1) !== 0) continue;
       const info = {

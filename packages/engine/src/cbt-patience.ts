@@ -8,8 +8,8 @@ const PAUSE_MS = 1;
 
 const never = new Int32Array(new SharedArrayBuffer(4));
 
-/** @returns whether to look again after `looks` attempts; sleeps 1 ms if those without a pause are used up */
-export function mayLookAgain(looks: number): boolean {
-  if (looks > AT_ONCE) Atomics.wait(never, 0, 0, PAUSE_MS);
-  return looks < AT_ONCE + PAUSES;
+/** @returns whether to retry after so many attempts; sleeps 1 ms if those without a pause are used up */
+export function mayRetry(attempts: number): boolean {
+  if (attempts > AT_ONCE) Atomics.wait(never, 0, 0, PAUSE_MS);
+  return attempts < AT_ONCE + PAUSES;
 }

@@ -9,7 +9,7 @@ export const RequestOp = {
   WRITE_ZEROES: 5,
 } as const;
 
-/** Flags of front requests that the engine looks at, numbered as ublk numbers them. */
+/** Flags of front requests that the engine reads, numbered as ublk numbers them. */
 export const RequestFlag = {
   /** WRITE_ZEROES: the zero bytes must be stored, the space stays allocated. */
   NOUNMAP: 0x8000,
@@ -41,7 +41,7 @@ export const CopyKind = {
 export const CopyMode = {
   /** The slot is written directly after the read; then the request continues. */
   LINKED: 0,
-  /** The slot is written after onCopyRead has told the engine that the read has ended. */
+  /** The slot is written after onCopyRead has notified the engine that the read has ended. */
   APART: 1,
   /** The old data is in its place, and recorded: the slot is written beside the request's write to the original. */
   BEHIND: 2,

@@ -274,7 +274,7 @@ export class EngineCore {
     this.io.requestSlots(wantedSlots);
   }
 
-  /** Records blocks [from, to) as lost, and tells the host the first time. */
+  /** Records blocks [from, to) as lost, and notifies the host the first time. */
   lose(chunk: number, from: number, to: number, errno: number): void {
     const map = this.activeMap();
     this.counters[Stat.LOST_BLOCKS] += map.setLost(chunk, from, to);

@@ -9,7 +9,7 @@
  *     write                |-- marked, not issued yet ...  found when the discard ends
  *     discard     |------------------------|
  *
- * A discard that overlaps such a write counts as a plain change. Writes pay one look at `inFlight`; the table is
+ * A discard that overlaps such a write counts as a plain change. Writes pay one read of `inFlight`; the table is
  * searched only while discards are in flight.
  */
 import type { CbtMap } from "./cbt-map.js";

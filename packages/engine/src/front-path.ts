@@ -10,7 +10,7 @@
  * the pass ends at the first obstacle: a block that another request is copying, an exhausted pool, a full copy window.
  * If the request has copies in flight it continues when these have ended, else it parks on what stopped it. The cursor
  * only moves forward: blocks before it are saved or lost, at the latest when `pending` is zero again. So a discard of
- * any length proceeds window by window and never looks at a block twice. A write whose last copy may go behind is
+ * any length proceeds window by window and never checks a block twice. A write whose last copy may go behind is
  * issued as soon as the copy's read has ended, and ends when both have ended (copies-behind.ts).
  *
  * Without room for old data, or while the store hangs, the area's overflow policy decides:

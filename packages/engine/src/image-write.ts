@@ -8,7 +8,7 @@
  *
  * A direct write takes an entry in the table of copies, so that requests that need one of its blocks wait for it; its
  * saved bits are set when it has succeeded. A failed one leaves them clear: the old data is still in the original, and
- * each waiting request looks again and copies it. Writing a whole block over a lost one heals it; writing a part of a
+ * each waiting request checks again and copies it. Writing a whole block over a lost one heals it; writing a part of a
  * lost one is an error.
  */
 import { BlockState, CopyKind, EIO, RunKind } from "./constants.js";

@@ -78,11 +78,11 @@ export { LoopTable } from "./stack/loop-table.js";
 export { fieldBytes, type Mount, mountAt, parseMountinfo } from "./stack/mountinfo.js";
 export { type SystemView, USERS_VIEW } from "./stack/mounts.js";
 export {
+  boundedLookup,
   deviceOrFile,
   identityAt,
   identityOfOpen,
-  type LookAt,
-  pathLooker,
+  type PathLookup,
   presentName,
 } from "./stack/path-target.js";
 export {
@@ -91,12 +91,12 @@ export {
   fileIdentity,
   type KnownFile,
   type LoopBacking,
-  lookAtPath,
+  lookUpPath,
   type PathTarget,
   type ReadDevice,
   type TopologyProbe,
 } from "./stack/probe.js";
-export { type Meeting, meetingOf, type Share, type Stack, type StackNode } from "./stack/stack.js";
+export { type Overlap, overlapOf, type Share, type Stack, type StackNode } from "./stack/stack.js";
 export { superblockReader } from "./stack/superblock-reader.js";
 export { type SysfsDevice, sysfsDevicesNamed } from "./stack/sysfs-device.js";
 export {

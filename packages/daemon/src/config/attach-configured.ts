@@ -12,7 +12,7 @@ import type { Logger } from "pino";
 import type { Config } from "./config.js";
 import { bootClockMs, type Served, type WaitedFor } from "./served.js";
 
-const LOOK_AGAIN_INTERVAL_MS = 500;
+const RETRY_INTERVAL_MS = 500;
 /** A device over which one daemon after another dies is given up: otherwise users of other devices wait each time. */
 const DAEMONS_MAX = 3;
 
@@ -41,7 +41,7 @@ const NOTHING_TO_DETACH: ReadonlySet<string> = new Set<ErrorName>([
   "DEVICE_NOT_FOUND",
 ]);
 /** For devices that no boot waits for. */
-const HELD_LOOK_AGAIN_INTERVAL_MS = 10_000;
+const HELD_RETRY_INTERVAL_MS = 10_000;
 
 export type Missing = StatusResponse["daemon"]["configuration"]["missing"][number];
 
@@ -55,7 +55,7 @@ export interface AttachSurroundings {
   /** Whether no device can be attached now: one that is busy meanwhile is retried when that ends. */
   readonly isHeld?: () => boolean;
   readonly nowMs?: () => number;
-  readonly untilLookAgain?: (signal: AbortSignal, afterMs: number) => Promise<unknown>;
+  readonly untilRetry?: (signal: AbortSignal, afterMs: number) => Promise<unknown>;
 }
 
 function untilNext(signal: AbortSignal, afterMs: number): Promise<unknown> {
@@ -179,7 +179,7 @@ export class ConfiguredDevices {
   async #attachOne(one: WaitedFor): Promise<void> {
     const { device, persistent, from } = one.configured;
     const { attach, logger, signal, nowMs = bootClockMs } = this.#surroundings;
-    const { untilLookAgain = untilNext } = this.#surroundings;
+    const { untilRetry = untilNext } = this.#surroundings;
     if (one.earlierDaemons > DAEMONS_MAX) {
       const why = `${one.earlierDaemons} daemons have ended while they waited for it`;
       this.#giveUp(one, null, why, undefined);
@@ -215,7 +215,7 @@ export class ConfiguredDevices {
         this.#noteWait(one, code, message);
       }
       const isLong = one.isHeld === true && nowMs() - beganMs >= PASSING_WAIT_MS;
-      await untilLookAgain(signal, isLong ? HELD_LOOK_AGAIN_INTERVAL_MS : LOOK_AGAIN_INTERVAL_MS);
+      await untilRetry(signal, isLong ? HELD_RETRY_INTERVAL_MS : RETRY_INTERVAL_MS);
     }
   }
 

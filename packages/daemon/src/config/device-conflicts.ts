@@ -1,5 +1,5 @@
 /** Finds configured devices that are the same, or lie on each other, on this host now. */
-import { knownStackOf, lookAtPath, meetingOf, type TopologyProbe } from "@blksnap/linux-block";
+import { knownStackOf, lookUpPath, overlapOf, type TopologyProbe } from "@blksnap/linux-block";
 import type { ConfiguredDevice } from "./config.js";
 import { type ConfigProblem, placeFrom } from "./config-problem.js";
 
@@ -22,7 +22,7 @@ export async function deviceConflicts(
   const problems: ConfigProblem[] = [];
   const places: Place[] = [];
   for (const configured of devices) {
-    const found = await (probe.lookAt ?? lookAtPath)(configured.device).catch(() => undefined);
+    const found = await (probe.lookUp ?? lookUpPath)(configured.device).catch(() => undefined);
     if (found === undefined) continue;
     const place = { configured, identity: found.identity };
     for (const earlier of places) {
@@ -47,7 +47,7 @@ async function conflict(
   if (stack.has(other.identity)) return `${device} lies on ${its} (${from})`;
   const below = await knownStackOf(its, probe);
   if (below.has(one.identity)) return `${its} (${from}) lies on ${device}`;
-  const meeting = meetingOf(stack, below);
-  if (meeting === undefined) return undefined;
-  return `${device} and ${its} (${from}) lie on the same bytes of ${meeting.one.name}`;
+  const overlap = overlapOf(stack, below);
+  if (overlap === undefined) return undefined;
+  return `${device} and ${its} (${from}) lie on the same bytes of ${overlap.one.name}`;
 }

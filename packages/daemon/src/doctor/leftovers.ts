@@ -19,7 +19,7 @@ import { error, type FixableFinding, ok, warning } from "./finding.js";
 import type { HostFiles, OwnProcess } from "./host-files.js";
 
 /** A device looks dead for a moment while it is being created. */
-const SECOND_LOOK_MS = 2_000;
+const RECHECK_DELAY_MS = 2_000;
 const LINKS = "/dev/blksnap";
 /** Opening a node over a waiting device returns at once, because it reads nothing. */
 const CLAIM_TIMEOUT_MS = 5_000;
@@ -179,7 +179,7 @@ type Claim = (path: string) => Promise<number>;
 const findUsers: FindUsers = (path) => usersOf([path]).get(path) ?? [];
 
 async function isAnotherSoon(devices: UblkDevices, id: number, owner: number): Promise<boolean> {
-  await sleep(SECOND_LOOK_MS);
+  await sleep(RECHECK_DELAY_MS);
   const info = await devices.info(id);
   return info?.state !== UblkState.DEAD || !isOurs(info, owner);
 }

@@ -57,17 +57,17 @@ async function rememberedOf({ persistent }: RememberedContext): Promise<Persiste
 
 /** Records of the device that the path leads to; if there are none, records with this name. */
 async function wantedOf(
-  { blockDevices: { lookAt } }: RememberedContext,
+  { blockDevices: { lookUp } }: RememberedContext,
   path: string,
   remembered: readonly PersistentTrackerRecord[],
 ): Promise<PersistentTrackerRecord[]> {
-  const identity = await identityOf(path, lookAt).catch(() => undefined);
+  const identity = await identityOf(path, lookUp).catch(() => undefined);
   const there: PersistentTrackerRecord[] = [];
   if (identity !== undefined) {
     for (const record of remembered) {
       const openAt = await findPersistent(record);
       if (openAt === undefined) continue;
-      const its = await identityOf(openAt, lookAt).catch(() => undefined);
+      const its = await identityOf(openAt, lookUp).catch(() => undefined);
       if (its === identity) there.push(record);
     }
   }

@@ -15,7 +15,7 @@ import type {
 import { ControlError } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
 import { assertNoConflict, assertNotInUse } from "@blksnap/diff-storage";
-import { isZoned, knownStackOf, type Meeting, meetingOf } from "@blksnap/linux-block";
+import { isZoned, knownStackOf, type Overlap, overlapOf } from "@blksnap/linux-block";
 import { bounded } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import type { Registry } from "../registry.js";
@@ -301,9 +301,9 @@ export class SnapshotOperations {
     for (const path of stores.filter((store) => !isWithoutPath(store))) {
       const stack = knownStackOf(path, topology);
       for (const other of seen) {
-        const meeting = meetingOf(await stack, await other.stack);
-        if (meeting === undefined || isFirstOfBoth(meeting)) continue;
-        const text = `the bytes of ${path} are those of ${other.what} (${meeting.other.chain.join(" → ")})`;
+        const overlap = overlapOf(await stack, await other.stack);
+        if (overlap === undefined || isFirstOfBoth(overlap)) continue;
+        const text = `the bytes of ${path} are those of ${other.what} (${overlap.other.chain.join(" → ")})`;
         throw new ControlError("STORE_BUSY", text);
       }
       seen.push({ what: `the store ${path}`, stack });
@@ -323,7 +323,7 @@ export class SnapshotOperations {
         throw new ControlError("STORE_ON_DEVICE", what);
       }
       await assertNotInUse(path, topology);
-      const { blockDevice } = await this.#context.blockDevices.lookAt(path);
+      const { blockDevice } = await this.#context.blockDevices.lookUp(path);
       if (blockDevice === undefined || !isZoned(blockDevice)) continue;
       const what = `the store ${path} is a zoned disk, which takes writes only in sequence`;
       throw new ControlError("STORE_INVALID", what, { hint: "Give a disk without zones" });
@@ -345,7 +345,7 @@ async function withdraw({ id, persistence, members }: Snapshot): Promise<void> {
   }
 }
 
-function isFirstOfBoth({ one, other }: Meeting): boolean {
+function isFirstOfBoth({ one, other }: Overlap): boolean {
   return one.chain.length === 1 && other.chain.length === 1;
 }
 

@@ -244,10 +244,10 @@ export class TrackerOperations {
 
   /** The path as given, or the node's present name if that differs. @throws ControlError LIVE_UNSUPPORTED */
   async #pathOf(device: string, splice: Splice | undefined): Promise<string | undefined> {
-    const { lookAt } = this.#context.blockDevices;
+    const { lookUp } = this.#context.blockDevices;
     for (const path of [device, splice?.path ?? device]) {
       // Not from the registry, which also knows trackers by names that no longer exist.
-      const identity = await identityOf(path, lookAt).catch(() => undefined);
+      const identity = await identityOf(path, lookUp).catch(() => undefined);
       if (identity === undefined || identity !== splice?.identity) continue;
       await this.#live.wanted(path, "live");
       return path;
@@ -370,7 +370,7 @@ export class TrackerOperations {
    */
   async #existingPart(path: string): Promise<string> {
     try {
-      return (await this.#context.blockDevices.lookAt(path)).realPath;
+      return (await this.#context.blockDevices.lookUp(path)).realPath;
     } catch (error) {
       const { code = "EIO" } = error as NodeJS.ErrnoException;
       if (code !== "ETIMEDOUT" && path !== "/") return this.#existingPart(dirname(path));

@@ -22,7 +22,7 @@ import { decodeRecord, encodeRecord } from "./record-format.js";
 import type { FoundRecord } from "./state-directory.js";
 
 /**
- * Looks at a directory for at most `timeoutMs`, without this process waiting for its medium.
+ * Examines a directory for at most `timeoutMs`, without this process waiting for its medium.
  * @returns 0, or the negative errno of what is wrong: -ETIMEDOUT if there was no answer
  */
 export type MediumLook = (path: string, timeoutMs: number) => Promise<number>;

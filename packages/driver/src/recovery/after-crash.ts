@@ -266,7 +266,7 @@ async function afterReboot(
     return await restoreAfterReboot(context, known);
   } catch (error) {
     context.logger.error({ err: error }, "persistent trackers are not attached again");
-    // Another daemon's directory must not be looked at again.
+    // Another daemon's directory must not be examined again.
     return { ...NOTHING, endsRecorded: (error as ControlError).code === "ALREADY_RUNNING" };
   }
 }

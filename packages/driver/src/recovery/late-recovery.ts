@@ -162,7 +162,7 @@ export class LateRecovery {
 
   async #identityAt(path: string): Promise<string | undefined> {
     if (this.#waiting.size === 0) return undefined;
-    return identityOf(path, this.#context.blockDevices.lookAt).catch(() => undefined);
+    return identityOf(path, this.#context.blockDevices.lookUp).catch(() => undefined);
   }
 
   #waitingAs(found: string | undefined, path: string): TrackerRecord | undefined {
@@ -245,7 +245,7 @@ export class LateRecovery {
     if (uuid !== undefined) this.#context.persistent.inUse.add(uuid);
   }
 
-  /** Logs each reason once, because the attempts go on without limit. */
+  /** Logs each reason once, because the attempts continue without limit. */
   #say(record: TrackerRecord, error: unknown): void {
     this.#reserve(record);
     const { id, device } = record;

@@ -112,20 +112,20 @@ async function findAreas(
       if (id === undefined || member.map === null) continue;
       found.push({ member, area: { id, map: context.state.openMap(member.map) } });
     }
-    const looks: (FoundArea | undefined)[] = [];
+    const areas: (FoundArea | undefined)[] = [];
     for (const { member, area } of found) {
-      looks.push(await lookThrough(area, geometries.get(member.tracker)));
+      areas.push(await lookThrough(area, geometries.get(member.tracker)));
     }
     const snapshot = new Snapshot(context, record, true);
     const members = new Map<number, ResumedMember>();
     const givenUp = new Set<number>();
     for (const [index, { member, area }] of found.entries()) {
-      const look = looks[index];
-      if (look === undefined) {
+      const used = areas[index];
+      if (used === undefined) {
         givenUp.add(member.tracker);
         continue;
       }
-      const { figures, faultErrno } = look;
+      const { figures, faultErrno } = used;
       const image = await context.frontend.leftImage(member.image);
       const imageDepth = image?.queueDepth ?? 0;
       const asleep = snapshot.sleepingArea(area, record.members.length);
@@ -136,7 +136,7 @@ async function findAreas(
       // Its file is unclaimed when the record is written without it.
       if (givenUp.has(member.tracker)) context.state.closeMap(area.map);
     }
-    const slots = looks.flatMap((look) => look?.used ?? []);
+    const slots = areas.flatMap((one) => one?.used ?? []);
     if (record.storeMark !== undefined) slots.push(record.storeMark.slot);
     return { record, snapshot, members, givenUp, slots };
   } catch (error) {

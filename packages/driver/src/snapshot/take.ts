@@ -136,7 +136,7 @@ export async function closeMembers(
   for (const end of closed) if (end.status === "rejected") throw end.reason;
 }
 
-/** What users have by now is in the snapshot: the look that notices it may be a moment away. */
+/** What users have by now is in the snapshot: the check that notices it may be a moment away. */
 async function growFirst({ logger }: DriverContext, tracker: Tracker): Promise<void> {
   const { device, front, geometry } = tracker;
   if (front.fixedWhy !== undefined || !front.isLive) return;

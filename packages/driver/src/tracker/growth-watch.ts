@@ -2,7 +2,7 @@
  * Notices originals that have become larger (`lvextend`, a disk of a cloud, `losetup -c`), and has their fronts follow.
  *
  * ```
- *   larger ─▶ as large at the next look ─▶ in a snapshot ─▶ looked at again
+ *   larger ─▶ as large at the next check ─▶ in a snapshot ─▶ checked again
  *                     └──▶ alone among the operations on the device: grows ─▶ done
  *                                                └─ fails ─▶ tried again, later each time
  * ```
@@ -15,7 +15,7 @@ import type { Logger } from "pino";
 import { deviceLock } from "../driver-end.js";
 import type { OperationLocks } from "../operations/operation-locks.js";
 import type { Registry } from "../registry.js";
-import { GROWTH_LOOK_INTERVAL_MS, GROWTH_SPACING_MS } from "../time-limits.js";
+import { GROWTH_POLL_INTERVAL_MS, GROWTH_SPACING_MS } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
 
 type Watched = Pick<
@@ -57,7 +57,7 @@ export class GrowthWatch<One extends Watched = Tracker> {
     trackers: () => Iterable<One>,
     steps: GrowthSteps<One>,
     logger: Pick<Logger, "info" | "error">,
-    intervalMs: number = GROWTH_LOOK_INTERVAL_MS,
+    intervalMs: number = GROWTH_POLL_INTERVAL_MS,
   ) {
     this.#trackers = trackers;
     this.#steps = steps;
@@ -77,7 +77,7 @@ export class GrowthWatch<One extends Watched = Tracker> {
 
   /** Ends when all that are due have grown, or not. */
   async look(): Promise<void> {
-    // One that does not answer holds up these looks, and nothing else.
+    // One that does not answer delays these checks, and nothing else.
     if (this.#isLooking) return;
     this.#isLooking = true;
     const begun: Promise<void>[] = [];
@@ -138,7 +138,7 @@ export class GrowthWatch<One extends Watched = Tracker> {
     if (seen === undefined) return;
     const why = messageOf(error);
     const failures = seen.failures + 1;
-    const pauseMs = Math.min(GROWTH_LOOK_INTERVAL_MS * 2 ** failures, GROWTH_SPACING_MS);
+    const pauseMs = Math.min(GROWTH_POLL_INTERVAL_MS * 2 ** failures, GROWTH_SPACING_MS);
     this.#seen.set(id, { ...seen, failures, why, dueMs: performance.now() + pauseMs });
     if (why === seen.why) return;
     const text = `the front has not grown with its original (${why}); retrying`;

@@ -10,7 +10,7 @@
  *
  * A daemon that is killed in between leaves a record of the new size with a map of the old one, in place of which the
  * next daemon begins a new generation, or with the new map, which is empty: before the first take in a generation
- * nothing has to be marked. The front's size is made good by the next daemon's look (growth-watch.ts).
+ * nothing has to be marked. The next daemon's check corrects the front's size (growth-watch.ts).
  */
 
 import { faultPoint, type GrowReply, type JournalSetup, NoAnswerError } from "@blksnap/data-plane";

@@ -21,7 +21,7 @@ import type { DriverContext } from "../context.js";
 import { identityOf } from "../system/path-target.js";
 import {
   CLAIM_TIMEOUT_MS,
-  FRONT_LOOK_INTERVAL_MS,
+  FRONT_POLL_INTERVAL_MS,
   LAST_SYNC_PATIENCE_MS,
   SPLICE_SYNC_TIMEOUT_MS,
 } from "../time-limits.js";
@@ -39,7 +39,7 @@ type Spliced = Pick<Tracker, "device" | "front" | "noteLink" | "noteMade"> & {
 };
 
 /** For five seconds: a program that only scans all disks has the front open for less, even on a busy machine. */
-const FRONT_LOOKS = 25;
+const FRONT_POLLS = 25;
 
 /** For tests. */
 interface LiveParts {
@@ -72,7 +72,7 @@ export class LiveAttach {
    */
   async wanted(device: string, way: AttachWay | undefined): Promise<MappedNode | undefined> {
     if (way === "front") return undefined;
-    const identity = await identityOf(device, this.#context.blockDevices.lookAt);
+    const identity = await identityOf(device, this.#context.blockDevices.lookUp);
     const [kind, ...number] = identity.split(":");
     const node = kind === "block" ? this.dm.node(number.join(":")) : undefined;
     if (node === undefined) {
@@ -337,20 +337,20 @@ export function splicedOf(tracker: Tracker, splice: Splice): Spliced {
 /** @throws ControlError FRONT_IN_USE: another program uses it, bypassing its node */
 async function assertOnlyItsNode({ front, splice }: Spliced): Promise<void> {
   const holder = `used by dm-${splice.node.number.split(":")[1]}`;
-  for (let looks = FRONT_LOOKS; ; looks--) {
+  for (let polls = FRONT_POLLS; ; polls--) {
     const users = usersOf([front.path], { exceptPid: process.pid }).get(front.path) ?? [];
     const others = users.filter((user) => user !== holder);
     if (others.length === 0) return;
-    if (looks === 1) {
+    if (polls === 1) {
       const what = `the front ${front.path} is in use: ${others.join(", ")}`;
       throw new ControlError("FRONT_IN_USE", what);
     }
-    await sleep(FRONT_LOOK_INTERVAL_MS);
+    await sleep(FRONT_POLL_INTERVAL_MS);
   }
 }
 
 function throwFailed(error: unknown): never {
-  throw failed(`the node could not be looked at: ${messageOf(error)}`, error);
+  throw failed(`the node could not be examined: ${messageOf(error)}`, error);
 }
 
 function throwUnsynced(error: unknown): never {

@@ -3,7 +3,7 @@
  * `lvchange --refresh`). They are tracked again by a new front, in a new generation that gives the reason.
  *
  * ```
- *   lost ─▶ in a snapshot, or being changed ─▶ looked at again
+ *   lost ─▶ in a snapshot, or being changed ─▶ checked again
  *     │
  *     ├──▶ leads to other data ─▶ stays as it is, until it is detached
  *     └──▶ leads to the same   ─▶ on record, detached, attached ─▶ done
@@ -56,7 +56,7 @@ interface Followed {
   readonly device: string;
   /** Set once it is detached and has to be attached. */
   away: Away | undefined;
-  /** Failed looks in a row. */
+  /** Failed checks in a row. */
   failures: number;
   /** Errors that were logged. */
   readonly said: Set<string>;

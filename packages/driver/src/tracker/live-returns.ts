@@ -193,8 +193,8 @@ export class LiveReturns {
   /** The volume that a path means, or meant before a rename of its node; undefined if it is tracked. */
   async at(path: string): Promise<Away | undefined> {
     if (this.#all.size === 0) return undefined;
-    const { lookAt } = this.#context.blockDevices;
-    const identity = await identityOf(path, lookAt).catch(() => undefined);
+    const { lookUp } = this.#context.blockDevices;
+    const identity = await identityOf(path, lookUp).catch(() => undefined);
     if (identity === undefined) return this.named(path);
     return this.untracked.find(({ splice }) => splice.hasIdentity(identity));
   }

@@ -1,11 +1,11 @@
 /**
  * Records the mount of the file system on a persistent tracker's front: after a power cut, that proves that nothing
- * else has mounted it since. It looks only at fronts that were written, so that an idle disk stays idle, and reads
+ * else has mounted it since. It checks only fronts that were written, so that an idle disk stays idle, and reads
  * through the ring, so that a disk that hangs blocks no thread.
  */
 import { attribute } from "@blksnap/linux-block";
 import { high32, low32, MappedMemory, type PromiseRing, prepareRead } from "@blksnap/uring";
-import { MOUNT_LOOK_INTERVAL_MS } from "../time-limits.js";
+import { MOUNT_POLL_INTERVAL_MS } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
 
 /** The superblock, and the second page, where another signature may be. */
@@ -24,7 +24,7 @@ export class MountWatch {
   readonly #trackers: () => Iterable<Watched>;
   readonly #read: StartReader;
   readonly #sysfs: string;
-  /** By tracker: sectors written to its front at the last look. */
+  /** By tracker: sectors written to its front at the last check. */
   readonly #seen = new Map<number, string>();
   readonly #reading = new Set<number>();
   readonly #timer: NodeJS.Timeout;
@@ -34,7 +34,7 @@ export class MountWatch {
     read: StartReader,
     {
       sysfs = "/sys",
-      intervalMs = MOUNT_LOOK_INTERVAL_MS,
+      intervalMs = MOUNT_POLL_INTERVAL_MS,
     }: { sysfs?: string; intervalMs?: number } = {},
   ) {
     this.#trackers = trackers;
@@ -48,15 +48,15 @@ export class MountWatch {
     clearInterval(this.#timer);
   }
 
-  /** Resolves when all fronts that answer have been looked at. */
+  /** Resolves when all fronts that answer have been checked. */
   async look(): Promise<void> {
     const trackers = [...this.#trackers()].filter(({ uuid }) => uuid !== undefined);
     const ids = new Set(trackers.map(({ id }) => id));
     for (const id of this.#seen.keys()) if (!ids.has(id)) this.#seen.delete(id);
-    await Promise.all(trackers.map((tracker) => this.#lookAt(tracker)));
+    await Promise.all(trackers.map((tracker) => this.#check(tracker)));
   }
 
-  async #lookAt(tracker: Watched): Promise<void> {
+  async #check(tracker: Watched): Promise<void> {
     const { id, front, backing } = tracker;
     const written = writtenSectors(this.#sysfs, front.path);
     if (written === undefined || written === this.#seen.get(id) || this.#reading.has(id)) return;
@@ -67,7 +67,7 @@ export class MountWatch {
       await tracker.noteStart(start);
       this.#seen.set(id, written);
     } catch {
-      // Either the ring was closed meanwhile, or the next look repeats it.
+      // Either the ring was closed meanwhile, or the next check repeats it.
     } finally {
       this.#reading.delete(id);
     }

@@ -25,7 +25,7 @@ interface Knowledge {
   looking: Promise<KnownHoles | null> | undefined;
   /** Holes of an image, which stay true; or of a front, if they were found too late for the client that asked. */
   found: KnownHoles | null;
-  /** Earliest time of the next look. */
+  /** Earliest time of the next search. */
   nextMs: number;
   pauseMs: number;
 }
@@ -77,7 +77,7 @@ export class OriginalHoles {
 
   #begin(known: Knowledge, tracker: Tracker): void {
     // A failure costs the client nothing but the holes.
-    const looking = this.#lookAt(tracker).catch(() => null);
+    const looking = this.#check(tracker).catch(() => null);
     known.looking = looking.then((found) => {
       known.looking = undefined;
       known.found = found;
@@ -91,7 +91,7 @@ export class OriginalHoles {
     });
   }
 
-  async #lookAt({ backing, cbt }: Tracker): Promise<KnownHoles | null> {
+  async #check({ backing, cbt }: Tracker): Promise<KnownHoles | null> {
     if (backing.kind !== "file" && !isLoop(backing.deviceNumber)) return null;
     // The look may miss later writes; these have this number, or a higher one.
     const { generation, changesNumber } = cbt.info();

@@ -46,7 +46,7 @@ export async function reopenOriginal(
 /** @throws ControlError DEVICE_NOT_FOUND: it is gone, or replaced by another device */
 export async function findOriginal(wanted: WantedDevice): Promise<FoundDevice> {
   try {
-    return await findAgain(wanted, { lookAt: pathTarget });
+    return await findAgain(wanted, { lookUp: pathTarget });
   } catch (error) {
     const isGone = error instanceof LinuxBlockError && error.code === "DEVICE_NOT_FOUND";
     throw isGone ? notFound(error.message, error) : error;

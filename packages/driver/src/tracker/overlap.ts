@@ -17,7 +17,7 @@ import {
   type DeviceOrFile,
   deviceKey,
   knownStackOf,
-  meetingOf,
+  overlapOf,
   presentName,
   type TopologyProbe,
 } from "@blksnap/linux-block";
@@ -38,28 +38,28 @@ export async function assertNoOverlap(
   tracked: readonly TrackedPath[],
   probe: TopologyProbe = {},
 ): Promise<void> {
-  const wanted = await identityOf(path, probe.lookAt);
+  const wanted = await identityOf(path, probe.lookUp);
   // An unreadable layer is no reason to refuse: the kernel still keeps two exclusive users of a block device apart.
   const stack = await knownStackOf(path, probe);
   for (const { device, identity, places } of tracked) {
     const said = async () => `${await bothNames(device, identity, probe)}, which is tracked`;
     const identities = [identity, ...places.map(identityOfTarget)];
     const down = identities.map((one) => stack.get(one)).find((node) => node !== undefined);
-    if (down !== undefined) throw overlap(`${path} lies on ${await said()}`, down.chain);
+    if (down !== undefined) throw overlaps(`${path} lies on ${await said()}`, down.chain);
     // The same through its front.
     const [original] = places;
     const its = await knownStackOf(original, probe);
     const up = its.get(wanted);
-    if (up !== undefined) throw overlap(`${await said()}, lies on ${path}`, up.chain);
-    const meeting = meetingOf(stack, its);
-    if (meeting === undefined) continue;
-    const { one, other } = meeting;
+    if (up !== undefined) throw overlaps(`${await said()}, lies on ${path}`, up.chain);
+    const overlap = overlapOf(stack, its);
+    if (overlap === undefined) continue;
+    const { one, other } = overlap;
     const what = `${path} and ${await said()}, lie on the same bytes of ${one.name}`;
-    throw overlap(what, [...one.chain, ...other.chain.toReversed().slice(1)]);
+    throw overlaps(what, [...one.chain, ...other.chain.toReversed().slice(1)]);
   }
 }
 
-function overlap(what: string, chain: readonly string[]): ControlError {
+function overlaps(what: string, chain: readonly string[]): ControlError {
   return new ControlError("DEVICE_OVERLAPS", `${what}: ${chain.join(" → ")}`);
 }
 
@@ -73,7 +73,7 @@ export async function bothNames(
   identity: string,
   probe: TopologyProbe = {},
 ): Promise<string> {
-  const found = await identityOf(device, probe.lookAt).catch(() => undefined);
+  const found = await identityOf(device, probe.lookUp).catch(() => undefined);
   if (found === identity) return device;
   const now = presentName(identity, probe.sysfsRoot);
   if (now !== undefined) return now === device ? device : `${device} (now ${now})`;

@@ -14,7 +14,7 @@ import {
   fieldBytes,
   fileIdentity,
   knownStackOf,
-  meetingOf,
+  overlapOf,
   type TopologyProbe,
 } from "@blksnap/linux-block";
 import { claimInHelper } from "@blksnap/uring";
@@ -79,9 +79,9 @@ export async function assertNotOurs(
 ): Promise<void> {
   const stack = await knownStackOf(device, probe);
   for (const { what, at } of places) {
-    const meeting = meetingOf(await knownStackOf(at, probe), stack);
-    if (meeting === undefined) continue;
-    const { one, other } = meeting;
+    const overlap = overlapOf(await knownStackOf(at, probe), stack);
+    if (overlap === undefined) continue;
+    const { one, other } = overlap;
     const chain = [...one.chain, ...other.chain.toReversed().slice(1)];
     const hint = "Give another device, or move what the daemon has there";
     const text = `${device} holds ${what}: ${chain.join(" → ")}`;

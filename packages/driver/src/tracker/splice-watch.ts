@@ -5,7 +5,7 @@
 import { closeSync, openSync } from "node:fs";
 import { ControlError } from "@blksnap/api";
 import { type PromiseRing, preparePoll, type Ring } from "@blksnap/uring";
-import { SPLICE_LOOK_INTERVAL_MS } from "../time-limits.js";
+import { SPLICE_POLL_INTERVAL_MS } from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
 
 type Watched = Pick<Tracker, "device" | "splice"> & {
@@ -48,7 +48,7 @@ export class SpliceWatch<One extends Watched = Tracker> {
   constructor(
     trackers: () => Iterable<One>,
     on: SpliceListener<One>,
-    { intervalMs = SPLICE_LOOK_INTERVAL_MS, untilChange }: WatchOptions = {},
+    { intervalMs = SPLICE_POLL_INTERVAL_MS, untilChange }: WatchOptions = {},
   ) {
     this.#trackers = trackers;
     this.#on = on;
@@ -71,7 +71,7 @@ export class SpliceWatch<One extends Watched = Tracker> {
   look(isWanted: (tracker: One) => boolean = () => true): void {
     const live = [...this.#trackers()].filter(({ splice }) => splice !== undefined);
     const trackers = live.filter(isWanted);
-    // Before the look, so that no change is missed in between.
+    // Before the check, so that no change is missed in between.
     if (this.#timer !== undefined && trackers.length > 0 && !this.#isFollowing) void this.#follow();
     for (const tracker of trackers) {
       const { splice, front } = tracker;
@@ -85,7 +85,7 @@ export class SpliceWatch<One extends Watched = Tracker> {
     }
   }
 
-  /** Looks again when any node has changed. If that cannot be observed, the timer remains. */
+  /** Checks again when any node has changed. If that cannot be observed, the timer remains. */
   async #follow(): Promise<void> {
     const { signal } = this.#stopping;
     const untilChange = this.#untilChange;

@@ -87,11 +87,11 @@ async function renamed(paths: Readonly<Record<string, string>>) {
   splice.isTaken = true;
   let name = NODE.name;
   splice.present = () => ({ ...NODE, name }) as never;
-  const lookAt = async (path: string) => {
+  const lookUp = async (path: string) => {
     if (paths[path] === undefined) throw Object.assign(new Error(path), { code: "ENOENT" });
     return { identity: paths[path] };
   };
-  const registry = new Registry({ lookAt } as never);
+  const registry = new Registry({ lookUp } as never);
   const tracker = {
     ...{ id: 1, device: "/dev/vg/data", identity: "block:254:7", isGone: false, splice },
     front: { id: 0, path: "/dev/ublkb0", isLive: true },
@@ -99,7 +99,7 @@ async function renamed(paths: Readonly<Record<string, string>>) {
   };
   registry.trackers.set(1, tracker as never);
   const live = {
-    wanted: async (path: string) => void (await lookAt(path)),
+    wanted: async (path: string) => void (await lookUp(path)),
     syncNode: async () => undefined,
     recover: async () => undefined,
     clones: { removeOrphans: async () => undefined },
@@ -111,7 +111,7 @@ async function renamed(paths: Readonly<Record<string, string>>) {
   };
   const places = { state: stateWith(), persistent: { path: "/persistent" } };
   const logger = { error: () => undefined, warn: () => undefined };
-  const context = { ...places, blockDevices: { lookAt }, frontend: { kind: "ublk" }, logger };
+  const context = { ...places, blockDevices: { lookUp }, frontend: { kind: "ublk" }, logger };
   const operations = new TrackerOperations(context as never, registry, 1, live as never);
   const done: string[] = [];
   operations.detach = async () => {
@@ -200,11 +200,11 @@ test("a late device is settled before its node is checked, and no other is check
 function afterFollow(isTracked: boolean) {
   const away = { device: "/dev/vg/data", live: NODE, front: "/dev/ublkb3", since: "then" };
   const state = stateWith({ "return-254:3": { ...away, reason: "capacity_changed" } });
-  const lookAt = async (path: string) => {
+  const lookUp = async (path: string) => {
     if (path !== "/dev/vg/data") throw Object.assign(new Error(path), { code: "ENOENT" });
     return { identity: "block:254:3" };
   };
-  const registry = new Registry({ lookAt } as never);
+  const registry = new Registry({ lookUp } as never);
   registry.ownDeviceBeneath = async () => undefined;
   const tracker = { id: 1, device: "/dev/vg/data", identity: "block:254:7" };
   const splice = Object.assign(new Splice(NODE), { state: "on", leadsTo: () => true });
@@ -214,9 +214,9 @@ function afterFollow(isTracked: boolean) {
   const say = (_: unknown, text: string) => void said.push(text);
   const logger = { error: say, warn: say, info: say };
   const places = { state, persistent: { path: "/persistent" } };
-  const context = { ...places, blockDevices: { lookAt }, frontend: { kind: "ublk" }, logger };
+  const context = { ...places, blockDevices: { lookUp }, frontend: { kind: "ublk" }, logger };
   const live = {
-    wanted: async (path: string) => void (await lookAt(path)),
+    wanted: async (path: string) => void (await lookUp(path)),
     recover: async () => undefined,
     settle: async () => undefined,
     takeOut: async () => undefined,

@@ -16,11 +16,11 @@ function world(names: Readonly<Record<string, string>> = {}) {
   const state = new StateDirectory(mkdtempSync(join(tmpdir(), "returns-")));
   const said: string[] = [];
   const logger = { error: (_: unknown, text: string) => said.push(text), warn: () => undefined };
-  const lookAt = async (path: string) => {
+  const lookUp = async (path: string) => {
     if (names[path] === undefined) throw Object.assign(new Error(path), { code: "ENOENT" });
     return { identity: names[path] };
   };
-  const context = { state, logger, blockDevices: { lookAt } } as never;
+  const context = { state, logger, blockDevices: { lookUp } } as never;
   /** A daemon that begins; its predecessor is dead. */
   const life = () => {
     const returns = new LiveReturns(context);

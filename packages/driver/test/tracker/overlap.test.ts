@@ -55,7 +55,7 @@ function node(name: string): string {
 const probe = () => ({
   sysfsRoot: folder,
   mountinfoPath: join(folder, "mountinfo"),
-  lookAt: async (path: string) => {
+  lookUp: async (path: string) => {
     const name = path.split("/").at(-1) as string;
     const blockDevice = NUMBERS[name] === undefined ? undefined : number(name);
     const onFront = path.startsWith("/mnt/");

@@ -24,7 +24,7 @@ test("files that the daemon writes to are refused as originals, by any of their 
   const words = places.map(({ what }) => what).filter((what) => what !== "the daemon's log");
   assert.equal(words, ["the daemon's files", "old data of snapshot a"]);
   const answer = (path: string) =>
-    assertNotOurs(path, places, { lookAt: pathTarget }).then(
+    assertNotOurs(path, places, { lookUp: pathTarget }).then(
       () => "",
       ({ code, message }) => `${code}: ${message}`,
     );

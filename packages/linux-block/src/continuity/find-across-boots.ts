@@ -17,11 +17,11 @@ export interface DeviceOfEarlierBoot {
  */
 export async function findAcrossBoots(
   { device, identity }: DeviceOfEarlierBoot,
-  { lookAt, sysfs = "/sys", dev }: FindAgainOptions,
+  { lookUp, sysfs = "/sys", dev }: FindAgainOptions,
 ): Promise<string | undefined> {
   let isThere = true;
   try {
-    const { blockDevice } = await lookAt(device);
+    const { blockDevice } = await lookUp(device);
     if (blockDevice === undefined) return device;
     const verdict = await compare(identity, deviceKey(blockDevice), sysfs);
     if (verdict === "same") return device;

@@ -5,7 +5,7 @@
 import { execFile } from "node:child_process";
 import { dirname } from "node:path";
 import { LinuxBlockError } from "../errors.js";
-import { identityAt, type LookAt } from "../stack/path-target.js";
+import { identityAt, type PathLookup } from "../stack/path-target.js";
 import { blockIdentity } from "../stack/probe.js";
 import { compareMarks, type DeviceMarks, devicesLike, nodeOf, readMarks } from "./device-marks.js";
 
@@ -27,7 +27,7 @@ export interface FoundDevice {
 }
 
 export interface FindAgainOptions {
-  readonly lookAt: LookAt;
+  readonly lookUp: PathLookup;
   readonly sysfs?: string;
   readonly dev?: string;
 }
@@ -40,12 +40,12 @@ const BLOCK = "block:";
 export function findAgain(wanted: WantedDevice, options: FindAgainOptions): Promise<FoundDevice> {
   return wanted.identity.startsWith(BLOCK)
     ? findDevice(wanted, options)
-    : findFile(wanted, options.lookAt);
+    : findFile(wanted, options.lookUp);
 }
 
 async function findDevice(
   wanted: WantedDevice,
-  { lookAt, sysfs, dev }: FindAgainOptions,
+  { lookUp, sysfs, dev }: FindAgainOptions,
 ): Promise<FoundDevice> {
   const { device, identity, marks } = wanted;
   const number = identity.slice(BLOCK.length);
@@ -61,17 +61,20 @@ async function findDevice(
   }
   if (found.length > 1) throw notFound(`${device} is one of ${found.join(", ")}`);
   // Without a node with the kernel's name, its old name remains.
-  const path = nodeOf(at, sysfs, dev) ?? (await ifIdentity(device, blockIdentity(at), lookAt));
+  const path = nodeOf(at, sysfs, dev) ?? (await ifIdentity(device, blockIdentity(at), lookUp));
   if (path === undefined)
     throw notFound(`the device ${at}, known as ${device}, has no node in /dev`);
   return { identity: blockIdentity(at), path, wasAway: at !== number || verdict === "again" };
 }
 
-async function findFile({ device, identity }: WantedDevice, lookAt: LookAt): Promise<FoundDevice> {
+async function findFile(
+  { device, identity }: WantedDevice,
+  lookUp: PathLookup,
+): Promise<FoundDevice> {
   const path =
-    (await ifIdentity(device, identity, lookAt)) ?? (await renamed(device, identity, lookAt));
+    (await ifIdentity(device, identity, lookUp)) ?? (await renamed(device, identity, lookUp));
   if (path !== undefined) return { identity, path, wasAway: false };
-  const there = await identityAt(device, lookAt).catch((error: LinuxBlockError) => error);
+  const there = await identityAt(device, lookUp).catch((error: LinuxBlockError) => error);
   if (typeof there !== "string") throw there;
   throw notFound(`${device} is another file now`);
 }
@@ -80,11 +83,11 @@ async function findFile({ device, identity }: WantedDevice, lookAt: LookAt): Pro
 async function renamed(
   device: string,
   identity: string,
-  lookAt: LookAt,
+  lookUp: PathLookup,
 ): Promise<string | undefined> {
   const inode = identity.split(":").at(-1) as string;
   for (const path of await namesOfInode(dirname(device), inode)) {
-    const found = await ifIdentity(path, identity, lookAt);
+    const found = await ifIdentity(path, identity, lookUp);
     if (found !== undefined) return found;
   }
   return undefined;
@@ -109,9 +112,9 @@ function namesOfInode(folder: string, inode: string): Promise<string[]> {
 async function ifIdentity(
   path: string,
   identity: string,
-  lookAt: LookAt,
+  lookUp: PathLookup,
 ): Promise<string | undefined> {
-  return (await identityAt(path, lookAt).catch(() => undefined)) === identity ? path : undefined;
+  return (await identityAt(path, lookUp).catch(() => undefined)) === identity ? path : undefined;
 }
 
 function notFound(what: string): LinuxBlockError {

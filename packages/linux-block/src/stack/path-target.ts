@@ -21,20 +21,20 @@ const S_IFBLK = 0o060000;
 const BLOCK = "block:";
 
 /** @throws an error of node:fs, with `code` and `errno` */
-export type LookAt = (path: string) => Promise<PathTarget>;
+export type PathLookup = (path: string) => Promise<PathTarget>;
 
 /**
  * Stats paths, except nodes of devices, in another process and for at most five seconds: it fails with ETIMEDOUT if
  * the file system of a path does not answer.
  */
-export function pathLooker(stat: HelperCalls["stat"]): LookAt {
+export function boundedLookup(stat: HelperCalls["stat"]): PathLookup {
   return async (path) => nodeAt(path) ?? targetOfStatus(await answered(stat, path));
 }
 
 /** The target of a path, whatever its name. @throws LinuxBlockError DEVICE_NOT_FOUND, DEVICE_FAILED (ETIMEDOUT) */
-export async function identityAt(path: string, lookAt: LookAt): Promise<string> {
+export async function identityAt(path: string, lookUp: PathLookup): Promise<string> {
   try {
-    return (await lookAt(path)).identity;
+    return (await lookUp(path)).identity;
   } catch (error) {
     const { code = "EIO" } = error as NodeJS.ErrnoException;
     const options = { cause: error, errno: errnoNumber(code) };

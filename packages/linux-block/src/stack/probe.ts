@@ -43,7 +43,7 @@ export interface TopologyProbe {
   /** Mounts from this process's view. Default "/proc/self/mountinfo". */
   readonly mountinfoPath?: string;
   /** Stats a path. Default: stat(2). */
-  readonly lookAt?: (path: string) => Promise<PathTarget>;
+  readonly lookUp?: (path: string) => Promise<PathTarget>;
   /**
    * Devices and files that a device of this process lies on, which sysfs cannot know: a front and the
    * original behind it, an image and its original. Undefined for a device that another process serves.
@@ -100,7 +100,7 @@ export async function namesIn(folder: string): Promise<string[]> {
 }
 
 /** Stats a path with stat(2). Rejects with the error of node:fs. */
-export async function lookAtPath(path: string): Promise<PathTarget> {
+export async function lookUpPath(path: string): Promise<PathTarget> {
   const realPath = await realpath(path);
   const stats = await stat(realPath);
   const blockDevice = stats.isBlockDevice() ? deviceNumber(stats.rdev) : undefined;

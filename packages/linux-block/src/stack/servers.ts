@@ -26,15 +26,15 @@ export async function serversOf(procRoot: string, device: SysfsDevice): Promise<
 export async function writtenBy(
   procRoot: string,
   pid: number,
-  lookAt: (path: string) => Promise<PathTarget>,
+  lookUp: (path: string) => Promise<PathTarget>,
 ): Promise<PathTarget[]> {
   const found = new Map<string, PathTarget>();
   for (const { path, fd } of (await openFiles(procRoot, pid)).slice(0, FILES_MAX)) {
-    if (path.startsWith("/dev/") && !(await isBlockNode(path, lookAt))) continue;
+    if (path.startsWith("/dev/") && !(await isBlockNode(path, lookUp))) continue;
     const info = (await readText(`${procRoot}/${pid}/fdinfo/${fd}`)) ?? "";
     const flags = Number.parseInt(/^flags:\s+(\d+)$/m.exec(info)?.[1] ?? "0", 8);
     if ((flags & ACCESS_MODE) === 0) continue;
-    const there = await lookAt(path).catch(() => undefined);
+    const there = await lookUp(path).catch(() => undefined);
     if (there !== undefined) found.set(there.identity, there);
   }
   return [...found.values()];
@@ -42,9 +42,9 @@ export async function writtenBy(
 
 async function isBlockNode(
   path: string,
-  lookAt: (path: string) => Promise<PathTarget>,
+  lookUp: (path: string) => Promise<PathTarget>,
 ): Promise<boolean> {
-  const there = await lookAt(path).catch(() => undefined);
+  const there = await lookUp(path).catch(() => undefined);
   return there?.blockDevice !== undefined;
 }
 

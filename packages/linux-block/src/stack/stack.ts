@@ -34,7 +34,7 @@ export interface StackNode {
 export type Stack = ReadonlyMap<string, StackNode>;
 
 /** The place where two stacks share bytes. */
-export interface Meeting {
+export interface Overlap {
   /** The node as each of them knows it. */
   readonly one: StackNode;
   readonly other: StackNode;
@@ -44,7 +44,7 @@ export interface Meeting {
  * The first node, from the top of `one`, whose bytes both stacks have. Two partitions of one disk, two volumes of one
  * group, two files of one file system do not count as shared.
  */
-export function meetingOf(one: Stack, other: Stack): Meeting | undefined {
+export function overlapOf(one: Stack, other: Stack): Overlap | undefined {
   for (const node of one.values()) {
     const there = other.get(node.identity);
     if (there === undefined) continue;

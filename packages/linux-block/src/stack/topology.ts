@@ -15,7 +15,7 @@ import {
   blockIdentity,
   type DeviceOrFile,
   type KnownFile,
-  lookAtPath,
+  lookUpPath,
   type PathTarget,
   readFromDevice,
   readText,
@@ -153,7 +153,7 @@ class Search {
   /** Adds the target of a path: a block device, or a file and its devices. */
   async addPath(path: string, way: Way): Promise<void> {
     const chain = [...way.above, path];
-    const { blockDevice, device, identity, realPath } = await this.#lookAt(path, chain);
+    const { blockDevice, device, identity, realPath } = await this.#lookUp(path, chain);
     if (blockDevice !== undefined) await this.addDevice(blockDevice, way);
     else {
       if (!this.#isNew({ identity, device: undefined, name: path, chain }, way.share)) return;
@@ -197,10 +197,10 @@ class Search {
   }
 
   #stat(path: string): Promise<PathTarget> {
-    return (this.#probe.lookAt ?? lookAtPath)(path);
+    return (this.#probe.lookUp ?? lookUpPath)(path);
   }
 
-  async #lookAt(path: string, chain: readonly string[]): Promise<PathTarget> {
+  async #lookUp(path: string, chain: readonly string[]): Promise<PathTarget> {
     try {
       return await this.#stat(path);
     } catch (error) {
@@ -255,7 +255,7 @@ class Search {
     if (named === undefined) throw unknown(above, `it has no superblock of ${type}`);
     const way = { share: FILE, above };
     for (const path of named.paths) {
-      const { blockDevice } = await this.#lookAt(path, above);
+      const { blockDevice } = await this.#lookUp(path, above);
       if (blockDevice === undefined) throw unknown(above, `${path} is not a block device`);
       await this.addDevice(blockDevice, way);
     }
@@ -285,7 +285,7 @@ class Search {
     // bcachefs names all its devices, joined by colons.
     for (const source of mount.source.split(":")) {
       if (!source.startsWith("/")) throw unknown(above, `its devices are not known (${source})`);
-      const { blockDevice } = await this.#lookAt(source, above);
+      const { blockDevice } = await this.#lookUp(source, above);
       if (blockDevice === undefined) throw unknown(above, `${source} is not a block device`);
       const devices =
         mount.fsType === "btrfs" ? btrfsDevices(this.#sysfsRoot, blockDevice) : [blockDevice];
@@ -306,7 +306,7 @@ class Search {
       () => false,
     );
     const there = isSame ? inside : path;
-    const { realPath } = await this.#lookAt(there, above);
+    const { realPath } = await this.#lookUp(there, above);
     if (mountAt(realPath, await this.#readMounts())?.device === mount.device) {
       throw unknown(above, `it covers ${path}, which it shows`);
     }

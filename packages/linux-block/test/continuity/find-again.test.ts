@@ -1,11 +1,11 @@
 import { linkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
+  boundedLookup,
   compareMarks,
   findAcrossBoots,
   findAgain,
   identityAt,
-  pathLooker,
   readMarks,
   type WantedDevice,
 } from "@blksnap/linux-block";
@@ -15,7 +15,7 @@ import * as assert from "uvu/assert";
 import { DeviceTree } from "./device-tree.js";
 
 const test = suite("find again");
-const lookAt = pathLooker(statInHelper);
+const lookUp = boundedLookup(statInHelper);
 let tree: DeviceTree;
 let folder: string;
 
@@ -40,7 +40,7 @@ function recorded(number: string, name = "/dev/gone") {
 }
 
 async function refused(wanted: WantedDevice): Promise<string> {
-  return findAgain(wanted, { lookAt, sysfs: folder, dev: folder }).then(
+  return findAgain(wanted, { lookUp, sysfs: folder, dev: folder }).then(
     ({ identity }) => assert.unreachable(identity) as never,
     (error) => `${error.code}: ${error.message}`,
   );
@@ -81,19 +81,19 @@ test("a record of an older daemon is matched by the number", async () => {
 test("a file is found by another name, and another file under its old name is not mistaken for it", async () => {
   const path = join(folder, "disk.img");
   writeFileSync(path, "");
-  const wanted = { device: path, identity: await identityAt(path, lookAt) };
-  assert.equal(await findAgain(wanted, { lookAt }), {
+  const wanted = { device: path, identity: await identityAt(path, lookUp) };
+  assert.equal(await findAgain(wanted, { lookUp }), {
     identity: wanted.identity,
     path,
     wasAway: false,
   });
   renameSync(path, join(folder, "re named\n.img"));
-  assert.is((await findAgain(wanted, { lookAt })).path, join(folder, "re named\n.img"));
+  assert.is((await findAgain(wanted, { lookUp })).path, join(folder, "re named\n.img"));
   writeFileSync(path, "");
   linkSync(join(folder, "re named\n.img"), join(folder, "again.img"));
   assert.ok(
     [join(folder, "re named\n.img"), join(folder, "again.img")].includes(
-      (await findAgain(wanted, { lookAt })).path,
+      (await findAgain(wanted, { lookUp })).path,
     ),
   );
   rmSync(join(folder, "re named\n.img"));
@@ -111,7 +111,7 @@ test("at boot: a device is found by its name at attach, unless that leads to ano
   const options = {
     sysfs: folder,
     dev: folder,
-    lookAt: async (path: string) => {
+    lookUp: async (path: string) => {
       if (at === undefined) throw Object.assign(new Error("ENOENT"), { code: "ENOENT" });
       const [major = 0, minor = 0] = at.split(":").map(Number);
       const device = { major: 0, minor: 6 };

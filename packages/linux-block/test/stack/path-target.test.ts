@@ -1,12 +1,12 @@
 import { linkSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { identityAt, pathLooker } from "@blksnap/linux-block";
+import { boundedLookup, identityAt } from "@blksnap/linux-block";
 import { statInHelper } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 
-const identityOf = (path: string) => identityAt(path, pathLooker(statInHelper));
+const identityOf = (path: string) => identityAt(path, boundedLookup(statInHelper));
 
 test("every path to a file is the same device, another file is another", async () => {
   const dir = mkdtempSync(join(tmpdir(), "blksnap-identity-"));
