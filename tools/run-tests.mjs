@@ -3,25 +3,32 @@
  *
  * uvu leaves three holes that would let a broken suite look green: a file that forgets `test.run()`
  * passes with no test run, a hanging test hangs for ever, and a native crash takes all files with
- * it. So each batch gets its own process and a time limit, and each file must report at least one test.
+ * it. So each batch gets its own process and each test a time limit, and each file must report at least one test.
  *
  * A start of node with a package's code takes a third of a second of a processor, most files less than that. So
  * those that touch nothing of the process they are in share one; each of the others has its own.
  *
  * Batches run one after the other; where slots are served (slots.mjs), as many beside each other as there are.
  */
-import { spawn, spawnSync } from "node:child_process";
+import { execFile, spawn, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { acquireSlot, COMPILED_VARIABLE, SLOT_COUNT, SLOTS_VARIABLE } from "./slots.mjs";
 
-/** Of a batch. */
-const TIME_LIMIT_MS = Number(process.env.TEST_FILE_TIME_LIMIT_MS ?? 900_000);
+/** Of one test; the longest take 20 s of a processor. */
+const TEST_TIME_LIMIT_MS = Number(process.env.TEST_TIME_LIMIT_MS ?? 300_000);
+/** To ask a test that hangs where it is. */
+const ASK_TIME_LIMIT_MS = 30_000;
 const LEFT_TIME_LIMIT_MS = 60_000;
 /** Before the name of a file whose report follows. */
 const HEADER = "── file ";
+/** Before the title of a test that begins. */
+const TITLE = "── test ";
+const TITLES = new RegExp(`\\n${TITLE}.*\\n`, "g");
 /** Before the seconds of a processor that the file has taken. */
 const FOOTER = "── processor seconds ";
 /** What a test wants to have said though it passes. */
@@ -29,6 +36,7 @@ const NOTE = /(?<=^(?:• )?)note: .*$/gm;
 /** What a file takes of a processor, and a batch of time, is told from here on: all make the time of "npm test". */
 const TOLD_FROM_CPU_S = 1;
 const TOLD_FROM_S = 10;
+const run = promisify(execFile);
 const require = createRequire(import.meta.url);
 const tsc = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
 const packageDir = process.cwd();
@@ -47,27 +55,53 @@ plainEnvironment.NO_COLOR = "1";
 
 async function compile() {
   const release = await acquireSlot(slots);
-  const run = spawnSync(process.execPath, [tsc, "-b", "test"], { stdio: "inherit" });
+  const { status } = spawnSync(process.execPath, [tsc, "-b", "test"], { stdio: "inherit" });
   release();
-  if (run.status !== 0) process.exit(run.status ?? 1);
+  if (status !== 0) process.exit(status ?? 1);
+}
+
+/** Adds to its output where the process stands, and ends it. */
+async function endHung(child, output) {
+  // The process prints where its debugger listens.
+  const before = output.text.length;
+  child.kill("SIGUSR1");
+  const deadlineMs = Date.now() + ASK_TIME_LIMIT_MS;
+  let url;
+  while (url === undefined && Date.now() < deadlineMs) {
+    await sleep(100);
+    url = output.text.slice(before).match(/\bws:\S+/)?.[0];
+  }
+  const ask = ["--experimental-websocket", "--no-warnings", HUNG_TEST, url ?? ""];
+  const options = { timeout: ASK_TIME_LIMIT_MS, killSignal: "SIGKILL" };
+  const { stdout } = await run(process.execPath, ask, options).catch((error) => error);
+  output.text += `\n${stdout || "its debugger does not answer\n"}`;
+  child.kill("SIGKILL");
 }
 
 function runBatch(names) {
   const startedMs = Date.now();
   const paths = names.map((name) => join(testDist, name));
   return new Promise((done) => {
-    const child = spawn(process.execPath, ["--expose-gc", BATCH, HEADER, FOOTER, ...paths], {
-      stdio: ["ignore", "pipe", "pipe"],
-      env: plainEnvironment,
-    });
-    let output = "";
+    const child = spawn(
+      process.execPath,
+      ["--expose-gc", "--inspect-port=0", BATCH, HEADER, TITLE, FOOTER, ...paths],
+      { stdio: ["ignore", "pipe", "pipe"], env: plainEnvironment },
+    );
+    const output = { text: "" };
     let timedOut = false;
     const timer = setTimeout(() => {
       timedOut = true;
-      child.kill("SIGKILL");
-    }, TIME_LIMIT_MS);
-    child.stdout.on("data", (chunk) => (output += chunk));
-    child.stderr.on("data", (chunk) => (output += chunk));
+      void endHung(child, output);
+    }, TEST_TIME_LIMIT_MS);
+    let lastTitle = -1;
+    const add = (chunk) => {
+      output.text += chunk;
+      const title = output.text.lastIndexOf(TITLE);
+      if (title !== lastTitle && !timedOut) timer.refresh();
+      lastTitle = title;
+    };
+    child.stdout.on("data", add);
+    child.stderr.on("data", add);
     // A process that a test has left behind may hold the pipes for ever.
     let leftTimer;
     let isLeft = false;
@@ -82,16 +116,24 @@ function runBatch(names) {
       clearTimeout(timer);
       clearTimeout(leftTimer);
       const tookS = Math.round((Date.now() - startedMs) / 1000);
-      done({ output, status, signal, timedOut, isLeft, tookS });
+      done({ output: output.text, status, signal, timedOut, isLeft, tookS });
     });
   });
 }
 
+/** The title of the test that ran at the end. */
+function lastStep(output) {
+  if (output.lastIndexOf(FOOTER) > output.lastIndexOf(TITLE)) return "what a test has left open";
+  const [title] = (output.match(TITLES) ?? []).slice(-1);
+  return title?.replace(TITLE, "").trim() ?? "before the first test";
+}
+
 /** Of a whole batch; undefined where each file's report tells all. */
-function problemOf({ status, signal, timedOut, isLeft }) {
-  if (timedOut) return `no end within ${TIME_LIMIT_MS} ms`;
-  if (signal !== null) return `ended by ${signal}`;
-  if (status !== 0) return `exit status ${status}`;
+function problemOf({ output, status, signal, timedOut, isLeft }) {
+  const last = lastStep(output);
+  if (timedOut) return `no end within ${TEST_TIME_LIMIT_MS} ms: ${last}`;
+  if (signal !== null) return `ended by ${signal} in: ${last}`;
+  if (status !== 0) return `exit status ${status}, the last test that began: ${last}`;
   return isLeft ? "it left a process behind that holds its output" : undefined;
 }
 
@@ -121,6 +163,7 @@ const OWN = /\bprocess\b|\bglobalThis\b|\bgc\b|\bperformance\b|worker_threads|no
 /** Few enough that processors are busy to the end, and that what a crash takes with it is soon run again. */
 const BATCH_FILES = 8;
 const BATCH = fileURLToPath(new URL("test-batch.mjs", import.meta.url));
+const HUNG_TEST = fileURLToPath(new URL("hung-test.mjs", import.meta.url));
 
 function testFiles() {
   return (
@@ -172,14 +215,15 @@ function tellFile(name, report, time) {
 function tell(names, result) {
   const time = result.tookS < TOLD_FROM_S ? "" : ` in ${result.tookS} s`;
   const failedBefore = totals.failed;
-  const [, ...reports] = result.output.split(HEADER);
-  for (const [index, name] of names.entries()) tellFile(name, reports[index] ?? "", time);
   const problem = problemOf(result);
+  const output = result.output.replaceAll(TITLES, "");
+  const [, ...reports] = output.split(HEADER);
+  for (const [index, name] of names.entries()) tellFile(name, reports[index] ?? "", time);
   // Failed tests make an exit status, too.
   const isTold = totals.failed > failedBefore && result.status === 1;
   if (problem === undefined || isTold) return;
   totals.failed += 1;
-  console.error(`${result.output}\n✗ ${names.join(", ")}: ${problem}`);
+  console.error(`${output}\n✗ ${names.join(", ")}: ${problem}`);
 }
 
 async function runBatches(queue) {

@@ -1,14 +1,23 @@
 /**
  * Runs test files one after the other in this process, started by run-tests.mjs. Each file's report follows a line
  * with its name, so that a file without tests is noticed, and so are the files after one that ends the process.
- * included.
+ * Each test's title goes before its output, so that a test that hangs, or ends the process, has a name.
  */
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
-// Files add their tests to a queue, which runs when we say so.
-globalThis.UVU_DEFER = 1;
-const { exec } = await import("uvu");
+/** Of all suites: uvu notes in a suite's state which test it runs. Tests may replace the method, not what is kept here. */
+function announceTests(title) {
+  const write = process.stdout.write.bind(process.stdout);
+  let running = "";
+  Object.defineProperty(Object.prototype, "__test__", {
+    get: () => running,
+    set: (name) => {
+      running = name;
+      if (name !== "") write(`\n${title}${name.replaceAll("\n", " ")}\n`);
+    },
+  });
+}
 
 /** Of this process, and of its children that have ended: user and system time. */
 function processorSeconds() {
@@ -17,9 +26,13 @@ function processorSeconds() {
   return fields.slice(11, 15).reduce((sum, ticks) => sum + Number(ticks), 0) / TICKS_PER_SECOND;
 }
 
+const [header, title, footer, ...paths] = process.argv.slice(2);
+announceTests(title);
+// Files add their tests to a queue, which runs when we say so.
+globalThis.UVU_DEFER = 1;
+const { exec } = await import("uvu");
 let hasFailed = false;
 let toldS = 0;
-const [header, footer, ...paths] = process.argv.slice(2);
 for (const path of paths) {
   console.log(`${header}${path}`);
   globalThis.UVU_QUEUE = [[null]];
