@@ -102,7 +102,7 @@ export class AreaJournal {
   /**
    * Mirrors all commits to a successor, and writes the whole map to it. `onEnd` receives the sequence number of the
    * successor's first sector once the successor is complete on the medium; from then on the caller may rename it, and
-   * has to call adopt(). It receives null if the journal has failed, or was dropped.
+   * has to call adopt(). It receives null if the journal has failed, was dropped, or cannot open the successor.
    */
   compact(
     location: LogLocation,
@@ -117,9 +117,14 @@ export class AreaJournal {
     this.#compaction?.end(null);
     this.#compaction = compaction;
     this.#whenIdle(() => {
-      const firstSequence = this.#dropped ? null : this.io.mirror(location, compaction);
-      if (firstSequence === null) compaction.end(null);
-      else compaction.firstSequence = firstSequence;
+      let firstSequence: number | null = null;
+      try {
+        if (!this.#dropped) firstSequence = this.io.mirror(location, compaction);
+      } finally {
+        // Also if the reactor has no room for another file: the caller waits for an answer.
+        if (firstSequence === null) compaction.end(null);
+        else compaction.firstSequence = firstSequence;
+      }
     });
   }
 
@@ -155,7 +160,6 @@ export class AreaJournal {
     if (this.#dropped) return;
     this.#dropped = true;
     this.io.close();
-    this.#notifyIdle();
     this.#compaction?.end(null);
     this.#notify(this.#sealed, this.#sealedCount);
     this.#notify(this.#filling, this.#fillingCount);

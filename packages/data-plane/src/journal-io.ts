@@ -194,7 +194,7 @@ export class JournalIo {
     this.#continueCommits();
   }
 
-  /** Calls back when no commit is in flight. */
+  /** Calls back when no commit is in flight, or the journal has ended. */
   whenIdle(callback: () => void): void {
     if (!this.#life.is(JournalState.COMMITTING)) {
       callback();
@@ -228,6 +228,7 @@ export class JournalIo {
     if (this.#life.isClosing) return;
     this.#life.enter(JournalState.CLOSING);
     if (this.#pending === 0) this.#cleanUp();
+    this.#notifyIdle();
   }
 
   /** The kernel has answered everything: frees memory and files, which had to stay until now. */
@@ -348,10 +349,8 @@ export class JournalIo {
 
   #fail(errno: number): void {
     this.#life.enter(JournalState.FAILED);
-    const waiting = this.#onIdle;
-    this.#onIdle = undefined;
     this.#options.onFault(errno);
-    waiting?.();
+    this.#notifyIdle();
   }
 
   #ended(): void {
@@ -371,11 +370,18 @@ export class JournalIo {
     writer.complete();
     this.#life.enter(JournalState.IDLE);
     this.#reportIfLow();
-    const idle = this.#onIdle;
+    try {
+      this.#notifyIdle();
+    } finally {
+      // The callbacks may have begun, or ended, a commit.
+      if (this.#life.is(JournalState.IDLE)) this.#begin();
+    }
+  }
+
+  #notifyIdle(): void {
+    const onIdle = this.#onIdle;
     this.#onIdle = undefined;
-    idle?.();
-    // The callbacks may have begun, or ended, a commit.
-    if (this.#life.is(JournalState.IDLE)) this.#begin();
+    onIdle?.();
   }
 
   #submitLater(): void {

@@ -359,7 +359,10 @@ export interface ReactorReply {
 }
 
 export interface MirrorReply {
-  /** Sequence number of the first sector that goes to the successor, too; null: the journal has failed. */
+  /**
+   * Sequence number of the first sector that goes to the successor, too; null: the journal has failed, or has no use for
+   * a successor.
+   */
   readonly firstSequence: number | null;
 }
 

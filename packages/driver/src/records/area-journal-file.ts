@@ -205,13 +205,18 @@ export class AreaJournalFile {
     this.#isAbandoned = false;
     const { fd, logOffsetBytes, logBytes } = draft;
     const location = { fd, logOffsetBytes, logBytes };
+    // If it throws, the reactor may have begun.
     const answer = await requests.compact(location).catch(() => undefined);
     const firstSequence = answer?.firstSequence ?? null;
     this.#successor = undefined;
     await this.#successorGrowth;
     // Given up, or nothing appends any more: the old journal continues.
     const isOver = this.#isClosed || this.#isAbandoned;
-    if (isOver || firstSequence === null) return draft.discard();
+    if (isOver || firstSequence === null) {
+      const goesOn = !isOver && (await this.#abandon(requests));
+      await draft.discard();
+      return goesOn ? this.#growLog(requests) : undefined;
+    }
     const before = this.#handle;
     this.#handle = await draft.publish(new Uint8Array(0), firstSequence);
     this.#header = headerOf(this.#header.id, draft.logBytes, firstSequence);
@@ -247,8 +252,21 @@ export class AreaJournalFile {
     });
     await this.#successorGrowth;
     if (!this.#isAbandoned) return;
-    await requests.abandon();
-    await this.#growLog(requests);
+    if (await this.#abandon(requests)) await this.#growLog(requests);
+  }
+
+  /**
+   * The reactor gives up the successor.
+   * @returns whether it goes on with its log: until that is longer, it asks for nothing else
+   */
+  async #abandon(requests: AreaJournalRequests): Promise<boolean> {
+    try {
+      await requests.abandon();
+      return true;
+    } catch {
+      // Its device has ended.
+      return false;
+    }
   }
 }
 

@@ -125,6 +125,40 @@ test("a full log that is never extended fails, too", () => {
   assert.equal(tracker.faults, [ETIMEDOUT]);
 });
 
+test("whoever waits for the end of a commit goes on when its journal ends before", () => {
+  const tracker = new Tracker();
+  tracker.write(0, 1);
+  tracker.begin();
+  const firstSequences: (number | null)[] = [];
+  const { fd } = tracker.kernel.makeFile(64 * 512);
+  const place = { fd, logOffsetBytes: 0, logBytes: 64 * 512, usedSectors: 0 };
+  tracker.journal.io.whenIdle(() =>
+    tracker.journal.mirror(place, (firstSequence) => firstSequences.push(firstSequence)),
+  );
+  tracker.journal.drop();
+  assert.equal(firstSequences, [null]);
+  settle(tracker);
+  assert.is(tracker.kernel.filesOpen, 0);
+});
+
+test("a commit waits for no other request after one whose successor cannot be opened", () => {
+  const tracker = new Tracker();
+  tracker.write(0, 1);
+  tracker.begin();
+  tracker.write(1, 300);
+  tracker.journal.io.whenIdle(() => {
+    throw new Error("a reactor has no room for more registered files");
+  });
+  while (!tracker.kernel.isIdle) {
+    try {
+      tracker.kernel.step();
+    } catch {
+      // A reactor reports it, and goes on.
+    }
+  }
+  assert.equal(tracker.admitted, [0, 1]);
+});
+
 /** Replaces the medium's answers to the next writes. */
 function refuse({ kernel }: Tracker, errnos: number[]): void {
   kernel.faults = (_, isWrite) => {

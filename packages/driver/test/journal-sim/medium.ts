@@ -272,10 +272,10 @@ MappedMemory.anonymous = (lengthBytes) => {
 
 /** Memory of this process by its address, as the kernel sees it. */
 export function memoryAt(address: number, length: number): Uint8Array {
-  for (const { address: from, buffer } of mappings) {
-    if (address >= from && address + length <= from + buffer.byteLength) {
-      return new Uint8Array(buffer, address - from, length);
-    }
-  }
-  throw new Error("memory that is not mapped");
+  // The newest: a later simulated machine uses the same addresses.
+  const mapping = mappings.findLast(
+    ({ address: from, buffer }) => address >= from && address + length <= from + buffer.byteLength,
+  );
+  if (mapping === undefined) throw new Error("memory that is not mapped");
+  return new Uint8Array(mapping.buffer, address - mapping.address, length);
 }

@@ -236,7 +236,27 @@ test("a successor that cannot become longer is given up, and the journal continu
   await area.file.close();
 });
 
-test("an area that ends meanwhile leaves the journal unchanged, and no second file", async () => {
+test("a successor that the reactor cannot use is given up, and the log becomes longer", async () => {
+  const area = new Area(await AreaJournalFile.create(directory, UUID));
+  const { compact } = area.requests;
+  const refuse = () => Promise.reject(new Error("a reactor has no room for more files"));
+  const begin = (place: Parameters<typeof compact>[0]) => compact(place).then(refuse);
+  for (const refused of [refuse, begin]) {
+    const before = area.file.logBytes;
+    area.requests = { ...area.requests, compact: refused };
+    await area.save(1500);
+    assert.equal(area.problems, []);
+    assert.ok(area.file.logBytes > before, `${area.file.logBytes} bytes`);
+    assert.not.ok(existsSync(`${path()}.new`));
+    // The store, and one log.
+    assert.is(area.kernel.filesOpen, 2);
+    await assertLoads(area);
+  }
+  area.journal.drop();
+  await area.file.close();
+});
+
+test("an area that ends meanwhile leaves its journal, and no second file", async () => {
   const area = new Area(await AreaJournalFile.create(directory, UUID));
   const { compact } = area.requests;
   area.requests = {
