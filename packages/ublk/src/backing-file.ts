@@ -238,7 +238,8 @@ function blockParams(fd: number, rdev: number, readOnly: boolean): DeviceParams 
     // A volume can move to other disks while it is in use, as by pvmove(8): without this the kernel would drop its users'
     // flushes for as long as the front lives. A flush that the disks do not need ends there at once.
     volatileCache: queue("write_cache") === "write back" || isStacked(number),
-    fua: queue("fua") === "1",
+    // Where a disk has none, the kernel flushes it after a durable write; it needs no flush of the front for that.
+    fua: true,
     discardMaxBytes: Math.min(discardMax, DISCARD_MAX_BYTES),
     discardGranularityBytes: Number(queue("discard_granularity") || logicalBlockBytes),
     writeZeroesMaxBytes: zeroesMax > 0 ? DISCARD_MAX_BYTES : 0,

@@ -64,7 +64,7 @@ export interface DeviceParams {
   readonly rotational: boolean;
   /** Writes may be lost until a flush; without it the kernel sends no flush. */
   readonly volatileCache: boolean;
-  /** Supports writes with FUA; otherwise the kernel sends a flush after them. */
+  /** Supports writes with FUA, if it has a volatile cache; otherwise the kernel sends a flush after them. */
   readonly fua: boolean;
   /** 0: no discard. */
   readonly discardMaxBytes: number;

@@ -40,7 +40,7 @@ async function loadNullBlk() {
 /**
  * A null_blk device that keeps its data in memory, or forgets it.
  *
- * @param {{sizeMib: number, blockBytes?: 512 | 4096, latencyNs?: number, discard?: boolean, cacheMib?: number, isForgetful?: boolean, zoneMib?: number}} options
+ * @param {{sizeMib: number, blockBytes?: 512 | 4096, latencyNs?: number, discard?: boolean, cacheMib?: number, fua?: boolean, isForgetful?: boolean, zoneMib?: number}} options
  *   `zoneMib`: a disk with zones of this size, if the kernel knows such
  */
 export async function nullDisk(t, options) {
@@ -59,6 +59,7 @@ export async function nullDisk(t, options) {
     memory_backed: options.isForgetful ? 0 : 1,
     discard: options.discard ? 1 : 0,
     cache_size: options.cacheMib ?? 0,
+    ...(options.fua === undefined ? {} : { fua: options.fua ? 1 : 0 }),
     irqmode: latencyNs > 0 ? 2 : 0,
     completion_nsec: latencyNs,
     ...(options.zoneMib === undefined ? {} : { zoned: 1, zone_size: options.zoneMib }),

@@ -6,7 +6,7 @@ import { run } from "../lib/command.mjs";
 import { assertContent, writeDevice } from "../lib/device-file.mjs";
 import { imageFile, loopDisk, nullDisk, ramDisks } from "../lib/disks.mjs";
 import { checkFileSystem, makeFileSystem, mount } from "../lib/file-systems.mjs";
-import { startLoad } from "../lib/fio.mjs";
+import { fio, startLoad } from "../lib/fio.mjs";
 import { seededRandom } from "../lib/random.mjs";
 import { scenario } from "../lib/scenario.mjs";
 import { attach, MIB, storeFolder, takeSnapshot } from "../lib/snapshots.mjs";
@@ -25,10 +25,12 @@ function limitsOf(device, names) {
 const SIZES = ["size", "queue/logical_block_size", "queue/physical_block_size"];
 /** Of users whose pages are passed on. */
 const MEMORY = ["queue/dma_alignment"];
-const MANNERS = ["queue/minimum_io_size", "queue/rotational", "queue/write_cache", "queue/fua"];
+const MANNERS = ["queue/minimum_io_size", "queue/rotational", "queue/write_cache"];
 
 /** Flush requests that have ended. */
-const FLUSHES_OF_STAT = 15;
+function flushesOf(device) {
+  return Number(limitsOf(device, ["stat"]).stat.split(/ +/)[15]);
+}
 
 const DISKS = {
   "loop device, sectors of 512 bytes": (t) => loopDisk(t, 4 * MIB + 512),
@@ -45,6 +47,8 @@ for (const [name, make] of Object.entries(DISKS)) {
     const { images } = await takeSnapshot(t, [device]);
     const all = [...SIZES, ...MANNERS];
     assert.equal(limitsOf(front, all), limitsOf(device, all));
+    const hasCache = limitsOf(device, MANNERS)["queue/write_cache"] === "write back";
+    assert.equal(limitsOf(front, ["queue/fua"]), { "queue/fua": hasCache ? "1" : "0" });
     const { zero_copy: passesPages } = (await t.client.status()).trackers[0];
     if (passesPages) assert.equal(limitsOf(front, MEMORY), limitsOf(device, MEMORY));
     assert.equal(limitsOf(images[0], SIZES), limitsOf(device, SIZES));
@@ -63,11 +67,21 @@ test("a volume that moves to a disk with a write cache is flushed there", async 
   const { front, detach } = await attach(t, `/dev/mapper/${name}`);
   await run(["dmsetup", "load", name, "--table", tableOf(disks[1])]);
   await run(["dmsetup", "resume", name]);
-  const flushes = () => Number(limitsOf(disks[1], ["stat"]).stat.split(/ +/)[FLUSHES_OF_STAT]);
-  const before = flushes();
+  const before = flushesOf(disks[1]);
   await run(["dd", "if=/dev/zero", `of=${front}`, "bs=4096", "count=1", "conv=fsync"]);
-  assert.ok(flushes() > before, "the cache still has what was to be on the medium");
+  assert.ok(flushesOf(disks[1]) > before, "the cache still has what was to be on the medium");
   await detach();
+});
+
+test("a durable write is one request of the front, and in the cache of no disk when it ends", async (t) => {
+  const disk = await nullDisk(t, { sizeMib: 8, cacheMib: 1, fua: false });
+  const { front } = await attach(t, disk);
+  const [before, ownBefore] = [flushesOf(disk), flushesOf(front)];
+  // Without direct I/O, or as pwritev2(2), the kernel flushes after it in any case.
+  const durable = { ioengine: "io_uring", direct: 1, rw: "write", bs: "4k", sync: "dsync" };
+  await fio(front, { ...durable, size: "32k" });
+  assert.is(flushesOf(front), ownBefore, "the front was flushed for it");
+  assert.is(flushesOf(disk), before + 8);
 });
 
 test("the smallest device can be tracked", async (t) => {

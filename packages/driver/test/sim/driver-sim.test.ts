@@ -15,6 +15,7 @@ test("long lives: nothing acknowledged is lost", async () => {
   assert.ok(operations > 45_000, `${operations} operations`);
   assert.ok(totals.seen("take") > 60, `${totals.seen("take")} takes`);
   assert.ok(totals.seen("discard") > 3000, `${totals.seen("discard")} discards`);
+  assert.ok(totals.seen("durable") > 2000, `${totals.seen("durable")} durable writes`);
   for (const [what, least] of Object.entries({ frozen: 40, refused: 2, failed: 1, lost: 2 })) {
     const count = totals.seen(`fs-${what}`);
     assert.ok(count > least, `${count} file systems ${what}`);

@@ -3,7 +3,7 @@ import type { ReactorRequest } from "@blksnap/data-plane";
 import "./load.js";
 
 const { ReactorPool } = await import("@blksnap/data-plane");
-const { UblkControl } = await import("@blksnap/ublk");
+const { Queue, UblkControl } = await import("@blksnap/ublk");
 const { StateDirectory } = await import("../../dist/records/state-directory.js");
 const { SnapshotPersistence } = await import("../../dist/snapshot/snapshot-journals.js");
 const { Snapshot } = await import("../../dist/snapshot/snapshot.js");
@@ -169,7 +169,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "ranges that are marked reach no map",
-    seed: 36,
+    seed: 40,
     plant: omitted(Tracker.prototype, "markDirty", always as never, Promise.resolve()),
   },
   {
@@ -207,8 +207,12 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
       }),
   },
   {
+    what: "a durable write of a front is not durable",
+    plant: omitted(Queue.prototype, "flags", always as never, 0),
+  },
+  {
     what: "the journal of a persistent map is not replayed after a power cut",
-    seed: 29,
+    seed: 34,
     plant: () =>
       replace(TrackerPersistence.prototype, "load", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -219,7 +223,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "no record of a persistent map says that its front is gone",
-    seed: 44,
+    seed: 67,
     deathOneIn: 30,
     plant: () =>
       replace(PersistentDirectory.prototype, "writeRecord", (original) => {

@@ -17,17 +17,17 @@ const SYNC_TIMEOUT_MS = 60_000;
 export const PLANTED_HANGS: readonly PlantedFault[] = [
   {
     what: "a write waits for ever for its old data to be saved",
-    seed: 53,
+    seed: 54,
     plant: omitted(CopyPath.prototype, "expire", always),
   },
   {
     what: "what was not saved in time is not told of as lost",
-    seed: 48,
+    seed: 51,
     plant: omitted(CopyPath.prototype, "giveUp" as never, always),
   },
   {
     what: "a read of an image waits for ever for its store",
-    seed: 120,
+    seed: 2,
     plant: omitted(ImagePath.prototype, "expire", always),
   },
   {
@@ -37,7 +37,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "a detach waits for ever for what is to be on record of it",
-    seed: 4,
+    seed: 5,
     plant: () =>
       replace(MediumWork.prototype, "inTime", () => {
         return (...[work]: never[]): unknown => work;
@@ -45,7 +45,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "what a map has is told only when its original has been synced",
-    seed: 14,
+    seed: 18,
     plant: () =>
       replace(Registry.prototype, "intact", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -57,7 +57,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "writes continue without a journal that the next daemon believes",
-    seed: 111,
+    seed: 116,
     plant: omitted(TrackerPersistence.prototype, "fail", always, Promise.resolve()),
   },
 ];

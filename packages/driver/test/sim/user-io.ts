@@ -11,6 +11,8 @@ import { fill, type PendingWrite, SECTOR_BYTES, type Volume, ZERO } from "./volu
 const IN_FLIGHT_MAX = 12;
 const CHUNK_SECTORS = 64;
 const DISCARD_CHUNKS_MAX = 4;
+/** Writes of data to fronts that are to be on the medium when they end. */
+const DURABLE_ONE_IN = 4;
 
 /** An unanswered request. */
 interface Request {
@@ -147,7 +149,7 @@ export class UserIo {
     volume.begin(write);
     await machine.run(user.write(first * SECTOR_BYTES, bytes, true));
     volume.end(write);
-    for (let at = first; at < first + count; at++) volume.unflushed.delete(at);
+    volume.becomeDurable(write);
     user.close();
     device.writtenAt.fill(askedAt, first, first + count);
     this.#sim.count("past");
@@ -290,14 +292,19 @@ export class UserIo {
     const { volume, user } = target;
     const bytes = new Uint8Array(sectors * SECTOR_BYTES);
     if (!isZero) fill(bytes, firstSector, value);
+    const isDurable = !isZero && !isImage(target) && value % DURABLE_ONE_IN === 0;
     volume.begin(write);
     try {
       const at = firstSector * SECTOR_BYTES;
       const work = isZero
         ? user?.zero(at, bytes.length, this.#sim.random.oneIn(2))
-        : user?.write(at, bytes);
+        : user?.write(at, bytes, isDurable);
       await this.#answered(`write ${value} at ${firstSector}`, target, work);
       volume.end(write);
+      if (isDurable) {
+        volume.becomeDurable(write);
+        this.#sim.count("durable");
+      }
       return true;
     } catch (error) {
       this.#sim.tell(

@@ -136,6 +136,11 @@ export class Volume {
     }
   }
 
+  /** The write that has ended is on the medium: no cut undoes it. */
+  becomeDurable({ firstSector, sectors }: PendingWrite): void {
+    for (let at = firstSector; at < firstSector + sectors; at++) this.unflushed.delete(at);
+  }
+
   /** The power is cut. */
   cut(): void {
     for (const [sector, before] of this.unflushed) {
