@@ -329,14 +329,22 @@ export class SnapshotPersistence {
 
   /** The medium fails: the snapshot continues, but ends with the machine's power. Writes wait meanwhile. */
   async giveUp(members: readonly Member[], why: string): Promise<void> {
-    const { reactors } = this.#context;
     // Whatever fails meanwhile, no write continues before the record is gone.
     this.#givenUp ??= this.#continueWithout(why);
     await this.#givenUp;
-    for (const { tracker, area } of members) {
-      if (area === undefined) continue;
-      const its = { tracker: tracker.id, area: area.id };
+    await Promise.all(members.map((member) => this.#dropJournal(member)));
+  }
+
+  /** Never fails: writes of other devices wait for their own. */
+  async #dropJournal({ tracker, area }: Member): Promise<void> {
+    if (area === undefined) return;
+    const { reactors, logger } = this.#context;
+    const its = { tracker: tracker.id, area: area.id };
+    try {
       await reactors.request(tracker.reactor, { type: "dropAreaJournal", ...its });
+    } catch (err) {
+      // It may have been detached meanwhile: then nothing waits for its journal.
+      logger.warn({ device: tracker.device, err }, "the journal of its diff area was not dropped");
     }
   }
 

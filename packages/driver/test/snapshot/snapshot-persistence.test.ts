@@ -6,6 +6,8 @@ import type { PersistentSnapshotRecord } from "../../dist/records/snapshot-recor
 import type { Member } from "../../dist/snapshot/member.js";
 import { SnapshotPersistence } from "../../dist/snapshot/snapshot-journals.js";
 
+/** Its requests fail. */
+const NO_REACTOR = 9;
 const record = { id: "a", state: "taken", members: [] } as unknown as SnapshotRecord;
 
 /** A medium whose next writes fail as preset, and reactors that report their requests. */
@@ -39,9 +41,12 @@ function world({
       hangs ? new PersistentDirectory("/medium", 1, 1).inTime(work) : work,
   };
   const reactors = {
-    request: async (_reactor: number, { type }: { type: string }) => steps.push(type),
+    request: async (reactor: number, { type }: { type: string }) => {
+      if (reactor === NO_REACTOR) throw new Error("the reactor has no such tracker");
+      steps.push(type);
+    },
   };
-  const logger = { error: () => undefined, fatal: () => undefined };
+  const logger = { warn: () => undefined, error: () => undefined, fatal: () => undefined };
   const persistence = new SnapshotPersistence(
     { persistent, reactors, logger } as never,
     { id: "its-id", persistent: true, members: kept } as unknown as SnapshotRecord,
@@ -104,6 +109,14 @@ test("given up: no write continues before the record is gone, whoever asks", asy
   steps.length = 0;
   await persistence.giveUp([member], "once more");
   assert.equal(steps, ["dropAreaJournal"]);
+});
+
+test("given up: writes of one device continue, even if another is detached already", async () => {
+  const { persistence, steps } = world();
+  persistence.save(record, [member]);
+  const detached = { ...member, tracker: { ...member.tracker, reactor: NO_REACTOR } } as Member;
+  await persistence.giveUp([detached, member], "its disk fails");
+  assert.ok(steps.includes("dropAreaJournal"), steps.join(", "));
 });
 
 test("a record that cannot be removed now is removed later: no boot restores a destroyed snapshot", async () => {
