@@ -28,8 +28,12 @@ export class WriteHold {
     this.#sinceMs = performance.now();
     this.#onDrained = onDrained;
     this.#timer = this.#reactor.setTimer(deadlineMs, () => {
-      this.release();
-      onExpired();
+      // What one of the held writes throws is not about the hold.
+      try {
+        this.release();
+      } finally {
+        onExpired();
+      }
     });
     this.#engine.hold();
   }

@@ -68,6 +68,15 @@ test("a hold that is never released expires, and is reported once", () => {
   assert.equal(told, ["expired"]);
 });
 
+test("an expiry is reported even if one of the held writes throws", () => {
+  const { hold, engine, expire } = world();
+  let reports = 0;
+  engine.failure = new Error("after the release");
+  hold.begin(DEADLINE_MS, nothing, () => reports++);
+  assert.throws(() => expire(), "after the release");
+  assert.is(reports, 1);
+});
+
 test("a hold ends if its release throws, and continues if its switch throws", () => {
   const { hold, engine, timers } = world();
   engine.failure = new Error("after the release");
