@@ -10,7 +10,7 @@ const PAGE = "docs/time-limits.md";
 const OTHER_PACKAGES = ["driver", "sim-kernel", "testing"];
 const CONSTANT = /^(?:export )?const ([A-Z_]+_(?:MS|S))(?:: number)? = ([^;]+);/gm;
 const NO_LIMIT =
-  /^(HOUR|DAY|FIRST_MONDAY|UPTIME|SLEEP|SHORT_LIFE|GATHER|DECAY|RENEWAL)_|DELAY|BACKOFF|TICK|(INTERVAL|RETRY|PAUSE)_MS$/;
+  /^(HOUR|DAY|FIRST_MONDAY|UPTIME|SLEEP|SHORT_LIFE|GATHER|DECAY|RENEWAL|QUICK)_|DELAY|BACKOFF|TICK|(INTERVAL|RETRY|PAUSE)_MS$/;
 /** Derived from other limits, or bounds of timers. */
 const NO_NUMBER = ["TAKE_TIMEOUT_MS", "TIMEOUT_MAX_MS", "EVENT_TIMEOUT_MAX_MS"];
 const ROW = /^\|.*?\| ([\d.]+) (s|min|d) +\|.*\| `([\w/.-]+)` `(\w+)` *\|$/gm;

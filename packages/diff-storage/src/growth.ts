@@ -7,12 +7,13 @@ import type { StoreSpace } from "./space.js";
 import { isDevice } from "./store-kinds.js";
 import type { Clock } from "./system.js";
 
-/** Pause after the first failure of a store's growth; doubles with each further one. */
+/** Pause after the first failure of a store's growth; doubles with each further one, up to the last. */
 const BACKOFF_FIRST_MS = 100;
-/** Longest pause between attempts. */
 const BACKOFF_LAST_MS = 30_000;
 /** Space is allocated in steps: slots are ready after each, and a slow disk shows its progress. */
 const STEP_BYTES = 2 ** 24;
+/** Before the slots are in use, a step this quick is followed by one twice as long: each costs several system calls. */
+const QUICK_STEP_MS = 10;
 /** The minimum of an attempt, whatever the file system reports as available. */
 const ATTEMPT_SLOTS_MIN = 16;
 /** Before the slots are in use, a step may take this many times as long as under load. */
@@ -58,10 +59,9 @@ interface Attempts {
 }
 
 /**
- * Keeps slots ready ahead of need.
- *
- * Stores grow in their order, one portion at a time, and the allocator never waits for them. After a failure a store
- * pauses longer each time, and the next one is tried; a store whose attempt hangs is skipped after the time limit.
+ * Keeps slots ready ahead of need. Stores grow in their order, one portion at a time, and the allocator never waits
+ * for them. After a failure a store pauses longer each time, and the next one is tried; a store whose attempt hangs is
+ * skipped after the time limit.
  */
 export class Growth {
   #parts: GrowthParts;
@@ -292,7 +292,7 @@ export class Growth {
   /** One preallocation of up to `wantedSlots`. Never rejects; the result is noted in `store`. */
   #attempt(store: Attempts, wantedSlots: number): Promise<void> {
     store.startedMs = this.#parts.clock.nowMs();
-    // A device has all its space from the start, so it needs no portions.
+    // A device has all its space from the start, so it needs no portions, and no steps.
     const slots = isDevice(store.space.store.kind) ? Infinity : wantedSlots;
     const running = this.#grow(store, slots)
       .then(
@@ -311,14 +311,17 @@ export class Growth {
 
   /** Grows step by step, until so many slots are ready, or there is no more room. */
   async #grow(store: Attempts, wantedSlots: number): Promise<void> {
-    const { store: place, slotBytes } = store.space;
-    // A device has all its space already.
+    const { clock } = this.#parts;
+    const { slotBytes, store: place } = store.space;
     const inSteps = !isDevice(place.kind);
-    const stepSlots = inSteps ? Math.max(1, Math.floor(STEP_BYTES / slotBytes)) : wantedSlots;
+    let stepSlots = inSteps ? Math.max(1, Math.floor(STEP_BYTES / slotBytes)) : wantedSlots;
     for (let left = wantedSlots; left > 0 && !this.#stopped; ) {
+      const begunMs = clock.nowMs();
       const grown = await this.#step(store, Math.min(left, stepSlots));
       left -= grown;
       if (grown === 0 || left <= 0 || !inSteps) return;
+      // Under load a long step would keep writes to the store waiting.
+      if (this.#filling !== undefined && clock.nowMs() - begunMs <= QUICK_STEP_MS) stepSlots *= 2;
       this.#steppedOn(store);
     }
   }

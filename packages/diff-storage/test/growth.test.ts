@@ -191,6 +191,20 @@ test("the start waits as long as there is progress, and reports it", async () =>
   );
 });
 
+test("a quick disk is filled in few steps, and in short ones once its slots are in use", async () => {
+  let delayMs = 0;
+  const { allocator, clock, fill } = slowAllocator(() => delayMs);
+  await Promise.all([allocator.start(true), clock.advance(0)]);
+  assert.equal(
+    fill,
+    [0, 1, 3, 7, 8].map((steps) => [steps, 8]),
+  );
+  delayMs = 1;
+  takeAll(allocator);
+  await clock.advance(1);
+  assert.is(takeAll(allocator).slots.length, STEP_SLOTS);
+});
+
 test("a start without progress fails, whatever it has allocated", async () => {
   let steps = 0;
   const { allocator, clock } = slowAllocator(() => (++steps > 3 ? 6001 : 10));
