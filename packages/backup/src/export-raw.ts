@@ -5,6 +5,7 @@ import { doneChunks, keptReason } from "./done-chunks.js";
 import { BackupError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
 import { hostOf } from "./host.js";
+import { allOf } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { withOwnSnapshot } from "./own-snapshot.js";
 import { copyParts } from "./part-copy.js";
@@ -54,15 +55,18 @@ async function copy(
   const host = hostOf(options);
   const { capacityBytes } = snapshot;
   const now = asOf(snapshot, host);
-  const { base: known, why } = await copyState(target, record, now);
-  if (why !== undefined && wanted.kind === "since") {
-    throw new BackupError("BACKUP_CHAIN_BROKEN", why);
-  }
-  const states = known === undefined ? [] : [known];
-  let plan = await planExport(client, wanted, states, host, snapshot);
-  if (plan.kind === "full" && why !== undefined) plan = { kind: "full", reason: why };
-  const image = await open(snapshot.image, snapshot.exported);
+  const opening = open(snapshot.image, snapshot.exported);
+  // Its failure is reported after those of the target.
+  opening.catch(() => undefined);
   try {
+    const { base: known, why } = await copyState(target, record, now);
+    if (why !== undefined && wanted.kind === "since") {
+      throw new BackupError("BACKUP_CHAIN_BROKEN", why);
+    }
+    const states = known === undefined ? [] : [known];
+    let plan = await planExport(client, wanted, states, host, snapshot);
+    if (plan.kind === "full" && why !== undefined) plan = { kind: "full", reason: why };
+    const image = await opening;
     const base = plan.kind === "incremental" ? plan.base : undefined;
     const prepare = (): Promise<void> => rememberBegun(record, base, now);
     const isUpdate = base !== undefined;
@@ -83,8 +87,8 @@ async function copy(
       const done = (offsetBytes: number): void => freed.done(offsetBytes);
       const read_bytes = await copyParts(parts, image, to, sums, options, done).finally(freed.end);
       await image.sync();
-      await snapshot.check(freed.end());
-      await image.close();
+      // The target is not complete before the check has passed, but its data can be durable.
+      await allOf([snapshot.check(freed.end()), image.close(), to.sync()]);
       snapshot.release();
       await to.finish((seal) => rememberDone(record, { ...now, target, seal }, sums));
       return { kind: plan.kind, ...withoutHost(now), read_bytes };
@@ -92,7 +96,10 @@ async function copy(
       await to.close();
     }
   } finally {
-    await image.close();
+    await opening.then(
+      (image) => image.close(),
+      () => undefined,
+    );
   }
 }
 

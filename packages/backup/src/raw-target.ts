@@ -16,8 +16,9 @@ import { basename, dirname, join, resolve } from "node:path";
 import { keyOfNumber } from "@blksnap/linux-block";
 import { BackupError, targetError } from "./errors.js";
 import { realFiles } from "./files.js";
+import { allOf } from "./in-flight.js";
 import type { PartFiles } from "./part-writes.js";
-import { type CopySeal, sealName, sealOfOpen } from "./seal.js";
+import { backdate, type CopySeal, sealName, sealOfOpen } from "./seal.js";
 import { putAll, TargetFile } from "./target-file.js";
 
 const INCOMPLETE = ".incomplete";
@@ -174,9 +175,8 @@ async function openFile(options: RawTargetOptions): Promise<FileHandle> {
   if (await isComplete(path)) await rename(path, work);
   const file = await open(work, constants.O_RDWR | constants.O_CREAT, 0o600);
   try {
-    // After a power cut no file may have its final name and other bytes.
-    await realFiles.syncFolder(dirname(path));
-    await prepare?.();
+    // After a power cut no file may have its final name and other bytes. Neither step needs the other to be durable.
+    await allOf([realFiles.syncFolder(dirname(path)), prepare?.() ?? Promise.resolve()]);
     if (seal !== undefined) await putAll(file, pageOf(sealName(seal)), capacityBytes);
     else {
       await cutMark(file);
@@ -311,6 +311,15 @@ export class RawTarget {
     }
   }
 
+  /** Makes durable what was written; nothing may be written after it. @throws as write() */
+  async sync(): Promise<void> {
+    try {
+      await this.#file.sync();
+    } catch (error) {
+      throw targetError("write", this.path, error);
+    }
+  }
+
   /**
    * Makes everything durable, and the target complete.
    * @param remember gets the seal of a file before it has its final name, of a block device at the end
@@ -321,6 +330,7 @@ export class RawTarget {
       await this.#file.sync();
       if (this.#head === undefined) {
         await handle.truncate(this.#capacityBytes);
+        await backdate(handle);
         await handle.sync();
         await remember(await sealOfOpen(handle, this.#capacityBytes));
         await rename(this.path + INCOMPLETE, this.path);

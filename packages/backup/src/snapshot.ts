@@ -1,6 +1,7 @@
 /** The snapshot that an export reads: the device's existing one, or its own. */
 import type { BlksnapClient } from "@blksnap/client";
 import { abortedError, BackupError } from "./errors.js";
+import { allOf } from "./in-flight.js";
 import type { Remembered } from "./remembered.js";
 
 /** The used part of the client. */
@@ -81,20 +82,56 @@ export interface TakenSnapshot {
   readonly release: () => void;
 }
 
-/** Whether the device is in a taken snapshot, and as what. */
-async function takenOf(
-  { client, device }: SnapshotOptions,
-  kept: KeptSnapshot | null,
-): Promise<TakenSnapshot | undefined> {
+type Info = Awaited<ReturnType<BackupClient["snapshotInfo"]>>;
+type Cbt = Awaited<ReturnType<BackupClient["cbtInfo"]>>;
+
+/** The taken snapshot that the device is in, where there is one already. */
+async function takenBefore(options: SnapshotOptions): Promise<TakenSnapshot | undefined> {
+  const { client, device } = options;
   const info = await client.snapshotInfo(device);
   const { snapshot_id: id, image } = info;
   if (id === null || image === null) return undefined;
-  // Not together with the status: a number from before another's take would belong to an earlier snapshot.
-  const answers = await Promise.allSettled([client.cbtInfo(device), statusOf(client, id)]);
-  const [cbt, status] = [settled(answers[0]), settled(answers[1])];
-  const takenAt = status?.taken_at;
-  if (takenAt === undefined || takenAt === null) throw gone(info.device, id);
-  const taken: TakenSnapshot = {
+  // Not together with the info: a number from before another's take would belong to an earlier snapshot.
+  const [cbt, status] = await allOf([client.cbtInfo(device), statusOf(client, id)]);
+  const taken = takenFrom(options, { info, cbt, status }, id, "existing_snapshot");
+  await taken.check();
+  return taken;
+}
+
+/**
+ * The own snapshot. All is asked at once, and not checked yet: should another's have taken its place meanwhile, the
+ * check at the end finds that, because no id comes twice.
+ */
+async function takenNow(
+  options: SnapshotOptions,
+  id: string,
+  kept: KeptSnapshot | null,
+): Promise<TakenSnapshot> {
+  const { client, device } = options;
+  const [info, cbt, status] = await allOf([
+    client.snapshotInfo(device),
+    client.cbtInfo(device),
+    statusOf(client, id),
+  ]);
+  return takenFrom(options, { info, cbt, status }, id, kept);
+}
+
+interface Answers {
+  readonly info: Info;
+  readonly cbt: Cbt;
+  readonly status: SnapshotParts | undefined;
+}
+
+function takenFrom(
+  { client, device }: SnapshotOptions,
+  { info, cbt, status }: Answers,
+  id: string,
+  kept: KeptSnapshot | null,
+): TakenSnapshot {
+  const { image } = info;
+  const takenAt = status?.taken_at ?? null;
+  if (info.snapshot_id !== id || image === null || takenAt === null) throw gone(info.device, id);
+  return {
     id,
     device: info.device,
     front: info.front,
@@ -111,8 +148,6 @@ async function takenOf(
     },
     release: () => undefined,
   };
-  await taken.check();
-  return taken;
 }
 
 function settled<Value>(answer: PromiseSettledResult<Value>): Value {
@@ -238,7 +273,7 @@ export async function withSnapshot<Result>(
 ): Promise<Result> {
   const { client, device, signal, onNote, ownSnapshot } = options;
   await destroyLeft(options);
-  const there = await takenOf(options, "existing_snapshot");
+  const there = await takenBefore(options);
   if (there !== undefined) {
     const which = `${there.id}, taken at ${there.takenAt}, which already existed`;
     onNote?.(`reads snapshot ${which}: nothing of it is freed`);
@@ -260,8 +295,7 @@ export async function withSnapshot<Result>(
     await ownSnapshot?.set(id);
     if (signal?.aborted === true) throw abortedError();
     await client.snapshotTake(id);
-    const taken = await takenOf(options, kept);
-    if (taken?.id !== id) throw gone(device, id);
+    const taken = await takenNow(options, id, kept);
     return await reading({ ...taken, release: () => void destroy() }, use);
   } finally {
     await destroy();

@@ -38,6 +38,8 @@ export class TargetFile {
   readonly handle: FileHandle;
   #direct: FileHandle | undefined;
   readonly #isDevice: boolean;
+  /** Whether anything was written through the page cache since the last sync. */
+  #isCached = false;
   /** Serialises writes of a file: the kernel does so, too, but waiting threads would spin. */
   #lastWrite: Promise<unknown> = Promise.resolve();
   #cachedBytes = 0;
@@ -64,6 +66,7 @@ export class TargetFile {
   /** So many bytes were written through the page cache. @throws the error of earlier writes */
   wrote(cachedBytes: number): void {
     if (this.#failure !== undefined) throw this.#failure;
+    this.#isCached ||= cachedBytes > 0;
     this.#cachedBytes += cachedBytes;
     if (this.#cachedBytes < WRITEBACK_BYTES || this.#writeback !== undefined) return;
     this.#cachedBytes = 0;
@@ -84,7 +87,8 @@ export class TargetFile {
   }
 
   /**
-   * Makes everything durable: call it when threads no longer write, and use no direct I/O after it.
+   * Makes durable what write() wrote, and wrote() reported: call it when threads no longer write, and use no direct I/O
+   * after it.
    * @throws the error of fsync(2) or close(2), and as wrote()
    */
   async sync(): Promise<void> {
@@ -93,7 +97,8 @@ export class TargetFile {
     // FUSE file systems may keep data of an open file until it is synced or closed.
     await this.#direct?.sync();
     await this.#closeDirect();
-    await this.handle.sync();
+    if (this.#isCached) await this.handle.sync();
+    this.#isCached = false;
   }
 
   async close(): Promise<void> {

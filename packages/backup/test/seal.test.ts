@@ -1,13 +1,19 @@
 import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
+  backdate,
   type CopySeal,
   changeSince,
   type ReadAt,
   samplePlaces,
   samplesOf,
   sealName,
+  sealOfOpen,
 } from "../dist/seal.js";
 import { MIB } from "./fake-machine.js";
 
@@ -70,6 +76,37 @@ test("sampled offsets are within the device, unique and sorted, whatever its tab
       assert.ok(places.length <= 64 + 4 + 2 * 128);
     }
   }
+});
+
+test("a file that is sealed at once, with its time set back, shows any write from then on", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-seal-"));
+  const path = join(folder, "copy");
+  // Its edges alone are summed.
+  writeFileSync(path, Buffer.alloc(4 * MIB));
+  const file = await open(path, "r+");
+  for (let round = 0; round < 20; round++) {
+    await file.write("own", 2 * MIB);
+    const writtenMs = (await file.stat()).mtimeMs;
+    await backdate(file);
+    const backMs = writtenMs - (await file.stat()).mtimeMs;
+    assert.ok(backMs > 20 && backMs < 30, `${backMs} ms back`);
+    const seal = await sealOfOpen(file, 4 * MIB);
+    assert.is(changeSince(seal, await sealOfOpen(file, 4 * MIB)), undefined);
+    await file.write("foreign", 2 * MIB);
+    assert.match(changeSince(seal, await sealOfOpen(file, 4 * MIB))!, "it was modified");
+  }
+  await file.close();
+  rmSync(folder, { recursive: true });
+});
+
+test("a file whose time has whole seconds only keeps it", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "blksnap-seal-"));
+  const file = await open(join(folder, "copy"), "w+");
+  await file.utimes(1_000_000, 2_000_000);
+  await backdate(file);
+  assert.is((await file.stat()).mtimeMs, 2_000_000_000);
+  await file.close();
+  rmSync(folder, { recursive: true });
 });
 
 test("kernel counters reveal a write anywhere, within a boot and for the same disk", () => {

@@ -55,7 +55,7 @@ export async function readSeal(fd: number, sizeBytes: number, sysfs = "/sys"): P
 export async function sealNow(fd: number, sizeBytes: number, sysfs?: string): Promise<Seal> {
   const { stat } = await originalAt(`/proc/self/fd/${fd}`);
   const times = { mtimeNs: `${stat.mtimeNs}`, ctimeNs: `${stat.ctimeNs}` };
-  if (stat.isFile()) await untilWritesShow(times);
+  if (stat.isFile()) await untilWritesShow(times, times.mtimeNs);
   return readSeal(fd, sizeBytes, sysfs);
 }
 

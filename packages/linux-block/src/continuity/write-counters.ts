@@ -195,15 +195,17 @@ function difference(
 /**
  * Resolves when any later write to a regular file gives it other times than these: file systems take times from a
  * clock that ticks, and some keep only every second tick.
+ * @param comparedNs the one of them that is compared, if not both are
  */
-export async function untilWritesShow({
-  mtimeNs,
-  ctimeNs,
-}: Pick<WriteCounters, "mtimeNs" | "ctimeNs">): Promise<void> {
+export async function untilWritesShow(
+  { mtimeNs, ctimeNs }: Pick<WriteCounters, "mtimeNs" | "ctimeNs">,
+  comparedNs?: string,
+): Promise<void> {
   if (mtimeNs === null || ctimeNs === null) return;
-  const isCoarse = [mtimeNs, ctimeNs].every((time) => BigInt(time) % 1_000_000_000n === 0n);
+  const times = comparedNs === undefined ? [mtimeNs, ctimeNs] : [comparedNs];
+  const isCoarse = times.every((time) => BigInt(time) % 1_000_000_000n === 0n);
   const tickMs = isCoarse ? COARSE_TICK_MS : TICK_MS;
-  const lastMs = Number(BigInt(ctimeNs) / 1_000_000n);
+  const lastMs = Number(BigInt(comparedNs ?? ctimeNs) / 1_000_000n);
   const leftMs = lastMs + tickMs - Date.now();
   if (leftMs > 0) await setTimeout(Math.min(leftMs, tickMs));
 }
