@@ -3,6 +3,7 @@
  * Later writes to these parts of the device copy nothing, and existing copies are freed. They cannot be read again:
  * after an early end the export must take another snapshot.
  */
+import { RunLimit } from "@blksnap/client";
 import { messageOf } from "@blksnap/errors";
 import { NbdClient, type NbdError, type NbdErrorCode } from "@blksnap/nbd";
 import { CHUNK_BYTES, chunkCount } from "./chunks.js";
@@ -99,8 +100,8 @@ class LastingTrims {
   #trims: ImageTrims | undefined;
   /** Those of one whose answer was lost count each time that they are sent. */
   sentBytes = 0;
-  /** Since when there has been none. */
-  #lostMs: number | undefined;
+  /** Of the time without one. */
+  #lost: RunLimit | undefined;
   #isEnded = false;
   #endPause: () => void = () => undefined;
 
@@ -116,14 +117,14 @@ class LastingTrims {
         const trims = await this.#opened();
         this.sentBytes += lengthBytes;
         await trims.trim(offsetBytes, lengthBytes);
-        this.#lostMs = undefined;
+        this.#found();
         return;
       } catch (error) {
         if (this.#isEnded || !LOST.includes((error as NbdError).code)) throw error;
         this.#trims?.destroy();
         this.#trims = undefined;
-        this.#lostMs ??= performance.now();
-        if (performance.now() - this.#lostMs >= this.#reconnectMs) throw error;
+        this.#lost ??= new RunLimit(this.#reconnectMs);
+        if (this.#lost.isOver) throw error;
         await this.#pause();
         if (this.#isEnded) throw error;
       }
@@ -132,9 +133,15 @@ class LastingTrims {
 
   end(): void {
     this.#isEnded = true;
+    this.#found();
     this.#endPause();
     this.#trims?.destroy();
     this.#trims = undefined;
+  }
+
+  #found(): void {
+    this.#lost?.end();
+    this.#lost = undefined;
   }
 
   async #opened(): Promise<ImageTrims> {

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { setTimeout as later } from "node:timers/promises";
 import { promisify } from "node:util";
 import type { ByteRange } from "@blksnap/api";
+import { RunLimit } from "@blksnap/client";
 import { errnoNameOf, messageOf } from "@blksnap/errors";
 import { BASE_ALLOCATION, NbdClient } from "@blksnap/nbd";
 import { BackupError, targetError } from "./errors.js";
@@ -167,14 +168,19 @@ async function connected(
   server.once("exit", () => {
     gone ??= failed("qemu-nbd", path, said());
   });
-  for (const untilMs = performance.now() + CONNECT_MS; ; ) {
-    try {
-      const contexts = [BASE_ALLOCATION];
-      return await NbdClient.connect({ socketPath, exportName: "" }, { contexts });
-    } catch (error) {
-      await later(CONNECT_RETRY_MS);
-      if (gone !== undefined) throw gone;
-      if (performance.now() > untilMs) throw failed("qemu-nbd", path, messageOf(error));
+  const limit = new RunLimit(CONNECT_MS);
+  try {
+    for (;;) {
+      try {
+        const contexts = [BASE_ALLOCATION];
+        return await NbdClient.connect({ socketPath, exportName: "" }, { contexts });
+      } catch (error) {
+        await later(CONNECT_RETRY_MS);
+        if (gone !== undefined) throw gone;
+        if (limit.isOver) throw failed("qemu-nbd", path, messageOf(error));
+      }
     }
+  } finally {
+    limit.end();
   }
 }

@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { DaemonUpgradeResponse } from "@blksnap/api";
 import { BlksnapClientError } from "./client-error.js";
+import { RunLimit } from "./run-limit.js";
 
 const PAUSE_MS = 20;
 
@@ -33,21 +34,23 @@ export async function untilAnswer<Answer>(
   isWanted: (answer: Answer) => boolean,
   timeoutMs: number,
 ): Promise<Answer> {
-  const deadlineMs = performance.now() + timeoutMs;
-  for (;;) {
-    try {
-      const answer = await ask();
-      if (isWanted(answer)) return answer;
-    } catch (error) {
-      if (!isInBetween(error)) throw error;
+  const limit = new RunLimit(timeoutMs);
+  try {
+    for (;;) {
+      try {
+        const answer = await ask();
+        if (isWanted(answer)) return answer;
+      } catch (error) {
+        if (!isInBetween(error)) throw error;
+      }
+      if (limit.isOver) {
+        const why = `no other daemon answers within ${timeoutMs / 1000} s`;
+        throw new BlksnapClientError("TIMEOUT", why);
+      }
+      await sleep(PAUSE_MS);
     }
-    if (performance.now() > deadlineMs) {
-      throw new BlksnapClientError(
-        "TIMEOUT",
-        `no other daemon answers within ${timeoutMs / 1000} s`,
-      );
-    }
-    await sleep(PAUSE_MS);
+  } finally {
+    limit.end();
   }
 }
 
@@ -61,16 +64,18 @@ export async function untilGone(
   pidNow: () => Promise<number>,
   timeoutMs: number,
 ): Promise<void> {
-  const deadlineMs = performance.now() + timeoutMs;
+  const limit = new RunLimit(timeoutMs);
   const isSeen = runs(pid);
-  while (isSeen ? runs(pid) : (await answering(pidNow)) === pid) {
-    if (performance.now() > deadlineMs) {
-      throw new BlksnapClientError(
-        "TIMEOUT",
-        `daemon ${pid} has not ended in ${timeoutMs / 1000} s`,
-      );
+  try {
+    while (isSeen ? runs(pid) : (await answering(pidNow)) === pid) {
+      if (limit.isOver) {
+        const why = `daemon ${pid} has not ended in ${timeoutMs / 1000} s`;
+        throw new BlksnapClientError("TIMEOUT", why);
+      }
+      await sleep(PAUSE_MS);
     }
-    await sleep(PAUSE_MS);
+  } finally {
+    limit.end();
   }
 }
 

@@ -9,4 +9,5 @@ export {
 export { BlksnapClientError } from "./client-error.js";
 export type { DaemonUpgrade } from "./daemon-change.js";
 export type { DaemonEventsOptions } from "./daemon-events.js";
+export { type After, RunLimit } from "./run-limit.js";
 export type { CallOptions } from "./transport.js";

@@ -1,6 +1,7 @@
 /** A stream that resumes after an interruption, with the next daemon. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { isInBetween } from "./daemon-change.js";
+import { RunLimit } from "./run-limit.js";
 
 const PAUSE_MS = 50;
 
@@ -12,19 +13,23 @@ export async function* resumed<Item>(
   ask: () => AsyncIterable<Item>,
   resumeMs: number,
 ): AsyncGenerator<Item> {
-  let lostAtMs: number | undefined;
-  for (;;) {
-    try {
-      for await (const item of ask()) {
-        lostAtMs = undefined;
-        yield item;
+  let lost: RunLimit | undefined;
+  try {
+    for (;;) {
+      try {
+        for await (const item of ask()) {
+          lost?.end();
+          lost = undefined;
+          yield item;
+        }
+        return;
+      } catch (error) {
+        lost ??= new RunLimit(resumeMs);
+        if (!isInBetween(error) || lost.isOver) throw error;
       }
-      return;
-    } catch (error) {
-      const nowMs = performance.now();
-      lostAtMs ??= nowMs;
-      if (resumeMs === 0 || !isInBetween(error) || nowMs - lostAtMs >= resumeMs) throw error;
+      await sleep(PAUSE_MS);
     }
-    await sleep(PAUSE_MS);
+  } finally {
+    lost?.end();
   }
 }

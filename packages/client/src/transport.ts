@@ -2,11 +2,12 @@
 import { type IncomingMessage, request } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BlksnapClientError, connectionError, errorFromAnswer } from "./client-error.js";
+import { RunLimit } from "./run-limit.js";
 
 export interface CallOptions {
   /** Cancels the call, which then fails with ABORTED. The daemon finishes what it has begun, except a create. */
   readonly signal?: AbortSignal | undefined;
-  /** Time limit for the whole response; 0: none. */
+  /** Time limit for the whole response, of the time in which this process runs; 0: none. */
   readonly timeoutMs?: number | undefined;
 }
 
@@ -54,18 +55,22 @@ function failure(error: Error, call: Call): BlksnapClientError {
  */
 async function open(call: Call): Promise<OpenAnswer> {
   const { waitMs = 0, onWait, signal } = call;
-  const deadlineMs = performance.now() + waitMs;
-  for (let isFirst = true; ; isFirst = false) {
-    try {
-      const answer = await openOnce(call);
-      if (waitMs === 0 || answer.response.statusCode !== 503) return answer;
-      throw await errorOf(answer);
-    } catch (error) {
-      const isNotYet = error instanceof BlksnapClientError && NOT_YET.includes(error.code);
-      if (!isNotYet || performance.now() >= deadlineMs || signal?.aborted === true) throw error;
+  const limit = new RunLimit(waitMs);
+  try {
+    for (let isFirst = true; ; isFirst = false) {
+      try {
+        const answer = await openOnce(call);
+        if (waitMs === 0 || answer.response.statusCode !== 503) return answer;
+        throw await errorOf(answer);
+      } catch (error) {
+        const isNotYet = error instanceof BlksnapClientError && NOT_YET.includes(error.code);
+        if (!isNotYet || limit.isOver || signal?.aborted === true) throw error;
+      }
+      if (isFirst) onWait?.();
+      await sleep(WAIT_INTERVAL_MS);
     }
-    if (isFirst) onWait?.();
-    await sleep(WAIT_INTERVAL_MS);
+  } finally {
+    limit.end();
   }
 }
 
@@ -106,17 +111,11 @@ function openOnce(call: Call): Promise<OpenAnswer> {
     function onAbort(): void {
       giveUp(new BlksnapClientError("ABORTED", "the request was given up"));
     }
-    let timer: NodeJS.Timeout | undefined;
-    function arm(): void {
-      clearTimeout(timer);
-      if (timeoutMs === 0) return;
-      timer = setTimeout(() => {
-        giveUp(new BlksnapClientError("TIMEOUT", `no answer within ${timeoutMs / 1000} s`));
-      }, timeoutMs);
-    }
-    arm();
+    const limit = new RunLimit(timeoutMs, () => {
+      giveUp(new BlksnapClientError("TIMEOUT", `no answer within ${timeoutMs / 1000} s`));
+    });
     function release(): void {
-      clearTimeout(timer);
+      limit.end();
       signal?.removeEventListener("abort", onAbort);
     }
     outgoing.on("error", (error) => {
@@ -126,7 +125,7 @@ function openOnce(call: Call): Promise<OpenAnswer> {
     outgoing.once("response", (response) => {
       done({
         response,
-        gotOn: arm,
+        gotOn: () => limit.restart(),
         given: () => given,
         close: () => {
           release();

@@ -64,13 +64,33 @@ test("a create waits as long as its stores make progress, and reports it", async
   );
 });
 
+test("a pause of this process is no silence of the daemon", async () => {
+  const { client, driver, stop } = await startHarness();
+  let release: () => void = () => undefined;
+  const done = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  driver.fillSteps = [{ allocatedBytes: MIB, done }];
+  const onProgress = () => {
+    mock.timers.tick(100 * CLIENT_TIMEOUT_MS);
+    release();
+  };
+  const made = await outcomeOf(() => client.snapshotCreate(create, { onProgress }));
+  release();
+  await stop();
+  assert.is(made.error, undefined);
+});
+
 test("a create without progress fails, and leaves nothing", async () => {
   const { client, driver, stop } = await startHarness();
   let isDone = false;
   const ask = driver.snapshotCreate.bind(driver);
   driver.snapshotCreate = (...options) => ask(...options).finally(() => (isDone = true));
   driver.fillSteps = [{ allocatedBytes: MIB, done: new Promise(() => undefined) }];
-  const onProgress = () => mock.timers.tick(CLIENT_TIMEOUT_MS);
+  const onProgress = () => {
+    // What is due in one step runs once, as after a pause.
+    for (let steps = 0; steps < 24; steps++) mock.timers.tick(CLIENT_TIMEOUT_MS / 12);
+  };
   const { error } = await outcomeOf(() => client.snapshotCreate(create, { onProgress }));
   await eventually(() => isDone);
   await stop();

@@ -4,6 +4,7 @@ import { connect as connectTls, type TLSSocket } from "node:tls";
 import { ClientHandshake } from "./client-handshake.js";
 import { DirectReader } from "./direct-reader.js";
 import { NbdError } from "./errors.js";
+import { limitSilence } from "./silence.js";
 import { type ByteReader, SocketReader } from "./socket-reader.js";
 import { clientCertificates, tlsReason } from "./tls-files.js";
 import type { NbdServerAddress, TcpServer } from "./uri.js";
@@ -36,9 +37,14 @@ async function connected(socket: Socket, event: string, name: string): Promise<v
   });
 }
 
-function limitSilence(socket: Socket, timeoutMs: number, name: string): void {
-  socket.setTimeout(timeoutMs);
-  socket.on("timeout", () => socket.destroy(silent(name)));
+/** In the handshake the server always owes a reply, or the connection. */
+function limitHandshake(socket: Socket, timeoutMs: number, name: string): void {
+  limitSilence(
+    socket,
+    timeoutMs,
+    () => true,
+    () => socket.destroy(silent(name)),
+  );
 }
 
 /** @throws NbdError CERTIFICATES_UNUSABLE, CONNECT_FAILED, HANDSHAKE_REFUSED, TIMED_OUT */
@@ -54,7 +60,7 @@ async function withTls(
   socket.setTimeout(0);
   const servername = isIP(host) === 0 ? host : "";
   const secure: TLSSocket = connectTls({ ...context, socket, host, servername });
-  limitSilence(secure, timeoutMs, nameOf(server));
+  limitHandshake(secure, timeoutMs, nameOf(server));
   try {
     await connected(secure, "secureConnect", nameOf(server));
   } catch (error) {
@@ -105,7 +111,7 @@ async function greeting<Result>(
   name: string,
   use: (greeted: Greeted) => Promise<Result>,
 ): Promise<Result> {
-  limitSilence(socket, timeoutMs, name);
+  limitHandshake(socket, timeoutMs, name);
   const handshake = new ClientHandshake(socket, reader);
   try {
     await connected(socket, "connect", name);

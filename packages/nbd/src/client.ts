@@ -6,6 +6,7 @@ import { ClientReplies, type Extent, type PendingRequest } from "./client-replie
 import { filterPayload, requestHeader } from "./client-requests.js";
 import { NbdError } from "./errors.js";
 import { Command, CommandFlag, TransmissionFlag } from "./protocol.js";
+import { limitSilence } from "./silence.js";
 import type { ByteReader } from "./socket-reader.js";
 import { type ExportAddress, type NbdServerAddress, parseNbdUri } from "./uri.js";
 
@@ -23,7 +24,10 @@ export interface NbdClientOptions {
   readonly requestsMax?: number;
   /** Use extended headers if the server has them. Default true. */
   readonly extendedHeaders?: boolean;
-  /** Give up a server that owes a reply and is silent for this time. Default 60 s. */
+  /**
+   * Give up a server that owes a reply and is silent for this time, in which this process runs: a pause counts as a
+   * twelfth at most. Default 60 s.
+   */
   readonly timeoutMs?: number;
 }
 
@@ -58,7 +62,7 @@ export class NbdClient {
     hasExtendedHeaders: boolean,
     exported: NegotiatedExport,
     contexts: ReadonlyMap<number, string>,
-    requestsMax: number,
+    { requestsMax, timeoutMs }: Required<Pick<NbdClientOptions, "requestsMax" | "timeoutMs">>,
   ) {
     const replies = new ClientReplies(reader, hasExtendedHeaders);
     this.#socket = socket;
@@ -67,11 +71,13 @@ export class NbdClient {
     this.export = exported;
     this.#contexts = contexts;
     this.#requestsMax = requestsMax;
-    // Silence is no failure while no request is pending.
     socket.removeAllListeners("timeout");
-    socket.on("timeout", () => {
-      if (replies.pending.size > 0) socket.destroy(silent("the server"));
-    });
+    limitSilence(
+      socket,
+      timeoutMs,
+      () => replies.pending.size > 0,
+      () => socket.destroy(silent("the server")),
+    );
     replies.run().catch((error: unknown) => this.#fail(error as NbdError));
   }
 
@@ -96,7 +102,8 @@ export class NbdClient {
           ? await handshake.contexts(exportName, contexts)
           : new Map<number, string>();
       const exported = await handshake.go(exportName);
-      return new NbdClient(socket, reader, isExtended, exported, selected, requestsMax);
+      const limits = { requestsMax, timeoutMs };
+      return new NbdClient(socket, reader, isExtended, exported, selected, limits);
     });
   }
 
