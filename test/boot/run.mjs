@@ -172,11 +172,12 @@ async function stacks(lives) {
 async function nbd(lives) {
   await test("the first NBD client of a boot starts the daemon, if blksnapd-nbd.socket is enabled", async () => {
     await lives.live("nbdset", "nbdset");
-    const { before: early, after, first, second } = await lives.live("nbd", "nbd");
+    const { before: early, after, first, second, byTcp } = await lives.live("nbd", "nbd");
     assert.deepEqual([early, after], [{ daemon: "inactive", socket: "active" }, "active"]);
     assert.deepEqual(first, []);
     const names = second.map((name) => name.replace(/[0-9a-f-]{36}/, "ID"));
     assert.deepEqual(names.toSorted(), ["front/vg/swap", "image/ID/vg/swap"]);
+    assert.deepEqual(byTcp.toSorted(), second.toSorted());
   });
 }
 

@@ -98,7 +98,7 @@ const nbdErrors = {
   NBD_LISTEN_FAILED: failed(
     "EIO",
     409,
-    "Give a free port of this machine; a systemd unit must allow AF_INET",
+    "Give a free port of this machine; under blksnapd.service enable blksnapd-nbd-tcp.socket for it",
   ),
   NBD_LISTENER_NOT_FOUND: failed("ENOENT", 404, "See blksnapctl nbd list"),
 } as const;

@@ -27,7 +27,7 @@ import { complain } from "./log.js";
 
 const MARK = "# Written by blksnapd --install-units";
 const SERVICE = "blksnapd.service";
-const SOCKETS = ["blksnapd.socket", "blksnapd-nbd.socket"];
+const SOCKETS = ["blksnapd.socket", "blksnapd-nbd.socket", "blksnapd-nbd-tcp.socket"];
 /** States in which a service has no process; empty: a system without systemctl. */
 const STOPPED_STATES = ["inactive", "failed", "unknown", ""];
 const HELPER_FOLDER = "/usr/local/lib/blksnap";

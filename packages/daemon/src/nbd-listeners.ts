@@ -1,11 +1,13 @@
 /**
  * The TCP addresses that accept NBD clients, besides nbd.sock. An address that a command opens ends with this daemon.
- * Configured addresses are opened by each daemon, which retries as long as it cannot.
+ * Configured addresses are opened by each daemon, which retries as long as it cannot. At the address of a socket of the
+ * service manager, that socket is used: it may have an address that this process may not listen at.
  *
  * ```
  *   TCP ──▶ TcpListener: a thread with TLS ──▶ pair of sockets ──▶ Reception: the handshake ──▶ reactor
  * ```
  */
+import { closeSync, fstatSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import {
   ControlError,
@@ -13,12 +15,15 @@ import {
   type NbdListener,
   type NbdListenerOpenRequest,
   type NbdListenerQuery,
+  type TcpAddress,
   tcpAddressText,
 } from "@blksnap/api";
 import type { Driver, DriverExport } from "@blksnap/driver";
 import { errnoName } from "@blksnap/errors";
 import { isLoopback, NbdError, Reception, TcpListener } from "@blksnap/nbd";
+import { duplicateFd } from "@blksnap/uring";
 import type { Logger } from "pino";
+import type { PassedTcpSocket } from "./passed-sockets.js";
 
 /** Another daemon may still be leaving the address. */
 const RETRY_MS = 2_000;
@@ -80,6 +85,15 @@ function listenerOf({ request, configured, open, why }: Entry): NbdListener {
   };
 }
 
+/** A listener that could not be opened may have closed its descriptor, whose number then may be another file's. */
+function closeIfSame(fd: number, passedFd: number): void {
+  try {
+    if (fstatSync(fd).ino === fstatSync(passedFd).ino) closeSync(fd);
+  } catch {
+    // It is closed.
+  }
+}
+
 async function end(open: Open | undefined): Promise<void> {
   await open?.tcp.close();
   await open?.reception.close();
@@ -88,18 +102,22 @@ async function end(open: Open | undefined): Promise<void> {
 export class NbdListeners implements NbdControl {
   readonly #exports: Driver["nbd"];
   readonly #logger: Logger;
+  readonly #passed: readonly PassedTcpSocket[];
   readonly #entries = new Map<string, Entry>();
   readonly #closing = new AbortController();
   #retrying: Promise<void> = Promise.resolve();
 
-  constructor(exports: Driver["nbd"], logger: Logger) {
+  /** @param passed sockets of the service manager, which stay open */
+  constructor(exports: Driver["nbd"], logger: Logger, passed: readonly PassedTcpSocket[]) {
     this.#exports = exports;
     this.#logger = logger;
+    this.#passed = passed;
     exports.listeners = () => this.list();
   }
 
   /** Opens the configured address, now or by retries; the daemon serves without it. */
   async configure(request: NbdListenerOpenRequest | undefined): Promise<void> {
+    this.#warnOfOthers(request);
     if (request === undefined) return;
     const entry: Entry = { request, configured: true, open: undefined, why: null };
     this.#entries.set(tcpAddressText(request), entry);
@@ -175,17 +193,38 @@ export class NbdListeners implements NbdControl {
     return true;
   }
 
+  /** Clients wait at a socket on which nothing accepts. */
+  #warnOfOthers(configured: NbdListenerOpenRequest | undefined): void {
+    for (const socket of this.#passed) {
+      const address = tcpAddressText(socket);
+      if (configured !== undefined && tcpAddressText(configured) === address) continue;
+      const text =
+        'NBD clients wait at a socket of the service manager until "blksnapctl nbd open" opens its address, ' +
+        "because nbd-listen has another one, or none";
+      this.#logger.warn({ address }, text);
+    }
+  }
+
+  #passedAt(address: TcpAddress): PassedTcpSocket | undefined {
+    const name = tcpAddressText(address);
+    return this.#passed.find((socket) => tcpAddressText(socket) === name);
+  }
+
   async #open(entry: Entry): Promise<Open> {
-    const { address, port, certificates = null, any_client = false, writable } = entry.request;
+    const { certificates = null, any_client = false, writable } = entry.request;
     const exports = this.#exports;
     const reception = new Reception({
       exports: writable === true ? exports : exports.readOnly,
       serve: (fd, agreement, received) => exports.serve(fd, agreement, received),
       onError: (error) => this.#logger.warn({ err: error }, "NBD by TCP"),
     });
+    const { address, port } = entry.request;
+    const passed = this.#passedAt(entry.request);
+    const listenFd = passed === undefined ? undefined : duplicateFd(passed.fd);
     try {
       const tcp = await TcpListener.open({
-        ...{ address, port, certificates },
+        ...(listenFd === undefined ? { address, port } : { listenFd }),
+        certificates,
         verifiesClients: !any_client,
         onClient: (fd) => reception.take(fd),
         onRefused: (client, why) =>
@@ -194,6 +233,7 @@ export class NbdListeners implements NbdControl {
       void tcp.ended.then((error) => this.#onEnd(entry, tcp, error));
       return { tcp, reception };
     } catch (error) {
+      if (passed !== undefined) closeIfSame(listenFd as number, passed.fd);
       await reception.close();
       throw error;
     }

@@ -1,5 +1,6 @@
 /**
- * The sockets that a service manager has created (sd_listen_fds(3)), as in blksnapd.socket and blksnapd-nbd.socket.
+ * The sockets that a service manager has created (sd_listen_fds(3)), as in blksnapd.socket, blksnapd-nbd.socket and
+ * blksnapd-nbd-tcp.socket.
  * They outlive daemons: the first client has a daemon started, and clients that connect while none serves wait for
  * the next one.
  *
@@ -8,6 +9,7 @@
  * ```
  */
 import { fstatSync } from "node:fs";
+import { type TcpAddress, tcpAddressText } from "@blksnap/api";
 import { listeningSocket } from "@blksnap/uring";
 import type { Logger } from "pino";
 
@@ -20,6 +22,7 @@ const FROM_SUPERVISOR = { count: "BLKSNAP_LISTEN_FDS", names: "BLKSNAP_LISTEN_FD
 const FROM_MANAGER = { count: "LISTEN_FDS", names: "LISTEN_FDNAMES" };
 /** The control socket is named by its unit, or by whatever an administrator's unit sets. */
 const NBD_NAME = "nbd";
+const NBD_TCP_NAME = "nbd-tcp";
 
 type Environment = Record<string, string | undefined>;
 
@@ -29,10 +32,21 @@ export interface PassedSocket {
   readonly name: string;
 }
 
-/** The use of a passed socket. */
+/** A passed socket that listens at a TCP address. */
+export interface PassedTcpSocket extends TcpAddress {
+  readonly fd: number;
+}
+
+/** The use of a passed unix socket. */
 export type SocketUse = "control" | "nbd";
 
-function useOf({ name }: PassedSocket): SocketUse {
+/** What the daemon serves on; what is missing it creates itself. */
+export interface UsableSockets extends Partial<Record<SocketUse, number>> {
+  readonly tcp: readonly PassedTcpSocket[];
+}
+
+function useOf({ name }: PassedSocket): SocketUse | "tcp" {
+  if (name === NBD_TCP_NAME) return "tcp";
   return name === NBD_NAME ? "nbd" : "control";
 }
 
@@ -90,44 +104,67 @@ export function withPassedSockets(
   };
 }
 
-/** Why it cannot be used for this; undefined if it can. */
+/** Why it cannot be used at this path; undefined if it can. */
 function problemOf(fd: number, path: string): string | undefined {
   try {
     const found = listeningSocket(fd);
-    if (found.family === "tcp") return `it listens at TCP ${found.address}, port ${found.port}`;
+    if (found.family === "tcp") return `it listens at TCP ${tcpAddressText(found)}`;
     return found.path === path ? undefined : `it listens at ${found.path}`;
   } catch (error) {
     return (error as Error).message;
   }
 }
 
-const WANTED: Readonly<Record<SocketUse, string>> = {
-  control: "it is not the control socket, and its FileDescriptorName is not nbd",
+/** Adds the descriptor to `tcp`, or returns why it is not one. */
+function addTcp(fd: number, tcp: PassedTcpSocket[]): string | undefined {
+  try {
+    const found = listeningSocket(fd);
+    if (found.family === "unix") return `it listens at ${found.path}`;
+    tcp.push({ fd, address: found.address, port: found.port });
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+const WANTED: Readonly<Record<SocketUse | "tcp", string>> = {
+  control: `it is not the control socket, and its FileDescriptorName is neither ${NBD_NAME} nor ${NBD_TCP_NAME}`,
   nbd: "it is not the NBD socket",
+  tcp: "it is not a TCP socket",
 };
 
 /**
  * The descriptors to serve on; none for a socket that the daemon creates itself. Unusable ones are logged:
  * ending would gain nothing, because devices need the daemon.
- * @param paths where each has to listen
+ * @param paths where the unix sockets have to listen
  */
 export function usableSockets(
   passed: readonly PassedSocket[],
   paths: Readonly<Record<SocketUse, string>>,
   logger: Logger,
-): Partial<Record<SocketUse, number>> {
+): UsableSockets {
   const used: Partial<Record<SocketUse, number>> = {};
+  const tcp: PassedTcpSocket[] = [];
   for (const socket of passed) {
-    const { fd, name } = socket;
-    const use = useOf(socket);
-    const why = problemOf(fd, paths[use]);
-    if (why === undefined && used[use] === undefined) {
-      used[use] = fd;
-      continue;
-    }
-    const problem = why === undefined ? "there is another one for it" : `${WANTED[use]}: ${why}`;
+    const problem = use(socket);
+    if (problem === undefined) continue;
     const text = "a socket of the service manager is not used";
-    logger.warn({ name, fd, wanted: paths[use], problem }, text);
+    logger.warn({ ...socket, problem }, text);
   }
-  return used;
+  return { ...used, tcp };
+
+  /** @returns why it is not used */
+  function use(socket: PassedSocket): string | undefined {
+    const { fd } = socket;
+    const kind = useOf(socket);
+    if (kind === "tcp") {
+      const why = addTcp(fd, tcp);
+      return why === undefined ? undefined : `${WANTED.tcp}: ${why}`;
+    }
+    const why = problemOf(fd, paths[kind]);
+    if (why !== undefined) return `${WANTED[kind]}, ${paths[kind]}: ${why}`;
+    if (used[kind] !== undefined) return "there is another one for it";
+    used[kind] = fd;
+    return undefined;
+  }
 }

@@ -81,7 +81,7 @@ export async function serve(
     });
     // First, so that a client that finds the daemon serving finds its exports, too.
     const nbd = await NbdSocket.start({ ...passed.nbd, exports: driver.nbd, logger });
-    const listeners = new NbdListeners(driver.nbd, logger);
+    const listeners = new NbdListeners(driver.nbd, logger, passed.tcp);
     await listeners.configure(nbdListenerOf(values));
     const version = DAEMON_VERSION;
     const events = openDaemonLog({ stateDirectory, driver, logger, version });
@@ -128,10 +128,11 @@ function passedTo(values: Values, logger: Logger) {
   const path = socketPathOf(values);
   const paths = { control: path, nbd: nbdSocketPath(path) };
   const all = takePassedSockets(process.env, process.pid);
-  const { control, nbd } = usableSockets(all, paths, logger);
+  const { control, nbd, tcp } = usableSockets(all, paths, logger);
   return {
     control: control === undefined ? {} : { listenFd: control },
     nbd: { socketPath: paths.nbd, listenFd: nbd },
+    tcp,
   };
 }
 

@@ -181,7 +181,7 @@ test("everything is uninstalled, unless the service is enabled or running", () =
     const running = surroundings({ activeState: () => state });
     assert.throws(() => uninstallUnits(running), /daemon stop first/, state);
   }
-  for (const socket of ["blksnapd.socket", "blksnapd-nbd.socket"]) {
+  for (const socket of ["blksnapd.socket", "blksnapd-nbd.socket", "blksnapd-nbd-tcp.socket"]) {
     const activeState = (unit: string) => (unit === socket ? "active" : "inactive");
     assert.throws(
       () => uninstallUnits(surroundings({ activeState })),

@@ -10,18 +10,21 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   statSync,
   writeFileSync,
 } from "node:fs";
 import { request } from "node:http";
+import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { NbdClient } from "@blksnap/nbd";
 import { eventually } from "@blksnap/testing";
-import { listenLocal, socketPair } from "@blksnap/uring";
+import { duplicateFd, listenLocal, socketPair } from "@blksnap/uring";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import {
@@ -84,6 +87,31 @@ function start(passed: Record<string, number>, ...more: string[]): ChildProcess 
   });
   daemon = child;
   return child;
+}
+
+/** @returns the text of the response */
+function post(method: string, path: string, body?: object): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const headers = { "content-type": "application/json" };
+    const asked = request(
+      { socketPath: socket, path, method, headers, agent: false },
+      (response) => {
+        response
+          .setEncoding("utf8")
+          .toArray()
+          .then((parts) => resolve(parts.join("")), reject);
+      },
+    );
+    asked.on("error", reject).end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}
+
+function socketOf(child: ChildProcess, fd: string): string | undefined {
+  try {
+    return readlinkSync(`/proc/${child.pid}/fd/${fd}`);
+  } catch {
+    return undefined;
+  }
 }
 
 /** Waits in the socket's queue while no daemon accepts. @returns the pid of the daemon that responds */
@@ -183,6 +211,56 @@ test("one passed socket alone is used, and the daemon creates the other", async 
   closeSync(nbdFd);
 });
 
+/** At a free port; nothing accepts there. */
+async function listenTcp(): Promise<{ readonly fd: number; readonly port: number }> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const fd = duplicateFd((server as unknown as { _handle: { fd: number } })._handle.fd);
+  server.close();
+  await once(server, "close");
+  return { fd, port };
+}
+
+test("NBD clients by TCP before a daemon's start wait for it, also for the next one", async () => {
+  const { fd, port } = await listenTcp();
+  const list = async () => await NbdClient.list({ host: "127.0.0.1", port });
+  const options = [`--nbd-listen=127.0.0.1:${port}`, "--nbd-insecure"];
+  for (const more of [[], ["--supervise", "--standbys=1"]]) {
+    const waiting = list();
+    const child = start({ "nbd-tcp": fd, [CONTROL]: listenFd }, ...options, ...more);
+    assert.equal(await waiting, []);
+    const first = await answered(child, ask());
+    if (more.length > 0) {
+      process.kill(first, "SIGKILL");
+      assert.equal(await list(), []);
+    }
+    await end(child, "SIGTERM");
+    assert.not.match(said, /is not used|NBD/);
+  }
+  closeSync(fd);
+});
+
+test("a passed TCP socket without a setting for its address serves once a command opens it, again and again", async () => {
+  const { fd, port } = await listenTcp();
+  const child = start({ "nbd-tcp": fd, [CONTROL]: listenFd });
+  await answered(child, ask());
+  assert.match(said, new RegExp(`"address":"127.0.0.1:${port}".*NBD clients wait`));
+  const open = { address: "127.0.0.1", port, insecure: true };
+  const refused = { ...open, insecure: false, certificates: folder };
+  for (let times = 0; times < 3; times++) {
+    assert.match(await post("POST", "/v1/nbd/listeners", refused), "NBD_CERTIFICATES_UNUSABLE");
+    assert.match(await post("POST", "/v1/nbd/listeners", open), '"open":true');
+    assert.equal(await NbdClient.list({ host: "127.0.0.1", port }), []);
+    await post("DELETE", `/v1/nbd/listeners?address=127.0.0.1&port=${port}`);
+  }
+  const isSocket = (name: string) => socketOf(child, name) === socketOf(child, "3");
+  const sockets = readdirSync(`/proc/${child.pid}/fd`).filter(isSocket);
+  assert.equal(sockets, ["3"], "no duplicate is left");
+  await end(child, "SIGTERM");
+  closeSync(fd);
+});
+
 test("a passed socket that is not the control socket is not used, which is logged", async () => {
   rmSync(socket);
   const otherFd = listenLocal(join(folder, "other.sock"), 0o600);
@@ -232,19 +310,24 @@ test("a socket of the wrong kind, at another path, or passed twice is not used, 
   const use = (...passed: PassedSocket[]) => usableSockets(passed, paths, logger as never);
   const nbd = (fd: number): PassedSocket => ({ fd, name: "nbd" });
   const named = (name: string, fd: number): PassedSocket => ({ fd, name });
-  assert.equal(use(named("unknown", listenFd), nbd(nbdFd)), { control: listenFd, nbd: nbdFd });
+  assert.equal(use(named("unknown", listenFd), nbd(nbdFd)), {
+    ...{ control: listenFd, nbd: nbdFd, tcp: [] },
+  });
   assert.equal(told, []);
-  assert.equal(use(nbd(file), nbd(end), nbd(1 << 20), nbd(listenFd)), {});
-  assert.equal(use(nbd(nbdFd), nbd(nbdFd)), { nbd: nbdFd });
-  assert.equal(use(named("web", nbdFd)), {});
+  assert.equal(use(nbd(file), nbd(end), nbd(1 << 20), nbd(listenFd)), { tcp: [] });
+  assert.equal(use(nbd(nbdFd), nbd(nbdFd)), { nbd: nbdFd, tcp: [] });
+  assert.equal(use(named("web", nbdFd)), { tcp: [] });
+  assert.equal(use(named("nbd-tcp", nbdFd), named("nbd-tcp", file)), { tcp: [] });
   const problems = told.map(({ problem }) => String(problem));
   const expected = [
-    /not the NBD socket: .*is not a socket \(ENOTSOCK\)/,
-    /not the NBD socket: .*does not listen \(EINVAL\)/,
-    /not the NBD socket: .*is not open \(EBADF\)/,
-    /not the NBD socket: it listens at .*blksnapd\.sock/,
+    /not the NBD socket, .*: .*is not a socket \(ENOTSOCK\)/,
+    /not the NBD socket, .*: .*does not listen \(EINVAL\)/,
+    /not the NBD socket, .*: .*is not open \(EBADF\)/,
+    /not the NBD socket, .*: it listens at .*blksnapd\.sock/,
     /there is another one for it/,
-    /not the control socket, and its FileDescriptorName is not nbd: it listens at .*nbd\.sock/,
+    /not the control socket, and its FileDescriptorName is neither nbd nor nbd-tcp, .*nbd\.sock/,
+    /not a TCP socket: it listens at .*nbd\.sock/,
+    /not a TCP socket: .*is not a socket \(ENOTSOCK\)/,
   ];
   assert.is(problems.length, expected.length);
   for (const [index, pattern] of expected.entries()) assert.match(problems[index] ?? "", pattern);

@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { DEFAULT_SOCKET_PATH, ERRORS } from "@blksnap/api";
+import { DEFAULT_SOCKET_PATH, ERRORS, parseTcpAddress } from "@blksnap/api";
 import { SOCKET_GROUP } from "@blksnap/api-server";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -110,10 +110,10 @@ test("each capability and each protection that is left out has its reason in the
   }
 });
 
-test("the unit forbids Internet sockets, and the error of an NBD address names them", () => {
+test("the unit forbids Internet sockets, and the error of an NBD address names the socket of systemd", () => {
   const [families = ""] = valuesOf("blksnapd.service", "RestrictAddressFamilies");
   assert.not.match(families, "AF_INET");
-  assert.match(ERRORS.NBD_LISTEN_FAILED.hint, "AF_INET");
+  assert.match(ERRORS.NBD_LISTEN_FAILED.hint, "blksnapd-nbd-tcp.socket");
 });
 
 test("the unit starts blksnapd with valid options, and waits as long as a start may take", () => {
@@ -135,19 +135,27 @@ test("socket units have the daemon's paths and users, start early at boot, and c
     "blksnapd.socket": DEFAULT_SOCKET_PATH,
     "blksnapd-nbd.socket": nbdSocketPath(DEFAULT_SOCKET_PATH),
   };
-  assert.equal(all.filter((name) => name.endsWith(".socket")).sort(), Object.keys(places).sort());
+  const tcp = "blksnapd-nbd-tcp.socket";
+  const sockets = all.filter((name) => name.endsWith(".socket"));
+  assert.equal(sockets.sort(), [...Object.keys(places), tcp].sort());
   for (const [unit, path] of Object.entries(places)) {
     assert.equal(valuesOf(unit, "ListenStream"), [path]);
     assert.equal(valuesOf(unit, "SocketMode"), ["0660"]);
     assert.equal(valuesOf(unit, "ExecStartPost"), [`-/bin/chgrp ${SOCKET_GROUP} ${path}`]);
+  }
+  for (const unit of sockets) {
     // By default it would come after sysinit.target, which comes after the daemon, which comes after its socket.
     assert.equal(valuesOf(unit, "DefaultDependencies"), ["no"]);
     assert.ok(Number(valuesOf(unit, "TriggerLimitBurst")[0]) > 0);
   }
-  const [name = ""] = valuesOf("blksnapd-nbd.socket", "FileDescriptorName");
-  const given = { LISTEN_PID: "7", LISTEN_FDS: "1", LISTEN_FDNAMES: name };
-  assert.equal(passedSockets(given, 7), [{ fd: 3, name: "nbd" }]);
-  assert.equal(valuesOf("blksnapd-nbd.socket", "Service"), ["blksnapd.service"]);
+  for (const unit of ["blksnapd-nbd.socket", tcp]) {
+    const [name = ""] = valuesOf(unit, "FileDescriptorName");
+    const given = { LISTEN_PID: "7", LISTEN_FDS: "1", LISTEN_FDNAMES: name };
+    assert.equal(passedSockets(given, 7), [{ fd: 3, name: unit === tcp ? "nbd-tcp" : "nbd" }]);
+    assert.equal(valuesOf(unit, "Service"), ["blksnapd.service"]);
+  }
+  const [address = ""] = valuesOf(tcp, "ListenStream");
+  assert.ok(parseTcpAddress(address), "nbd-listen can name it");
 });
 
 test("nothing ends the daemon while fronts are in use", () => {

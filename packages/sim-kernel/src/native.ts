@@ -128,6 +128,7 @@ export class SimNative {
         return machine.openMemory(file, `/memfd:${name}`);
       },
       listenLocal: () => -Errno.EPERM,
+      duplicate: () => -Errno.EPERM,
       socketPair: () => -Errno.EPERM,
       setSocketOption: () => -Errno.EPERM,
       prctl: () => 0,

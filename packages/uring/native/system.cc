@@ -146,6 +146,11 @@ Napi::Value SocketPair(const Napi::CallbackInfo& info) {
   return pair;
 }
 
+// duplicate(fd) -> another descriptor of the same open file, close-on-exec
+Napi::Value Duplicate(const Napi::CallbackInfo& info) {
+  return Result(info.Env(), fcntl(I32(info, 0), F_DUPFD_CLOEXEC, 0));
+}
+
 // setSocketOption(fd, level, option, value): setsockopt(2) with a number
 Napi::Value SetSocketOption(const Napi::CallbackInfo& info) {
   const int value = I32(info, 3);
@@ -285,6 +290,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["eventFd"] = Napi::Function::New(env, CreateEventFd, "eventFd");
   exports["memoryFile"] = Napi::Function::New(env, CreateMemoryFile, "memoryFile");
   exports["setSocketOption"] = Napi::Function::New(env, SetSocketOption, "setSocketOption");
+  exports["duplicate"] = Napi::Function::New(env, Duplicate, "duplicate");
   exports["socketPair"] = Napi::Function::New(env, SocketPair, "socketPair");
   exports["listenLocal"] = Napi::Function::New(env, ListenLocal, "listenLocal");
   exports["prctl"] = Napi::Function::New(env, Prctl, "prctl");

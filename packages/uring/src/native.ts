@@ -73,6 +73,7 @@ export interface UringNative {
   eventFd(initial: number, flags: number): number;
   memoryFile(name: string, flags: number): number;
   listenLocal(path: string, mode: number, backlog: number): number;
+  duplicate(fd: number): number;
   socketPair(): [number, number] | number;
   setSocketOption(fd: number, level: number, option: number, value: number): number;
   prctl(option: number, argument: number): number;

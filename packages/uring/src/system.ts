@@ -80,6 +80,14 @@ export function listenLocal(path: string, mode: number): number {
 }
 
 /**
+ * Another descriptor of the same open file, which a child process does not get (fcntl(2), F_DUPFD_CLOEXEC).
+ * @throws UringError SYSTEM_CALL_FAILED: EBADF, EMFILE
+ */
+export function duplicateFd(fd: number): number {
+  return check(native.duplicate(fd), `cannot duplicate descriptor ${fd}`);
+}
+
+/**
  * Two connected unix stream sockets, for parts of this process; they have no path.
  * @throws UringError SYSTEM_CALL_FAILED: EMFILE, ENFILE, ENOMEM
  */

@@ -1,11 +1,19 @@
-/** The first NBD client of a boot starts the daemon, by blksnapd-nbd.socket. */
+/** The first NBD client of a boot starts the daemon, by blksnapd-nbd.socket; by TCP, systemd's socket serves. */
 import assert from "node:assert/strict";
-import { existsSync, renameSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { ctl, run } from "./stacks.mjs";
 
 const SOCKET = "/run/blksnap/nbd.sock";
 const CONFIGS = ["/etc/blksnap/blksnap.toml", "/etc/blksnap/blksnap.toml.d"];
+/** Without TLS, which needs certificates: only the socket is tested here. */
+const TCP = { host: "127.0.0.1", port: 10_809 };
+const TCP_CONFIG = `[daemon]
+nbd-listen = "${TCP.host}:${TCP.port}"
+nbd-insecure = true
+`;
+const TCP_SOCKET = "blksnapd-nbd-tcp.socket";
+const TCP_DROP_IN = `/etc/systemd/system/${TCP_SOCKET}.d`;
 const VOLUME = "/dev/vg/swap";
 const stateOf = (unit) => run("systemctl", "show", "-P", "ActiveState", unit).trim();
 
@@ -15,8 +23,8 @@ const REPLY_ACK = 1;
 const REPLY_HEADER_BYTES = 20;
 
 /** The names of all exports, by NBD_OPT_LIST; it waits for as long as the server takes. */
-async function exportsAt(path) {
-  const socket = connect(path);
+async function exportsAt(where) {
+  const socket = connect(where);
   const chunks = [];
   let wake = () => undefined;
   socket.on("data", (chunk) => {
@@ -66,15 +74,21 @@ async function exportsAt(path) {
 export function armNbd() {
   for (const path of CONFIGS.filter((one) => existsSync(one))) renameSync(path, `${path}.away`);
   run("systemctl", "disable", "blksnapd.service");
-  run("systemctl", "enable", "blksnapd-nbd.socket");
+  run("systemctl", "enable", "blksnapd-nbd.socket", TCP_SOCKET);
+  writeFileSync(CONFIGS[0], TCP_CONFIG);
+  mkdirSync(TCP_DROP_IN, { recursive: true });
+  const listens = `[Socket]\nListenStream=\nListenStream=${TCP.host}:${TCP.port}\n`;
+  writeFileSync(`${TCP_DROP_IN}/address.conf`, listens);
   return {};
 }
 
 function disarm() {
+  rmSync(CONFIGS[0]);
+  rmSync(TCP_DROP_IN, { recursive: true });
   const isAway = (path) => existsSync(`${path}.away`);
   for (const path of CONFIGS.filter(isAway)) renameSync(`${path}.away`, path);
   run("systemctl", "enable", "blksnapd.service");
-  run("systemctl", "disable", "blksnapd-nbd.socket");
+  run("systemctl", "disable", "blksnapd-nbd.socket", TCP_SOCKET);
 }
 
 export async function firstNbdClient() {
@@ -86,12 +100,14 @@ export async function firstNbdClient() {
     const id = ctl("snapshot_create", "--device", VOLUME, ...room).trim();
     ctl("snapshot_take", "--id", id);
     const second = await exportsAt(SOCKET);
+    // Under a unit that allows no Internet sockets.
+    const byTcp = await exportsAt(TCP);
     // It answers clients before systemd has heard that it is ready: that is waited for.
     run("systemctl", "start", "blksnapd.service");
     const after = stateOf("blksnapd.service");
     ctl("snapshot_destroy", "--id", id);
     ctl("detach", "--device", VOLUME);
-    return { before, after, first, second };
+    return { before, after, first, second, byTcp };
   } finally {
     disarm();
   }
