@@ -2,7 +2,8 @@
  * A process that exports or restores, and dies at the start of its operation number `last` on files or connections. A
  * seed determines the device's content at each number, so that the next process finds the same device.
  *
- * node kill-victim.js KIND SEED NUMBER LAST FOLDER; prints the number of operations if it reaches the end.
+ * node kill-victim.js KIND SEED NUMBER LAST FOLDER; prints the number of operations if it reaches the end. Its
+ * temporary files remain: the caller removes them, as after a kill.
  */
 import { createHook } from "node:async_hooks";
 import { createCipheriv } from "node:crypto";
@@ -55,8 +56,20 @@ export function machineAt(seed: number, number: number): FakeMachine {
   return machine;
 }
 
-/** Sends and receives changes since the copy, or the whole device if they do not fit. */
-async function pipe(options: Omit<ExportOptions, "wanted">, target: string): Promise<void> {
+function optionsOf(machine: FakeMachine): Omit<ExportOptions, "wanted"> {
+  const { client, device } = machine;
+  // What it has read is gone from the image at once.
+  machine.exported = "nbd+unix:///image";
+  const freeing = { freesMinBytes: 0, openTrims: async () => machine.openTrims() };
+  return { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here", ...freeing };
+}
+
+/**
+ * Sends and receives changes since the copy. They do not fit if a process died when its copy was complete, but not yet
+ * on record: then the whole device, of a machine that has not been in the first snapshot.
+ */
+async function pipe(machineOf: () => FakeMachine, folder: string): Promise<void> {
+  const target = join(folder, "piped");
   const known = await readRecord(recordPathOf(target));
   const wishes: Wanted[] = [{ kind: "full" }];
   if (known !== undefined && isOfThisVersion(known)) {
@@ -68,6 +81,7 @@ async function pipe(options: Omit<ExportOptions, "wanted">, target: string): Pro
       write: async (data: Uint8Array) => void input.write(Buffer.from(data)),
       end: async () => void input.end(),
     };
+    const options = { ...optionsOf(machineOf()), hostFolder: folder };
     const sent = exportStream({ ...options, wanted, sink });
     const [restored] = await Promise.allSettled([restoreStream({ input, target }), sent]);
     if (restored.status === "fulfilled") return;
@@ -76,14 +90,10 @@ async function pipe(options: Omit<ExportOptions, "wanted">, target: string): Pro
 }
 
 /** @param seed with an even one, threads write a raw copy */
-async function run(kind: Kind, machine: FakeMachine, folder: string, seed: number): Promise<void> {
-  const { client, device } = machine;
-  // What it has read is gone from the image at once.
-  machine.exported = "nbd+unix:///image";
-  const freeing = { freesMinBytes: 0, openTrims: async () => machine.openTrims() };
-  const own = { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here", ...freeing };
-  if (kind === "stream") return await pipe({ ...own, hostFolder: folder }, join(folder, "piped"));
-  const options = { ...own, wanted: { kind: "auto" } as const };
+async function run(kind: Kind, number: number, folder: string, seed: number): Promise<void> {
+  const machineOf = (): FakeMachine => machineAt(seed, number);
+  if (kind === "stream") return await pipe(machineOf, folder);
+  const options = { ...optionsOf(machineOf()), wanted: { kind: "auto" } as const };
   if (kind === "qcow2") {
     await exportQcow2({ ...options, folder: join(folder, "chain") });
     return;
@@ -106,7 +116,6 @@ async function run(kind: Kind, machine: FakeMachine, folder: string, seed: numbe
 
 if (process.argv[1] === import.meta.filename) {
   const [kind, seed, number, last, folder] = process.argv.slice(2) as [Kind, ...string[]];
-  const machine = machineAt(Number(seed), Number(number));
   let operations = 0;
   createHook({
     init(_, type) {
@@ -115,7 +124,6 @@ if (process.argv[1] === import.meta.filename) {
       }
     },
   }).enable();
-  await run(kind, machine, folder!, Number(seed));
+  await run(kind, Number(number), folder!, Number(seed));
   console.log(operations);
-  machine.remove();
 }
