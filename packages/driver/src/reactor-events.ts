@@ -147,9 +147,14 @@ export class ReactorEvents {
     const snapshot = this.#registry.snapshotOf(tracker);
     const area = snapshot?.members.get(tracker.id)?.area;
     if (snapshot === undefined || area === undefined) return;
-    this.#dropArea(tracker, area.id).catch((error: unknown) => {
-      this.#logger.warn({ device, err: error }, "its image is not closed");
-    });
+    this.#dropArea(tracker, area.id)
+      .then(() => {
+        const { hungStores, hasStorage } = snapshot;
+        hungStores.areaDropped(hasStorage ? snapshot.storage : undefined, area.id);
+      })
+      .catch((error: unknown) => {
+        this.#logger.warn({ device, err: error }, "its image is not closed");
+      });
     snapshot.fault(tracker, area.id, errno);
   }
 

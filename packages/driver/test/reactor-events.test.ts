@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { ReactorEvents } from "../dist/reactor-events.js";
@@ -121,6 +122,11 @@ function endings(isStopping: boolean) {
     hasArea: (id: string) => id === "the area",
     fault: (of: Tracker, area: string, errno: number) =>
       said.push(`fault ${of.id}, ${area}: ${errno}`),
+    hungStores: {
+      areaDropped: (storage: string, area: string) => said.push(`${area} needs no ${storage}`),
+    },
+    hasStorage: true,
+    storage: "store",
     saveIfPossible: () => said.push(`save image ${member.imageNumber}`),
   };
   registry.snapshots.set("one", snapshot as never);
@@ -128,12 +134,14 @@ function endings(isStopping: boolean) {
   return { registry, events, tracker, said, member };
 }
 
-test("a front that another program has ended also ends its image, once it is known", () => {
+test("a front that another program has ended also ends its image, once it is known", async () => {
   const { registry, events, tracker, said } = endings(false);
   events.onNotice(0, { notice: "frontEnded", tracker: 1 });
   assert.equal(said, []);
   registry.addTracker(tracker);
-  assert.equal(said, ["drop the area of 1", "fault 1, the area: 19"]);
+  assert.equal(said.splice(0), ["drop the area of 1", "fault 1, the area: 19"]);
+  await nextTurn();
+  assert.equal(said, ["the area needs no store"], "stores that it waits for serve the others");
 });
 
 test("an image that another program has ended is reported, and its number is released", () => {

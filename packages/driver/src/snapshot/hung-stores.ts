@@ -12,6 +12,8 @@ type Storage = Pick<DiffStorage, "free" | "suspend">;
 export class HungStores {
   /** By store: areas that it does not answer. */
   readonly #areas = new Map<number, Set<AreaId>>();
+  /** Areas that do no more I/O, and do not learn any more that a store answers. */
+  readonly #dropped = new Set<AreaId>();
   readonly #withheld: number[] = [];
 
   isHung(store: number): boolean {
@@ -24,7 +26,13 @@ export class HungStores {
     this.#areas.set(store, areas);
     if (hangs) areas.add(area);
     else areas.delete(area);
-    storage?.suspend(store, areas.size > 0);
+    this.#suspend(storage, store);
+  }
+
+  /** The area does no more I/O: what a store owes it keeps no other area from that store. */
+  areaDropped(storage: Storage | undefined, area: AreaId): void {
+    this.#dropped.add(area);
+    for (const [store, areas] of this.#areas) if (areas.has(area)) this.#suspend(storage, store);
   }
 
   /** The areas of a failed take are closed. Their slots are free when none of their I/O is late. */
@@ -41,6 +49,14 @@ export class HungStores {
   areaIdle(storage: Storage | undefined, area: AreaId, members: readonly LateMember[]): void {
     for (const { lateAreas } of members) lateAreas.delete(area);
     this.#freeWithheld(storage, members);
+  }
+
+  #suspend(storage: Storage | undefined, store: number): void {
+    const areas = [...(this.#areas.get(store) ?? [])];
+    storage?.suspend(
+      store,
+      areas.some((area) => !this.#dropped.has(area)),
+    );
   }
 
   #freeWithheld(storage: Storage | undefined, members: readonly LateMember[]): void {

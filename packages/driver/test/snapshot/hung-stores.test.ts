@@ -30,6 +30,20 @@ test("a store is skipped as long as it does not answer one of the areas", () => 
   assert.is(storage.suspended.get(1), false);
 });
 
+test("a store that owes an answer only to an area that was dropped serves the others", () => {
+  const storage = new Storage();
+  const stores = new HungStores();
+  stores.note(storage, 1, "a", true);
+  stores.note(storage, 1, "b", true);
+  stores.areaDropped(storage, "a");
+  assert.is(storage.suspended.get(1), true);
+  stores.note(storage, 1, "b", false);
+  assert.is(storage.suspended.get(1), false);
+  assert.is(stores.isHung(1), true, "its late I/O may still arrive");
+  stores.note(storage, 1, "b", true);
+  assert.is(storage.suspended.get(1), true);
+});
+
 test("slots of a failed take are free at once if nothing is late", () => {
   const storage = new Storage();
   new HungStores().undoTake(storage, [3, 4], [{ lateAreas: new Set() }]);
