@@ -17,7 +17,7 @@ import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { acquireSlot, COMPILED_VARIABLE, SLOT_COUNT, SLOTS_VARIABLE } from "./slots.mjs";
+import { acquireSlot, BUILT_VARIABLE, SLOT_COUNT, SLOTS_VARIABLE } from "./slots.mjs";
 
 /** Of one test; the longest take 20 s of a processor. */
 const TEST_TIME_LIMIT_MS = Number(process.env.TEST_TIME_LIMIT_MS ?? 300_000);
@@ -48,7 +48,6 @@ const {
   FORCE_COLOR: _,
   NODE_EXTRA_CA_CERTS: __,
   [SLOTS_VARIABLE]: slots,
-  [COMPILED_VARIABLE]: isCompiled,
   ...plainEnvironment
 } = process.env;
 plainEnvironment.NO_COLOR = "1";
@@ -234,7 +233,7 @@ async function runBatches(queue) {
   }
 }
 
-if (isCompiled === undefined) await compile();
+if (plainEnvironment[BUILT_VARIABLE] === undefined) await compile();
 const testDist = resolve(packageDir, "test-dist");
 const queue = batches();
 if (queue.length === 0) {

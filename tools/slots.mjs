@@ -14,8 +14,8 @@ export const SLOT_COUNT = availableParallelism() + 1;
 
 /** Where child processes find the slots. */
 export const SLOTS_VARIABLE = "BLKSNAP_TEST_SLOTS";
-/** Set where the tests of all packages have been compiled before those of one are run. */
-export const COMPILED_VARIABLE = "BLKSNAP_TESTS_COMPILED";
+/** Set where everything is built, bundles too, and the tests of all packages are compiled, before those of one are run. */
+export const BUILT_VARIABLE = "BLKSNAP_TESTS_BUILT";
 
 /**
  * Serves slots, at a path that other processes reach too.

@@ -14,7 +14,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { vmsAtOnce } from "../test/e2e/machines.mjs";
 import { GROUPS } from "../test/e2e/plan.mjs";
-import { acquireSlot, COMPILED_VARIABLE, openSlots, SLOT_COUNT, SLOTS_VARIABLE } from "./slots.mjs";
+import { acquireSlot, BUILT_VARIABLE, openSlots, SLOT_COUNT, SLOTS_VARIABLE } from "./slots.mjs";
 
 const USAGE = `Usage: npm test [-- --uml]
        npm run test:all [-- --rest [--sampled]]
@@ -240,7 +240,7 @@ async function runLanes(lanes) {
 async function runUnits(path) {
   const isCompiled = await inSlots(path, [COMPILE]);
   if (!isCompiled) return;
-  const env = { ...process.env, [SLOTS_VARIABLE]: path, [COMPILED_VARIABLE]: "1" };
+  const env = { ...process.env, [SLOTS_VARIABLE]: path, [BUILT_VARIABLE]: "1" };
   await runStep(UNITS, { env, prefix: `${UNITS.name}: ` });
 }
 

@@ -13,13 +13,11 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { socketPair } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { isJournal, LineWriter, logTo } from "../dist/log.js";
-
-const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
+import { program } from "./daemon-program.js";
 
 const MISSING = /^\{.*"lines":[0-9]+,"msg":"lines of this log are missing: EAGAIN"\}$/;
 const LINE = `${"f".repeat(1000)}\n`;

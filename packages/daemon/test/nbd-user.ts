@@ -14,11 +14,10 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import * as assert from "uvu/assert";
+import { program } from "./daemon-program.js";
 
-const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
 export const MIB: number = 2 ** 20;
 export const CAPACITY_BYTES: number = 16 * MIB;
 export const isRoot: boolean = process.geteuid?.() === 0;

@@ -21,7 +21,6 @@ import { request } from "node:http";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { NbdClient } from "@blksnap/nbd";
 import { eventually } from "@blksnap/testing";
 import { duplicateFd, listenLocal, socketPair } from "@blksnap/uring";
@@ -35,9 +34,9 @@ import {
   usableSockets,
   withPassedSockets,
 } from "../dist/passed-sockets.js";
+import { program } from "./daemon-program.js";
 
 const test = suite("passed sockets");
-const program = fileURLToPath(new URL("./user-daemon.js", import.meta.url));
 /** exec keeps the process, whose id is only known then. */
 const LAUNCHER = 'LISTEN_PID=$$ exec "$@"';
 

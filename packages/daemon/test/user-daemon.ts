@@ -1,4 +1,4 @@
-/** blksnapd as it is built here, for tests that start one. */
+/** blksnapd as the compiler has left it, for tests that start one (daemon-program.ts). */
 import { main } from "../dist/main.js";
 
 await main(process.argv.slice(2));
