@@ -1,7 +1,7 @@
-/** The alert rules and the dashboard in docs use existing metrics, in valid queries. */
+/** The alert rules and the dashboard in docs use existing metrics, in valid queries; the page describes all metrics. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { driverMetrics, type MetricFamily, type StatusResponse } from "@blksnap/api";
+import { driverMetrics, type StatusResponse } from "@blksnap/api";
 import { parser } from "@prometheus-io/lezer-promql";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -26,36 +26,53 @@ const rules: readonly Rule[] = parse(textOf("alerts.yml")).groups.flatMap(
 );
 const panels: readonly Panel[] = JSON.parse(textOf("dashboard.json")).panels;
 
-const IDLE: StatusResponse = {
-  daemon: {
-    version: "1.2.3",
-    pid: 1,
-    started_at: "2026-01-01T00:00:00.000Z",
-    uptime_ms: 0,
-    kernel: "6.12.0",
-    reactors: 1,
-    handover: null,
-    configuration: { mistakes: [], missing: [] },
-  },
-  reactors: [],
-  trackers: [],
+const NO_IO = { reads: 0, writes: 0 };
+const DURATIONS = { bounds_us: [], copy: { buckets: [0] }, take_stall: { buckets: [0] } };
+/** One object of each kind, so that each metric has its labels; other tests look at values. */
+const STATUS = {
+  daemon: { version: "1.2.3", kernel: "6.12.0", configuration: { mistakes: [], missing: [] } },
+  reactors: [{ index: 0 }],
+  trackers: [
+    { device: "/dev/a", io: NO_IO, splice: null, persistence: {}, cbt: {}, durations: DURATIONS },
+  ],
+  snapshots: [{ id: "1", stores: [], devices: [{ device: "/dev/a", image_io: NO_IO }] }],
   waiting: [],
   untracked: [],
-  snapshots: [],
-  nbd_listeners: [],
-};
+} as unknown as StatusResponse;
 
+interface Metric {
+  readonly name: string;
+  readonly type: string;
+  readonly help: string;
+  readonly labels: string;
+}
+let metrics: readonly Metric[];
+
+/** Ends of names of states that need attention. */
+const ATTENTION =
+  /_(failed|hung_stores|waiting|waiting_fronts|untracked_volumes|live|splice_lost|stalled_seconds)$/;
 /** Prometheus itself makes this metric, for each target. */
 const OF_PROMETHEUS = "up";
 
-async function namesThatAre(): Promise<ReadonlySet<string>> {
-  const harness = await startHarness();
+/** What `/metrics` serves. */
+test.before(async () => {
+  const harness = await startHarness((driver) =>
+    Object.assign(driver, { metrics: async () => driverMetrics(STATUS) }),
+  );
+  // A request is counted when it ends.
+  await ask(harness.socketPath, "/metrics");
   const { bytes } = await ask(harness.socketPath, "/metrics");
   await harness.stop();
-  const served = [...bytes.toString().matchAll(/^# TYPE (\S+) (\w+)/gm)].map(
-    ([, name = "", type]) => ({ name, type }),
-  );
-  const names = [...served, ...driverMetrics(IDLE)].flatMap(({ name, type }) =>
+  const text = bytes.toString();
+  const families = /^# HELP (\S+) (.*)\n# TYPE \S+ (\w+)\n\w+(?:\{(.*)\})? /gm;
+  metrics = [...text.matchAll(families)].map(([, name = "", help = "", type = "", labels = ""]) => {
+    const words = [...labels.matchAll(/(\w+)="/g)].map(([, label]) => label);
+    return { name, type, help, labels: words.filter((label) => label !== "le").join(", ") };
+  });
+});
+
+function namesThatAre(): ReadonlySet<string> {
+  const names = metrics.flatMap(({ name, type }) =>
     type === "histogram" ? ["_bucket", "_sum", "_count"].map((suffix) => name + suffix) : [name],
   );
   return new Set([OF_PROMETHEUS, ...names]);
@@ -81,8 +98,8 @@ test("invalid PromQL is found", () => {
   assert.equal(metricsIn("increase(one[5m]) > two{a='b'}"), ["one", "two"]);
 });
 
-test("each alert has a rule over existing metrics, a severity and a description", async () => {
-  const names = await namesThatAre();
+test("each alert has a rule over existing metrics, a severity and a description", () => {
+  const names = namesThatAre();
   assert.ok(rules.length >= 10);
   assert.is(new Set(rules.map(({ alert }) => alert)).size, rules.length);
   for (const { alert, expr, labels, annotations } of rules) {
@@ -92,8 +109,8 @@ test("each alert has a rule over existing metrics, a severity and a description"
   }
 });
 
-test("each panel shows existing metrics of the chosen instances", async () => {
-  const names = await namesThatAre();
+test("each panel shows existing metrics of the chosen instances", () => {
+  const names = namesThatAre();
   assert.ok(panels.length >= 10);
   for (const { title, targets } of panels) {
     for (const { expr } of targets) {
@@ -105,15 +122,32 @@ test("each panel shows existing metrics of the chosen instances", async () => {
 
 test("each metric of a state that needs attention has an alert", () => {
   const asked = new Set(rules.flatMap(({ expr }) => metricsIn(expr)));
-  const wanted = driverMetrics(IDLE)
-    .map(({ name }: MetricFamily) => name)
-    .filter((name) =>
-      /_(failed|hung_stores|waiting|waiting_fronts|untracked_volumes|live|stalled_seconds)$/.test(
-        name,
-      ),
-    );
+  const wanted = metrics.map(({ name }) => name).filter((name) => ATTENTION.test(name));
   assert.ok(wanted.length >= 6);
   for (const name of wanted) assert.ok(asked.has(name), name);
+});
+
+test("the page has a row for each metric, and no other, which says whether an alert or a panel uses it", () => {
+  const uses = {
+    alert: rules.flatMap(({ expr }) => metricsIn(expr)),
+    panel: panels.flatMap(({ targets }) => targets.flatMap(({ expr }) => metricsIn(expr))),
+  };
+  const wanted = metrics.map(({ name, type, labels, help }) => {
+    const isOf = (used: string) =>
+      used === name || used.replace(/_(bucket|sum|count)$/, "") === name;
+    const users = Object.entries(uses).filter(([, names]) => names.some(isOf));
+    return [`\`${name}\``, type, labels, users.map(([user]) => user).join(", "), help];
+  });
+  const page = readFileSync(join(DOCS, "monitoring.md"), "utf8").split("\n");
+  const rows = page
+    .filter((line) => /^\| `(blksnap|process)_/.test(line))
+    .map((line) => line.split("|").slice(1, -1))
+    .map((cells) => cells.map((cell) => cell.trim()));
+  for (const row of wanted) {
+    const found = rows.find(([name]) => name === row[0]);
+    assert.equal(found, row, `docs/monitoring.md: | ${row.join(" | ")} |`);
+  }
+  assert.is(rows.length, wanted.length);
 });
 
 test.run();
