@@ -1,60 +1,11 @@
 /** Hashing and compression on separate threads. Callers bound what is in flight. */
 import { availableParallelism } from "node:os";
-import { Worker } from "node:worker_threads";
+import { type ChunkThread, endThread, THREADS_MAX, takeThread } from "./chunk-thread.js";
 import { BackupError } from "./errors.js";
 import { ownBuffers } from "./own-buffers.js";
 import type { PartsAnswer, PartsRequest } from "./part-writes.js";
 import type { BlockWindow } from "./sums.js";
-import type { ChunkAnswer, ChunkRequest } from "./worker.js";
-
-const THREADS_MAX = 8;
-
-interface Waiting {
-  readonly done: (answer: ChunkAnswer) => void;
-  readonly fail: (error: Error) => void;
-}
-
-class ChunkThread {
-  readonly #worker: Worker;
-  readonly #waiting = new Map<number, Waiting>();
-  #nextId = 0;
-  #end: Error | undefined;
-
-  constructor() {
-    this.#worker = new Worker(new URL("./worker.js", import.meta.url));
-    this.#worker.on("message", ({ id, answer }: { id: number; answer: ChunkAnswer }) => {
-      this.#waiting.get(id)?.done(answer);
-      this.#waiting.delete(id);
-    });
-    this.#worker.on("error", (error) => this.#fail(error));
-    this.#worker.on("exit", () => this.#fail(new Error("it has ended")));
-  }
-
-  get load(): number {
-    return this.#waiting.size;
-  }
-
-  ask(request: ChunkRequest, transfer: readonly ArrayBuffer[]): Promise<ChunkAnswer> {
-    return new Promise((done, fail) => {
-      if (this.#end !== undefined) return fail(this.#end);
-      const id = this.#nextId++;
-      this.#waiting.set(id, { done, fail });
-      this.#worker.postMessage({ id, request }, transfer);
-    });
-  }
-
-  async close(): Promise<void> {
-    await this.#worker.terminate();
-  }
-
-  #fail(cause: Error): void {
-    this.#end ??= new BackupError("INTERNAL", `a thread for chunks failed: ${cause.message}`, {
-      cause,
-    });
-    for (const { fail } of this.#waiting.values()) fail(this.#end);
-    this.#waiting.clear();
-  }
-}
+import type { ChunkAnswer } from "./worker.js";
 
 /** Content of a decompressed chunk. */
 export interface Digest {
@@ -78,6 +29,7 @@ export interface Packed {
 export class ChunkPool {
   readonly #threads: ChunkThread[] = [];
   readonly #most: number;
+  #isClosed = false;
 
   constructor(threads: number = Math.min(THREADS_MAX, availableParallelism())) {
     this.#most = threads;
@@ -125,24 +77,27 @@ export class ChunkPool {
   }
 
   /** Decompresses and checks a chunk; returns its content, or why it is unusable. `packed` is detached. */
-  unpack(packed: Uint8Array, lengthBytes: number): Promise<ChunkAnswer> {
+  async unpack(packed: Uint8Array, lengthBytes: number): Promise<ChunkAnswer> {
     const request = { kind: "unpack", data: packed, lengthBytes } as const;
-    return this.#idlest().ask(request, ownBuffers(packed));
+    return await this.#idlest().ask(request, ownBuffers(packed));
   }
 
+  /** What has not been answered fails. */
   async close(): Promise<void> {
-    await Promise.all(this.#threads.map((thread) => thread.close()));
+    this.#isClosed = true;
+    await Promise.all(this.#threads.splice(0).map(endThread));
   }
 
   /** Starts another thread if all are busy: a small copy needs one, and each takes a while to start. */
   #idlest(): ChunkThread {
+    if (this.#isClosed) throw new BackupError("INTERNAL", "the threads for chunks have ended");
     const idlest = this.#threads.reduce<ChunkThread | undefined>(
       (best, thread) => (best === undefined || thread.load < best.load ? thread : best),
       undefined,
     );
     const isBusy = idlest === undefined || idlest.load > 0;
     if (!isBusy || this.#threads.length === this.#most) return idlest!;
-    const thread = new ChunkThread();
+    const thread = takeThread();
     this.#threads.push(thread);
     return thread;
   }
