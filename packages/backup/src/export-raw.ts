@@ -7,7 +7,6 @@ import type { ExportOptions } from "./export-store.js";
 import { hostOf } from "./host.js";
 import { allOf } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
-import { withOwnSnapshot } from "./own-snapshot.js";
 import { copyParts } from "./part-copy.js";
 import { bytesOf, partsOf, readPlaces } from "./parts.js";
 import { asOf, planExport, withoutHost } from "./plan.js";
@@ -124,9 +123,7 @@ export async function exportRaw(given: RawExportOptions): Promise<RawExport> {
       const why = `no record says which snapshot ${target} is of`;
       throw new BackupError("BACKUP_CHAIN_BROKEN", why, { hint });
     }
-    return withOwnSnapshot(options, (own) =>
-      withSnapshot(own, (snapshot) => copy(snapshot, own, record)),
-    );
+    return await withSnapshot(options, (snapshot) => copy(snapshot, options, record));
   }
   const run = async (): Promise<RawExport> => {
     const own = { ...options, ownSnapshot: rememberedInFile(`${record}.snapshot`) };

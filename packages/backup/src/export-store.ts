@@ -29,7 +29,6 @@ import {
 } from "./host.js";
 import { inFlight } from "./in-flight.js";
 import { type Manifest, RANGES_MAX } from "./manifest.js";
-import type { HostRemembers } from "./own-snapshot.js";
 import { wholeRanges } from "./parts.js";
 import { type Plan, planExport, type Wanted } from "./plan.js";
 import { Meter, type OnProgress } from "./progress.js";
@@ -41,11 +40,7 @@ import type { StoreLock } from "./store-lock.js";
 /** State of a chunk in flight. */
 const PIECES_IN_FLIGHT = 8;
 
-export interface ExportOptions
-  extends SnapshotOptions,
-    HostRemembers,
-    HostOptions,
-    DoneChunksOptions {
+export interface ExportOptions extends SnapshotOptions, HostOptions, DoneChunksOptions {
   readonly wanted: Wanted;
   readonly onProgress?: OnProgress | undefined;
   /** Called with what will be read, in advance. */

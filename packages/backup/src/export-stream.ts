@@ -9,7 +9,6 @@ import type { ExportOptions } from "./export-store.js";
 import { hostOf } from "./host.js";
 import { inOrder } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
-import { withOwnSnapshot } from "./own-snapshot.js";
 import { bytesOf, type Part, partsOf, readPlaces } from "./parts.js";
 import { type AsOf, asOf, type Plan, planExport, withoutHost } from "./plan.js";
 import { Meter } from "./progress.js";
@@ -237,9 +236,7 @@ export async function exportStream(given: StreamExportOptions): Promise<StreamEx
       const why = "no record says which snapshot the last stream was of";
       throw new BackupError("BACKUP_CHAIN_BROKEN", why, { hint });
     }
-    return withOwnSnapshot(given, (options) =>
-      withSnapshot(options, (snapshot) => send(snapshot, options)),
-    );
+    return await withSnapshot(given, (snapshot) => send(snapshot, given));
   }
   const record = await targetAt(given.record);
   const options = { ...given, record };

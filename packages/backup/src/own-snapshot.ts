@@ -1,18 +1,19 @@
 /**
- * Snapshots of exports whose target has no record: a stream, or a block device. The host records them, so that the
- * next export destroys the one that a killed export has left, instead of reading it forever.
+ * This host's record of an export's own snapshot, by device: the next export of the device, to whatever target, destroys
+ * the snapshot that a killed one has left. The record begins before the snapshot has an id, because a kill may come in
+ * between, and only while no other export of the device has it.
  */
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import type { BlksnapClient } from "@blksnap/client";
 import { FileLock } from "./lock.js";
-import { rememberedInFile } from "./remembered.js";
-import type { SnapshotOptions } from "./snapshot.js";
+import { type Remembered, rememberedAgain } from "./remembered.js";
 import { hashOf } from "./stream-format.js";
 
 export interface HostRemembers {
   /**
-   * A folder of this host that records snapshots of exports whose target cannot. Nothing is recorded if there is
-   * none, or if all users may write there: they could name snapshots that are then destroyed. Default: none.
+   * A folder of this host that records snapshots of exports. Nothing is recorded if there is none, or if all users may
+   * write there: they could name snapshots that are then destroyed. Default: none.
    */
   readonly hostFolder?: string | undefined;
 }
@@ -29,20 +30,22 @@ async function lockOf(folder: string, name: string, what: string): Promise<FileL
   return await FileLock.take(folder, name, what).catch(() => undefined);
 }
 
-/** Runs `use` with options that record its own snapshot, if the host can. */
-export async function withOwnSnapshot<Options extends SnapshotOptions & HostRemembers, Result>(
-  options: Options,
-  use: (options: Options) => Promise<Result>,
+/** Runs `use` with the host's record, if it has one for this export. */
+export async function withHostRecord<Result>(
+  options: HostRemembers & {
+    readonly client: Pick<BlksnapClient, "snapshotInfo">;
+    readonly device: string;
+  },
+  use: (record: Remembered | undefined) => Promise<Result>,
 ): Promise<Result> {
   const { client, hostFolder } = options;
-  if (hostFolder === undefined || !(await isTrusted(hostFolder))) return await use(options);
+  if (hostFolder === undefined || !(await isTrusted(hostFolder))) return await use(undefined);
   const { device } = await client.snapshotInfo(options.device);
   const name = `.export-${hashOf(Buffer.from(device)).slice(0, 16)}`;
   const lock = await lockOf(hostFolder, name, `an export of ${device}`);
-  if (lock === undefined) return await use(options);
+  if (lock === undefined) return await use(undefined);
   try {
-    const own = rememberedInFile(join(hostFolder, `${name}.snapshot`));
-    return await use({ ...options, ownSnapshot: own });
+    return await use(rememberedAgain(join(hostFolder, `${name}.snapshot`)));
   } finally {
     await lock.release();
   }

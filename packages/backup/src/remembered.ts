@@ -1,5 +1,5 @@
 /** A short text that survives a kill: the id of a snapshot to destroy. */
-import { realFiles } from "./files.js";
+import { realFiles, replaceFile } from "./files.js";
 import type { Objects } from "./objects.js";
 
 export interface Remembered {
@@ -15,6 +15,12 @@ export function rememberedInFile(path: string): Remembered {
     set: (text) => realFiles.create(path, Buffer.from(text)),
     clear: () => realFiles.remove(path),
   };
+}
+
+/** One that is set anew while it is set. */
+export function rememberedAgain(path: string): Remembered {
+  const set = (text: string) => replaceFile(realFiles, path, Buffer.from(text));
+  return { ...rememberedInFile(path), set };
 }
 
 export function rememberedInStore(objects: Objects, key: string): Remembered {

@@ -2,6 +2,7 @@
 import type { BlksnapClient } from "@blksnap/client";
 import { abortedError, BackupError } from "./errors.js";
 import { allOf } from "./in-flight.js";
+import { type HostRemembers, withHostRecord } from "./own-snapshot.js";
 import type { Remembered } from "./remembered.js";
 
 /** The used part of the client. */
@@ -30,7 +31,7 @@ export interface StatusParts {
   })[];
 }
 
-export interface SnapshotOptions {
+export interface SnapshotOptions extends HostRemembers {
   readonly client: BackupClient;
   /** Original or front. */
   readonly device: string;
@@ -50,6 +51,11 @@ export interface SnapshotOptions {
   readonly frees?: boolean | undefined;
   /** Called with findings that end nothing. */
   readonly onNote?: ((text: string) => void) | undefined;
+}
+
+/** With this host's record of the own snapshot; undefined: it has none. */
+interface RecordedOptions extends SnapshotOptions {
+  readonly hostSnapshot: Remembered | undefined;
 }
 
 /** Why nothing of a snapshot may be freed while it is read. */
@@ -197,8 +203,7 @@ function checkUnchanged(snapshot: StatusParts["snapshots"][number], original: st
   const ofDevice = deviceIn(snapshot, original);
   // Regardless of whether anything was freed: an earlier daemon's counters are gone, and more may be freed now.
   if (releasable_images) {
-    const hint =
-      "Export again when that has ended. If it was killed: run that again, or destroy its snapshot";
+    const hint = `Export again when that has ended. If it was killed: ${destroyText(id)}`;
     const why = `${original} is in snapshot ${id} of another export, which frees what it has read`;
     throw new BackupError("DEVICE_IN_OTHER_SNAPSHOT", why, { hint });
   }
@@ -240,30 +245,67 @@ function gone(device: string, id: string): BackupError {
   return new BackupError("SNAPSHOT_NOT_FOUND", `snapshot ${id} of ${device} is gone`, { hint });
 }
 
-/** Destroys the snapshot that a killed export of this device to this target has left. */
-async function destroyLeft({ client, device, ownSnapshot }: SnapshotOptions): Promise<void> {
-  if (ownSnapshot === undefined) return;
-  const id = await ownSnapshot.get();
-  if (id === undefined) return;
-  const { snapshot_id } = await client.snapshotInfo(device);
-  if (snapshot_id === id) await client.snapshotDestroy(id);
-  await ownSnapshot.clear();
+function destroyText(id: string): string {
+  return `blksnapctl snapshot_destroy --id ${id}`;
+}
+
+/** Recorded in place of an id before the daemon has assigned one. */
+const CREATING = "creating";
+
+/** Only an export creates one like this, and this device is in no other. */
+async function isOfExport(client: BackupClient, id: string): Promise<boolean> {
+  const { taken_at, read_only_images, devices } = (await statusOf(client, id)) ?? {};
+  return taken_at === null && read_only_images === true && devices?.length === 1;
+}
+
+/** Destroys the snapshot that a killed export of this device has left: to this target, or here. */
+async function destroyLeft(options: RecordedOptions): Promise<void> {
+  const { client, device, ownSnapshot, hostSnapshot } = options;
+  for (const record of [hostSnapshot, ownSnapshot]) {
+    const left = await record?.get();
+    if (record === undefined || left === undefined) continue;
+    const { snapshot_id: id } = await client.snapshotInfo(device);
+    const isLeft =
+      left === id || (left === CREATING && id !== null && (await isOfExport(client, id)));
+    if (isLeft) await client.snapshotDestroy(id!);
+    await record.clear();
+  }
 }
 
 /** Another export may have created one and not taken it yet: no advice may make its user destroy that. */
-function inOther(error: unknown): unknown {
+async function inOther({ client, device }: SnapshotOptions, error: unknown): Promise<unknown> {
   const { code, message } = error as BackupError;
   if (code !== "DEVICE_IN_OTHER_SNAPSHOT") return error;
+  const { snapshot_id: id } = await client
+    .snapshotInfo(device)
+    .catch(() => ({ snapshot_id: null }));
   const hint =
-    "If it belongs to another export, export again when that has ended. Destroy it only if nothing will take it";
+    "If it belongs to another export, export again when that has ended. " +
+    `Only if nothing will take it: ${destroyText(id ?? "ID")}`;
   const why = `${message}, which is not taken yet`;
   return new BackupError("DEVICE_IN_OTHER_SNAPSHOT", why, { hint, cause: error });
 }
 
+/** Errors after which a snapshot may have been created. */
+const UNKNOWN_OUTCOME = ["CONNECTION_LOST", "RESPONSE_INVALID", "TIMEOUT"];
+
+async function createOwn(options: RecordedOptions, kept: KeptSnapshot | null): Promise<string> {
+  const { client, device, signal, stores, limitBytes, hostSnapshot } = options;
+  const images = kept === null ? { releasableImages: true } : { readOnlyImages: true };
+  const parameters = { devices: [device], stores, limitBytes, ...images };
+  await hostSnapshot?.set(CREATING);
+  try {
+    return (await client.snapshotCreate(parameters, { signal })).id;
+  } catch (error) {
+    if (!UNKNOWN_OUTCOME.includes((error as BackupError).code)) await hostSnapshot?.clear();
+    throw await inOther(options, error);
+  }
+}
+
 /** Whether one that the export takes itself may be freed. One that a kill may leave unnamed is read again: it keeps all. */
-function keptOf({ frees = true, ownSnapshot }: SnapshotOptions): KeptSnapshot | null {
+function keptOf({ frees = true, ownSnapshot, hostSnapshot }: RecordedOptions): KeptSnapshot | null {
   if (!frees) return "not_wanted";
-  return ownSnapshot === undefined ? "not_remembered" : null;
+  return (ownSnapshot ?? hostSnapshot) === undefined ? "not_remembered" : null;
 }
 
 /** Runs `use` on the device's snapshot; destroys it, where it was taken for that, whatever happens. */
@@ -271,7 +313,16 @@ export async function withSnapshot<Result>(
   options: SnapshotOptions,
   use: (snapshot: TakenSnapshot) => Promise<Result>,
 ): Promise<Result> {
-  const { client, device, signal, onNote, ownSnapshot } = options;
+  return await withHostRecord(options, (hostSnapshot) =>
+    withRecorded({ ...options, hostSnapshot }, use),
+  );
+}
+
+async function withRecorded<Result>(
+  options: RecordedOptions,
+  use: (snapshot: TakenSnapshot) => Promise<Result>,
+): Promise<Result> {
+  const { client, signal, onNote, ownSnapshot, hostSnapshot } = options;
   await destroyLeft(options);
   const there = await takenBefore(options);
   if (there !== undefined) {
@@ -279,20 +330,15 @@ export async function withSnapshot<Result>(
     onNote?.(`reads snapshot ${which}: nothing of it is freed`);
     return reading(there, use);
   }
-  const { stores, limitBytes } = options;
   const kept = keptOf(options);
-  const images = kept === null ? { releasableImages: true } : { readOnlyImages: true };
-  const parameters = { devices: [device], stores, limitBytes, ...images };
-  const { id } = await client
-    .snapshotCreate(parameters, { signal })
-    .catch((error: unknown) => Promise.reject(inOther(error)));
+  const id = await createOwn(options, kept);
   let destroyed: Promise<void> | undefined;
   const destroy = (): Promise<void> => {
     destroyed ??= destroyOwn(options, id);
     return destroyed;
   };
   try {
-    await ownSnapshot?.set(id);
+    await allOf([ownSnapshot, hostSnapshot].map(async (record) => record?.set(id)));
     if (signal?.aborted === true) throw abortedError();
     await client.snapshotTake(id);
     const taken = await takenNow(options, id, kept);
@@ -304,14 +350,14 @@ export async function withSnapshot<Result>(
 
 /** Reports failures, which end nothing. */
 async function destroyOwn(
-  { client, ownSnapshot, onNote }: SnapshotOptions,
+  { client, ownSnapshot, hostSnapshot, onNote }: RecordedOptions,
   id: string,
 ): Promise<void> {
   let what = "is kept for now";
   try {
     await client.snapshotDestroy(id);
     what = "is gone; the next export will notice";
-    await ownSnapshot?.clear();
+    await allOf([ownSnapshot, hostSnapshot].map(async (record) => record?.clear()));
   } catch (error) {
     onNote?.(`snapshot ${id} ${what}: ${(error as Error).message}`);
   }

@@ -216,6 +216,8 @@ test("the snapshot of an export is not read by another one", async () => {
   machine.isReleasable = true;
   const failure = await failureOf(exportRaw(optionsOf(machine, new Trims())));
   assert.is(failure.code, "DEVICE_IN_OTHER_SNAPSHOT");
+  const { hint = "" } = failure as Error & { hint?: string };
+  assert.match(hint, `If it was killed: blksnapctl snapshot_destroy --id ${machine.snapshotId}`);
   assert.is(machine.destroyed, 0);
   machine.remove();
 });

@@ -56,12 +56,13 @@ export function machineAt(seed: number, number: number): FakeMachine {
   return machine;
 }
 
-function optionsOf(machine: FakeMachine): Omit<ExportOptions, "wanted"> {
+function optionsOf(machine: FakeMachine, hostFolder: string): Omit<ExportOptions, "wanted"> {
   const { client, device } = machine;
   // What it has read is gone from the image at once.
   machine.exported = "nbd+unix:///image";
   const freeing = { freesMinBytes: 0, openTrims: async () => machine.openTrims() };
-  return { client, device, stores: ["/var/tmp"], limitBytes: MIB, host: "here", ...freeing };
+  const own = { stores: ["/var/tmp"], limitBytes: MIB, host: "here", hostFolder };
+  return { client, device, ...own, ...freeing };
 }
 
 /**
@@ -81,8 +82,7 @@ async function pipe(machineOf: () => FakeMachine, folder: string): Promise<void>
       write: async (data: Uint8Array) => void input.write(Buffer.from(data)),
       end: async () => void input.end(),
     };
-    const options = { ...optionsOf(machineOf()), hostFolder: folder };
-    const sent = exportStream({ ...options, wanted, sink });
+    const sent = exportStream({ ...optionsOf(machineOf(), folder), wanted, sink });
     const [restored] = await Promise.allSettled([restoreStream({ input, target }), sent]);
     if (restored.status === "fulfilled") return;
     if (restored.reason.code !== "BACKUP_CHAIN_BROKEN") throw restored.reason;
@@ -93,7 +93,7 @@ async function pipe(machineOf: () => FakeMachine, folder: string): Promise<void>
 async function run(kind: Kind, number: number, folder: string, seed: number): Promise<void> {
   const machineOf = (): FakeMachine => machineAt(seed, number);
   if (kind === "stream") return await pipe(machineOf, folder);
-  const options = { ...optionsOf(machineOf()), wanted: { kind: "auto" } as const };
+  const options = { ...optionsOf(machineOf(), folder), wanted: { kind: "auto" } as const };
   if (kind === "qcow2") {
     await exportQcow2({ ...options, folder: join(folder, "chain") });
     return;
@@ -103,8 +103,9 @@ async function run(kind: Kind, number: number, folder: string, seed: number): Pr
     await exportRaw({ ...options, target: join(folder, "copy"), threadsMinBytes });
     return;
   }
-  const place = kind === "s3" ? openS3(PLACE) : join(folder, "store");
-  const store = await BackupStore.openOrCreate(place);
+  const store = await BackupStore.openOrCreate(
+    kind === "s3" ? openS3(PLACE) : join(folder, "store"),
+  );
   if (kind === "store" || kind === "s3") {
     await exportToStore(store, options);
     return;
