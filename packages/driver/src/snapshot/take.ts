@@ -140,7 +140,9 @@ export async function closeMembers(
 async function growFirst({ logger }: DriverContext, tracker: Tracker): Promise<void> {
   const { device, front, geometry } = tracker;
   if (front.fixedWhy !== undefined || !front.isLive) return;
-  if ((await tracker.presentCapacityBytes()) <= geometry.capacityBytes) return;
+  const isLarger = (await tracker.presentCapacityBytes()) > geometry.capacityBytes;
+  // A daemon before may have left the front smaller than its map.
+  if (!isLarger && front.capacityBytes >= geometry.capacityBytes) return;
   await tracker.grow().catch((error: unknown) => {
     logger.warn({ device, err: error }, "the front has not grown before the take");
   });

@@ -165,6 +165,29 @@ test("a take grows first: its image has what users have", () =>
     KERNEL,
   ));
 
+test("a take grows first, too, where a daemon died before the front had the size of its map", () =>
+  within(
+    async (world) => {
+      await world.attach();
+      const id = await world.create();
+      world.disk.grow(GROWN_BYTES);
+      const take = () => world.driver.snapshotTake(id);
+      assert.ok(await world.dieAt("grow.map-replaced", take));
+      await world.start();
+      await world.run(take());
+      const { front, image } = await tracker(world);
+      for (const path of [front, image as string]) {
+        const user = world.machine.user(path);
+        assert.is(user.device.capacityBytes, GROWN_BYTES, path);
+        user.close();
+      }
+      await world.run(world.driver.snapshotDestroy(id));
+      await assertGrown(world);
+    },
+    {},
+    KERNEL,
+  ));
+
 test("a kernel that cannot resize says so, and what to do; nothing changes", () =>
   within(
     async (world) => {
