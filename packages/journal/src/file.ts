@@ -31,6 +31,9 @@ export interface NewJournal {
   readonly logBytes: number;
 }
 
+/** Descriptors that stay open; Node.js would close those that nothing refers to. */
+const leftOpen: FileHandle[] = [];
+
 /** A file in the making; it has its final name only after publish(). */
 export class JournalDraft {
   readonly path: string;
@@ -148,7 +151,20 @@ export class JournalDraft {
   /** Gives up the draft. */
   async discard(): Promise<void> {
     await this.#handle.close();
-    await rm(this.path + DRAFT_SUFFIX, { force: true });
+    await this.#remove();
+  }
+
+  /**
+   * Gives up the draft where somebody may be about to use the descriptor: it stays open for good, as another file that
+   * got its number would be written to.
+   */
+  async abandon(): Promise<void> {
+    leftOpen.push(this.#handle);
+    await this.#remove();
+  }
+
+  #remove(): Promise<void> {
+    return rm(this.path + DRAFT_SUFFIX, { force: true });
   }
 }
 

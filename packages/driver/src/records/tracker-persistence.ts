@@ -19,7 +19,7 @@ import { randomUUID } from "node:crypto";
 import type { FileHandle } from "node:fs/promises";
 import { ControlError } from "@blksnap/api";
 import type { JournalSetup } from "@blksnap/data-plane";
-import { JournalKind } from "@blksnap/data-plane";
+import { JournalKind, NoAnswerError } from "@blksnap/data-plane";
 import { CbtMap } from "@blksnap/engine";
 import { type EntryVisitor, JournalDraft, openJournal } from "@blksnap/journal";
 import {
@@ -252,10 +252,7 @@ export class TrackerPersistence {
     const { fd, logOffsetBytes, logBytes } = draft;
     const { firstSequence } = await reactor
       .mirror({ fd, logOffsetBytes, logBytes })
-      .catch(async (error: unknown) => {
-        await draft.discard();
-        throw error;
-      });
+      .catch((error: unknown) => giveUp(draft, error));
     if (firstSequence === null) {
       await draft.discard();
       throw new Error("the journal has failed before");
@@ -282,10 +279,7 @@ export class TrackerPersistence {
       void drafting.then((late) => late.discard()).catch(() => undefined);
       throw error;
     });
-    await exchange(this.#setupOf(draft)).catch(async (error: unknown) => {
-      await draft.discard();
-      throw error;
-    });
+    await exchange(this.#setupOf(draft)).catch((error: unknown) => giveUp(draft, error));
     await this.#work.inTime(this.#publishGrown(draft, map));
   }
 
@@ -441,4 +435,11 @@ export class TrackerPersistence {
     );
     if (this.#state.isRemoved) await this.forget();
   }
+}
+
+/** A reactor has not got the journal, or not answered: then it may open its descriptor at any time. @throws the error */
+async function giveUp(draft: JournalDraft, error: unknown): Promise<never> {
+  const mayBeUsed = error instanceof NoAnswerError && error.isTaken;
+  await (mayBeUsed ? draft.abandon() : draft.discard());
+  throw error;
 }

@@ -2,6 +2,7 @@
 import {
   closeSync,
   existsSync,
+  fstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -11,6 +12,7 @@ import {
   utimesSync,
 } from "node:fs";
 import { join } from "node:path";
+import { NoAnswerError } from "@blksnap/data-plane";
 import { openBackingFile } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
 import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
@@ -161,6 +163,35 @@ test("rotate: a journal that failed is not replaced", async (world) => {
   assert.equal(readFileSync(fileOf(world, "cbt-")), before);
   await persistence.close();
 });
+
+for (const isTaken of [true, false]) {
+  const what = isTaken ? "may be about to use stays open" : "will not use is closed";
+  test(`rotate, grow: a descriptor that a reactor ${what}`, async (world) => {
+    const persistence = await prepared(world);
+    await persistence.begin(newMap(), CHUNK_SHIFT);
+    const given: number[] = [];
+    const unanswered = async ({ fd }: { readonly fd: number }): Promise<never> => {
+      given.push(fd);
+      throw new NoAnswerError("reactor 0 did not answer", isTaken);
+    };
+    const adopt = async () => ({ adopted: true });
+    await persistence.rotate(newMap(), { mirror: unanswered, adopt }).catch(() => undefined);
+    await persistence.grow(newMap(), unanswered).catch(() => undefined);
+    const links = given.map((fd) => linksOf(fd));
+    assert.equal(links, isTaken ? [0, 0] : [undefined, undefined]);
+    await persistence.close();
+    for (const fd of isTaken ? given : []) assert.is(linksOf(fd), 0, "for good");
+  });
+}
+
+/** How many names an open file has; undefined if the descriptor is closed. */
+function linksOf(fd: number): number | undefined {
+  try {
+    return fstatSync(fd).nlink;
+  } catch {
+    return undefined;
+  }
+}
 
 test("two daemons do not share a directory", async (world) => {
   await prepared(world);
