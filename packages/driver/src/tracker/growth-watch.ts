@@ -2,7 +2,7 @@
  * Notices originals that have become larger (`lvextend`, a disk of a cloud, `losetup -c`), and has their fronts follow.
  *
  * ```
- *   larger ─▶ as large at the next check ─▶ in a snapshot ─▶ checked again
+ *   larger ─▶ as large at the next check ─▶ in a snapshot, or just out of it ─▶ checked again
  *                     └──▶ alone among the operations on the device: grows ─▶ done
  *                                                └─ fails ─▶ tried again, later each time
  * ```
@@ -15,7 +15,11 @@ import type { Logger } from "pino";
 import { deviceLock } from "../driver-end.js";
 import type { OperationLocks } from "../operations/operation-locks.js";
 import type { Registry } from "../registry.js";
-import { GROWTH_POLL_INTERVAL_MS, GROWTH_SPACING_MS } from "../time-limits.js";
+import {
+  GROWTH_POLL_INTERVAL_MS,
+  GROWTH_SPACING_MS,
+  OPERATION_TURN_TIMEOUT_MS,
+} from "../time-limits.js";
 import type { Tracker } from "./tracker.js";
 
 type Watched = Pick<
@@ -24,6 +28,9 @@ type Watched = Pick<
 > & {
   readonly front: Pick<Tracker["front"], "isLive" | "capacityBytes" | "fixedWhy" | "path">;
 };
+
+const STILL_GROWING = "its original is still becoming larger";
+const KEPT_DISCARDS = "discards that a snapshot has kept back are on their way to the original";
 
 export interface GrowthSteps<One> {
   /** It grows when that is destroyed. */
@@ -39,7 +46,7 @@ interface Seen {
   readonly failures: number;
   /** When it is tried next. */
   readonly dueMs: number;
-  /** Of the last attempt. */
+  /** Of the last attempt, or why there was none. */
   readonly why: string | undefined;
 }
 
@@ -70,7 +77,7 @@ export class GrowthWatch<One extends Watched = Tracker> {
     clearInterval(this.#timer);
   }
 
-  /** Why the last attempt with it has failed; undefined where there was none, or it is not due. */
+  /** Why it has not grown; undefined if it need not, or is about to. A snapshot's devices are left alone. */
   whyOf({ id }: Pick<One, "id">): string | undefined {
     return this.#seen.get(id)?.why;
   }
@@ -105,7 +112,8 @@ export class GrowthWatch<One extends Watched = Tracker> {
     }
     const seen = this.#seen.get(id);
     if (seen?.originalBytes !== originalBytes) {
-      this.#seen.set(id, { originalBytes, failures: 0, dueMs: 0, why: undefined });
+      const why = seen === undefined ? undefined : STILL_GROWING;
+      this.#seen.set(id, { originalBytes, failures: 0, dueMs: 0, why });
       return false;
     }
     if (this.#growing.has(id) || performance.now() < seen.dueMs) return false;
@@ -118,7 +126,12 @@ export class GrowthWatch<One extends Watched = Tracker> {
     this.#growing.add(id);
     try {
       await this.#steps.alone(tracker, async () => {
-        if (this.#steps.isInSnapshot(tracker) || (await this.#steps.keepsDiscards(tracker))) return;
+        if (this.#steps.isInSnapshot(tracker)) return;
+        if (await this.#steps.keepsDiscards(tracker)) {
+          const seen = this.#seen.get(id);
+          if (seen !== undefined) this.#seen.set(id, { ...seen, why: KEPT_DISCARDS });
+          return;
+        }
         await tracker.grow();
         this.#seen.delete(id);
         const { capacityBytes } = tracker.front;
@@ -159,7 +172,8 @@ export function watchGrowth(
     keepsDiscards: async (tracker) => (await devices.counters(tracker)).keptDiscardBytes > 0,
     alone: (tracker, operation) => {
       const what = `the growth of ${tracker.front.path}`;
-      return locks.run([deviceLock(tracker)], { what }, async () => {
+      const options = { what, waitMs: OPERATION_TURN_TIMEOUT_MS };
+      return locks.run([deviceLock(tracker)], options, async () => {
         if (trackers.get(tracker.id) === tracker) await operation();
       });
     },
@@ -169,25 +183,27 @@ export function watchGrowth(
 
 /**
  * Why a front and its original differ in size, and what to do; null where they do not, or not for long.
- * @param failure of the watch's last attempt
+ * @param whyNot as of whyOf()
  */
 export function sizeWhy(
   {
     front,
     geometry,
-  }: Pick<Watched, "geometry"> & { readonly front: Pick<Watched["front"], "fixedWhy"> },
+  }: Pick<Watched, "geometry"> & {
+    readonly front: Pick<Watched["front"], "fixedWhy" | "capacityBytes">;
+  },
   originalBytes: number,
   snapshot: { readonly id: string } | undefined,
-  failure: string | undefined,
+  whyNot: string | undefined,
 ): string | null {
   const again = "unmount the front, detach the device and attach it again";
-  const notYet = failure === undefined ? null : `the front has not grown yet: ${failure}`;
-  if (originalBytes === geometry.capacityBytes) return notYet;
+  // All of it may be tracked before users have it.
+  if (originalBytes === front.capacityBytes) return null;
   if (originalBytes === 0) return "the original is gone";
   if (originalBytes < geometry.capacityBytes) {
     return `a front cannot become smaller, and requests beyond the original's end fail: give the original its size back; or ${again}`;
   }
   if (front.fixedWhy !== undefined) return `${front.fixedWhy}: ${again}`;
   if (snapshot !== undefined) return `the front grows when snapshot ${snapshot.id} is destroyed`;
-  return notYet;
+  return whyNot === undefined ? null : `the front has not grown yet: ${whyNot}`;
 }

@@ -61,9 +61,11 @@ test("an original that is larger at two looks has its front grow, once", async (
     tracker.originalBytes = 3 * MIB;
     await watch.look();
     assert.is(tracker.grown, 0, "it is still becoming larger");
+    assert.match(watch.whyOf(tracker) ?? "", /still becoming larger/);
     await watch.look();
     await watch.look();
     assert.is(tracker.grown, 1);
+    assert.is(watch.whyOf(tracker), undefined);
     assert.equal(log, ["the front has grown with its original"]);
   });
 });
@@ -100,6 +102,33 @@ test("nothing grows in a snapshot, with discards under way, below a node, or whe
   }
 });
 
+test("that discards are on their way is said, until it grows", async () => {
+  let keepsDiscards = true;
+  const tracker = fakeTracker();
+  tracker.originalBytes = 2 * MIB;
+  await watching(tracker, { keepsDiscards: async () => keepsDiscards }, async (watch, log) => {
+    for (let look = 0; look < 3; look++) await watch.look();
+    assert.match(watch.whyOf(tracker) ?? "", /discards .* on their way/);
+    assert.equal(log, [], "it is no failure");
+    keepsDiscards = false;
+    await watch.look();
+    assert.is(tracker.grown, 1);
+    assert.is(watch.whyOf(tracker), undefined);
+  });
+});
+
+test("an operation that holds the device is said", async () => {
+  const tracker = fakeTracker();
+  tracker.originalBytes = 2 * MIB;
+  const alone = async (): Promise<void> => {
+    throw new Error("the growth waited for detach of /dev/sda, which has run for 60 s");
+  };
+  await watching(tracker, { alone }, async (watch) => {
+    for (let look = 0; look < 2; look++) await watch.look();
+    assert.match(watch.whyOf(tracker) ?? "", /waited for detach/);
+  });
+});
+
 test("a failure is said once, with its reason, and tried again later", async () => {
   let failures = 0;
   const tracker = fakeTracker(async () => {
@@ -120,9 +149,10 @@ test("a failure is said once, with its reason, and tried again later", async () 
 
 test("sizes that differ come with what to do", () => {
   const { geometry } = fakeTracker();
+  let capacityBytes = MIB;
   const why = (originalBytes: number, fixedWhy?: string, id?: string, failure?: string) =>
     sizeWhy(
-      { front: { fixedWhy }, geometry },
+      { front: { fixedWhy, capacityBytes }, geometry },
       originalBytes,
       id === undefined ? undefined : { id },
       failure,
@@ -136,9 +166,11 @@ test("sizes that differ come with what to do", () => {
     /^an old kernel: unmount the front, detach/,
   );
   assert.match(why(2 * MIB, undefined, "s") ?? "", /when snapshot s is destroyed/);
-  // Also where the map has the new size, and the kernel has not.
-  for (const bytes of [MIB, 2 * MIB])
-    assert.match(why(bytes, undefined, undefined, "no memory") ?? "", /not grown yet: no memory/);
+  assert.match(why(2 * MIB, undefined, undefined, "no memory") ?? "", /not grown yet: no memory/);
+  // The map has the new size, and the kernel has not.
+  capacityBytes = MIB / 2;
+  assert.match(why(MIB, undefined, undefined, "no memory") ?? "", /not grown yet: no memory/);
+  assert.match(why(MIB, undefined, "s") ?? "", /when snapshot s is destroyed/);
 });
 
 test.run();
