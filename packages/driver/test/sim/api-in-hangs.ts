@@ -6,9 +6,9 @@ import { ERRORS } from "@blksnap/api";
 import type { Device, SimSnapshot } from "./device.js";
 import { assertEvents } from "./losses.js";
 import { settleDevice } from "./reconcile.js";
-import { DISK_BYTES } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
+import { SECTOR_BYTES } from "./volume.js";
 
 export class HangApi {
   readonly #sim: Simulation;
@@ -65,7 +65,7 @@ export class HangApi {
   }
 
   async #info(device: Device): Promise<void> {
-    const { driver } = this.#sim;
+    const { driver, growths } = this.#sim;
     const { generation } = device;
     device.isInHand = true;
     const put = () => {
@@ -80,9 +80,10 @@ export class HangApi {
       put,
     );
     put();
-    if (info.generation_id !== generation) {
+    if (info.generation_id !== generation && !growths.mayRenew(device)) {
       throw new Violation(`${device.path} has another generation, and nothing has ended it`);
     }
+    device.noteMap(info);
   }
 
   async #markDirty(device: Device): Promise<void> {
@@ -93,7 +94,8 @@ export class HangApi {
     const put = () => {
       device.isInHand = false;
     };
-    const all = [{ offset_bytes: 0, length_bytes: DISK_BYTES }];
+    const { sectors } = device;
+    const all = [{ offset_bytes: 0, length_bytes: sectors * SECTOR_BYTES }];
     // The original itself is not accessed.
     const patienceMs = media.patienceMs({ devices: device.persistent === "no" ? [] : [device] });
     await this.#sim.call(
@@ -103,7 +105,7 @@ export class HangApi {
       patienceMs,
     );
     put();
-    if (device.generation === generation) device.writtenAt.fill(askedAt);
+    if (device.generation === generation) device.writtenAt.fill(askedAt, 0, sectors);
   }
 
   async #events(snapshot: SimSnapshot): Promise<void> {

@@ -1,11 +1,13 @@
 /** Random operations of the API, and checks of what each answered one must have done. */
-import type { Device, Image, SimSnapshot, TakeNumber } from "./device.js";
+import type { Device, Image, SimSnapshot } from "./device.js";
+import { assertDiff } from "./diff.js";
 import { assertOneInstant } from "./instant.js";
 import { assertEvents, noteLosses } from "./losses.js";
 import { chooseRoom } from "./room.js";
-import { BLOCK_STORE, DISK_BYTES, DISK_SECTORS, isOnDisk, KEPT_STORE } from "./settings.js";
+import { BLOCK_STORE, isOnDisk, KEPT_STORE } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
+import { SECTOR_BYTES } from "./volume.js";
 
 const STORES = [BLOCK_STORE, KEPT_STORE, "memory:"] as const;
 
@@ -34,7 +36,7 @@ export class Api {
       else
         choices.push(
           () => this.#markDirty(device),
-          () => this.#diff(device),
+          () => assertDiff(this.#sim, device),
         );
     }
     for (const device of free) {
@@ -67,6 +69,7 @@ export class Api {
     const status = await this.#sim.call("status", () => this.#sim.driver.status(), nothing);
     if (status.waiting.length > 0) throw new Violation("a front waits, and nothing is wrong");
     noteLosses(this.#sim, status);
+    this.#sim.growths.assertStatus(status);
   }
 
   async #events(snapshot: SimSnapshot): Promise<void> {
@@ -122,7 +125,7 @@ export class Api {
     const { driver } = this.#sim;
     const what = `cbtInfo ${device.path}`;
     const info = await this.#sim.call(what, () => driver.cbtInfo(device.path), nothing);
-    device.newGeneration(info.generation_id);
+    device.noteMap(info);
   }
 
   async #detach(device: Device): Promise<void> {
@@ -155,7 +158,7 @@ export class Api {
     if (snapshot?.devices[0] !== device) return;
     await this.#take(snapshot);
     this.#sim.count("proved");
-    await this.#diff(device, since);
+    if (since !== undefined) await assertDiff(this.#sim, device, since);
   }
 
   async #create(devices: Device[]): Promise<void> {
@@ -212,7 +215,7 @@ export class Api {
       if (tracker === undefined) throw new Violation(`${device.path} is not attached by create`);
       this.#attached(device, tracker.front);
       if (isPersistent) device.persistent = "yes";
-      device.newGeneration(tracker.cbt.generation_id);
+      device.noteMap(tracker.cbt);
     }
     put();
 
@@ -257,7 +260,14 @@ export class Api {
     window.length = 0;
     for (const device of devices) {
       const volume = device.volume.clone(`the image of ${device.path}`);
-      images.set(device, { device, volume, path: undefined, user: undefined, inFlight: 0 });
+      images.set(device, {
+        device,
+        volume,
+        sectors: 0,
+        path: undefined,
+        user: undefined,
+        inFlight: 0,
+      });
       window.push(...device.writes);
     }
     const frozen = devices.map(({ writtenAt }) => writtenAt.slice());
@@ -287,6 +297,8 @@ export class Api {
     const answeredAt = this.#sim.tick();
     for (const [index, device] of devices.entries()) {
       const info = await this.#sim.call("cbtInfo", () => driver.cbtInfo(device.path), nothing);
+      // It grows before its take.
+      device.noteMap(info);
       device.frozen = frozen[index] as Float64Array;
       device.takes.push({ number: info.changes_number, askedAt, answeredAt });
     }
@@ -310,6 +322,7 @@ export class Api {
     for (const image of images) image.inFlight++;
     for (const image of images) {
       image.user ??= this.#sim.machine.user(image.path as string);
+      this.#sim.growths.noteImage(image);
       await io.readWhole(image, "after take");
     }
     for (const image of images) image.inFlight--;
@@ -339,8 +352,9 @@ export class Api {
 
   async #markDirty(device: Device): Promise<void> {
     const { driver, random } = this.#sim;
-    const offset = 512 * random.below(DISK_SECTORS);
-    const length = Math.min(DISK_BYTES - offset, 512 * (1 + random.below(256)));
+    const { sectors } = device;
+    const offset = SECTOR_BYTES * random.below(sectors);
+    const length = SECTOR_BYTES * Math.min(sectors - offset / SECTOR_BYTES, 1 + random.below(256));
     const askedAt = this.#sim.tick();
     const { generation } = device;
     device.isInHand = true;
@@ -355,44 +369,7 @@ export class Api {
     );
     put();
     if (device.generation !== generation) return;
-    device.writtenAt.fill(askedAt, offset / 512, (offset + length) / 512);
-  }
-
-  /** Checks that a diff has everything written after one take and before the last. */
-  async #diff(device: Device, first?: TakeNumber): Promise<void> {
-    const { driver, random } = this.#sim;
-    const since = first ?? device.takes[random.below(Math.max(1, device.takes.length))];
-    const { frozen, generation } = device;
-    if (since === undefined || frozen === undefined) return;
-    const last = device.takes.at(-1)?.number;
-    device.isInHand = true;
-    const put = () => {
-      device.isInHand = false;
-    };
-    const what = `diff ${device.path} since ${since.number}`;
-    const isChanged = new Uint8Array(DISK_SECTORS);
-    const answer = await this.#sim.call(
-      what,
-      async () => {
-        const found = await driver.diff(device.path, since.number);
-        for await (const batch of found.ranges) {
-          for (const { offset_bytes: offset, length_bytes: length } of batch) {
-            isChanged.fill(1, offset / 512, (offset + length) / 512);
-          }
-        }
-        return found;
-      },
-      put,
-    );
-    put();
-    if (answer.generation_id !== generation) throw new Violation(`${what}: another generation`);
-    if (answer.changes_number !== last) {
-      throw new Violation(`${what}: the last take is ${answer.changes_number}, not ${last}`);
-    }
-    const missed = frozen.findIndex(
-      (at, sector) => at > since.answeredAt && isChanged[sector] === 0,
-    );
-    if (missed >= 0) throw new Violation(`${what} misses a write of sector ${missed}`);
+    device.writtenAt.fill(askedAt, offset / SECTOR_BYTES, (offset + length) / SECTOR_BYTES);
   }
 }
 

@@ -2,8 +2,9 @@
 import type { SimDisk, SimUser } from "@blksnap/sim-kernel";
 import type { ReportedLosses } from "./losses.js";
 import { Sequence } from "./sequence.js";
-import { DISK_SECTORS } from "./settings.js";
-import { Volume, ZERO } from "./volume.js";
+import { DISK_BYTES, GROWN_MAX_SECTORS } from "./settings.js";
+import { Violation } from "./violation.js";
+import { SECTOR_BYTES, Volume, ZERO } from "./volume.js";
 
 /** `unknown`: an operation was in progress when the driver died. */
 export type Certainty = "no" | "yes" | "unknown";
@@ -14,6 +15,12 @@ export interface TakeNumber {
   /** When it was requested, and when it was answered, by the simulation's counter of events. */
   readonly askedAt: number;
   readonly answeredAt: number;
+}
+
+/** Of a map, as the API has it. */
+export interface MapInfo {
+  readonly generation_id: string;
+  readonly capacity_bytes: number;
 }
 
 export class Device {
@@ -38,28 +45,38 @@ export class Device {
   /** Unanswered writes to its front. */
   readonly writes = new Set<WindowWrite>();
   generation: string | undefined;
+  /** How much of it the map of that generation covers. */
+  mapBytes = 0;
   /** Another generation has begun since its front was ended. */
   isRenewed = false;
   takes: TakeNumber[] = [];
   /** By sector: when its last acknowledged write was requested; 0 for none. */
-  readonly writtenAt = new Float64Array(DISK_SECTORS);
+  readonly writtenAt = new Float64Array(GROWN_MAX_SECTORS);
   /** writtenAt at the time when the last take was requested. */
   frozen: Float64Array | undefined;
 
   constructor(path: string, disk: SimDisk) {
     this.path = path;
     this.disk = disk;
-    this.volume = new Volume(path, DISK_SECTORS);
+    this.volume = new Volume(path, GROWN_MAX_SECTORS);
   }
 
-  /** Its map begins anew: earlier writes are not promised any more. */
-  newGeneration(id: string): void {
-    if (this.generation === id) return;
+  /** Sectors that its users have at present, if there are any. */
+  get sectors(): number {
+    return (this.user?.device.capacityBytes ?? DISK_BYTES) / SECTOR_BYTES;
+  }
+
+  /** Its map, as the driver tells of it, may have begun anew: earlier takes promise nothing then. @throws Violation */
+  noteMap({ generation_id: id, capacity_bytes: bytes }: MapInfo): void {
+    if (this.generation === id) {
+      if (this.mapBytes === bytes) return;
+      throw new Violation(`the map of ${this.path} has another size in the same generation`);
+    }
     this.isRenewed = true;
     this.generation = id;
+    this.mapBytes = bytes;
     this.takes = [];
     this.frozen = undefined;
-    this.writtenAt.fill(0);
   }
 
   /** A power cut: the disk has what it may have, and a persistent map has all of it. */
@@ -111,6 +128,8 @@ export class Device {
 
 export interface Image {
   readonly device: Device;
+  /** Set at its take, for good; 0 until it is known. */
+  sectors: number;
   readonly volume: Volume;
   path: string | undefined;
   user: SimUser | undefined;

@@ -2,14 +2,16 @@
  * Loads the driver after the simulated parts have replaced the real ones: modules keep what they find when they are
  * loaded.
  */
-import type { FaultPoint } from "@blksnap/data-plane";
+import type { FaultPoint, GrowthFaultPoint } from "@blksnap/data-plane";
 import { SimMachine } from "@blksnap/sim-kernel";
 
 const HOOK = Symbol.for("blksnap.fault-point");
 
 /** Called at the driver's fault points. */
-export const faults: { onPoint: (point: FaultPoint) => void } = { onPoint: () => undefined };
-(globalThis as unknown as Record<symbol, unknown>)[HOOK] = (point: FaultPoint) =>
+export const faults: { onPoint: (point: FaultPoint | GrowthFaultPoint) => void } = {
+  onPoint: () => undefined,
+};
+(globalThis as unknown as Record<symbol, unknown>)[HOOK] = (point: FaultPoint | GrowthFaultPoint) =>
   faults.onPoint(point);
 
 await new SimMachine({ seed: 0 }).close();
@@ -48,3 +50,18 @@ export function forgetRemovals(): void {
 export function stepsOf(operation: string): readonly string[] {
   return operation === "stop" ? ["detach", "destroy", "suspend"] : [operation];
 }
+
+const { GrowthWatch } = await import("../../dist/tracker/growth-watch.js");
+const { GROWTH_POLL_INTERVAL_MS } = await import("../../dist/time-limits.js");
+
+/** When originals were last looked at, for ones that have become larger. */
+export const growthLooks: { now: () => number; atMs: number; readonly intervalMs: number } = {
+  now: () => 0,
+  atMs: 0,
+  intervalMs: GROWTH_POLL_INTERVAL_MS,
+};
+const { look } = GrowthWatch.prototype;
+GrowthWatch.prototype.look = function (): ReturnType<typeof look> {
+  growthLooks.atMs = growthLooks.now();
+  return look.call(this);
+};

@@ -12,6 +12,7 @@ export async function reconcile(sim: Simulation): Promise<void> {
     const taker = resumed ? "an earlier daemon" : "this daemon";
     if (resumed !== taken) throw new Violation(`${id} counts as one that ${taker} took`);
   }
+  sim.growths.assertStatus(status);
   for (const device of sim.devices) reconcileDevice(sim, device, status);
   adopt(sim, status);
   for (const snapshot of [...sim.snapshots]) reconcileSnapshot(sim, snapshot, status);
@@ -46,11 +47,11 @@ function reconcileDevice(sim: Simulation, device: Device, status: Status): void 
   // An attach or a detach had begun: it may have been attached anew.
   if (device.attached === "unknown") device.mayBeNew = true;
   reconcilePersistence(sim, device, tracker);
-  if (!isSame && !device.mayBeNew) {
+  if (!isSame && !device.mayBeNew && tracker.cbt.capacity_bytes <= device.mapBytes) {
     throw new Violation(`${device.path}: the map begins anew after a kill`);
   }
   device.mayBeNew = false;
-  device.newGeneration(generation);
+  device.noteMap(tracker.cbt);
   device.attached = "yes";
   if (device.front !== tracker.front || device.user === undefined) {
     device.front = tracker.front;
@@ -173,6 +174,7 @@ function reopenImages(
     if (image.path === imagePath && image.user !== undefined) continue;
     image.path = imagePath;
     image.user = sim.machine.user(imagePath);
+    sim.growths.noteImage(image);
   }
   if (!snapshot.isLookedAt) sim.spawn(sim.api.look(snapshot));
 }

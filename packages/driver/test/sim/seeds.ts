@@ -1,7 +1,7 @@
 /** Runs many simulations and counts what happened: SEED=N replays one, SEEDS=N runs so many. */
-import type { FaultPoint } from "@blksnap/data-plane";
 import * as assert from "uvu/assert";
-import { FAULT_POINTS } from "./load.js";
+import type { Point } from "./arming.js";
+import { FAULT_POINTS, GROWTH_FAULT_POINTS } from "./load.js";
 import { type SimOptions, Simulation } from "./simulation.js";
 
 const { SEED, SEEDS } = process.env;
@@ -12,8 +12,8 @@ export class Totals {
   lives = 0;
   cuts = 0;
   stops = 0;
-  readonly passed: Set<FaultPoint> = new Set();
-  readonly deaths: Set<FaultPoint> = new Set();
+  readonly passed: Set<Point> = new Set();
+  readonly deaths: Set<Point> = new Set();
   readonly #seen = new Map<string, number>();
 
   add(simulation: Simulation): void {
@@ -31,11 +31,12 @@ export class Totals {
   }
 
   toString(): string {
-    const never = FAULT_POINTS.filter((point) => !this.passed.has(point));
+    const points: readonly Point[] = [...FAULT_POINTS, ...GROWTH_FAULT_POINTS];
+    const never = points.filter((point) => !this.passed.has(point));
     return (
       `${this.operations} operations, ${this.lives} lives, ${this.cuts} power cuts, ` +
       `${this.stops} orderly stops, ${JSON.stringify(Object.fromEntries(this.#seen))}; ` +
-      `of ${FAULT_POINTS.length} fault points ${this.passed.size} passed, ` +
+      `of ${points.length} fault points ${this.passed.size} passed, ` +
       `deaths at ${this.deaths.size}; not passed: ${never.join(" ")}`
     );
   }
@@ -60,7 +61,7 @@ export async function runSeeds(
     } catch (error) {
       const told = simulation.trace.join("\n  ");
       const { message } = error as Error;
-      const more = ["Failures", "Hangs", "Sequences", "FirstWrites"] as const;
+      const more = ["Failures", "Hangs", "Sequences", "FirstWrites", "Growth"] as const;
       const words = more
         .filter((word) => options[`has${word}`])
         .map((word) => ` --${word.replace("tW", "t-w").toLowerCase()}`);

@@ -4,6 +4,8 @@ import type { DriverOptions } from "../../dist/index.js";
 
 export const DISK_BYTES = 2 ** 20;
 export const DISK_SECTORS = DISK_BYTES / 512;
+/** Of originals that grow (growths.ts). */
+export const GROWN_MAX_SECTORS: number = DISK_SECTORS + 1024;
 /** Most sectors of a user's request: as many as one request of a front takes. */
 export const IO_SECTORS_MAX = 64;
 /** Long enough for others to meet copies in flight, and below every bound. */
@@ -17,10 +19,19 @@ export const STATE_DIRECTORY = "/run/blksnap/state";
 
 /** UBLK_F_* of Linux 7.0, which has zero copy. */
 const UBLK_FEATURES = 0xffff;
+/** The same of Linux 6.16, which can resize devices. */
+const RESIZING_FEATURES = 0x7ff;
+/** One seed in so many has a kernel that cannot. */
+const UNCHANGING_ONE_IN = 8;
 
-/** In half of the seeds the kernel has zero copy, which fails for some requests. */
-export function kernelOf(seed: number): MachineOptions {
-  return seed % 2 === 0 ? { seed } : { seed, ublkFeatures: UBLK_FEATURES, pagesRefusedOneIn: 12 };
+/**
+ * In half of the seeds the kernel has zero copy, which fails for some requests.
+ * @param hasGrowth in most of the seeds it can resize devices
+ */
+export function kernelOf(seed: number, hasGrowth = false): MachineOptions {
+  if (seed % 2 !== 0) return { seed, ublkFeatures: UBLK_FEATURES, pagesRefusedOneIn: 12 };
+  if (!hasGrowth || seed % UNCHANGING_ONE_IN === 0) return { seed };
+  return { seed, ublkFeatures: RESIZING_FEATURES };
 }
 
 /** The store of persistent snapshots: in one seed of four it is the disk. */

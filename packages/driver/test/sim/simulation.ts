@@ -7,16 +7,17 @@
  *   death: callbacks of that life never come ─▶ the next life recovers ─▶ what was acknowledged is there
  * ```
  */
-import type { FaultPoint } from "@blksnap/data-plane";
 import { Killed, Random, type SimDisk, SimMachine } from "@blksnap/sim-kernel";
 import { Api } from "./api.js";
 import { HangApi } from "./api-in-hangs.js";
+import { Arming, type Point } from "./arming.js";
 import { Device, type Image, type SimSnapshot } from "./device.js";
 import { FileSystems } from "./file-systems.js";
+import { Growths } from "./growths.js";
 import { LONG_MAX_MS } from "./hangs.js";
 import { keepPersistent } from "./kept-snapshots.js";
 import type { Driver } from "./life.js";
-import { FAULT_POINTS, faults, startDriver, stepsOf } from "./load.js";
+import { faults, startDriver } from "./load.js";
 import { Media } from "./media.js";
 import { reconcile } from "./reconcile.js";
 import { DISK_BYTES, keptStoreOf, kernelOf, SLOW_STORE_US } from "./settings.js";
@@ -34,20 +35,10 @@ const TRACE_LINES = 60;
 const DEATHS_IN_A_ROW_MAX = 4;
 /** The error code of a driver that ends. */
 const CLOSED = "SHUTTING_DOWN";
-/** How many steps a death waits for its point. */
-const ARMED_STEPS_MAX = 120;
-/** One operation in so many has a death at one of its own steps. */
-const WITHIN_ONE_IN = 8;
-/** The same for operations that end fronts, of which there are few. */
-const WITHIN_END_ONE_IN = 3;
 /** One orderly end in so many steps in which a death may be armed. */
 const STOP_ONE_IN = 6;
 /** Users' requests per step. */
 const USERS_AT_ONCE = 2;
-/** With hasFirstWrites: one step of copies in so many is a death. */
-const COPIES_TO_DEATH = 40;
-/** How many points a seed tries first. */
-const OWN_POINTS = 6;
 
 export interface SimOptions {
   readonly seed: number;
@@ -62,6 +53,8 @@ export interface SimOptions {
   readonly hasFailures?: boolean;
   /** Media that do not answer for a while. */
   readonly hasHangs?: boolean;
+  /** Originals that become larger. */
+  readonly hasGrowth?: boolean;
   /** Simulated time limit of each operation, recovery and end. */
   readonly limitMs?: number;
 }
@@ -89,8 +82,8 @@ export class Simulation {
   readonly pending: Set<Pending> = new Set();
   readonly trace: string[] = [];
   readonly seen: Map<string, number> = new Map();
-  readonly pointsPassed: Set<FaultPoint> = new Set();
-  readonly pointsOfDeath: Set<FaultPoint> = new Set();
+  readonly pointsPassed: Set<Point> = new Set();
+  readonly pointsOfDeath: Set<Point> = new Set();
   steps = 0;
   operations = 0;
   lives = 0;
@@ -98,8 +91,6 @@ export class Simulation {
   now = 0;
   driver!: Driver;
   problem: Error | undefined;
-  /** Dies when this point is reached for the n-th time from now. */
-  #armed: { point: FaultPoint; left: number; atStep: number } | undefined;
   #isDead = false;
   #isPowerGone = false;
   /** The boot in which the driver has run. */
@@ -116,19 +107,26 @@ export class Simulation {
   readonly hangApi: HangApi;
   readonly media: Media;
   readonly fileSystems: FileSystems;
+  readonly arming: Arming;
+  readonly growths: Growths;
   readonly #strangers: Strangers;
   readonly #stops: Stops;
 
   constructor(options: SimOptions) {
     this.#options = options;
+    this.arming = new Arming(this, options);
     this.#limitMs = options.limitMs ?? OPERATION_LIMIT_MS;
     this.hasSequences = options.hasSequences ?? false;
     this.hasFirstWrites = options.hasFirstWrites ?? false;
     this.hasFailures = options.hasFailures ?? false;
     this.random = new Random(options.seed ^ 0x51b);
-    const { seed } = options;
+    const { seed, hasGrowth = false } = options;
+    this.growths = new Growths(this, seed, hasGrowth);
     this.keptStore = keptStoreOf(seed);
-    this.machine = new SimMachine({ ...kernelOf(seed), onTrace: (line) => this.tell(line) });
+    this.machine = new SimMachine({
+      ...kernelOf(seed, hasGrowth),
+      onTrace: (line) => this.tell(line),
+    });
     for (let index = 0; index < DEVICES; index++) {
       const name = `sd${"abc"[index]}`;
       const disk = this.machine.addDisk(name, { sizeBytes: DISK_BYTES });
@@ -188,7 +186,7 @@ export class Simulation {
     this.operations++;
     this.count(what.split(" ")[0]);
     this.tell(`> ${what}`);
-    this.#armWithin(what.split(" ")[0]);
+    this.arming.within(what.split(" ")[0]);
     let answer: { readonly value: Value } | { readonly error: unknown };
     try {
       answer = { value: await work() };
@@ -221,9 +219,10 @@ export class Simulation {
   }
 
   async #step(): Promise<void> {
-    if (this.media.mayAsk) await this.#stops.step((this.#options.deathOneIn ?? 60) * STOP_ONE_IN);
+    if (this.media.mayAsk) await this.#stops.step(this.arming.oneIn * STOP_ONE_IN);
     this.media.step(!this.isAsked());
-    this.#arm();
+    await this.growths.step();
+    this.arming.step();
     const mayAsk = this.pending.size < 3 && this.media.mayAsk;
     const isAsked = mayAsk && this.random.below(8) === 0;
     if (isAsked) this.spawn(this.media.isFailing ? this.hangApi.start() : this.api.start());
@@ -247,43 +246,11 @@ export class Simulation {
   assertAll(): void {
     const [violation] = this.machine.violations;
     if (violation !== undefined) throw new Violation(`the kernel: ${violation}`);
+    this.growths.assertSizes();
     this.io.assertNoneHangs(IO_LIMIT_MS + (this.#options.hasHangs ? LONG_MAX_MS : 0));
     for (const { what, sinceMs } of this.pending) {
       if (this.machine.nowMs - sinceMs > this.#limitMs) throw new Violation(`${what} hangs`);
     }
-  }
-
-  #arm(): void {
-    const { deathOneIn = 60 } = this.#options;
-    if (deathOneIn === 0 || !this.random.oneIn(deathOneIn)) return;
-    if (this.random.below(12) === 0 && this.media.mayPowerGo) {
-      this.cutPower();
-      return;
-    }
-    if (this.random.below(4) === 0) {
-      this.tell("the driver dies now");
-      this.die();
-      return;
-    }
-    if (this.#armed !== undefined && this.steps - this.#armed.atStep < ARMED_STEPS_MAX) return;
-    // Each seed tries some of them first, so that all seeds together reach all points.
-    const { random } = this;
-    const isOwn = random.below(3) > 0;
-    const first = isOwn ? this.#options.seed * OWN_POINTS : 0;
-    const at = first + random.below(isOwn ? OWN_POINTS : FAULT_POINTS.length);
-    const point = FAULT_POINTS[at % FAULT_POINTS.length] as FaultPoint;
-    this.#armed = { point, left: random.below(2), atStep: this.steps };
-  }
-
-  /** Sometimes arms a death at a step of this operation, which may be rare. */
-  #armWithin(operation: string): void {
-    const { deathOneIn = 60 } = this.#options;
-    const points = FAULT_POINTS.filter((point) => stepsOf(operation).includes(point.split(".")[0]));
-    const isEnd = operation === "detach" || operation === "stop";
-    const oneIn = isEnd ? WITHIN_END_ONE_IN : WITHIN_ONE_IN;
-    if (deathOneIn === 0 || points.length === 0 || !this.random.oneIn(oneIn)) return;
-    const point = points[this.random.below(points.length)];
-    this.#armed = { point, left: this.random.below(2), atStep: this.steps };
   }
 
   /** An operation is in progress, or about to begin. */
@@ -292,14 +259,10 @@ export class Simulation {
     return this.pending.size > 0 || all.some(({ isInHand }) => isInHand);
   }
 
-  #onPoint(point: FaultPoint): void {
+  #onPoint(point: Point): void {
     if (this.machine.isDying || this.#isDead) throw new Killed();
     this.pointsPassed.add(point);
-    const armed = this.#armed;
-    const isMet = armed?.point === point && armed.left-- <= 0;
-    const isCopy = this.hasFirstWrites && point.startsWith("copy.");
-    if (!isMet && !(isCopy && this.random.oneIn(COPIES_TO_DEATH))) return;
-    this.#armed = undefined;
+    if (!this.arming.meets(point)) return;
     this.pointsOfDeath.add(point);
     this.tell(`the driver dies at ${point}`);
     this.die();
@@ -357,7 +320,7 @@ export class Simulation {
   async #live(): Promise<void> {
     for (let deaths = 0; ; deaths++) {
       this.#isDead = false;
-      if (deaths >= DEATHS_IN_A_ROW_MAX) this.#armed = undefined;
+      if (deaths >= DEATHS_IN_A_ROW_MAX) this.arming.disarm();
       this.lives++;
       this.#bootId = this.machine.bootId;
       this.tell(`life ${this.lives}`);
@@ -382,7 +345,7 @@ export class Simulation {
 
   /** Ends everything in progress, and checks everything. */
   async #finish(): Promise<void> {
-    this.#armed = undefined;
+    this.arming.disarm();
     this.media.end();
     const until = this.machine.nowMs + this.#limitMs;
     while (this.pending.size > 0 || this.io.inFlight > 0) {
@@ -392,6 +355,7 @@ export class Simulation {
       }
       await this.advance(50);
     }
+    await this.growths.finish();
     this.spawn(this.io.readAll());
     while (this.io.inFlight > 0) await this.advance(50);
     this.assertAll();

@@ -3,7 +3,7 @@ import type { SimUser } from "@blksnap/sim-kernel";
 import type { Device, Image, WindowWrite } from "./device.js";
 import { assertNotLost, readFailed, snapshotOf } from "./losses.js";
 import { mayRefuse } from "./room.js";
-import { DISK_SECTORS, IO_SECTORS_MAX } from "./settings.js";
+import { IO_SECTORS_MAX } from "./settings.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 import { fill, type PendingWrite, SECTOR_BYTES, type Volume, ZERO } from "./volume.js";
@@ -25,6 +25,8 @@ interface Target {
   readonly volume: Volume;
   user: SimUser | undefined;
   inFlight: number;
+  /** Its size at present. */
+  readonly sectors: number;
 }
 
 export class UserIo {
@@ -131,8 +133,9 @@ export class UserIo {
   }
 
   async readWhole(target: Target, where: string): Promise<void> {
-    for (let at = 0; at < DISK_SECTORS; at += IO_SECTORS_MAX) {
-      await this.#read(target, at, IO_SECTORS_MAX, where);
+    const { sectors } = target;
+    for (let at = 0; at < sectors; at += IO_SECTORS_MAX) {
+      await this.#read(target, at, Math.min(IO_SECTORS_MAX, sectors - at), where);
     }
   }
 
@@ -140,7 +143,7 @@ export class UserIo {
   async writePast(device: Device): Promise<void> {
     const { machine } = this.#sim;
     const { volume } = device;
-    const [first, count] = this.#range();
+    const [first, count] = this.#range(device.disk.capacityBytes / SECTOR_BYTES);
     const write = this.#newWrite(first, count, false);
     const askedAt = this.#sim.tick();
     const bytes = new Uint8Array(count * SECTOR_BYTES);
@@ -159,7 +162,7 @@ export class UserIo {
   async #onFront(device: Device): Promise<void> {
     const { random } = this.#sim;
     const kind = random.below(20);
-    if (kind < 6) return this.#read(device, ...this.#range(), "a front");
+    if (kind < 6) return this.#read(device, ...this.#range(device.sectors), "a front");
     const { fileSystems } = this.#sim;
     if (fileSystems.isHeld(device)) {
       await this.#answered("thaw", device, fileSystems.untilThawed(device));
@@ -168,7 +171,7 @@ export class UserIo {
     if (kind < 8) return this.#flush(device);
     if (kind < 10) return this.#discardFront(device);
     const isZero = kind < 12;
-    let [first, count] = this.#range();
+    let [first, count] = this.#range(device.sectors);
     if (!isZero && this.#sim.hasSequences) {
       [first, count] = device.sequence.next(random, [first, count]);
     }
@@ -214,7 +217,7 @@ export class UserIo {
 
   /** With a snapshot, blocks that it needs are kept for now; without one, the discard changes all that it covers. */
   async #discardFront(device: Device): Promise<void> {
-    const [first, count] = this.#discardRange();
+    const [first, count] = this.#discardRange(device.sectors);
     if (device.volume.isBusy(first, count)) return;
     const write = this.#newWrite(first, count, true);
     const askedAt = this.#sim.tick();
@@ -233,7 +236,8 @@ export class UserIo {
     const { random } = this.#sim;
     const kind = random.below(12);
     const isDiscard = kind === 0;
-    const [first, count] = isDiscard ? this.#discardRange() : this.#range();
+    const { sectors } = image;
+    const [first, count] = isDiscard ? this.#discardRange(sectors) : this.#range(sectors);
     if (kind > 3) return this.#read(image, first, count, "an image");
     if (image.volume.isBusy(first, count)) return;
     const write = this.#newWrite(first, count, kind < 2);
@@ -252,20 +256,20 @@ export class UserIo {
     return { firstSector, sectors, value: isZero ? ZERO : ++this.#lastValue };
   }
 
-  #range(): [firstSector: number, sectors: number] {
+  #range(within: number): [firstSector: number, sectors: number] {
     const { random } = this.#sim;
     const isWhole = random.below(3) > 0;
     const sectors = isWhole ? 8 * (1 + random.below(4)) : 1 + random.below(IO_SECTORS_MAX);
-    const first = random.below(DISK_SECTORS - sectors + 1);
+    const first = random.below(within - sectors + 1);
     return [isWhole ? first & ~7 : first, sectors];
   }
 
   /** Mostly whole chunks, which an image releases. */
-  #discardRange(): [firstSector: number, sectors: number] {
+  #discardRange(within: number): [firstSector: number, sectors: number] {
     const { random } = this.#sim;
-    if (random.below(3) === 0) return this.#range();
+    if (random.below(3) === 0) return this.#range(within);
     const chunks = 1 + random.below(DISCARD_CHUNKS_MAX);
-    const first = random.below(DISK_SECTORS / CHUNK_SECTORS - chunks + 1);
+    const first = random.below(Math.floor(within / CHUNK_SECTORS) - chunks + 1);
     return [first * CHUNK_SECTORS, chunks * CHUNK_SECTORS];
   }
 
