@@ -2,13 +2,13 @@
  * Originals that grow under mounted fronts: the file system grows online, no write fails or is lost, no diff misses
  * one, whenever the daemon dies. Kernels that cannot do that: capacity.mjs.
  */
-import { closeSync, openSync, readSync, truncateSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync, truncateSync } from "node:fs";
 import * as assert from "uvu/assert";
 import { GROWTH_FAULT_POINTS } from "../../../packages/data-plane/dist/fault-points.js";
 import { assertCovered, changedBlocks } from "../lib/changes.mjs";
 import { run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
-import { imageFile, loopDisk } from "../lib/disks.mjs";
+import { imageFile, loopDisk, partition } from "../lib/disks.mjs";
 import { Faults } from "../lib/faults.mjs";
 import {
   assertChecksums,
@@ -63,7 +63,10 @@ async function original(t, sizeBytes, isLoop) {
 function contentOf(path, sizeBytes) {
   const content = Buffer.alloc(sizeBytes);
   const fd = openSync(path, "r");
-  for (let at = 0; at < sizeBytes; ) at += readSync(fd, content, at, 4 * MIB, at);
+  for (let at = 0; at < sizeBytes; ) {
+    const lengthBytes = Math.min(4 * MIB, sizeBytes - at);
+    at += readSync(fd, content, at, lengthBytes, at);
+  }
   closeSync(fd);
   return content;
 }
@@ -209,5 +212,79 @@ for (const persistent of kinds) {
     LONG,
   );
 }
+
+/** Where a partition begins, and its length, in sectors. */
+function extent(node) {
+  const name = node.slice("/dev/".length);
+  return ["start", "size"].map((what) =>
+    Number(readFileSync(`/sys/class/block/${name}/${what}`, "utf8")),
+  );
+}
+
+test(
+  "a partitioned disk that grows: its partitions stay as they are, and the last one is enlarged through the front",
+  async (t) => {
+    note(canUpdateSize ? `SEED=${SEED}` : "this kernel cannot resize ublk devices");
+    if (!canUpdateSize) return;
+    await daemon(t);
+    const sizesMib = [48, 48];
+    const sizeBytes = 98 * MIB;
+    const disk = await original(t, sizeBytes, true);
+    const { device } = disk;
+    await partition(device, sizesMib);
+    const { front, detach } = await attach(t, device);
+    const parts = [1, 2].map((number) => `${front}p${number}`);
+    const places = [];
+    const checkers = [];
+    for (const part of parts) {
+      await makeFileSystem("zeroed ext4", part);
+      const place = await mount(t, part);
+      await fill(place.path, "kept", 4);
+      places.push(place);
+      checkers.push(new Checker(t, place.path));
+    }
+    const turn = async () => {
+      const rounds = checkers.map((checker) => checker.rounds);
+      const isOver = () => checkers.every((checker, index) => checker.rounds > rounds[index]);
+      await until("both writers continue", isOver);
+    };
+    await turn();
+    const before = parts.map(extent);
+    const table = contentOf(front, MIB);
+    const grownBytes = sizeBytes + 2 * STEP_BYTES;
+    await disk.grow(grownBytes);
+    await untilSize(front, grownBytes);
+    await turn();
+    assert.equal(parts.map(extent), before);
+    assert.ok(contentOf(front, MIB).equals(table));
+    await killServing(t);
+    assert.equal(parts.map(extent), before);
+
+    const enlargedMib = sizesMib[1] + (2 * STEP_BYTES) / MIB;
+    await partition(front, [sizesMib[0], enlargedMib]);
+    const [first, last] = parts.map(extent);
+    assert.equal(first, before[0]);
+    assert.equal(last, [before[1][0], (enlargedMib * MIB) / 512]);
+    await run(["resize2fs", parts[1]]);
+    await fill(places[1].path, "behind", 2 * (STEP_BYTES / MIB));
+    await turn();
+    const sums = await run(["md5sum", "kept", "behind"], { cwd: places[1].path });
+    const snapshot = await takeSnapshot(t, [device], { stores: ["memory:"] });
+    const image = await mountImage(t, "ext4", `${snapshot.images[0]}p2`, ["ro"]);
+    await assertChecksums(sums, image.path);
+    await image.unmount();
+    await snapshot.destroy();
+    for (const checker of checkers) await checker.stop();
+    for (const { unmount } of places) await unmount();
+    for (const part of parts) await checkFileSystem("ext4", part);
+    await detach();
+    await t.daemon.stop();
+    await run(["partx", "--update", device]);
+    for (const number of [1, 2]) await checkFileSystem("ext4", `${device}p${number}`);
+    const all = await mount(t, `${device}p2`, ["ro"]);
+    await assertChecksums(sums, all.path);
+  },
+  LONG,
+);
 
 test.run();
