@@ -14,7 +14,8 @@ name, a mount unit, reboot, power cut, no ublk_drv, rescue mode; then live attac
 administrators do to volumes meanwhile. Needs root, mmdebstrap and the network the first time.
 
   --only PARTS    boots, nbd (its socket), stacks or images (volumes of LVM in them)
-  --stacks WORDS  names of stacks, and of what is done to them, a regular expression without spaces
+  --stacks WORDS  names of stacks (with a file system: multipath.*xfs), and of what is done to them, a regular
+                  expression without spaces
   --rounds N      of each stack and file system; default: 20, emulated 2
   --uml           User Mode Linux (tools/vm/README.md) in place of the emulated stock kernel
   --keep FOLDER   leave disks, consoles and what was noted there

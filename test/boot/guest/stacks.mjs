@@ -372,17 +372,18 @@ export function makeGroup(disks) {
 
 /**
  * @param {number} count rounds of each
- * @param {RegExp} wanted names of stacks
+ * @param {RegExp} wanted names of stacks, each followed by a comma and the file system
  */
 export async function stacks(disks, count, wanted) {
   makeGroup(disks);
   const results = [];
   for (const [name, entry] of Object.entries(STACKS)) {
-    if (!wanted.test(name)) continue;
+    const types = Object.keys(FILE_SYSTEMS).filter((type) => wanted.test(`${name}, ${type}`));
+    if (types.length === 0) continue;
     const lacks = missing(entry);
     if (lacks.length > 0) results.push({ name, lacks });
     else {
-      for (const type of Object.keys(FILE_SYSTEMS)) {
+      for (const type of types) {
         await noted(results, `${name}, ${type}, ${count} rounds`, () =>
           rounds(name, type, entry, count),
         );
