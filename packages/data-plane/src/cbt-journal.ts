@@ -173,11 +173,14 @@ export class CbtJournal {
    */
   mirror(location: LogLocation, done: (firstSequence: number | null) => void): void {
     if (!this.#dropped) for (const area of this.#lostAreas) this.#appendLost(area);
-    const firstSequence = this.io.mirror(location);
-    if (firstSequence === null || this.#dropped) {
-      done(null);
-      return;
+    let firstSequence: number | null = null;
+    try {
+      if (!this.#dropped) firstSequence = this.io.mirror(location);
+    } finally {
+      // Also if the reactor has no room for another file: the caller waits for an answer.
+      if (firstSequence === null) done(null);
     }
+    if (firstSequence === null) return;
     this.#onMirrored = done;
     let left = 2;
     const oneEnded = (): void => {

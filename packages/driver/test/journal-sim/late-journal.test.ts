@@ -141,6 +141,20 @@ test("whoever waits for the end of a commit goes on when its journal ends before
   assert.is(tracker.kernel.filesOpen, 0);
 });
 
+test("whoever offers a successor that cannot be opened gets an answer", () => {
+  const tracker = new Tracker();
+  tracker.kernel.addFile = () => {
+    throw new Error("a reactor has no room for more registered files");
+  };
+  const place = { fd: 99, logOffsetBytes: 0, logBytes: 64 * 512, usedSectors: 0 };
+  const answers: (number | null)[] = [];
+  assert.throws(() => tracker.journal.mirror(place, (first) => answers.push(first)), "no room");
+  assert.equal(answers, [null]);
+  tracker.write(0, 1);
+  settle(tracker);
+  assert.equal(tracker.admitted, [0]);
+});
+
 test("a commit waits for no other request after one whose successor cannot be opened", () => {
   const tracker = new Tracker();
   tracker.write(0, 1);
