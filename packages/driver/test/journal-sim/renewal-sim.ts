@@ -38,6 +38,8 @@ export interface RenewalOutcome {
   readonly growths: number;
   /** Successors for which there was no room, on the medium or in the reactor. */
   readonly refusals: number;
+  /** Areas that have ended in the middle of it. */
+  readonly ends: number;
 }
 
 /** Registers no more files when it is told so. */
@@ -71,6 +73,7 @@ class RenewalSim {
   renewals = 0;
   growths = 0;
   refusals = 0;
+  ends = 0;
   readonly #machine: SimMachine;
   readonly #dice: Dice;
   readonly #plant: RenewalPlant;
@@ -84,7 +87,10 @@ class RenewalSim {
   readonly #waiting = new Map<number, readonly [chunk: number, block: number]>();
   #file!: AreaJournalFile;
   #journal!: AreaJournal;
+  /** How many saves are left, and with how many of them left the area ends; 0: it does not. */
   #saves: number;
+  readonly #endsAt: number;
+  #hasEnded = false;
   #serving = 0;
   #renewing: Promise<void> | undefined;
   #isArmed = false;
@@ -99,6 +105,7 @@ class RenewalSim {
     this.#slowOneIn = dice.pick([2, 5, 20]);
     this.#refusedOneIn = dice.pick([0, 0, 2, 8]);
     this.#depth = dice.pick([1, 1, 4, COPIES]);
+    this.#endsAt = dice.pick([0, 0, dice.below(saves)]);
     this.#map = newMap(dice.pick([3, 40, 200]));
     this.#kernel.useFile(new PackedFile(STORE_FD, 0));
     machine.disksFs.medium.fault = () => ({ delayMs: this.#delayUs() / 1000 });
@@ -123,11 +130,15 @@ class RenewalSim {
     const isDone = (): boolean => this.#saves + this.#waiting.size + this.#serving === 0;
     await machine.run(() => this.#problems.length > 0 || isDone(), LIMIT_MS);
     if (this.#problems.length > 0) throw this.#problems[0];
-    if (this.#kernel.filesOpen !== 2) throw new Error(`${this.#kernel.filesOpen} files, not 2`);
-    this.#journal.drop();
+    if (!this.#hasEnded) {
+      if (this.#kernel.filesOpen !== 2) throw new Error(`${this.#kernel.filesOpen} files, not 2`);
+      this.#journal.drop();
+    }
+    await machine.run(() => this.#kernel.filesOpen === 0, LIMIT_MS);
     await this.#step(() => this.#file.close());
     const names = machine.files.readdir(FOLDER);
     if (names.length !== 1) throw new Error(`files are left: ${names.join(" ")}`);
+    if (this.#hasEnded) return;
     const found = newMap(this.#map.geometry.chunkCount);
     await this.#step(() => loadAreaJournal(directory as never, AREA, found, () => undefined));
     this.#assertSame(found);
@@ -185,12 +196,24 @@ class RenewalSim {
   #save(copy: number): void {
     if (this.#saves === 0) return;
     this.#saves--;
+    if (this.#saves === this.#endsAt && this.#endsAt > 0) {
+      this.#end();
+      return;
+    }
     const chunk = this.#dice.below(this.#map.geometry.chunkCount);
     const block = this.#dice.below(BLOCKS_PER_CHUNK);
     if (this.#map.slotOf(chunk) < 0) this.#map.setSlot(chunk, chunk + 1);
     this.#waiting.set(copy, [chunk, block]);
     this.#journal.copied(copy, chunk, chunk + 1, block, block + 1);
     this.#arm();
+  }
+
+  /** The area ends, whatever the journal is doing. */
+  #end(): void {
+    this.#saves = 0;
+    this.#hasEnded = true;
+    this.ends++;
+    this.#journal.drop();
   }
 
   #saved(copy: number): void {
@@ -334,6 +357,6 @@ export async function runRenewals(
     JournalDraft.prototype.grow = grow;
     await machine.close();
   }
-  const { renewals, growths, refusals } = sim;
-  return { problem, renewals, growths, refusals };
+  const { renewals, growths, refusals, ends } = sim;
+  return { problem, renewals, growths, refusals, ends };
 }
