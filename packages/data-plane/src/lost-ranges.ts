@@ -18,6 +18,9 @@ export class LostRanges {
   #found: readonly LostRange[] = [];
   /** LossCount.version at the last search. */
   #version = -1;
+  /** Callers that the present scan answers: it began after their call. */
+  #asked: OnRanges[] = [];
+  /** Later callers: they may know of a loss that the present scan has passed. */
   #waiting: OnRanges[] = [];
   #isScanning = false;
 
@@ -46,6 +49,7 @@ export class LostRanges {
   #scan(map: DiffAreaMap): void {
     if (this.#isScanning) return;
     this.#isScanning = true;
+    this.#asked = this.#waiting.splice(0);
     const { version } = map.losses;
     const scan = new LostRangeScan(map, LOST_RANGES_TOLD);
     this.#slices.run(() => {
@@ -54,13 +58,21 @@ export class LostRanges {
       if (!scan.isDone) return true;
       this.#found = scan.ranges;
       this.#version = version;
-      this.#notifyAll();
+      this.#onScanned(map);
       return false;
     });
   }
 
+  #onScanned(map: DiffAreaMap): void {
+    this.#isScanning = false;
+    for (const callback of this.#asked.splice(0)) callback(this.#found);
+    if (map.losses.version === this.#version) this.#notifyAll();
+    else if (this.#waiting.length > 0) this.#scan(map);
+  }
+
   #notifyAll(): void {
     this.#isScanning = false;
-    for (const callback of this.#waiting.splice(0)) callback(this.#found);
+    for (const callback of [...this.#asked.splice(0), ...this.#waiting.splice(0)])
+      callback(this.#found);
   }
 }
