@@ -92,7 +92,7 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
   },
   {
     what: "a store that is full is told of as one that fails",
-    seed: 10,
+    seed: 12,
     plant: () =>
       replace(Snapshot.prototype, "fault", (original) => {
         return function (this: unknown, ...[tracker, area, errno]: never[]): unknown {
