@@ -98,7 +98,7 @@ static void set_params(struct server *s) {
   ioctl(s->target, BLKIOOPT, &best);
   struct ublk_params params = {.len = sizeof params, .types = UBLK_PARAM_TYPE_BASIC};
   if (attribute(s->target, "write_cache", "write back")) params.basic.attrs |= UBLK_ATTR_VOLATILE_CACHE;
-  if (attribute(s->target, "fua", NULL)) params.basic.attrs |= UBLK_ATTR_FUA;
+  params.basic.attrs |= UBLK_ATTR_FUA;
   params.basic.logical_bs_shift = log2_of(logical);
   params.basic.physical_bs_shift = log2_of(physical);
   params.basic.io_min_shift = log2_of(least > physical ? least : physical);
