@@ -1,9 +1,9 @@
 /**
  * Compiles a package's tests and runs them, a batch of files in a process (test-batch.mjs).
  *
- * uvu leaves three holes that would let a broken suite look green: a file that forgets `test.run()`
- * passes with no test run, a hanging test hangs for ever, and a native crash takes all files with
- * it. So each batch gets its own process and each test a time limit, and each file must report at least one test.
+ * With uvu alone, a broken suite could pass in three ways: a file that forgets `test.run()`
+ * passes with no test run, a hanging test hangs forever, and a native crash ends all files.
+ * So each batch gets its own process and each test a time limit, and each file must report at least one test.
  *
  * A start of node with a package's code takes a third of a second of a processor, most files less than that. So
  * those that touch nothing of the process they are in share one; each of the others has its own.
@@ -31,9 +31,9 @@ const TITLE = "── test ";
 const TITLES = new RegExp(`\\n${TITLE}.*\\n`, "g");
 /** Before the seconds of a processor that the file has taken. */
 const FOOTER = "── processor seconds ";
-/** What a test wants to have said though it passes. */
+/** What a test reports although it passes. */
 const NOTE = /(?<=^(?:• )?)note: .*$/gm;
-/** What a file takes of a processor, and a batch of time, is told from here on: all make the time of "npm test". */
+/** What a file takes of a processor, and a batch of time, is reported from here on: together they make the time of "npm test". */
 const TOLD_FROM_CPU_S = 1;
 const TOLD_FROM_S = 10;
 const run = promisify(execFile);
@@ -101,7 +101,7 @@ function runBatch(names) {
     };
     child.stdout.on("data", add);
     child.stderr.on("data", add);
-    // A process that a test has left behind may hold the pipes for ever.
+    // A process that a test has left behind may hold the pipes forever.
     let leftTimer;
     let isLeft = false;
     child.on("exit", () => {
@@ -154,7 +154,7 @@ function verdict(report) {
   return { total, passed, skipped, problem };
 }
 
-/** What takes long, as a rule: such files begin first, so that none is left to run alone at the end. */
+/** Files that usually take long: they begin first, so that none is left to run alone at the end. */
 const LONG = /\bsim|-sim\/|planted|fuzz|kills|supervisor/;
 
 /** A file with one of these words has a process of its own: it asks for what all in a process have in common, or changes it. */

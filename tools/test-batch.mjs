@@ -43,6 +43,6 @@ for (const path of paths) {
   toldS = nowS;
   hasFailed ||= process.exitCode !== 0;
 }
-// What a failed test has not closed would keep this process, and its report, until the time limit.
+// Whatever a failed test has not closed would keep this process, and its report, until the time limit.
 if (hasFailed) process.exit(1);
 process.exitCode = 0;

@@ -178,11 +178,11 @@ function problemOf({ status, isLeft }, hasRun) {
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
 
-/** What unit tests tell, as in run-tests.mjs: a package, and then the files of it that take long. */
+/** What unit tests report, as in run-tests.mjs: a package, and then the files of it that take long. */
 const FILE_TIME = /^> nx run (\S+):test|^✓ (\S+): .*\(([\d.]+) s of a processor\)/gm;
 const FILES_TOLD = 10;
 
-/** The files of tests that take most of a processor: what to look at when "npm test" gets slow. */
+/** The test files that take most processor time: what to examine when "npm test" gets slow. */
 function printCostliest(output) {
   let inPackage = "";
   const files = [];

@@ -99,7 +99,7 @@ export async function makeRootDisk(kernel, folder, rootDevice) {
 
 /** @returns {string} a file of a disk that no machine has */
 export function readFromDisk(image, path) {
-  // debugfs looks past the journal, where all is that a power cut has left.
+  // debugfs ignores the journal, which holds everything that a power cut has left.
   const { status, stderr } = spawnSync("e2fsck", ["-p", "-E", "journal_only", image]);
   // 1 says that it has changed something.
   if (status === null || status > 1) throw new Error(`e2fsck of ${image}: ${status} ${stderr}`);

@@ -206,7 +206,7 @@ async function boots(lives) {
     const now = await lives.live("cut", "cut");
     isOnFronts(now);
     assert.equal(now.contents["/srv/uuid"], "first\nagain\nbusy\nlate\n");
-    // Of the other two too little proves what happened after the daemon, if the machine was quicker than it.
+    // For the other two, nothing proves what happened after the daemon if the machine ended before it did.
     const kept = "/dev/mapper/vg-name";
     assert.equal(generations(now)[kept], generations(before)[kept]);
     before = now;

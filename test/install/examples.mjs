@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 const BLOCK = /^```(js|ts)( device)?\n([\s\S]*?)^```$/gm;
-/** A block whose fence says something else would be passed over in silence. */
+/** A block with another language would be skipped silently. */
 const FENCE = /^```(js|ts)\b.*$/gm;
 
 /**

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { basename } from "node:path";
 
-/** What a registry tells of a package with one version. */
+/** What a registry returns for a package with one version. */
 function packument({ name, manifest, path }, base) {
   const bytes = readFileSync(path);
   const digest = (algorithm, encoding) => createHash(algorithm).update(bytes).digest(encoding);

@@ -1,4 +1,4 @@
-/** What somebody meets who installs the packages from their tarballs, without this repository. */
+/** What a user gets who installs the packages from their tarballs, without this repository. */
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
@@ -94,7 +94,7 @@ function sourcesOf(blocks) {
   return Object.fromEntries(blocks.map(({ name, code }) => [`${name}.mts`, code]));
 }
 
-/** Everything that the packages export, for somebody with all checks on. */
+/** Everything that the packages export, compiled with all checks on. */
 function importAll(tarballs) {
   const specifiers = tarballs.flatMap(({ name, manifest }) =>
     Object.keys(manifest.exports)

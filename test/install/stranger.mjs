@@ -1,4 +1,4 @@
-/** A machine of somebody who has Node and npm, and neither the repository nor a compiler. */
+/** A user's machine with Node and npm, without the repository and without a compiler. */
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,7 +13,7 @@ function findProgram(name) {
   return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
 }
 
-/** Makes a folder with the programs that there are. */
+/** Makes a folder with the available programs. */
 function programs(folder) {
   mkdirSync(folder);
   const besideNode = (name) => join(dirname(process.execPath), name);

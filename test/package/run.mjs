@@ -27,7 +27,7 @@ async function test(name, body) {
   }
 }
 
-/** Of what the distribution has to bring. What this repository can bring itself is never a reason. */
+/** For programs of the distribution only. What this repository can provide itself is never a reason. */
 function skip(name, why) {
   counts.skipped++;
   console.log(`SKIPPED ${name}: ${why}`);
@@ -181,7 +181,7 @@ async function testPrograms(root) {
 }
 
 /**
- * Runs a maintainer script in which blksnapctl answers as told; answers its status, what it said and what it called.
+ * Runs a maintainer script in which blksnapctl answers as given; returns its status, its output and its calls.
  * @param active units that systemd runs; without it there is no systemd
  * @param service the state of the service among those, as systemd calls it
  */
@@ -234,7 +234,7 @@ async function testScripts(root) {
     // It starts: there is a daemon to be asked, and its socket stays as it is.
     const starting = { ...refused, service: "activating" };
     assert.equal(calls([service, socket], starting), "daemon stop");
-    // One that fails again and again never answers: systemd's socket, with nobody behind it, refuses no removal.
+    // One that fails repeatedly never answers: systemd's socket, without a daemon, prevents no removal.
     const failing = { status: 1, says: "no answer [TIMEOUT]", service: "activating" };
     assert.equal(calls([service, socket], failing), ["daemon stop", ...again].join("\n"));
     assert.equal(calls([socket], {}), again.slice(0, 2).join("\n"));

@@ -6,7 +6,7 @@ import { fioIops } from "./fio.mjs";
 import { number } from "./report.mjs";
 import { DISK_BYTES, FILLED_BYTES, SERIES } from "./series.mjs";
 
-/** A timed load that is to be warm runs so long before it is measured. */
+/** How long a timed load runs before it is measured, if it has to be warm. */
 const WARM_UP_S = 1;
 
 /** An endless load, within the disk's capability: its target, and its warm-up. */

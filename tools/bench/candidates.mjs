@@ -191,7 +191,7 @@ export async function whyNot(name) {
 
 /**
  * Makes it for loads that write to the first `loadBytes`. Answers what fioIops() takes of it, of its image,
- * `next`, which replaces its snapshot by a new one and tells what it knows of the last, and `end`.
+ * `next`, which replaces its snapshot by a new one and reports what it knows of the last, and `end`.
  */
 export async function makeCandidate(name, loadBytes) {
   const { path, nbdUri, imagePath, imageNbdUri, next, end } = await CANDIDATES[name].make({

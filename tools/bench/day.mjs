@@ -1,4 +1,4 @@
-// A day of a database in short: 24 hours of fio's load at full speed, and a snapshot taken at the end of each, as a
+// A database's day, shortened: 24 hours of fio's load at full speed, and a snapshot taken at the end of each, as a
 // backup would. `--seconds` is what an hour takes here.
 import { setTimeout as sleep } from "node:timers/promises";
 import { makeCandidate } from "./candidates.mjs";

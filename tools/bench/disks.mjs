@@ -66,7 +66,7 @@ export async function makeDisks(kind, sizeBytes) {
   return { disk: "/dev/ram0", store: "/dev/ram1" };
 }
 
-/** A name that persistent snapshots take for one that is the same disk's after a reboot. It goes with the folder. */
+/** A name that persistent snapshots accept as one that means the same disk after a reboot. It is removed with the folder. */
 export function lastingName(path, folder) {
   const name = join(folder, "store");
   if (!existsSync(name)) symlinkSync(path, name);

@@ -1,4 +1,4 @@
-// NBD over the unix socket of one machine: our server, and those that people would take otherwise. All serve
+// NBD over the unix socket of one machine: our server, and common alternatives. All serve
 // one file in memory: what is measured is the server, and the client that is the same.
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -39,7 +39,7 @@ function has(program) {
   return spawnSync("sh", ["-c", 'command -v "$1"', "sh", program]).status === 0;
 }
 
-/** Those that this machine has; of the others it says what would install them. */
+/** Those that this machine has; for the others it says how to install them. */
 function candidates() {
   const missing = Object.keys(SERVERS).filter((name) => name !== "blksnap" && !has(name));
   for (const name of missing) process.stderr.write(`bench: nbd: no ${name}: left out\n`);

@@ -1,4 +1,4 @@
-// What a user could have in place of us: the kernel's own, and QEMU's storage daemon.
+// Alternatives that a user has: those of the kernel, and QEMU's storage daemon.
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
@@ -111,7 +111,7 @@ async function dmThin({ disk, store, diskBytes, emptyStore, loadBytes }) {
   return { path, end };
 }
 
-/** Copies nothing: it notes which blocks of 64 KiB were written in the era at hand. */
+/** Copies nothing: it records which blocks of 64 KiB were written in the current era. */
 async function dmEra({ disk, store, diskBytes, emptyStore }) {
   emptyStore();
   const sectors = diskBytes / SECTOR_BYTES;
@@ -178,7 +178,7 @@ function loop(...options) {
   };
 }
 
-/** By name: what makes it and answers its paths and how it ends, and what tells why it cannot be had. */
+/** By name: what creates it and returns its paths and how it ends, and what says why it is not available. */
 export const PEERS = {
   "raw disk": { make: async ({ disk }) => ({ path: disk, end: async () => undefined }) },
   loop: { make: loop() },

@@ -31,7 +31,7 @@ use, 130 after Ctrl-C.`;
 const HERE = fileURLToPath(import.meta.url);
 const VM_LIMIT_MS = 1_800_000;
 const CONSOLE_LINES_SHOWN = 20;
-/** Tells the demo in the VM about the terminal that it cannot see from there. */
+/** Describes the terminal to the demo in the VM, which cannot see it. */
 const WIDTH_VARIABLE = "BLKSNAP_DEMO_COLUMNS";
 
 class UsageError extends Error {}

@@ -4,13 +4,13 @@
 #   incremental-backup.sh DEVICE BACKUP [STORE]
 #
 #   DEVICE   original or front of an attached device, in no snapshot
-#   BACKUP   file that becomes a copy of the device; BACKUP.cbt remembers as of which snapshot
-#   STORE    directory on another device, for old data while the snapshot stands (/var/tmp)
+#   BACKUP   file that becomes a copy of the device; BACKUP.cbt records as of which snapshot
+#   STORE    directory on another device, for old data while the snapshot exists (/var/tmp)
 #
-#   LIMIT=SIZE   most old data to keep meanwhile (1G)
+#   LIMIT=SIZE   most old data to keep during that time (1G)
 #   VERIFY=1     compare the whole backup with the image at the end
 #
-# A run that is cut short leaves no BACKUP.cbt, so the next one copies everything again.
+# An interrupted run leaves no BACKUP.cbt, so the next one copies everything again.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -31,7 +31,7 @@ number=$(sed -n 's/^changes_number=//p' <<<"$info")
 read -r old_generation old_number 2>/dev/null <"$backup.cbt" || old_generation='' old_number=''
 rm -f "$backup.cbt"
 
-# Changes can be told only within one generation; a new one means that the history was broken.
+# Changes are known only within one generation; a new one means that the history was interrupted.
 if [ -f "$backup" ] && [ "$old_generation" = "$generation" ]; then
   list=$(blksnapctl diff --device "$device" --since "$old_number" --generation "$generation" --raw)
   ranges=0 sectors=0

@@ -1,7 +1,7 @@
 /**
  * Builds the native code for arm64 on another machine, and has what runs it there: Debian's cross compiler,
- * its liburing for arm64, an arm64 Node of npm's registry, and qemu-user. All but the programs of the system
- * is kept in .cache/cross.
+ * its liburing for arm64, an arm64 Node of npm's registry, and qemu-user. Everything except the system's programs is
+ * kept in .cache/cross.
  */
 import { execFileSync } from "node:child_process";
 import {

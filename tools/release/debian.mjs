@@ -8,7 +8,7 @@
  * ```
  *
  * A runtime of its own (a Node binary has 100 MB, fifteen times all of this) is not carried: distributions whose Node is
- * too old are told so by the dependency.
+ * too old get that message from the dependency.
  */
 import { execFileSync } from "node:child_process";
 import {

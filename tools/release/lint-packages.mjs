@@ -18,7 +18,7 @@ const RESOLUTIONS = ["node16-esm", "bundler"];
 const IN_ALL = ["package.json", "README.md", "LICENSE", "THIRD-PARTY-NOTICES.txt", "dist/index.js"];
 const UNWANTED =
   /(^|\/)(\.tsbuildinfo|fakes?\/.*|test(-dist)?\/.*|node_modules\/.*|.*\.(debug|o|tgz))$/;
-/** Doubles of ours for the tests of others: only behind an export that says so. */
+/** Our test doubles for others' tests: only behind an export that says so. */
 const DOUBLES = /(^|\/)(testing|fakes?)\//;
 
 /** Out of a source of ours: what loads the files of a bundle is not. */

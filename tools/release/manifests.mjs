@@ -1,5 +1,5 @@
 /**
- * What the package.json of every package says alike. With --write, packages are brought to it.
+ * The common fields of all package.json files. With --write, the packages get them.
  *
  * The root's package.json has the values. Words (description, keywords) and what a package exports are its
  * own.
@@ -26,7 +26,7 @@ export function packages() {
     .filter(({ manifest }) => manifest.private !== true);
 }
 
-/** The manifest with what all have alike. */
+/** The manifest with the common fields. */
 function completed(folder, manifest) {
   const own = (manifest.files ?? []).filter((name) => ![...FILES, ...NOT_FILES].includes(name));
   return {

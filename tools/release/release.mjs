@@ -95,7 +95,7 @@ async function make(folder, version) {
   return tarballs;
 }
 
-/** As the registry knows it now: what npm remembers of it may be of yesterday, or of another one at its address. */
+/** As the registry has it now: npm's cache may be outdated, or of another registry at the same address. */
 function isPublished({ name, manifest }, options) {
   const now = ["--no-prefer-offline", "--prefer-online"];
   try {

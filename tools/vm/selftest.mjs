@@ -23,7 +23,7 @@ const isUml = words[0] === "--uml";
 const machine = isUml ? ["--uml"] : [];
 const NOT_FOR_UML = [
   "keeps what was written to a disk",
-  "tells that the emulator broke",
+  "reports that the emulator broke",
   "does not use a guest in which time",
 ];
 
@@ -158,13 +158,13 @@ const checks = {
     assert.equal(run.stdout, "left\n");
   },
 
-  async "tells a panic with the console's last lines"() {
+  async "reports a panic with the console's last lines"() {
     const run = await vm(["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 10"]);
     assert.equal(run.status, 125);
     assert.match(run.stderr, isUml ? /panic\+/ : /Kernel panic/);
   },
 
-  async "tells that the emulator broke the guest"() {
+  async "reports that the emulator broke the guest"() {
     // Message of such a kernel; the fault itself is random.
     const script = "echo 'Oops: int3: 0000 [#1] SMP' >/dev/ttyS0; echo c >/proc/sysrq-trigger";
     const run = await vm(["sh", "-c", script]);

@@ -26,7 +26,7 @@ const GROWTH = "+64M";
 const FOLLOW_LIMIT_MS = 900_000;
 
 const trackerOf = (path) => {
-  // udev makes the link anew when the volume is renamed.
+  // udev recreates the link when the volume is renamed.
   const { rdev } = statSync(path, { throwIfNoEntry: false }) ?? { rdev: 0 };
   const number = `${Math.floor(rdev / 256)}:${rdev % 256}`;
   return json("status").trackers.find((tracker) => tracker.device_number === number);
@@ -135,7 +135,7 @@ async function administrators(results, wanted) {
       ([name, entry]) => new Changed(new Used(name, name === "striped" ? "xfs" : "ext4", entry)),
     );
   for (const one of all) one.begin();
-  // Not before, as the client waits two minutes for an attach, whose sync may take longer under all these writers.
+  // Not earlier: the client waits two minutes for an attach, whose sync may take longer under all these writers.
   for (const { used } of all) used.check();
   const grown = "capacity_changed";
   const anew = "tracking_broken";

@@ -13,7 +13,7 @@ const copyTo = (from, to) => [`if=${from}`, `of=${to}`, "bs=1M", "oflag=direct",
 const SOURCE = "/var/tmp/source";
 
 /**
- * A pool with less room than its volume, which is attached though nobody uses it.
+ * A pool with less room than its volume, which is attached although nothing uses it.
  * @param {boolean} isRefusing refuses writes when it is full, at once
  */
 function smallPool(isRefusing) {

@@ -78,7 +78,7 @@ export class Product {
     return lines.slice(-LOG_LINES_SHOWN).join("\n");
   }
 
-  /** Ends the daemon like an administrator. */
+  /** Stops the daemon as an administrator does. */
   async stop() {
     this.#screen.command(`kill ${this.#daemon.child.pid}`);
     await this.#screen.during("waiting for blksnapd to end", () => this.#daemon.stop());

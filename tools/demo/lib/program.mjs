@@ -5,7 +5,7 @@ import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { searchPath } from "../../vm/index.mjs";
 
-/** Programs run in this folder unless told otherwise. */
+/** Programs run in this folder unless specified otherwise. */
 export const REPOSITORY = fileURLToPath(new URL("../../..", import.meta.url));
 const BIN = join(REPOSITORY, "node_modules/.bin");
 const TIME_LIMIT_MS = 240_000;

@@ -67,7 +67,7 @@ function escaped(path) {
 
 /**
  * Of an image: flushes end in the host's page cache, which survives the end of qemu. Of a server: it is
- * told of every flush, and decides itself what survives.
+ * sees every flush, and decides itself what survives.
  */
 function storage({ path, nbdSocket }) {
   return nbdSocket
