@@ -1,6 +1,6 @@
 /**
- * Which scenarios share a VM, and with it a daemon: both take half a minute to start under emulation. A hang takes
- * down the later scenarios of its VM, and VMs run in parallel, so scenarios are spread over a few. The groups start
+ * Which scenarios share a VM, and with it a daemon: both take half a minute to start under emulation. A hang also
+ * ends the later scenarios of its VM, and VMs run in parallel, so scenarios are spread over a few. The groups start
  * in this order: long ones first, so that no VM is left to work alone at the end.
  */
 

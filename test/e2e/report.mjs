@@ -43,7 +43,7 @@ export class Report {
   }
 }
 
-/** What one VM tells, from its boot to its end. */
+/** What one VM reports, from its boot to its end. */
 export class VmReport {
   #report;
   #path;
@@ -92,7 +92,7 @@ export class VmReport {
    * already.
    *
    * @param {string[]} names
-   * @returns {string[]} the names of those that are to be begun again
+   * @returns {string[]} the names of those to restart
    */
   takeBackUnended(names) {
     this.end();

@@ -59,13 +59,13 @@ function assertSameTake({ generation, changes_number }: DiffQuery, diff: DiffAns
   if (generation !== undefined && generation.toLowerCase() !== diff.generation_id) {
     throw new ControlError(
       "CBT_GENERATION_CHANGED",
-      `${diff.device} has CBT generation ${diff.generation_id} by now`,
+      `${diff.device} now has CBT generation ${diff.generation_id}`,
     );
   }
   if (changes_number !== undefined && changes_number !== diff.changes_number) {
     throw new ControlError(
       "CBT_NUMBER_CHANGED",
-      `${diff.device} is at number ${diff.changes_number} by now`,
+      `${diff.device} is now at number ${diff.changes_number}`,
     );
   }
 }

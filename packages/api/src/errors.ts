@@ -88,7 +88,7 @@ const nbdErrors = {
   NBD_NOT_SECURE: misused(
     "EPERM",
     400,
-    "Give --tls-certs DIR; --insecure is for 127.0.0.1 and the like alone",
+    "Give --tls-certs DIR; --insecure is only for loopback addresses such as 127.0.0.1",
   ),
   NBD_CERTIFICATES_UNUSABLE: failed(
     "EINVAL",
@@ -130,7 +130,7 @@ const deviceErrors = {
   ),
   DEVICE_IS_OURS: failed("ELOOP", 409, "Give the original, not a front or an image of blksnap"),
   DEVICE_OVERLAPS: failed("EBUSY", 409, "Track a disk or what lies on it, not both"),
-  DEVICE_FAILED: failed("EIO", 500, "Look for errors of the device in dmesg"),
+  DEVICE_FAILED: failed("EIO", 500, "Check dmesg for errors of the device"),
   LIVE_UNSUPPORTED: failed(
     "EOPNOTSUPP",
     409,
@@ -166,7 +166,7 @@ const snapshotErrors = {
   TOO_MANY_READERS: failed("EMFILE", 409, "Use fewer reader names, or end readers that wait"),
   CHUNK_OVER_SLOT: failed("EINVAL", 409, "Include this device when you create the snapshot"),
   DEVICE_CAPACITY_CHANGED: failed("EFAULT", 409, "Detach the device and attach it again"),
-  DEVICE_ALREADY_IN_SNAPSHOT: failed("EALREADY", 409, "Nothing to do; it is a member already"),
+  DEVICE_ALREADY_IN_SNAPSHOT: failed("EALREADY", 409, "Nothing to do; it is already a member"),
   DEVICE_IN_OTHER_SNAPSHOT: failed(
     "EBUSY",
     409,
@@ -186,7 +186,7 @@ const snapshotErrors = {
   STORE_BUSY: failed("EBUSY", 409, "Unmount it or name another store"),
   STORE_ON_DEVICE: failed("EBUSY", 409, "Put the store on a disk that is not tracked"),
   STORE_FULL: failed("ENOSPC", 507, "Free space there, lower --limit or name another store"),
-  STORE_FAILED: failed("EIO", 500, "Look for errors of the store in dmesg, or name another"),
+  STORE_FAILED: failed("EIO", 500, "Check dmesg for errors of the store, or name another"),
 } as const;
 
 const cbtErrors = {
@@ -211,7 +211,7 @@ const localErrors = {
   ),
   SOCKET_NOT_PERMITTED: failed("EACCES", 403, "Run as root or join the group blksnap"),
   SOCKET_FAILED: failed("EIO", 500, "Check the socket's path; --socket names another"),
-  CONNECTION_LOST: failed("ECONNRESET", 503, "See whether the daemon still runs, and its log"),
+  CONNECTION_LOST: failed("ECONNRESET", 503, "Check whether the daemon still runs, and its log"),
   TIMEOUT: failed(
     "ETIMEDOUT",
     504,

@@ -234,7 +234,7 @@ async function manifestsAlone(
   if (unknown.length > 0) {
     const all = unknown.map(({ why }) => why).join("; ");
     const why = `${all}. Which chunks it needs is not known: nothing is freed`;
-    const hint = `Bring it back from a copy, or move it out of ${store.path}: its point is lost then`;
+    const hint = `Restore it from a copy, or move it out of ${store.path}, which gives up its point`;
     throw new BackupError("BACKUP_DAMAGED", why, { hint });
   }
   for (const { why } of damaged) onNote?.(`${why}; what it needs stays`);

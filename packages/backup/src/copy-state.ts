@@ -101,13 +101,13 @@ export async function copyState(
   const { updating_to: cut } = known;
   if (isLeft && cut !== undefined && isBefore(now, cut)) {
     const to = `snapshot ${cut.changes_number}, taken at ${cut.taken_at}`;
-    const why = `an update of ${target} to ${to}, was cut short, and this is none after it`;
+    const why = `an update of ${target} to ${to}, was interrupted, and this snapshot is not a later one`;
     return { base: undefined, why };
   }
   return { base: known, why: undefined };
 }
 
-/** What is recorded before the first change of a copy: nothing, if it is made anew. */
+/** What is recorded before the first change of a copy: nothing, if it is created. */
 export async function rememberBegun(
   record: string | undefined,
   base: RawRecord | undefined,

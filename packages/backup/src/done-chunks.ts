@@ -35,7 +35,7 @@ export interface DoneChunksOptions extends Pick<SnapshotOptions, "onNote"> {
   readonly openTrims?: ((exported: string) => Promise<ImageTrims>) | undefined;
   /** Where less is to be read, nothing is freed. Default: 256 MiB. */
   readonly freesMinBytes?: number | undefined;
-  /** How long a lost connection is made anew, over and over. Default: 60 s. */
+  /** How long reconnects are attempted. Default: 60 s. */
   readonly reconnectMs?: number | undefined;
 }
 
@@ -93,7 +93,7 @@ const LOST: readonly NbdErrorCode[] = [
   "TIMED_OUT",
 ];
 
-/** Trims over a connection that is made anew where it is lost: a daemon may be replaced meanwhile. */
+/** Trims over a connection that is re-established when it is lost: a daemon may be replaced meanwhile. */
 class LastingTrims {
   readonly #open: () => Promise<ImageTrims>;
   readonly #reconnectMs: number;

@@ -22,12 +22,12 @@ const READ_ONLY_COMPATIBLE = { at: 0x64, bigalloc: 0x200 };
 
 function unknown(image: string, why: string, cause?: unknown): BackupError {
   const hint = "Omit --allocated-only to read the whole image";
-  const text = `can't tell what is allocated on ${image}: ${why}`;
+  const text = `can't determine what is allocated on ${image}: ${why}`;
   return new BackupError("IMAGE_FAILED", text, { hint, cause });
 }
 
 /**
- * Why free space cannot be told; undefined where it can.
+ * Why free space is unknown; undefined if it is known.
  * @param head of the device
  */
 function obstacle(head: Buffer): string | undefined {
@@ -119,7 +119,7 @@ export class FreeSpaceReader {
     if (text.includes("(EXPECTED ")) this.problem ??= `a descriptor has a wrong checksum: ${text}`;
   }
 
-  /** The last group's lines have been told, or all. */
+  /** The last group's lines have been read, or all. */
   end(): void {
     if (this.#wantedBlocks >= 0 && this.#blocks !== this.#wantedBlocks) {
       this.problem ??= `a group has ${this.#wantedBlocks} free blocks, and names ${this.#blocks}`;

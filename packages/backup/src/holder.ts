@@ -1,4 +1,4 @@
-/** Who holds a lock: a process, by what tells it from any other of any host. */
+/** Who holds a lock: a process, identified among all processes of all hosts. */
 import { randomUUID } from "node:crypto";
 import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
@@ -77,7 +77,7 @@ export function lifeOf(holder: Holder): "alive" | "gone" | "unknown" {
   return beganOf(pid) === began ? "alive" : "gone";
 }
 
-/** @param wait what becomes of the lock by itself, for the hint */
+/** @param wait what happens to the lock without intervention, for the hint */
 export function busy(path: string, holder: Holder | undefined, wait = ""): BackupError {
   if (holder === undefined) {
     const hint = "Remove it, if no export runs";

@@ -72,7 +72,7 @@ export class FileLock {
     }
   }
 
-  /** The file's name would tell users nothing. */
+  /** The file's name means nothing to users. */
   async #create(own: string, folder: string): Promise<void> {
     try {
       await this.#files.create(own, Buffer.from(this.#text));
@@ -81,7 +81,7 @@ export class FileLock {
       // In some existing folders nothing can be created, such as /proc.
       const isMissing = errnoNameOf(cause) === "ENOENT" && !(await this.#files.look(folder));
       if (!isMissing) throw error;
-      const hint = "Make it, or name another place";
+      const hint = "Create it, or name another place";
       throw new BackupError("TARGET_FAILED", `there is no folder ${folder}`, { hint, cause });
     }
   }

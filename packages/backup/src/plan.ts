@@ -4,7 +4,7 @@ import { BackupError } from "./errors.js";
 import { type HostIdentity, hostText, isSameHost } from "./host.js";
 import type { BackupClient, TakenSnapshot } from "./snapshot.js";
 
-/** Whether a target is updated from a number, from any state that it has, or written anew. */
+/** Whether a target is updated from a number, from any state that it has, or written in full. */
 export type Wanted =
   | { readonly kind: "full" }
   | { readonly kind: "auto" }

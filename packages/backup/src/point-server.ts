@@ -35,10 +35,10 @@ function listenAt(path: string): number {
     return listenLocal(path, SOCKET_MODE);
   } catch (error) {
     const isThere = fileAt(path) !== undefined;
-    const why = `can't listen at ${path}: ${isThere ? "something is there" : messageOf(error)}`;
+    const why = `can't listen at ${path}: ${isThere ? "a file exists there" : messageOf(error)}`;
     const hint = isThere
       ? "Name another path; remove what an ended program has left there"
-      : "Name a path of at most 107 bytes, in a folder that is there and yours";
+      : "Name a path of at most 107 bytes, in an existing folder to which you may write";
     throw new BackupError(isThere ? "TARGET_EXISTS" : "TARGET_FAILED", why, { hint, cause: error });
   }
 }

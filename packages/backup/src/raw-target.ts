@@ -152,7 +152,7 @@ export async function isLeftUpdate(
 export interface RawTargetOptions {
   readonly path: string;
   readonly capacityBytes: number;
-  /** Update the content; otherwise it is written anew. */
+  /** Update the content; otherwise it is written in full. */
   readonly isUpdate: boolean;
   /** Seal of the copy to update. Without it an interrupted update cannot continue. */
   readonly seal?: CopySeal | undefined;

@@ -57,7 +57,7 @@ async function checkTarget({ target, isDelta }: RestoreOptions): Promise<void> {
   }
   if (kind !== "file" || isDelta === true || !(await isComplete(target))) return;
   const hint = "Bring it up to date with --delta, or name another file";
-  throw new BackupError("TARGET_EXISTS", `${target} is there`, { hint });
+  throw new BackupError("TARGET_EXISTS", `${target} exists`, { hint });
 }
 
 /** Files of a store are no targets: `--delta` would overwrite points and chunks. */

@@ -81,7 +81,7 @@ const FULL_CODES: readonly string[] = [
   "InsufficientStorage",
 ];
 const HINTS: Readonly<Record<string, string>> = {
-  NoSuchBucket: "Make the bucket first, or correct its name",
+  NoSuchBucket: "Create the bucket first, or correct its name",
   AccessDenied: "Allow its user to get, put, delete and list objects there",
   InvalidAccessKeyId: "Check AWS_ACCESS_KEY_ID, or the profile's",
   SignatureDoesNotMatch: "Check AWS_SECRET_ACCESS_KEY, or the profile's",
@@ -158,7 +158,7 @@ class TimeLimit {
 
   begin(ms: number): void {
     clearTimeout(this.#timer);
-    const late = new DOMException("the time is over", "TimeoutError");
+    const late = new DOMException("the time limit has passed", "TimeoutError");
     this.#timer = setTimeout(() => this.#controller.abort(late), ms);
   }
 
@@ -246,7 +246,7 @@ export class S3Client {
         method,
         headers: {
           ...signed({ method, url, headers }, credentials, region, new Date()),
-          // Sent, so that lengths are checked. Not signed, because proxies set it anew.
+          // Sent, so that lengths are checked. Not signed, because proxies set it again.
           "accept-encoding": "identity",
         },
         redirect: "manual",

@@ -45,7 +45,7 @@ export interface SnapshotOptions extends HostRemembers {
    */
   readonly ownSnapshot?: Remembered | undefined;
   /**
-   * Frees what was read in the diff storage, while it goes on: only of a snapshot that is taken for the export, and
+   * Frees what was read in the diff storage, while it continues: only of a snapshot that is taken for the export, and
    * remembered. Others cannot read that snapshot then. Default: true.
    */
   readonly frees?: boolean | undefined;
@@ -74,7 +74,7 @@ export interface TakenSnapshot {
   readonly capacityBytes: number;
   readonly generationId: string;
   readonly changesNumber: number;
-  /** Null: it was taken for this export, nobody else may read its image, and parts of that may be freed. */
+  /** Null: it was taken for this export, no other program may read its image, and parts of it may be freed. */
   readonly kept: KeptSnapshot | null;
   /**
    * Fails unless the image is still the same one, and whole.

@@ -92,7 +92,7 @@ export function sumsOf(
   return sums;
 }
 
-/** The initial sums of a copy. @param base that it updates; undefined: it is made anew */
+/** The initial sums of a copy. @param base that it updates; undefined: it is created */
 export function sumsOnto(
   base: { readonly sums?: RecordedSums | undefined } | undefined,
   capacityBytes: number,

@@ -149,7 +149,7 @@ async function knownCopy(target: string, record: string | undefined): Promise<Ra
   }
   const isThere = await isComplete(target);
   if (!isThere && (await targetKind(target)) === "missing") {
-    const why = `${target} is gone, which ${record} is the record of`;
+    const why = `${target} is gone, which ${record} describes`;
     throw new BackupError("BACKUP_NOT_FOUND", why, { hint: "Export in full" });
   }
   if (known.is_updating || !isThere) {

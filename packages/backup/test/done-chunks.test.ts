@@ -76,7 +76,7 @@ test("unread chunks are freed at once, other chunks when their last part is done
   assert.is(trims.ranges.length, 3);
 });
 
-test("nothing is freed where a reason is told, and it says which", async () => {
+test("nothing is freed if there is a reason, which is reported", async () => {
   const trims = new Trims();
   const options = { openTrims: async () => trims, freesMinBytes: MIB };
   const reasonOf = (more: Partial<TakenSnapshot>, bytes = MIB) =>
@@ -93,7 +93,7 @@ test("nothing is freed where a reason is told, and it says which", async () => {
   assert.equal(trims.ranges, []);
 });
 
-test("a refused trim ends it, and that is told once", async () => {
+test("a refused trim ends it, and that is reported once", async () => {
   const trims = new Trims();
   const notes: string[] = [];
   const onNote = (text: string) => notes.push(text);
@@ -108,7 +108,7 @@ test("a refused trim ends it, and that is told once", async () => {
   assert.equal(notes, [why]);
 });
 
-test("a lost connection is made anew, and what it had not answered is freed again", async () => {
+test("a lost connection is re-established, and what it had not answered is freed again", async () => {
   const lost = new Trims();
   lost.onTrim = () => {
     throw new NbdError("CONNECTION_LOST", "the server is gone");

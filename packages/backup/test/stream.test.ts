@@ -163,7 +163,7 @@ test("cut anywhere, a stream is incomplete, and the target does not look complet
   machine.remove();
 });
 
-test("of an update that was cut short, an earlier stream makes no copy", async () => {
+test("of an update that was interrupted, an earlier stream makes no copy", async () => {
   const machine = new FakeMachine(CAPACITY_BYTES);
   await restored(machine, await sent(machine));
   const since = { wanted: { kind: "since", number: 1 } } as const;
@@ -176,7 +176,7 @@ test("of an update that was cut short, an earlier stream makes no copy", async (
   await failureOf(restored(machine, late.subarray(0, late.length - 200)));
   const error = await failureOf(restored(machine, early));
   assert.is(error.code, "BACKUP_CHAIN_BROKEN");
-  assert.match(error.message, "was cut short");
+  assert.match(error.message, "was interrupted");
   assert.not.ok(existsSync(machine.path("copy")));
   await restored(machine, late);
   await assertSame(machine.path("copy"), machine.content);

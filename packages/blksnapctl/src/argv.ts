@@ -89,7 +89,7 @@ class Scanner {
     }
     if (this.command !== undefined) {
       const hint = word.startsWith("/") ? "Give a device as --device DEVICE" : undefined;
-      this.#blame(`${quoted(word)} belongs to no option`, hint);
+      this.#blame(`${quoted(word)} is an unexpected argument`, hint);
       return;
     }
     this.command = word;

@@ -30,7 +30,7 @@ export function checkBucketOptions(given: Given, place: string): void {
   if (isBucket(place)) return;
   for (const option of Object.keys(storeOptions)) {
     if (!given.has(option)) continue;
-    throw usageError(`${option}: it is of s3:// only`, "USAGE", `Leave --${option} out`);
+    throw usageError(`${option}: it is only for s3://`, "USAGE", `Omit --${option}`);
   }
 }
 
@@ -53,7 +53,7 @@ export async function openBackups(
   if (scheme !== undefined && !isBucket(text)) {
     // Never print the rest: it may contain a secret.
     const hint =
-      "Give a folder, or s3://BUCKET/PREFIX with the --endpoint of a server that speaks S3";
+      "Give a folder, or s3://BUCKET/PREFIX with the --endpoint of a server that supports S3";
     throw usageError(`${option}: ${scheme}:// cannot hold backups`, "USAGE", hint);
   }
   const [endpoint, region] = [given.one("endpoint"), given.one("region")];

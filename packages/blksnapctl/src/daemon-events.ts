@@ -120,7 +120,7 @@ export async function allEvents(context: Context, given: Given): Promise<void> {
   for (const name of ["id", "from"]) {
     if (given.one(name) === undefined) continue;
     const hint = name === "id" ? "Give one of both" : "Give --since with --all";
-    throw usageError(`${name}: not with --all`, "USAGE", hint);
+    throw usageError(`${name}: it cannot be combined with --all`, "USAGE", hint);
   }
   const follow = given.has("follow");
   const signal = context.untilInterrupted();

@@ -44,8 +44,8 @@ const WAYS: Readonly<Record<string, Way>> = {
     if (hasTemporaryFsid)
       return { type: "btrfs", options: [], withoutJournal: "rescue=nologreplay" };
     return {
-      why: "it is btrfs, and this kernel would take it for the original",
-      hint: "Mount it where Linux is 6.7 or newer, or where the original is not: see blksnapctl nbd",
+      why: "it is btrfs, and this kernel would mistake it for the original",
+      hint: "Mount it on Linux 6.7 or newer, or on a host without the original: see blksnapctl nbd",
     };
   },
   // An image that is one has its volumes mounted (lvm/volume.ts): this lies in such a volume.
@@ -78,6 +78,6 @@ export function mountPlan(image: string, probed: Probed, host: Host): MountPlan 
   const why = "no file system is found in it";
   return {
     why,
-    hint: "See blkid -p; it may be in use as it is, by a database or a virtual machine",
+    hint: "See blkid -p; a database or a virtual machine may use it directly",
   };
 }

@@ -26,7 +26,7 @@ export function showWaiting(
   let progress = `${verb}: under way for`;
   const timer = setInterval(() => {
     seconds++;
-    const line = `blksnapctl: ${progress} ${seconds} s; Ctrl-C gives up`;
+    const line = `blksnapctl: ${progress} ${seconds} s; Ctrl-C cancels`;
     write(CLEAR_LINE + line.slice(0, Math.max(1, columns - 1)));
   }, intervalMs);
   timer.unref();

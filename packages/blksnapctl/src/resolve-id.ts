@@ -33,5 +33,5 @@ export async function resolveId(client: BlksnapClient, text: string): Promise<st
     throw new BlksnapClientError("SNAPSHOT_NOT_FOUND", `no snapshot's uuid begins with ${wanted}`);
   }
   const hint = `Give one of ${found.join(", ")}`;
-  throw usageError(`id: '${wanted}' fits ${found.length} snapshots`, "ID_INVALID", hint);
+  throw usageError(`id: '${wanted}' matches ${found.length} snapshots`, "ID_INVALID", hint);
 }

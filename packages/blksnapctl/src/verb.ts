@@ -90,7 +90,7 @@ export interface Action {
   readonly optional?: boolean;
 }
 
-/** A word after the verb that belongs to no option. */
+/** A word after the verb that is an unexpected argument. */
 export interface Operand {
   readonly name: string;
   /** In help, e.g. IMAGE. */

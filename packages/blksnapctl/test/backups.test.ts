@@ -143,7 +143,7 @@ test("an export that frees nothing says why before it copies, unless the user kn
   harness.driver.devices.set(large, capacityBytes);
   await harness.driver.attach(large);
   const words = ["export", "-d", large, "--to", inFolder("backups")];
-  const line = "frees no old data until its end: the daemon serves no NBD\n";
+  const line = "old data is not freed before the end: the daemon serves no NBD\n";
   assert.ok((await harness.ok(...words)).startsWith(line));
   const keptOf = async (...more: string[]) =>
     documents(await harness.ok(...words, ...more, "--json"))[0]?.["kept"];

@@ -17,7 +17,7 @@ import { idOfName, idOfVolume, isBeingMade, ownId } from "../dist/lvm/names.js";
 const ID = "12_3456";
 const OTHER = "13_3456";
 
-test("names tell whose a thing is", () => {
+test("names say what each thing belongs to", () => {
   assert.equal(
     [`blksnap-mount-${ID}-0`, `blksnap_${ID}-my--data`, `blksnap_${ID}-pool_tdata`].map(idOfName),
     [ID, ID, ID],

@@ -56,7 +56,7 @@ function opening(
   return { opened: () => openVolume(wanted, system), calls, takenDown, giveUp };
 }
 
-test("LVM is told its devices and settings, and changes the overlays alone", async () => {
+test("LVM gets its devices and settings, and changes only the overlays", async () => {
   const { opened, calls, takenDown } = opening();
   const { path, name, close } = await opened();
   assert.equal([path, name], [`/dev/mapper/blksnap_${ID}-my--data`, "pair/my-data"]);

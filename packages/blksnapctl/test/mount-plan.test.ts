@@ -38,7 +38,7 @@ test("an image without a file system, or one mistaken for its original, is refus
     assert.match(found.hint, hint);
   }
   const btrfs = plan({ TYPE: "btrfs" }, OLD);
-  assert.match("why" in btrfs ? btrfs.why : "mounted", /would take it for the original/);
+  assert.match("why" in btrfs ? btrfs.why : "mounted", /would mistake it for the original/);
   // A file system on a whole disk may also look like a partition table.
   const both = plan({ TYPE: "vfat", PTTYPE: "dos" });
   assert.is("type" in both && both.type, "vfat");

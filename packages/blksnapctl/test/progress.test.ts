@@ -17,7 +17,7 @@ test("a slow command shows progress on one line, which is cleared at the end", a
   end();
   const lines = out.split(CLEAR_LINE);
   assert.is(lines[0], "");
-  assert.is(lines[1], "blksnapctl: snapshot_create: under way for 1 s; Ctrl-C gives up");
+  assert.is(lines[1], "blksnapctl: snapshot_create: under way for 1 s; Ctrl-C cancels");
   assert.is(lines.at(-1), "");
   const told = out;
   await sleep(5);
@@ -79,7 +79,7 @@ test("a create says how much of its store is allocated", async () => {
   await eventually("the first step", shown("0 of 1024 MiB of /var/snap allocated"));
   releases[0]!();
   await eventually("the next step", shown("340 of 1024 MiB of /var/snap allocated"));
-  assert.match(said.err, /allocated, \d+ s; Ctrl-C gives up/);
+  assert.match(said.err, /allocated, \d+ s; Ctrl-C cancels/);
   releases[1]!();
   assert.is(await status, 0);
   assert.ok(said.err.endsWith(CLEAR_LINE));

@@ -57,7 +57,7 @@ test("options become full names with their values, whatever their spelling", () 
     { socket: ["attach"], device: ["x"] },
   ]);
   const create = ["snapshot_create", "-f/a", "-", "-l", "-5", "--file=/b", "/c", "--", "-d"];
-  assert.is(scanned(...create), "'-d' belongs to no option");
+  assert.is(scanned(...create), "'-d' is an unexpected argument");
   assert.equal(scanned(...create.slice(0, -1)), [
     "snapshot_create",
     { file: ["/a", "-", "/b", "/c"], limit: ["-5"] },

@@ -70,7 +70,7 @@ const wrongUsage: readonly Case[] = [
     ["attach", "/dev/vdb"],
     2,
     "USAGE",
-    /'\/dev\/vdb' belongs to no option\. Give a device as --device DEVICE\.$/,
+    /'\/dev\/vdb' is an unexpected argument\. Give a device as --device DEVICE\.$/,
   ],
   [["attach", "--device"], 2, "USAGE", /device/],
   [["export", "-d", "/dev/vdb", "--to", "-"], 2, "USAGE", /standard output is a terminal/],

@@ -109,7 +109,7 @@ function openOnce(call: Call): Promise<OpenAnswer> {
       outgoing.destroy(error);
     }
     function onAbort(): void {
-      giveUp(new BlksnapClientError("ABORTED", "the request was given up"));
+      giveUp(new BlksnapClientError("ABORTED", "the request was cancelled"));
     }
     const limit = new RunLimit(timeoutMs, () => {
       giveUp(new BlksnapClientError("TIMEOUT", `no answer within ${timeoutMs / 1000} s`));

@@ -24,7 +24,7 @@ export interface Devices {
 }
 
 const TRY_AGAIN_INTERVAL_MS = 500;
-const UNDER_WAY: readonly string[] = ["what is attached live is being led back"];
+const UNDER_WAY: readonly string[] = ["nodes of live attaches are being given their tables back"];
 
 export interface DaemonOperationsOptions {
   readonly devices: Devices;
@@ -64,7 +64,7 @@ export class DaemonOperations implements DaemonControl {
     this.#upgrading = true;
     try {
       const next = await this.#next();
-      this.#options.logger.info(next, "leaving to a successor");
+      this.#options.logger.info(next, "handing over to a successor");
       this.#end("handOver");
       return { pid: process.pid, version: DAEMON_VERSION, ...next };
     } finally {
@@ -91,7 +91,7 @@ export class DaemonOperations implements DaemonControl {
   /** Refused while a device is in use, unless it may be left waiting: its users would lose it. */
   onSignal(signal: NodeJS.Signals): void {
     this.#judge(signal).catch((error: unknown) => {
-      const text = `${signal} is not followed: it is unknown whether a device is in use`;
+      const text = `${signal} is ignored: cannot determine whether a device is in use`;
       this.#options.logger.error({ err: error }, text);
     });
   }
@@ -153,7 +153,7 @@ export class DaemonOperations implements DaemonControl {
       .catch((error: Error) => {
         this.#options.logger.error(
           { err: error },
-          "nodes of live attaches are not returned to their tables",
+          "nodes of live attaches did not get their tables back",
         );
         return [error.message];
       })

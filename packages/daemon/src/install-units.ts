@@ -105,9 +105,9 @@ class UnitFiles {
   all(): UnitFile[] {
     const { packageFolder, node, searchPath } = this.#surroundings;
     if (!existsSync(join(packageFolder, "systemd", SERVICE))) {
-      const what = "this installation brings no units of its own";
+      const what = "this installation contains no units";
       throw new UnitsError(
-        `${what}. It is for what npm has installed; a package has them in place`,
+        `${what}. It is for programs that npm has installed; a package installs its own units`,
       );
     }
     const daemon = join(packageFolder, "bin/blksnapd.mjs");
@@ -137,7 +137,7 @@ class UnitFiles {
     }
     const hidden = needed.find((path) => /^\/(root|home|run\/user)(\/|$)/.test(path));
     if (hidden !== undefined) {
-      const what = `a unit cannot see ${hidden}, which belongs to one user`;
+      const what = `a unit cannot access ${hidden}, which belongs to one user`;
       throw new UnitsError(
         `${what}. Install Node below /usr/local or /opt, and with it blksnapd and blksnapctl`,
       );
@@ -218,20 +218,18 @@ export function installUnits(surroundings: UnitsSurroundings): string[] {
   const { root = "" } = surroundings;
   const ofPackage = `${root}/usr/lib/systemd/system/${SERVICE}`;
   if (existsSync(ofPackage)) {
-    throw new UnitsError(
-      `${ofPackage} is there: a package has installed the units. Remove it first`,
-    );
+    throw new UnitsError(`${ofPackage} exists: a package has installed the units. Remove it first`);
   }
   if (!existsSync(`${root}/run/systemd/system`)) {
     throw new UnitsError(
-      "systemd does not run here, and the units are for it. Try blksnapd --supervise",
+      "systemd does not run here, and the units need it. Try blksnapd --supervise",
     );
   }
   const files = new UnitFiles(surroundings).all();
   for (const { path } of files) {
     if (!isFree(path) && !isOurs(path)) {
       throw new UnitsError(
-        `${path} is there, and is not ours. Move it away first; nothing was written`,
+        `${path} exists, and --install-units did not write it. Move it away first; nothing was written`,
       );
     }
   }
@@ -270,13 +268,13 @@ function assertUnused(files: UnitFiles, { activeState }: UnitsSurroundings): voi
   }
   for (const socket of SOCKETS) {
     if (STOPPED_STATES.includes(activeState(socket))) continue;
-    const what = `${socket} is there, and starts the daemon`;
+    const what = `${socket} exists, and starts the daemon`;
     throw new UnitsError(`${what}. Try systemctl stop ${socket} first`);
   }
   // Nothing would start the daemon that their users wait for.
   const devices = files.devices();
   if (devices.length > 0) {
-    const what = `${devices.join(", ")} of blksnap is there, and waits for a daemon`;
+    const what = `${devices.join(", ")} of blksnap exists, and waits for a daemon`;
     throw new UnitsError(`${what}. Try systemctl start blksnapd, then blksnapctl daemon stop`);
   }
 }

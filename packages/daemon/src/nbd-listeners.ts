@@ -50,10 +50,10 @@ function assertSecure(request: NbdListenerOpenRequest): void {
   const { address, certificates, any_client = false, insecure = false } = request;
   const where = tcpAddressText(request);
   if (insecure && (certificates !== undefined || any_client)) {
-    throw new ControlError("NBD_NOT_SECURE", `${where}: it is either without TLS or with it`);
+    throw new ControlError("NBD_NOT_SECURE", `${where}: an insecure address takes no certificates`);
   }
   if (certificates !== undefined) return;
-  if (!insecure) throw new ControlError("NBD_NOT_SECURE", `${where}: no certificates are given`);
+  if (!insecure) throw new ControlError("NBD_NOT_SECURE", `${where}: no certificates were given`);
   if (isLoopback(address)) return;
   throw new ControlError("NBD_NOT_SECURE", `${where}: that address is not loopback`);
 }
@@ -228,7 +228,7 @@ export class NbdListeners implements NbdControl {
         verifiesClients: !any_client,
         onClient: (fd) => reception.take(fd),
         onRefused: (client, why) =>
-          this.#logger.warn({ client, why }, "an NBD client is refused, maybe not the first"),
+          this.#logger.warn({ client, why }, "NBD clients are refused; this is one of them"),
       });
       void tcp.ended.then((error) => this.#onEnd(entry, tcp, error));
       return { tcp, reception };

@@ -45,7 +45,7 @@ export class NbdSocket {
     const problem = await socket.#listen();
     if (problem !== undefined) {
       const { logger, socketPath } = options;
-      logger.warn({ socketPath, err: problem }, "no export over NBD yet");
+      logger.warn({ socketPath, err: problem }, "cannot export over NBD yet; retrying");
       socket.#retrying = socket.#retry();
     }
     return socket;

@@ -163,7 +163,7 @@ export function usableSockets(
     }
     const why = problemOf(fd, paths[kind]);
     if (why !== undefined) return `${WANTED[kind]}, ${paths[kind]}: ${why}`;
-    if (used[kind] !== undefined) return "there is another one for it";
+    if (used[kind] !== undefined) return "another one was passed for it";
     used[kind] = fd;
     return undefined;
   }

@@ -48,7 +48,7 @@ export async function restartingService(given: ServiceSurroundings): Promise<str
   try {
     restart = await given.property(unit, "Restart");
   } catch (error) {
-    throw unattended(`systemctl does not tell about ${unit}: ${(error as Error).message}`);
+    throw unattended(`systemctl does not show ${unit}: ${(error as Error).message}`);
   }
   if (!RESTARTS.includes(restart)) throw unattended(`${unit} has Restart=${restart}`);
   return unit;

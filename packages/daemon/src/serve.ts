@@ -231,6 +231,6 @@ function onSupervisorLost(operations: DaemonOperations, logger: Logger): void {
     logger.error("the supervisor has died: no daemon resumes after this one");
     return;
   }
-  logger.error("the supervisor has died: leaving to the one that systemd starts");
+  logger.error("the supervisor has died: handing over to the one that systemd starts");
   operations.leave();
 }

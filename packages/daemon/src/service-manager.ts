@@ -65,6 +65,6 @@ export class ServiceManager {
       setTimeout(() => this.#notify(lines, attempt + 1), SEND_AGAIN_INTERVAL_MS).unref();
       return;
     }
-    this.#logger.warn({ lines, why: errnoName(sent) }, "the service manager is not told");
+    this.#logger.warn({ lines, why: errnoName(sent) }, "the service manager could not be notified");
   }
 }

@@ -98,7 +98,7 @@ export class SupervisorLink {
     this.#onPrepared = undefined;
     if (answer.type === "prepared") return { pid: answer.pid, version: answer.version };
     const problem = answer.type === "unprepared" ? answer.problem : "no answer";
-    throw new ControlError("UPGRADE_FAILED", `the new daemon does not get ready: ${problem}`);
+    throw new ControlError("UPGRADE_FAILED", `the new daemon did not become ready: ${problem}`);
   }
 
   /** Called for each request that the daemon ends, also an earlier one. */

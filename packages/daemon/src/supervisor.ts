@@ -50,7 +50,7 @@ const UNSHARE = "/usr/bin/unshare";
 class Daemon {
   readonly process: ChildProcess;
   readonly startedMs: number = Date.now();
-  /** It serves, or has been told to: its end needs no wait. */
+  /** It serves, or was asked to: its end needs no wait. */
   isActive = false;
   #refusal: string | undefined;
   /** Resolves with the version when it is loaded; rejects if it ends before. */
@@ -238,7 +238,7 @@ export class Supervisor {
     const { pid } = daemon;
     this.#manager?.status(`pid ${pid} has ended, devices wait for the next daemon`);
     if (status === ExitStatus.HANDED_OVER) {
-      this.#logger.info({ pid }, "daemon left to its successor");
+      this.#logger.info({ pid }, "daemon handed over to its successor");
       this.#replace();
       return;
     }
@@ -305,7 +305,7 @@ export class Supervisor {
     const fresh = this.#standby();
     try {
       const version = await bounded(fresh.ready, READY_TIMEOUT_MS, () => {
-        return new Error(`it is not loaded after ${READY_TIMEOUT_MS} ms`);
+        return new Error(`it was not ready after ${READY_TIMEOUT_MS} ms`);
       });
       this.#fallbacks.push(...this.#standbys);
       this.#standbys = [fresh];

@@ -140,7 +140,7 @@ test("unknown names are reported with their line and a suggestion", () => {
 
 test("a device that is named twice, or by an unstable name, is reported", () => {
   const device = (name: string) => `[[device]]\ndevice = "${name}"\n`;
-  assert.match(complaints("[[device]]\npersistent = true\n")[0]!, "c:1: [[device]] names none");
+  assert.match(complaints("[[device]]\npersistent = true\n")[0]!, "c:1: [[device]] has no device");
   assert.match(complaints(device("sda"))[0]!, "'sda' is not an absolute path");
   assert.match(complaints(device("/dev/ublkb3"))[0]!, "is a front or an image");
   assert.match(complaints(device("/dev/blksnap/data"))[0]!, "is a front or an image");
@@ -150,7 +150,7 @@ test("a device that is named twice, or by an unstable name, is reported", () => 
   assert.match(complaints(device("/dev/disk/by-uuid/x"))[0]!, "leads to the front");
   assert.equal(complaints(device("/dev/disk/by-id/wwn-0x5")), []);
   const twice = complaints(device("/dev/vg/a") + device("/dev/vg/b") + device("/dev/vg/a"));
-  assert.equal(twice, ["c:6: /dev/vg/a is named at c:1, too. Keep one."]);
+  assert.equal(twice, ["c:6: /dev/vg/a is also named at c:1. Keep one."]);
 });
 
 test("the metrics socket must differ from the control socket", () => {

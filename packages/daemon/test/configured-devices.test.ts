@@ -84,10 +84,7 @@ test("a device that appears in time is attached as configured", async () => {
   assert.equal(asked, ["/dev/vg/a true", "/dev/vg/a true", "/dev/vg/a true"]);
   assert.equal(
     at(INFO).map(({ msg }) => msg),
-    [
-      "a device of the configuration is waited for: /dev/vg/a says no",
-      "a device of the configuration is attached",
-    ],
+    ["waiting for a configured device: /dev/vg/a says no", "a configured device is attached"],
   );
   assert.equal([all.waited, all.missing, settled(), at(ERROR)], [[], [], 1, []]);
 });

@@ -141,7 +141,7 @@ test("a number of another log, or of no log, is detected", async () => {
   assert.equal(await read(log, { since: 1 }), []);
 });
 
-test("a snapshot's own events are told with its id, by one daemon only", async () => {
+test("a snapshot's own events are reported with its id, by one daemon only", async () => {
   const log = start();
   await log.begin();
   const { id } = await driver.snapshotCreate(create);

@@ -163,7 +163,7 @@ test("during shutdown a device that hangs or fails does not end the retries", as
   assert.equal(results, []);
 });
 
-test("during shutdown, the system is told to wait before device users are checked", async () => {
+test("during shutdown, the system is asked to wait before device users are checked", async () => {
   let isBroken = true;
   const looks = [
     async () => {

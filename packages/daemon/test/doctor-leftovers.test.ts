@@ -262,11 +262,11 @@ test("a freeze guard without its daemon, and an interrupted take, are reported",
   const [atWork] = checkFreezes(surroundings({ processes: [DAEMON, guard], daemon: DAEMON }));
   assert.is(atWork.state, "ok");
   const [orphan] = checkFreezes(surroundings({ processes: [{ ...guard, parent: 1 }] }));
-  assert.match(orphan.what, "process 50 holds file systems frozen");
+  assert.match(orphan.what, "process 50 still holds file systems frozen");
   const { records } = surroundings();
   const taking = records.snapshots.map((snapshot) => ({ ...snapshot, state: "taking" as const }));
   const [cut] = checkFreezes(surroundings({ records: { ...records, snapshots: taking } }));
-  assert.match(cut.what, "a take of /dev/vdb was cut short");
+  assert.match(cut.what, "a take of /dev/vdb was interrupted");
 });
 
 test("a state directory that others can write, or on a disk, is reported", () => {
@@ -286,7 +286,7 @@ test("a daemon's socket must exist, and not be open to everybody", () => {
   assert.is(checkSocket(path, "", true).state, "error");
   writeFileSync(path, "");
   chmodSync(path, 0o666);
-  assert.match(checkSocket(path, "", true).what, "open to everybody");
+  assert.match(checkSocket(path, "", true).what, "every user can open");
   chmodSync(path, 0o660);
   assert.is(checkSocket(path, "root:x:0:\n", true).state, "ok");
   assert.is(checkSocket(path, "root:x:0:\nblksnap:x:99999:me\n", true).state, "warning");

@@ -236,7 +236,7 @@ test("a file that others can write is refused, also by its folder, its owner or 
     assert.is(error.code, "HOOK_FAILED");
     assert.match(
       error.message,
-      /10-a before the take: .*(writable for others than root|belongs to user 12345)/,
+      /10-a before the take: .*(writable by users other than root|belongs to user 12345)/,
     );
     rmSync(path);
     chmodSync(directory, 0o755);
@@ -251,7 +251,7 @@ test("a dangling link fails as a hook; a link to /dev/null disables it", async (
   symlinkSync(join(dir, "not-mounted", "a"), link);
   const { code, message } = await failure(driver().snapshotTake(id));
   assert.is(code, "HOOK_FAILED");
-  assert.match(message, /10-a before the take: it cannot be looked at: ENOENT/);
+  assert.match(message, /10-a before the take: it cannot be examined: ENOENT/);
   rmSync(link);
   symlinkSync("/dev/null", link);
   assert.is((await driver().snapshotTake(id)).id, id);

@@ -132,12 +132,12 @@ test("a second installation replaces only files with the mark", () => {
   writeFileSync(own, "# mine\n");
   assert.throws(
     () => installUnits(surroundings({ node: "/opt/third/node" })),
-    /rules is there, and is not/,
+    /rules exists, and --install-units did not/,
   );
   assert.is(readFileSync(own, "utf8"), "# mine\n");
   rmSync(own);
   symlinkSync("/nowhere", own);
-  assert.throws(() => installUnits(surroundings()), /rules is there, and is not/);
+  assert.throws(() => installUnits(surroundings()), /rules exists, and --install-units did not/);
   assert.match(read("etc/systemd/system/blksnapd.service"), "=/opt/other/node ");
 });
 
@@ -147,10 +147,10 @@ test("nothing is written without root, systemd, blksnapctl or files of npm", () 
   };
   refused({ userId: 1000 }, /needs root/);
   refused({ searchPath: "/none" }, /blksnapctl is not in \$PATH/);
-  refused({ packageFolder: root }, /brings no units/);
+  refused({ packageFolder: root }, /contains no units/);
   refused({ node: "/opt/my node/node" }, /needs quoting/);
   for (const home of ["/root", "/home/me/.nvm/node", "/run/user/0"])
-    refused({ node: `${home}/node` }, /cannot see .*Install Node below \/usr\/local/);
+    refused({ node: `${home}/node` }, /cannot access .*Install Node below \/usr\/local/);
   rmSync(join(root, "run"), { recursive: true });
   refused({}, /systemd does not run here/);
   mkdirSync(join(root, "run/systemd/system"), { recursive: true });
@@ -197,7 +197,7 @@ test("everything is uninstalled, unless the service is enabled or running", () =
     mkdirSync(join(root, "run/blksnap-udev", kind), { recursive: true });
     writeFileSync(join(root, "run/blksnap-udev", kind, name), "");
     if (name === "ublkb2") continue;
-    assert.throws(() => uninstallUnits(surroundings()), /ublkb1 of blksnap is there, and waits/);
+    assert.throws(() => uninstallUnits(surroundings()), /ublkb1 of blksnap exists, and waits/);
     rmSync(join(root, "run/blksnap-udev", kind, name));
   }
   assert.throws(() => uninstallUnits(surroundings({ userId: 1000 })), /needs root/);

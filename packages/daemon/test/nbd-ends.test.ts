@@ -91,7 +91,7 @@ async function endsWithClients(user: User): Promise<void> {
   }
 
   await user.serve();
-  assert.equal(await persistentOf(user), before, "the map goes on");
+  assert.equal(await persistentOf(user), before, "the map continues");
   const device = encodeURIComponent(user.disk);
   await detachedSoon(user, `${device}&forget=true`);
   assert.is(await user.end("SIGTERM"), 0, user.stderr);

@@ -190,7 +190,7 @@ test("NBD clients before a daemon's start wait for it, also for the next one, an
         assert.is.not(await answered(child, ask()), first);
       }
       await end(child, signal);
-      assert.not.match(said, /is not used|no export over NBD/);
+      assert.not.match(said, /is not used|cannot export over NBD/);
       assert.is(statSync(path).ino, ino, "the socket is not the daemon's");
     }
   }
@@ -323,7 +323,7 @@ test("a socket of the wrong kind, at another path, or passed twice is not used, 
     /not the NBD socket, .*: .*does not listen \(EINVAL\)/,
     /not the NBD socket, .*: .*is not open \(EBADF\)/,
     /not the NBD socket, .*: it listens at .*blksnapd\.sock/,
-    /there is another one for it/,
+    /another one was passed for it/,
     /not the control socket, and its FileDescriptorName is neither nbd nor nbd-tcp, .*nbd\.sock/,
     /not a TCP socket: it listens at .*nbd\.sock/,
     /not a TCP socket: .*is not a socket \(ENOTSOCK\)/,

@@ -34,7 +34,7 @@ test("an upgrade without a restarter is refused, with the reason", async () => {
   const failing = async () => {
     throw new Error("no bus");
   };
-  assert.match(await refusal({ property: failing }), /systemctl does not tell .*no bus/);
+  assert.match(await refusal({ property: failing }), /systemctl does not show .*no bus/);
 });
 
 test.run();

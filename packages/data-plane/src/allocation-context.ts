@@ -9,8 +9,8 @@
  *                       it reads as zero: a hole
  * ```
  *
- * For an image, the diff area tells: blocks that are not saved there were not written since the take. For a front,
- * the CBT map tells: blocks written since have the number of that time, or a later one. Everything else counts as
+ * For an image, the diff area says it: blocks that are not saved there were not written since the take. For a front,
+ * the CBT map says it: blocks written since have the number of that time, or a later one. Everything else counts as
  * data.
  */
 import { BlockState, type CbtMap, type DiffAreaMap } from "@blksnap/engine";
@@ -58,12 +58,12 @@ abstract class AllocationContext implements MetaContext {
   readonly name: string = BASE_ALLOCATION;
   readonly reachBytes: number;
   flags = 0;
-  /** The blocks that sameUntil() has looked at were not written since. */
+  /** The blocks that sameUntil() has checked were not written since. */
   protected isAsItWas = false;
   readonly #holes: Holes;
   readonly #blockBytes: number;
 
-  /** @param reachBlocks the most blocks to look at in one turn */
+  /** @param reachBlocks the most blocks to examine in one turn */
   protected constructor(holes: KnownHoles, blockBytes: number, reachBlocks: number) {
     this.#holes = new Holes(holes.ends);
     this.#blockBytes = blockBytes;

@@ -40,7 +40,7 @@ export class AreaEncoder {
   /**
    * Appends the entries of the next part of the map.
    * @param entriesMax how many entries it may append; at least 4
-   * @param unitsMax about how many chunks, and words of bitmaps, it may look at
+   * @param unitsMax about how many chunks, and words of bitmaps, it may examine
    */
   step(entriesMax: number, unitsMax: number, append: AppendEntry): void {
     this.#append = append;

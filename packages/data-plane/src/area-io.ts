@@ -8,7 +8,7 @@
  *   run    READ original | READ slot ─▶ buffer of the image tag ─▶ WRITE slot
  * ```
  *
- * A copy that may go behind its write (CopyMode) only reads at first: its slot is written when onCopyRead() has told
+ * A copy that may go behind its write (CopyMode) only reads at first: its slot is written when onCopyRead() has notified
  * the engine that the read has ended, and together with the original, which the engine writes in the same call.
  *
  * A copy's id is freed only after both completions, so that no late one can meet a new copy with the same id. A short

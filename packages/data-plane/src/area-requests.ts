@@ -7,7 +7,7 @@ import type { TrackedDevice } from "./tracked-device.js";
 
 /**
  * Carries a request out; `done` may be called later.
- * @param acquire whether its descriptors may be looked at
+ * @param acquire whether its descriptors may be used
  * @param memory for the buffers of an image's queue
  */
 export function carryOutArea(

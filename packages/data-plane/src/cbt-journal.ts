@@ -1,6 +1,6 @@
 /**
  * The journal of a persistent tracker: no write reaches the original before its blocks are recorded as changed, on the
- * medium. A block is recorded once per interval; a write whose blocks are all recorded costs a look at a bitmap.
+ * medium. A block is recorded once per interval; a write whose blocks are all recorded costs a read of a bitmap.
  *
  * ```
  *   logged    bit per block: an entry has been appended         durable    the entry is on the medium
@@ -43,7 +43,7 @@ export interface CbtJournalOptions {
   readonly onAdmitted: (tag: number) => void;
   readonly onFault: (errno: number) => void;
   readonly onLow: () => void;
-  /** Most blocks to look at in one turn. */
+  /** Most blocks to examine in one turn. */
   readonly turnUnits?: number;
 }
 

@@ -81,7 +81,7 @@ export class FreedSlots {
     const room = (area()?.extentsFree ?? 0) >> 1;
     const slots = this.#popAnswering(Math.min(wanted, REUSED_MAX, room));
     for (const slot of slots) grant(slot);
-    // Nobody would ask again.
+    // No caller would ask again.
     if (slots.length === 0) otherwise?.();
   }
 

@@ -15,7 +15,7 @@ export interface Growth {
   readonly slices: Pick<Slices, "run">;
   readonly hold: Pick<WriteHold, "begin" | "release">;
   readonly deadlineMs: number;
-  /** False: its caller has given up. It changes nothing where it throws. */
+  /** False: its caller no longer waits. It changes nothing where it throws. */
   readonly exchange: () => boolean;
   readonly done: (reply: GrowReply) => void;
 }
@@ -27,7 +27,7 @@ export function growDevice({ slices, hold, deadlineMs, exchange, done }: Growth)
     isOver = true;
     let why: string | undefined;
     try {
-      if (!exchange()) why = "its caller has given up";
+      if (!exchange()) why = "its caller no longer waits";
     } catch (error) {
       why = errorText(error);
     }

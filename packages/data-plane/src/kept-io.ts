@@ -49,7 +49,7 @@ export class KeptIo {
     });
   }
 
-  /** Sends the engine's slice, and tells the engine of its end. */
+  /** Sends the engine's slice, and reports its end to the engine. */
   submit(): void {
     if (this.#gate?.admitKept(this.#engine.keptSlice) !== false) this.admitted();
   }

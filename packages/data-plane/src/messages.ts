@@ -74,7 +74,7 @@ export interface AreaSetup {
   readonly journal?: JournalSetup;
   /**
    * Descriptors for the journal's syncs of the stores: open files of the area's own, because the kernel reports a
-   * failed write of cached data once per open file, to whoever syncs it first.
+   * failed write of cached data once per open file, to the caller that syncs it first.
    */
   readonly syncFds?: readonly number[];
   /** Of an area that an earlier daemon has left. */

@@ -79,7 +79,7 @@ export class ReactorServer {
     options.say({ notice: "ready" });
   }
 
-  /** Serves until it is told to stop. @throws as Reactor.run() */
+  /** Serves until it is stopped. @throws as Reactor.run() */
   run(): void {
     this.#reactor.run();
   }
@@ -240,7 +240,7 @@ export class ReactorServer {
         done(this.#devices.get(request.tracker)?.connections(request.area) ?? 0);
         return;
       case "stop":
-        assert(this.#devices.size === 0, "a reactor with devices is told to stop");
+        assert(this.#devices.size === 0, "a reactor with devices was asked to stop");
         this.#warmUp?.end();
         this.#reactor.stop();
     }
@@ -302,7 +302,8 @@ export class ReactorServer {
       const map = this.#deviceOf(tracker).newMap(area);
       this.#newMaps.set(area.id, map);
       const take = (): boolean => {
-        if (claim !== undefined && isAbandoned(claim)) throw new Error("its caller has given up");
+        if (claim !== undefined && isAbandoned(claim))
+          throw new Error("its caller no longer waits");
         if (map.takeSlice()) return true;
         this.#deviceOf(tracker).prepareArea(area, map);
         this.#options.say({ re: id });

@@ -24,7 +24,7 @@ export class StoreSyncs {
 
   /** The commit being filled refers to data written to this store. */
   touch(place: number): void {
-    assert(place < this.#files.length, "a commit tells of a store that it does not know");
+    assert(place < this.#files.length, "a commit names an unknown store");
     this.#filling[place] = 1;
   }
 

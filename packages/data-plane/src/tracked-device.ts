@@ -158,7 +158,7 @@ export class TrackedDevice implements EngineIo, FileIoOwner {
     for (const area of request.lostAreas ?? []) this.gate?.journal.noteAreaLost(area);
   }
 
-  /** Serves the front. If it throws, awaitFrontEnd() tells when the device can be closed. */
+  /** Serves the front. If it throws, awaitFrontEnd() says when the device can be closed. */
   start(): void {
     const { queue } = this.#frontQueue;
     startQueue(this.#frontQueue, frontTarget(queue, this.engine), this.#frontEnd);

@@ -33,7 +33,7 @@ test("each duration is in the first bucket whose end is not below it, and in the
   }
 });
 
-test("copies in flight at the same time are told apart by their ids", () => {
+test("copies in flight at the same time are distinguished by their ids", () => {
   const clock = new Clock();
   const durations = new CopyDurations(clock, 2, 1);
   durations.begin(0);

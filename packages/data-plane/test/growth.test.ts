@@ -68,7 +68,7 @@ test("an exchange that fails, or whose caller has given up, says so, and writes 
   const left = world(() => false);
   left.drain();
   left.turn();
-  assert.equal(left.done, ["its caller has given up"]);
+  assert.equal(left.done, ["its caller no longer waits"]);
 });
 
 test("a held write that cannot be issued is not the growth's failure", () => {

@@ -124,7 +124,7 @@ test("an area whose caller has given up is not made from reused descriptors", ()
   for (const fd of [request.area.map.fd, ...request.area.storeFds]) world.closeFile(fd);
   const slices = world.calls.length;
   world.turns(() => world.answers(2).length > 0);
-  assert.match(JSON.stringify(world.answers(2)), "its caller has given up");
+  assert.match(JSON.stringify(world.answers(2)), "its caller no longer waits");
   assert.equal([world.calls.length, mapped(), areaOf(world, 3)], [slices, 0, null]);
   world.close();
 });

@@ -40,7 +40,7 @@ test("the error that ended a reactor is in the log before its process ends", () 
   assert.match(msg, /^reactor 3 has ended: UringError: the wake-up cannot be read/);
 });
 
-test("a process ends with its reactor, even if nobody reads the log", () => {
+test("a process ends with its reactor, even if the log has no reader", () => {
   const [log, reader] = socketPair();
   const write = unblockedWriter(log);
   assert.throws(() => {

@@ -25,7 +25,7 @@ const storage = await DiffStorage.open({
 const oldData = Buffer.alloc(storage.slotBytes, "old ");
 const savedIn = new Map(storage.stores.map((store) => [store.kind, 0]));
 for (;;) {
-  // A data path would use the synchronous allocateExtent and continue when told "wait".
+  // A data path would use the synchronous allocateExtent and continue after "wait".
   const extent = await storage.allocateExtentWhenReady(16);
   if (extent === "full") break;
   for (let slot = extent.firstSlot; slot < extent.firstSlot + extent.count; slot++) {

@@ -68,7 +68,7 @@ export class CutWatch {
     return looking.finally(() => this.#looking.delete(space));
   }
 
-  /** As look(), but a check that is in progress does not do: it may have asked before. */
+  /** As look(), but a check in progress does not suffice: it may have asked before. */
   async lookAgain(space: StoreSpace): Promise<void> {
     await this.#looking.get(space);
     // The store may be closed once idle() has ended.

@@ -17,7 +17,7 @@ import {
 } from "./store-kinds.js";
 import type { StoreSystem } from "./system.js";
 
-/** Alignment if the kernel does not tell what direct I/O needs: the page size. */
+/** Alignment if the kernel does not report what direct I/O needs: the page size. */
 const ASSUMED_ALIGNMENT_BYTES = 4096;
 
 /** How to open a store. */
@@ -66,7 +66,10 @@ export async function openStore(path: string, options: OpenStoreOptions): Promis
   const word = kindByWord(path);
   if (word !== undefined) return openMade(path, word, options);
   if (path === "" || path.includes("\0")) {
-    throw new DiffStorageError("ARGUMENT_INVALID", "a store's path must not be empty or hold NUL");
+    throw new DiffStorageError(
+      "ARGUMENT_INVALID",
+      "a store's path must not be empty or contain NUL",
+    );
   }
   const absolute = resolve(path);
   const left = options.reopen === true ? options.fileName : undefined;
@@ -215,7 +218,7 @@ async function prepare(
   const stats = await store.inspect();
   const medium = stats.isFile() ? "file" : stats.isBlockDevice() ? "device" : "other";
   if (medium !== STORE_KINDS[store.kind].medium) {
-    const text = `${path} changed into something else while it was opened; try again`;
+    const text = `${path} was replaced while it was opened; try again`;
     throw new DiffStorageError("STORE_KIND_UNSUPPORTED", text, { path });
   }
   if (isDevice(store.kind)) {
@@ -275,7 +278,7 @@ const ADVICE: Readonly<Partial<Record<DiffStorageErrorCode, string>>> = {
   STORE_FULL: "lies on a full file system; free space there or choose another one",
   STORE_NOT_GROWABLE:
     "lies on a file system without fallocate or unnamed files; choose ext4, xfs, btrfs or tmpfs",
-  STORE_TIMEOUT: "cannot be looked at in time; choose a store on something that answers",
+  STORE_TIMEOUT: "does not answer in time; choose a store on a device that answers",
 };
 
 /** Turns a system call's failure on a store into an error that says what to do. */

@@ -22,7 +22,7 @@ interface StoreKindTraits {
   readonly isNamed: boolean;
   /** The file is made for the store, so it has to belong to this user. */
   readonly isMade: boolean;
-  /** Whether statfs(2) of the path tells how much room is left. */
+  /** Whether statfs(2) of the path reports the free space. */
   readonly isOnFileSystem: boolean;
 }
 

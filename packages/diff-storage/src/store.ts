@@ -44,7 +44,7 @@ export interface Store {
   presence?(): Promise<StorePresence | undefined>;
   /** Whether data written there may have been lost since the last call; absent if that cannot be known. */
   hasLostWrites?(): Promise<boolean>;
-  /** Bytes that the file system could still provide; undefined if it does not tell. */
+  /** Bytes that the file system could still provide; undefined if it does not report them. */
   availableBytes(): Promise<number | undefined>;
   /**
    * Renames a file that was created for this store, within its directory. Resolves when that is on the medium.

@@ -45,7 +45,7 @@ export interface StoreSystem {
   hasLostWrites?(fd: number): Promise<boolean>;
   /** Removes O_DIRECT from an open file; absent if that cannot be done. */
   endDirectIo?(fd: number): Awaitable<void>;
-  /** What direct I/O needs here; undefined if the kernel does not tell. */
+  /** What direct I/O needs here; undefined if the kernel does not report it. */
   statDirectIo?(fd: number): Awaitable<DirectIoAlignment | undefined>;
 }
 

@@ -33,7 +33,7 @@ test("a store whose medium lost cached data counts as lost, if it had any data",
   }
 });
 
-test("a look asks for what was lost since an earlier one that has not ended", async () => {
+test("a check asks for what was lost since an earlier one that has not ended", async () => {
   let hasLost = false;
   let endPresence = (): void => undefined;
   let isHeld = false;

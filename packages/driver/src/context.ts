@@ -71,6 +71,6 @@ function assertFrontend(state: StateDirectory, kind: FrontendKind): void {
   if (!records.some(isOther)) return;
   state.close();
   const other = kind === "nbd" ? "ublk" : "nbd";
-  const what = `fronts that are on record in ${state.path} are those of --frontend ${other}`;
+  const what = `the fronts recorded in ${state.path} are those of --frontend ${other}`;
   throw new ControlError("FRONTEND_DIFFERS", what);
 }

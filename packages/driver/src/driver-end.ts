@@ -1,6 +1,6 @@
 /**
  * The end of a driver: snapshots are destroyed and devices detached, each independently. The driver waits for what
- * hangs as long as anything else makes progress, and then leaves it to the next daemon, which finds it on record.
+ * hangs as long as anything else makes progress, and then leaves it to the next daemon, which finds it recorded.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { OperationLocks } from "./operations/operation-locks.js";

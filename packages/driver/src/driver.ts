@@ -165,7 +165,7 @@ export class Driver implements DriverControl {
     this.#trackers.stopWatch(true);
     const running = await closeLocks(this.#operations.locks);
     if (running.length > 0) {
-      const text = "these have not ended: the next daemon finishes or undoes them";
+      const text = "these operations have not ended: the next daemon finishes or undoes them";
       this.#logger.error({ running }, text);
       this.#trackers.uncountReturns();
     }
@@ -187,7 +187,7 @@ export class Driver implements DriverControl {
    * left to the next daemon, and the process must exit at once.
    * @param closing the system goes down, and no program is left that could write to the devices
    * @param onEnded called when everything has ended, before another daemon can own the state directory
-   * @param keepsAway keeps the records of volumes that are to be attached again: nobody has asked for this end
+   * @param keepsAway keeps the records of volumes that are to be attached again: no user has asked for this end
    */
   async stop(closing = false, onEnded?: () => void, keepsAway = false): Promise<readonly string[]> {
     this.#late.stop();
@@ -270,7 +270,7 @@ export class Driver implements DriverControl {
     const trackers = [...this.#registry.trackers.values()];
     const { tracker, deviceNumber, ranges } = await markedFile(file, trackers);
     if (device !== undefined && (await this.#registry.tracker(device)) !== tracker) {
-      throw new ControlError("FILE_NOT_MAPPABLE", `${file} does not lie on ${device}`);
+      throw new ControlError("FILE_NOT_MAPPABLE", `${file} is not on ${device}`);
     }
     await this.markDirty(tracker.device, ranges);
     return { device: tracker.device, device_number: deviceNumber, ranges: [...ranges] };

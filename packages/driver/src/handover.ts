@@ -31,7 +31,7 @@ export function writeHandover(state: StateDirectory, logger: Pick<Logger, "warn"
   try {
     state.writeRecord(StateFile.handover, record);
   } catch (error) {
-    logger.warn({ err: error }, "the next daemon will not know of the pause");
+    logger.warn({ err: error }, "the next daemon will not know about the pause");
   }
 }
 

@@ -9,7 +9,7 @@ const GIB = 2 ** 30;
 const capacityBytes = 64 * GIB;
 const geometry = { capacityBytes, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 };
 
-/** A host that notes what was asked and answers when told to. */
+/** A host that records requests and answers on demand. */
 class BatchHost {
   originals = new Int32Array(BATCH);
   originalCount = 0;

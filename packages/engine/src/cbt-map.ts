@@ -350,7 +350,7 @@ export class CbtMap {
     throw new EngineError("CBT_BUSY", "the CBT map is being reset: try again");
   }
 
-  /** For the owner: the frozen value of a block, which tells a diff whether the block has changed. */
+  /** For the owner: the frozen value of a block, by which a diff knows whether the block has changed. */
   frozenNumber(block: number): number {
     const value = this.write[block];
     return value === this.words[CbtWord.ACTIVE] ? this.read[block] : value;

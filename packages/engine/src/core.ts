@@ -2,7 +2,7 @@
  * The state that all parts of an engine share, and where requests wait.
  *
  *     ready       may continue now; drained at the end of every event
- *     held        write-like front requests kept back by hold()
+ *     held        write-like front requests held back by hold()
  *     on a copy   needs a block that another request is copying
  *     copyWaiters no free copy      runWaiters  no free run      slotWaiters  no free slot
  *     blocked     no room, and the overflow policy is to wait for it

@@ -2,7 +2,7 @@
  * Discards that a snapshot delays.
  *
  * A discard is a hint: "this data is no longer needed". While the snapshot needs the data, copying it for a hint would
- * be a waste. So such a discard is kept back as a whole: answered at once, but not copied, not issued, and not marked
+ * be a waste. So such a discard is held back as a whole: answered at once, but not copied, not issued, and not marked
  * as a change. When no snapshot is left, the kept discards are issued, a slice at a time; adjacent blocks are joined,
  * whichever request discarded them.
  *
@@ -37,7 +37,7 @@ export class DiscardKeeper {
     this.core = core;
   }
 
-  /** Called under an active area. True if located front request `tag` is a discard that is kept back. */
+  /** Called under an active area. True if located front request `tag` is a discard that is held back. */
   keeps(tag: number): boolean {
     const { front } = this.core;
     if (front.op[tag] !== RequestOp.DISCARD || !this.isNeeded(tag)) return false;

@@ -15,7 +15,7 @@ export interface EngineIo {
    */
   submitOriginal(tag: number): void;
   /**
-   * Discard the range of `engine.keptSlice` on the original: a part of the discards that were kept back. Treat it as a
+   * Discard the range of `engine.keptSlice` on the original: a part of the discards that were held back. Treat it as a
    * write: a journal of changes has to record it first.
    * Answer: `engine.onKeptDone(result)`.
    */

@@ -52,12 +52,12 @@ export interface EngineCounters {
   rereadRuns: number;
   slotsTaken: number;
   slotsFreed: number;
-  /** Front requests that a hold kept back. */
+  /** Front requests that a hold held back. */
   held: number;
   /** Front requests that waited for room, and those refused for lack of it. */
   blockedWrites: number;
   refusedWrites: number;
-  /** Discards that were kept back, and bytes of them that were issued to the original later. */
+  /** Discards that were held back, and bytes of them that were issued to the original later. */
   keptDiscards: number;
   sentDiscardBytes: number;
   /** Copies and parts of image requests that passed their bound. */

@@ -111,7 +111,7 @@ export class ClientHandshake {
     const count = Buffer.alloc(4);
     count.writeUInt32BE(queries.length);
     const data = Buffer.concat([textBytes(exportName), count, ...queries.map(textBytes)]);
-    const replies = await this.#askFor(option, data, "tell its contexts");
+    const replies = await this.#askFor(option, data, "list its contexts");
     const found = new Map<number, string>();
     for (const [index, { data: bytes }] of replies.entries()) {
       const reader = new OptionReader(bytes);
@@ -202,12 +202,12 @@ function readInfos(replies: readonly OptionReply[]): NegotiatedExport {
     }
   }
   if (found === undefined || !Number.isSafeInteger(found.sizeBytes)) {
-    throw new NbdError("PROTOCOL_VIOLATED", "the server does not tell the size of its export");
+    throw new NbdError("PROTOCOL_VIOLATED", "the server does not send the size of its export");
   }
   const [blockBytes, preferredBlockBytes, maxPayloadBytes] = sizes;
   const isPower = blockBytes > 0 && (blockBytes & (blockBytes - 1)) === 0;
   if (!isPower || blockBytes > BLOCK_BYTES_MAX || maxPayloadBytes < blockBytes) {
-    throw new NbdError("PROTOCOL_VIOLATED", "the server tells block sizes that cannot be");
+    throw new NbdError("PROTOCOL_VIOLATED", "the server sends impossible block sizes");
   }
   return {
     ...found,

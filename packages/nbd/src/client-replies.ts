@@ -153,7 +153,8 @@ export class ClientReplies {
     const data = await this.#reader.read(length);
     // A server may omit it.
     const told = this.#isExtended ? data.readUInt32BE(4) : 0;
-    if (told !== 0 && told !== count) throw violation(`${count} extents, and ${told} are told`);
+    if (told !== 0 && told !== count)
+      throw violation(`${count} extents, and ${told} are announced`);
     const extents: Extent[] = [];
     let offsetBytes = request.offsetBytes;
     for (let at = headBytes; at < length; at += extentBytes) {

@@ -220,7 +220,7 @@ export class Handshake<Export extends ExportDescription> {
   }
 
   #refuse(option: number): void {
-    this.replies.error(option, ReplyType.ERR_INVALID, "this option is not as it has to be");
+    this.replies.error(option, ReplyType.ERR_INVALID, "this option is malformed");
   }
 
   #onExportName(data: Buffer): void {

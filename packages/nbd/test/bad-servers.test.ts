@@ -184,14 +184,14 @@ const HANDSHAKES: [
   [
     "no size",
     "PROTOCOL_VIOLATED",
-    /tell the size/,
+    /send the size/,
     GREETING,
     [...AGREED.slice(0, 3), reply(GO, ACK)],
   ],
   [
     "a size beyond all numbers",
     "PROTOCOL_VIOLATED",
-    /tell the size/,
+    /send the size/,
     GREETING,
     [...AGREED.slice(0, 3), Buffer.concat([exported(2n ** 64n - 1n), reply(GO, ACK)])],
   ],
@@ -330,9 +330,9 @@ const EXTENDED_STATUSES: typeof READS = [
   ["short extents", "PROTOCOL_VIOLATED", /chunk of type 5/, extended(5, u32(0, 512, 0), 1, 0)],
   ["half an extent", "PROTOCOL_VIOLATED", /block status of/, extended(6, u32(0, 1, 0, 512), 1, 0)],
   [
-    "fewer than are told",
+    "fewer than are announced",
     "PROTOCOL_VIOLATED",
-    /2 are told/,
+    /2 are announced/,
     extended(6, u32(0, 2, 0, 512, 0, 0), 1, 0),
   ],
   [

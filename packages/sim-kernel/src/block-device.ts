@@ -16,7 +16,7 @@ const Ioctl = {
   BLKGETSIZE64: 0x80081272,
 } as const;
 
-/** What sysfs tells about a block device, besides its size. */
+/** What sysfs shows of a block device, besides its size. */
 export interface BlockLimits {
   readonly logicalBlockBytes: number;
   readonly physicalBlockBytes: number;

@@ -51,7 +51,7 @@ export class SystemError extends Error {
 
   constructor(errno: number, syscall: string, path?: string) {
     const code = errnoName(errno);
-    // Programs look for many missing files: a stack trace tells nothing there, and takes time.
+    // Programs look for many missing files: a stack trace is useless there, and takes time.
     const { stackTraceLimit } = Error;
     Error.stackTraceLimit = 0;
     super(`${code}: ${syscall}${path === undefined ? "" : ` '${path}'`} (simulated)`);

@@ -18,7 +18,7 @@ export const ControlCommand = {
   GET_FEATURES: 0x80207513,
   /** Linux 6.9 and later: does not wait for openers. */
   DEL_DEV_ASYNC: 0x80207514,
-  /** Linux 6.16 and later, where GET_FEATURES tells UPDATE_SIZE. */
+  /** Linux 6.16 and later, where GET_FEATURES reports UPDATE_SIZE. */
   UPDATE_SIZE: 0xc0207515,
 } as const;
 

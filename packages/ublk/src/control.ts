@@ -204,7 +204,7 @@ export class UblkControl {
   /**
    * UPDATE_SIZE: gives a started device another size. Its users see that at once, and udev gets an event; requests
    * beyond the old size may come before this ends, so the server has to be able to serve them by now. The kernel checks
-   * nothing: of a smaller size it is the caller who knows that nobody uses the rest.
+   * nothing: for a smaller size, the caller must know that the rest is unused.
    * @param capacityBytes a multiple of 512
    * @throws UblkError CONTROL_FAILED: ENODEV (not started, or gone), EOPNOTSUPP (see canUpdateSize)
    */

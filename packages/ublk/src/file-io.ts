@@ -133,7 +133,7 @@ export class FileIo implements CompletionHandler, CopyThen {
   }
 
   /**
-   * A file's answer to a flush, and not io_uring's, which needs no memory for one. A file tells each loss once: after a
+   * A file's answer to a flush, and not io_uring's, which needs no memory for one. A file reports each loss once: after a
    * failed flush, the next one proves nothing. A device is flushed again.
    */
   #isOfFile(tag: number, result: number): boolean {

@@ -1,4 +1,4 @@
-/** Entries of a queue with zero copy, as the kernel sees them; what becomes of them is in sim-kernel's tests. */
+/** Entries of a queue with zero copy, as the kernel sees them; how the kernel handles them is in sim-kernel's tests. */
 import {
   IO_RES_ABORT,
   NOT_REGISTERED,

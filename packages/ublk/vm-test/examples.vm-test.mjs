@@ -85,7 +85,7 @@ test("the target of the README reads as zeroes and refuses writes", async () => 
   });
 });
 
-test("rublk tells the features, and what is wrong", () => {
+test("rublk lists the features, and reports errors", () => {
   assert.match(rublk("features"), /^USER_RECOVERY$/m);
   assert.match(refused("list", "-n", "9"), "no ublk device has number 9");
   assert.match(refused("del", "-n", "9"), "ENODEV");

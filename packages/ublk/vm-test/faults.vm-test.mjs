@@ -116,7 +116,7 @@ test("a killed server leaves a dead device, which another process deletes", () =
 test("a device is deleted the moment after its server was killed", () =>
   killAndDelete(() => undefined));
 
-test("exceptions of a target are I/O errors, and are told", async () => {
+test("exceptions of a target are I/O errors, and are reported", async () => {
   const errors = [];
   const onError = (error) => errors.push(error.message);
   const device = await UblkDevice.start({ target: faultyTarget("throw"), onError });

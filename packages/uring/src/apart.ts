@@ -143,7 +143,7 @@ export interface FileStatus {
 
 /**
  * @param timeoutMs for what a path lies on and does not answer: this process continues, and can end
- * @returns what is there; a negative errno for what cannot be looked at, -ETIMEDOUT @throws as above
+ * @returns what is there; a negative errno for what cannot be examined, -ETIMEDOUT @throws as above
  */
 export async function statInHelper(path: string, timeoutMs: number): Promise<FileStatus | number> {
   const lines = await ask(["stat", path], timeoutMs);

@@ -22,7 +22,7 @@ for (const size of [0, 1, 262_144, 9_000_001]) {
   });
 }
 
-test("copy-file tells what failed", () => {
+test("copy-file says what failed", () => {
   withFolder((folder) => {
     writeFileSync(join(folder, "from"), randomBytes(5000));
     const path = join(packageDir, "examples", "copy-file.mjs");

@@ -1,5 +1,5 @@
 /**
- * Writes at the edges of chunks, and a look at the sectors around them: a write must change exactly
+ * Writes at the edges of chunks, and a check of the sectors around them: a write must change exactly
  * its own sectors, on its own side of the snapshot.
  *
  * ```

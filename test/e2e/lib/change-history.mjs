@@ -117,7 +117,7 @@ export class ChangeHistory {
     this.#kept.fill(1, Math.ceil(first / COPY_SECTORS), last);
   }
 
-  /** What was kept back is sent to the original. */
+  /** Held discards are sent to the original. */
   async #sent() {
     await until("no discard is kept", async () => {
       const { trackers } = await this.#t.client.status();

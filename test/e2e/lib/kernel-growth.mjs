@@ -1,4 +1,4 @@
-/** What becomes of a front whose original grows depends on the kernel. */
+/** Whether a front follows an original that grows depends on the kernel. */
 import { UblkControl } from "@blksnap/ublk";
 import { run } from "./command.mjs";
 import { until } from "./wait.mjs";

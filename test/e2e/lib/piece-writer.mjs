@@ -27,7 +27,7 @@ export class PieceWriter {
     writer.#lanes = lanes;
     t.defer(() => writer.stop());
     writer.#running = Array.from({ length: lanes }, (_, lane) => writer.#run(lane));
-    // Told by stop(); a writer that fails must not end the process before.
+    // Reported by stop(); a writer that fails must not end the process before.
     for (const lane of writer.#running) lane.catch(() => writer.#giveUp());
     return writer;
   }

@@ -1,7 +1,7 @@
 /** A stream's target that is slow. */
 import { closeSync, openSync, writeSync } from "node:fs";
 
-/** A stream into a file that stops behind `limitBytes`, until it goes on: to the end, or to where `resume` says. */
+/** A stream into a file that stops behind `limitBytes` until it is resumed: to the end, or to where `resume` says. */
 export function stoppingSink(path, limitBytes) {
   const file = openSync(path, "w");
   let limit = limitBytes;

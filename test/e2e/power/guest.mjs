@@ -49,7 +49,7 @@ async function takeOf(devices) {
   await daemon.client.snapshotDestroy(id);
 }
 
-/** Where systemd says that it takes the system down. */
+/** Where systemd records that it shuts the system down. */
 function endOfSystem() {
   mkdirSync(STUBS, { recursive: true });
   const stub = join(STUBS, "systemctl");

@@ -35,7 +35,7 @@ function loadOf(random) {
   ];
 }
 
-/** Looks, takes, and asks what changed since the last take that was reported. */
+/** Inspects, takes, and asks what changed since the last take that was reported. */
 export function inspection(machine) {
   return [
     { step: "look" },
@@ -55,7 +55,7 @@ export function expectations(machine) {
   );
 }
 
-/** Judges a boot's look and diffs. @returns {string} how much was found */
+/** Judges what a boot found, and its diffs. @returns {string} how much was found */
 export function judge(machine, events, expected, options) {
   const look = events.find(({ event }) => event === "look");
   const notes = [];

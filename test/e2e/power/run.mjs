@@ -37,7 +37,7 @@ if (!Number.isSafeInteger(cuts) || cuts < 0) {
   process.exit(2);
 }
 const seed = values.seed ?? process.env.SEED ?? String(Date.now() % 1_000_000);
-/** How often one test is begun again because the emulator broke its machine. */
+/** How often one test is restarted because the emulator broke its machine. */
 const EMULATOR_FAULTS_BORNE = 2;
 const counts = { passed: 0, failed: 0 };
 

@@ -1,4 +1,4 @@
-/** Stops and starts other than cuts under load: clean stops, foreign writes, damage, a medium that fails. */
+/** Stops and starts other than cuts under load: clean stops, writes by others, damage, a medium that fails. */
 import assert from "node:assert/strict";
 import { DISKS, TRACKED } from "./machine.mjs";
 import {
@@ -62,7 +62,7 @@ export const SCENARIOS = {
     assert.match(compareDiff(expected, all).problem, /never written/);
   },
 
-  "a clean stop keeps the exact map; who writes past us begins a new generation": async (
+  "a clean stop keeps the exact map; writes that bypass the front begin a new generation": async (
     machine,
   ) => {
     await trackAndStop(machine);
@@ -79,7 +79,7 @@ export const SCENARIOS = {
       ...mountAndTouch,
     ]);
     judge(machine, events, expected, { exact: true });
-    // One is seen by the kernel's counters of this boot, the other by what it holds.
+    // One is detected by the kernel's counters of this boot, the other by its content.
     const later = await machine.boot([
       ...MOUNT_MEDIA,
       write(raw.path, 17),
@@ -97,7 +97,7 @@ export const SCENARIOS = {
     }
   },
 
-  "without the operator's word only what proves itself continues": async (machine) => {
+  "without the operator's guarantee, only what is proved continues": async (machine) => {
     const serve = [...MOUNT_MEDIA, { step: "startDaemon", closes: true }];
     const mounted = { step: "mountFiles", device: files.path };
     const first = await machine.boot([
@@ -125,7 +125,7 @@ export const SCENARIOS = {
     assert.notEqual(trackerOf(stopped, raw.path).generation, was(raw.path));
     assert.match(trackerOf(stopped, raw.path).persistence.why, /no other system ran/);
     assert.equal(trackerOf(stopped, files.path).generation, was(files.path));
-    // Cut again; a rescue system, without the daemon, only looks at the files.
+    // Cut again; a rescue system, without the daemon, only reads the files.
     await machine.boot([
       { step: "run", words: ["mount", "-o", "ro", files.path, "/mnt"] },
       { step: "run", words: ["umount", "/mnt"] },

@@ -38,7 +38,7 @@ export class Tracked {
     this.#sinceBegin = new Set();
   }
 
-  /** To be compared with the diff that is made by the next take. */
+  /** To be compared with the diff of the next take. */
   expectation() {
     const { number, takeIsOpen } = this;
     return { number, takeIsOpen, written: this.#written, maybe: this.#maybe };

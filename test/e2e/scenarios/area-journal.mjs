@@ -47,7 +47,7 @@ function scatter(front) {
 }
 
 test(
-  "the journal of a diff area is made anew while blocks are saved, and has everything",
+  "the journal of a diff area is rewritten while blocks are saved, and is complete",
   async (t) => {
     const disk = await medium(t);
     const device = await loopDisk(t, SIZE_MIB * MIB);
@@ -65,7 +65,7 @@ test(
       }
       return seen.size > 2;
     };
-    await until("the journal was made anew twice", isMadeAnew, WRITING_LIMIT_MS);
+    await until("the journal was rewritten twice", isMadeAnew, WRITING_LIMIT_MS);
     const { pid } = t.daemon;
     t.daemon.kill("SIGKILL");
     await t.daemon.ended();

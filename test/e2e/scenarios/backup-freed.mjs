@@ -153,7 +153,7 @@ test(
   { timeLimitMs: 1_800_000 },
 );
 
-test("a daemon that dies under an export: the next one frees, too, and the copy is the device at its take", async (t) => {
+test("a daemon dies during an export: the next one frees, too, and the copy is the device at its take", async (t) => {
   const random = seededRandom(seed);
   const first = await Daemon.startFor(t);
   const { device, front, write, end } = await prepare(t, random);
@@ -182,7 +182,7 @@ test("a daemon that dies under an export: the next one frees, too, and the copy 
   const next = await Daemon.startFor(t, { name: "next" });
   write(300);
   resume((SIZE_BYTES * 3) / 4);
-  // Its counters begin anew.
+  // Its counters start from zero.
   await until("the next one frees, too", async () => (await freedBytes()) >= SIZE_BYTES / 8);
   resume();
   await exporting;

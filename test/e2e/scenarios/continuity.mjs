@@ -45,14 +45,14 @@ async function pluggable(t, disk) {
   return { raw, ext4, devices, plugAgain };
 }
 
-/** All that is recorded of trackers, as text. */
+/** All records of trackers, as text. */
 function recordsIn({ state }) {
   const names = readdirSync(state).filter((name) => name.endsWith(".record"));
   return names.map((name) => readFileSync(join(state, name), "utf8")).join();
 }
 
 test(
-  "a device that was away keeps its map only if its file system proves that there were no writes",
+  "a device that was missing keeps its map only if its file system proves that there were no writes",
   async (t) => {
     const disk = await medium(t);
     const { raw, ext4, devices, plugAgain } = await pluggable(t, disk);
@@ -71,7 +71,7 @@ test(
     mkdirSync(point);
     t.defer(() => rmdirSync(point));
     await run(["mount", ext4First.front, point]);
-    // On record while it is mounted: after a power cut the superblock is compared with that.
+    // Recorded while it is mounted: after a power cut the superblock is compared with the record.
     await until("the mount is on record", () => recordsIn(disk).includes('\\"mounts\\":1,'));
     await run(["umount", point]);
     await detachBoth();
@@ -82,7 +82,7 @@ test(
     assert.is(ext4Away.cbt.generation_id, ext4First.cbt.generation_id, why);
     assert.is.not(rawAway.cbt.generation_id, rawFirst.cbt.generation_id);
     assert.is(rawAway.cbt.generation_reason, "tracking_broken");
-    assert.match(rawAway.persistence.why, /was away/);
+    assert.match(rawAway.persistence.why, /was missing/);
     await detachBoth();
 
     await run(["mount", ext4, point]);
@@ -131,7 +131,7 @@ test("a partition that was recreated elsewhere on its disk has its own map", asy
 });
 
 test(
-  "a device that is gone is waited for at each start until it is forgotten by its name",
+  "each start waits for a missing device until it is forgotten by its name",
   async (t) => {
     const disk = await medium(t);
     const below = await loopDisk(t, SIZE_MIB * MIB);

@@ -138,7 +138,7 @@ test("test_corrupt: the checker finds what is wrong with an image, and where", a
   await image.writeBytes(1000, whole);
   await image.writeBytes(100, torn);
   await image.writeBytes(3000, Buffer.alloc(SECTOR_BYTES));
-  // Nothing keeps this from the image: what goes past the front is not seen.
+  // Nothing keeps this out of the image: writes that bypass the front are not seen.
   const original = await PatternDisk.open(t, {
     device: disk.device,
     path: disk.device,

@@ -18,7 +18,7 @@ const RECOVERY_LIMIT_MS = 300_000;
 const test = scenario(import.meta.url, { daemon: false, sampledIn: 3 });
 
 test(
-  "a front whose device is away when the daemon comes continues when it is back",
+  "a front whose device is missing when the daemon starts continues when the device is back",
   async (t) => {
     const [other] = await ramDisks(t, 1, SIZE_MIB * MIB);
     const file = imageFile(t, 16 * MIB);
@@ -78,7 +78,7 @@ test(
 );
 
 test(
-  "a daemon with another state directory leaves alone what waits for its own",
+  "a daemon with another state directory leaves waiting devices of others alone",
   async (t) => {
     const [device, others] = await ramDisks(t, 2, SIZE_MIB * MIB);
     const first = await Daemon.startFor(t);
@@ -117,7 +117,7 @@ test(
 );
 
 test(
-  "a front that another program has deleted is not resumed under the number that another one got",
+  "a deleted front is not resumed under a number that another device got",
   async (t) => {
     const [gone, other] = await ramDisks(t, 2, SIZE_MIB * MIB);
     const first = await Daemon.startFor(t);

@@ -33,7 +33,7 @@ async function hugeState(t) {
 }
 
 test.quick(
-  "a daemon started by hand continues where a killed one was",
+  "a daemon started by hand continues where a killed one stopped",
   async (t) => {
     const [device] = await ramDisks(t, 1, SIZE_MIB * MIB);
     const alone = { socketPath: "/run/blksnap/other.sock", name: "other" };
@@ -85,7 +85,7 @@ test.quick(
 );
 
 test(
-  "a daemon killed before it had made a front's partitions: the next one makes them",
+  "a daemon is killed before it has added a front's partitions: the next one adds them",
   async (t) => {
     const device = await nullDisk(t, { sizeMib: SIZE_MIB });
     await partition(device, [8, 16]);

@@ -95,14 +95,16 @@ test("configured devices are attached at start; an invalid configuration starts 
   const daemon = await Daemon.start(own);
   await until("both are said to be attached or not", () => {
     const text = daemon.log();
-    return /configuration is attached/.test(text) && /there.*configuration is not/.test(text);
+    return (
+      /configured device is attached/.test(text) && /there.*configured device is not/.test(text)
+    );
   });
   const { trackers } = await daemon.client.status();
   assert.equal(
     trackers.map((tracker) => tracker.device),
     [device],
   );
-  await until("systemd is told", () => manager.received.length === 1);
+  await until("systemd is notified", () => manager.received.length === 1);
   daemon.kill("SIGKILL");
   await daemon.ended();
   writeFileSync(config, "wrong\n");
@@ -111,14 +113,14 @@ test("configured devices are attached at start; an invalid configuration starts 
   assert.equal(
     after.trackers.map((tracker) => tracker.device),
     [device],
-    "a front that waits is served with the configuration from before",
+    "a waiting front is served with the earlier configuration",
   );
   const [mistake, ...others] = after.daemon.configuration.mistakes;
   assert.match(mistake, `${config}:1: this is not TOML`);
   assert.equal(others, []);
-  await until("systemd is told again", () => manager.received.length === 2);
+  await until("systemd is notified again", () => manager.received.length === 2);
   await next.stop();
-  await until("systemd is told of the end", () => manager.received.length === 3);
+  await until("systemd is notified of the end", () => manager.received.length === 3);
   const ready = "READY=1\nSTATUS=serves";
   assert.equal(manager.received, [ready, ready, "STOPPING=1"]);
   assert.not(existsSync(join(args[1], "served.json")), "nothing is left to continue with");

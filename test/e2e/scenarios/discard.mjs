@@ -1,6 +1,6 @@
 /**
- * Discards, write-zeroes and forced writes on the front: the image keeps the old data. A discard is a
- * hint: under a snapshot it is kept back, costs no copy, and arrives when the snapshot is gone.
+ * Discards, write-zeroes and forced writes on the front: the image keeps the old data. A discard is a hint: under a
+ * snapshot it is held back, costs no copy, and is sent when the snapshot is destroyed.
  */
 import { readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -63,7 +63,7 @@ async function keptBytes(t, device) {
   return trackers.find((tracker) => tracker.device === device).kept_discard_bytes;
 }
 
-/** Waits until all that was kept back was sent to the original. */
+/** Waits until all held discards were sent to the original. */
 function nothingKept(t, device) {
   return until("no discard is kept", async () => (await keptBytes(t, device)) === 0);
 }
@@ -171,7 +171,7 @@ async function soiledFileSystem(t, sizeBytes) {
   return { device, front, mounted, allocatedBytes: () => statSync(backing).blocks * 512 };
 }
 
-test("fstrim of a nearly empty file system copies nothing, and arrives at destroy", async (t) => {
+test("fstrim of a nearly empty file system copies nothing, and is sent at destroy", async (t) => {
   const { device, mounted, allocatedBytes } = await soiledFileSystem(t, 512 * MIB);
   const before = await checksums(mounted.path);
   const snapshot = await takeSnapshot(t, [device], { limitBytes: 64 * MIB });

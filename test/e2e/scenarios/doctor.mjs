@@ -36,7 +36,7 @@ async function doctor(...args) {
 const texts = (findings) => findings.map(({ what }) => what);
 
 test(
-  "a supervised daemon on a fit host gives nothing to complain of; without it, that",
+  "a supervised daemon on a healthy host has no findings; without a daemon, that",
   async (t) => {
     await Daemon.startFor(t, { args: ["--supervise"] });
     let last;
@@ -105,7 +105,7 @@ test(
       `${lost} waits without a record, and is in use: sleep (pid ${user.pid})`,
       `/dev/ublkb${halfMade.id} belongs to blksnap and has ended`,
       "/dev/blksnap/stale does not lead to a device of blksnap",
-      `${STATE}/cbt-2 belongs to nothing on record`,
+      `${STATE}/cbt-2 belongs to no record`,
     ];
     const isQuiesced = async () => (await control.deviceInfo(Number(lost.slice(10)))).state === 2;
     await until("the kernel has noticed the death", isQuiesced, LIMIT_MS);

@@ -36,7 +36,7 @@ async function trackerOf(t, device) {
 /** Until the daemon has noticed that the front is gone, and released it. */
 async function untilEnded(t, device, front) {
   const isGone = async () => (await trackerOf(t, device)).front_live === false;
-  await until("status tells that the front has ended", isGone, LIMIT_MS);
+  await until("status says that the front has ended", isGone, LIMIT_MS);
   assert.not.ok(existsSync(front));
 }
 
@@ -128,7 +128,7 @@ test("a deleted image is reported, and its snapshot can be destroyed", async (t)
   const { id, images, destroy } = await takeSnapshot(t, [device], { stores: ["memory:"] });
   await withControl((control) => control.deleteDevice(numberOf(images[0])));
   const image = async () => (await trackerOf(t, device)).image;
-  await until("status tells of no image", async () => (await image()) === null, LIMIT_MS);
+  await until("status shows no image", async () => (await image()) === null, LIMIT_MS);
   const [event] = await pendingEvents(t, id);
   assert.equal([event.event, event.errno], ["corrupted", ENODEV]);
   // The front still works.

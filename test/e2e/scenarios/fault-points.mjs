@@ -30,7 +30,7 @@ const LIMIT_BYTES = 128 * MIB;
 const PORTION_BYTES = 2 * MIB;
 const WRITES = 16;
 const WRITE_BYTES = 20 * 1024;
-/** Of every second one: its copy may go beside it. */
+/** For every second write: its copy may run beside it. */
 const SHORT_BYTES = 10 * 1024;
 const TEST_LIMIT_MS = 3_000_000;
 const ANSWER_LIMIT_MS = 300_000;
@@ -74,7 +74,7 @@ class Setting {
     return ended;
   }
 
-  /** Asks until a daemon answers: it may be dying just now. */
+  /** Asks until a daemon answers: it may be about to die. */
   status() {
     const ask = () => this.t.client.status().catch(() => undefined);
     return until("a daemon answers", ask, ANSWER_LIMIT_MS);
@@ -181,7 +181,7 @@ async function arrange(t) {
   return setting;
 }
 
-/** Ends it all, which must work whatever happened before, and finds the originals right. */
+/** Ends everything, which must always work, and checks the originals. */
 async function conclude(setting) {
   const snapshot = await setting.snapshot();
   if (snapshot) await setting.t.client.snapshotDestroy(snapshot.id);
@@ -191,10 +191,10 @@ async function conclude(setting) {
   }
 }
 
-/** What is done, by the first word of the fault points that it comes through. */
+/** Operations, by the first word of the fault points that they pass. */
 const OPERATIONS = {};
 
-/** The first point of an operation from which on it counts as done. */
+/** The first point from which an operation counts as done. */
 const DONE_FROM = {
   attach: "attach.front-live",
   detach: "detach.front-stopped",

@@ -1,6 +1,6 @@
 /**
- * 300 requests that make no sense, to a daemon whose device carries a mounted file system under load: each is
- * refused by the name that it deserves, and neither the daemon nor the load takes notice. Ten thousand and
+ * 300 requests that make no sense, to a daemon whose device carries a mounted file system under load: each is refused
+ * with the right error name, and neither the daemon nor the load is affected. Ten thousand and
  * their memory, without devices: packages/api-server/test/control-fuzz.test.ts.
  */
 import { rmSync, symlinkSync } from "node:fs";
@@ -21,13 +21,13 @@ import { until } from "../lib/wait.mjs";
 
 const test = scenario(import.meta.url);
 const REQUESTS = 300;
-/** What is made on first use is there. */
+/** What is created on first use exists. */
 const WARM_UP_REQUESTS = 60;
 const AT_ONCE = 4;
 /** What is under way shows in the output of a run that is ended from outside. */
 const PROGRESS_EACH = 100;
 const ANSWER_LIMIT_MS = 300_000;
-/** One in so many has the daemon look at devices, which takes it long in an emulated guest. */
+/** One in so many makes the daemon examine devices, which takes long in an emulated guest. */
 const SLOW_EACH = 30;
 /** Generous: it ends what hangs. */
 const TIME_LIMIT_MS = 1_500_000;
@@ -167,7 +167,7 @@ function sockets(pid) {
   return holdings(pid).filter((name) => name === "socket").length;
 }
 
-/** What it holds but for its connections, which come and go. */
+/** What it holds, except its connections. */
 function heldFiles(pid) {
   return holdings(pid).filter((name) => name !== "socket");
 }
@@ -184,7 +184,7 @@ async function assertRefused(sender, names, wrong) {
   assert.ok(names.split(" ").includes(JSON.parse(answer).error.name), what);
 }
 
-/** Mostly those that are refused at once: the others have the daemon look through devices first. */
+/** Mostly those that are refused at once: the others make the daemon examine devices first. */
 async function sendMany({ quick, slow }, count, random) {
   const sender = new Sender();
   let left = count;
@@ -237,7 +237,7 @@ test(
     console.log(`SEED=${seed}`);
     const random = seededRandom(seed);
     const sender = new Sender();
-    // Each of them once, whatever the dice say.
+    // Each of them once, in addition to the random ones.
     for (const row of [...table.slow, ...table.quick]) await assertRefused(sender, ...row);
     sender.close();
     const load = await startLoad(

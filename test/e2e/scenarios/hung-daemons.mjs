@@ -124,7 +124,7 @@ test(
 );
 
 test(
-  "stopped while a store hangs: the daemon ends, and the store stays taken",
+  "stopped while a store hangs: the daemon ends, and the store stays in use",
   async (t) => {
     const { all } = await hangingDisks(t, 2);
     const [original, store] = all;

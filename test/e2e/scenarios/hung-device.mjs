@@ -21,7 +21,7 @@ const END_LIMIT_MS = 300_000;
 const LEFT_STATUS = 3;
 
 test(
-  "a detach that hangs holds up neither status, nor other devices and snapshots, nor the daemon's end",
+  "a hung detach delays neither status, nor other devices and snapshots, nor the daemon's end",
   async (t) => {
     const disk = await MappedDisk.create(t, await loopDisk(t, SIZE_BYTES), SIZE_BYTES);
     const other = await loopDisk(t, SIZE_BYTES);

@@ -78,7 +78,7 @@ test(
 );
 
 test(
-  "a store that hangs: the snapshot is destroyed, the store stays taken until it has answered",
+  "a store that hangs: the snapshot is destroyed, the store stays in use until it has answered",
   async (t) => {
     const { all, content } = await hangingDisks(t, 2);
     const [original, store] = all;

@@ -28,7 +28,7 @@ async function assertServed({ client }, front, device) {
 }
 
 test(
-  "a front continues when its volume was renamed, or its link leads to the front by now",
+  "a front continues when its volume was renamed, or its link now leads to the front",
   async (t) => {
     const [disk, other] = [await loopDisk(t, 8 * MIB), await loopDisk(t, 8 * MIB)];
     const name = t.name("blksnap-e2e-");
@@ -96,7 +96,7 @@ test(
 );
 
 test(
-  "another device with the number of one that is away is not taken for it",
+  "another device with the number of a missing one is not mistaken for it",
   async (t) => {
     const [file, otherFile] = [imageFile(t, 8 * MIB), imageFile(t, 8 * MIB)];
     const device = await loopDisk(t, 8 * MIB, { file });
@@ -121,7 +121,7 @@ test(
       RECOVERY_LIMIT_MS,
     );
     await assertServed(next, front, file);
-    // It was away, and any program may have written to it.
+    // It was missing, and any program may have written to it.
     assert.is((await next.client.cbtInfo(device)).generation_reason, "tracking_broken");
     await next.client.detach(device);
     await next.stop();
@@ -131,7 +131,7 @@ test(
 );
 
 test(
-  "a snapshot continues with its store, whatever has the store's name by now",
+  "a snapshot continues with its store, even if another file has its name now",
   async (t) => {
     const [device] = await ramDisks(t, 1, 8 * MIB);
     const [disk, other] = [await loopDisk(t, 16 * MIB), await loopDisk(t, 16 * MIB)];

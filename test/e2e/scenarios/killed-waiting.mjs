@@ -100,7 +100,7 @@ test(
 );
 
 test(
-  "killed while an image goes away in which a read is under way",
+  "killed while an image is removed during a read",
   async (t) => {
     t.expectKernelMessages(IMAGE_GONE);
     const folder = join(t.folder, "hold");
@@ -127,7 +127,7 @@ test(
     await waitsInHelper("command");
     const next = await replace(t, daemon, disk);
     assert.instance(await destroying, Error);
-    // With its data, or with an error: the image goes away.
+    // With its data, or with an error: the image is being removed.
     await reader.end();
     assert.is((await next.client.status()).trackers[0].front, front);
     await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=4", "oflag=direct"]);
@@ -163,7 +163,7 @@ test(
 );
 
 test(
-  "killed while a path above the front is looked up",
+  "killed during a lookup of a path above the front",
   async (t) => {
     const { daemon, disk, front } = await keepingDevice(t);
     const { file, unmount } = await fileToBeRead(t, front);

@@ -162,12 +162,12 @@ async function leaveAway(node, unended) {
   writeFileSync(`${STATE}/return-${number}.record`, encodeRecord(record));
 }
 
-test("a volume that no daemon has lived to attach is named until users act, also by its old name", async (t) => {
+test("a volume that several daemons died attaching is reported until users act, also by its old name", async (t) => {
   const [disk] = await ramDisks(t, 1, 32 * MIB);
   const { path: node } = await mapped(t, [`0 ${await sectorsOf(disk)} linear ${disk} 0`]);
   await run(["dmsetup", "rename", node, "--setuuid", UUID]);
   await leaveAway(node, 3);
-  // Nobody has asked for the end of one that cannot be reached.
+  // No user has asked to end tracking of one that cannot be reached.
   const unreachable = new Daemon({ socketPath: "/proc/none", name: "unreachable" });
   assert.is.not((await unreachable.ended()).status, 0);
   assert.is(returns().length > 0, true);
@@ -204,7 +204,7 @@ async function nodeOnKeeper(t) {
   return { disk, node: await linear(t, disk.path) };
 }
 
-/** Whether another process than the daemon is at it: that one continues, whatever becomes of the daemon. */
+/** Whether another process than the daemon does it: that one continues even if the daemon ends. */
 function isUnderWay(daemonPid) {
   const others = readdirSync("/proc").filter((pid) => /^\d+$/.test(pid) && pid !== `${daemonPid}`);
   return others.some((pid) => openFiles(pid).some((path) => path.startsWith(`${STATE}/exchange-`)));
@@ -220,7 +220,7 @@ function openFiles(pid) {
   }
 }
 
-/** Kills the daemon while the tables are exchanged, which a write on its way holds up until then. */
+/** Kills the daemon while the tables are exchanged; a write in flight delays the exchange until then. */
 async function killInExchange(t, verb, { node, disk }, options) {
   const pid = await servingPid(t);
   await disk.keepWrites();
@@ -292,7 +292,7 @@ test("the daemon and the program that exchanges tables are killed between the ke
   await faults.arm("stops live.return-prepared");
   const asked = codeOf(t.client.detach(node));
   await faults.met();
-  // The kernel looks at the table that waits once more when it is to be the live one: its disk is too small by then. And
+  // The kernel checks the inactive table again when it becomes the active one: its disk is too small by then. And
   // the freeze before that cannot be interrupted while it has something to write.
   disk.resize(HALF);
   await disk.keepWrites();

@@ -83,7 +83,7 @@ test("when a node gets another table, tracking ends with a reason", async (t) =>
   await t.client.attach(node, { kind: "live" });
   const { id, images, destroy } = await takeSnapshot(t, [node], { stores: ["memory:"] });
   await run(["cmp", images[0], node]);
-  // It leads there again at once, but what was written meanwhile is not known.
+  // It leads there again at once, but writes in between are unknown.
   const spliced = await tableOf(node);
   await load([before[0].trim()]);
   await load([spliced.trim()]);
@@ -147,7 +147,7 @@ test("an exchange that the kernel refuses leaves the node as it was, and not sus
   const { path: node } = await mapped(t, [`0 ${await sectorsOf(disk)} linear ${disk} 0`]);
   const before = [await tableOf(node), nodes()];
   await run(["dmsetup", "load", node], { input: `0 ${await sectorsOf(other)} linear ${other} 0` });
-  // It is looked at again when it becomes the live one.
+  // It is checked again when it becomes the active one.
   truncateSync(file, 8 * MIB);
   await run(["losetup", "--set-capacity", other]);
   const number = (await identityOf(node)).split(" ")[0].split(":").slice(-2);
@@ -181,7 +181,7 @@ test("an exchange does not end another program's suspension", async (t) => {
   assert.equal([await tableOf(node), nodes()], before);
 });
 
-test("resuming a node neither makes another program's table live nor drops one", async (t) => {
+test("resuming a node neither activates nor drops another program's table", async (t) => {
   const [disk, other] = await ramDisks(t, 2, 16 * MIB);
   const sectors = await sectorsOf(disk);
   const { path: node } = await mapped(t, [`0 ${sectors} linear ${disk} 0`]);

@@ -67,7 +67,7 @@ test("a path on a hung file system is refused in time, and everything else conti
   await run(["dd", "if=/dev/urandom", `of=${front}`, "bs=1M", "count=16", "oflag=direct"]);
   await run(["cmp", "-n", String(16 * MIB), front, device]);
   await t.client.detach(device);
-  // What looks at the path still waits for the disk; the daemon does not.
+  // The process that looks up the path still waits for the disk; the daemon does not.
   await t.daemon.stop();
   await disk.heal();
   await unmount();
@@ -122,7 +122,7 @@ test("a stalled reactor is reported, and status still answers", async (t) => {
   await run(["dd", "if=/dev/zero", `of=${front}`, "bs=1M", "count=1", "oflag=direct"]);
   const { trackers } = await t.client.status();
   writeFileSync(flag, "");
-  // A machine that stalls may have another one reported, too.
+  // On a machine that stalls, another one may be reported, too.
   const stalled = await until("the stall is in status", async () => {
     const { reactors } = await t.client.status();
     return reactors.find(
@@ -146,7 +146,7 @@ test("a stalled reactor is reported, and status still answers", async (t) => {
     return reactors[stalled.index].stalled_ms === 0;
   };
   await until("it turns again", turns);
-  // A machine that stalls may have been the cause of another one.
+  // A stall of the machine may have caused another report.
   assert.ok((await t.client.status()).reactors[stalled.index].stalls >= 1);
   assert.match(t.daemon.log(), `reactor ${stalled.index} turns again`);
   await t.client.detach(device);

@@ -1,5 +1,5 @@
 /**
- * Persistent trackers and snapshots within one boot: killed, stopped, started, written behind our back,
+ * Persistent trackers and snapshots within one boot: killed, stopped, started, written to directly,
  * and a medium that fails. What a power cut does to them is shown in test/e2e/power.
  */
 import { mkdirSync, readdirSync, renameSync, rmdirSync } from "node:fs";
@@ -140,7 +140,7 @@ test(
 );
 
 test(
-  "detach writes out more blocks than the journal's log takes at a time",
+  "detach writes back more blocks than the journal's log takes at a time",
   async (t) => {
     const disk = await medium(t);
     const device = await nullDisk(t, { sizeMib: WIDE_MIB, isForgetful: true });
@@ -164,7 +164,7 @@ test(
 );
 
 test(
-  "what was written past us is found, and the generation says so",
+  "writes that bypassed the front are found, and begin a new generation",
   async (t) => {
     const disk = await medium(t);
     const device = await loopDisk(t, SIZE_MIB * MIB);
@@ -176,7 +176,7 @@ test(
     const first = await t.client.cbtInfo(device);
     await t.client.detach(device);
 
-    // Nothing wrote: the same generation, and the tracker is persistent without being asked for it.
+    // No writes: the same generation, and the tracker is persistent without --persistent.
     const again = await t.client.attach(device);
     assert.ok(again.persistent);
     assert.is((await t.client.cbtInfo(device)).generation_id, first.generation_id);
@@ -204,7 +204,7 @@ test(
 );
 
 test(
-  "a snapshot whose device was written past us is lost, and its device is not",
+  "a snapshot is lost if its original was written to directly; the tracker is not",
   async (t) => {
     const disk = await medium(t);
     const device = await loopDisk(t, SIZE_MIB * MIB);

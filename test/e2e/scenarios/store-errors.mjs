@@ -76,7 +76,7 @@ async function assertCorruptedOnce(t, { id }) {
   );
 }
 
-/** Ends it all: errors of the past are not an obstacle. */
+/** Ends everything: earlier errors must not prevent that. */
 async function end({ t, original, snapshot, detach, model }) {
   await snapshot.destroy();
   await detach();
@@ -124,7 +124,7 @@ test("a store on a file system whose disk fails can be closed", async (t) => {
   await writer.more(WRITES);
   await storeDisk.break();
   await writer.more(2 * WRITES);
-  // The disk is well again; the file system has given itself up, with what it cannot find any more.
+  // The disk works again; the file system has shut itself down, and loses what it cannot find.
   await storeDisk.heal();
   const { lostPieces } = await judge(setting, { storeIsWhole: false });
   assert.is(writer.errors, 0);
@@ -177,7 +177,7 @@ test("writers of a failing original see the same errors as without blksnap", asy
   await writer.more(WRITES);
   assert.ok(writer.errors > 0, "no write failed");
   await original.heal();
-  // Those that were on their way.
+  // Those in flight.
   await writer.more(WRITES);
   const errors = writer.errors;
   await writer.more(WRITES);

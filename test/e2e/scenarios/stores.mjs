@@ -167,7 +167,7 @@ async function useSectors(t, image, before) {
   }
 }
 
-/** Each size of the store's blocks, each order of the members' and each way in meets each other once. */
+/** Each size of the store's blocks, each order of the members and each way to add them meet once. */
 const BLOCK_SIZES = [
   { storeBytes: 512, memberBytes: [4096, 512], isAdded: true },
   { storeBytes: 512, memberBytes: [512, 4096], isAdded: false },

@@ -29,7 +29,7 @@ import { until } from "../lib/wait.mjs";
 const KILLS = Number(process.env.KILLS ?? (process.env.SAMPLE === undefined ? 8 : 5));
 const SIZE_MIB = 32;
 const CHURN_BYTES = 4 * MIB;
-/** Of one of the disks, so that kills meet requests that it has not looked at yet. */
+/** Of one of the disks, so that kills meet requests that it has not handled yet. */
 const DELAY_MS = 3;
 /**
  * Lengths of a life, from when its devices are served again, or its control API. In a short one hardly
@@ -50,7 +50,7 @@ const LOAD = {
   rate_iops: 150,
 };
 
-/** What a client meets when the daemon dies under its request, or is not there. */
+/** What a client gets when the daemon dies during its request, or does not run. */
 const UNANSWERED = ["DAEMON_NOT_RUNNING", "CONNECTION_LOST", "SOCKET_FAILED"];
 
 const test = scenario(import.meta.url, { daemon: false });
@@ -61,7 +61,7 @@ function activePid(t) {
   return Number([...lines].at(-1)[1]);
 }
 
-/** Says where a process that does not die stands; the kernel's log has who is blocked. */
+/** Reports where a process that does not die waits; the kernel's log names blocked tasks. */
 function showBlocked(pid) {
   writeFileSync("/proc/sysrq-trigger", "w");
   for (const thread of existsSync(`/proc/${pid}/task`) ? readdirSync(`/proc/${pid}/task`) : []) {
@@ -220,7 +220,7 @@ class Churn {
     await this.#ask(() => t.client.snapshotDestroy(mine.id), "SNAPSHOT_NOT_FOUND");
   }
 
-  /** The snapshot of the device, as far as there is one. */
+  /** The snapshot of the device, if there is one. */
   async #mine() {
     const status = await this.#ask(() => this.t.client.status());
     return status?.snapshots.find(({ devices }) => devices[0]?.device === this.device);
@@ -228,7 +228,7 @@ class Churn {
 }
 
 /**
- * What the kernel says of an image in the making when its daemon dies: the next one takes it away while
+ * What the kernel logs about an image that is being created when its daemon dies: the next one removes it while
  * its partition table is read.
  */
 function readsOfOthers(devices) {
@@ -290,7 +290,7 @@ test(
     const tookS = await killer.killAll(images);
     for (const fio of writing) await endFio(fio);
     await churn.end();
-    // Fronts are served before the control API listens: all of the above may end in between.
+    // Fronts are served before the control API listens: all of the above may end before that.
     await until("the last daemon answers", () => servingPid(t), RECOVERY_LIMIT_MS);
     note(`${KILLS} kills in ${tookS} s, beside them ${churn.cycles} snapshots taken and destroyed`);
     note(`kernel noticed after (min / median / max) ${spread(killer.noticedMs)}`);

@@ -156,7 +156,7 @@ test(
 );
 
 test(
-  "a supervisor told to end passes it on; refused, it keeps a standby as before",
+  "a supervisor that is asked to end asks its daemon; if refused, it keeps a standby as before",
   async (t) => {
     await Daemon.startFor(t, { args: ["--supervise"] });
     const [device] = await ramDisks(t, 1, SIZE_MIB * MIB);
@@ -189,7 +189,7 @@ test(
 );
 
 test(
-  "the death of a supervisor that systemd starts again is one more hand-over",
+  "the death of a supervisor that systemd restarts is only another handover",
   async (t) => {
     const args = ["--supervise", "--zero-copy", "off"];
     await Daemon.startFor(t, { args, env: { INVOCATION_ID: "e2e" } });

@@ -202,7 +202,7 @@ export class FakeDriver implements DriverControl {
       const progress = { store: options.stores[0]!, allocated_bytes };
       onProgress?.({ ...progress, target_bytes: options.limitBytes });
       await Promise.race(signal === undefined ? [done] : [done, once(signal, "abort")]);
-      if (signal?.aborted) throw new ControlError("ABORTED", "snapshot_create was given up");
+      if (signal?.aborted) throw new ControlError("ABORTED", "snapshot_create was cancelled");
     }
     const twice = options.devices.find((device, at) => options.devices.indexOf(device) !== at);
     if (twice !== undefined) {

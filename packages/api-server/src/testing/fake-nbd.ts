@@ -24,7 +24,7 @@ export class FakeNbd implements NbdControl {
     const { address, port, certificates, any_client = false, writable = false } = request;
     const tls = certificates !== undefined;
     if (tls === (request.insecure === true)) {
-      throw new ControlError("NBD_NOT_SECURE", "no certificates are given");
+      throw new ControlError("NBD_NOT_SECURE", "no certificates were given");
     }
     const opened: NbdListener = {
       ...{ address, port, tls, writable },

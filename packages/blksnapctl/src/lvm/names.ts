@@ -1,5 +1,5 @@
 /**
- * What a mount of a volume in an image makes, by its names: they tell whose each thing is, also to the command that finds
+ * What a mount of a volume in an image makes, by its names: they say whose each thing is, also to the command that finds
  * it after that one was killed.
  *
  * ```

@@ -2,7 +2,7 @@
  * A logical volume in an image, beside its original, which has the same names and UUIDs. LVM writes a group's names on its
  * physical volumes, and an image must stay as it was taken, or refuses writes. So each image gets an overlay in memory,
  * which also has what a replay of a journal writes, and goes with the mount; vgimportclone gives the group in the overlays a
- * name and UUIDs of its own. LVM is told which devices there are: its configuration and its devices file stay as they are.
+ * name and UUIDs of its own. LVM gets the list of devices: its configuration and its devices file stay as they are.
  */
 import { closeSync, ftruncateSync, openSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
@@ -153,7 +153,7 @@ async function make(
     return value;
   };
   const overlays: string[] = [];
-  // The first overlay tells umount which image was mounted.
+  // By the first overlay, umount knows which image was mounted.
   const ordered = [mounted, ...images.filter((image) => image !== mounted)];
   for (const [index, image] of ordered.entries()) {
     overlays.push(await step(makeOverlay(image, overlayName(id, index), system)));

@@ -39,7 +39,7 @@ export function summaryOf({ chunks: _, ranges: __, ...summary }: Manifest): obje
 export function checkNoChoice(given: Given, what: string, ...options: readonly string[]): void {
   for (const option of options) {
     if (!given.has(option)) continue;
-    throw usageError(`${option}: ${what} needs no such option`, "USAGE", `Leave --${option} out`);
+    throw usageError(`${option}: ${what} needs no such option`, "USAGE", `Omit --${option}`);
   }
 }
 

@@ -76,7 +76,7 @@ export async function watcher(context: Context, given: Given): Promise<void> {
   let isFirst = true;
   try {
     for (;;) {
-      // The first response comes at once, and tells whether the snapshot exists.
+      // The first response comes at once, and says whether the snapshot exists.
       const event = await client.waitEvent(id, isFirst ? 0 : WATCH_WAIT_MS, { signal, ...reader });
       isFirst = false;
       if (event === undefined) continue;

@@ -34,7 +34,7 @@ function wantedOf(given: Given): Wanted {
 const KEPT_WHY: { readonly [reason in KeptReason]?: string } = {
   large_device: "the device is larger than 256 GiB",
   no_nbd_server: "the daemon serves no NBD",
-  not_remembered: "nothing here can record the export's snapshot",
+  not_remembered: "the export's snapshot cannot be recorded",
 };
 
 function planReporter({ json, print, printJson }: Context): (plan: ExportPlan) => void {
@@ -42,7 +42,7 @@ function planReporter({ json, print, printJson }: Context): (plan: ExportPlan) =
     if (json) return printJson({ event: "begun", ...plan });
     if (plan.reason !== null) print(`starts a full one: ${plan.reason}\n`);
     const why = plan.kept === null ? undefined : KEPT_WHY[plan.kept];
-    if (why !== undefined) print(`frees no old data until its end: ${why}\n`);
+    if (why !== undefined) print(`old data is not freed before the end: ${why}\n`);
   };
 }
 
@@ -93,7 +93,7 @@ async function optionsOf(context: Context, given: Given): Promise<ExportOptions>
 function checkForm(given: Given): void {
   const [form, other] = ["qcow2", "raw"].filter((one) => given.has(one));
   if (form !== undefined && given.need("to") === STANDARD_STREAM) {
-    throw usageError(`${form}: a stream has its own format`, "USAGE", `Leave --${form} out`);
+    throw usageError(`${form}: a stream has its own format`, "USAGE", `Omit --${form}`);
   }
   if (other !== undefined) {
     throw usageError("qcow2: it excludes --raw", "USAGE", "Give --qcow2 or --raw");
@@ -130,7 +130,7 @@ async function exportToBucket(
 ): Promise<void> {
   const form = ["qcow2", "raw"].find((one) => given.has(one));
   if (form !== undefined) {
-    throw usageError(`${form}: a bucket takes only points in time`, "USAGE", `Leave --${form} out`);
+    throw usageError(`${form}: a bucket takes only points in time`, "USAGE", `Omit --${form}`);
   }
   const signal = context.untilInterrupted();
   const store = await openBackups(context, given, "to", true, signal);

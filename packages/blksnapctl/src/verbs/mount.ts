@@ -93,7 +93,11 @@ async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
     throw failed(`${image} is ${what}`, "Mount it by mount(8), or give an image: see status");
   }
   if (second !== undefined) {
-    throw usageError("device: not with an image", "USAGE", "Give --device DEVICE and DIR alone");
+    throw usageError(
+      "device: it cannot be combined with an image",
+      "USAGE",
+      "Give --device DEVICE and DIR alone",
+    );
   }
   const path = parsePath(device, "device");
   const id = given.one("id");
@@ -255,7 +259,7 @@ export async function umount(context: Context, given: Given): Promise<void> {
   const image = (volume === undefined ? undefined : imageOf(volume)) ?? source;
   const { status, err } = await run("umount", dir);
   if (status !== 0) {
-    const hint = /busy/.test(err) ? `See who uses it: fuser -vm ${dir}` : undefined;
+    const hint = /busy/.test(err) ? `See its users: fuser -vm ${dir}` : undefined;
     throw failed(`${dir} cannot be unmounted: ${err || `status ${status}`}`, hint);
   }
   if (volume !== undefined) {

@@ -46,7 +46,7 @@ async function pointIn(context: Context, store: BackupStore, wish: PointWish): P
 async function browse(context: Context, given: Given): Promise<void> {
   const stray = ["to", "delta"].find((option) => given.has(option));
   if (stray !== undefined) {
-    throw usageError(`${stray}: --nbd writes nothing`, "USAGE", `Leave --${stray} or --nbd out`);
+    throw usageError(`${stray}: --nbd writes nothing`, "USAGE", `Omit --${stray} or --nbd`);
   }
   // Absolute: clients in other folders use its address.
   const socketPath = resolve(parseSocket(given.need("nbd"), "nbd"));

@@ -46,7 +46,7 @@ async function verifyStore(context: Context, given: Given): Promise<void> {
   if (!json) print(manifests.map((why) => `${why}\n`).join(""));
   if (damaged.length === 0 && unread.length > 0) {
     const hint =
-      "Give a wrongly named one its name again, and move others out of the folder, whose points are lost: gc needs that";
+      "Rename wrongly named ones back, and move the others out of the folder, which gives up their points: gc needs that";
     throw new BlksnapClientError("BACKUP_DAMAGED", `${unread.length} manifests are damaged`, {
       hint,
     });
@@ -58,7 +58,7 @@ async function verifyStore(context: Context, given: Given): Promise<void> {
   if (!json) print(damaged.slice(0, DAMAGE_SHOWN_MAX).map(damageLine).join(""));
   const why = `${damaged.length} of ${found.chunks} chunks are damaged or missing`;
   const hint =
-    "Remove the named files: an export without --auto and --since writes anew what the device still holds";
+    "Remove the named files: an export without --auto and --since rewrites what the device still holds";
   throw new BlksnapClientError("BACKUP_DAMAGED", why, { hint });
 }
 
@@ -74,7 +74,7 @@ function reportCopies({ json, print, printJson, warn }: Context, found: CopiesVe
   if (damaged.length > 0) {
     const places = damaged.length === 1 ? "1 place is" : `${damaged.length} places are`;
     throw new BlksnapClientError("BACKUP_DAMAGED", `${places} damaged or cannot be read`, {
-      hint: "Export in full: leave --auto and --since out",
+      hint: "Export in full: omit --auto and --since",
     });
   }
   if (!json) print(`verified: ${points} points, ${formatBytes(checked_bytes, false)} compared\n`);

@@ -195,7 +195,7 @@ export class ConfiguredDevices {
       }
       try {
         const { front } = await attach(device, { persistent });
-        logger.info({ device, front, from }, "a device of the configuration is attached");
+        logger.info({ device, front, from }, "a configured device is attached");
         this.#missing.delete(device);
         this.#settle(one);
         return;
@@ -223,7 +223,7 @@ export class ConfiguredDevices {
     const isKnown = this.#missing.get(device)?.code === code;
     this.#missing.set(device, { device, from, waited_for: true, code, why });
     if (isKnown) return;
-    const text = `a device of the configuration is waited for: ${why}`;
+    const text = `waiting for a configured device: ${why}`;
     this.#surroundings.logger.info({ device, from, code }, text);
   }
 
@@ -233,7 +233,7 @@ export class ConfiguredDevices {
     if (isHeld) this.#waited.add({ ...one, isHeld });
     const waited = waitedMs === undefined ? "" : ` after ${Math.round(waitedMs / 1000)} s`;
     this.#missing.set(device, { device, from, waited_for: false, code, why });
-    const text = `a device of the configuration is not attached${waited}: ${why}`;
+    const text = `a configured device is not attached${waited}: ${why}`;
     this.#surroundings.logger.error({ device, from, code }, text);
     this.#settle(one);
   }

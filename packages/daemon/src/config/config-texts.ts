@@ -30,8 +30,8 @@ export function readConfigTexts(path: string): {
   const mayBeMissing = [DAEMON_SETTINGS.config.default, userConfigPath()].includes(path);
   const dropIns = namesIn(`${path}.d`, problems);
   if (dropIns.length > FILES_MAX) {
-    const what = `${dropIns.length} files *.toml, and at most ${FILES_MAX} are read`;
-    problems.push({ path: `${path}.d`, severity: "error", what, hint: "Put some into one" });
+    const what = `${dropIns.length} files *.toml, but at most ${FILES_MAX} are read`;
+    problems.push({ path: `${path}.d`, severity: "error", what, hint: "Merge some of them" });
   }
   for (const file of [path, ...dropIns.slice(0, FILES_MAX)]) {
     try {

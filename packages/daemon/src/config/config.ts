@@ -206,13 +206,13 @@ function readDevice(
   const device = values.get("device")?.value;
   if (typeof device !== "string") {
     if (table["device"] === undefined) {
-      reader.blame(at, "[[device]] names none", 'Write device = "/dev/..."');
+      reader.blame(at, "[[device]] has no device", 'Write device = "/dev/..."');
     }
     return undefined;
   }
   const key = `${at}.device`;
   const same = earlier.find((one) => one.device === device);
-  if (same !== undefined) reader.blame(key, `${device} is named at ${same.from}, too`, "Keep one");
+  if (same !== undefined) reader.blame(key, `${device} is also named at ${same.from}`, "Keep one");
   if (!device.startsWith("/")) {
     reader.blame(key, `'${shown(device)}' is not an absolute path`, STABLE_HINT);
   } else if (OURS.test(device)) {

@@ -78,7 +78,7 @@ export class Configured {
       if (devices === undefined) return await detaching();
       const detached = await devices.detach(device, detaching);
       if (detached !== undefined) return detached;
-      const text = "a device of the configuration was to be attached, and is given up";
+      const text = "a configured device is given up";
       this.#logger.info({ device }, text);
       return { device: resolve(device), front: "" };
     };

@@ -17,7 +17,7 @@ const DEFECTS: readonly KernelDefect[] = [
   {
     matches: /^6\.[56](\.|-|$)/,
     state: "warning",
-    what: "a daemon's death is noticed up to 5 s later, and its devices wait longer by that",
+    what: "a daemon's death is noticed up to 5 s late, and its devices wait that much longer",
     fixedIn: "6.7",
   },
   {

@@ -96,9 +96,9 @@ async function judgeDevice(
   const path = `/dev/ublkb${info.id}`;
   if (info.state === UblkState.LIVE) {
     if (processes.some(({ pid }) => pid === info.serverPid)) return undefined;
-    const what = `${path} is served by process ${info.serverPid}, which is gone, or not blksnapd`;
+    const what = `${path} is served by process ${info.serverPid}, which has ended, or is not blksnapd`;
     const why = "the kernel notices a death after up to 30 s; no daemon can resume it before";
-    return warning(check, what, why, "Look again in a minute");
+    return warning(check, what, why, "Check again in a minute");
   }
   if (info.state === UblkState.DEAD) {
     if (daemon !== undefined && (await isAnotherSoon(devices, info.id, owner))) return undefined;
@@ -131,12 +131,12 @@ async function judgeForgotten(
   const users = lastingUsers(path);
   if (users.length > 0) {
     const what = `${path} waits without a record, and is in use: ${users.join(", ")}`;
-    const hint = `End what uses it, then doctor --fix; umount --lazy for a file system`;
+    const hint = `Stop what uses it (for a file system: umount --lazy), then run doctor --fix`;
     return error(check, what, why, hint);
   }
   const held = await heldNodes(path);
   const holds = `a file system that is unmounted lazily, or mounted in a container, holds ${held.join(", ")}`;
-  const who = held.length === 0 ? "has no users" : `has no users but one: ${holds}`;
+  const who = held.length === 0 ? "has no users" : `has a single user: ${holds}`;
   const what = `${path} waits without a record, and ${who}`;
   // No daemon can serve it again: only an error releases its users, also those in an unmount.
   const hint = `doctor --fix removes it${held.length === 0 ? "" : ", and its waiting users get EIO"}`;
@@ -251,7 +251,7 @@ export function checkStateFiles(
   if (stale.length === 0) return [...damaged, ok(check, `${stateDirectory} has no stale file`)];
   const findings = stale.map((name) => {
     const path = join(stateDirectory, name);
-    const what = `${path} belongs to nothing on record`;
+    const what = `${path} belongs to no record`;
     const finding = warning(check, what, "it takes memory", "doctor --fix removes it");
     const fix = async (): Promise<string> => {
       withLock(() => unlinkSync(host.path(path)));
@@ -302,7 +302,7 @@ export function checkFreezes({ records, processes, daemon }: Surroundings): Fixa
   const orphans = guards.filter(({ parent }) => parent !== daemon?.pid);
   if (orphans.length > 0) {
     const pids = orphans.map(({ pid }) => pid).join(", ");
-    const what = `process ${pids} holds file systems frozen, or thaws them, after its daemon's end`;
+    const what = `process ${pids} still holds file systems frozen, or thaws them, although its daemon has ended`;
     const hint = "Start the daemon: a thaw may wait for its devices";
     return [warning(check, what, "writers of these file systems wait", hint)];
   }
@@ -311,7 +311,7 @@ export function checkFreezes({ records, processes, daemon }: Surroundings): Fixa
   const of = taking.members.flatMap(({ tracker }) =>
     records.trackers.filter(({ id }) => id === tracker).map(({ device }) => device),
   );
-  const what = `a take of ${of.join(", ")} was cut short: file systems there may be frozen`;
+  const what = `a take of ${of.join(", ")} was interrupted: file systems there may be frozen`;
   const hint = "Start the daemon, then fsfreeze --unfreeze MOUNTPOINT where writers hang";
   return [warning(check, what, "writers of these file systems wait", hint)];
 }

@@ -131,7 +131,7 @@ function checkNamespace(host: HostFiles, pid: number): Finding {
 /** A program on a device that it serves cannot be read while no daemon serves that. */
 function checkProgram(host: HostFiles, { pid, words }: OwnProcess): Finding {
   const onFront = findOnFront(host, pid, [host.link(`/proc/${pid}/exe`), ...words.slice(1, 2)]);
-  if (onFront === undefined) return ok("program", "the program lies on no ublk device");
+  if (onFront === undefined) return ok("program", "the program is not on a ublk device");
   const why = "the next daemon cannot be started from a device that waits for it";
   const hint = "Install node and blksnapd on a file system that is not tracked";
   return error("program", `${onFront} lies on a ublk device`, why, hint);
@@ -140,7 +140,7 @@ function checkProgram(host: HostFiles, { pid, words }: OwnProcess): Finding {
 /** A write to a log on a front can wait for the daemon that writes it. */
 function checkLog(host: HostFiles, { pid }: OwnProcess): Finding {
   const onFront = findOnFront(host, pid, [host.link(`/proc/${pid}/fd/2`)]);
-  if (onFront === undefined) return ok("log", "the log lies on no ublk device");
+  if (onFront === undefined) return ok("log", "the log is not on a ublk device");
   const why = "the daemon may wait for itself";
   const hint = "Have another process write the log: systemd, or a pipe";
   return error("log", `${onFront} lies on a ublk device`, why, hint);

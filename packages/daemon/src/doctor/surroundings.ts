@@ -51,7 +51,7 @@ export function checkStateDirectory(path: string, owner = 0): Finding {
       const why = "a program that can write there controls devices";
       return error(
         check,
-        `${path} is writable for others than the daemon's user`,
+        `users other than the daemon's can write to ${path}`,
         why,
         `chmod go-w ${path}`,
       );
@@ -85,7 +85,7 @@ export function checkSocket(path: string, groups: string, hasDaemon: boolean, ow
     const { mode, uid, gid } = lstatSync(path);
     if ((mode & OTHERS) !== 0 || uid !== owner) {
       const why = "it gives root's power over block devices";
-      return error(check, `${path} is open to everybody`, why, `chmod o= ${path}`);
+      return error(check, `every user can open ${path}`, why, `chmod o= ${path}`);
     }
     if (owner !== 0) return ok(check, `${path} is for its user alone`);
     const group = groups.split("\n").find((line) => line.split(":")[2] === String(gid));

@@ -102,7 +102,8 @@ export class DaemonLog implements EventLogControl {
     try {
       await this.#reportStart();
     } catch (error) {
-      if (!this.#isClosed) logger.warn({ err: error }, "the start of the daemon is not an event");
+      if (!this.#isClosed)
+        logger.warn({ err: error }, "the start of the daemon could not be recorded as an event");
     }
     await this.#pollNow();
     if (this.#isClosed) return;
@@ -149,7 +150,7 @@ export class DaemonLog implements EventLogControl {
       try {
         this.#compare(await this.#options.driver.status());
       } catch (error) {
-        if (!this.#isClosed) this.#options.logger.warn({ err: error }, "cannot look for events");
+        if (!this.#isClosed) this.#options.logger.warn({ err: error }, "cannot poll for events");
       }
     }
   }

@@ -36,7 +36,7 @@ export async function hooksIn(directory: string): Promise<Hook[]> {
         () => false,
         ({ code }: NodeJS.ErrnoException) => code === "ENOENT",
       );
-      if (!isGone) hooks.push({ name, path, distrust: `it cannot be looked at: ${found.message}` });
+      if (!isGone) hooks.push({ name, path, distrust: `it cannot be examined: ${found.message}` });
     } else if (found.isFile() && (found.mode & EXECUTABLE) !== 0) {
       hooks.push({ name, path, distrust: await distrustOf(path) });
     }
@@ -64,7 +64,7 @@ async function distrustOf(path: string): Promise<string | undefined> {
       if (!isMine) return `${one} belongs to user ${uid}, not to root`;
       const isSticky = one !== real && (mode & STICKY) !== 0;
       if ((mode & WRITABLE_BY_OTHERS) !== 0 && !isSticky)
-        return `${one} is writable for others than root`;
+        return `${one} is writable by users other than root`;
     }
     return undefined;
   } catch (error) {

@@ -181,7 +181,7 @@ export class TakeHooks {
     try {
       rmSync(this.#options.begunFile, { force: true });
     } catch (error) {
-      this.#options.logger.warn({ err: error }, "the next daemon runs hooks once more");
+      this.#options.logger.warn({ err: error }, "the next daemon runs the hooks again");
     }
   }
 }

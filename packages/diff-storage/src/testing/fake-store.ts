@@ -36,7 +36,7 @@ export interface FakeStoreOptions {
 
 const AT_ONCE: FakeOutcome = { delayMs: 0 };
 
-/** A store without a file: it knows which units have space, and behaves as it is told. */
+/** A store without a file: it knows which units have space, and behaves as configured. */
 export class FakeStore implements Store {
   readonly kind: StoreKind;
   readonly path: string;

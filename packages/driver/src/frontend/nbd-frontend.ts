@@ -115,7 +115,7 @@ class NbdServed implements ServedDevice {
   readonly deviceNumber = "";
   readonly isLive = true;
   readonly hasZeroCopy = false;
-  readonly fixedWhy = "clients of an NBD export keep the size with which they have connected";
+  readonly fixedWhy = "NBD clients keep the size that the export had when they connected";
   readonly exported: DeviceParams;
   isHeld = false;
   readonly #serving: Serving;
@@ -172,7 +172,7 @@ class NbdServed implements ServedDevice {
     if (count === 0) return release;
     await release();
     throw new ControlError("FRONT_IN_USE", `the front ${this.path} is in use: ${clients(count)}`, {
-      hint: "Have its clients disconnect first",
+      hint: "Disconnect its clients first",
     });
   }
 

@@ -75,7 +75,7 @@ export class UblkFrontend implements Frontend {
 
   get #fixedWhy(): string | undefined {
     if (this.#control.canUpdateSize) return undefined;
-    return "this kernel cannot resize ublk devices, Linux 6.16 or later can";
+    return "this kernel cannot resize ublk devices; Linux 6.16 or later can";
   }
 
   async leftImage(id: number | null): Promise<UblkDeviceInfo | undefined> {
@@ -119,7 +119,7 @@ export class UblkFrontend implements Frontend {
       if (known.has(id) || state === UblkState.LIVE) continue;
       const device = this.nameOf(id);
       if (hasUsers(info)) {
-        const text = `the front ${device} has no record that can be used: its users wait`;
+        const text = `the front ${device} has no usable record: its users wait`;
         this.#logger.error({ device }, text);
         continue;
       }
@@ -160,7 +160,7 @@ function hasUsers({ serverFlags, state }: UblkDeviceInfo): boolean {
   return serverFlags === DeviceMark.FRONT && state !== UblkState.DEAD;
 }
 
-/** The kernel's: an earlier daemon may have been about to change it. Undefined where it is not told. */
+/** The kernel's: an earlier daemon may have been about to change it. Undefined if it is not reported. */
 function capacityOf(path: string): number | undefined {
   const sectors = attribute(`/sys/class/block/${path.slice("/dev/".length)}`, "size");
   return sectors === null ? undefined : Number(sectors) * SECTOR_BYTES;
@@ -234,7 +234,7 @@ class UblkServed implements ServedDevice {
     this.#device.release();
   }
 
-  /** Opens it exclusively, so that nothing can mount it while it goes away. */
+  /** Opens it exclusively, so that nothing can mount it while it is removed. */
   async hold(): Promise<() => Promise<void>> {
     const { path } = this;
     let held: number;

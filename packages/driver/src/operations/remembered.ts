@@ -107,7 +107,7 @@ export async function forgetRemembered(
     }
   };
   await persistent.inTime(removing());
-  logger.warn({ device }, "its record is forgotten: it was remembered, and not attached");
+  logger.warn({ device }, "its record is removed: the tracker was remembered, but not attached");
 }
 
 function withNames(

@@ -23,7 +23,7 @@ export class Operations {
       const hint = "Try again when that has ended; see dmesg and the daemon's log if it does not";
       return new ControlError(code, text, { hint });
     },
-    aborted: (what) => new ControlError("ABORTED", `${what}: it was given up while it waited`),
+    aborted: (what) => new ControlError("ABORTED", `${what}: it was cancelled while it waited`),
     closed: (what) => new ControlError("SHUTTING_DOWN", `${what}: the daemon is stopping`),
   });
   readonly #registry: Pick<Registry, "identity">;
@@ -54,14 +54,14 @@ export class Operations {
     for (let attempt = 1; attempt <= PATH_ATTEMPTS_MAX; attempt++) {
       const names = await this.#deviceLocks(paths);
       const outcome = await this.locks.run([...others, ...names], options, async () => {
-        // While it waited, the path may have come to lead to another device.
+        // While it waited, the path may now lead to another device.
         const now = await this.#deviceLocks(paths);
         const isSame = now.every((name) => names.includes(name));
         return isSame ? { value: await describingTimeout(options.what, operation()) } : undefined;
       });
       if (outcome !== undefined) return outcome.value;
     }
-    throw new ControlError("DEVICE_BUSY", `${options.what}: it is another device repeatedly`);
+    throw new ControlError("DEVICE_BUSY", `${options.what}: its device keeps changing`);
   }
 
   async #deviceLocks(paths: readonly string[]): Promise<string[]> {

@@ -193,7 +193,7 @@ export class SnapshotOperations {
     snapshot.saveIfPossible();
     await snapshot.persistence.saved();
     const members = [...snapshot.members.values()];
-    // A daemon that finds this half done makes the images anew, and must not expect any.
+    // A daemon that finds this half done recreates the images, and must not expect any.
     for (const member of members) member.imageNumber = undefined;
     snapshot.saveIfPossible();
     faultPoint("suspend.images-forgotten");
@@ -224,7 +224,7 @@ export class SnapshotOperations {
     await this.#forget(snapshot).catch((error: unknown) => {
       this.#context.logger.error({ snapshot: snapshot.id, err: error }, "its record stays");
     });
-    throw new ControlError("ABORTED", "snapshot_create was given up before the answer came");
+    throw new ControlError("ABORTED", "snapshot_create was cancelled before the answer was sent");
   }
 
   /** A snapshot whose record cannot be written is not created. */
@@ -325,7 +325,7 @@ export class SnapshotOperations {
       await assertNotInUse(path, topology);
       const { blockDevice } = await this.#context.blockDevices.lookUp(path);
       if (blockDevice === undefined || !isZoned(blockDevice)) continue;
-      const what = `the store ${path} is a zoned disk, which takes writes only in sequence`;
+      const what = `the store ${path} is a zoned disk, which accepts only sequential writes`;
       throw new ControlError("STORE_INVALID", what, { hint: "Give a disk without zones" });
     }
     await this.#assertDistinct(stores);

@@ -396,7 +396,7 @@ export function attachAnswer(tracker: Tracker, already: boolean): AttachResponse
 
 function notPersistent(device: string): ControlError {
   const what = `${device} is in use, and writes made while a live attach is away cannot be detected`;
-  const later = "name it in blksnap.toml with persistent = true, for the next boot on";
+  const later = "name it in blksnap.toml with persistent = true, from the next boot on";
   const hint = `Attach it without --persistent, and ${later}; or unmount it, and mount its front`;
   return new ControlError("LIVE_UNSUPPORTED", what, { hint });
 }

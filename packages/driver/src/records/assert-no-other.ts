@@ -11,7 +11,7 @@ export function assertNoOther(path: string, verdict: Continuity, doubt: string |
   const isOther = verdict.verdict === "other_device";
   const why = isOther ? verdict.why : doubt;
   if (why === undefined) return;
-  const hint = "If it is to be tracked, attach it: blksnapctl attach --persistent";
-  const what = `${path} ${isOther ? "is" : "may be"} another device than it was: ${why}`;
+  const hint = "To track it, run blksnapctl attach --persistent";
+  const what = `${path} ${isOther ? "is" : "may be"} another device than before: ${why}`;
   throw new ControlError("DEVICE_NOT_FOUND", what, { hint });
 }

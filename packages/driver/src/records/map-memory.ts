@@ -14,7 +14,7 @@ export function takeMapMemory({ name, fd }: MapFile, map: DiffAreaMap, chunk: nu
     const bytes = new Uint8Array(lengthBytes);
     readSync(fd, bytes, 0, lengthBytes, offsetBytes);
     const written = writeSync(fd, bytes, 0, lengthBytes, offsetBytes);
-    if (written < lengthBytes) throw new Error(`the map ${name} gets no memory`);
+    if (written < lengthBytes) throw new Error(`cannot allocate memory for the map ${name}`);
   }
   map.slices.noteMemory(slice);
 }

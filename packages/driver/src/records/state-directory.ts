@@ -143,7 +143,7 @@ export class StateDirectory {
     // A tmpfs without a limit reports no blocks.
     const isUnlimited = blocks === 0;
     if (isUnlimited || bavail * bsize >= lengthBytes) return;
-    throw new Error(`it takes ${lengthBytes} bytes, and ${bavail * bsize} are free`);
+    throw new Error(`it needs ${lengthBytes} bytes, and ${bavail * bsize} are free`);
   }
 
   /** Writes the owner into the map; repeat it if the header was filled from elsewhere. */
@@ -170,7 +170,7 @@ export class StateDirectory {
     readSync(fd, found, 0, NAME_DIGEST_BYTES, NAME_DIGEST_OFFSET);
     if (found.equals(nameDigest(name))) return { name, fd, lengthBytes: fstatSync(fd).size };
     closeSync(fd);
-    throw new Error(`the map ${join(this.path, name)} is damaged, or another device's`);
+    throw new Error(`the map ${join(this.path, name)} is damaged, or belongs to another device`);
   }
 
   /** Closes a map file, which stays. */

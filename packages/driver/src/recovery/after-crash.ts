@@ -169,7 +169,7 @@ async function restoreFront(
     },
     RESTORED_PATIENCE_MS,
     () => {
-      const text = `${device} is not attached again: it, or what is kept of it, does not answer`;
+      const text = `${device} is not attached again: it, or the disk of its records, does not answer`;
       context.logger.error({ device, patienceMs: RESTORED_PATIENCE_MS }, text);
     },
   );
@@ -215,7 +215,7 @@ async function finish(
 
 /**
  * Trackers that serve, or wait. Any other front has ended: a daemon was killed while it attached or detached the
- * device, or another program has deleted the front. A tracker that the medium still has is attached anew if it should
+ * device, or another program has deleted the front. A tracker that the medium still has is attached again if it should
  * be attached at all, and its snapshot continues without it.
  */
 async function keptTrackers(

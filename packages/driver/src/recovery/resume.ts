@@ -276,7 +276,7 @@ async function wake(
   await snapshot.cuts.reportAll(tracker, area.id);
   // If another member's journal has failed, now or before, this one must not be trusted either.
   if (typeof journal === "string" && !snapshot.persistence.isOn) {
-    await snapshot.persistence.giveUp([member], "it is persistent no more");
+    await snapshot.persistence.giveUp([member], "it is no longer persistent");
   }
   const kept = snapshot.persistence.isOn ? member.journal : undefined;
   await withAreaSyncs(snapshot.storage.stores, kept, async (syncs) => {

@@ -5,7 +5,7 @@ import { overflowSetup } from "./overflow.js";
 import { waterMarks } from "./water-marks.js";
 
 /**
- * Size of slots of snapshots whose record does not tell it. It is a fact about existing stores, so it stays the same
+ * Size of slots of snapshots whose record does not have it. It is a fact about existing stores, so it stays the same
  * when the default size of chunks changes.
  */
 export const LEGACY_SLOT_BYTES: number = 256 * 1024;

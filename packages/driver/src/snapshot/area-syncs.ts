@@ -14,7 +14,7 @@ export interface AreaSyncs {
 }
 
 /**
- * Opens the stores again while a reactor is told of an area; its ring keeps them open from then on.
+ * Opens the stores again while a reactor learns of an area; its ring keeps them open from then on.
  * @param tell receives undefined if the area has no journal
  * @throws DiffStorageError STORE_TIMEOUT; the error of open(2); as `request` does
  */
@@ -28,7 +28,7 @@ export async function withAreaSyncs<Answer>(
   const files = await bounded(opening, STORE_OPEN_TIMEOUT_MS, () => {
     opening.then(close).catch(() => undefined);
     const paths = stores.map(({ path }) => path).join(", ");
-    return new DiffStorageError("STORE_TIMEOUT", `no answer of ${paths}`);
+    return new DiffStorageError("STORE_TIMEOUT", `no answer from ${paths}`);
   });
   try {
     const syncFds = stores.map(({ fd }, index) => files[index]?.fd ?? fd);

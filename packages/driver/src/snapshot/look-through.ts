@@ -38,14 +38,14 @@ export async function lookThrough(
   try {
     const area = DiffAreaMap.open(memory.buffer);
     if (geometry !== undefined && !area.geometry.equals(geometry)) {
-      throw new Error(`the map ${map.name} is of another device`);
+      throw new Error(`the map ${map.name} belongs to another device`);
     }
     if (area.state === AreaState.DROPPED) return undefined;
     if (area.state !== AreaState.ACTIVE) throw damaged(map, `it is in state ${area.state}`);
     const bytes = uuidBytes(id);
     if (area.id === undefined) area.adopt(bytes);
     else if (!Buffer.from(area.id).equals(bytes)) {
-      throw new Error(`the map ${map.name} is of the area ${uuidText(area.id)}, not of ${id}`);
+      throw new Error(`the map ${map.name} belongs to the area ${uuidText(area.id)}, not to ${id}`);
     }
     return await found(map, area);
   } finally {

@@ -25,7 +25,7 @@ export async function sealStores(snapshot: Sealing, logger: Pick<Logger, "warn">
       if (!isAtRest || hungStores.isHung(index)) throw noAnswer();
       return await bounded(sealed(store), STORE_SEAL_PATIENCE_MS, noAnswer);
     } catch (error) {
-      const text = `${store.path}: foreign writes before the next start will not be detected`;
+      const text = `${store.path}: writes by other programs before the next start will not be detected`;
       logger.warn({ err: error }, `${text}: ${(error as Error).message}`);
       return null;
     }

@@ -352,7 +352,7 @@ export class SnapshotPersistence {
     if (!this.#isOn) return;
     const { logger } = this.#context;
     const snapshot = this.#last?.snapshot.id;
-    const text = `${why}: the snapshot will not outlive this machine's power`;
+    const text = `${why}: the snapshot will not survive a reboot or a power cut`;
     const { persistent } = this.#context;
     const removing = this.forget();
     removing.catch(() => undefined);

@@ -57,7 +57,7 @@ export async function markStore(context: MarkContext, snapshot: Markable): Promi
     snapshot.storeMark = { slot, value };
   } catch (err) {
     const text =
-      "its store has no mark: should the disk of its journals fail and take no word of it, " +
+      "its store has no mark: if the disk of its journals fails before the loss is recorded, " +
       "a power cut would bring it back with wrong images";
     context.logger.warn({ snapshot: snapshot.id, err }, text);
   }
@@ -69,7 +69,7 @@ export async function markStore(context: MarkContext, snapshot: Markable): Promi
  */
 export async function removeMark(context: MarkContext, snapshot: Marked): Promise<void> {
   const { storeMark: mark } = snapshot;
-  if (mark === undefined || mark.value === null) throw new Error("no store of it has a mark");
+  if (mark === undefined || mark.value === null) throw new Error("none of its stores has a mark");
   await write(context, snapshot, mark.slot, "");
   snapshot.storeMark = { slot: mark.slot, value: null };
 }
@@ -97,9 +97,9 @@ export async function assertMarked(
     await file.close();
   }
   const { path } = records[slotStore(slot)] ?? store;
-  const what = `the store ${path} does not say any more that the snapshot can be used`;
+  const what = `the store ${path} no longer confirms that the snapshot can be used`;
   const hint =
-    "Its journals could not be written before the machine went down, or others wrote there";
+    "Its journals could not be written before the machine went down, or other programs wrote there";
   throw new ControlError("STORE_FAILED", what, { hint });
 }
 

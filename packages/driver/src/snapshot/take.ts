@@ -136,7 +136,7 @@ export async function closeMembers(
   for (const end of closed) if (end.status === "rejected") throw end.reason;
 }
 
-/** What users have by now is in the snapshot: the check that notices it may be a moment away. */
+/** What users have by now is in the snapshot: the check that notices it may come a moment later. */
 async function growFirst({ logger }: DriverContext, tracker: Tracker): Promise<void> {
   const { device, front, geometry } = tracker;
   if (front.fixedWhy !== undefined || !front.isLive) return;
@@ -238,13 +238,13 @@ function whileNoneRotates<Value>(
   let timer: NodeJS.Timeout | undefined;
   const outcome = inTurn(members, () => {
     clearTimeout(timer);
-    if (isLate) return Promise.reject(new Error("its caller has given up"));
+    if (isLate) return Promise.reject(new Error("its caller no longer waits"));
     return operation();
   });
   const tooLate = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
       isLate = true;
-      const why = "the journal of a tracker is being made anew, and that takes too long";
+      const why = "the journal of a tracker is being rewritten, which takes too long";
       reject(new ControlError("TAKE_FAILED", why, { errnoName: "ETIMEDOUT" }));
     }, timeoutMs);
   });

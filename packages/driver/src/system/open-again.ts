@@ -10,7 +10,7 @@ export function openAgain(fd: number): Promise<FileHandle> {
 
 /**
  * An open file for syncs alone. The kernel reports a failed write of cached data once per open file: if two callers
- * sync by the same one, the second is told that everything is on the medium. Undefined for a file system in user space:
+ * sync by the same one, the second gets the answer that everything is on the medium. Undefined for a file system in user space:
  * it may keep data of an open file until that file itself is synced.
  */
 export async function openToSync(fd: number): Promise<FileHandle | undefined> {

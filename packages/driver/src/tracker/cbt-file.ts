@@ -56,9 +56,9 @@ export async function openCbt(
     if (capacityBytes < geometry.capacityBytes) {
       // See growth.ts: its map comes after the record that says so.
       reason = CbtReason.CAPACITY_CHANGED;
-      throw new Error(`it is of ${capacityBytes} bytes, the device has grown`);
+      throw new Error(`it covers ${capacityBytes} bytes; the device has grown`);
     }
-    if (capacityBytes !== geometry.capacityBytes) throw new Error("it is of another device");
+    if (capacityBytes !== geometry.capacityBytes) throw new Error("it belongs to another device");
     const opened = { cbtFile, cbtMemory };
     undo.push(() => closeSync(opened.cbtFile.fd));
     undo.push(() => opened.cbtMemory.unmap());

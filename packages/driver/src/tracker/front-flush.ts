@@ -32,7 +32,7 @@ export class FrontFlush {
       return;
     }
     this.#hasFailed = true;
-    const hint = "See dmesg; detach again to give it up";
+    const hint = "See dmesg; another detach gives these writes up";
     throw new ControlError("DEVICE_FAILED", text, { errnoName: name, hint });
   }
 }

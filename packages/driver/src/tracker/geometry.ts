@@ -51,6 +51,6 @@ export function servedParams(
 /** @throws ControlError DEVICE_ZONED */
 export function assertNotZoned({ path, kind, deviceNumber: number }: BackingFile): void {
   if (kind !== "block" || !isZoned(deviceNumber(number))) return;
-  const what = `${path} is a zoned disk, which takes writes only in sequence`;
+  const what = `${path} is a zoned disk, which accepts only sequential writes`;
   throw new ControlError("DEVICE_ZONED", what);
 }

@@ -1,5 +1,5 @@
 /**
- * Notices originals that have become larger (`lvextend`, a disk of a cloud, `losetup -c`), and has their fronts follow.
+ * Notices originals that have grown (`lvextend`, a cloud disk, `losetup -c`), and makes their fronts follow.
  *
  * ```
  *   larger ─▶ as large at the next check ─▶ in a snapshot, or just out of it ─▶ checked again
@@ -7,7 +7,7 @@
  *                                                └─ fails ─▶ tried again, later each time
  * ```
  *
- * One that becomes larger all the time is left alone until it rests: each growth begins a new generation.
+ * An original that keeps growing is left alone until it stops: each growth begins a new generation.
  */
 import type { DeviceReader } from "@blksnap/data-plane";
 import { messageOf } from "@blksnap/errors";
@@ -35,7 +35,7 @@ const KEPT_DISCARDS = "discards that a snapshot has kept back are on their way t
 export interface GrowthSteps<One> {
   /** It grows when that is destroyed. */
   isInSnapshot(tracker: One): boolean;
-  /** Its discards that a snapshot has kept back are on their way still. */
+  /** Discards that a snapshot has held back are still in flight. */
   keepsDiscards(tracker: One): Promise<boolean>;
   /** Runs alone among the operations on the device; where it is not tracked any more nothing is done. */
   alone(tracker: One, operation: () => Promise<void>): Promise<void>;

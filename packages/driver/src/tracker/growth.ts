@@ -87,7 +87,7 @@ async function growMap(
   const { id, device, reactor } = tracker;
   const geometry = grownGeometry(context, tracker, capacityBytes);
   const name = StateFile.grownMap.name(id);
-  if (map.file.name === name) throw new Error(`its map is ${name} still`);
+  if (map.file.name === name) throw new Error(`its map is still ${name}`);
   const made = await createCbt(context, id, geometry, CbtReason.CAPACITY_CHANGED, undo, name);
   const cbt = CbtMap.open(made.cbtMemory.buffer);
   faultPoint("grow.map-made");

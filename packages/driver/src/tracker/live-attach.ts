@@ -2,8 +2,8 @@
  * Live attach: puts the front under a device-mapper node that is in use.
  *
  * ```
- *   clone ─▶ front on the clone, on record ─▶ table in waiting ─▶ exchange       attach
- *   table in waiting ─▶ exchange ─▶ front gone, with its record ─▶ clone gone    detach
+ *   clone ─▶ front on the clone, on record ─▶ inactive table ─▶ exchange       attach
+ *   inactive table ─▶ exchange ─▶ front gone, with its record ─▶ clone gone    detach
  * ```
  *
  * Only the exchange changes the node, and it is one system call of another process (DeviceMapper). So a daemon that is
@@ -80,12 +80,12 @@ export class LiveAttach {
       throw unsupported(`${device} is not a device-mapper node`);
     }
     if (LiveClones.isOne(node)) {
-      throw new ControlError("DEVICE_IS_OURS", `${device} is what a live attach has made`);
+      throw new ControlError("DEVICE_IS_OURS", `${device} was created by a live attach`);
     }
     const isBusy = async () => (await claimInHelper(device, CLAIM_TIMEOUT_MS)) === -EBUSY;
     if (way === undefined && !(await isBusy())) return undefined;
     if (node.slaves.some((name) => name.startsWith("ublkb"))) {
-      throw unsupported(`${device} leads to a ublk device already: ${node.slaves.join(", ")}`);
+      throw unsupported(`${device} already leads to a ublk device: ${node.slaves.join(", ")}`);
     }
     const finder = this.dm.finderOf(node);
     if (finder !== undefined) {
@@ -176,7 +176,7 @@ export class LiveAttach {
   async #leadBack(tracker: Spliced): Promise<void> {
     const { device, splice } = tracker;
     const { number, clone } = splice.node;
-    // The kernel keeps a front open while a table in waiting leads to it.
+    // The kernel keeps a front open while an inactive table leads to it.
     await this.#exchanges.dropWaiting(tracker);
     if (!(await this.#leadsTo(tracker).catch(throwFailed))) return;
     const before = splice.state;
@@ -241,7 +241,7 @@ export class LiveAttach {
     isUnchanged: () => Promise<boolean>,
   ): Promise<void> {
     await this.#syncAgain(tracker, what);
-    if (!(await isUnchanged())) throw new Error("its node has another table by now");
+    if (!(await isUnchanged())) throw new Error("its node now has another table");
     await this.#exchanges.run(tracker, what);
   }
 
@@ -302,7 +302,7 @@ export class LiveAttach {
         if (growth === "same" && isMade === true) continue;
         const isFollowed = await end(tracker);
         const then = isFollowed ? "it is attached again automatically" : "attach it again";
-        const text = `detached, as its node does not lead to its front: ${then}`;
+        const text = `detached, because its node does not lead to its front: ${then}`;
         this.#context.logger.error({ device, node: splice.path }, text);
       } catch (error) {
         this.#context.logger.error({ device, err: error }, "its live attach is not settled");

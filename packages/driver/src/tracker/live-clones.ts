@@ -1,5 +1,5 @@
 /**
- * Clones: nodes of ours that lead to the former target of the users' node. The UUID of each tells which daemon and
+ * Clones: our nodes that lead to the former target of the users' node. The UUID of each says which daemon and
  * which node it belongs to.
  */
 import { ControlError } from "@blksnap/api";

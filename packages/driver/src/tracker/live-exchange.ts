@@ -83,12 +83,12 @@ export class LiveExchange {
     const { number } = splice.node;
     await this.dropWaiting({ device, splice });
     await this.#dm.resume(number).catch((error: unknown) => {
-      const text = "a node is not resumed: that is retried";
+      const text = "a node is not resumed; retrying";
       this.#context.logger.error({ node: number, err: error }, text);
     });
   }
 
-  /** Drops our table in waiting. Failures are logged. */
+  /** Drops our inactive table. Failures are logged. */
   async dropWaiting({ device, splice }: Exchanged): Promise<void> {
     const { number, clone } = splice.node;
     await this.#dm.dropWaiting(number, splice.front, clone).catch((error: unknown) => {
@@ -135,12 +135,12 @@ export class LiveExchange {
     do await sleep(this.#intervalMs, undefined, { ref: false });
     while (!(await this.#tryResume(name, number, splice, true)));
     this.#left.delete(name);
-    this.#context.logger.warn({ node: number }, "a node is not suspended any more");
+    this.#context.logger.warn({ node: number }, "a node is no longer suspended");
   }
 
   /**
    * Returns whether nothing is left to do.
-   * @param drops drops our table even if the node is not suspended: an interrupted exchange puts it in waiting again
+   * @param drops drops our table even if the node is not suspended: an interrupted exchange makes it inactive again
    */
   async #tryResume(
     name: string,

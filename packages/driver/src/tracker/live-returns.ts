@@ -1,5 +1,5 @@
 /**
- * Volumes that are away: detached because another program gave their node another table, and to be attached again. Each
+ * Volumes that are detached because another program gave their node another table, and are to be attached again. Each
  * has a record from before its detach until it is tracked again, users give it up, or its node is gone: a daemon that
  * is killed in between leaves it to the next one.
  *

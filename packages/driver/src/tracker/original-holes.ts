@@ -49,7 +49,7 @@ export class OriginalHoles {
   /**
    * @param of the export
    * @param isImage the holes of an image are looked up once, after its take; those of a front for each client
-   * @returns null if nothing is known, or not soon enough
+   * @returns null if nothing is known, or not in time
    */
   async of(of: object, tracker: Tracker, isImage: boolean): Promise<KnownHoles | null> {
     const known = this.#knowledgeOf(of);
@@ -60,7 +60,7 @@ export class OriginalHoles {
     }
     if (known.looking === undefined && this.#nowMs() >= known.nextMs) this.#begin(known, tracker);
     if (known.looking === undefined) return null;
-    const late = new Error("not soon enough");
+    const late = new Error("not in time");
     const found = await bounded(known.looking, this.#patienceMs, () => late).catch(() => null);
     if (!isImage && found !== null && known.found === found) known.found = null;
     return found;

@@ -37,7 +37,7 @@ export async function reopenOriginal(
   undo.push(() => closeSync(backing.fd));
   if (identityOfOpen(backing.fd) !== identity) throw notFound(`${device} is another device now`);
   if (wasAway) {
-    const what = `${device} was away: a new generation begins, and its image is lost`;
+    const what = `${device} was missing: a new generation begins, and its image is lost`;
     logger.warn({ device, path, before: record.identity, identity }, what);
   }
   return { backing, identity, wasAway };

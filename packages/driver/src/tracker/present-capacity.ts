@@ -1,7 +1,7 @@
 /**
- * How large an original is by now. A file may be on a network or in user space: where its server does not answer, neither
- * does fstat(2), and this thread serves all other devices. So it is asked beside it, one question at a time, as each
- * that hangs keeps a thread of the few that all calls on files share.
+ * The present size of an original. A file may be on a network or in user space: if its server does not answer,
+ * fstat(2) does not return, and this thread serves all other devices. So another thread makes the call, one at a
+ * time, because each that hangs keeps one of the few threads that all calls on files share.
  */
 import { type BackingFile, presentCapacityBytes } from "@blksnap/ublk";
 import { bounded } from "@blksnap/uring";

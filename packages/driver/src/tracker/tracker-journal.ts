@@ -246,7 +246,10 @@ export class TrackerJournal {
       await this.#persistence.noteStart(start);
     } catch (error) {
       // The record stays true: after a power cut, its file system only proves nothing.
-      this.#context.logger.warn({ device: this.#device, err: error }, "a mount is not on record");
+      this.#context.logger.warn(
+        { device: this.#device, err: error },
+        "a mount could not be recorded",
+      );
     }
   }
 
@@ -274,7 +277,7 @@ export class TrackerJournal {
 
   #warnUnclean(why: string): void {
     const device = this.#device;
-    this.#context.logger.error({ device }, `the end of tracking is not on record: ${why}`);
+    this.#context.logger.error({ device }, `the end of tracking could not be recorded: ${why}`);
   }
 
   /** The front is not resumed here: the record stays as it is. */
@@ -300,7 +303,7 @@ export class TrackerJournal {
       await this.#persistence.fail(why);
       logger.error(
         { device },
-        `${why}: the changed-block map will not outlive this machine's power`,
+        `${why}: the changed-block map will not survive a reboot or a power cut`,
       );
     } catch (error) {
       const text =

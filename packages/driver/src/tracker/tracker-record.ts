@@ -14,7 +14,7 @@ export interface RecordParts {
   readonly identity: string;
   readonly backing: BackingFile;
   readonly geometry: TrackerGeometry;
-  /** Its record in the persistent directory, even if that could not be kept: the next daemon begins it anew. */
+  /** Its record in the persistent directory, even if that could not be kept: the next daemon starts it over. */
   readonly recordUuid: string | undefined;
   readonly splice: Splice | undefined;
 }

@@ -81,7 +81,7 @@ test("this process does not touch a directory that does not answer", async () =>
   assert.not(existsSync(path));
 });
 
-test("a record whose read hangs makes nobody wait without end", async () => {
+test("a record whose read hangs blocks no caller forever", async () => {
   const directory = new PersistentDirectory(folder, 1, LIMIT_MS, async () => 0);
   const fifo = join(folder, "tracker-1.record");
   execFileSync("mkfifo", [fifo]);

@@ -8,7 +8,7 @@ const SOON_MS = 1;
 const alive = setInterval(() => undefined, 1000);
 test.after(() => clearInterval(alive));
 
-test("a removal is retried until it succeeds, and tells why it has not", async () => {
+test("a removal is retried until it succeeds, and reports why it has not", async () => {
   const removal = new LastingRemoval({ isClosed: false }, SOON_MS);
   assert.is(removal.problem, undefined);
   const problems: (string | undefined)[] = [];

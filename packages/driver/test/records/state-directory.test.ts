@@ -63,7 +63,7 @@ test("a map that does not fit into memory is refused before anything is written"
     const before = readdirSync(path);
     const failure = await state.createMap("area-1", 2 ** 52).catch((error: Error) => error);
     assert.is((failure as { code?: string }).code, "OUT_OF_MEMORY");
-    assert.match((failure as Error).message, /it takes 4503599627370496 bytes/);
+    assert.match((failure as Error).message, /it needs 4503599627370496 bytes/);
     assert.equal(readdirSync(path), before);
     await state.removeMap(await state.createMap("area-1", 4096));
     // For a map that grows, only the memory of its beginning is checked.
@@ -146,7 +146,7 @@ test("a map that belongs to another name is refused", async () => {
     closeSync((await state.createMap("cbt-1", 8192)).fd);
     closeSync((await state.createMap("cbt-2", 8192)).fd);
     copyFileSync(join(path, "cbt-2"), join(path, "cbt-1"));
-    assert.throws(() => state.openMap("cbt-1"), /damaged, or another device's/);
+    assert.throws(() => state.openMap("cbt-1"), /damaged, or belongs to another device/);
     closeSync(state.openMap("cbt-2").fd);
     truncateSync(join(path, "cbt-2"), 100);
     assert.throws(() => state.openMap("cbt-2"), /damaged/);

@@ -202,7 +202,7 @@ test("a medium that fails is retried", async (world) => {
   assert.equal(await onRecord(world), { ...SERVING, serving: false });
 });
 
-test("a medium that does not answer delays nobody, and its record is not used", async (world) => {
+test("a medium that does not answer delays nothing, and its record is not used", async (world) => {
   const { uuid } = await served(world);
   let release = (): void => undefined;
   /** Ends the wait that began last. */

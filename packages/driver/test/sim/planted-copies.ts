@@ -8,7 +8,7 @@ const { RegisteredPages } = await import("../../../ublk/dist/registered-pages.js
 /** Found only with zero copy. */
 export const PLANTED_COPIES: readonly PlantedFault[] = [
   {
-    what: "a request with pages goes on with the copy of its tag's last one",
+    what: "a request with pages continues with the copy of its tag's last one",
     plant: omitted(RegisteredPages.prototype, "begin", (() => true) as never),
   },
   {

@@ -142,7 +142,10 @@ test("where the last writes to a tracked device fail, that is reported, and no o
     await world.start();
     await world.attach();
     other.medium.fault = ({ kind }) => (kind === "sync" ? { errno: EIO } : undefined);
-    assert.is(await forgotten(world), "DEVICE_FAILED: See dmesg; detach again to give it up");
+    assert.is(
+      await forgotten(world),
+      "DEVICE_FAILED: See dmesg; another detach gives these writes up",
+    );
     other.medium.fault = undefined;
     assert.match(await forgotten(world), "/dev/ublkb");
     assert.is(await forgotten(world), "", "the one that had the name");

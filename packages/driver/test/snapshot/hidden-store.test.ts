@@ -81,7 +81,7 @@ test("a disk that does not answer is not accessed, and a device keeps its name",
   assert.is(await hung.catch(why), "no answer");
   assert.equal(asked, [`/var/tmp/${FILE}`]);
   const devices = hideStore(contextOf(steps) as never, snapshotOf(steps, RECORDS.slice(0, 1)));
-  assert.match(String(await devices.catch(why)), /no store of it has a mark/);
+  assert.match(String(await devices.catch(why)), /none of its stores has a mark/);
   assert.equal(steps, ["on record here"]);
 });
 

@@ -50,7 +50,7 @@ test("a store that may still change has no seal, and the log says so", async () 
   const { sizes, warned, paths } = await sealed([0], []);
   assert.equal(sizes, [undefined, 2 * SLOT_BYTES]);
   assert.is(warned.length, 1);
-  assert.ok(warned[0]?.startsWith(`${paths[0]}: foreign writes`));
+  assert.ok(warned[0]?.startsWith(`${paths[0]}: writes by other programs`));
   assert.equal((await sealed([], ["an area"])).sizes, [undefined, undefined]);
   assert.equal((await sealed([], [], true)).sizes, [undefined, undefined]);
 });

@@ -95,7 +95,7 @@ test("a loss is recorded for its own area, and for no later one", async () => {
   );
 });
 
-test("given up: no write continues before the record is gone, whoever asks", async () => {
+test("given up: no write continues before the record is gone, for any caller", async () => {
   const { persistence, steps } = world();
   persistence.save(record, [member]);
   await Promise.all([

@@ -60,7 +60,7 @@ test("a loss is on record until all maps have it", async () => {
   assert.equal(saved.slice(2), [undefined]);
 });
 
-test("if a reactor does not answer, the next daemon tells its own", async () => {
+test("if a reactor does not answer, the next daemon notifies its own", async () => {
   const { cuts, saved, answers } = cutsOf(MEMBERS);
   cuts.note(0, 0, "unwritten");
   answers[0]?.fail(new Error("no answer"));

@@ -52,7 +52,7 @@ async function watching(
   }
 }
 
-test("an original that is larger at two looks has its front grow, once", async () => {
+test("the front of an original that is larger at two checks grows, once", async () => {
   const tracker = fakeTracker();
   await watching(tracker, {}, async (watch, log) => {
     await watch.look();

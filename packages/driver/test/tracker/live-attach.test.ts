@@ -19,7 +19,7 @@ test("only the exchange changes the node, in both directions", async () => {
   );
 });
 
-test("a splice that fails leaves the node unchanged, and no table in waiting", async () => {
+test("a splice that fails leaves the node unchanged, and no inactive table", async () => {
   for (const failing of ["load", "exchange"]) {
     const { dm, live, tracker } = world();
     dm.failing = failing;

@@ -66,7 +66,7 @@ test("a mark whose program lives is kept, and its node is resumed after the prog
   assert.is(dm.leadsTo, FRONT);
 });
 
-test("a table that an interrupted exchange has put in waiting again is dropped", async () => {
+test("a table that an interrupted exchange has made inactive again is dropped", async () => {
   const { dm, live, tracker, mark, hasMark } = world();
   const program = openSync(mark, "a");
   tryLockFile(program);

@@ -49,7 +49,7 @@ async function isEndedAfterRestart(
     },
   );
   const then = isFollowed ? "it is attached again automatically" : "attach it again";
-  const text = `detached, as its node does not lead to its front: ${then}`;
+  const text = `detached, because its node does not lead to its front: ${then}`;
   assert.equal(errors, ended.length === 0 ? [] : [text]);
   return ended.length === 1;
 }

@@ -1,4 +1,4 @@
-/** Nodes that come to lead elsewhere, as seen by the watch. */
+/** Nodes whose target changes, as the watch sees it. */
 import { Splice } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -49,7 +49,7 @@ test("a change of any node is checked at once", async () => {
   assert.is(changes.length, 2);
 });
 
-test("if changes cannot be waited for, the timer's looks try again", async () => {
+test("if changes cannot be waited for, the timer checks again", async () => {
   let polls = 0;
   // The fifth is not answered, so that a watch that asks at once does not ask without end.
   const ring = {

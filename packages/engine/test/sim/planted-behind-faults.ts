@@ -72,7 +72,7 @@ const faults: PlantedFault[] = [
     },
   },
   {
-    name: "a process does not go on with the copies that were left",
+    name: "a process does not continue the copies that were left",
     seed: 4,
     engine: ({ core }) => {
       core.behind.resume = () => undefined;

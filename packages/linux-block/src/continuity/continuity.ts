@@ -166,7 +166,7 @@ function doubtAfterEnd(
   if (sameToken(before.content.proof?.unmounted, now.content.proof?.unmounted)) return undefined;
   if (incarnation === "same") return isCounted ? SLEPT : NOT_COUNTED;
   if (before.witness.bootId === now.witness.bootId) {
-    return "the device was away for a time after its tracking ended";
+    return "the device was missing for a time after its tracking ended";
   }
   if (before.closing !== true) {
     return "tracking ended while the system kept running, and the device was not watched until it went down";
@@ -227,7 +227,7 @@ function doubtAboutReboot(
   if (!hasSameName(identity, now.identity)) return "nothing proves that this is the same device";
   if (!countersKnown(now.witness)) return NOT_COUNTED;
   if (now.witness.isFirstAppearance !== true) {
-    return "a disk was taken away since the system booted, and it may have been this one";
+    return "a disk was removed since the system booted, and it may have been this one";
   }
   if (now.boot?.previousBootId !== witness.bootId) {
     return OTHER_BOOT;
@@ -308,7 +308,7 @@ export function grown(before: number | null, now: number | null): number {
 }
 
 /**
- * Undefined also within one boot: a loop device that is set up anew is another incarnation, and continues the
+ * Undefined also within one boot: a loop device that is set up again is another incarnation, and continues the
  * counters of the one before.
  */
 function writtenInThisBoot(before: WriteCounters, now: WriteCounters): string | undefined {

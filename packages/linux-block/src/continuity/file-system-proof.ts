@@ -1,6 +1,6 @@
 /**
  * What a file system's superblock, or log, proves about a time in which the device was not watched: that it was not
- * mounted read-write, checked or made anew. Neither token covers writes past the file system, into the middle of its
+ * mounted read-write, checked or recreated. Neither token covers writes past the file system, into the middle of its
  * device.
  *
  * - `unmounted`, of a file system that was unmounted in order. ext2/3/4 write the superblock, with mount

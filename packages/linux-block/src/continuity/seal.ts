@@ -1,6 +1,6 @@
 /**
  * The state in which a store was left, whose bytes must be the same when it is opened again. The map of an original
- * begins anew unless something proves that it is complete (continuity.ts); the content of a store is given up only if
+ * starts over unless something proves that it is complete (continuity.ts); the content of a store is given up only if
  * something shows a write:
  *
  * | what              | how it is seen                                                               |

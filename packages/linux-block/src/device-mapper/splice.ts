@@ -118,7 +118,7 @@ export class DeviceMapper {
     const { name } = node;
     if (node.isSuspended) throw notClonable(`${name} is suspended: resume it first`);
     if ((await this.#table(node.number, "waiting")) !== "") {
-      throw notClonable(`${name} has a table in waiting: resume it, or clear it, first`);
+      throw notClonable(`${name} has an inactive table: resume it or clear it first`);
     }
     const table = await this.#table(node.number);
     const types = table.split("\n").map((line) => line.split(" ")[2] ?? "");
@@ -148,7 +148,7 @@ export class DeviceMapper {
       const found = this.node(node.number);
       // The lock has the group's old name, so it excludes no other program.
       if (found?.uuid === node.uuid && volumeGroupOf(found) !== volumeGroupOf(node)) {
-        const what = `${node.name} has come to be ${found.name}, of another volume group`;
+        const what = `${node.name} is now ${found.name}, of another volume group`;
         throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: try again`);
       }
       return work();
@@ -193,7 +193,7 @@ export class DeviceMapper {
   async assertUnchanging(number: string, mayWait = false): Promise<void> {
     const isWaiting = !mayWait && (await this.#table(number, "waiting")) !== "";
     if (!isWaiting && this.node(number)?.isSuspended !== true) return;
-    const what = `the node ${number} is suspended, or has a table in waiting`;
+    const what = `the node ${number} is suspended, or has an inactive table`;
     throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: another program changes it`);
   }
 
@@ -242,7 +242,7 @@ export class DeviceMapper {
     const waiting = await this.#oursWaiting(number, layer, clone);
     if (waiting === "") return;
     const [status] = await this.#call("dm-clear", number, `${waiting}\n`);
-    if (status !== -EBUSY) assertDone(status, `the table in waiting of ${number} is not dropped`);
+    if (status !== -EBUSY) assertDone(status, `the inactive table of ${number} was not cleared`);
   }
 
   /**
@@ -253,7 +253,7 @@ export class DeviceMapper {
     if (this.node(number)?.isSuspended !== true) return;
     const [status] = await this.#call("dm-resume", number);
     if (status === -EBUSY) {
-      const what = `the node ${number} has a table in waiting`;
+      const what = `the node ${number} has an inactive table`;
       throw new LinuxBlockError("DEVICE_MAPPER_FAILED", `${what}: another program changes it`);
     }
     assertDone(status, `the node ${number} is not resumed`);

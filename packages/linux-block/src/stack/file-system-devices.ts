@@ -12,7 +12,7 @@ const DEVICE_OPTIONS = ["logdev", "rtdev", "journal_path", "jdev"];
 export function optionDevices(mount: Mount): { readonly option: string; readonly path: string }[] {
   return DEVICE_OPTIONS.flatMap((option) => {
     const path = superOption(mount, option);
-    // reiserfs tells "jdev=none".
+    // reiserfs reports "jdev=none".
     return path === undefined || !path.startsWith("/") ? [] : [{ option, path }];
   });
 }

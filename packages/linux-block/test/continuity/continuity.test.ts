@@ -176,7 +176,7 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
   [
     "it may have been away in this boot",
     { ...CLOSED, isCounters: { ...NEXT_BOOT, isFirstAppearance: false } },
-    /taken away/,
+    /removed/,
   ],
   [
     "writes of this boot are not counted",
@@ -223,7 +223,7 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
       is: { content: content(null, "s") },
       isCounters: OTHER_DISKSEQ,
     },
-    /was away/,
+    /was missing/,
   ],
   [
     "a power cut, the mount is the same",

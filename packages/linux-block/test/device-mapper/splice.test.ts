@@ -105,7 +105,7 @@ test("a node with state, suspended, or being changed has no clone", async () => 
     ],
     ["0 1000 multipath 0 0 1 1 service-time 0 1 2 8:0 1 1", "0", "", /multipath: .*volume on it$/],
     ["0 1000 linear 8:0 0", "1", "", /suspended/],
-    ["0 1000 linear 8:0 0", "0", "0 900 linear 8:0 0", /in waiting/],
+    ["0 1000 linear 8:0 0", "0", "0 900 linear 8:0 0", /an inactive table/],
     ["", "0", "", /no table/],
   ];
   for (const [table, suspended, waiting, why] of cases) {
@@ -135,7 +135,7 @@ test("a splice is one linear target of the whole size, a return the clone's tabl
   assert.ok(await mapper.isLinearOn("254:3", LAYER));
   assert.not(await mapper.isLinearOn("254:3", "259:1"));
   const error = await failureOf(mapper.prepareReturn("254:3", "254:7"));
-  assert.match(error.message, /in waiting: another program changes it/);
+  assert.match(error.message, /an inactive table: another program changes it/);
   world.waiting.delete("254:3");
   await mapper.prepareReturn("254:3", "254:7");
   assert.is(world.waiting.get("254:3"), "0 1000 linear 8:0 2048");
@@ -184,7 +184,7 @@ test("a volume whose group was renamed during the wait for its lock is left alon
   world.add("254:3", "safe-data", "LVM-x", "0 1000 linear 8:0 2048");
   const failure = await failureOf(work());
   assert.is(failure.code, "DEVICE_MAPPER_FAILED");
-  assert.match(failure.message, /vg-data has come to be safe-data, of another volume group/);
+  assert.match(failure.message, /vg-data is now safe-data, of another volume group/);
 });
 
 test("devices that LVM or md owns are recognised", () => {
@@ -269,7 +269,7 @@ test("a resumed node keeps its own table: another program's table is not made li
   world.add("254:3", "vg-data", "", "0 1000 linear 8:0 2048", "1");
   world.waiting.set("254:3", "0 2000 linear 8:0 2048");
   const error = await failureOf(world.mapper.resume("254:3"));
-  assert.match(error.message, /254:3 has a table in waiting: another program changes it/);
+  assert.match(error.message, /254:3 has an inactive table: another program changes it/);
   world.waiting.clear();
   await world.mapper.resume("254:3");
   assert.is(world.asked.at(-1), "dm-resume 254 3");
@@ -304,7 +304,7 @@ test("the program of an exchange reports why the kernel refuses it", async () =>
   const ports = { program: apartProgram, ask: async () => [], tryFlock };
   const error = await failureOf(new DeviceMapper(ports).exchange("4095:1048575"));
   assert.match(error.message, /^uring-apart 0 exchange 4095 1048575: \S.*: \S/);
-  assert.is(error.code, "EXCHANGE_NOT_BEGUN", "it has no table in waiting");
+  assert.is(error.code, "EXCHANGE_NOT_BEGUN", "it has no inactive table");
 });
 
 test("a program that takes too long is killed with its child processes", async () => {

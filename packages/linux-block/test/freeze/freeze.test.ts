@@ -57,7 +57,7 @@ async function thaw(group: FreezeGroup): Promise<void> {
   await until("no guard is left", () => guards().length === 0);
 }
 
-/** To all of its processes at once: signalled one by one, it would go on with what the first one's death tells it. */
+/** To all of its processes at once: signalled one by one, it would continue with the result of the first one's death. */
 function signalSession(guard: number, signal: NodeJS.Signals): void {
   process.kill(-guard, signal);
 }
