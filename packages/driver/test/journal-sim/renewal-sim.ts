@@ -6,8 +6,9 @@
 import type { LogNeed } from "@blksnap/data-plane";
 import { DiffAreaMap } from "@blksnap/engine";
 import { JournalDraft } from "@blksnap/journal";
-import { SimMachine } from "@blksnap/sim-kernel";
+import { RegularFile, SimMachine } from "@blksnap/sim-kernel";
 import { Dice } from "@blksnap/testing";
+import * as assert from "uvu/assert";
 import { AreaJournal } from "../../../data-plane/dist/area-journal.js";
 import { carryOutArea } from "../../../data-plane/dist/area-requests.js";
 import type { AreaRequest } from "../../../data-plane/dist/messages.js";
@@ -27,6 +28,7 @@ const COPIES = 32;
 const BLOCKS_PER_CHUNK = 64;
 /** Simulated time, much longer than all delays of a seed together. */
 const LIMIT_MS = 3_600_000;
+const REACTOR_FULL = new Error("a reactor has no room for more registered files");
 const ENOSPC = Object.assign(new Error("no space left on device"), { code: "ENOSPC" });
 
 /** Deliberate mistakes of the main thread that must be found. */
@@ -47,21 +49,24 @@ class RenewalKernel extends PackedKernel {
   refuses: () => boolean = () => false;
 
   override addFile(fd: number): number {
-    if (this.refuses()) throw new Error("a reactor has no room for more registered files");
+    if (this.refuses()) throw REACTOR_FULL;
     return super.addFile(fd);
   }
 }
 
+/** What a ring has registered stays open there, whoever closes the descriptor. */
 class SimFile extends PackedFile {
-  readonly #machine: SimMachine;
+  readonly #file: RegularFile;
 
   constructor(machine: SimMachine, fd: number) {
     super(fd, 0);
-    this.#machine = machine;
+    const { node } = machine.process.file(fd, "register");
+    assert.instance(node, RegularFile);
+    this.#file = node as RegularFile;
   }
 
   override write(offset: number, bytes: Uint8Array): void {
-    this.#machine.files.write(this.fd, bytes, offset);
+    this.#file.content.write(offset, bytes);
   }
 
   override sync(): void {
@@ -237,7 +242,8 @@ class RenewalSim {
   #attempt(work: () => boolean): boolean {
     try {
       return work();
-    } catch {
+    } catch (error) {
+      if (error !== REACTOR_FULL) this.#problems.push(error);
       return true;
     }
   }
