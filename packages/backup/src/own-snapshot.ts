@@ -7,7 +7,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { BlksnapClient } from "@blksnap/client";
 import { FileLock } from "./lock.js";
-import { type Remembered, rememberedAgain } from "./remembered.js";
+import { type Remembered, rememberedHere } from "./remembered.js";
 import { hashOf } from "./stream-format.js";
 
 export interface HostRemembers {
@@ -45,7 +45,7 @@ export async function withHostRecord<Result>(
   const lock = await lockOf(hostFolder, name, `an export of ${device}`);
   if (lock === undefined) return await use(undefined);
   try {
-    return await use(rememberedAgain(join(hostFolder, `${name}.snapshot`)));
+    return await use(rememberedHere(join(hostFolder, `${name}.snapshot`)));
   } finally {
     await lock.release();
   }

@@ -13,6 +13,7 @@ import {
   stackOf,
 } from "@blksnap/linux-block";
 import { BackupError } from "./errors.js";
+import { allOf } from "./in-flight.js";
 import { isComplete, targetAt } from "./raw-target.js";
 import type { BackupClient } from "./snapshot.js";
 
@@ -53,12 +54,15 @@ export async function checkApart(
   path: string,
   device: string,
 ): Promise<void> {
-  const { device: original } = await client.snapshotInfo(device);
-  const layers = await layersOf(client);
+  const [{ device: original }, layers, there] = await allOf([
+    client.snapshotInfo(device),
+    layersOf(client),
+    targetAt(path).then(nearestThere),
+  ]);
   const probe = { layers: (one: Parameters<typeof deviceKey>[0]) => layers.get(deviceKey(one)) };
   try {
-    const target = await stackOf(await nearestThere(await targetAt(path)), probe);
-    const overlap = overlapOf(target, await stackOf(original, probe));
+    const [target, source] = await allOf([stackOf(there, probe), stackOf(original, probe)]);
+    const overlap = overlapOf(target, source);
     if (overlap === undefined) return;
     const chain = overlap.one.chain.join(" → ");
     const isIt = overlap.one.chain.length === 1;

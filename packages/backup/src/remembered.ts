@@ -1,5 +1,8 @@
 /** A short text that survives a kill: the id of a snapshot to destroy. */
-import { realFiles, replaceFile } from "./files.js";
+import { randomUUID } from "node:crypto";
+import { rename, writeFile } from "node:fs/promises";
+import { targetError } from "./errors.js";
+import { realFiles } from "./files.js";
 import type { Objects } from "./objects.js";
 
 export interface Remembered {
@@ -17,9 +20,18 @@ export function rememberedInFile(path: string): Remembered {
   };
 }
 
-/** One that is set anew while it is set. */
-export function rememberedAgain(path: string): Remembered {
-  const set = (text: string) => replaceFile(realFiles, path, Buffer.from(text));
+/** One that is set anew while it is set. It survives a kill, and not a power cut: its folder is in memory. */
+export function rememberedHere(path: string): Remembered {
+  const set = async (text: string): Promise<void> => {
+    const own = `${path}.${randomUUID()}`;
+    try {
+      await writeFile(own, text, { flag: "wx", mode: 0o600 });
+      await rename(own, path);
+    } catch (error) {
+      await realFiles.remove(own).catch(() => undefined);
+      throw targetError("write", path, error);
+    }
+  };
   return { ...rememberedInFile(path), set };
 }
 
