@@ -1,6 +1,7 @@
-import { CbtMap, CbtReason, cbtBlockShift, EngineError } from "@blksnap/engine";
+import { CbtMap, CbtReason, cbtBlockShift } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { codeOf } from "./engine-error.js";
 import { GENERATION } from "./fake-host.js";
 
 const BLOCK = 65536;
@@ -24,16 +25,6 @@ function frozen(map: CbtMap): number[] {
   const into = new Uint8Array(BLOCKS);
   map.readFrozen(into, 0, BLOCKS);
   return [...into];
-}
-
-function codeOf(act: () => unknown): string {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof EngineError) return error.code;
-    throw error;
-  }
-  return "nothing thrown";
 }
 
 test("a new map is empty, with numbers 1 and 0", () => {

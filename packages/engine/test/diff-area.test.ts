@@ -3,23 +3,13 @@ import {
   BlockState,
   DiffArea,
   DiffAreaMap,
-  EngineError,
   LostRangeScan,
   type TrackerGeometry,
 } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { codeOf } from "./engine-error.js";
 import { lostRanges, makeMap, SMALL, touchedChunks, usedSlots } from "./whole-maps.js";
-
-function codeOf(act: () => unknown): string {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof EngineError) return error.code;
-    throw error;
-  }
-  return "nothing thrown";
-}
 
 test("a map has its area's id; a map of version 1, which has none, can adopt one once", () => {
   const id = Uint8Array.from({ length: 16 }, (_, index) => index + 1);

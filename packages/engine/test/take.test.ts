@@ -1,14 +1,8 @@
 /** Hold, take, roll back, drop, and requests that are refused. */
-import {
-  CbtMap,
-  DiffArea,
-  DiffAreaMap,
-  EngineError,
-  RequestOp,
-  TrackerEngine,
-} from "@blksnap/engine";
+import { CbtMap, DiffArea, DiffAreaMap, RequestOp, TrackerEngine } from "@blksnap/engine";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { codeOf } from "./engine-error.js";
 import { FakeHost, GENERATION } from "./fake-host.js";
 
 const { READ, WRITE, FLUSH, DISCARD, WRITE_ZEROES } = RequestOp;
@@ -18,16 +12,6 @@ function areaFor(host: FakeHost): DiffArea {
   const area = new DiffArea(DiffAreaMap.create(buffer, host.geometry), { lowWaterSlots: 0 });
   area.grantSlots(0, 100);
   return area;
-}
-
-function codeOf(act: () => unknown): string {
-  try {
-    act();
-  } catch (error) {
-    if (error instanceof EngineError) return error.code;
-    throw error;
-  }
-  return "nothing thrown";
 }
 
 test("a hold drains writes in flight, holds new ones, and lets reads and flushes pass", () => {
