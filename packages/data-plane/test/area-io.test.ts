@@ -1,11 +1,10 @@
 /** Copies of a diff area on real files, with a kernel that accepts only parts of chains. */
 import { closeSync, writeSync } from "node:fs";
-import { makeSlot } from "@blksnap/diff-storage";
 import { CopyFault, CopyKind, CopyMode, IoState, RunKind } from "@blksnap/engine";
 import { createMemoryFile, MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { areaIo, BLOCK_BYTES, CHUNK_BYTES, GEOMETRY, openReactor, queueOn } from "./area-world.js";
+import { areaIo, BLOCK_BYTES, CHUNK_BYTES, engineOf, openReactor, queueOn } from "./area-world.js";
 import {
   type Answer,
   answerFor,
@@ -155,33 +154,17 @@ for (const [isLate, expected] of [
     const store = createMemoryFile("store");
     writeSync(store, Buffer.alloc(2 * CHUNK_BYTES, 7));
     const memory = MappedMemory.anonymous(BLOCK_BYTES);
-    const state = Int32Array.of(IoState.LIVE);
     const done: number[][] = [];
-    const engine = {
-      geometry: GEOMETRY,
-      copies: { size: 1 },
-      image: { error: [0] },
-      runs: {
-        size: 1,
-        state,
-        kind: [RunKind.READ_SLOT],
-        tag: [0],
-        chunk: [5],
-        slot: [makeSlot(0, 1)],
-        offsetInChunkBytes: [0],
-        lengthBytes: [BLOCK_BYTES],
-        bufferOffsetBytes: [0],
-      },
-      onRunDone(run: number, result: number) {
-        done.push([run, result]);
-        reactor.stop();
-      },
-    };
+    const read = { kind: RunKind.READ_SLOT, chunk: 5, slot: 1 };
+    const engine = engineOf([read], (run, result) => {
+      done.push([run, result]);
+      reactor.stop();
+    });
     let refusals = 3;
     answerFor(reactor, store, (_copy, _isWrite, result) => (refusals-- > 0 ? -ENOMEM : result));
     passTime(reactor, () => {
       new Uint8Array(memory.buffer).fill(0);
-      if (isLate) state[0] = IoState.LATE;
+      if (isLate) engine.runs.state[0] = IoState.LATE;
     });
     const io = areaIo({ reactor, engine, storeFds: [store] });
     io.imageQueue = queueOn(memory);

@@ -1,7 +1,8 @@
 /** A diff area's I/O alone, on a reactor of its own; the test plays the engine. */
 import { closeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
-import type { TrackerEngine } from "@blksnap/engine";
+import { makeSlot } from "@blksnap/diff-storage";
+import { IoState, type TrackerEngine } from "@blksnap/engine";
 import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
 import { high32, low32, type MappedMemory, Reactor } from "@blksnap/uring";
 import { native } from "../../uring/dist/native.js";
@@ -50,6 +51,41 @@ export function areaIo({ frontDepth = 1, originalIndex = 0, engine, ...own }: Ow
     slotBytes: CHUNK_BYTES,
     journal: undefined,
   });
+}
+
+interface Run {
+  /** A RunKind. */
+  readonly kind: number;
+  readonly slot: number;
+  readonly chunk?: number;
+  readonly bufferOffsetBytes?: number;
+}
+
+/** An engine with these parts of image requests, all of tag 0, each of a block. */
+export function engineOf(
+  runs: readonly Run[],
+  onRunDone: (run: number, result: number) => void,
+): {
+  readonly runs: { readonly state: number[] };
+  readonly image: { readonly error: number[] };
+} {
+  return {
+    geometry: GEOMETRY,
+    copies: { size: 1 },
+    image: { error: [0] },
+    runs: {
+      size: runs.length,
+      state: runs.map(() => IoState.LIVE),
+      kind: runs.map(({ kind }) => kind),
+      tag: runs.map(() => 0),
+      chunk: runs.map(({ chunk = 0 }) => chunk),
+      slot: runs.map(({ slot }) => makeSlot(0, slot)),
+      offsetInChunkBytes: runs.map(() => 0),
+      lengthBytes: runs.map(() => BLOCK_BYTES),
+      bufferOffsetBytes: runs.map(({ bufferOffsetBytes = 0 }) => bufferOffsetBytes),
+    },
+    onRunDone,
+  } as never;
 }
 
 /** A queue with one tag, which has this memory. */

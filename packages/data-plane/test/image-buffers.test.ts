@@ -1,12 +1,11 @@
 /** Image requests whose tag's buffer is still used by late I/O. */
 import { closeSync, writeSync } from "node:fs";
-import { makeSlot } from "@blksnap/diff-storage";
 import { IoState, RunKind } from "@blksnap/engine";
 import { createMemoryFile, MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { ImageBuffers } from "../dist/image-buffers.js";
-import { areaIo, BLOCK_BYTES, CHUNK_BYTES, GEOMETRY, openReactor, queueOn } from "./area-world.js";
+import { areaIo, BLOCK_BYTES, CHUNK_BYTES, engineOf, openReactor, queueOn } from "./area-world.js";
 
 const EIO = 5;
 /** No process has this much. */
@@ -50,26 +49,11 @@ test("a request fails if an answer to an earlier one could still overwrite its b
   writeSync(store, Buffer.alloc(CHUNK_BYTES, 7));
   const memory = MappedMemory.anonymous(BLOCK_BYTES);
   const done: number[][] = [];
-  const engine = {
-    geometry: GEOMETRY,
-    copies: { size: 1 },
-    image: { error: [0] },
-    runs: {
-      size: 2,
-      state: [IoState.LIVE, IoState.LIVE] as number[],
-      kind: [RunKind.READ_SLOT, RunKind.READ_SLOT],
-      tag: [0, 0],
-      chunk: [0, 0],
-      slot: [makeSlot(0, 0), makeSlot(0, 0)],
-      offsetInChunkBytes: [0, 0],
-      lengthBytes: [BLOCK_BYTES, BLOCK_BYTES],
-      bufferOffsetBytes: [0, 0],
-    },
-    onRunDone(run: number, result: number) {
-      done.push([run, result]);
-      if (run === 0) reactor.stop();
-    },
-  };
+  const read = { kind: RunKind.READ_SLOT, slot: 0 };
+  const engine = engineOf([read, read], (run, result) => {
+    done.push([run, result]);
+    if (run === 0) reactor.stop();
+  });
   const io = areaIo({ reactor, engine, storeFds: [store] });
   io.imageQueue = queueWithoutSpares(memory);
   io.submitRun(0);

@@ -1,11 +1,10 @@
 /** A part of an image request while another part is late. */
 import { closeSync, readSync, writeSync } from "node:fs";
-import { makeSlot } from "@blksnap/diff-storage";
 import { IoState, RunKind } from "@blksnap/engine";
 import { createMemoryFile, MappedMemory, type Reactor } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { areaIo, BLOCK_BYTES, CHUNK_BYTES, GEOMETRY, openReactor, queueOn } from "./area-world.js";
+import { areaIo, BLOCK_BYTES, CHUNK_BYTES, engineOf, openReactor, queueOn } from "./area-world.js";
 import { passTime } from "./short-ring.js";
 
 const EIO = 5;
@@ -27,26 +26,11 @@ function refuse(reactor: Reactor, store: number, count: number): void {
     });
 }
 
-/** An engine with an image's write of a block of each of two chunks. */
-function twoWrites(onRunDone: (run: number, result: number) => void) {
-  return {
-    geometry: GEOMETRY,
-    copies: { size: 1 },
-    image: { error: [0] },
-    runs: {
-      size: 2,
-      state: [IoState.LIVE, IoState.LIVE] as number[],
-      kind: [RunKind.WRITE_SLOT, RunKind.WRITE_SLOT],
-      tag: [0, 0],
-      chunk: [0, 1],
-      slot: [makeSlot(0, 0), makeSlot(0, 1)],
-      offsetInChunkBytes: [0, 0],
-      lengthBytes: [BLOCK_BYTES, BLOCK_BYTES],
-      bufferOffsetBytes: [0, BLOCK_BYTES],
-    },
-    onRunDone,
-  };
-}
+/** An image's write of a block of each of two chunks. */
+const TWO_WRITES = [
+  { kind: RunKind.WRITE_SLOT, chunk: 0, slot: 0 },
+  { kind: RunKind.WRITE_SLOT, chunk: 1, slot: 1, bufferOffsetBytes: BLOCK_BYTES },
+];
 
 test("a part of an image's write is not retried if its tag has the buffer of another request", () => {
   const { reactor, close } = openReactor();
@@ -54,7 +38,7 @@ test("a part of an image's write is not retried if its tag has the buffer of ano
   writeSync(store, Buffer.alloc(2 * CHUNK_BYTES, UNWRITTEN));
   const memory = MappedMemory.anonymous(2 * BLOCK_BYTES);
   const done: number[][] = [];
-  const engine = twoWrites((run, result) => {
+  const engine = engineOf(TWO_WRITES, (run, result) => {
     if (done.push([run, result]) === 2) reactor.stop();
   });
   refuse(reactor, store, 2);
