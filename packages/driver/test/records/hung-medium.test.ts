@@ -24,6 +24,7 @@ import { PersistentDirectory } from "../../dist/records/persistent-directory.js"
 import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
 import { restoreAfterReboot } from "../../dist/recovery/after-reboot.js";
 import { patiently, type Waiting } from "../../dist/snapshot/patience.js";
+import { HungCall } from "../support/hung-call.js";
 import { refusal } from "../support/persistence-world.js";
 
 const test = suite("hung medium");
@@ -128,20 +129,10 @@ test("while the medium owes an answer, no other attach reads its records", async
 });
 
 test("unknown journals are not removed after that was given up", async () => {
-  let release = (): void => undefined;
-  /** Ends the wait that began last. */
-  let giveUp = (): void => undefined;
-  const { setTimeout: real } = globalThis;
-  globalThis.setTimeout = ((fire: () => void, ms: number) => {
-    if (ms === ANSWER_MS) giveUp = fire;
-    return real(fire, ms);
-  }) as never;
+  const call = new HungCall(ANSWER_MS);
   class Hanging extends PersistentDirectory {
     override async removeFile(name: string): Promise<void> {
-      await new Promise<void>((resolve) => {
-        release = resolve;
-        giveUp();
-      });
+      await call.hang();
       await super.removeFile(name);
     }
   }
@@ -152,18 +143,16 @@ test("unknown journals are not removed after that was given up", async () => {
     writeFileSync(join(directory.path, KeptFile.areaJournal.name(randomUUID())), "");
   }
   const restoring = restoreAfterReboot(contextOf(directory), KNOWN);
-  const restored = await restoring.finally(() => {
-    globalThis.setTimeout = real;
-  });
+  const restored = await restoring.finally(() => call.restore());
   assert.equal(restored, { pending: [], snapshots: [], endsRecorded: true });
   assert.match(said.join(), "the medium does not answer: journals of incomplete takes");
   const removed = readdirSync(directory.path).filter((name) => name.endsWith(".journal"));
   assert.is(removed.length, 2);
-  release();
+  call.answer();
   while (readdirSync(directory.path).filter((name) => name.endsWith(".journal")).length > 1) {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
-  release();
+  call.answer();
   await new Promise((resolve) => setTimeout(resolve, LIMIT_MS));
   assert.is(readdirSync(directory.path).filter((name) => name.endsWith(".journal")).length, 1);
   directory.close();

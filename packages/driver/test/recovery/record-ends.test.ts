@@ -7,6 +7,7 @@ import { PersistentDirectory } from "../../dist/records/persistent-directory.js"
 import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
 import { trackerRecords } from "../../dist/records/tracker-records.js";
 import { recordEnds } from "../../dist/recovery/record-ends.js";
+import { HungCall } from "../support/hung-call.js";
 import {
   CHUNK_SHIFT,
   fileOf,
@@ -204,20 +205,10 @@ test("a medium that fails is retried", async (world) => {
 
 test("a medium that does not answer delays nothing, and its record is not used", async (world) => {
   const { uuid } = await served(world);
-  let release = (): void => undefined;
-  /** Ends the wait that began last. */
-  let giveUp = (): void => undefined;
-  const { setTimeout: real } = globalThis;
-  globalThis.setTimeout = ((fire: () => void, ms: number) => {
-    if (ms === ANSWER_MS) giveUp = fire;
-    return real(fire, ms);
-  }) as never;
+  const call = new HungCall(ANSWER_MS);
   class Hanging extends PersistentDirectory {
     override async writeRecord(name: string, value: unknown): Promise<void> {
-      await new Promise<void>((resolve) => {
-        release = resolve;
-        giveUp();
-      });
+      await call.hang();
       await super.writeRecord(name, value);
     }
   }
@@ -225,14 +216,12 @@ test("a medium that does not answer delays nothing, and its record is not used",
   world.directory = new Hanging(world.path, 1, ANSWER_MS, async () => 0);
   const say = () => undefined;
   const context = { persistent: world.directory, logger: { warn: say, error: say } as never };
-  const isRecorded = await recordEnds(context).finally(() => {
-    globalThis.setTimeout = real;
-  });
+  const isRecorded = await recordEnds(context).finally(() => call.restore());
   assert.not.ok(isRecorded);
   const attach = { persistent: true };
   const refused = TrackerPersistence.prepare(world.directory, world.backing, attach);
   assert.is((await refusal(refused)).code, "PERSISTENT_STATE_UNUSABLE");
-  release();
+  call.answer();
   while (world.directory.unanswered.has(uuid)) {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
