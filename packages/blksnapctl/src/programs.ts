@@ -1,8 +1,11 @@
 /** Runs the system's programs, and says what one that failed has said. */
 import { execFile } from "node:child_process";
 import { BlksnapClientError } from "@blksnap/client";
+import { LinuxBlockError, runProgram } from "@blksnap/linux-block";
 
 const ERROR_TEXT_MAX = 500;
+/** A program of LVM reads all of its devices, and may wait for another one. */
+const PROGRAM_TIMEOUT_MS = 60_000;
 
 export interface Outcome {
   readonly status: number;
@@ -15,14 +18,35 @@ export function mountFailed(what: string, hint?: string): BlksnapClientError {
   return new BlksnapClientError("MOUNT_FAILED", what, hint === undefined ? {} : { hint });
 }
 
-/** @throws BlksnapClientError MOUNT_FAILED if the program is missing */
+function installHint(program: string, why: string | null | undefined): string | undefined {
+  return why?.includes("ENOENT") ? `Install ${program}` : undefined;
+}
+
+/**
+ * Runs a program that must succeed, and answers what it prints. It finishes even if this process is interrupted, and
+ * is killed after a minute.
+ * @throws BlksnapClientError MOUNT_FAILED
+ */
+export async function outputOf(program: string, ...words: string[]): Promise<string> {
+  try {
+    return await runProgram(program, words, { timeoutMs: PROGRAM_TIMEOUT_MS });
+  } catch (error) {
+    if (!(error instanceof LinuxBlockError)) throw error;
+    throw mountFailed(error.message, installHint(program, error.message));
+  }
+}
+
+/**
+ * Runs a program whose status says something. It is interrupted with this process.
+ * @throws BlksnapClientError MOUNT_FAILED if it is missing
+ */
 export function run(program: string, ...args: string[]): Promise<Outcome> {
   return new Promise((resolve, reject) => {
     const env = { ...process.env, LC_ALL: "C" };
     execFile(program, args, { encoding: "utf8", env }, (error, out, stderr) => {
       const status = error === null ? 0 : error.code;
       if (typeof status !== "number") {
-        const hint = status === "ENOENT" ? `Install ${program}` : undefined;
+        const hint = installHint(program, status);
         return reject(mountFailed(`${program} cannot be run: ${status ?? error?.message}`, hint));
       }
       const err = stderr

@@ -40,7 +40,13 @@ export {
 export { readFacts } from "./continuity/original-facts.js";
 export { readSeal, type Seal, sealNow, writtenSince } from "./continuity/seal.js";
 export { untilWritesShow } from "./continuity/write-counters.js";
-export { type DmsetupOptions, type RunDmsetup, runDmsetup } from "./device-mapper/dmsetup.js";
+export {
+  type DmsetupOptions,
+  type ProgramOptions,
+  type RunDmsetup,
+  runDmsetup,
+  runProgram,
+} from "./device-mapper/dmsetup.js";
 export { type MappedNode, mappedNodeOf, mappedNodes } from "./device-mapper/mapped-node.js";
 export { type CloneNames, DeviceMapper } from "./device-mapper/splice.js";
 export { type LiveNode, Splice, type SpliceState } from "./device-mapper/splice-state.js";

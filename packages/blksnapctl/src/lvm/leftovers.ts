@@ -4,7 +4,8 @@
  */
 import { readdirSync, statSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
-import { keyOfNumber, runDmsetup } from "@blksnap/linux-block";
+import { keyOfNumber } from "@blksnap/linux-block";
+import { outputOf } from "../programs.js";
 import { idOfName, isBeingMade, MEMORY_FOLDER, overlayName } from "./names.js";
 
 export interface Node {
@@ -79,17 +80,17 @@ export function loopsIn(text: string): { path: string; file: string }[] {
 const leftoverSystem: LeftoverSystem = {
   nodes: async () => {
     const words = ["info", "--columns", "--noheadings", "--separator", " "];
-    return nodesIn(await runDmsetup([...words, "-o", "name,major,minor,open"]));
+    return nodesIn(await outputOf("dmsetup", ...words, "-o", "name,major,minor,open"));
   },
   remove: async (name) => {
-    await runDmsetup(["remove", "--retry", name]);
+    await outputOf("dmsetup", "remove", "--retry", name);
   },
   loops: async () => {
     const words = ["--list", "--noheadings", "--raw", "--output", "NAME,BACK-FILE"];
-    return loopsIn(await runDmsetup(words, { program: "losetup" }));
+    return loopsIn(await outputOf("losetup", ...words));
   },
   detachLoop: async (path) => {
-    await runDmsetup(["--detach", path], { program: "losetup" });
+    await outputOf("losetup", "--detach", path);
   },
   files: () => readdirSync(MEMORY_FOLDER).filter((name) => idOfName(name) !== undefined),
   removeFile: (name) => unlinkSync(join(MEMORY_FOLDER, name)),

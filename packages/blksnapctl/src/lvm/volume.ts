@@ -6,8 +6,7 @@
  */
 import { closeSync, ftruncateSync, openSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
-import { LinuxBlockError, runDmsetup } from "@blksnap/linux-block";
-import { mountFailed } from "../programs.js";
+import { mountFailed, outputOf } from "../programs.js";
 import { realPathOf } from "../real-path.js";
 import { sweep, takeDown } from "./leftovers.js";
 import { groupName, MEMORY_FOLDER, overlayName, ownId } from "./names.js";
@@ -26,8 +25,6 @@ import {
 
 /** Memory is taken for what is written alone: names, and what a journal has. */
 const OVERLAY_BYTES = 2 ** 30;
-/** A program of LVM reads all of its devices, and may wait for another one. */
-const PROGRAM_TIMEOUT_MS = 60_000;
 const SECTOR_BYTES = 512;
 const CHUNK_SECTORS = 8;
 /** Nothing is remembered of the copy, or watches it; a filter of the host's is not meant for it. */
@@ -65,19 +62,8 @@ export interface VolumeSystem {
   readonly memoryFolder: string;
 }
 
-async function program(name: string, ...words: string[]): Promise<string> {
-  try {
-    return await runDmsetup(words, { program: name, timeoutMs: PROGRAM_TIMEOUT_MS });
-  } catch (error) {
-    if (!(error instanceof LinuxBlockError)) throw error;
-    const { message } = error;
-    const hint = /ENOENT/.test(message) ? `Install ${name}` : undefined;
-    throw mountFailed(message, hint);
-  }
-}
-
 const volumeSystem: VolumeSystem = {
-  program,
+  program: outputOf,
   sweep: () => sweep(),
   takeDown: (id) => takeDown(id),
   memoryFolder: MEMORY_FOLDER,

@@ -1,23 +1,26 @@
 /**
- * Runs dmsetup, which controls the kernel's device mapper, in its own session: it finishes even if the process that
- * started it dies.
+ * Runs dmsetup, which controls the kernel's device mapper, and other programs that use it, in a session of their own:
+ * they finish even if the process that started them dies.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { basename } from "node:path";
 import { LinuxBlockError, type LinuxBlockErrorCode } from "../errors.js";
 
-export interface DmsetupOptions {
+export interface ProgramOptions {
   /** Standard input: a table. */
   readonly input?: string;
   /** Time until it is killed: the kernel undoes an interrupted operation. */
   readonly timeoutMs?: number;
-  /** Another program, to run in its place. */
-  readonly program?: string;
   /** A descriptor that stays open as long as the program runs. */
   readonly heldFd?: number;
   /** Error codes for particular exit statuses. */
   readonly codes?: Readonly<Record<number, LinuxBlockErrorCode>>;
+}
+
+export interface DmsetupOptions extends ProgramOptions {
+  /** Another program, to run in its place. */
+  readonly program?: string;
 }
 
 /** Returns its output. @throws LinuxBlockError DEVICE_MAPPER_FAILED, or as in `codes`, with its messages */
@@ -30,8 +33,16 @@ const UDEV_CONTROL = "/run/udev/control";
 /** Paths of system programs, which are not in every PATH. */
 const FOLDERS = ":/usr/sbin:/sbin:/usr/bin:/bin";
 
-export const runDmsetup: RunDmsetup = async (words, options = {}) => {
-  const { input = "", timeoutMs = TIMEOUT_MS, program = "dmsetup", heldFd, codes = {} } = options;
+export const runDmsetup: RunDmsetup = (words, { program = "dmsetup", ...options } = {}) =>
+  runProgram(program, words, options);
+
+/** As `RunDmsetup`, for any program. */
+export async function runProgram(
+  program: string,
+  words: readonly string[],
+  options: ProgramOptions = {},
+): Promise<string> {
+  const { input = "", timeoutMs = TIMEOUT_MS, heldFd, codes = {} } = options;
   const child = spawn(program, words, {
     detached: true,
     env: { ...programEnvironment(), ...udevSetting() },
@@ -52,7 +63,7 @@ export const runDmsetup: RunDmsetup = async (words, options = {}) => {
   const what = `${basename(program)} ${words.join(" ")}: ${text === "" ? why : text}`;
   const code = status instanceof Error ? undefined : codes[status];
   throw new LinuxBlockError(code ?? "DEVICE_MAPPER_FAILED", what);
-};
+}
 
 export function programEnvironment(): NodeJS.ProcessEnv {
   return { ...process.env, PATH: (process.env["PATH"] ?? "") + FOLDERS, LC_ALL: "C" };
