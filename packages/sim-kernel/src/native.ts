@@ -111,6 +111,7 @@ export class SimNative {
       ioctlAsync: (fd, request, argument) =>
         machine.later(() => this.#ioctl(fd, request, argument)),
       lockFile: (fd, type) => this.#lockFile(fd, type),
+      lockFileAsync: (fd, type) => machine.later(() => this.#lockFile(fd, type)),
       // Used for programs of LVM, which do not exist here.
       lockWholeFile: () => 0,
       endDirectIo: (fd) => {

@@ -84,12 +84,23 @@ Napi::Value IoctlAsync(const Napi::CallbackInfo& info) {
   return RunBlocking(info.Env(), [=] { return ioctl(fd, request, argument); }, info[2]);
 }
 
+int LockOpenFile(int fd, int32_t type) {
+  struct flock lock {};
+  lock.l_type = static_cast<short>(type);
+  lock.l_whence = SEEK_SET;
+  return fcntl(fd, F_OFD_SETLK, &lock);
+}
+
 // lockFile(fd, type): an open-file-description lock on the whole file; F_RDLCK, F_WRLCK or F_UNLCK
 Napi::Value LockFile(const Napi::CallbackInfo& info) {
-  struct flock lock {};
-  lock.l_type = static_cast<short>(I32(info, 1));
-  lock.l_whence = SEEK_SET;
-  return Result(info.Env(), fcntl(I32(info, 0), F_OFD_SETLK, &lock));
+  return Result(info.Env(), LockOpenFile(I32(info, 0), I32(info, 1)));
+}
+
+// lockFileAsync(fd, type) -> promise
+Napi::Value LockFileAsync(const Napi::CallbackInfo& info) {
+  const int fd = I32(info, 0);
+  const int32_t type = I32(info, 1);
+  return RunBlocking(info.Env(), [=] { return LockOpenFile(fd, type); }, info.Env().Undefined());
 }
 
 // lockWholeFile(fd): flock(2), exclusively and without waiting
@@ -285,6 +296,7 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["ioctl"] = Napi::Function::New(env, Ioctl, "ioctl");
   exports["ioctlAsync"] = Napi::Function::New(env, IoctlAsync, "ioctlAsync");
   exports["lockFile"] = Napi::Function::New(env, LockFile, "lockFile");
+  exports["lockFileAsync"] = Napi::Function::New(env, LockFileAsync, "lockFileAsync");
   exports["lockWholeFile"] = Napi::Function::New(env, LockWholeFile, "lockWholeFile");
   exports["endDirectIo"] = Napi::Function::New(env, EndDirectIo, "endDirectIo");
   exports["eventFd"] = Napi::Function::New(env, CreateEventFd, "eventFd");

@@ -68,6 +68,7 @@ export interface UringNative {
   ioctl(fd: number, request: number, argument: ArrayBufferView | number): number;
   ioctlAsync(fd: number, request: number, argument: ArrayBufferView | number): Promise<number>;
   lockFile(fd: number, type: number): number;
+  lockFileAsync(fd: number, type: number): Promise<number>;
   lockWholeFile(fd: number): number;
   endDirectIo(fd: number): number;
   eventFd(initial: number, flags: number): number;

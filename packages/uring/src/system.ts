@@ -35,7 +35,18 @@ export const LockType = { READ: 0, WRITE: 1, UNLOCK: 2 } as const;
  * those of requests in flight. Returns false if another process holds it.
  */
 export function tryLockFile(fd: number, type: number = LockType.WRITE): boolean {
-  const status = native.lockFile(fd, type);
+  return isLocked(native.lockFile(fd, type));
+}
+
+/** As tryLockFile(), on a pool thread: the server of a network file system may never answer. */
+export async function tryLockFileAsync(
+  fd: number,
+  type: number = LockType.WRITE,
+): Promise<boolean> {
+  return isLocked(await native.lockFileAsync(fd, type));
+}
+
+function isLocked(status: number): boolean {
   if (status === -11 || status === -13) return false;
   check(status, "cannot lock the file");
   return true;

@@ -11,12 +11,13 @@ import {
   setAffinity,
   threadId,
   tryLockFile,
+  tryLockFileAsync,
   type UringError,
   withoutCapability,
 } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { withFolder, withFolderMeanwhile } from "./support.js";
+import { withFolderMeanwhile } from "./support.js";
 
 const BLKGETSIZE64 = 0x80081272;
 const FIONREAD = 0x541b;
@@ -49,18 +50,20 @@ test("an ioctl that the file does not know is ENOTTY: thrown, or answered by the
   closeSync(fd);
 });
 
-test("a file lock belongs to the open file, not to the process", () => {
-  withFolder((folder) => {
+test("a file lock belongs to the open file, not to the process", async () => {
+  await withFolderMeanwhile(async (folder) => {
     writeFileSync(join(folder, "file"), "");
     const one = openSync(join(folder, "file"), "r+");
     const other = openSync(join(folder, "file"), "r+");
     assert.ok(tryLockFile(one));
     assert.not(tryLockFile(other));
     assert.not(tryLockFile(other, LockType.READ));
+    assert.not(await tryLockFileAsync(other));
     assert.ok(tryLockFile(one, LockType.READ));
     assert.ok(tryLockFile(other, LockType.READ));
     assert.ok(tryLockFile(one, LockType.UNLOCK));
-    assert.ok(tryLockFile(other));
+    assert.ok(await tryLockFileAsync(other));
+    assert.not(await tryLockFileAsync(one));
     closeSync(one);
     closeSync(other);
   });
