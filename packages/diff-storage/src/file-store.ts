@@ -2,7 +2,7 @@ import { close as closeFd, fstat, ftruncate, type Stats } from "node:fs";
 import { type FileHandle, open, rename, statfs, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { type DeviceNumber, deviceNumber } from "@blksnap/linux-block";
+import { type DeviceNumber, deviceNumber, identityOfStats } from "@blksnap/linux-block";
 import { assert, DiffStorageError } from "./errors.js";
 import type { Store, StorePresence } from "./store.js";
 import type { StoreKind } from "./store-kinds.js";
@@ -54,6 +54,7 @@ export class FileStore implements Store {
   readonly growable: boolean;
   readonly punchable: boolean;
   device: DeviceNumber = { major: 0, minor: 0 };
+  identity: string = "";
   openedBytes = 0;
   #handle: FileHandle | number;
   #removePath: string | undefined;
@@ -93,10 +94,11 @@ export class FileStore implements Store {
     this.#askedFile = await open(`/proc/self/fd/${this.fd}`, "r").catch(() => undefined);
   }
 
-  /** Reads size and device from the descriptor. */
+  /** Reads size, device and identity from the descriptor. */
   async inspect(): Promise<Stats> {
     const stats = await fstatFd(this.fd);
     this.device = deviceNumber(stats.isBlockDevice() ? stats.rdev : stats.dev);
+    this.identity = identityOfStats(stats);
     if (stats.isFile()) this.openedBytes = stats.size;
     return stats;
   }

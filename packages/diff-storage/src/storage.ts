@@ -14,6 +14,9 @@ import type { Store } from "./store.js";
 import { kindByWord } from "./store-kinds.js";
 import { type Clock, type StoreSystem, systemClock } from "./system.js";
 
+/** Longer than a file system takes that answers, however busy it is. */
+const OPEN_TIMEOUT_MS = 30_000;
+
 /** One store of a diff storage. */
 export interface StoreSpec extends Pick<OpenStoreOptions, "limitBytes" | "directIo" | "fileName"> {
   /** Regular file, directory or block device, or "memory". */
@@ -96,7 +99,8 @@ export class DiffStorage {
     let allocator: SlotAllocator | undefined;
     try {
       for (const spec of specs) {
-        stores.push(await openStore(spec.path, storeOptions(spec, options)));
+        const opening = openStore(spec.path, storeOptions(spec, options));
+        stores.push(await openedInTime(opening, spec.path, recovering, clock));
       }
       await options.onOpened?.(stores);
       // Earlier losses of a file are not losses of old data; without this, the next check would report them.
@@ -204,7 +208,9 @@ export class DiffStorage {
     this.#allocator.stop();
     // A descriptor must not be closed, and its number reused, during an operation on it.
     const closed = this.#idle().then(async () => {
-      for (const store of this.stores) await store.close(options.keepNamedFiles === true);
+      const keeps = options.keepNamedFiles === true;
+      const closed = await Promise.allSettled(this.stores.map((store) => store.close(keeps)));
+      for (const one of closed) if (one.status === "rejected") throw one.reason;
     });
     return within(closed, timeoutMs, this.#clock);
   }
@@ -221,10 +227,24 @@ async function within(work: Promise<unknown>, timeoutMs: number, clock: Clock): 
 
 /** Restores files as they were found. With recovery they contain the user's data, and stay in any case. */
 async function undo(stores: readonly Store[], recovering: boolean): Promise<void> {
-  for (const store of stores) {
+  const undoing = stores.map(async (store) => {
     if (!recovering) await store.trim(0).catch(() => undefined);
     await store.close(recovering).catch(() => undefined);
-  }
+  });
+  await Promise.all(undoing);
+}
+
+/** A store that is opened too late is closed again. @throws DiffStorageError STORE_TIMEOUT; as `opening` does */
+async function openedInTime(
+  opening: Promise<Store>,
+  path: string,
+  recovering: boolean,
+  clock: Clock,
+): Promise<Store> {
+  if (await within(opening, OPEN_TIMEOUT_MS, clock)) return opening;
+  void opening.then((store) => undo([store], recovering)).catch(() => undefined);
+  const text = `${path} cannot be opened in ${OPEN_TIMEOUT_MS} ms; choose a store on something that answers`;
+  throw new DiffStorageError("STORE_TIMEOUT", text, { path });
 }
 
 function storeOptions(spec: StoreSpec, options: DiffStorageOptions): OpenStoreOptions {

@@ -23,6 +23,8 @@ export interface Store {
   readonly alignmentBytes: number;
   /** The block device itself, or the device of the file system the file lies on. */
   readonly device: DeviceNumber;
+  /** Of the device or file, as identityOfStats() names it. */
+  readonly identity: string;
   /** Bytes the store had when it was opened: size of the device or of the file. */
   readonly openedBytes: number;
   /** Limit of this store alone in bytes; Infinity when it has none. */

@@ -87,7 +87,7 @@ export {
   boundedLookup,
   deviceOrFile,
   identityAt,
-  identityOfOpen,
+  identityOfStats,
   type PathLookup,
   presentName,
 } from "./stack/path-target.js";

@@ -3,3 +3,4 @@ export { type DatagramReceiver, receiveDatagrams } from "./datagrams.js";
 export { Dice } from "./dice.js";
 export { eventually } from "./eventually.js";
 export { FakeS3, type S3Fault } from "./fake-s3.js";
+export { HungFileSystem } from "./hung-file-system.js";

@@ -1,4 +1,5 @@
 import {
+  close as closeCallback,
   closeSync,
   constants,
   fstat as fstatCallback,
@@ -10,21 +11,32 @@ import {
   type Stats,
   statSync,
 } from "node:fs";
-import { stat as statBeside } from "node:fs/promises";
 import { promisify } from "node:util";
-import { EBUSY, EINVAL, EISDIR, ENOTBLK, ETIMEDOUT } from "@blksnap/errors";
+import { EBUSY, EINVAL, EISDIR, ENOTBLK, ETIMEDOUT, errnoName } from "@blksnap/errors";
 import { isStacked, keyOfNumber, queueAttribute } from "@blksnap/linux-block";
-import { bounded, ioctl, LockType, MappedMemory, PAGE_BYTES, tryLockFile } from "@blksnap/uring";
+import {
+  bounded,
+  ioctl,
+  LockType,
+  MappedMemory,
+  openInHelper,
+  PAGE_BYTES,
+  statInHelper,
+  tryLockFile,
+  tryLockFileAsync,
+} from "@blksnap/uring";
 import { UblkError } from "./errors.js";
 import type { DeviceParams } from "./layout.js";
 
-const { O_RDONLY, O_RDWR, O_DIRECT, O_EXCL } = constants;
+const { O_RDONLY, O_RDWR, O_DIRECT, O_EXCL, S_IFMT, S_IFBLK, S_IFREG, S_IFDIR } = constants;
 const O_CLOEXEC = 0o2000000;
 
 const openFdBeside = promisify(openCallback);
 const fstatBeside = promisify(fstatCallback) as (fd: number) => Promise<Stats>;
 const readBeside = promisify(readCallback);
+const closeFdBeside = promisify(closeCallback);
 const OPEN_TIMEOUT_MS = 30_000;
+const CLOSE_TIMEOUT_MS = 10_000;
 
 /** ioctls of `include/uapi/linux/fs.h`. */
 const BLKROGET = 0x125e;
@@ -47,6 +59,7 @@ export interface BackingFile {
   readonly kind: "block" | "file";
   /** Device number: its own (block device), or that of the file system that it lies on. */
   readonly deviceNumber: number;
+  readonly inode: number;
   readonly params: DeviceParams;
 }
 
@@ -62,53 +75,101 @@ export interface OpenBackingOptions {
  */
 export function openBackingFile(path: string, options: OpenBackingOptions = {}): BackingFile {
   const readOnly = options.readOnly ?? false;
-  const kind = kindOf(
-    path,
-    told(path, () => statSync(path)),
-  );
+  const { mode } = told(path, () => statSync(path));
+  const kind = kindOf(path, mode);
   const fd = told(path, () => openSync(path, openFlags(kind, readOnly)));
   try {
     const alignmentBytes = kind === "file" ? directIoAlignment(fd, path) : 0;
-    return described(path, fd, kind, readOnly, alignmentBytes);
+    const stat = fstatSync(fd);
+    assertKept(path, kind, stat);
+    if (kind === "file" && !tryLockFile(fd, lockType(readOnly))) throw locked(path);
+    return described({ path, fd, kind }, stat, readOnly, alignmentBytes);
   } catch (error) {
     closeSync(fd);
     throw error;
   }
 }
 
+/** An open that the caller waits for. */
+interface Opening {
+  /** What would have to answer now; undefined while another process asks. */
+  place: string | undefined;
+}
+
+/** Opens that were given up and have not ended: each keeps one of the few threads that all file operations share. */
+const late = new Set<Opening>();
+
 /**
  * Like openBackingFile(), without blocking the calling thread: another thread waits for the device or file system,
- * with a time limit. If the open succeeds after that, it is closed at once.
+ * with a time limit. If the open succeeds after that, it is closed at once; until then, opens on the same device or
+ * file system fail at once.
  */
 export function openBackingFileBeside(
   path: string,
   options: OpenBackingOptions = {},
 ): Promise<BackingFile> {
-  const opening = openBeside(path, options.readOnly ?? false);
-  let isLate = false;
-  opening.then(
-    ({ fd }) => {
-      if (isLate) closeSync(fd);
-    },
-    () => undefined,
-  );
+  const its: Opening = { place: undefined };
+  const opening = openBeside(path, options.readOnly ?? false, its);
   return bounded(opening, OPEN_TIMEOUT_MS, () => {
-    isLate = true;
-    return new UblkError("BACKING_FAILED", `${path} does not answer`, ETIMEDOUT);
+    late.add(its);
+    void opening
+      .then(({ fd }) => closeFdBeside(fd))
+      .catch(() => undefined)
+      .finally(() => late.delete(its));
+    return noAnswer(path);
   });
 }
 
-async function openBeside(path: string, readOnly: boolean): Promise<BackingFile> {
-  const kind = kindOf(path, await statBeside(path).catch((error) => fail(path, error)));
+async function openBeside(path: string, readOnly: boolean, its: Opening): Promise<BackingFile> {
+  const { kind, place } = await lookedAt(path);
+  if ([...late].some((one) => one.place === place)) throw noAnswer(path);
+  its.place = place;
   const flags = openFlags(kind, readOnly);
   const fd = await openFdBeside(path, flags).catch((error) => fail(path, error));
   try {
     const alignmentBytes = kind === "file" ? await directIoAlignmentBeside(fd, path) : 0;
-    return described(path, fd, kind, readOnly, alignmentBytes);
+    const stat = await fstatBeside(fd);
+    assertKept(path, kind, stat);
+    if (kind === "file" && !(await tryLockFileAsync(fd, lockType(readOnly)))) throw locked(path);
+    return described({ path, fd, kind }, stat, readOnly, alignmentBytes);
   } catch (error) {
-    closeSync(fd);
+    await closeFdBeside(fd).catch(() => undefined);
     throw error;
   }
+}
+
+/** Looks at the path in another process, which may wait for it forever. */
+async function lookedAt(
+  path: string,
+): Promise<{ readonly kind: BackingFile["kind"]; readonly place: string }> {
+  const found = await statInHelper(path, OPEN_TIMEOUT_MS);
+  if (typeof found === "number") return fail(path, withErrno(found));
+  const kind = kindOf(path, found.mode);
+  // Of a file, names and attributes may be in memory.
+  const status = kind === "file" ? await openInHelper(path, OPEN_TIMEOUT_MS) : 0;
+  if (status === -ETIMEDOUT) throw noAnswer(path);
+  return { kind, place: `${kind} ${kind === "block" ? found.special : found.device}` };
+}
+
+function withErrno(status: number): NodeJS.ErrnoException {
+  const code = errnoName(status);
+  return Object.assign(new Error(code), { code, errno: status });
+}
+
+function noAnswer(path: string): UblkError {
+  return new UblkError("BACKING_FAILED", `${path} does not answer`, ETIMEDOUT);
+}
+
+/**
+ * Closes it on another thread: the file system may have to answer.
+ * @throws UblkError BACKING_FAILED: ETIMEDOUT if it is closed later, when that answers
+ */
+export async function closeBackingFile({
+  path,
+  fd,
+}: Pick<BackingFile, "path" | "fd">): Promise<void> {
+  const closing = closeFdBeside(fd).catch((error) => fail(path, error));
+  await bounded(closing, CLOSE_TIMEOUT_MS, () => noAnswer(path));
 }
 
 function openFlags(kind: BackingFile["kind"], readOnly: boolean): number {
@@ -116,38 +177,43 @@ function openFlags(kind: BackingFile["kind"], readOnly: boolean): number {
   return (readOnly ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC | exclusive;
 }
 
+/** The path may have another meaning since it was looked at. */
+function assertKept(path: string, kind: BackingFile["kind"], stat: Stats): void {
+  if (kindOf(path, stat.mode) === kind) return;
+  throw new UblkError("BACKING_FAILED", `${path} was replaced while it was opened`);
+}
+
+function lockType(readOnly: boolean): number {
+  return readOnly ? LockType.READ : LockType.WRITE;
+}
+
+function locked(path: string): UblkError {
+  return new UblkError("BACKING_BUSY", `${path} is locked by another program`, EBUSY);
+}
+
 /** The open and claimed file, with its limits. If this fails, the caller closes it. */
 function described(
-  path: string,
-  fd: number,
-  kind: BackingFile["kind"],
+  { path, fd, kind }: Pick<BackingFile, "path" | "fd" | "kind">,
+  { dev, ino, rdev, size }: Stats,
   readOnly: boolean,
   alignmentBytes: number,
 ): BackingFile {
-  const stat = fstatSync(fd);
-  // Checked again: the path may have another meaning since the first call.
-  if (kindOf(path, stat) !== kind) {
-    throw new UblkError("BACKING_FAILED", `${path} was replaced while it was opened`);
-  }
-  if (kind === "file" && !tryLockFile(fd, readOnly ? LockType.READ : LockType.WRITE)) {
-    throw new UblkError("BACKING_BUSY", `${path} is locked by another program`, EBUSY);
-  }
-  const deviceNumber = kind === "block" ? stat.rdev : stat.dev;
   const params =
     kind === "block"
-      ? blockParams(fd, stat.rdev, readOnly)
-      : fileParams(alignmentBytes, stat.size, stat.dev, readOnly);
+      ? blockParams(fd, rdev, readOnly)
+      : fileParams(alignmentBytes, size, dev, readOnly);
   if (params.capacityBytes === 0) {
     throw new UblkError("BACKING_UNSUPPORTED", `${path} is empty`, EINVAL);
   }
-  return { path, fd, kind, deviceNumber, params };
+  return { path, fd, kind, deviceNumber: kind === "block" ? rdev : dev, inode: ino, params };
 }
 
-function kindOf(path: string, stat: Stats): "block" | "file" {
-  if (stat.isBlockDevice()) return "block";
-  if (stat.isFile()) return "file";
-  const what = stat.isDirectory() ? "a directory" : "not a block device or regular file";
-  const errno = stat.isDirectory() ? EISDIR : ENOTBLK;
+function kindOf(path: string, mode: number): "block" | "file" {
+  const type = mode & S_IFMT;
+  if (type === S_IFBLK) return "block";
+  if (type === S_IFREG) return "file";
+  const what = type === S_IFDIR ? "a directory" : "not a block device or regular file";
+  const errno = type === S_IFDIR ? EISDIR : ENOTBLK;
   throw new UblkError("BACKING_UNSUPPORTED", `${path} is ${what}`, errno);
 }
 

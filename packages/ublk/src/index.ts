@@ -7,6 +7,7 @@ export {
 } from "./abi.js";
 export {
   type BackingFile,
+  closeBackingFile,
   type OpenBackingOptions,
   openBackingFile,
   openBackingFileBeside,

@@ -44,6 +44,7 @@ export class FakeStore implements Store {
   readonly directIo: boolean = false;
   readonly alignmentBytes: number = 1;
   readonly device: DeviceNumber = { major: 0, minor: 0 };
+  readonly identity: string = "file:0:0";
   readonly openedBytes: number;
   readonly limitBytes: number;
   readonly growable: boolean;

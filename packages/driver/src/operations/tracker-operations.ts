@@ -353,10 +353,11 @@ export class TrackerOperations {
   async detach(tracker: Tracker, options: DetachOptions, isFollowed = false): Promise<void> {
     const { splice } = tracker;
     if (splice !== undefined) await this.#live.takeOut(splicedOf(tracker, splice), isFollowed);
+    const forget = (): void => void this.#registry.trackers.delete(tracker.id);
     try {
-      await tracker.detach(options);
+      await tracker.detach({ ...options, onClosing: forget });
     } finally {
-      if (tracker.hasEnded) this.#registry.trackers.delete(tracker.id);
+      if (tracker.hasEnded) forget();
       // It stays tracked, but its node no longer leads to the front.
       else splice?.lose("its detach did not end");
       if (tracker.hasEnded && splice !== undefined) await this.#live.clones.remove(splice);

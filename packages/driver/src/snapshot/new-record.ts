@@ -24,12 +24,12 @@ export interface SnapshotOptions {
 export type OpenStorageOptions = Pick<SnapshotOptions, "signal" | "onProgress"> &
   Pick<DiffStorageOptions, "onOpened">;
 
-export function newRecord({
+export async function newRecord({
   signal: _signal,
   onProgress: _onProgress,
   stores,
   ...options
-}: SnapshotOptions): SnapshotRecord {
+}: SnapshotOptions): Promise<SnapshotRecord> {
   const id = randomUUID();
   return {
     ...options,
@@ -38,7 +38,7 @@ export function newRecord({
     createdAt: new Date().toISOString(),
     takenAt: null,
     stallUs: null,
-    stores: stores.map((path, index) => storeRecord(path, id, index)),
+    stores: await Promise.all(stores.map((path, index) => storeRecord(path, id, index))),
     members: [],
     events: [],
     nextEvent: 1,

@@ -120,7 +120,7 @@ export class Snapshot {
     options: SnapshotOptions,
     trackers: Iterable<Tracker> = [],
   ): Promise<Snapshot> {
-    const snapshot = new Snapshot(context, newRecord(options));
+    const snapshot = new Snapshot(context, await newRecord(options));
     snapshot.save();
     faultPoint("create.recorded");
     try {

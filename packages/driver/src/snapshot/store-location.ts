@@ -4,15 +4,8 @@
  */
 import { basename, dirname, join } from "node:path";
 import { ControlError } from "@blksnap/api";
-import type { StoreSpec } from "@blksnap/diff-storage";
-import {
-  compareMarks,
-  deviceKey,
-  devicesLike,
-  identityOfOpen,
-  nodeOf,
-  readMarks,
-} from "@blksnap/linux-block";
+import type { Store, StoreSpec } from "@blksnap/diff-storage";
+import { compareMarks, deviceKey, devicesLike, nodeOf, readMarks } from "@blksnap/linux-block";
 import type { StoreRecord } from "../records/records.js";
 import { pathTarget } from "../system/path-target.js";
 import { findOriginal } from "../tracker/original.js";
@@ -31,15 +24,17 @@ export async function storesToOpen(
 /** The records, updated by the stores that are open now. */
 export function storesOpened(
   stores: readonly StoreRecord[],
-  opened: readonly { readonly fd: number }[],
+  opened: readonly Pick<Store, "identity">[],
 ): StoreRecord[] {
-  return stores.map((store, at) => identified(store, opened[at]!.fd));
+  return stores.map((store, at) => identified(store, opened[at]!));
 }
 
 /** The record, updated by the store that is open now. */
-export function identified(record: StoreRecord, fd: number): StoreRecord {
+export function identified(
+  record: StoreRecord,
+  { identity }: Pick<Store, "identity">,
+): StoreRecord {
   if (isWithoutPath(record.path)) return record;
-  const identity = identityOfOpen(fd);
   const { marks: _, ...rest } = record;
   const marks = readMarks(identity.replace("block:", ""));
   return { ...rest, identity, ...(marks === undefined ? {} : { marks }) };

@@ -17,7 +17,7 @@ import {
   type Ring,
   RwFlag,
   SqeFlag,
-  tryLockFile,
+  tryLockFileAsync,
 } from "@blksnap/uring";
 import { STORE_OPEN_TIMEOUT_MS } from "../time-limits.js";
 
@@ -104,8 +104,9 @@ export function ringStoreSystem(ring: PromiseRing): StoreSystem {
     },
     statDirectIo: directIoAlignment,
     endDirectIo,
-    lockFile(fd) {
-      if (!tryLockFile(fd)) throw failure(-11, "the file is locked by another program");
+    async lockFile(fd) {
+      if (!(await tryLockFileAsync(fd)))
+        throw failure(-11, "the file is locked by another program");
     },
   };
 }

@@ -1,14 +1,18 @@
 /** Opens the original of a recorded tracker again, wherever it is now. */
-import { closeSync } from "node:fs";
+import { readlinkSync } from "node:fs";
 import { ControlError } from "@blksnap/api";
 import {
+  blockIdentity,
+  type DeviceOrFile,
+  deviceOrFile,
   type FoundDevice,
+  fileIdentity,
   findAgain,
-  identityOfOpen,
+  keyOfNumber,
   LinuxBlockError,
   type WantedDevice,
 } from "@blksnap/linux-block";
-import type { BackingFile } from "@blksnap/ublk";
+import { type BackingFile, closeBackingFile } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import type { TrackerRecord } from "../records/records.js";
 import { pathTarget } from "../system/path-target.js";
@@ -34,13 +38,30 @@ export async function reopenOriginal(
   const { device } = record;
   const { identity, path, wasAway } = await findOriginal(record);
   const backing = { ...(await openFenced(path, patienceMs)), path: device };
-  undo.push(() => closeSync(backing.fd));
-  if (identityOfOpen(backing.fd) !== identity) throw notFound(`${device} is another device now`);
+  undo.push(() => closeBackingFile(backing));
+  if (identityOfBacking(backing) !== identity) throw notFound(`${device} is another device now`);
   if (wasAway) {
     const what = `${device} was missing: a new generation begins, and its image is lost`;
     logger.warn({ device, path, before: record.identity, identity }, what);
   }
   return { backing, identity, wasAway };
+}
+
+export function identityOfBacking({
+  kind,
+  deviceNumber,
+  inode,
+}: Pick<BackingFile, "kind" | "deviceNumber" | "inode">): string {
+  if (kind === "block") return blockIdentity(keyOfNumber(deviceNumber));
+  return fileIdentity(deviceNumber, inode);
+}
+
+/** Where its data is, whatever its name. */
+export function placeOf(
+  identity: string,
+  { kind, path, fd }: Pick<BackingFile, "kind" | "path" | "fd">,
+): DeviceOrFile {
+  return deviceOrFile(identity, kind === "block" ? path : readlinkSync(`/proc/self/fd/${fd}`));
 }
 
 /** @throws ControlError DEVICE_NOT_FOUND: it is gone, or replaced by another device */

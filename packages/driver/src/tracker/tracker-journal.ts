@@ -15,12 +15,13 @@ import type {
 import { assertNoConflict } from "@blksnap/diff-storage";
 import { CbtMap, CbtReason, type TrackerGeometry } from "@blksnap/engine";
 import { errnoName } from "@blksnap/errors";
-import { deviceOrFile, identityOfOpen } from "@blksnap/linux-block";
+import { deviceOrFile } from "@blksnap/linux-block";
 import type { BackingFile } from "@blksnap/ublk";
 import type { DriverContext } from "../context.js";
 import { TrackerPersistence } from "../records/tracker-persistence.js";
 import type { EndOptions, Prepared } from "../records/tracker-persistence-options.js";
 import { type CbtFile, createCbt, loadCbt } from "./cbt-file.js";
+import { identityOfBacking } from "./original.js";
 import type { Undo } from "./undo.js";
 
 const REASONS = {
@@ -379,7 +380,7 @@ async function assertDisjoint(
   { blockDevices, persistent }: DriverContext,
   backing: BackingFile,
 ): Promise<void> {
-  const place = deviceOrFile(identityOfOpen(backing.fd), backing.path);
+  const place = deviceOrFile(identityOfBacking(backing), backing.path);
   // Devices that this process serves have been checked before, with more knowledge.
   const probe = { ...blockDevices, layers: () => [] };
   try {

@@ -28,6 +28,8 @@ export interface DetachOptions {
   readonly closing?: boolean;
   /** Continue even if the front's page cache cannot be written to the original. */
   readonly giveUp?: boolean;
+  /** Called before the original is closed, which can take a while: its descriptor may be another file's from then on. */
+  readonly onClosing?: () => void;
 }
 
 /** What an earlier daemon has left of a tracker's diff area. */

@@ -8,18 +8,15 @@
  * ```
  */
 
-import { closeSync, readlinkSync } from "node:fs";
 import { faultPoint } from "@blksnap/data-plane";
 import type { CbtMap, TrackerGeometry } from "@blksnap/engine";
+import { blockIdentity, type DeviceOrFile, keyOfNumber, Splice } from "@blksnap/linux-block";
 import {
-  blockIdentity,
-  type DeviceOrFile,
-  deviceOrFile,
-  identityOfOpen,
-  keyOfNumber,
-  Splice,
-} from "@blksnap/linux-block";
-import { type BackingFile, openBackingFileBeside, RECOVERY_PATIENCE_MS } from "@blksnap/ublk";
+  type BackingFile,
+  closeBackingFile,
+  openBackingFileBeside,
+  RECOVERY_PATIENCE_MS,
+} from "@blksnap/ublk";
 import { Serial } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import type { ServedDevice } from "../frontend/frontend.js";
@@ -31,7 +28,7 @@ import { FrontFlush } from "./front-flush.js";
 import { assignReactor, frontQueue, mayPassPages } from "./front-queue.js";
 import { assertNotZoned, geometryOf, geometryWith, servedParams } from "./geometry.js";
 import { growFront } from "./growth.js";
-import { reopenOriginal } from "./original.js";
+import { identityOfBacking, placeOf, reopenOriginal } from "./original.js";
 import { PresentCapacity } from "./present-capacity.js";
 import { type PersistenceState, TrackerJournal } from "./tracker-journal.js";
 import { TrackerMap } from "./tracker-map.js";
@@ -104,8 +101,8 @@ export class Tracker {
     try {
       const opened = await openBackingFileBeside(options.openAt ?? path);
       const backing = { ...opened, path };
-      undo.push(() => closeSync(backing.fd));
-      const identity = identityOfOpen(backing.fd);
+      undo.push(() => closeBackingFile(backing));
+      const identity = identityOfBacking(backing);
       assertNotZoned(backing);
       const wanted = geometryOf(backing, context.parameters);
       const cbt = await TrackerJournal.attach(context, id, backing, wanted, options, undo);
@@ -307,9 +304,7 @@ export class Tracker {
 
   /** Where the original's data is, whatever its name. */
   get place(): DeviceOrFile {
-    const { fd, kind } = this.backing;
-    const path = kind === "block" ? this.device : readlinkSync(`/proc/self/fd/${fd}`);
-    return deviceOrFile(this.identity, path);
+    return placeOf(this.identity, this.backing);
   }
 
   /** "major:minor" of the original; null for a regular file. */
@@ -345,7 +340,8 @@ export class Tracker {
     const failures: unknown[] = [];
     const steps: Undo = [
       () => reactors.release(this.reactor),
-      () => closeSync(this.backing.fd),
+      () => closeBackingFile(this.backing),
+      () => options.onClosing?.(),
       () => faultPoint("detach.map-removed"),
       () => this.#map.end(state),
       () =>

@@ -12,7 +12,6 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { identityOfOpen } from "@blksnap/linux-block";
 import { DeviceMark, openBackingFile, UblkState } from "@blksnap/ublk";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -25,6 +24,7 @@ import { StateDirectory } from "../../dist/records/state-directory.js";
 import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
 import { trackerRecords } from "../../dist/records/tracker-records.js";
 import { geometryOf } from "../../dist/tracker/geometry.js";
+import { identityOfBacking } from "../../dist/tracker/original.js";
 import { Tracker } from "../../dist/tracker/tracker.js";
 import { TrackerJournal } from "../../dist/tracker/tracker-journal.js";
 
@@ -188,7 +188,7 @@ class Host {
     const geometry = geometryOf(backing, PARAMETERS);
     const options = { persistent };
     const map = await TrackerJournal.attach(context, TRACKER, backing, geometry, options, undo);
-    const identity = identityOfOpen(backing.fd);
+    const identity = identityOfBacking(backing);
     const reactor = (context as { reactors: { assign(): number } }).reactors.assign();
     const path = join(this.root, "front");
     writeFileSync(path, "");
@@ -251,7 +251,7 @@ async function killed(host: Host): Promise<void> {
   const record = {
     id: TRACKER,
     device: host.disk,
-    identity: identityOfOpen(backing.fd),
+    identity: identityOfBacking(backing),
     front: FRONT,
     geometry,
     errorCode: 0,

@@ -6,7 +6,7 @@ import { hideStore, storeFiles } from "../../dist/snapshot/hidden-store.js";
 import { storeRecord } from "../../dist/snapshot/store-record.js";
 
 const SNAPSHOT = "cc10a0c0-0d4c-4f5c-8f3e-0f6e0f0f0001";
-const FILE = storeRecord("memory:", SNAPSHOT, 1).fileName as string;
+const FILE = (await storeRecord("memory:", SNAPSHOT, 1)).fileName as string;
 const RECORDS: StoreRecord[] = [
   { path: "/dev/mapper/store" },
   { path: "/var/tmp", fileName: FILE },

@@ -1,6 +1,7 @@
-import { closeSync, mkdtempSync, openSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { identityOfStats } from "@blksnap/linux-block";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import type { StoreRecord } from "../../dist/records/records.js";
@@ -15,9 +16,7 @@ test.before.each(() => {
   folder = mkdtempSync(join(tmpdir(), "blksnap-stores-"));
   file = join(folder, "store");
   writeFileSync(file, "");
-  const fd = openSync(file, "r");
-  record = identified({ path: file }, fd);
-  closeSync(fd);
+  record = identified({ path: file }, { identity: identityOfStats(statSync(file)) });
 });
 test.after.each(() => rmSync(folder, { recursive: true }));
 
@@ -69,7 +68,7 @@ test("after a reboot a disk is identified by its earlier name, not by its number
 test("records of older daemons, and memory, are identified by name", async () => {
   assert.equal(await located({ path: "/none" }), { path: "/none" });
   const memory = { path: "memory:", fileName: "a" };
-  assert.is(identified(memory, 0), memory);
+  assert.is(identified(memory, { identity: "" }), memory);
   assert.is(await located(memory), memory);
 });
 

@@ -5,7 +5,7 @@
  * Neither its main thread may wait there, because its devices wait for that thread, nor any other one, because a
  * server that is killed in such a wait never ends (apart.ts of @blksnap/uring).
  */
-import { fstatSync, lstatSync } from "node:fs";
+import { lstatSync, type Stats } from "node:fs";
 import { errnoName, errnoNumber } from "@blksnap/errors";
 import { deviceNumber, keyOfNumber, parseDevice } from "../device-number.js";
 import { LinuxBlockError } from "../errors.js";
@@ -45,19 +45,18 @@ export async function identityAt(path: string, lookUp: PathLookup): Promise<stri
   }
 }
 
-/** Like identityAt(), for an open file. */
-export function identityOfOpen(fd: number): string {
-  const stats = fstatSync(fd);
-  return identityOfStats(stats.isBlockDevice(), stats.dev, stats.ino, stats.rdev);
+/** Like identityAt(), of numbers as in `node:fs`. */
+export function identityOfStats({
+  mode,
+  dev,
+  ino,
+  rdev,
+}: Pick<Stats, "mode" | "dev" | "ino" | "rdev">): string {
+  return isBlock(mode) ? blockIdentity(keyOfNumber(rdev)) : fileIdentity(dev, ino);
 }
 
-function identityOfStats(
-  isBlockDevice: boolean,
-  device: number,
-  inode: number,
-  special: number,
-): string {
-  return isBlockDevice ? blockIdentity(keyOfNumber(special)) : fileIdentity(device, inode);
+function isBlock(mode: number): boolean {
+  return (mode & S_IFMT) === S_IFBLK;
 }
 
 /** The start of a search for devices below an identity. @param path of a file, its name */
@@ -86,12 +85,11 @@ function nodeAt(path: string): PathTarget | undefined {
 }
 
 function targetOfStatus({ device, inode, mode, special, realPath }: FileStatus): PathTarget {
-  const isBlockDevice = (mode & S_IFMT) === S_IFBLK;
   return {
     realPath,
     device: deviceNumber(device),
-    blockDevice: isBlockDevice ? deviceNumber(special) : undefined,
-    identity: identityOfStats(isBlockDevice, device, inode, special),
+    blockDevice: isBlock(mode) ? deviceNumber(special) : undefined,
+    identity: identityOfStats({ mode, dev: device, ino: inode, rdev: special }),
   };
 }
 
