@@ -6,14 +6,15 @@
  * When a write of a record (see record-format.ts) returns, the record is on the medium; before, the old one may be.
  */
 
-import { closeSync, constants, mkdirSync, openSync, readdirSync, unlinkSync } from "node:fs";
-import { open, readdir, readFile, rename, unlink } from "node:fs/promises";
+import { close, closeSync, constants, open as openFile } from "node:fs";
+import { mkdir, open, readdir, readFile, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import { ControlError } from "@blksnap/api";
 import { ENOENT, ENOTDIR, ETIMEDOUT } from "@blksnap/errors";
 import { syncDirectory } from "@blksnap/journal";
 import { type BootMark, UNKNOWN_BOOT } from "@blksnap/linux-block";
-import { bounded, readInHelper, statInHelper, tryLockFile } from "@blksnap/uring";
+import { bounded, readInHelper, statInHelper, tryLockFileAsync } from "@blksnap/uring";
 import { MEDIUM_ANSWER_TIMEOUT_MS, MEDIUM_GIVE_UP_TIMEOUT_MS } from "../time-limits.js";
 import { chainBoot } from "./boot-chain.js";
 import { KeptFile, RECORD_SUFFIX, UNFINISHED_SUFFIX } from "./file-names.js";
@@ -27,6 +28,8 @@ import type { FoundRecord } from "./state-directory.js";
  */
 export type MediumLook = (path: string, timeoutMs: number) => Promise<number>;
 
+const openFd = promisify(openFile);
+const closeFd = promisify(close);
 const LOCK_BYTES = 512;
 
 export class PersistentDirectory {
@@ -43,6 +46,7 @@ export class PersistentDirectory {
   readonly answerTimeoutMs: number;
   readonly #look: MediumLook;
   #lockFd: number | undefined;
+  #owning: Promise<void> | undefined;
   #isClosed = false;
   /** Work that inTime() has given up and that has not ended. */
   readonly #late = new Set<Promise<unknown>>();
@@ -118,36 +122,43 @@ export class PersistentDirectory {
    */
   async own(): Promise<void> {
     if (this.#lockFd !== undefined) return;
-    // From here on this thread accesses the medium itself, so it has to answer.
+    // From here on this process accesses the medium itself, so it has to answer.
     await this.exists();
-    if (this.#lockFd === undefined) this.#own();
+    if (this.#lockFd !== undefined) return;
+    this.#owning ??= this.#own().finally(() => {
+      this.#owning = undefined;
+    });
+    await this.inTime(this.#owning);
   }
 
-  #own(): void {
-    let fd: number;
-    try {
-      mkdirSync(this.path, { recursive: true, mode: 0o700 });
-      fd = openSync(join(this.path, KeptFile.lock), constants.O_RDWR | constants.O_CREAT, 0o600);
-    } catch (error) {
+  async #own(): Promise<void> {
+    const fd = await this.#openLock().catch((error: unknown) => {
       throw unusable(this.path, error);
-    }
-    if (!tryLockFile(fd)) {
-      closeSync(fd);
-      throw new ControlError("ALREADY_RUNNING", `another blksnapd uses ${this.path}`);
+    });
+    try {
+      if (!(await tryLockFileAsync(fd))) {
+        throw new ControlError("ALREADY_RUNNING", `another blksnapd uses ${this.path}`);
+      }
+      await this.#removeUnfinished();
+      if (this.#isClosed) throw this.#noAnswer();
+    } catch (error) {
+      await closeFd(fd);
+      throw error;
     }
     this.#lockFd = fd;
-    this.#removeUnfinished();
+  }
+
+  async #openLock(): Promise<number> {
+    await mkdir(this.path, { recursive: true, mode: 0o700 });
+    return openFd(join(this.path, KeptFile.lock), constants.O_RDWR | constants.O_CREAT, 0o600);
   }
 
   /** Removes what an earlier daemon was writing; this one writes nothing yet. */
-  #removeUnfinished(): void {
-    for (const file of readdirSync(this.path)) {
+  async #removeUnfinished(): Promise<void> {
+    for (const file of await readdir(this.path)) {
       if (!file.endsWith(UNFINISHED_SUFFIX)) continue;
-      try {
-        unlinkSync(this.file(file));
-      } catch {
-        // It does no harm: it will be replaced, or removed at the next start.
-      }
+      // If that fails, it does no harm: it will be replaced, or removed at the next start.
+      await unlink(this.file(file)).catch(() => undefined);
     }
   }
 
@@ -181,7 +192,7 @@ export class PersistentDirectory {
     return this.#isClosed;
   }
 
-  /** Gives up the directory; its content stays. */
+  /** Gives up the directory; its content stays. Waits for the medium: nothing is served any more. */
   close(): void {
     this.#isClosed = true;
     if (this.#lockFd !== undefined) closeSync(this.#lockFd);
