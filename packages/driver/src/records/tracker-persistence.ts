@@ -368,7 +368,10 @@ export class TrackerPersistence {
     return this.#removal.problem !== undefined;
   }
 
-  /** Removes everything on record. */
+  /**
+   * Removes everything on record; the record first: without its journal it would still be looked up. A journal that
+   * stays when this process is killed in between is removed by the next daemon.
+   */
   async forget(): Promise<void> {
     this.#state.remove();
     await this.#directory.removeRecord(KeptFile.trackerRecord.name(this.uuid));

@@ -38,6 +38,7 @@ import { ARRIVAL_INTERVAL_MS, ARRIVAL_PATIENCE_MS } from "../time-limits.js";
 import { geometryWith } from "../tracker/geometry.js";
 import { Tracker } from "../tracker/tracker.js";
 import { recordEnds } from "./record-ends.js";
+import { unclaimedJournals } from "./unclaimed-journals.js";
 
 /** A persistent tracker that the last daemon served and this one does not serve yet. */
 export interface PendingTracker {
@@ -89,10 +90,8 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
   // Even if nothing is restored: later records must know that there was this boot.
   await persistent.boot();
   const endsRecorded = await recordEnds(context);
-  const records = usableRecords<PersistentTrackerRecord>(
-    await persistent.readRecords(KeptFile.trackerRecord.prefix),
-    logger,
-  );
+  const keptTrackers = await persistent.readRecords(KeptFile.trackerRecord.prefix);
+  const records = usableRecords<PersistentTrackerRecord>(keptTrackers, logger);
   const kept = await persistent.readRecords(KeptFile.snapshotRecord.prefix);
   const found = usableRecords<PersistentSnapshotRecord>(kept, logger);
   await forgetGivenUp(context, found, known);
@@ -120,8 +119,8 @@ export async function restoreAfterReboot(context: DriverContext, known: Known): 
     context.state.writeRecord(StateFile.snapshotRecord.name(id), restored);
     snapshots.push(restored);
   }
-  // An unreadable record may name some of them.
-  if (kept.every(({ problem }) => problem === undefined)) await removeOrphans(context, journals);
+  const claims = { trackers: keptTrackers, snapshots: kept, areas: journals };
+  await removeUnclaimed(context, unclaimedJournals({ ...claims, inUse: persistent.inUse }));
   return { pending, snapshots, endsRecorded };
 }
 
@@ -395,19 +394,20 @@ async function restoreMap(
   }
 }
 
-/** Removes journals of takes that were not completed. */
-async function removeOrphans(context: DriverContext, known: ReadonlySet<string>): Promise<void> {
+async function removeUnclaimed(
+  context: DriverContext,
+  isUnclaimed: (name: string) => boolean,
+): Promise<void> {
   const { persistent } = context;
   let isGivenUp = false;
   const removing = async (): Promise<void> => {
     for (const name of await persistent.names()) {
       // By now there may be others that are unknown here.
       if (isGivenUp) return;
-      const isArea = KeptFile.areaJournal.idsIn(name) !== undefined;
-      if (isArea && !known.has(name)) await persistent.removeFile(name);
+      if (isUnclaimed(name)) await persistent.removeFile(name);
     }
   };
-  await answered(context, removing(), "journals of incomplete takes stay there");
+  await answered(context, removing(), "unclaimed journals stay there");
   isGivenUp = true;
 }
 

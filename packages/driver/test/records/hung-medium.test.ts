@@ -145,7 +145,7 @@ test("unknown journals are not removed after that was given up", async () => {
   const restoring = restoreAfterReboot(contextOf(directory), KNOWN);
   const restored = await restoring.finally(() => call.restore());
   assert.equal(restored, { pending: [], snapshots: [], endsRecorded: true });
-  assert.match(said.join(), "the medium does not answer: journals of incomplete takes");
+  assert.match(said.join(), "the medium does not answer: unclaimed journals");
   const removed = readdirSync(directory.path).filter((name) => name.endsWith(".journal"));
   assert.is(removed.length, 2);
   call.answer();

@@ -1,12 +1,12 @@
 /** Diff areas that are restored after a reboot, from their records. */
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DiffAreaMap } from "@blksnap/engine";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { AreaJournalFile } from "../../dist/records/area-journal-file.js";
-import { KeptFile } from "../../dist/records/file-names.js";
+import { KeptFile, RECORD_SUFFIX } from "../../dist/records/file-names.js";
 import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import { StateDirectory } from "../../dist/records/state-directory.js";
 import { restoreAfterReboot } from "../../dist/recovery/after-reboot.js";
@@ -106,6 +106,27 @@ test("a snapshot that was given up is forgotten by the next daemon, and not rest
   const { files } = await restored(member, { ...KNOWN, snapshots, journals, transient });
   for (const name of its) assert.not(files.includes(name), name);
   assert.ok(files.includes(`${KeptFile.trackerRecord.name(TRACKER)}.record`));
+});
+
+test("a journal of a tracker without a record is removed; one with a record that is unusable stays", async () => {
+  const root = mkdtempSync(join(tmpdir(), "blksnap-restored-"));
+  const persistent = new PersistentDirectory(root);
+  const logger = { info() {}, warn() {}, error() {}, fatal() {} };
+  try {
+    await persistent.own();
+    const record = KeptFile.trackerRecord.name(ANOTHER) + RECORD_SUFFIX;
+    const [orphan, claimed, attached] = [TRACKER, ANOTHER, AREA].map((uuid) =>
+      KeptFile.cbtJournal.name(uuid),
+    ) as [string, string, string];
+    for (const name of [orphan, claimed, attached, record]) writeFileSync(join(root, name), "");
+    persistent.inUse.add(AREA);
+    await restoreAfterReboot({ persistent, logger } as never, KNOWN);
+    const left = (await persistent.names()).filter((name) => name !== KeptFile.lock);
+    assert.equal(left.sort(), [claimed, attached, record].sort());
+  } finally {
+    persistent.close();
+    rmSync(root, { recursive: true });
+  }
 });
 
 test.run();
