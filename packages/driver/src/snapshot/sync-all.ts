@@ -20,11 +20,16 @@ export interface Syncing {
 }
 
 const SYSTEM: Syncing = { open: openToSync, sync: promisify(fdatasync) };
-/** A sync that hangs keeps one of the few threads that all file operations share, so it is not repeated. */
-const unanswered = new WeakSet<SyncedFile>();
+type Call = "open" | "flush";
+/** A call that hangs keeps one of the few threads that all file operations share, so it is not repeated. */
+const unanswered = new WeakMap<SyncedFile, Call>();
 
-async function ask<Answer>(file: SyncedFile, call: () => Promise<Answer>): Promise<Answer> {
-  unanswered.add(file);
+async function ask<Answer>(
+  file: SyncedFile,
+  which: Call,
+  call: () => Promise<Answer>,
+): Promise<Answer> {
+  unanswered.set(file, which);
   try {
     return await call();
   } finally {
@@ -40,21 +45,23 @@ async function ask<Answer>(file: SyncedFile, call: () => Promise<Answer>): Promi
 async function askAll<Answer>(
   files: readonly SyncedFile[],
   call: (file: SyncedFile, index: number) => Promise<Answer>,
-  { what, timeoutMs }: { what: string; timeoutMs: number },
+  { which, timeoutMs }: { which: Call; timeoutMs: number },
   undo: (answer: Answer) => void = () => undefined,
 ): Promise<Answer[]> {
-  const late = (why: string): Error => {
-    const hung = files.filter((file) => unanswered.has(file)).map(({ path }) => path);
-    const message = `${hung.join(", ")} ${why}`;
-    return Object.assign(new Error(message), { code: "ETIMEDOUT", errno: -ETIMEDOUT });
+  const late = (why: (call: Call) => string): Error => {
+    const hung = files.flatMap((file) => {
+      const asked = unanswered.get(file);
+      return asked === undefined ? [] : [`${file.path} ${why(asked)}`];
+    });
+    return Object.assign(new Error(hung.join(", ")), { code: "ETIMEDOUT", errno: -ETIMEDOUT });
   };
   if (files.some((file) => unanswered.has(file))) {
-    throw late("has not answered an earlier flush yet");
+    throw late((earlier) => `has not answered an earlier ${earlier} yet`);
   }
-  const answers = files.map((file, index) => ask(file, () => call(file, index)));
+  const answers = files.map((file, index) => ask(file, which, () => call(file, index)));
   try {
     return await bounded(Promise.all(answers), timeoutMs, () =>
-      late(`is not ${what} in ${timeoutMs} ms`),
+      late((asked) => `has not answered the ${asked} in ${timeoutMs} ms`),
     );
   } catch (error) {
     for (const answer of answers) answer.then(undo, () => undefined);
@@ -78,12 +85,12 @@ export async function whileOpenToSync<Value>(
   type Opened = Awaited<ReturnType<Syncing["open"]>>;
   // The file stays open until its calls have ended.
   const close = (opened: Opened): void => void opened?.close().catch(() => undefined);
-  const opening = { what: "opened", timeoutMs };
+  const opening = { which: "open", timeoutMs } as const;
   const opened = await askAll(files, ({ fd }) => open(fd), opening, close);
   try {
     return await work(async () => {
       const call = ({ fd }: SyncedFile, index: number) => opened[index]?.datasync() ?? sync(fd);
-      await askAll(files, call, { what: "synced", timeoutMs });
+      await askAll(files, call, { which: "flush", timeoutMs });
     });
   } finally {
     for (const one of opened) close(one);

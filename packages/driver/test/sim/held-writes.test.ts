@@ -48,7 +48,7 @@ for (const hung of ["open", "statfs"]) {
       faults.onPoint = () => undefined;
       machine.tree.mediumAt = mediumAt;
       for (const make of answers) make();
-      assert.match(await taking, `${ORIGINAL} is not opened in`);
+      assert.match(await taking, `${ORIGINAL} has not answered the open in`);
       await world.run(world.driver.snapshotTake(id));
       user.close();
     }));

@@ -46,7 +46,7 @@ test("one that does not answer fails in time, whatever the others do", async () 
     fd === 4 ? new Promise(() => undefined) : Promise.resolve();
   const failure = await failureOf(syncAll([fileOf(3), fileOf(4)], 20, hangs));
   assert.is(failure?.code, "ETIMEDOUT");
-  assert.is(failure?.message, "/dev/of-4 is not synced in 20 ms");
+  assert.is(failure?.message, "/dev/of-4 has not answered the flush in 20 ms");
 });
 
 test("a hanging flush occupies one thread, however often it is tried, and its late error is ignored", async () => {
@@ -92,7 +92,7 @@ test("opened files are closed, even late ones, and none is synced if one cannot 
     failureOf(whileOpenToSync(fds.map(fileOf), 20, async (syncThem) => syncThem(), { open, sync }));
   assert.is(await using([3, 6]), undefined);
   assert.equal(told.splice(0), ["sync 3", "sync 6", "close 3", "close 6"]);
-  assert.is((await using([3, 4]))?.message, "/dev/of-4 is not opened in 20 ms");
+  assert.is((await using([3, 4]))?.message, "/dev/of-4 has not answered the open in 20 ms");
   assert.equal(told.splice(0), ["close 3"]);
   answer();
   await new Promise(setImmediate);
@@ -100,6 +100,21 @@ test("opened files are closed, even late ones, and none is synced if one cannot 
   assert.is((await using([3, 5]))?.message, "not to be opened");
   await new Promise(setImmediate);
   assert.equal(told, ["close 3"]);
+});
+
+test("an open that hangs occupies one thread, and later failures say that it was an open", async () => {
+  const hung = fileOf(4);
+  let opens = 0;
+  const open = (): Promise<never> => {
+    opens++;
+    return new Promise(() => undefined);
+  };
+  const sync = async (): Promise<void> => undefined;
+  const using = (timeoutMs: number) =>
+    failureOf(whileOpenToSync([hung], timeoutMs, async (syncThem) => syncThem(), { open, sync }));
+  assert.is((await using(20))?.message, "/dev/of-4 has not answered the open in 20 ms");
+  assert.is((await using(LONG_MS))?.message, "/dev/of-4 has not answered an earlier open yet");
+  assert.is(opens, 1);
 });
 
 test.run();
