@@ -32,23 +32,25 @@ export class StoreCuts {
   readonly #options: StoreCutsOptions;
   /** By store, where the lost part begins: a medium that fails for hours reports that each second. */
   readonly #cuts: Map<number, StoreCut>;
-  /** Losses that some map may not have yet. */
-  #unmarked: Map<number, StoreCut>;
-  #isReattaching: boolean;
-  #pendingReports = 0;
-  /** A reactor has not answered: the next daemon reports to its own reactors. */
-  #isInDoubt = false;
+  /** Stores with losses that some map may not have yet. */
+  readonly #unmarked: Set<number>;
+  /**
+   * What keeps them on record: members that are added again, and reports that have not been answered. One that fails
+   * does so to the end: the next daemon reports to its own reactors.
+   */
+  #holds: number;
 
   constructor(options: StoreCutsOptions) {
     this.#options = options;
-    this.#isReattaching = options.left !== undefined;
+    this.#holds = options.left === undefined ? 0 : 1;
     this.#cuts = new Map(options.left?.storeCuts?.map((cut) => [cut.store, cut]));
-    this.#unmarked = new Map(this.#cuts);
+    this.#unmarked = new Set(this.#cuts.keys());
   }
 
   /** This class's part of the snapshot's record. */
   get record(): Pick<SnapshotRecord, "storeCuts"> {
-    return this.#unmarked.size === 0 ? {} : { storeCuts: [...this.#unmarked.values()] };
+    const storeCuts = [...this.#cuts.values()].filter(({ store }) => this.#unmarked.has(store));
+    return storeCuts.length === 0 ? {} : { storeCuts };
   }
 
   readonly note: NonNullable<DiffStorageOptions["onCut"]> = (store, firstSlotIndex, why) => {
@@ -56,11 +58,11 @@ export class StoreCuts {
     const what = why === "cut" ? "was cut off by another program" : "could not be written back";
     const text = `store ${store} ${what}: the old data in it is lost`;
     logger.error({ snapshot, store, firstSlotIndex }, text);
-    const cut = { store, firstSlotIndex };
-    add(this.#cuts, cut);
-    add(this.#unmarked, cut);
+    const before = this.#cuts.get(store)?.firstSlotIndex ?? firstSlotIndex;
+    this.#cuts.set(store, { store, firstSlotIndex: Math.min(firstSlotIndex, before) });
+    this.#unmarked.add(store);
     save();
-    void this.#reportToMembers(cut);
+    void this.#reportToMembers({ store, firstSlotIndex });
   };
 
   /** Call it before a device's area continues. */
@@ -70,27 +72,31 @@ export class StoreCuts {
 
   /** All areas that continue know of the losses. The caller writes the snapshot's record after this. */
   membersReattached(): void {
-    this.#isReattaching = false;
-    if (this.#pendingReports === 0 && !this.#isInDoubt) this.#unmarked.clear();
+    this.#release();
+  }
+
+  /** @returns whether nothing has to be on record any more */
+  #release(): boolean {
+    if (--this.#holds > 0) return false;
+    this.#unmarked.clear();
+    return true;
   }
 
   async #reportToMembers(cut: StoreCut): Promise<void> {
     const { logger, snapshot, members, save } = this.#options;
-    this.#pendingReports++;
+    this.#holds++;
+    let isInDoubt = false;
     const reports = [...members.values()].map(async ({ tracker, area }) => {
       if (area === undefined) return;
       try {
         await this.#report(tracker, area.id, cut);
       } catch (error) {
-        this.#isInDoubt = true;
+        isInDoubt = true;
         logger.error({ snapshot, device: tracker.device, err: error }, "its image may be wrong");
       }
     });
     await Promise.all(reports);
-    this.#pendingReports--;
-    if (this.#pendingReports > 0 || this.#isInDoubt || this.#isReattaching) return;
-    this.#unmarked.clear();
-    save();
+    if (!isInDoubt && this.#release()) save();
   }
 
   /** Resolves when the map has the loss. */
@@ -98,9 +104,4 @@ export class StoreCuts {
     const request = { type: "loseSlots", tracker, area, ...cut } as const;
     await this.#options.reactors.request(reactor, request);
   }
-}
-
-function add(cuts: Map<number, StoreCut>, { store, firstSlotIndex }: StoreCut): void {
-  const before = cuts.get(store)?.firstSlotIndex ?? firstSlotIndex;
-  cuts.set(store, { store, firstSlotIndex: Math.min(firstSlotIndex, before) });
 }
