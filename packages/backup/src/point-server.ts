@@ -91,7 +91,14 @@ export class PointServer {
       end(cause && new BackupError("INTERNAL", why, { cause }));
     };
     const module = new URL("./point-worker.js", import.meta.url);
-    this.#thread = new ReactorThread(module, given, onMessage, onExit);
+    try {
+      this.#thread = new ReactorThread(module, given, onMessage, onExit);
+    } catch (error) {
+      onExit(error as Error);
+      throw new BackupError("INTERNAL", `cannot serve at ${socketPath}: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
   }
 
   /** Starts to serve. @throws BackupError TARGET_EXISTS, TARGET_FAILED, BACKUP_DAMAGED, INTERNAL */

@@ -145,4 +145,17 @@ test("a server ends despite readers, and two cannot share a socket", async () =>
   await ended(all);
 });
 
+test("if its thread cannot be started, its socket is gone", async () => {
+  const machine = new FakeMachine(MIB);
+  const store = await BackupStore.openOrCreate(machine.path("store"));
+  const point = await exportToStore(store, optionsOf(machine));
+  const socketPath = machine.path("socket");
+  // A thread cannot be given a function.
+  const id = (() => undefined) as never;
+  const starting = servePoint({ store, point: { ...point, id }, socketPath });
+  assert.is((await failureOf(starting)).code, "INTERNAL");
+  assert.not(existsSync(socketPath));
+  machine.remove();
+});
+
 test.run();
