@@ -22,7 +22,7 @@ import {
 } from "./options.js";
 import { prepareProcess } from "./process-setup.js";
 import { ServiceManager } from "./service-manager.js";
-import { startOverAsIoFlusher } from "./start-over.js";
+import { startOver } from "./start-over.js";
 import { supervise } from "./supervisor.js";
 import type { ToSupervisor } from "./supervisor-link.js";
 import { usage } from "./usage.js";
@@ -142,7 +142,7 @@ async function act(start: Start, args: string[], unprotected: string | undefined
     const daemonArgs = args.filter((arg) => arg !== "--supervise");
     process.exit(await supervise(daemonArgs, standbys, logger, manager));
   }
-  const problem = unprotected ?? startOverAsIoFlusher();
+  const problem = unprotected ?? startOver(true);
   if (problem !== undefined) logger.warn({ problem }, "not all threads are protected");
   prepareProcess(logger, options.frontend === "nbd");
   // A supervisor loads nothing of the driver, because it lives beside two daemons.
