@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { limitProblems } from "./lint-limits.mjs";
 import { linkProblems } from "./lint-links.mjs";
 import { sizeProblems } from "./lint-sizes.mjs";
+import { syncProblems } from "./lint-sync.mjs";
 import { whereProblems } from "./lint-where.mjs";
 
 const ALLOWED = {
@@ -173,6 +174,7 @@ checkPicture("README.md");
 checkPicture("CONTRIBUTING.md");
 checkTable("README.md");
 problems.push(...whereProblems(), ...sizeProblems(), ...linkProblems(), ...limitProblems());
+problems.push(...syncProblems());
 
 for (const problem of problems) console.error(problem);
 console.log(`lint-layers: ${packages.length} packages, ${problems.length} problems`);
