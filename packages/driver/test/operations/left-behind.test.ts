@@ -19,7 +19,6 @@ import { UblkFrontend } from "../../dist/frontend/ublk-frontend.js";
 import { machinePorts } from "../../dist/index.js";
 import { TrackerOperations } from "../../dist/operations/tracker-operations.js";
 import { fixParameters } from "../../dist/parameters.js";
-import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import { StateDirectory } from "../../dist/records/state-directory.js";
 import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
 import { trackerRecords } from "../../dist/records/tracker-records.js";
@@ -27,6 +26,7 @@ import { geometryOf } from "../../dist/tracker/geometry.js";
 import { identityOfBacking } from "../../dist/tracker/original.js";
 import { Tracker } from "../../dist/tracker/tracker.js";
 import { TrackerJournal } from "../../dist/tracker/tracker-journal.js";
+import { patientDirectory } from "../support/patient-directory.js";
 
 const test = suite("left behind");
 const CAPACITY_BYTES = 2 ** 20;
@@ -93,7 +93,7 @@ class Host {
   readonly root = mkdtempSync(join(tmpdir(), "blksnap-left-"));
   readonly disk = join(this.root, "disk");
   readonly state: StateDirectory;
-  persistent = new PersistentDirectory(join(this.root, "state"));
+  persistent = patientDirectory(join(this.root, "state"));
   readonly devices = new Set<number>();
   readonly errors: string[] = [];
   assigned = 0;
@@ -113,7 +113,7 @@ class Host {
   /** The next daemon, which finds what the previous one has left. */
   async restart(): Promise<void> {
     this.persistent.close();
-    this.persistent = new PersistentDirectory(this.persistent.path);
+    this.persistent = patientDirectory(this.persistent.path);
     await this.persistent.own();
   }
 

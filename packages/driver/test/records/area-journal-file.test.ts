@@ -10,7 +10,8 @@ import * as assert from "uvu/assert";
 import { AreaOp } from "../../../data-plane/dist/journal-entries.js";
 import { AreaJournalFile, loadAreaJournal } from "../../dist/records/area-journal-file.js";
 import { KeptFile } from "../../dist/records/file-names.js";
-import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
+import type { PersistentDirectory } from "../../dist/records/persistent-directory.js";
+import { patientDirectory } from "../support/patient-directory.js";
 
 const UUID = "0d1f7a52-6a2e-4a53-9c1e-0f4bb6b1a001";
 /** The last chunk is half a chunk and one sector long. */
@@ -23,7 +24,7 @@ const GEOMETRY: TrackerGeometry = {
 let directory: PersistentDirectory;
 
 test.before.each(async () => {
-  directory = new PersistentDirectory(mkdtempSync(join(tmpdir(), "blksnap-area-")));
+  directory = patientDirectory(mkdtempSync(join(tmpdir(), "blksnap-area-")));
   await directory.own();
 });
 test.after.each(() => {

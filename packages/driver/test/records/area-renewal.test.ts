@@ -15,8 +15,9 @@ import {
   loadAreaJournal,
 } from "../../dist/records/area-journal-file.js";
 import { KeptFile } from "../../dist/records/file-names.js";
-import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
+import type { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import { PackedFile, PackedKernel } from "../journal-sim/packed-kernel.js";
+import { patientDirectory } from "../support/patient-directory.js";
 
 const UUID = "0d1f7a52-6a2e-4a53-9c1e-0f4bb6b1a002";
 const CHUNKS = 2000;
@@ -129,7 +130,7 @@ let directory: PersistentDirectory;
 const path = () => directory.file(KeptFile.areaJournal.name(UUID));
 
 test.before.each(async () => {
-  directory = new PersistentDirectory(mkdtempSync(join(tmpdir(), "blksnap-renewal-")));
+  directory = patientDirectory(mkdtempSync(join(tmpdir(), "blksnap-renewal-")));
   await directory.own();
 });
 test.after.each(() => {

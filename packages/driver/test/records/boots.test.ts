@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { chainBoot } from "../../dist/records/boot-chain.js";
-import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
+import { patientDirectory } from "../support/patient-directory.js";
 import { refusal } from "../support/persistence-world.js";
 
 interface Context {
@@ -63,11 +63,11 @@ test("a chain that cannot be written is broken", async () => {
 
 test("the chain is in the lock file of the directory, which stays locked", async ({ root }) => {
   const path = join(root, "state");
-  const directory = new PersistentDirectory(path);
+  const directory = patientDirectory(path);
   assert.is((await directory.boot()).previousBootId, null, "not owned");
   await directory.own();
   await directory.boot();
-  const other = new PersistentDirectory(path);
+  const other = patientDirectory(path);
   assert.match((await refusal(other.own())).message, /another blksnapd/);
   directory.close();
   await other.own();

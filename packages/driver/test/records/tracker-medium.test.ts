@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { CbtMap } from "@blksnap/engine";
 import * as assert from "uvu/assert";
-import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
 import { trackerRecords } from "../../dist/records/tracker-records.js";
+import { patientDirectory } from "../support/patient-directory.js";
 import {
   CHUNK_SHIFT,
   ended,
@@ -61,7 +61,7 @@ test("a journal of another tracker, a newer one and a short one are refused by n
   assert.is(await codeOf(), "JOURNAL_TRUNCATED");
   rmSync(path);
   assert.is(await codeOf(), "ENOENT");
-  const other = new PersistentDirectory(join(world.root, "other"));
+  const other = patientDirectory(join(world.root, "other"));
   const stranger = await TrackerPersistence.prepare(other, world.backing, { persistent: true });
   assert.ok(stranger.kind === "new");
   await stranger.persistence.end(newMap(), true);
@@ -171,7 +171,7 @@ test("after a crash, a medium that fails is reported when the new journal begins
   world.directory.close();
   rmSync(join(world.path, "lock"));
   mkdirSync(join(world.path, "lock"));
-  const later = new PersistentDirectory(world.path);
+  const later = patientDirectory(world.path);
   const resumed = await TrackerPersistence.resume(later, world.backing, first.uuid);
   assert.is(
     (await refusal(resumed.begin(newMap(), CHUNK_SHIFT))).code,
@@ -212,7 +212,7 @@ test("a device with a record is refused if the record cannot be kept up to date"
   world.directory.close();
   rmSync(join(world.path, "lock"));
   mkdirSync(join(world.path, "lock"));
-  const later = { ...world, directory: new PersistentDirectory(world.path) };
+  const later = { ...world, directory: patientDirectory(world.path) };
   const error = await refusal(prepared(later, { persistent: false }));
   assert.is(error.code, "PERSISTENT_STATE_UNUSABLE");
 });

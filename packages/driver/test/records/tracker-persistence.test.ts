@@ -15,9 +15,9 @@ import { join } from "node:path";
 import { NoAnswerError } from "@blksnap/data-plane";
 import { openBackingFile } from "@blksnap/ublk";
 import * as assert from "uvu/assert";
-import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
 import { trackerRecords } from "../../dist/records/tracker-records.js";
+import { patientDirectory } from "../support/patient-directory.js";
 import {
   CAPACITY_BYTES,
   CHUNK_SHIFT,
@@ -195,7 +195,7 @@ function linksOf(fd: number): number | undefined {
 
 test("two daemons do not share a directory", async (world) => {
   await prepared(world);
-  const second = new PersistentDirectory(world.path);
+  const second = patientDirectory(world.path);
   assert.is((await refusal(second.own())).code, "ALREADY_RUNNING");
 });
 

@@ -8,6 +8,7 @@ import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
 import { trackerRecords } from "../../dist/records/tracker-records.js";
 import { recordEnds } from "../../dist/recovery/record-ends.js";
 import { HungCall } from "../support/hung-call.js";
+import { patientDirectory } from "../support/patient-directory.js";
 import {
   CHUNK_SHIFT,
   fileOf,
@@ -37,7 +38,7 @@ async function served(world: World): Promise<TrackerPersistence> {
 /** As the next daemon of the same boot does. */
 async function recorded(world: World, inUse: readonly string[] = []): Promise<boolean> {
   world.directory.close();
-  world.directory = new PersistentDirectory(world.path);
+  world.directory = patientDirectory(world.path);
   for (const uuid of inUse) world.directory.inUse.add(uuid);
   const say = () => undefined;
   return recordEnds({
@@ -136,7 +137,7 @@ test("a directory of another daemon is left alone, even after that daemon's end"
   await served(world);
   const said: unknown[] = [];
   const say = (...words: unknown[]) => void said.push(words);
-  const other = new PersistentDirectory(world.path);
+  const other = patientDirectory(world.path);
   const logger = { warn: say, error: say } as never;
   assert.ok(await recordEnds({ persistent: other, logger }), "it is not tried again");
   assert.equal(await onRecord(world), SERVING);

@@ -7,9 +7,9 @@ import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { AreaJournalFile } from "../../dist/records/area-journal-file.js";
 import { KeptFile, RECORD_SUFFIX } from "../../dist/records/file-names.js";
-import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import { StateDirectory } from "../../dist/records/state-directory.js";
 import { restoreAfterReboot } from "../../dist/recovery/after-reboot.js";
+import { patientDirectory } from "../support/patient-directory.js";
 
 const test = suite("restored areas");
 
@@ -36,7 +36,7 @@ async function restored(
   const root = mkdtempSync(join(tmpdir(), "blksnap-restored-"));
   mkdirSync(join(root, "run"));
   const state = new StateDirectory(join(root, "run"));
-  const persistent = new PersistentDirectory(join(root, "lib"));
+  const persistent = patientDirectory(join(root, "lib"));
   const said: string[] = [];
   const log = (_: unknown, text: string) => void said.push(text);
   const logger = { info: log, warn: log, error: log, fatal: log };
@@ -110,7 +110,7 @@ test("a snapshot that was given up is forgotten by the next daemon, and not rest
 
 test("a journal of a tracker without a record is removed; one with a record that is unusable stays", async () => {
   const root = mkdtempSync(join(tmpdir(), "blksnap-restored-"));
-  const persistent = new PersistentDirectory(root);
+  const persistent = patientDirectory(root);
   const logger = { info() {}, warn() {}, error() {}, fatal() {} };
   try {
     await persistent.own();

@@ -7,10 +7,11 @@ import { CbtMap } from "@blksnap/engine";
 import { type BackingFile, openBackingFile } from "@blksnap/ublk";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
+import type { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import { restoreCbt } from "../../dist/records/restored-cbt.js";
 import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
 import type { Prepared } from "../../dist/records/tracker-persistence-options.js";
+import { patientDirectory } from "./patient-directory.js";
 
 export interface World {
   root: string;
@@ -30,7 +31,7 @@ export function persistenceSuite(name: string): ReturnType<typeof suite<World>> 
     world.root = mkdtempSync(join(tmpdir(), "blksnap-persistent-"));
     world.path = join(world.root, "state");
     writeFileSync(join(world.root, "disk"), Buffer.alloc(CAPACITY_BYTES));
-    world.directory = new PersistentDirectory(world.path);
+    world.directory = patientDirectory(world.path);
     world.backing = openBackingFile(join(world.root, "disk"));
   });
   test.after.each((world) => {
@@ -57,7 +58,7 @@ export async function preparedAs(
   options: { persistent: boolean; uuid?: string } = { persistent: true },
 ): Promise<Exclude<Prepared, { kind: "unrecorded" }>> {
   world.directory.close();
-  world.directory = new PersistentDirectory(world.path);
+  world.directory = patientDirectory(world.path);
   const found = await TrackerPersistence.prepare(world.directory, world.backing, options);
   assert.is.not(found.kind, "unrecorded");
   return found as Exclude<Prepared, { kind: "unrecorded" }>;

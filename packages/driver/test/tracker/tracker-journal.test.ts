@@ -6,11 +6,11 @@ import { JournalKind } from "@blksnap/data-plane";
 import { JournalDraft, JournalWriter, writerBytes } from "@blksnap/journal";
 import { uuidBytes } from "@blksnap/linux-block";
 import * as assert from "uvu/assert";
-import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
 import { StateDirectory } from "../../dist/records/state-directory.js";
 import { trackerRecords } from "../../dist/records/tracker-records.js";
 import { type JournalOptions, TrackerJournal } from "../../dist/tracker/tracker-journal.js";
 import { runUndo, type Undo } from "../../dist/tracker/undo.js";
+import { patientDirectory } from "../support/patient-directory.js";
 import {
   CAPACITY_BYTES,
   ended,
@@ -188,7 +188,7 @@ test("a rotation fails if a medium or a reactor does not answer, and has no late
     await runUndo(undo);
     close();
     world.directory.close();
-    world.directory = new PersistentDirectory(world.path);
+    world.directory = patientDirectory(world.path);
   }
 });
 
@@ -274,7 +274,7 @@ async function endedWith(world: World, entries: readonly Entry[]): Promise<void>
 async function attachedWith(world: World, area: string, entries: readonly Entry[]) {
   await endedWith(world, entries);
   world.directory.close();
-  world.directory = new PersistentDirectory(world.path);
+  world.directory = patientDirectory(world.path);
   let losses = 0;
   const onAreaLost = async () => void losses++;
   const { journal, areaContinues, told, close } = await attached(world, undefined, {
