@@ -229,8 +229,8 @@ test("at any end of the process the number of missing lines is reported, and an 
     pipe((_, taken, path) => {
       const line = `exec "$0" --input-type=module --eval "$1" ${path} 2> ${path}`;
       const ended = spawnSync("sh", ["-c", line, process.execPath, text], { timeout: 60_000 });
-      assert.is(ended.status, 0, end);
       const lines = taken().trimEnd().split("\n");
+      assert.is(ended.status, 0, `${end}: ${lines.slice(-20).join("\n")}`);
       if (end.startsWith("complain")) assert.is(lines.pop(), "blksnapd: why");
       assert.match(lines.at(-1) ?? "", MISSING, end);
     });
