@@ -27,7 +27,7 @@ import type {
   TrackerStatus,
   VersionResponse,
 } from "@blksnap/api";
-import { ControlError, driverMetrics } from "@blksnap/api";
+import { driverMetrics } from "@blksnap/api";
 import { DeviceReader, ReactorPool } from "@blksnap/data-plane";
 import type { UblkControl } from "@blksnap/ublk";
 import type { PromiseRing } from "@blksnap/uring";
@@ -37,13 +37,13 @@ import { closeLocks, endAll, endLive, snapshotLock } from "./driver-end.js";
 import { type Handover, readHandover, writeHandover } from "./handover.js";
 import { type DeviceInUse, devicesInUse } from "./in-use.js";
 import { NbdExports } from "./nbd-exports.js";
-import { markedRanges, readMap } from "./operations/cbt-operations.js";
+import { assertSatisfies, attachAnswer } from "./operations/attached.js";
+import { markDirty, markDirtyFile, readMap } from "./operations/cbt-operations.js";
 import { diffSince } from "./operations/diff.js";
-import { markedFile } from "./operations/file-extents.js";
 import { detachForGood } from "./operations/remembered.js";
 import { Operations } from "./operations/serialised.js";
 import { SnapshotOperations } from "./operations/snapshot-operations.js";
-import { attachAnswer, TrackerOperations } from "./operations/tracker-operations.js";
+import { TrackerOperations } from "./operations/tracker-operations.js";
 import { type DriverPorts, machinePorts } from "./ports.js";
 import { ReactorEvents } from "./reactor-events.js";
 import { recoverAfterCrash } from "./recovery/after-crash.js";
@@ -64,7 +64,6 @@ import {
 } from "./status.js";
 import { named } from "./system/errors.js";
 import { warmUp } from "./tracker/front-queue.js";
-import { assertFront } from "./tracker/front-state.js";
 import { type GrowthWatch, watchGrowth } from "./tracker/growth-watch.js";
 import { MountWatch, ringStartReader } from "./tracker/mount-watch.js";
 import { nodeChanges } from "./tracker/splice-watch.js";
@@ -233,11 +232,7 @@ export class Driver implements DriverControl {
     return this.#operations.onDevices("attach of", [device], async () => {
       const known = await this.#registry.findTracker(device);
       if (known === undefined) await this.#late.assertNotWaiting(device);
-      else assertFront(known);
-      if (known !== undefined && persistent && known.persistence.state !== "on") {
-        const what = `${known.device} is attached, but not as a persistent tracker`;
-        throw new ControlError("TRACKER_NOT_PERSISTENT", what);
-      }
+      else assertSatisfies(known, persistent);
       const tracker = known ?? (await this.#trackers.attach(device, { persistent }, kind));
       return attachAnswer(tracker, known !== undefined);
     });
@@ -258,22 +253,12 @@ export class Driver implements DriverControl {
     return readMap((await this.#registry.intact(device)).cbt, firstBlock, count);
   }
 
-  async markDirty(device: string, ranges: readonly ByteRange[]): Promise<MarkDirtyResponse> {
-    const tracker = await this.#registry.tracker(device);
-    await tracker.markDirty(markedRanges(ranges, tracker.cbt.info(), tracker.device));
-    // Marks made by hand are in no journal: a new checkpoint includes them.
-    if (tracker.uuid !== undefined) await tracker.rotateJournal();
-    return { device: tracker.device, ranges: ranges.length };
+  markDirty(device: string, ranges: readonly ByteRange[]): Promise<MarkDirtyResponse> {
+    return markDirty(this.#registry, device, ranges);
   }
 
-  async markDirtyFile(file: string, device?: string): Promise<MarkDirtyFileResponse> {
-    const trackers = [...this.#registry.trackers.values()];
-    const { tracker, deviceNumber, ranges } = await markedFile(file, trackers);
-    if (device !== undefined && (await this.#registry.tracker(device)) !== tracker) {
-      throw new ControlError("FILE_NOT_MAPPABLE", `${file} is not on ${device}`);
-    }
-    await this.markDirty(tracker.device, ranges);
-    return { device: tracker.device, device_number: deviceNumber, ranges: [...ranges] };
+  markDirtyFile(file: string, device?: string): Promise<MarkDirtyFileResponse> {
+    return markDirtyFile(this.#registry, file, device);
   }
 
   async diff(device: string, since: number): Promise<DiffAnswer> {

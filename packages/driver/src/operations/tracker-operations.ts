@@ -1,7 +1,7 @@
 /** Users' operations on tracked devices. The caller ensures that changes of one device run one at a time. */
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type AttachResponse, ControlError, type DetachResponse } from "@blksnap/api";
+import { ControlError, type DetachResponse } from "@blksnap/api";
 import { faultPoint } from "@blksnap/data-plane";
 import { CbtReason } from "@blksnap/engine";
 import { blockIdentity, type MappedNode, type Splice } from "@blksnap/linux-block";
@@ -25,7 +25,7 @@ import {
   ownPlaces,
   swapFiles,
 } from "../tracker/own-places.js";
-import { assertSpliced, SpliceWatch, type UntilChange } from "../tracker/splice-watch.js";
+import { SpliceWatch, type UntilChange } from "../tracker/splice-watch.js";
 import { Tracker } from "../tracker/tracker.js";
 import type { AttachOptions, DetachOptions } from "../tracker/tracker-options.js";
 import type { OperationLocks } from "./operation-locks.js";
@@ -379,20 +379,6 @@ export class TrackerOperations {
       throw new ControlError("PERSISTENT_STATE_UNUSABLE", what, { cause: error, errnoName: code });
     }
   }
-}
-
-/** @throws ControlError SPLICE_LOST */
-export function attachAnswer(tracker: Tracker, already: boolean): AttachResponse {
-  assertSpliced(tracker);
-  const { device, front, persistence, splice } = tracker;
-  return {
-    device,
-    front: front.path,
-    already_attached: already,
-    persistent: persistence.state === "on",
-    attach_kind: splice === undefined ? "front" : "live",
-    live: splice?.path ?? null,
-  };
 }
 
 function notPersistent(device: string): ControlError {
