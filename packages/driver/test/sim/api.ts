@@ -2,7 +2,7 @@
 import type { Device, Image, SimSnapshot } from "./device.js";
 import { assertDiff } from "./diff.js";
 import { assertOneInstant } from "./instant.js";
-import { assertEvents, noteLosses } from "./losses.js";
+import { assertEvents, noteLosses, stampImages } from "./losses.js";
 import { chooseRoom } from "./room.js";
 import { BLOCK_STORE, isOnDisk, KEPT_STORE } from "./settings.js";
 import type { Simulation } from "./simulation.js";
@@ -66,9 +66,10 @@ export class Api {
   }
 
   async status(): Promise<void> {
+    const asked = stampImages(this.#sim);
     const status = await this.#sim.call("status", () => this.#sim.driver.status(), nothing);
     if (status.waiting.length > 0) throw new Violation("a front waits, and nothing is wrong");
-    noteLosses(this.#sim, status);
+    noteLosses(this.#sim, status, asked);
     this.#sim.growths.assertStatus(status);
   }
 

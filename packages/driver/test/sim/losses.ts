@@ -33,8 +33,18 @@ export function snapshotOf({ snapshots }: Simulation, image: Image): SimSnapshot
   return snapshots.find(({ images }) => images.get(image.device) === image);
 }
 
-/** @throws Violation if an image has lost what it had no reason to lose, or reports a wrong reason */
-export function noteLosses(sim: Simulation, status: Status): void {
+/** How many writes to each image have begun so far. */
+export type Stamps = ReadonlyMap<Image, number>;
+
+export function stampImages(sim: Simulation): Stamps {
+  return new Map(sim.images().map((image) => [image, image.volume.changes]));
+}
+
+/**
+ * @param asked when the status was asked for
+ * @throws Violation if an image has lost what it had no reason to lose, or reports a wrong reason
+ */
+export function noteLosses(sim: Simulation, status: Status, asked: Stamps): void {
   for (const { id, devices } of status.snapshots) {
     const snapshot = sim.snapshots.find((one) => one.id === id);
     for (const found of devices) {
@@ -49,7 +59,9 @@ export function noteLosses(sim: Simulation, status: Status): void {
         ({ offset_bytes: offset, length_bytes: length }) =>
           !volume.isBusy(offset / SECTOR_BYTES, length / SECTOR_BYTES),
       );
-      image.told = { changes: volume.changes, ranges: found.lost_ranges, untouched };
+      // A write that has ended since the status was asked for may have healed what it tells of.
+      const changes = asked.get(image) ?? volume.changes;
+      image.told = { changes, ranges: found.lost_ranges, untouched };
       if (found.lost_ranges.length > 0) sim.count("losses");
     }
   }
@@ -93,13 +105,14 @@ async function assertLost(
   if (snapshot.mayLose.size === 0) throw new Violation(`${what}, and nothing is wrong`);
   // A failed transfer from a medium need not be a loss.
   if (sim.media.hasFailed) return;
+  const asked = stampImages(sim);
   const status = await sim.call(
     "status",
     () => sim.driver.status(),
     () => undefined,
   );
   if (!sim.snapshots.includes(snapshot)) return;
-  noteLosses(sim, status);
+  noteLosses(sim, status, asked);
   if (image.volume.changedSince(changes, range.first, range.count)) return;
   const isThere = status.snapshots.some(({ id }) => id === snapshot.id);
   const isLost = image.told?.ranges.some((lost) => overlap(range, lost) !== undefined);
