@@ -25,6 +25,7 @@ import { TrackerPersistence } from "../../dist/records/tracker-persistence.js";
 import { restoreAfterReboot } from "../../dist/recovery/after-reboot.js";
 import { patiently, type Waiting } from "../../dist/snapshot/patience.js";
 import { HungCall } from "../support/hung-call.js";
+import { patientDirectory } from "../support/patient-directory.js";
 import { refusal } from "../support/persistence-world.js";
 
 const test = suite("hung medium");
@@ -159,8 +160,9 @@ test("unknown journals are not removed after that was given up", async () => {
 });
 
 test("a journal that is late for its take is removed when it arrives, and none is begun meanwhile", async () => {
-  const directory = new PersistentDirectory(join(folder, "state"), 1, LIMIT_MS, async () => 0);
+  const directory = patientDirectory(join(folder, "state"));
   await directory.own();
+  Object.assign(directory, { giveUpTimeoutMs: 1, answerTimeoutMs: LIMIT_MS });
   const { create } = JournalDraft;
   let answer = (): void => undefined;
   const answered = new Promise<void>((resolve) => {
