@@ -138,7 +138,7 @@ async function toBeTaken(
     presentCapacityBytes: async () => 2 ** 20,
     geometry: { capacityBytes: 2 ** 20, logicalBlockBytes: 512, chunkShift: 18, blockShift: 12 },
     backing: { kind: "file", fd: -1, params: {} },
-    front: { deviceNumber: "0:0", isLive: true },
+    front: { deviceNumber: "0:0", isLive: true, capacityBytes: 2 ** 20 },
     commitJournal: async () => undefined,
     withoutRotation: (operation: () => Promise<unknown>) => operation(),
   };
