@@ -5,7 +5,7 @@
  * Words: mount point, number of files, bytes of each.
  */
 import { spawnSync } from "node:child_process";
-import { existsSync, openSync, read, writeSync } from "node:fs";
+import { existsSync, openSync, read, rmSync, writeSync } from "node:fs";
 
 /** Sent to this process: withhold answers to these requests, of one process; without any, answer everything. */
 export type ToFuseServer = { readonly withhold: readonly FuseRequest[]; readonly pid?: number };
@@ -49,6 +49,10 @@ const MESSAGE_MAX_BYTES = 2 ** 20 + 4096;
 const VALID_S = 3600n;
 const ROOT = 1n;
 const FIRST_FILE = 2n;
+
+const FUSE_NODE = "/dev/fuse";
+/** Major and minor: a miscellaneous device of the kernel. */
+const FUSE_NUMBER = ["10", "229"];
 
 const [mountPoint = "", count = "1", bytes = "0"] = process.argv.slice(2);
 const files = Array.from({ length: Number(count) }, () => Buffer.alloc(Number(bytes)));
@@ -120,7 +124,19 @@ function answerTo(request: FuseRequest | undefined, node: bigint, body: Buffer):
   }
 }
 
-const fd = openSync("/dev/fuse", "r+");
+/** A machine may lack the node though its kernel has the driver. */
+function openFuse(): number {
+  if (existsSync(FUSE_NODE)) return openSync(FUSE_NODE, "r+");
+  const node = `${mountPoint}.fuse`;
+  spawnSync("mknod", [node, "c", ...FUSE_NUMBER], { stdio: ["ignore", "ignore", "inherit"] });
+  try {
+    return openSync(node, "r+");
+  } finally {
+    rmSync(node, { force: true });
+  }
+}
+
+const fd = openFuse();
 const withheld: (() => void)[] = [];
 let isWithheld: ReadonlySet<FuseRequest> = new Set();
 let processId: number | undefined;

@@ -1,7 +1,7 @@
 /** A mounted file system that stops answering when a test wants it to. */
 import { type ChildProcess, fork, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { FromFuseServer, FuseRequest, ToFuseServer } from "./fuse-server.js";
 
@@ -23,7 +23,8 @@ export class HungFileSystem {
   /** Why there is none on this machine; undefined if there can be one. */
   static get lacks(): string | undefined {
     if (process.geteuid?.() !== 0) return "only root can mount";
-    return existsSync("/dev/fuse") ? undefined : "there is no /dev/fuse";
+    const known = readFileSync("/proc/filesystems", "utf8");
+    return /\tfuse$/m.test(known) ? undefined : "the kernel has no FUSE";
   }
 
   /** @param mountPoint a directory */

@@ -213,9 +213,9 @@ export class AreaJournalFile {
     // Given up, or nothing appends any more: the old journal continues.
     const isOver = this.#isClosed || this.#isAbandoned;
     if (isOver || firstSequence === null) {
-      const goesOn = !isOver && (await this.#abandon(requests));
+      const continues = !isOver && (await this.#abandon(requests));
       await draft.discard();
-      return goesOn ? this.#growLog(requests) : undefined;
+      return continues ? this.#growLog(requests) : undefined;
     }
     const before = this.#handle;
     this.#handle = await draft.publish(new Uint8Array(0), firstSequence);
@@ -257,7 +257,7 @@ export class AreaJournalFile {
 
   /**
    * The reactor gives up the successor.
-   * @returns whether it goes on with its log: until that is longer, it asks for nothing else
+   * @returns whether it continues with its log: until that is longer, it asks for nothing else
    */
   async #abandon(requests: AreaJournalRequests): Promise<boolean> {
     try {

@@ -4,9 +4,9 @@
  *
  * ```
  *   break-snapshot   the write continues, its blocks of the image are lost
- *   fail-writes      the write fails with ENOSPC (EIO: the store is broken), the image stays whole
  *   fail-writes      the write fails with ENOSPC (EIO: the store is broken), the image stays complete
  *   block-writes     the write waits for room; after the time limit as break-snapshot
+ * ```
  *
  * A blocked write waits at most for: the time limit of a storage growth (10 s), after which it is known that there is
  * no room, then the policy's time limit and one tick.
