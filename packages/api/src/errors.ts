@@ -88,7 +88,7 @@ const nbdErrors = {
   NBD_NOT_SECURE: misused(
     "EPERM",
     400,
-    "Give --tls-certs DIR; --insecure is only for loopback addresses such as 127.0.0.1",
+    "Give --tls-certs DIR; --insecure is only for loopback (127.0.0.1)",
   ),
   NBD_CERTIFICATES_UNUSABLE: failed(
     "EINVAL",
@@ -98,7 +98,7 @@ const nbdErrors = {
   NBD_LISTEN_FAILED: failed(
     "EIO",
     409,
-    "Give a free port of this machine; under blksnapd.service enable blksnapd-nbd-tcp.socket for it",
+    "Give a free port here; under systemd enable blksnapd-nbd-tcp.socket",
   ),
   NBD_LISTENER_NOT_FOUND: failed("ENOENT", 404, "See blksnapctl nbd list"),
 } as const;

@@ -68,7 +68,7 @@ function atBegin(act: (inside: EngineInside, copy: number) => void): () => void 
 export const PLANTED_BEHIND: readonly PlantedFault[] = [
   {
     what: "old data is on record when the original has been written",
-    seed: 7,
+    seed: 8,
     plant: () => {
       const takeOut = [atBegin(clearRecord), atAnswer(setRecord)];
       return () => {

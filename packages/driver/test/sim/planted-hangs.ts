@@ -17,7 +17,7 @@ const SYNC_TIMEOUT_MS = 60_000;
 export const PLANTED_HANGS: readonly PlantedFault[] = [
   {
     what: "a write waits for ever for its old data to be saved",
-    seed: 54,
+    seed: 55,
     plant: omitted(CopyPath.prototype, "expire", always),
   },
   {
@@ -27,7 +27,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "a read of an image waits for ever for its store",
-    seed: 2,
+    seed: 3,
     plant: omitted(ImagePath.prototype, "expire", always),
   },
   {
@@ -37,7 +37,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "a detach waits for ever for what is to be on record of it",
-    seed: 5,
+    seed: 9,
     plant: () =>
       replace(MediumWork.prototype, "inTime", () => {
         return (...[work]: never[]): unknown => work;
@@ -45,7 +45,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "what a map has is told only when its original has been synced",
-    seed: 18,
+    seed: 22,
     plant: () =>
       replace(Registry.prototype, "intact", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -57,7 +57,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "writes continue without a journal that the next daemon believes",
-    seed: 116,
+    seed: 159,
     plant: omitted(TrackerPersistence.prototype, "fail", always, Promise.resolve()),
   },
 ];
