@@ -232,7 +232,8 @@ async function join(
   const device = tracker?.device;
   context.logger.error({ snapshot: record.id, device }, "the image of a device is lost");
   if (typeof journal === "string") await removeJournal(context, journal);
-  if (its !== undefined) await context.state.removeMap(its.area.map);
+  // Its file is unclaimed when the record is written without it: a daemon that is killed before finds it dropped.
+  if (its !== undefined) context.state.closeMap(its.area.map);
   if (image !== null) await context.frontend.removeImage(image);
   return undefined;
 }

@@ -1,161 +1,41 @@
-import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { commandStoreSystem, type StoreSystem } from "@blksnap/diff-storage";
 import { AreaState, DiffAreaMap } from "@blksnap/engine";
-import { sealNow, uuidBytes, uuidText } from "@blksnap/linux-block";
+import { sealNow } from "@blksnap/linux-block";
 import { MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { KeptFile, StateFile } from "../../dist/records/file-names.js";
+import { KeptFile } from "../../dist/records/file-names.js";
 import { PersistentDirectory } from "../../dist/records/persistent-directory.js";
-import type { MemberRecord, SnapshotRecord } from "../../dist/records/records.js";
-import { StateDirectory } from "../../dist/records/state-directory.js";
-import { lookThroughAll, type Resumed, resumeSnapshot } from "../../dist/recovery/resume.js";
+import type { SnapshotRecord } from "../../dist/records/records.js";
+import {
+  lookThroughAll,
+  type Resumed,
+  type ResumedMember,
+  resumeSnapshot,
+} from "../../dist/recovery/resume.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
 import { type Loss, NO_LOSS } from "../../dist/tracker/tracker-record.js";
+import {
+  AREAS,
+  comingFronts,
+  folder,
+  GEOMETRY,
+  ID,
+  idInMap,
+  inOwnFolder,
+  left,
+  member,
+  oldMember,
+  resuming,
+  silent,
+  state,
+  UUID,
+  until,
+} from "./left-snapshot.js";
 
-const ID = "6f0a3f5e-94a2-4c55-9c0e-0d9a3e5a7a11";
-const AREAS: Record<number, string> = {
-  1: "11111111-1111-4111-8111-111111111111",
-  2: "22222222-2222-4222-8222-222222222222",
-};
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-const GEOMETRY = {
-  capacityBytes: 2 ** 20,
-  logicalBlockBytes: 512,
-  chunkShift: 18,
-  blockShift: 12,
-};
-
-let folder: string;
-let state: StateDirectory;
-test.before.each(() => {
-  folder = mkdtempSync(join(tmpdir(), "blksnap-resume-"));
-  state = new StateDirectory(join(folder, "state"));
-});
-test.after.each(() => {
-  state.close();
-  rmSync(folder, { recursive: true });
-});
-
-/** A member and its map, as this daemon leaves them. */
-async function member(tracker: number): Promise<MemberRecord> {
-  const area = AREAS[tracker] as string;
-  const file = await leaveMap(StateFile.areaMap.name(ID, area), uuidBytes(area));
-  return { tracker, area, map: file, image: null };
-}
-
-/** The same for a daemon whose areas had no ids. */
-async function oldMember(tracker: number): Promise<MemberRecord> {
-  const file = await leaveMap(`area-${ID}-${tracker}`, undefined);
-  return { tracker, map: file, image: null };
-}
-
-async function leaveMap(name: string, id: Uint8Array | undefined): Promise<string> {
-  const lengthBytes = DiffAreaMap.byteLength(GEOMETRY);
-  const file = await state.createMap(name, lengthBytes);
-  const memory = MappedMemory.file(file.fd, 0, lengthBytes);
-  const area = DiffAreaMap.create(memory.buffer, GEOMETRY, id);
-  if (id === undefined) new Int32Array(memory.buffer)[1] = 1;
-  area.setState(AreaState.ACTIVE);
-  memory.unmap();
-  state.bindMap(file);
-  state.closeMap(file);
-  return file.name;
-}
-
-function idInMap(name: string): string {
-  const file = state.openMap(name);
-  const memory = MappedMemory.file(file.fd, 0, file.lengthBytes);
-  const { id } = DiffAreaMap.open(memory.buffer);
-  memory.unmap();
-  state.closeMap(file);
-  return uuidText(id ?? new Uint8Array(0));
-}
-
-/** A snapshot of two devices that a daemon has left; its image devices are gone. */
-async function left(storeFile: string, members?: readonly MemberRecord[]) {
-  const record: SnapshotRecord = {
-    id: ID,
-    state: "taken",
-    createdAt: "2026-01-01T00:00:00.000Z",
-    takenAt: "2026-01-01T00:00:01.000Z",
-    stallUs: 1,
-    limitBytes: 2 ** 22,
-    alignmentBytes: 512,
-    slotBytes: 2 ** 18,
-    persistent: false,
-    stores: [{ path: storeFile }],
-    members: members ?? [await member(1), await member(2)],
-    events: [],
-    nextEvent: 1,
-  };
-  state.writeRecord(`snapshot-${ID}`, record);
-  const said: string[] = [];
-  const context = {
-    state,
-    storeSystem: commandStoreSystem,
-    portionBytes: 2 ** 20,
-    frontend: {
-      leftImage: async () => undefined,
-      removeImage: async () => undefined,
-      start: () => Promise.reject(new Error("no image in this test")),
-      links: { remove: () => undefined },
-    },
-    reactors: {
-      send: () => undefined,
-      request: async (_: number, { type, tracker }: { type: string; tracker: number }) => {
-        said.push(`${type} ${tracker}`);
-      },
-    },
-    logger: {
-      info: () => undefined,
-      warn: () => undefined,
-      error: () => undefined,
-      fatal: () => undefined,
-    },
-    persistent: { forgetting: new Map() },
-  };
-  const [found] = await lookThroughAll(context as never, [record], new Map());
-  return { context: context as never, record, found: found as Resumed, said };
-}
-
-/** Fronts that the test brings up. */
-function comingFronts() {
-  const fronts = new Map<number, Promise<Tracker | undefined>>();
-  const come = new Map<number, (tracker: Tracker | undefined) => void>();
-  for (const id of [1, 2]) fronts.set(id, new Promise((resolve) => come.set(id, resolve)));
-  const live = (id: number) =>
-    come.get(id)?.({
-      id,
-      reactor: 0,
-      hasOldArea: true,
-      loss: NO_LOSS,
-      geometry: GEOMETRY,
-    } as never);
-  const fail = (id: number) => come.get(id)?.(undefined);
-  return { fronts, live, fail };
-}
-
-const listener = {
-  tracker: () => undefined,
-  snapshot: () => undefined,
-  lost: () => undefined,
-  progressed: () => undefined,
-};
-
-async function until(condition: () => boolean): Promise<void> {
-  for (let waited = 0; !condition(); waited++) {
-    assert.ok(waited < 200_000, "nothing happened in 200 s");
-    await new Promise((done) => setTimeout(done, 1));
-  }
-}
-
-function resuming(fronts: Map<number, Promise<Tracker | undefined>>, record: SnapshotRecord) {
-  const none = Promise.resolve();
-  return { fronts, serving: none, restored: none, all: [record], listener };
-}
+inOwnFolder(test);
 
 test("an area of a daemon whose areas had no ids continues with the id that its record implies", async () => {
   const journal = "0c4e2d7a-52c9-4d0e-8a55-7b0f4d5f9a10";
@@ -226,6 +106,33 @@ test("an area that was given up loses only its own image; its journal is removed
   assert.equal(said, ["wakeArea 1", "dropArea 1", "closeArea 1"]);
   await until(() => removals.length === 3);
   assert.equal(removals, Array(3).fill(KeptFile.areaJournal.name(AREAS[2] as string)));
+});
+
+test("a daemon that is killed when one image is lost leaves the others to the next", async () => {
+  const store = join(folder, "store");
+  writeFileSync(store, "");
+  const { context, found, record } = await left(store);
+  const { fronts, live } = comingFronts();
+  // Its device was written by others: its front has come without the area.
+  const { map } = (found.members.get(2) as ResumedMember).area;
+  const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+  DiffAreaMap.open(memory.buffer).setState(AreaState.DROPPED);
+  memory.unmap();
+  fronts.set(2, Promise.resolve({ id: 2, hasOldArea: false, loss: NO_LOSS } as never));
+  const errors: string[] = [];
+  const logger = { ...silent, error: (_: object, text: string) => errors.push(text) };
+  const its = { ...(context as object), logger } as never;
+  const going = resumeSnapshot(its, found, resuming(fronts, record));
+  await until(() => errors.includes("the image of a device is lost"));
+
+  const [again] = await lookThroughAll(context, [record], new Map());
+  assert.ok(again !== undefined && "snapshot" in again, "the snapshot is not lost");
+  assert.equal([...again.members.keys()], [1]);
+  assert.equal([...again.givenUp], [2]);
+  for (const { area } of again.members.values()) state.closeMap(area.map);
+  live(1);
+  // It ends at its images, which the test does not have.
+  assert.is(await going, undefined);
 });
 
 test("an area's loss before a reboot is its error afterwards, and no other area's", async () => {
