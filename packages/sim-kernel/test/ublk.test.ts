@@ -74,14 +74,17 @@ test("zeroes are written if the device does not offer zeroing", async () => {
 });
 
 test("a durable write is followed by a flush if the device has no FUA", async () => {
-  await withMachine(async (machine) => {
-    const disk = addDisk(machine);
-    await serve(machine);
-    const user = machine.user("/dev/ublkb0");
-    await machine.run(user.write(0, pattern(4096, 1), true));
-    assert.is(disk.medium.counts.sync, 1);
-    assert.is(disk.content.dirtyPages, 0);
-  });
+  for (const fua of [false, true]) {
+    await withMachine(async (machine) => {
+      const disk = addDisk(machine);
+      const server = new Server(machine);
+      await machine.run(machine.start(() => server.start({ fua })));
+      const user = machine.user("/dev/ublkb0");
+      await machine.run(user.write(0, pattern(4096, 1), true));
+      assert.is(disk.medium.counts.sync, fua ? 0 : 1);
+      assert.is(disk.content.dirtyPages, 0);
+    });
+  }
 });
 
 test("errors and hangs of a disk reach only its users", async () => {
