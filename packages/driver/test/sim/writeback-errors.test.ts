@@ -7,7 +7,7 @@ import { RegularFile } from "@blksnap/sim-kernel";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { HANG_OPTIONS } from "./hangs.js";
-import { DISK_BYTES } from "./settings.js";
+import { DISK_BYTES, STATE_DIRECTORY } from "./settings.js";
 import { DEVICE, type World, within } from "./tracking-world.js";
 
 const DEVICES = [DEVICE, "/dev/sdb"];
@@ -54,6 +54,15 @@ function loseCached(world: World): () => boolean {
     return error;
   };
   return () => isTold;
+}
+
+/** Whether a snapshot's record in the state directory names a loss of a store. */
+function isLossRecorded({ machine: { files } }: World): boolean {
+  const records = files
+    .readdir(STATE_DIRECTORY)
+    .filter((name) => /^snapshot-.*\.record$/.test(name));
+  const texts = records.map((name) => Buffer.from(files.readFile(`${STATE_DIRECTORY}/${name}`)));
+  return texts.some((text) => text.includes("storeCuts"));
 }
 
 test("a store's write error ends the persistence of all members before a write continues", () =>
@@ -117,7 +126,7 @@ test("old data that is gone from a store's cache counts as lost, and no other da
     user.close();
   }));
 
-test("after a kill right after the kernel's report, the next daemon handles the loss", () =>
+test("after a kill right after a loss is on record, the next daemon handles the loss", () =>
   within(async (world) => {
     const { machine } = world;
     withoutDirectIo(world);
@@ -127,8 +136,12 @@ test("after a kill right after the kernel's report, the next daemon handles the 
     await world.run(write(world, front, OLD));
     await world.take();
     await world.run(write(world, front, NEW));
-    const isTold = loseCached(world);
-    while (!isTold()) await machine.sleep(0.01);
+    loseCached(world);
+    // Before the record, nobody but the dead daemon's kernel knows.
+    for (let waited = 0; !isLossRecorded(world); waited++) {
+      assert.ok(waited < 1_000_000, "no loss is on record after 10 s");
+      await machine.sleep(0.01);
+    }
     world.kill();
     await machine.settle();
     await world.start();
