@@ -57,7 +57,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "writes continue without a journal that the next daemon believes",
-    seed: 159,
+    seed: 160,
     plant: omitted(TrackerPersistence.prototype, "fail", always, Promise.resolve()),
   },
 ];
