@@ -211,16 +211,15 @@ export class NbdListeners implements NbdControl {
   }
 
   async #open(entry: Entry): Promise<Open> {
-    const { certificates = null, any_client = false, writable } = entry.request;
+    const { address, port, certificates = null, any_client = false, writable } = entry.request;
+    const passed = this.#passedAt(entry.request);
+    const listenFd = passed === undefined ? undefined : duplicateFd(passed.fd);
     const exports = this.#exports;
     const reception = new Reception({
       exports: writable === true ? exports : exports.readOnly,
       serve: (fd, agreement, received) => exports.serve(fd, agreement, received),
       onError: (error) => this.#logger.warn({ err: error }, "NBD by TCP"),
     });
-    const { address, port } = entry.request;
-    const passed = this.#passedAt(entry.request);
-    const listenFd = passed === undefined ? undefined : duplicateFd(passed.fd);
     try {
       const tcp = await TcpListener.open({
         ...(listenFd === undefined ? { address, port } : { listenFd }),
