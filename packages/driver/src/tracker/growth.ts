@@ -116,9 +116,13 @@ async function growMap(
   map.exchange({ ...made, cbtFile }, cbt, geometry);
 }
 
-/** @throws ControlError OUT_OF_MEMORY */
+/**
+ * Does nothing if another program has ended the front meanwhile: its record is gone then, because its number may be
+ * another device's. @throws ControlError OUT_OF_MEMORY
+ */
 function record({ state }: DriverContext, tracker: Growing, geometry: TrackerGeometry): void {
   const { id, identity, backing, recordUuid, splice, front, loss } = tracker;
+  if (!front.isLive) return;
   const parts = { id, identity, backing, geometry, recordUuid, splice };
   writeTrackerRecord(state, parts, front, loss);
 }

@@ -64,12 +64,17 @@ async function growing(world: World, answer: () => unknown) {
     presentCapacityBytes: async () => GROWN_BYTES,
   };
   const grow = () => growFront(context as never, tracker as never, map, undefined);
+  /** As when another program has ended it; see Tracker.noteFrontEnd(). */
+  const endFront = () => {
+    front.isLive = false;
+    state.removeRecord(StateFile.trackerRecord.name(ID));
+  };
   const recordedBytes = () => {
     const [found] = state.readRecords(StateFile.trackerRecord.name(ID));
-    return (found as { value?: TrackerRecord }).value?.geometry.capacityBytes;
+    return (found as { value?: TrackerRecord } | undefined)?.value?.geometry.capacityBytes;
   };
   const maps = () => state.fileNames().filter((name) => name.startsWith("cbt-"));
-  return { grow, map, front, recordedBytes, maps, close: () => state.close() };
+  return { grow, map, front, tracker, endFront, recordedBytes, maps, close: () => state.close() };
 }
 
 const noAnswer = (isTaken: boolean) => () => {
@@ -93,6 +98,34 @@ for (const [what, answer] of [
     close();
   });
 }
+
+for (const [when, answer] of [
+  ["before a reactor that refuses it answers", () => ({ why: "writes in flight did not end" })],
+  ["before a reactor that has done it answers", () => ({ why: undefined })],
+] as const) {
+  test(`a front that another program ends ${when} stays off the record`, async (world) => {
+    let end: () => void = () => undefined;
+    const grown = await growing(world, () => {
+      end();
+      return answer();
+    });
+    end = grown.endFront;
+    await grown.grow().catch((error) => error);
+    assert.is(grown.recordedBytes(), undefined);
+    grown.close();
+  });
+}
+
+test("a front that another program ends while its new map is made stays off the record", async (world) => {
+  const grown = await growing(world, () => ({ why: undefined }));
+  grown.tracker.presentCapacityBytes = async () => {
+    grown.endFront();
+    return GROWN_BYTES;
+  };
+  await grown.grow().catch((error) => error);
+  assert.is(grown.recordedBytes(), undefined);
+  grown.close();
+});
 
 test("a reactor that has taken it may use either map: none is read, and the next growth mends it", async (world) => {
   let answer: () => unknown = noAnswer(true);
