@@ -222,13 +222,11 @@ export class Snapshot {
     const record: SnapshotRecord = {
       ...{ id: this.id, state: this.#state, createdAt: this.createdAt },
       ...{ takenAt: this.takenAt, stallUs: this.stallUs, limitBytes: this.limitBytes },
-      alignmentBytes: this.#alignmentBytes,
+      ...{ alignmentBytes: this.#alignmentBytes, releasableImages: this.releasableImages },
       ...{ slotBytes: this.slotBytes, onOverflow: this.onOverflow },
       ...this.persistence.record,
       readOnlyImages: this.readOnlyImages && !this.releasableImages,
-      releasableImages: this.releasableImages,
-      fileSystems: this.fileSystems,
-      stores: this.stores,
+      ...{ fileSystems: this.fileSystems, stores: this.stores },
       ...(this.storeMark && { storeMark: this.storeMark }),
       ...this.cuts.record,
       members: [...this.members.values()].map((one) => memberRecord(one, this.persistence.isOn)),
@@ -313,8 +311,10 @@ export class Snapshot {
     this.#recordState("taking");
   }
 
-  endTake(): void {
+  /** It is not undone any more when this resolves. @throws ControlError OUT_OF_MEMORY, PERSISTENT_STATE_UNUSABLE */
+  async endTake(): Promise<void> {
     this.#recordState("taken");
+    await this.persistence.saved();
     this.#grantedDuringTake = undefined;
   }
 

@@ -70,8 +70,7 @@ export async function takeSnapshot(
       );
     }
     for (const member of members) await openImage(context, snapshot, member);
-    snapshot.endTake();
-    await snapshot.persistence.saved();
+    await snapshot.endTake();
     faultPoint("take.taken");
   } catch (error) {
     await undoTake(context, snapshot).catch((cause: unknown) => {

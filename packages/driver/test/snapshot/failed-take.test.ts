@@ -37,6 +37,7 @@ async function newSnapshot() {
   const context = {
     reactors,
     state: { path: folder, writeRecord: () => undefined, removeRecord: () => undefined },
+    persistent: { inTime: (work: Promise<void>) => work },
     storeSystem: commandStoreSystem,
     portionBytes: LIMIT_SLOTS * SLOT_BYTES,
     logger: { info: () => undefined, warn: () => undefined },
@@ -104,7 +105,7 @@ test("a complete take keeps its slots", async () => {
   const { snapshot, used } = await newSnapshot();
   snapshot.beginTake();
   const { id, extents } = await snapshot.areaSetup({ id: "area", map }, 1);
-  snapshot.endTake();
+  await snapshot.endTake();
   assert.is(snapshot.state, "taken");
   assert.ok(snapshot.hasArea(id));
   assert.is(used(), extents[1]);
@@ -160,6 +161,12 @@ async function toBeTaken(
       },
     },
     logger: { info: () => undefined, warn: () => undefined, error: () => undefined },
+    frontend: {
+      kind: "ublk",
+      start: async () => ({ path: "/dev/image", stop: async () => undefined }),
+      makePartitions: async () => undefined,
+      links: { add: () => undefined, remove: () => undefined },
+    },
     freezing: machinePorts().freezing,
     freezes: new Serial(),
     freezeTimeoutMs: 60_000,
@@ -286,6 +293,14 @@ test("a take that fails is undone even if an area's journal cannot be removed, a
     snapshot.persistence.removeJournal = () => Promise.reject(medium);
   });
   assert.is(error.name, "SNAPSHOT_CORRUPTED");
+});
+
+test("a take that is complete except for its record on the medium frees all slots when it is undone", async () => {
+  const { assertUndone, snapshot, take } = await toBeTaken(() => undefined);
+  const persistence = snapshot.persistence as { saved: () => Promise<void> };
+  persistence.saved = () => Promise.reject(new Error("the medium does not answer"));
+  assert.match((await take()).message, "the medium does not answer");
+  await assertUndone();
 });
 
 /** Two members whose areas a reactor closes, and the state of their maps. */
