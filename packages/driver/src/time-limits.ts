@@ -38,6 +38,11 @@ export const HOLES_PAUSE_MS = 60_000;
 
 // ---- operations ----
 
+/**
+ * For a detach, to write back what was written to its front: half of a client's patience, because the front still has to
+ * be ended then. What takes longer continues, and the next detach waits for it.
+ */
+export const FRONT_SYNC_TIMEOUT_MS = 60_000;
 /** To write back a node's file system before it is frozen; the freeze writes the rest. */
 export const SPLICE_SYNC_TIMEOUT_MS = 30_000;
 /**

@@ -8,6 +8,7 @@
 import { constants } from "node:os";
 import type { IoFault, IoKind, Medium } from "@blksnap/sim-kernel";
 import type { DriverOptions } from "../../dist/index.js";
+import { FRONT_SYNC_TIMEOUT_MS } from "../../dist/time-limits.js";
 import type { Device } from "./device.js";
 import { isOnDisk, KEPT_STORE } from "./settings.js";
 import type { Simulation } from "./simulation.js";
@@ -30,8 +31,10 @@ const STEP_MAX_MS = 25;
 const LONG_ONE_IN = 4;
 export const LONG_MAX_MS = 120_000;
 const LONG_STEP_MAX_MS = 5_000;
-/** For an operation on a medium that hangs, except for the flush of that original's own front. */
+/** For an operation on a medium that hangs. */
 const OPERATION_MS = 60_000;
+/** The same for an original, whose detach waits for the last writes to its front. */
+const FLUSHED_MS = FRONT_SYNC_TIMEOUT_MS + OPERATION_MS / 2;
 const STATUS_ONE_IN = 8;
 const DEATH_ONE_IN = 6;
 /** Chance of a power cut during a hang of the journals' disk, before it answers or soon after. */
@@ -98,7 +101,7 @@ export class Hang {
   patienceMs(what: { devices: readonly Device[]; store?: string | undefined }): number {
     if (!this.concerns(what)) return SERVED_MS;
     const isOwn = what.devices.some((device) => device === this.#device);
-    return isOwn ? Number.POSITIVE_INFINITY : OPERATION_MS;
+    return isOwn ? FLUSHED_MS : OPERATION_MS;
   }
 
   /** Time limit of a request of a front or an image of this device. */
