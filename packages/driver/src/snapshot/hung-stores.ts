@@ -16,7 +16,13 @@ export class HungStores {
   readonly #dropped = new Set<AreaId>();
   readonly #withheld: number[] = [];
 
+  /** Whether it keeps any area waiting. */
   isHung(store: number): boolean {
+    return [...(this.#areas.get(store) ?? [])].some((area) => !this.#dropped.has(area));
+  }
+
+  /** Whether late I/O may still write to it, also that of areas that were dropped. */
+  owesAnswers(store: number): boolean {
     return (this.#areas.get(store)?.size ?? 0) > 0;
   }
 
@@ -52,11 +58,7 @@ export class HungStores {
   }
 
   #suspend(storage: Storage | undefined, store: number): void {
-    const areas = [...(this.#areas.get(store) ?? [])];
-    storage?.suspend(
-      store,
-      areas.some((area) => !this.#dropped.has(area)),
-    );
+    storage?.suspend(store, this.isHung(store));
   }
 
   #freeWithheld(storage: Storage | undefined, members: readonly LateMember[]): void {

@@ -22,7 +22,7 @@ export async function sealStores(snapshot: Sealing, logger: Pick<Logger, "warn">
   const isAtRest = !isLate && (await storage.rest(STORE_SEAL_PATIENCE_MS));
   const sealing = storage.stores.map(async (store, index) => {
     try {
-      if (!isAtRest || hungStores.isHung(index)) throw noAnswer();
+      if (!isAtRest || hungStores.owesAnswers(index)) throw noAnswer();
       return await bounded(sealed(store), STORE_SEAL_PATIENCE_MS, noAnswer);
     } catch (error) {
       const text = `${store.path}: writes by other programs before the next start will not be detected`;

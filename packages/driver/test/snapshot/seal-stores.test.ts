@@ -31,7 +31,7 @@ async function sealed(hung: readonly number[], lateAreas: readonly string[], han
   const snapshot = {
     storage,
     members: new Map([[1, { lateAreas: new Set(lateAreas) }]]),
-    hungStores: { isHung: (store: number) => hung.includes(store) },
+    hungStores: { owesAnswers: (store: number) => hung.includes(store) },
     persistence,
   };
   const warn = (_: unknown, text?: string) => void warned.push(text ?? "");
