@@ -1,6 +1,6 @@
 /** The demo with NBD exports as fronts: no ublk, no mounts, no root. Step by step. */
 import { createHash, randomBytes } from "node:crypto";
-import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, readFileSync } from "node:fs";
 import { release, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,6 +8,7 @@ import { NbdClient } from "@blksnap/nbd";
 import { chooseFiles } from "./lib/files.mjs";
 import { Product } from "./lib/product.mjs";
 import { REPOSITORY } from "./lib/program.mjs";
+import { backUp, CONTENTS, makeFolder, mebibytes, must } from "./lib/steps.mjs";
 
 const DISK_BYTES = 128 * 2 ** 20;
 const FILES_PER_DISK = 300;
@@ -16,27 +17,9 @@ const BLOCK_BYTES = 4096;
 const RECORDS_AT = DISK_BYTES - 16 * 2 ** 20;
 const RECORDS_BEFORE_TAKE = 20;
 const PAUSE_MS = 10;
-const DISKS = [
-  { name: "programs", matches: (name) => /\.[cm]?js$/.test(name) },
-  { name: "texts", matches: (name) => /\.(md|txt|json|ts)$|^LICENSE$/.test(name) },
-];
-
-function must(condition, message) {
-  if (!condition) throw new Error(message);
-}
-
-function mebibytes(bytes) {
-  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-}
 
 function hashOf(bytes) {
   return createHash("sha256").update(bytes).digest("hex");
-}
-
-function makeFolder(cleanup, prefix) {
-  const folder = mkdtempSync(prefix);
-  cleanup.add(folder, () => rmSync(folder, { recursive: true, force: true }));
-  return folder;
 }
 
 /** Runs `use` with a connection to an export. */
@@ -51,7 +34,7 @@ async function connected(uri, use) {
 
 function makeDisks({ screen, folder }) {
   screen.step("Two disks: image files of 128 MiB each");
-  return DISKS.map(({ name, matches }) => {
+  return CONTENTS.map(({ name, matches }) => {
     const device = join(folder, `${name}.img`);
     screen.command(`truncate -s ${DISK_BYTES} ${device}`);
     const fd = openSync(device, "wx");
@@ -95,17 +78,6 @@ async function fill({ screen, cleanup, disks }) {
     must(disk.files.length > 10, `too few files for ${disk.name}: run npm install first`);
     screen.success(`${disk.name}: ${disk.files.length} files, ${mebibytes(disk.bytes)}`);
   }
-}
-
-async function backUp({ screen, product, disks, folder }, title) {
-  screen.step(title);
-  const backup = join(folder, "programs.backup");
-  const [{ device }] = disks;
-  const store = ["--file", folder, "--limit", "256M"];
-  const words = ["export", "--device", device, "--to", backup, "--raw", "--auto", ...store];
-  const output = await product.ctl([...words, "--json"], { linesMax: 1 });
-  const found = JSON.parse(output.trimEnd().split("\n").at(-1));
-  return { backup, summary: `${found.kind}: ${mebibytes(found.read_bytes)} of 128.0 MiB read` };
 }
 
 /** Writes record n durably to the first disk, then to the second, and so on. */
@@ -284,11 +256,20 @@ export async function playOverNbd(screen, cleanup) {
   stage.disks = makeDisks(stage);
   await attach(stage);
   await fill(stage);
-  const full = await backUp(stage, "A first backup of one disk, from a snapshot of its own");
+  const [{ device }] = stage.disks;
+  const full = await backUp(
+    stage,
+    device,
+    "A first backup of one disk, from a snapshot of its own",
+  );
   const { id, stallUs, longestMs } = await takeWhileWriting(stage);
   await changeWhileReading(stage);
   await destroy(stage, id);
-  const next = await backUp(stage, "The next backup reads only what changed since the first");
+  const next = await backUp(
+    stage,
+    device,
+    "The next backup reads only what changed since the first",
+  );
   await checkBackup(stage, next.backup);
   await end(stage);
 

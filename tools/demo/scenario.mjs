@@ -1,5 +1,5 @@
 /** The steps of the demo. */
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { release } from "node:os";
 import { join } from "node:path";
 import {
@@ -13,26 +13,12 @@ import {
 import { countRecords, Ledger } from "./lib/ledger.mjs";
 import { Product } from "./lib/product.mjs";
 import { REPOSITORY } from "./lib/program.mjs";
+import { backUp, CONTENTS, makeFolder, mebibytes, must } from "./lib/steps.mjs";
 import { Volume } from "./lib/volume.mjs";
 
-const BACKUP_SCRIPT = "tools/demo/incremental-backup.sh";
 const FILES_PER_VOLUME = 300;
 const RECORDS_BEFORE_TAKE = 20;
 const DIFF_LINES_SHOWN = 12;
-
-/** Real files: what npm installed for this project. */
-const CONTENTS = [
-  { name: "programs", matches: (name) => /\.[cm]?js$/.test(name) },
-  { name: "texts", matches: (name) => /\.(md|txt|json|ts)$|^LICENSE$/.test(name) },
-];
-
-function mebibytes(bytes) {
-  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-}
-
-function must(condition, message) {
-  if (!condition) throw new Error(message);
-}
 
 /** What has been written to both fronts. */
 async function bytesWritten(product) {
@@ -79,16 +65,6 @@ async function fillVolumes(stage) {
     must(volume.listed === volume.names.length, `${volume.listPath} is not complete`);
     screen.success(`${volume.name}: ${volume.listed} files, ${mebibytes(volume.bytes)}`);
   }
-}
-
-async function backUp(stage, title) {
-  const { screen, product, volumes, folder } = stage;
-  screen.step(title);
-  const backup = join(folder, "programs.backup");
-  const words = [BACKUP_SCRIPT, volumes[0].device, backup, folder];
-  const output = await product.script(words, { LIMIT: "64M", VERIFY: "1" });
-  must(/^verified: /m.test(output), "the backup was not verified");
-  return { backup, summary: /^(full|incremental): .*/m.exec(output)[0] };
 }
 
 /** Takes the snapshot while a program writes to both volumes. */
@@ -231,12 +207,6 @@ async function end(stage) {
   screen.success("no device, mount or process is left");
 }
 
-function makeFolder(cleanup, prefix) {
-  const folder = mkdtempSync(prefix);
-  cleanup.add(folder, () => rmSync(folder, { recursive: true, force: true }));
-  return folder;
-}
-
 /** @param {import("./lib/screen.mjs").Screen} screen */
 export async function play(screen, cleanup) {
   const folder = makeFolder(cleanup, "/var/tmp/demo-");
@@ -248,12 +218,21 @@ export async function play(screen, cleanup) {
   stage.volumes = await makeVolumes(stage);
   await attach(stage);
   await fillVolumes(stage);
-  const full = await backUp(stage, "A first backup of one volume, from a snapshot of its own");
+  const [{ device }] = stage.volumes;
+  const full = await backUp(
+    stage,
+    device,
+    "A first backup of one volume, from a snapshot of its own",
+  );
   const { id, writtenBefore, stallUs, longestMs } = await takeWhileWriting(stage);
   const checks = [await changeVolumes(stage)];
   const { copied, writtenBy } = await showLiveVolumes(stage);
   checks.push(await verifyAgainAndDestroy(stage, id));
-  const next = await backUp(stage, "The next backup copies only what changed since the first");
+  const next = await backUp(
+    stage,
+    device,
+    "The next backup copies only what changed since the first",
+  );
   checks.push(await checkBackup(stage, next.backup));
   await end(stage);
 

@@ -194,6 +194,34 @@ test("an export frees what it has read: its slots are reused, and writes there c
   assert.equal(await t.client.snapshotCollect(), []);
 });
 
+test("the guide's script for own backup programs makes a full and an incremental copy", async (t) => {
+  const device = await loopDisk(t, SIZE_BYTES);
+  const { front } = await attach(t, device);
+  const into = folder(t);
+  const copy = join(into, "copy");
+  const backUp = async () => {
+    const path = `${process.cwd()}/node_modules/.bin:${process.env.PATH}`;
+    const env = { LIMIT: "64M", VERIFY: "1", PATH: path };
+    const text = await run(["docs/examples/incremental-backup.sh", device, copy, into], { env });
+    await run(["cmp", device, copy]);
+    return text;
+  };
+  const fill = (first) =>
+    run([
+      "dd",
+      "if=/dev/urandom",
+      `of=${front}`,
+      "bs=1M",
+      `seek=${first}`,
+      "count=2",
+      "oflag=direct",
+    ]);
+  await fill(4);
+  assert.match(await backUp(), new RegExp(`^full: ${SIZE_BYTES} bytes[^]*verified: `));
+  await fill(9);
+  assert.match(await backUp(), `incremental: ${2 * MIB} bytes in 1 ranges, snapshots 1 to 2`);
+});
+
 test("an image that was written to is refused, even if the write is only in the page cache", async (t) => {
   const device = await loopDisk(t, SIZE_BYTES);
   await attach(t, device);

@@ -106,20 +106,11 @@ export class Product {
    * @param {string[]} args
    * @param {{linesMax?: number}} [options]
    */
-  ctl(args, { linesMax = Number.POSITIVE_INFINITY } = {}) {
-    return this.#shown(["blksnapctl", ...args], linesMax);
-  }
-
-  /** Runs a script that calls blksnapctl, and shows it with its output. */
-  script(words, env = {}) {
-    return this.#shown(words, Number.POSITIVE_INFINITY, env);
-  }
-
-  async #shown(words, linesMax, env = {}) {
-    const given = Object.entries(env).map(([name, value]) => `${name}=${value}`);
-    this.#screen.command([...given, ...words.map(quote)].join(" "));
+  async ctl(args, { linesMax = Number.POSITIVE_INFINITY } = {}) {
+    const words = ["blksnapctl", ...args];
+    this.#screen.command(words.map(quote).join(" "));
     this.#cleanup.checkInterrupt();
-    const options = { signal: this.#cleanup.signal, env: { ...this.#environment, ...env } };
+    const options = { signal: this.#cleanup.signal, env: this.#environment };
     const { status, output, errors } = await this.#screen.during("running", () =>
       run(words, options),
     );
