@@ -81,7 +81,7 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
   late_io: ({ id, device, count }) =>
     `${times(count, "request")} of ${device} to the stores of ${id} ${count === 1 ? "was" : "were"} late`,
   reactor_stalled: ({ reactor, devices }) =>
-    `reactor ${reactor} is stalled: ${devices.join(", ")} do not answer`,
+    `reactor ${reactor} is stalled, and does not serve ${devices.join(", ")}`,
   reactor_turns: ({ reactor }) => `reactor ${reactor} runs again`,
   config_mistake: ({ mistakes }) =>
     `the configuration has mistakes, and an earlier one stays in force: ${mistakes.join("; ")}`,

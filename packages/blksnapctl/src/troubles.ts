@@ -1,7 +1,7 @@
 /** Problems of a tracked device, from `status`; the gravest first. */
 import type { SnapshotStatus, StatusResponse, TrackerStatus } from "@blksnap/api";
 import { strerror } from "./strerror.js";
-import { formatBytes } from "./units.js";
+import { counted, formatBytes } from "./units.js";
 
 export interface Trouble {
   /** One word for a column. */
@@ -14,10 +14,6 @@ export interface Trouble {
 const NO_CONFIGURATION = { mistakes: [], missing: [] } as const;
 
 type Member = SnapshotStatus["devices"][number];
-
-function counted(count: number, what: string): string {
-  return `${count} ${what}${count === 1 ? "" : "s"}`;
-}
 
 const ENODEV = 19;
 const ESTALE = 116;
@@ -33,7 +29,7 @@ function writeTroubles(member: Member): Trouble[] {
     troubles.push({ state: "REFUSING", what, hint });
   }
   if (blocked > 0) {
-    const what = `${counted(blocked, "write")} wait for space for old data (block-writes)`;
+    const what = `${counted(blocked, "write")} held up for lack of space for old data (block-writes)`;
     troubles.push({ state: "BLOCKED", what, hint: MORE_ROOM });
   }
   return troubles;

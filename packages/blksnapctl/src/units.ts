@@ -21,6 +21,11 @@ export function sectorsOf({ offset_bytes, length_bytes }: ByteRange): {
   };
 }
 
+/** "1 device", "2 devices". */
+export function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
+}
+
 /** The largest unit in which all these sizes are whole numbers. */
 export function commonUnit(sizesBytes: readonly number[]): Unit {
   const units = UNITS.map((name, index) => ({ name, bytes: 1024 ** (index + 1) }));

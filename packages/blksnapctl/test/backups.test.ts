@@ -109,8 +109,8 @@ test("verify names what has changed in a raw copy and in qcow2 files, and ends w
   await harness.ok("export", "-d", DEVICE, "--to", chain, "--qcow2");
   const [name] = (await readdir(chain)).filter((one) => one.endsWith(".qcow2"));
   const place = 5 * 2 ** 20;
-  assert.is(await harness.ok("verify", "-f", target), "verified: 1 points, 64.0 MiB compared\n");
-  assert.match(await harness.ok("verify", "-f", chain, "--at", name!), "verified: 1 points");
+  assert.is(await harness.ok("verify", "-f", target), "verified: 1 point, 64.0 MiB compared\n");
+  assert.match(await harness.ok("verify", "-f", chain, "--at", name!), "verified: 1 point");
   await writeFile(
     target,
     content.map((byte, at) => (at === place ? byte ^ 1 : byte)),
@@ -168,7 +168,7 @@ test("a bucket can be used like a folder; options for buckets are only for them"
     const target = inFolder("restored");
     await harness.ok("restore", "--to", target, "-f", ...words);
     assert.ok((await readFile(target)).equals(content));
-    assert.match(await harness.ok("verify", "-f", ...words), "verified: 1 points");
+    assert.match(await harness.ok("verify", "-f", ...words), "verified: 1 point");
     const raw = await harness.run("export", "-d", DEVICE, "--raw", "-t", ...words);
     assert.match(raw.err, /^blksnapctl: export: raw: a bucket takes only points in time/);
     const region = await harness.run("list", "-f", ...words, "--region", "x y");

@@ -46,7 +46,7 @@ test("a healthy host: a line per check, the daemon's included, and status 0", as
     "ok       kernel_version: Linux 6.12",
     `ok       control_api: the daemon answers at ${harness.socketPath}`,
     "ok       version: blksnapd 0.1.0",
-    "ok       reactors: 1 reactors turn",
+    "ok       reactors: 1 reactor running",
     "",
   ]);
   const words = readFileSync(join(bin, "words"), "utf8");

@@ -151,7 +151,7 @@ test("events --all prints those of the daemon, from a number on, and follows", a
   const text = await harness.ok("events", "--all");
   assert.match(
     text,
-    /^\S+ 1 error reactor_stalled: reactor 0 is stalled: \/dev\/a do not answer\n\S+ 2 info [^\n]+\n$/,
+    /^\S+ 1 error reactor_stalled: reactor 0 is stalled, and does not serve \/dev\/a\n\S+ 2 info [^\n]+\n$/,
   );
   for (const since of ["1", "0badcafe:1"]) {
     const [line, ...more] = (await harness.ok("events", "--all", "--since", since, "-j")).split(

@@ -3,7 +3,7 @@ import type { Readable } from "node:stream";
 import type { BackupStore, DamagedPoint, Manifest, PointWish } from "@blksnap/backup";
 import { openBackups } from "../backup-place.js";
 import { formatTable } from "../table.js";
-import { formatBytes } from "../units.js";
+import { counted, formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
 import { parseHost, parseNumber, parsePath, parsePoint } from "../values.js";
 import type { Context, Given } from "../verb.js";
@@ -103,5 +103,7 @@ export async function gc(context: Context, given: Given): Promise<void> {
   const done = await (await import("@blksnap/backup")).collectGarbage(store, { signal, onNote });
   if (json) return printJson(done);
   const freed = formatBytes(done.freed_bytes, false);
-  print(`freed ${freed} of ${done.removed_chunks} chunks; ${done.kept_chunks} are needed\n`);
+  print(
+    `freed ${freed} of ${counted(done.removed_chunks, "chunk")}; still needed: ${done.kept_chunks}\n`,
+  );
 }

@@ -3,6 +3,7 @@ import type { DoctorCheck, StatusResponse } from "@blksnap/api";
 import { type BlksnapClient, BlksnapClientError } from "@blksnap/client";
 import { hostReport } from "../host-report.js";
 import { configurationTroubles, troublesOf } from "../troubles.js";
+import { counted } from "../units.js";
 import { parsePath } from "../values.js";
 import type { Context, Given } from "../verb.js";
 
@@ -76,13 +77,13 @@ function reactorChecks({ reactors }: StatusResponse): DoctorCheck[] {
   const check = "reactors";
   const stalled = reactors.filter(({ stalled_ms }) => stalled_ms > 0);
   if (stalled.length === 0) {
-    return [{ check, state: "ok", what: `${reactors.length} reactors turn` }];
+    return [{ check, state: "ok", what: `${counted(reactors.length, "reactor")} running` }];
   }
   return stalled.map(({ index, devices, stalled_ms }) => ({
     check,
     state: "error",
     what: `reactor ${index} has been stalled for ${stalled_ms} ms`,
-    why: `its ${devices} devices do not answer`,
+    why: `it does not serve its ${counted(devices, "device")}`,
     hint: "If that lasts, end the daemon with kill -9: the next one resumes without an I/O error",
   }));
 }

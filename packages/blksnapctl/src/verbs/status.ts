@@ -4,7 +4,7 @@ import { freezeLines } from "../freeze-text.js";
 import { fillBar, glyphsFor } from "../pictures.js";
 import { type Column, formatTable } from "../table.js";
 import { configurationTroubles, stateOf, troublesOf } from "../troubles.js";
-import { formatBytes, formatMicroseconds, formatSeconds } from "../units.js";
+import { counted, formatBytes, formatMicroseconds, formatSeconds } from "../units.js";
 import type { Context, Given } from "../verb.js";
 
 const BAR_WIDTH = 24;
@@ -28,7 +28,7 @@ export async function status(context: Context, given: Given): Promise<void> {
     if (stalled_ms === 0) continue;
     const since = formatSeconds(stalled_ms / 1000);
     print(
-      `reactor ${index} has stalled for ${since}: ${counted(devices, "device")} do not answer\n`,
+      `reactor ${index} has stalled for ${since}, and does not serve ${counted(devices, "device")}\n`,
     );
   }
   for (const { device, front, why } of found.waiting) {
@@ -43,10 +43,6 @@ export async function status(context: Context, given: Given): Promise<void> {
   if (found.trackers.length > 0) print(`\n${trackerTable(found, exact)}`);
   const snapshots = found.snapshots.toSorted((a, b) => a.created_at.localeCompare(b.created_at));
   for (const snapshot of snapshots) print(`\n${snapshotText(snapshot, exact, context)}`);
-}
-
-function counted(count: number, what: string): string {
-  return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
 
 function daemonLine({ daemon, trackers, snapshots }: StatusResponse): string {

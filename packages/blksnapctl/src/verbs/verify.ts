@@ -3,7 +3,7 @@ import type { CopiesVerified, CopyDamage, Damage, DamagedPoint } from "@blksnap/
 import { BlksnapClientError } from "@blksnap/client";
 import { checkBucketOptions, isLocal, openBackups } from "../backup-place.js";
 import { progressReporter } from "../transfer.js";
-import { formatBytes } from "../units.js";
+import { counted, formatBytes } from "../units.js";
 import { usageError } from "../usage-error.js";
 import { parsePath, STANDARD_STREAM } from "../values.js";
 import type { Context, Given } from "../verb.js";
@@ -47,16 +47,21 @@ async function verifyStore(context: Context, given: Given): Promise<void> {
   if (damaged.length === 0 && unread.length > 0) {
     const hint =
       "Rename wrongly named ones back, and move the others out of the folder, which gives up their points: gc needs that";
-    throw new BlksnapClientError("BACKUP_DAMAGED", `${unread.length} manifests are damaged`, {
-      hint,
-    });
+    throw new BlksnapClientError(
+      "BACKUP_DAMAGED",
+      `${counted(unread.length, "manifest")} cannot be read`,
+      {
+        hint,
+      },
+    );
   }
   if (damaged.length === 0) {
-    if (!json) print(`verified: ${found.points} points, ${found.chunks} chunks\n`);
+    if (!json)
+      print(`verified: ${counted(found.points, "point")}, ${counted(found.chunks, "chunk")}\n`);
     return;
   }
   if (!json) print(damaged.slice(0, DAMAGE_SHOWN_MAX).map(damageLine).join(""));
-  const why = `${damaged.length} of ${found.chunks} chunks are damaged or missing`;
+  const why = `${counted(damaged.length, "chunk")} of ${found.chunks} damaged or missing`;
   const hint =
     "Remove the named files: an export without --auto and --since rewrites what the device still holds";
   throw new BlksnapClientError("BACKUP_DAMAGED", why, { hint });
@@ -77,7 +82,8 @@ function reportCopies({ json, print, printJson, warn }: Context, found: CopiesVe
       hint: "Export in full: omit --auto and --since",
     });
   }
-  if (!json) print(`verified: ${points} points, ${formatBytes(checked_bytes, false)} compared\n`);
+  if (!json)
+    print(`verified: ${counted(points, "point")}, ${formatBytes(checked_bytes, false)} compared\n`);
 }
 
 async function verifyCopy(context: Context, given: Given, target: string): Promise<void> {
