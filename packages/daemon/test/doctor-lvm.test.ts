@@ -74,6 +74,45 @@ test("with a devices file, LVM ignores devices that are not in it", () => {
   assert.is(state(), "error");
 });
 
+test("a devices file counts only where LVM uses it", () => {
+  write("run/udev/data/b8:16", "E:ID_FS_TYPE=LVM2_member\n");
+  write("etc/lvm/devices/system.devices", "IDTYPE=devname DEVNAME=/dev/ublkb3 PVID=a\n");
+  const found = (...lines: string[]) => {
+    write("etc/lvm/lvm.conf", `devices {\n${lines.join("\n")}\n}\n`);
+    return state();
+  };
+  assert.is(found("\t# use_devicesfile = 1"), "ok");
+  assert.is(found("\t# use_devicesfile = 0"), "error");
+  assert.is(found("\t# use_devicesfile = 0", "\tuse_devicesfile = 1"), "ok");
+  assert.is(found("\t# use_devicesfile = 1", "\tuse_devicesfile=0"), "error");
+});
+
+const LIVE = [
+  {
+    device: "/dev/vg/guest",
+    identity: "block:254:7",
+    front: 4,
+    live: { number: "254:3", name: "vg-guest", uuid: "LVM-x", clone: "254:7" },
+  },
+];
+
+test("a physical volume of a guest, below a live attach, is to be hidden from this host's LVM", () => {
+  const found = () => checkLvm(new HostFiles(root), LIVE);
+  write("run/udev/data/b254:3", "E:ID_FS_TYPE=ext4\n");
+  assert.is(found().state, "ok");
+  write("run/udev/data/b254:3", "E:ID_FS_TYPE=LVM2_member\n");
+  const { state: before, what, hint } = found();
+  assert.is(before, "warning");
+  assert.match(what, "the physical volume in /dev/vg/guest by the front and the clone");
+  const [, patterns] = /^Add (.*) to global_filter/.exec(hint ?? "") ?? [];
+  const filter = (list?: string) =>
+    write("etc/lvm/lvm.conf", `devices {\n  global_filter = [ ${list} ]\n}\n`);
+  filter(patterns?.split(", ")[0]);
+  assert.is(found().state, "warning", "it still finds the clone");
+  filter(patterns);
+  assert.is(found().state, "ok");
+});
+
 test("a zoned disk is recognised, also by its partition", () => {
   write("devices/sda/queue/zoned", "host-managed\n");
   write("devices/sda/sda1/partition", "1\n");

@@ -1,25 +1,46 @@
 /**
- * LVM on fronts: the original has the same physical volume, with the same uuid. LVM uses the one that it prefers, and
- * at boot only the original exists; its writes to that are not tracked.
+ * Physical volumes of LVM in tracked devices: each is there twice or more, with one uuid, and LVM looks at all block
+ * devices, whatever udev says of them.
+ *
+ * - a front by itself: LVM may use the original in its place, and does at boot, when there is no front yet; its writes
+ *   to that are not tracked
+ * - a live attach: LVM looks at no logical volume, but at the front and at the clone below one. So it finds the groups of
+ *   a guest to which the volume is given. It activates no duplicates, but one alone.
  */
 import type { TrackerRecord } from "@blksnap/driver";
-import { error, type Finding, ok } from "./finding.js";
+import { error, type Finding, ok, warning } from "./finding.js";
 import type { HostFiles } from "./host-files.js";
 
-type Tracked = Pick<TrackerRecord, "device" | "identity" | "front">;
+type Tracked = Pick<TrackerRecord, "device" | "identity" | "front" | "live">;
 
 const CHECK = "lvm_filter";
 const CONFIGURATIONS = ["/etc/lvm/lvmlocal.conf", "/etc/lvm/lvm.conf"];
+/** Rejects fronts, images and clones. */
+const HIDDEN = '"r|^/dev/ublkb|", "r|^/dev/mapper/.*-blksnap$|"';
 const DEVICES_FILE = "/etc/lvm/devices/system.devices";
 
 /** udev's properties identify physical volumes: nothing is read from a device. */
 export function checkLvm(host: HostFiles, tracked: readonly Tracked[]): Finding {
-  const open = tracked.filter(
-    (one) => isPhysicalVolume(host, one) && !originalNames(host, one).every(isRejected(host)),
+  const fronts = tracked.filter(
+    (one) =>
+      one.live === undefined &&
+      isPhysicalVolume(host, one) &&
+      !originalNames(host, one).every(isRejected(host)),
   );
-  const [first] = open;
-  if (first === undefined) return ok(CHECK, "LVM cannot take the original of a front that it uses");
-  const names = open.map(({ device }) => device).join(", ");
+  const [first] = fronts;
+  if (first !== undefined) return besideItsFront(host, fronts, first);
+  const volumes = tracked.filter(
+    ({ live, front }) =>
+      live !== undefined &&
+      hasPhysicalVolume(host, live.number) &&
+      ![`/dev/ublkb${front}`, `/dev/mapper/${live.name}-blksnap`].every(isRejected(host)),
+  );
+  if (volumes.length > 0) return belowVolumes(volumes);
+  return ok(CHECK, "LVM finds no physical volume of a tracked device twice");
+}
+
+function besideItsFront(host: HostFiles, open: readonly Tracked[], first: Tracked): Finding {
+  const names = namesOf(open);
   const what = `LVM may use ${names} instead of the front: both show the same physical volume`;
   const why = "writes that bypass the front are not tracked, and make images wrong";
   const [kernelName = first.device] = originalNames(host, first).toReversed();
@@ -27,6 +48,19 @@ export function checkLvm(host: HostFiles, tracked: readonly Tracked[]): Finding 
     `Add "r|^${first.device}$|" and "r|^${kernelName}$|" to global_filter in /etc/lvm/lvm.conf, ` +
     "and names that stay the same after a reboot (/dev/disk/by-id/...)";
   return error(CHECK, what, why, hint);
+}
+
+function belowVolumes(volumes: readonly Tracked[]): Finding {
+  const names = namesOf(volumes);
+  const what = `LVM finds the physical volume in ${names} by the front and the clone of a live attach`;
+  const why =
+    "it warns of duplicates; where it finds only one, it activates the group, even a guest's";
+  const hint = `Add ${HIDDEN} to global_filter in /etc/lvm/lvm.conf`;
+  return warning(CHECK, what, why, hint);
+}
+
+function namesOf(tracked: readonly Tracked[]): string {
+  return tracked.map(({ device }) => device).join(", ");
 }
 
 function isPhysicalVolume(host: HostFiles, { identity, front }: Tracked): boolean {
@@ -38,9 +72,11 @@ function isPhysicalVolume(host: HostFiles, { identity, front }: Tracked): boolea
       (folder) => host.text(`${folder}/dev`)?.trim() ?? "",
     ),
   ];
-  return numbers.some((number) =>
-    /^E:ID_FS_TYPE=LVM2_member$/m.test(host.text(`/run/udev/data/b${number}`) ?? ""),
-  );
+  return numbers.some((number) => hasPhysicalVolume(host, number));
+}
+
+function hasPhysicalVolume(host: HostFiles, number: string): boolean {
+  return /^E:ID_FS_TYPE=LVM2_member$/m.test(host.text(`/run/udev/data/b${number}`) ?? "");
 }
 
 /** Names by which LVM may know the original. */
@@ -52,7 +88,7 @@ function originalNames(host: HostFiles, { device, identity }: Tracked): string[]
 }
 
 function isRejected(host: HostFiles): (path: string) => boolean {
-  const devices = host.text(DEVICES_FILE);
+  const devices = usesDevicesFile(host) ? host.text(DEVICES_FILE) : undefined;
   const filters = CONFIGURATIONS.flatMap((path) => filtersIn(host.text(path) ?? ""));
   return (path) => {
     const isListed =
@@ -60,6 +96,15 @@ function isRejected(host: HostFiles): (path: string) => boolean {
     if (devices !== undefined && !isListed) return true;
     return filters.some((patterns) => isRejectedBy(patterns, path));
   };
+}
+
+/** A comment in lvm.conf has the default of the distribution. */
+function usesDevicesFile(host: HostFiles): boolean {
+  const texts = CONFIGURATIONS.map((path) => host.text(path) ?? "");
+  const found = (start: string) =>
+    texts.map((text) => new RegExp(`^${start}use_devicesfile\\s*=\\s*(\\d)`, "m").exec(text)?.[1]);
+  const value = [...found("\\s*"), ...found("\\s*#\\s*")].find((one) => one !== undefined);
+  return value !== "0";
 }
 
 /** The patterns of each filter, in order. */
