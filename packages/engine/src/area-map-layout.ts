@@ -22,7 +22,7 @@
 //       0     -     UNSAVED   the image shows the original; a write to the original must copy first
 //       1     0     DATA      the image shows the slot
 //       1     1     ZERO      released by the reader (chunk flag RELEASED): the image shows zero
-//       1     1     ZERO      released by the reader (chunk flag RELEASED): the image shows zero
+//       1     1     LOST      (without that flag) could not be saved, or its slot was lost: reads fail
 //
 // The file is sparse and never filled: a zero entry means that nothing is recorded, the hole bits count only if the
 // chunk's flag HOLES is set, and scans follow the touched bits. So parts of the device without a write cost nothing

@@ -270,19 +270,25 @@ export class DiffAreaMap {
   }
 
   /**
-   * Records that blocks [from, to) could not be saved. Returns how many blocks that loses: the whole slice if it has no
-   * memory.
+   * Records that blocks [from, to) could not be saved, or that their content is lost. In a chunk that was released before,
+   * the blocks that show zero are lost with them: a hole has one meaning in the whole chunk. Returns how many blocks that
+   * loses: the whole slice if it has no memory.
    */
   setLost(chunk: number, from: number, to: number): number {
     if (!this.hasMemory(chunk)) return this.loseSlice(chunk);
     const at = this.entriesAt + chunk * this.entryWords;
-    this.losses.before(chunk, from, to);
+    const isWhole = this.isReleased(chunk);
+    const first = isWhole ? 0 : from;
+    const end = isWhole ? this.geometry.blocksInChunk(chunk) : to;
+    const lostBefore = this.losses.blocks;
+    this.losses.before(chunk, first, end);
     this.touch(at);
-    this.words[at + 1] |= FLAG_HOLES;
+    // Without RELEASED, and before the hole bits: what is lost never shows zero.
+    this.words[at + 1] = FLAG_HOLES;
     setBits(this.words, this.holesOf(chunk), from, to);
     setBits(this.words, at + 2, from, to);
-    this.losses.after(chunk, from, to);
-    return to - from;
+    this.losses.after(chunk, first, end);
+    return this.losses.blocks - lostBefore;
   }
 
   /**
@@ -335,18 +341,17 @@ export class DiffAreaMap {
   /** As visitTouched(), but visits all chunks of pages in which something is recorded. */
   visitPages(from: number, unitsMax: number, visit: (chunk: number) => boolean): number {
     const { chunkCount } = this.geometry;
-    const pageWords = PAGE_WORDS;
     let units = unitsMax;
     let chunk = from;
     while (chunk < chunkCount && units > 0) {
       // An entry's page is the page of its first word.
-      const page = Math.floor((chunk * this.entryWords) / pageWords);
+      const page = Math.floor((chunk * this.entryWords) / PAGE_WORDS);
       const limit = Math.min(this.entryPages, page + units * 32);
-      const found = findBit(this.words, pageWords, 0, page, limit);
+      const found = findBit(this.words, PAGE_WORDS, 0, page, limit);
       units -= Math.ceil((found - page) / 32);
-      if (found > page) chunk = Math.ceil((found * pageWords) / this.entryWords);
+      if (found > page) chunk = Math.ceil((found * PAGE_WORDS) / this.entryWords);
       if (found === limit) continue;
-      const next = Math.ceil(((found + 1) * pageWords) / this.entryWords);
+      const next = Math.ceil(((found + 1) * PAGE_WORDS) / this.entryWords);
       const end = Math.min(next, chunkCount, chunk + units);
       units -= end - chunk;
       for (; chunk < end; chunk++) if (!visit(chunk)) return chunk;

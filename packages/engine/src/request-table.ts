@@ -9,7 +9,6 @@
  *     -----------------------------------------
  *     begin, end, cursor, pending ...             the engine's own: the request's range and its
  *                                                 progress
- * When it falls to zero, the request continues from the cursor.
  *
  * A request covers [begin, end). Everything before the cursor is done or on its way; `pending` counts
  * what is on its way. When it falls to zero the request continues from the cursor.

@@ -116,6 +116,28 @@ test("stores are searched independently, and a further loss in one restarts its 
   assert.not.ok(host.engine.findLost(1));
 });
 
+test("what was written to a chunk after its discard is lost, and never reads as zero", () => {
+  const { host, area } = taken();
+  host.image(1, DISCARD, CHUNK_BYTES, CHUNK_BYTES);
+  host.run();
+  host.image(1, WRITE, CHUNK_BYTES + 2 * BLOCK_BYTES, BLOCK_BYTES, 9);
+  host.run();
+  host.engine.loseSlots(area.map.slotOf(1));
+  findAll(host);
+  assert.is(host.readImage(CHUNK_BYTES + 2 * BLOCK_BYTES, BLOCK_BYTES).result, EIO);
+  // A hole has one meaning in the whole chunk.
+  const all = Array.from({ length: 16 }, (_, block) => 16 + block);
+  assert.equal(lostBlocks(area), all);
+  assert.equal([area.map.losses.blocks, area.map.losses.ranges], [16, 1]);
+  assert.is(host.engine.stats.snapshot().lostBlocks, 16);
+  // Another discard releases the chunk as before.
+  host.image(1, DISCARD, CHUNK_BYTES, CHUNK_BYTES);
+  host.run();
+  const { result, data } = host.readImage(CHUNK_BYTES, BLOCK_BYTES);
+  assert.equal([result, data], [BLOCK_BYTES, new Uint8Array(BLOCK_BYTES)]);
+  assert.equal([area.map.losses.blocks, area.map.losses.ranges], [0, 0]);
+});
+
 test("a dropped area is not searched any more", () => {
   const { host } = taken();
   host.engine.loseSlots(0);
