@@ -158,11 +158,13 @@ export class CopyPath {
     }
     const failed = result < 0;
     let continues = this.core.phase === AreaPhase.ACTIVE;
-    if (continues && !failed && copies.isStale[copy] === 1) {
+    if (continues && copies.isStale[copy] === 1) {
       // The saved blocks of its slot are lost now, but not those that it is about to save again.
       this.core.checkLosses(copies.chunk[copy]);
-      this.tryAgain(copy);
-      return;
+      if (!failed) {
+        this.tryAgain(copy);
+        return;
+      }
     }
     if (continues && failed) {
       if (copies.ownEnd[copy] < copies.rangeEnd[copy]) {

@@ -98,6 +98,20 @@ test("a copy in flight is repeated, and a read or a write of the slot fails", ()
   assert.equal(host.readImage(saved, BLOCK_BYTES).data, before.slice(saved, saved + BLOCK_BYTES));
 });
 
+test("a copy in flight that fails and is repeated in parts saves what is not lost", () => {
+  const { host, area, before } = taken();
+  const at = 2 * CHUNK_BYTES + 2 * BLOCK_BYTES;
+  host.front(0, WRITE, at, 2 * BLOCK_BYTES, 201);
+  host.engine.loseSlots(2);
+  const copy = host.questions.findIndex(({ kind }) => kind === "copy");
+  const [{ id }] = host.questions.splice(copy, 1);
+  host.engine.onCopyDone(id, EIO, CopyFault.WRITE);
+  host.run();
+  findAll(host);
+  assert.equal(lostBlocks(area), [32, 33, 48, 49]);
+  assert.equal(host.readImage(at, 2 * BLOCK_BYTES).data, before.slice(at, at + 2 * BLOCK_BYTES));
+});
+
 test("stores are searched independently, and a further loss in one restarts its search", () => {
   const host = new FakeHost();
   const area = host.take(0, { storeShift: 4, storeCount: 2 });

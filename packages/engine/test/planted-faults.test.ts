@@ -12,15 +12,15 @@ const STEPS_PER_SEED = 5000;
 const found = new Map<string, SimOptions>();
 
 function finds(fault: PlantedFault, seed: number): boolean {
-  const { hasSequences = false, hasFirstWrites = false, name } = fault;
+  const { hasSequences = false, hasFirstWrites = false, hasCuts = false, name } = fault;
   const undo = fault.global?.();
-  const options = { seed, hasSequences, hasFirstWrites };
+  const options = { seed, hasSequences, hasFirstWrites, hasCuts };
   const simulation = new Simulation({ ...options, sabotage: sabotageWith(fault) });
   try {
     simulation.run(STEPS_PER_SEED);
     return false;
   } catch (error) {
-    found.set(`${seed} ${hasSequences} ${hasFirstWrites}`, options);
+    found.set(`${seed} ${hasSequences} ${hasFirstWrites} ${hasCuts}`, options);
     if (process.env["SHOW"])
       console.log(`${name}: seed ${seed}, step ${simulation.steps}: ${(error as Error).message}`);
     return true;

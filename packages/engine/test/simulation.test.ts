@@ -35,6 +35,18 @@ for (const hasLongCopies of [false, true]) {
   });
 }
 
+test("stores that are truncated run without a violation", () => {
+  let lost = 0;
+  for (let seed = 1; seed <= SEEDS / 2; seed++) {
+    const hasSequences = seed % 3 === 0;
+    const hasFirstWrites = seed % 3 === 1;
+    const simulation = new Simulation({ seed, hasCuts: true, hasSequences, hasFirstWrites });
+    simulation.run(STEPS_PER_SEED);
+    lost += simulation.totals()["lostBlocks"] as number;
+  }
+  assert.ok(lost > 100, `${lost} blocks lost`);
+});
+
 test("one long run passes the rollover of the CBT numbers", () => {
   const simulation = new Simulation({ seed: 7 });
   simulation.run(500_000);

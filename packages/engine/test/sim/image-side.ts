@@ -13,6 +13,8 @@ export interface ImageRequest {
   version: number;
   /** It may fail, because of something that happened. */
   excused: boolean;
+  /** A store was cut meanwhile: parts that were written before may be lost. */
+  isCut: boolean;
 }
 
 export class ImageSide {
@@ -37,7 +39,7 @@ export class ImageSide {
     image.op[tag] = op;
     image.offsetBytes[tag] = first * 512;
     image.lengthBytes[tag] = count * 512;
-    const request: ImageRequest = { read: null, version, excused: false };
+    const request: ImageRequest = { read: null, version, excused: false, isCut: false };
     this.requests[tag] = request;
     if (model === null || !this.isInDevice(first, count)) request.excused = true;
     else if (op === RequestOp.READ) request.read = model.beginRead(first, count);
@@ -97,7 +99,7 @@ export class ImageSide {
     } else if (op === RequestOp.WRITE && this.isInDevice(first, count)) {
       const { version } = request!;
       model.endWrite(first, count, (sector) => sectorValue(version, sector), ok);
-      if (ok) device.losses.heal(first, count, device.area!);
+      if (ok && !request!.isCut) device.losses.heal(first, count, device.area!);
     } else if (op === RequestOp.DISCARD && ok) {
       this.endDiscard(model, first, count);
     }
@@ -111,6 +113,12 @@ export class ImageSide {
   /** All requests in flight may fail. */
   excuseAll(): void {
     for (const request of this.requests) if (request !== null) request.excused = true;
+  }
+
+  /** As excuseAll(), because a store was cut. */
+  noteCut(): void {
+    this.excuseAll();
+    for (const request of this.requests) if (request !== null) request.isCut = true;
   }
 
   private isInDevice(first: number, count: number): boolean {

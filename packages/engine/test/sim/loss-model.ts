@@ -58,6 +58,19 @@ export class LossModel {
     }
   }
 
+  /** The content of these slots is gone. */
+  permitLost({ map }: DiffArea, isGone: (slot: number) => boolean): void {
+    const { geometry } = this;
+    for (let chunk = 0; chunk < geometry.chunkCount; chunk++) {
+      const slot = map.slotOf(chunk);
+      if (slot < 0 || !isGone(slot)) continue;
+      const isAll = map.isReleased(chunk);
+      for (let block = 0; block < geometry.blocksInChunk(chunk); block++) {
+        if (isAll || map.stateAt(chunk, block) === BlockState.DATA) this.permit(chunk, block);
+      }
+    }
+  }
+
   /** True if some block of the range was ever permitted to be lost. */
   touches(first: number, count: number): boolean {
     const last = Math.floor((first + count - 1) / this.blockSectors);

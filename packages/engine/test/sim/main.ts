@@ -14,6 +14,8 @@ function explain(seed: number, steps: number): void {
   const again = new Simulation({
     seed,
     hasFirstWrites,
+    hasSequences,
+    hasCuts,
     onTrace: (line) => {
       lines.push(line);
       if (lines.length > TRACE_LINES) lines.shift();
@@ -30,11 +32,13 @@ const steps = numberAfter("--steps", 1_000_000);
 const seeds = numberAfter("--seeds", 1);
 const firstSeed = numberAfter("--seed", 1);
 const hasFirstWrites = process.argv.includes("--first-writes");
+const hasSequences = process.argv.includes("--sequences");
+const hasCuts = process.argv.includes("--cuts");
 const onTrace = process.argv.includes("--trace")
   ? { onTrace: (line: string) => console.log(line) }
   : {};
 for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
-  const simulation = new Simulation({ seed, hasFirstWrites, ...onTrace });
+  const simulation = new Simulation({ seed, hasFirstWrites, hasSequences, hasCuts, ...onTrace });
   const begin = process.hrtime.bigint();
   try {
     simulation.run(steps);

@@ -3,6 +3,7 @@ import { CbtMap, DiffAreaMap, Geometry } from "@blksnap/engine";
 import { makeMap } from "../whole-maps.js";
 import { AHEAD_FAULTS } from "./planted-ahead-faults.js";
 import { BEHIND_FAULTS } from "./planted-behind-faults.js";
+import { CUT_FAULTS } from "./planted-cut-faults.js";
 import { DISCARD_FAULTS } from "./planted-discard-faults.js";
 import { KEPT_FAULTS } from "./planted-kept-faults.js";
 import { LATE_FAULTS } from "./planted-late-faults.js";
@@ -333,4 +334,5 @@ export const PLANTED_FAULTS: PlantedFault[] = [
   ...KEPT_FAULTS,
   ...AHEAD_FAULTS,
   ...BEHIND_FAULTS,
+  ...CUT_FAULTS,
 ];

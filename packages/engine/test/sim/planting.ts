@@ -15,6 +15,8 @@ export interface PlantedFault {
   hasSequences?: boolean;
   /** Only frequent copies behind their writes find it. */
   hasFirstWrites?: boolean;
+  /** Only truncated stores find it. */
+  hasCuts?: boolean;
   /** Plants it into every engine that is made. */
   engine?: (engine: Inside) => void;
   /** Plants it into a class; returns the function that undoes it. */

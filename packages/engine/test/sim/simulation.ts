@@ -2,6 +2,7 @@
 // next. The same seed gives the same run.
 import { CopyFault, RequestOp, type TrackerEngine } from "@blksnap/engine";
 import { audit } from "./audit.js";
+import { Cuts } from "./cuts.js";
 import { Failures } from "./failures.js";
 import { FrontState } from "./front-state.js";
 import { Random } from "./random.js";
@@ -26,6 +27,8 @@ export interface SimOptions {
   hasFirstWrites?: boolean | undefined;
   /** With hasFirstWrites: writes of up to 16 blocks. */
   hasLongCopies?: boolean | undefined;
+  /** Stores are truncated. */
+  hasCuts?: boolean | undefined;
   /** Changes each engine right after it was made: where a test plants a fault. */
   sabotage?: (engine: TrackerEngine) => void;
   /** Called for each event, for a trace. */
@@ -42,6 +45,7 @@ export class Simulation implements SimWorld {
   steps = 0;
   private readonly onTrace: ((line: string) => void) | undefined;
   private readonly inFlight: SimIo[] = [];
+  private readonly cuts: Cuts | undefined;
   private readonly faulty: boolean;
   private readonly denies: boolean;
   private readonly hangs: boolean;
@@ -82,6 +86,8 @@ export class Simulation implements SimWorld {
       const capacitySectors = chunks * chunkSectors + rest;
       return new SimDevice(number, this, { ...shape, capacitySectors, isSparse, hasPlaces });
     });
+    this.cuts =
+      options.hasCuts === true ? new Cuts(this.devices, this.store, this.random) : undefined;
     this.cycle = new SnapshotCycle(this.devices, this.random, (text) => this.trace(text));
   }
 
@@ -124,6 +130,7 @@ export class Simulation implements SimWorld {
     if (this.hangs && random.oneIn(this.hangsOneIn())) this.hangOrAnswer();
     const choice = random.below(1000);
     try {
+      this.cuts?.step();
       if (choice < (this.store.hung === 0 ? 3 : 12))
         for (const device of this.devices) device.late.tick();
       else if (choice < 350) this.completeOne();
@@ -150,6 +157,7 @@ export class Simulation implements SimWorld {
     this.ticksToCrash = 0;
     this.endRequests();
     this.quiesce();
+    this.cuts?.finish();
     for (const device of this.devices) audit(device, () => this.quiesce());
   }
 
@@ -387,6 +395,7 @@ export class Simulation implements SimWorld {
     for (const [index, device] of this.devices.entries()) {
       this.addCounters(this.counted, device);
       device.restart(members[index]);
+      this.cuts?.restart(device);
     }
   }
 }

@@ -52,6 +52,16 @@ export class SimStore {
     return [first, wanted];
   }
 
+  /** Truncates a store: the content of its last slots is gone. Returns the first of them, or -1. */
+  cut(random: Random): number {
+    const store = random.below(STORES);
+    if (this.count[store] === 0) return -1;
+    const first = (store << STORE_SHIFT) + random.below(this.count[store]);
+    const end = (store << STORE_SHIFT) + this.count[store];
+    for (let slot = first; slot < end; slot++) this.soil(this.data.get(slot)!);
+    return first;
+  }
+
   release(slot: number, device: number): void {
     const isOwner = this.owner.get(slot) === device;
     require(isOwner, () => `device ${device} frees slot ${slot} of another`);
