@@ -58,6 +58,20 @@ test("a spare is reused when its late I/O has been answered, not before", () => 
   buffers.close();
 });
 
+test("a spare that nothing uses at the moment stays with its place", () => {
+  const { buffers } = make();
+  buffers.begin(0, 0);
+  const spare = buffers.replace(0);
+  buffers.begin(1, 0);
+  buffers.end(1);
+  buffers.begin(2, 1);
+  const other = buffers.replace(1);
+  assert.is.not(other?.address, spare?.address);
+  assert.is(buffers.spareOf(0), spare);
+  for (const id of [0, 2]) buffers.end(id);
+  buffers.close();
+});
+
 test("a place has a bounded number of spares", () => {
   const { buffers } = make(1);
   for (let id = 0; id < 12; id++) {
