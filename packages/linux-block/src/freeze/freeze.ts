@@ -156,13 +156,16 @@ export class FreezeGroup {
 
   /** Returns the nodes of devices without a known file system. */
   async #find(devices: Iterable<string>): Promise<readonly string[]> {
+    const members = [...devices];
+    // NBD exports have no block device: a search of all mount namespaces starts a process.
+    if (members.length === 0) return [];
     try {
       const elsewhere = await this.#system.readElsewhere(SEARCH_TIMEOUT_MS);
       if (!elsewhere.isComplete) {
         const text = "not all mount namespaces were searched: some file systems may not be frozen";
         this.#logger.warn({ timeoutMs: SEARCH_TIMEOUT_MS }, text);
       }
-      const stack = stackAbove(devices, this.#system, elsewhere);
+      const stack = stackAbove(members, this.#system, elsewhere);
       const { entries, bare } = await openEntries(stack, this.#system, SEARCH_TIMEOUT_MS);
       this.#entries = entries;
       this.#guarded = entries.filter(({ fd }) => fd !== undefined);

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { FreezeGroup } from "@blksnap/linux-block";
+import { FreezeGroup, type FreezeSystem } from "@blksnap/linux-block";
 import { apartProgram, createMemoryFile, PromiseRing } from "@blksnap/uring";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -24,10 +24,14 @@ test.after.each(async () => {
   fixture.remove();
 });
 
-function makeGroup(holdMs = LONG_MS, isRequired = false): FreezeGroup {
+function makeGroup(
+  holdMs = LONG_MS,
+  isRequired = false,
+  system: FreezeSystem = fixture.system,
+): FreezeGroup {
   const note = (_: object, message: string) => void log.push(message);
   const logger = { warn: note, error: note };
-  return new FreezeGroup({ logger, holdMs, isRequired, system: fixture.system });
+  return new FreezeGroup({ logger, holdMs, isRequired, system });
 }
 
 async function rejection(work: Promise<unknown>): Promise<{ code: string; message: string }> {
@@ -96,6 +100,17 @@ test("without mounts nothing is started", async () => {
   await group.freeze(["250:99"], LONG_MS);
   group.assertHeld();
   assert.equal(guards(), []);
+  await thaw(group);
+  assert.equal(fixture.calls(), []);
+});
+
+test("without devices nothing is searched", async () => {
+  fixture.add("a");
+  const readElsewhere = () => Promise.reject(new Error("all mount namespaces were searched"));
+  const group = makeGroup(LONG_MS, true, { ...fixture.system, readElsewhere });
+  await group.freeze([], LONG_MS);
+  group.assertHeld();
+  assert.equal(group.report, []);
   await thaw(group);
   assert.equal(fixture.calls(), []);
 });
