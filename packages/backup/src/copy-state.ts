@@ -11,8 +11,8 @@ import {
   removeRecord,
   writeRecord,
 } from "./raw-record.js";
-import { isComplete, isLeftUpdate, sealOf, targetKind } from "./raw-target.js";
-import { changeSince } from "./seal.js";
+import { isComplete, isLeftUpdate, sealOf, type TargetKind, targetKind } from "./raw-target.js";
+import { type CopySeal, changeSince } from "./seal.js";
 import type { Sums } from "./sums.js";
 
 const RECORD_HINT = "Remove it, or name another target";
@@ -65,6 +65,17 @@ async function checkOwn(
   throw new BackupError("TARGET_EXISTS", why, { hint: RECORD_HINT });
 }
 
+/** Whether a kill may have left it: the mark of an update goes before its result is on record. */
+async function mayBeKilled(
+  target: string,
+  kind: TargetKind,
+  { is_updating, capacity_bytes }: RawRecord,
+  seal: CopySeal | undefined,
+): Promise<boolean> {
+  if (!is_updating || seal?.sizeBytes !== capacity_bytes) return false;
+  return kind === "block" || !(await isComplete(target));
+}
+
 /**
  * @param record its path; undefined if nothing is recorded
  * @param now the goal of the copy
@@ -96,7 +107,10 @@ export async function copyState(
   const isLeft = known.is_updating && (await isLeftUpdate(target, known));
   if (change !== undefined && !isLeft) {
     await checkOwn(target, record, known);
-    return { base: undefined, why: `another program has written to ${target}: ${change}` };
+    const or = (await mayBeKilled(target, kind, known, seal))
+      ? ", or its last update was killed at its very end"
+      : "";
+    return { base: undefined, why: `another program has written to ${target}${or}: ${change}` };
   }
   const { updating_to: cut } = known;
   if (isLeft && cut !== undefined && isBefore(now, cut)) {

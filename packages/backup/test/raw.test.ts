@@ -7,6 +7,7 @@ import {
   renameSync,
   rmSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -126,6 +127,22 @@ test("an interrupted update is not continued in a foreign file in its place", as
     assert.match(reasons.at(-1)!, "another program has written");
     await assertSame(target, machine.content);
   }
+  machine.remove();
+});
+
+test("an update that is killed when its mark is gone, and its result not yet on record, is named as the reason", async () => {
+  const machine = new FakeMachine(CAPACITY_BYTES);
+  const target = machine.path("copy");
+  const reasons: string[] = [];
+  const onPlan: RawExportOptions["onPlan"] = ({ reason }) => reasons.push(String(reason));
+  await leftUpdate(machine);
+  truncateSync(`${target}.incomplete`, CAPACITY_BYTES);
+  assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
+  assert.match(reasons[0]!, "or its last update was killed at its very end");
+  await leftUpdate(machine);
+  writeFileSync(target, randomBytes(CAPACITY_BYTES));
+  assert.is((await exportRaw(optionsOf(machine, { onPlan }))).kind, "full");
+  assert.not.match(reasons[1]!, "killed");
   machine.remove();
 });
 
