@@ -190,7 +190,7 @@ export class CopyWindows {
     }
     this.#registered.unmap();
     this.#places?.release();
-    this.#plain.unmap();
+    this.#reactor.unmapInSlices(this.#plain);
     if (this.#isLongUser) this.#long.leave();
     this.#isLongUser = false;
   }

@@ -1,6 +1,6 @@
 /** A served queue and its end: the queue of a ublk device, or of an NBD export that clients write to. */
 
-import { ReactorServer, type ServerSettings, serverMemoryBytes } from "@blksnap/nbd";
+import { ReactorServer, type ServerSettings, serverMemory } from "@blksnap/nbd";
 import {
   type DeviceParams,
   Queue,
@@ -8,7 +8,7 @@ import {
   type RequestQueue,
   type Target,
 } from "@blksnap/ublk";
-import type { Reactor } from "@blksnap/uring";
+import type { PinnedUnits, Reactor } from "@blksnap/uring";
 import { CONNECTIONS_MAX, EXPORT_NAME, type NbdConnection } from "./nbd-door.js";
 import type { QueueMemory } from "./queue-memory.js";
 
@@ -41,10 +41,11 @@ function exportSettings({ queueDepth, maxIoBytes }: ExportStart): ServerSettings
   return { connectionsMax: Math.min(CONNECTIONS_MAX, queueDepth), queueDepth, maxIoBytes };
 }
 
-/** Bytes of the buffers of a queue, and of what else it gives to the kernel. */
-export function queueMemoryBytes(start: DeviceQueueStart): number {
-  if ("exported" in start) return serverMemoryBytes(exportSettings(start));
-  return start.zeroCopy === true ? 0 : start.queueDepth * start.maxIoBytes;
+/** The buffers of a queue, and what else it gives to the kernel; undefined if that is nothing. */
+export function queueUnits(start: DeviceQueueStart): PinnedUnits | undefined {
+  if ("exported" in start) return serverMemory(exportSettings(start));
+  const { queueDepth: units, maxIoBytes: unitBytes, zeroCopy = false } = start;
+  return zeroCopy ? undefined : { units, unitBytes, lengthBytes: units * unitBytes };
 }
 
 export function makeQueue(

@@ -7,7 +7,7 @@
  *                          └──────────── end ───────────┴─▶ ending ── nothing in flight ──▶ ended
  * ```
  */
-import { type Adoption, ReactorServer, serverMemoryBytes } from "@blksnap/nbd";
+import { type Adoption, ReactorServer, serverMemory } from "@blksnap/nbd";
 import type { DeviceParams, RequestQueue, Target } from "@blksnap/ublk";
 import type { Reactor } from "@blksnap/uring";
 import { QueueMemory } from "./queue-memory.js";
@@ -119,7 +119,7 @@ export class NbdDoor {
     }
     let memory: QueueMemory;
     try {
-      memory = new QueueMemory(serverMemoryBytes(settings));
+      memory = new QueueMemory(reactor, serverMemory(settings));
     } catch (error) {
       onError(error);
       this.#opened(false);

@@ -1,53 +1,63 @@
 /**
- * Memory for the buffers of a queue that is about to be served. It is populated in slices, between other work of the
- * reactor: zeroing its pages takes longer than a turn may last.
+ * Memory for the buffers of a queue that is about to be served. It is populated and pinned in slices, between other
+ * work of the reactor: all at once takes longer than a turn may last.
  *
  * ```
- *   map ─▶ populate 256 KiB ─ turn ─▶ populate 256 KiB ─ … ─▶ the queue is made, and registers all of it
+ *   map ─▶ populate 256 KiB ─ turn ─▶ … ─▶ register 8 MiB ─ turn ─▶ populate 256 KiB ─ … ─▶ the queue is made
  * ```
  */
-import { MappedMemory } from "@blksnap/uring";
+import { PinnedMemory, type PinnedUnits, type Reactor } from "@blksnap/uring";
 import type { Slices } from "./slices.js";
 
 /** About 0.1 ms of work. */
 export const SLICE_BYTES: number = 256 * 1024;
 
 export class QueueMemory {
-  readonly #memory: MappedMemory;
+  readonly #pinned: PinnedMemory;
   #isTaken = false;
 
   /** @throws UringError MAP_FAILED */
-  constructor(lengthBytes: number) {
-    this.#memory = MappedMemory.anonymous(lengthBytes);
+  constructor(reactor: Reactor, units: PinnedUnits) {
+    this.#pinned = new PinnedMemory(reactor, units);
   }
 
-  /** Calls back, perhaps from inside, when it is populated or cannot be: in that case registering it will fail. */
+  /** Calls back, perhaps from inside, when it is pinned or cannot be: in that case the queue's own attempt will fail. */
   populate(slices: Slices, done: () => void): void {
-    const { lengthBytes } = this.#memory;
+    const { memory } = this.#pinned;
+    const { lengthBytes } = memory;
     let doneBytes = 0;
     slices.run(() => {
       const sliceBytes = Math.min(SLICE_BYTES, lengthBytes - doneBytes);
-      const isPopulated = this.#memory.populate(doneBytes, sliceBytes);
+      const isPopulated = memory.populate(doneBytes, sliceBytes);
       doneBytes += sliceBytes;
-      if (isPopulated && doneBytes < lengthBytes) return true;
+      if (isPopulated && this.#register(doneBytes) && doneBytes < lengthBytes) return true;
       done();
       return false;
     });
   }
 
-  /** Passes the mapping to the caller, who unmaps it. */
-  take(): MappedMemory {
+  #register(endBytes: number): boolean {
+    try {
+      this.#pinned.register(endBytes);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Passes the memory to the caller, who frees it. */
+  take(): PinnedMemory {
     this.#isTaken = true;
-    return this.#memory;
+    return this.#pinned;
   }
 
-  /** Takes the mapping back from the caller, who has no use for it. */
+  /** Takes the memory back from the caller, who has no use for it. */
   giveBack(): void {
-    this.#memory.unmap();
+    this.#pinned.free();
   }
 
-  /** Unmaps it, unless it has been taken. */
+  /** Frees it, unless it has been taken. */
   discard(): void {
-    if (!this.#isTaken) this.#memory.unmap();
+    if (!this.#isTaken) this.#pinned.free();
   }
 }

@@ -8,7 +8,7 @@ import type { AreaId } from "./area-id.js";
 import { carryOutArea } from "./area-requests.js";
 import { carriedError } from "./carried-error.js";
 import { acquireClaim, type Claim, isAbandoned } from "./claim.js";
-import { queueMemoryBytes } from "./device-queue.js";
+import { queueUnits } from "./device-queue.js";
 import { errorText } from "./error-text.js";
 import { IoTicker } from "./io-ticker.js";
 import { carryOutJournal } from "./journal-requests.js";
@@ -263,13 +263,13 @@ export class ReactorServer {
       return;
     }
     // Before the request's descriptors are used: until then it can be withdrawn.
-    const memoryBytes = queueMemoryBytes(request.queue);
-    if (memoryBytes === 0) {
+    const units = queueUnits(request.queue);
+    if (units === undefined) {
       this.#begin(id, request, claim);
       return;
     }
     this.#attempt(id, () => {
-      const memory = new QueueMemory(memoryBytes);
+      const memory = new QueueMemory(this.#reactor, units);
       memory.populate(this.#slices, () => {
         this.#begin(id, request, claim, memory);
         memory.discard();

@@ -27,7 +27,8 @@ function attached(): ServerWorld {
   worlds++;
   const world = new ServerWorld();
   world.post(1, world.attachRequest(DEPTH), makeClaim());
-  world.turns(() => world.answers(1).length > 0);
+  // The kernel refuses the commands: the queue ends, and its buffers are freed.
+  world.turns(() => world.answers(1).length > 0 && world.mapped === 0);
   world.calls.length = 0;
   return world;
 }

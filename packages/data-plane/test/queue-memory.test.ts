@@ -5,6 +5,8 @@ import { native } from "../../uring/dist/native.js";
 import { acquireClaim, makeClaim, withdraw } from "../dist/claim.js";
 import { BUFFERS_BYTES, POPULATE_WRITE, ServerWorld } from "./server-world.js";
 
+const MIB = 2 ** 20;
+
 test("a queue's buffers are populated slice by slice before it is made, with other requests in between", () => {
   const world = new ServerWorld();
   world.post(1, world.attachRequest(), makeClaim());
@@ -28,7 +30,7 @@ test("a request withdrawn while its buffers are populated leaves nothing behind"
   assert.is(world.mapped, 1);
   assert.ok(withdraw(claim), "it can still be withdrawn");
   world.turns(() => world.mapped === 0);
-  assert.is(world.calls.length, 8);
+  assert.is(world.calls.filter((call) => call.startsWith("populate")).length, 8);
   assert.equal(world.answers(1), []);
   assert.not(acquireClaim(claim));
   world.close();
@@ -40,7 +42,27 @@ test("a device that cannot be made frees the buffers and says why", () => {
   world.post(1, { ...request, cbt: { ...request.cbt, lengthBytes: 4096 } }, makeClaim());
   world.turns(() => world.answers(1).length > 0);
   assert.ok("error" in (world.answers(1)[0] as object));
-  assert.is(world.mapped, 0);
+  world.turns(() => world.mapped === 0);
+  world.close();
+});
+
+test("long buffers are pinned and freed in slices, one in a turn", () => {
+  const world = new ServerWorld();
+  world.post(1, world.attachRequest(64), makeClaim());
+  const inTurns: string[][] = [];
+  const isOver = (condition: boolean): boolean => {
+    inTurns.push(world.calls.splice(0));
+    return condition;
+  };
+  world.turns(() => isOver(world.answers(1).length > 0));
+  // The kernel refuses the commands: the queue ends.
+  world.turns(() => isOver(world.mapped === 0));
+  const most = (name: string): number =>
+    Math.max(...inTurns.map((calls) => calls.filter((call) => call.startsWith(name)).length));
+  assert.equal([most("populate"), most("register"), most("free")], [1, 1, 1]);
+  const done = inTurns.flat().filter((call) => !call.startsWith("populate"));
+  const frees = Array.from({ length: 32 }, (_, index) => `free ${index * MIB} ${MIB}`);
+  assert.equal(done, [...Array<string>(4).fill(`register ${8 * MIB}`), ...frees]);
   world.close();
 });
 

@@ -11,6 +11,7 @@ import { ReactorServer } from "../dist/reactor-server.js";
 const MIB = 2 ** 20;
 const WAKE = new BigUint64Array([1n]);
 export const POPULATE_WRITE = 23;
+const DONTNEED_LOCKED = 24;
 export const BUFFERS_BYTES: number = 2 * MIB;
 const QUEUE = { queueDepth: 4, maxIoBytes: BUFFERS_BYTES / 4 };
 export const GEOMETRY = {
@@ -22,6 +23,7 @@ export const GEOMETRY = {
 
 export class ServerWorld {
   readonly said: FromReactor[] = [];
+  /** What populates, registers and frees memory. */
   readonly calls: string[] = [];
   /** Lengths of the mappings whose bytes are read, which V8 counts as its memory. */
   readonly viewed: number[] = [];
@@ -30,7 +32,7 @@ export class ServerWorld {
   readonly #channel = new MessageChannel();
   readonly #wakeFd: number;
   readonly #original = { ...native };
-  /** Mappings of the length of the queue's buffers. */
+  /** Mappings as long as the queue's buffers, or longer. */
   readonly #buffers = new Set<unknown>();
 
   constructor() {
@@ -100,7 +102,7 @@ export class ServerWorld {
   turns(condition: () => boolean): number {
     let turns = 0;
     while (!condition()) {
-      assert.ok(turns < 100, "it does not come");
+      assert.ok(turns < 300, "it does not come");
       // One more wake-up, so that a turn with nothing to do ends as well.
       this.#wake();
       this.server.turn();
@@ -128,6 +130,7 @@ export class ServerWorld {
     };
     native.advise = (mapping, offset, length, advice) => {
       if (advice === POPULATE_WRITE) this.calls.push(`populate ${offset} ${length}`);
+      if (advice === DONTNEED_LOCKED) this.calls.push(`free ${offset} ${length}`);
       return advise(mapping, offset, length, advice);
     };
     native.updateBuffer = (handle, index, address, length) => {
@@ -136,7 +139,7 @@ export class ServerWorld {
     };
     native.mapMemory = (length, flags) => {
       const made = mapMemory(length, flags);
-      if (length === BUFFERS_BYTES) this.#buffers.add((made as NativeMapping).mapping);
+      if (length >= BUFFERS_BYTES) this.#buffers.add((made as NativeMapping).mapping);
       return made;
     };
     native.unmap = (mapping, buffer) => {

@@ -152,6 +152,8 @@ function mappings(name: string): number {
   return readFileSync("/proc/self/maps", "utf8").split(`memfd:${name} `).length - 1;
 }
 
+const BUFFERS = { units: 4, unitBytes: 65_536, lengthBytes: 4 * 65_536 };
+
 /** Uses up all handlers. */
 function fill(reactor: Reactor): void {
   const isFull = (): boolean => {
@@ -170,8 +172,8 @@ test("a device that cannot be made leaves no memory behind", () => {
   const request = world.attachRequest(world.file("original", GEOMETRY.capacityBytes), {
     area: world.area(undefined, [world.file("store", MIB)]),
   });
-  const memory = new QueueMemory(4 * 65_536);
-  const { buffer } = memory.take();
+  const memory = new QueueMemory(world.reactor, BUFFERS);
+  const { buffer } = memory.take().memory;
   const before = [mappings("cbt"), mappings("map")];
   assert.throws(() => world.attach(request, memory));
   assert.equal([mappings("cbt"), mappings("map")], before);
@@ -192,8 +194,8 @@ test("an image that does not fit into a full reactor takes nothing from it", () 
     return index;
   };
   const before = place();
-  const memory = new QueueMemory(4 * 65_536);
-  const { buffer } = memory.take();
+  const memory = new QueueMemory(reactor, BUFFERS);
+  const { buffer } = memory.take().memory;
   const start = { charFd: world.file("ublkc", MIB), queueDepth: 4, maxIoBytes: 65_536 };
   assert.throws(
     () => device.areaOf(AREA)?.openImage(start, memory),

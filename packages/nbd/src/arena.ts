@@ -10,7 +10,13 @@
  */
 import { ENOMEM } from "@blksnap/errors";
 import { NOT_REGISTERED } from "@blksnap/ublk";
-import { MappedMemory, PAGE_BYTES, type Reactor, UringError } from "@blksnap/uring";
+import {
+  PAGE_BYTES,
+  PinnedMemory,
+  type PinnedUnits,
+  type Reactor,
+  UringError,
+} from "@blksnap/uring";
 import { assert } from "./errors.js";
 
 /** Header of a reply: at most a chunk with an offset, aligned. */
@@ -35,8 +41,10 @@ function connectionsOffset({ slots, slotBytes, requests }: ArenaSizes): number {
 }
 
 /** Memory that an arena needs. */
-export function arenaBytes(sizes: ArenaSizes): number {
-  return connectionsOffset(sizes) + sizes.connections * (RECEIVE_BYTES + SEND_BYTES);
+export function arenaUnits(sizes: ArenaSizes): PinnedUnits {
+  const { slots, slotBytes, connections } = sizes;
+  const lengthBytes = connectionsOffset(sizes) + connections * (RECEIVE_BYTES + SEND_BYTES);
+  return { units: slots, unitBytes: slotBytes, lengthBytes };
 }
 
 export class Arena {
@@ -44,19 +52,45 @@ export class Arena {
   readonly view: DataView;
   readonly address: number;
   readonly slotsBytes: number;
-  readonly #memory: MappedMemory;
+  readonly #pinned: PinnedMemory;
+  #isPinned = false;
   readonly #connectionsAt: number;
 
-  /** @param memory of at least arenaBytes(), owned by the arena from then on. Default: it allocates its own */
-  constructor(sizes: ArenaSizes, memory?: MappedMemory) {
+  /** @param pinned of arenaUnits(), owned by the arena from then on. Default: it allocates its own */
+  constructor(reactor: Reactor, sizes: ArenaSizes, pinned?: PinnedMemory) {
     this.slotsBytes = sizes.slots * sizes.slotBytes;
     this.#connectionsAt = connectionsOffset(sizes);
-    const lengthBytes = arenaBytes(sizes);
-    this.#memory = memory ?? MappedMemory.anonymous(lengthBytes);
-    assert(this.#memory.lengthBytes >= lengthBytes, "an arena has too little memory");
-    this.bytes = new Uint8Array(this.#memory.buffer);
-    this.view = new DataView(this.#memory.buffer);
-    this.address = this.#memory.address;
+    const units = arenaUnits(sizes);
+    this.#pinned = pinned ?? new PinnedMemory(reactor, units);
+    const { memory } = this.#pinned;
+    assert(memory.lengthBytes >= units.lengthBytes, "an arena has too little memory");
+    this.bytes = new Uint8Array(memory.buffer);
+    this.view = new DataView(memory.buffer);
+    this.address = memory.address;
+  }
+
+  /**
+   * Registers the data of requests with the ring. By default a non-root user may lock 8 MiB in all programs: beyond
+   * that the arena works unregistered, at more work per request.
+   */
+  register(): void {
+    try {
+      this.#pinned.register();
+      this.#isPinned = true;
+    } catch (error) {
+      this.#pinned.unregister();
+      if (!(error instanceof UringError && error.errno === ENOMEM)) throw error;
+    }
+  }
+
+  /** Number of the registered buffer of the slot, or NOT_REGISTERED. */
+  bufferIndexOf(slot: number): number {
+    return this.#isPinned ? this.#pinned.bufferIndexOf(slot) : NOT_REGISTERED;
+  }
+
+  unregister(): void {
+    this.#isPinned = false;
+    this.#pinned.unregister();
   }
 
   headerAt(item: number): number {
@@ -75,21 +109,7 @@ export class Arena {
     return this.sendAt(connection) + STAGE_OFFSET;
   }
 
-  unmap(): void {
-    this.#memory.unmap();
-  }
-}
-
-/**
- * Registers the data of requests with the ring. By default a non-root user may lock 8 MiB in all programs: beyond
- * that the arena works unregistered, at more work per request.
- * @returns number of the registered buffer, or NOT_REGISTERED
- */
-export function registered(reactor: Reactor, { address, slotsBytes }: Arena): number {
-  try {
-    return reactor.addBuffer(address, slotsBytes);
-  } catch (error) {
-    if (error instanceof UringError && error.errno === ENOMEM) return NOT_REGISTERED;
-    throw error;
+  free(): void {
+    this.#pinned.free();
   }
 }

@@ -24,7 +24,7 @@ export {
   NbdServer,
   type NbdServerOptions,
 } from "./server.js";
-export { type ServerSettings, serverMemoryBytes } from "./settings.js";
+export { type ServerSettings, serverMemory } from "./settings.js";
 export { isLoopback, TcpListener, type TcpListenerOptions } from "./tcp-listener.js";
 export {
   type ExportAddress,

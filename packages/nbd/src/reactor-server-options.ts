@@ -1,5 +1,5 @@
 /** Options and counts of a server in a reactor. */
-import type { MappedMemory, Reactor } from "@blksnap/uring";
+import type { PinnedMemory, Reactor } from "@blksnap/uring";
 import type { MetaContext } from "./exports.js";
 import type { ServerSettings } from "./settings.js";
 
@@ -11,8 +11,8 @@ export interface ReactorServerOptions {
    */
   readonly listenFd?: number;
   readonly settings?: ServerSettings;
-  /** At least serverMemoryBytes(settings), owned by the server from then on. Default: it allocates its own. */
-  readonly memory?: MappedMemory;
+  /** Of serverMemory(settings), owned by the server from then on. Default: it allocates its own. */
+  readonly memory?: PinnedMemory;
   /**
    * Where the server records its open descriptors, for code that outlives its thread: listenFd, then one per possible
    * connection, or -1.

@@ -12,7 +12,7 @@
  */
 import { closeSync } from "node:fs";
 import { errnoName } from "@blksnap/errors";
-import { type DeviceParams, NOT_REGISTERED, type RequestQueue, type Target } from "@blksnap/ublk";
+import type { DeviceParams, RequestQueue, Target } from "@blksnap/ublk";
 import {
   enlargeSendBuffer,
   high32,
@@ -24,7 +24,7 @@ import {
   type Reactor,
   type Timer,
 } from "@blksnap/uring";
-import { Arena, RECEIVE_BYTES, registered } from "./arena.js";
+import { Arena, RECEIVE_BYTES } from "./arena.js";
 import { Connection, Receiving } from "./connection.js";
 import { Departures, type DeparturesOwner } from "./departures.js";
 import { assert } from "./errors.js";
@@ -80,11 +80,11 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     this.#options = options;
     this.#settings = settings;
     this.#sweepMs = settings.handshakeTimeoutMs / SWEEPS;
-    const arena = new Arena(sizes, options.memory);
+    const arena = new Arena(reactor, sizes, options.memory);
     this.#arena = arena;
-    const bufferIndex = registered(reactor, arena);
+    arena.register();
     const onSlot = (slot: number, result: number): void => this.#transmission.onSlot(slot, result);
-    this.#slots = new SlotQueue(queueDepth, maxIoBytes, arena, bufferIndex, onSlot);
+    this.#slots = new SlotQueue(queueDepth, maxIoBytes, arena, onSlot);
     this.#connections = new Array<Connection | undefined>(connectionsMax).fill(undefined);
     this.#descriptors = options.descriptors ?? new Int32Array(1 + connectionsMax);
     assert(this.#descriptors.length > connectionsMax, "there is no room for all descriptors");
@@ -410,8 +410,6 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     this.#departures.end();
     const { listenFd } = this.#options;
     for (const id of this.#handlers) reactor.removeHandler(id);
-    const { registered: index } = this.#slots;
-    if (index !== NOT_REGISTERED) reactor.removeBuffer(index);
     this.#slots.release();
     this.#descriptors[0] = -1;
     if (listenFd !== undefined) closeSync(listenFd);

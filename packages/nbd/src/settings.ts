@@ -1,6 +1,6 @@
 /** Limits of a server. */
-import { PAGE_BYTES } from "@blksnap/uring";
-import { type ArenaSizes, arenaBytes } from "./arena.js";
+import { PAGE_BYTES, type PinnedUnits } from "@blksnap/uring";
+import { type ArenaSizes, arenaUnits } from "./arena.js";
 import { assert } from "./errors.js";
 
 export interface ServerSettings {
@@ -59,6 +59,6 @@ export function arenaSizes(settings: FullServerSettings): ArenaSizes {
 }
 
 /** Memory of a server with these settings. */
-export function serverMemoryBytes(settings: ServerSettings): number {
-  return arenaBytes(arenaSizes(fullSettings(settings)));
+export function serverMemory(settings: ServerSettings): PinnedUnits {
+  return arenaUnits(arenaSizes(fullSettings(settings)));
 }

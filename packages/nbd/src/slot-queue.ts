@@ -16,8 +16,6 @@ export class SlotQueue implements RequestQueue {
   readonly bufferLow: Int32Array;
   readonly bufferHigh: Int32Array;
   readonly bufferIndex: Int32Array;
-  /** The registered buffer of all slots, or NOT_REGISTERED. */
-  readonly registered: number;
   /** Free slots. */
   freeSlots: number;
   readonly #arena: Arena;
@@ -33,11 +31,10 @@ export class SlotQueue implements RequestQueue {
   #keepers = 0;
   #isReleased = false;
 
-  constructor(depth: number, maxIoBytes: number, arena: Arena, registered: number, end: SlotEnd) {
+  constructor(depth: number, maxIoBytes: number, arena: Arena, end: SlotEnd) {
     this.depth = depth;
     this.maxIoBytes = maxIoBytes;
-    this.registered = registered;
-    this.bufferIndex = new Int32Array(depth).fill(registered);
+    this.bufferIndex = new Int32Array(depth);
     this.#arena = arena;
     this.#onEnd = end;
     this.bufferLow = new Int32Array(depth);
@@ -45,6 +42,7 @@ export class SlotQueue implements RequestQueue {
     this.#free = new Int32Array(depth);
     this.freeSlots = depth;
     for (let slot = 0; slot < depth; slot++) {
+      this.bufferIndex[slot] = arena.bufferIndexOf(slot);
       this.bufferLow[slot] = low32(arena.address + slot * maxIoBytes);
       this.bufferHigh[slot] = high32(arena.address + slot * maxIoBytes);
       this.#free[slot] = depth - 1 - slot;
@@ -151,12 +149,13 @@ export class SlotQueue implements RequestQueue {
   releaseBuffers(): void {
     assert(this.#keepers > 0, "buffers are released that are not kept");
     this.#keepers--;
-    if (this.#keepers === 0 && this.#isReleased) this.#arena.unmap();
+    if (this.#keepers === 0 && this.#isReleased) this.#arena.free();
   }
 
-  /** The server has ended: its memory is unmapped as soon as no target keeps it. */
+  /** The server has ended: its memory is freed as soon as no target keeps it. */
   release(): void {
+    this.#arena.unregister();
     this.#isReleased = true;
-    if (this.#keepers === 0) this.#arena.unmap();
+    if (this.#keepers === 0) this.#arena.free();
   }
 }

@@ -10,7 +10,7 @@ import { SimRing } from "./sim-ring.js";
 
 const GETEVENTS = 1;
 const REGISTERED_RING = 0x10;
-const MADV_DONTNEED = 4;
+const MADV_DONTNEED_LOCKED = 24;
 const LockType = { READ: 0, WRITE: 1, UNLOCK: 2 } as const;
 const THREAD_ID = 1;
 const ENTRIES_MAX = 32_768;
@@ -102,11 +102,8 @@ export class SimNative {
         machine.memory.remove(mapping as Mapping);
         return 0;
       },
-      advise: (mapping, offsetBytes, lengthBytes, advice) => {
-        const { bytes } = mapping as Mapping;
-        if (advice === MADV_DONTNEED) bytes.fill(0, offsetBytes, offsetBytes + lengthBytes);
-        return 0;
-      },
+      advise: (mapping, offsetBytes, lengthBytes, advice) =>
+        this.#advise(mapping as Mapping, offsetBytes, lengthBytes, advice),
       ioctl: (fd, request, argument) => this.#ioctl(fd, request, argument),
       ioctlAsync: (fd, request, argument) =>
         machine.later(() => this.#ioctl(fd, request, argument)),
@@ -150,6 +147,13 @@ export class SimNative {
       directIoAlignment: (fd) => this.#directIoAlignment(fd),
       Watcher: watcherOf(machine),
     };
+  }
+
+  #advise({ bytes, users }: Mapping, at: number, lengthBytes: number, advice: number): number {
+    if (advice !== MADV_DONTNEED_LOCKED) return 0;
+    if (users > 0) this.#machine.violation(`memory was discarded under ${users} pieces of I/O`);
+    bytes.fill(0, at, at + lengthBytes);
+    return 0;
   }
 
   #registerRing(ring: SimRing): number {

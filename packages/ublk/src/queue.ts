@@ -26,6 +26,7 @@ import {
   low32,
   MappedMemory,
   PAGE_BYTES,
+  PinnedMemory,
   prepareCommand,
   type Reactor,
   withoutCapability,
@@ -54,8 +55,8 @@ export interface QueueOptions {
   readonly maxIoBytes: number;
   /** Its device has ZERO_COPY_FEATURES: the queue has no buffers, and its target must not examine bytes. */
   readonly zeroCopy?: boolean;
-  /** At least depth × maxIoBytes, for the buffers; the queue unmaps it. Default: it allocates its own. */
-  readonly memory?: MappedMemory | undefined;
+  /** A unit of maxIoBytes for each tag; the queue registers what is missing, and frees it. Default: its own. */
+  readonly memory?: PinnedMemory | undefined;
   /** Called once, when the device has stopped and every command has returned. */
   readonly onEnd: () => void;
   /** Called with an exception in the target; the request was completed with -EIO. */
@@ -75,8 +76,7 @@ export class Queue implements CompletionHandler, CopyOwner {
   readonly #options: QueueOptions;
   #descriptors: MappedMemory | undefined;
   #desc32 = new Int32Array(0);
-  readonly #buffers: MappedMemory | undefined;
-  readonly #registered: number;
+  readonly #buffers: PinnedMemory | undefined;
   /** Of a queue with zero copy. */
   readonly #pages: RegisteredPages | undefined;
   /** The caller that requested a copy of a request that came without. */
@@ -101,30 +101,29 @@ export class Queue implements CompletionHandler, CopyOwner {
     this.#copyThen = new Array<CopyThen | undefined>(depth).fill(undefined);
     if (options.zeroCopy === true) {
       this.#pages = new RegisteredPages(reactor, options.charFd, this);
-      this.#registered = NOT_REGISTERED;
     } else {
-      this.#buffers = options.memory ?? MappedMemory.anonymous(depth * maxIoBytes);
-      this.#registered = this.#registerBuffers(this.#buffers);
+      const units = { units: depth, unitBytes: maxIoBytes, lengthBytes: depth * maxIoBytes };
+      this.#buffers = options.memory ?? new PinnedMemory(reactor, units);
+      this.#registerBuffers(this.#buffers);
     }
     this.#inServer = new Uint8Array(depth);
     this.#replaced = new Array<MappedMemory | undefined>(depth).fill(undefined);
     this.#handlerId = reactor.addHandler(this);
   }
 
-  #registerBuffers(buffers: MappedMemory): number {
+  #registerBuffers(buffers: PinnedMemory): void {
     const { depth, maxIoBytes } = this;
+    const { address, lengthBytes } = buffers.memory;
     try {
-      assert(buffers.lengthBytes >= depth * maxIoBytes, "the buffers have too little memory");
-      const index = this.#options.reactor.addBuffer(buffers.address, buffers.lengthBytes);
-      this.bufferIndex.fill(index);
+      assert(lengthBytes >= depth * maxIoBytes, "the buffers have too little memory");
+      buffers.register();
       for (let tag = 0; tag < depth; tag++) {
-        const address = buffers.address + tag * maxIoBytes;
-        this.bufferLow[tag] = low32(address);
-        this.bufferHigh[tag] = high32(address);
+        this.bufferIndex[tag] = buffers.bufferIndexOf(tag);
+        this.bufferLow[tag] = low32(address + tag * maxIoBytes);
+        this.bufferHigh[tag] = high32(address + tag * maxIoBytes);
       }
-      return index;
     } catch (error) {
-      buffers.unmap();
+      buffers.free();
       throw error;
     }
   }
@@ -204,7 +203,7 @@ export class Queue implements CompletionHandler, CopyOwner {
     const own = this.#replaced[tag];
     if (own !== undefined) return new Uint8Array(own.buffer, 0, this.maxIoBytes);
     assert(this.#buffers !== undefined, "a request with zero copy has no buffer");
-    return new Uint8Array(this.#buffers.buffer, tag * this.maxIoBytes, this.maxIoBytes);
+    return new Uint8Array(this.#buffers.memory.buffer, tag * this.maxIoBytes, this.maxIoBytes);
   }
 
   /**
@@ -229,7 +228,7 @@ export class Queue implements CompletionHandler, CopyOwner {
   releaseBuffers(): void {
     assert(this.#keepers > 0, "buffers are released that are not kept");
     this.#keepers--;
-    if (this.#keepers === 0 && this.#isReleased) this.#buffers?.unmap();
+    if (this.#keepers === 0 && this.#isReleased) this.#buffers?.free();
   }
 
   copyRequest(tag: number, then: CopyThen): boolean {
@@ -317,10 +316,10 @@ export class Queue implements CompletionHandler, CopyOwner {
   #release(): void {
     const { reactor } = this.#options;
     reactor.removeHandler(this.#handlerId);
-    if (this.#registered !== NOT_REGISTERED) reactor.removeBuffer(this.#registered);
+    this.#buffers?.unregister();
     this.#pages?.close();
     this.#isReleased = true;
-    if (this.#keepers === 0) this.#buffers?.unmap();
+    if (this.#keepers === 0) this.#buffers?.free();
     // The mapping of the descriptors keeps /dev/ublkcN open; DEL_DEV would wait for it.
     this.#descriptors?.unmap();
   }

@@ -117,7 +117,7 @@ export class RegisteredPages implements CompletionHandler {
     this.#secondTries.close();
     this.#reactor.removeHandler(this.#handlerId);
     this.#reactor.giveBackBufferPlaces(this.#places.filter((place) => place !== NO_PLACE));
-    this.#copies.unmap();
+    this.#reactor.unmapInSlices(this.#copies);
   }
 
   /** At the request's offset in the character device; its driver copies, on a kernel thread. */

@@ -79,6 +79,10 @@ export class FakeReactor {
 
   noteTaken(): void {}
 
+  unmapInSlices(memory: MappedMemory): void {
+    memory.unmap();
+  }
+
   setTimer(_delayMs: number, callback: () => void): object {
     this.timers.push(callback);
     return callback;

@@ -39,15 +39,10 @@ export {
   ReachedFileSystems,
 } from "./mounts-apart.js";
 export * from "./operations.js";
+export { PinnedMemory, type PinnedUnits } from "./pinned-memory.js";
 export { PromiseRing } from "./promise-ring.js";
-export {
-  type CompletionHandler,
-  DRIVER_PLACES_MAX,
-  END_REACTOR,
-  Reactor,
-  type ReactorOptions,
-  type Timer,
-} from "./reactor.js";
+export { DRIVER_PLACES_MAX, END_REACTOR, Reactor, type Timer } from "./reactor.js";
+export type { CompletionHandler, ReactorOptions } from "./reactor-options.js";
 export { ReactorThread, type ReactorWorkerData } from "./reactor-thread.js";
 export { type RetryOptions, retry } from "./retry.js";
 export { CQE_WORDS, LINK_TORN, Ring, type RingOptions } from "./ring.js";

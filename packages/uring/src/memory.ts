@@ -5,12 +5,12 @@ import { type NativeMapping, native } from "./native.js";
 /** The size of a page; io_uring and ublk map in multiples of it. */
 export const PAGE_BYTES = 4096;
 
-/** Advice of madvise that gives the pages back while the mapping stays. */
-const MADV_DONTNEED = 4;
 /** Keeps a range out of child processes. */
 const MADV_DONTFORK = 10;
 /** Takes the pages now, as if each were written to (Linux 5.14). */
 const MADV_POPULATE_WRITE = 23;
+/** Gives the pages back while the mapping stays, also locked ones (Linux 5.18). */
+const MADV_DONTNEED_LOCKED = 24;
 
 /**
  * Memory outside of the JavaScript heap, at a fixed address that the kernel can use. Unmap it explicitly: otherwise
@@ -91,7 +91,7 @@ export class MappedMemory {
 
   /** Frees the pages; the range then reads as zeroes (anonymous memory). */
   discard(offsetBytes: number, lengthBytes: number): void {
-    this.#advise(offsetBytes, lengthBytes, MADV_DONTNEED, "discard pages");
+    this.#advise(offsetBytes, lengthBytes, MADV_DONTNEED_LOCKED, "discard pages");
   }
 
   /**

@@ -14,24 +14,16 @@
  * is always armed.
  */
 
-import { type MessagePort, receiveMessageOnPort } from "node:worker_threads";
+import { receiveMessageOnPort } from "node:worker_threads";
 import { ECANCELED, EINTR, EMFILE, ENOMEM, ETIME } from "@blksnap/errors";
 import { SetupFlag } from "./abi.js";
 import { assert, UringError } from "./errors.js";
+import { FreedMemory } from "./freed-memory.js";
 import { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 import { prepareCancel, prepareRead, prepareTimeout } from "./operations.js";
+import type { CompletionHandler, ReactorOptions } from "./reactor-options.js";
 import { CQE_WORDS, Ring } from "./ring.js";
 import { isRingShort } from "./shortage.js";
-
-/** Handles completions. One object serves many operations; `data` distinguishes them. */
-export interface CompletionHandler {
-  /**
-   * @param data the low half of the operation's user data
-   * @param result bytes or 0, or a negative errno
-   * @param flags the CQE's flags
-   */
-  onCompletion(data: number, result: number, flags: number): void;
-}
 
 /** A timer that was set. */
 export interface Timer {
@@ -48,6 +40,7 @@ export const DRIVER_PLACES_MAX = 12_288;
 const WAKE_HANDLER = 0;
 const TIMER_HANDLER = 1;
 const CANCEL_HANDLER = 2;
+const FREE_HANDLER = 3;
 /** Offsets in the reactor's own memory: the eventfd's counter, then the timespecs of timers. */
 const WAKE_OFFSET_BYTES = 0;
 const TIMERS_OFFSET_BYTES = 64;
@@ -67,28 +60,6 @@ const UNUSED: CompletionHandler = {
     throw new Error("completion for a handler that was removed");
   },
 };
-
-export interface ReactorOptions {
-  /** Submission entries of the ring; default 256. */
-  readonly entries?: number;
-  /** Registered files that the ring has room for; default 16384, or as many as RLIMIT_NOFILE allows. */
-  readonly filesMax?: number;
-  /** Registered buffers that the ring has room for; default 16384, which is the kernel's limit. */
-  readonly buffersMax?: number;
-  /**
-   * Eventfd (a blocking one) that other threads write to: 1 to wake the loop, END_REACTOR to end it.
-   */
-  readonly wakeFd: number;
-  /** Where messages of other threads arrive; drained after each wake-up. */
-  readonly port: MessagePort;
-  readonly onMessage: (message: unknown) => void;
-  /** Called with an exception that a handler throws; the loop continues. */
-  readonly onError: (error: unknown) => void;
-  /** Its first word counts the turns of the loop, so that another thread can see its progress. */
-  readonly heartbeat?: Int32Array;
-  /** As RingOptions has it. */
-  readonly beforeEnter?: (ring: Ring) => void;
-}
 
 function full(what: string): UringError {
   return new UringError("REACTOR_FULL", `a reactor has no room for more ${what}`, EMFILE);
@@ -110,6 +81,7 @@ export class Reactor {
   readonly #timers: (Timer | null)[] = [];
   readonly #freeFiles: number[] = [];
   readonly #freeBuffers: number[] = [];
+  readonly #freed: FreedMemory;
   /** Callbacks that undo the registrations of the current attempt(). */
   #taken: (() => void)[] | undefined;
   #stopped = false;
@@ -146,6 +118,8 @@ export class Reactor {
     this.addHandler({ onCompletion: (_, result) => this.#onWake(result) });
     this.addHandler({ onCompletion: (data, result) => this.#onTimer(data, result) });
     this.addHandler({ onCompletion: () => undefined });
+    this.#freed = new FreedMemory(this.ring, FREE_HANDLER);
+    this.addHandler(this.#freed);
     this.#armWake();
   }
 
@@ -265,6 +239,12 @@ export class Reactor {
     this.#freeBuffers.push(...places);
   }
 
+  /** Unmaps memory that nothing uses any more, in slices: see freed-memory.ts. */
+  unmapInSlices(memory: MappedMemory): void {
+    if (this.#stopped) memory.unmap();
+    else this.#freed.add(memory);
+  }
+
   /**
    * Calls back once after `delayMs`. For control work: it allocates. At most TIMERS_MAX at a time.
    * @returns its name for cancelTimer()
@@ -348,6 +328,7 @@ export class Reactor {
 
   #close(): void {
     this.ring.close();
+    this.#freed.close();
     // A read that is still armed may write here: that memory then lives as long as the thread.
     if (!this.#wakeArmed) this.#own.unmap();
   }
