@@ -50,7 +50,7 @@ test(
     const names = new Set(last.checks.map(({ check }) => check));
     const expected = `kernel_version ublk_module ublk_control ublk_features io_uring node_version
       freeze partitions state_directory socket daemon standby io_flusher locked_memory oom_score swap
-      mount_namespace program log device_names lvm_filter uuid_searches ublk_devices links state_files freezes control_api
+      mount_namespace program log device_names lvm_filter flushes uuid_searches ublk_devices links state_files freezes control_api
       version reactors`;
     assert.equal([...names].sort(), expected.split(/\s+/).sort());
     const { stdout } = await ctlProgram("doctor");

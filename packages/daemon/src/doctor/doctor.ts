@@ -17,6 +17,7 @@ import {
 import { isOurs, listDeviceIds, UblkControl, UblkError, UblkFeature } from "@blksnap/ublk";
 import { Ring, tryLockFile } from "@blksnap/uring";
 import { error, type Finding, type FixableFinding, ok } from "./finding.js";
+import { checkFlushes } from "./flushes.js";
 import { HostFiles, type OwnProcess, ownerOf, ownProcesses } from "./host-files.js";
 import {
   type ControlAccess,
@@ -112,6 +113,7 @@ async function allFindings(
     checkNames(host, tracked),
     checkSearches(host, writableImages(records)),
     checkLvm(host, ofUblk),
+    checkFlushes(host, ofUblk),
     ...(devices === undefined ? [] : await checkDevices(devices, given)),
     ...(devices === undefined ? [] : checkLinks(given, own)),
     ...checkStateFiles(given, stateDirectory, (work) => withLock(stateDirectory, work)),
