@@ -37,14 +37,34 @@ export async function outputOf(program: string, ...words: string[]): Promise<str
 }
 
 /**
- * Runs a program whose status says something. It is interrupted with this process.
+ * Runs a program whose status says something. It is interrupted with this process, and has no limit: what mounts or
+ * unmounts takes as long as the file system has to write.
  * @throws BlksnapClientError MOUNT_FAILED if it is missing
  */
 export function run(program: string, ...args: string[]): Promise<Outcome> {
+  return execute(program, args, 0);
+}
+
+/** The same for one that only reads. @throws BlksnapClientError MOUNT_FAILED, also if it does not end in a minute */
+export function runInTime(
+  program: string,
+  args: readonly string[],
+  timeoutMs: number = PROGRAM_TIMEOUT_MS,
+): Promise<Outcome> {
+  return execute(program, args, timeoutMs);
+}
+
+/** @param timeoutMs 0: none */
+function execute(program: string, args: readonly string[], timeoutMs: number): Promise<Outcome> {
   return new Promise((resolve, reject) => {
     const env = { ...process.env, LC_ALL: "C" };
-    execFile(program, args, { encoding: "utf8", env }, (error, out, stderr) => {
+    const options = { encoding: "utf8", env, timeout: timeoutMs, killSignal: "SIGKILL" } as const;
+    execFile(program, args, options, (error, out, stderr) => {
       const status = error === null ? 0 : error.code;
+      if (error?.killed === true) {
+        const what = `${program} did not end in ${timeoutMs} ms`;
+        return reject(mountFailed(what, "See dmesg: a device may not answer"));
+      }
       if (typeof status !== "number") {
         const hint = installHint(program, status);
         return reject(mountFailed(`${program} cannot be run: ${status ?? error?.message}`, hint));

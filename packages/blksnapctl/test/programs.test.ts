@@ -2,7 +2,7 @@
 import type { BlksnapClientError } from "@blksnap/client";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { outputOf, run } from "../dist/programs.js";
+import { outputOf, run, runInTime } from "../dist/programs.js";
 
 async function failureOf(work: Promise<unknown>): Promise<BlksnapClientError> {
   try {
@@ -32,6 +32,14 @@ test("a missing program is named, with what to do", async () => {
 test("the status of a program may say something", async () => {
   const outcome = await run("sh", "-c", "echo out; echo one >&2; echo two >&2; exit 2");
   assert.equal(outcome, { status: 2, out: "out\n", err: "one; two" });
+});
+
+test("a program that only reads is ended when it takes too long, and that is said", async () => {
+  assert.equal(await runInTime("sh", ["-c", "exit 2"]), { status: 2, out: "", err: "" });
+  const { code, message, hint } = await failureOf(runInTime("sleep", ["1000"], 50));
+  assert.is(code, "MOUNT_FAILED");
+  assert.is(message, "sleep did not end in 50 ms");
+  assert.match(hint ?? "", "dmesg");
 });
 
 test.run();

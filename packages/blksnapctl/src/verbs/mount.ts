@@ -8,7 +8,7 @@ import { idOfVolume } from "../lvm/names.js";
 import { openVolume, withLeft } from "../lvm/volume.js";
 import { type MountPlan, mountPlan, type Probed } from "../mount-plan.js";
 import { mountedAt } from "../mount-table.js";
-import { mountFailed as failed, run } from "../programs.js";
+import { mountFailed as failed, run, runInTime } from "../programs.js";
 import { realPathOf } from "../real-path.js";
 import { resolveId } from "../resolve-id.js";
 import { usageError } from "../usage-error.js";
@@ -117,7 +117,7 @@ async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
 }
 
 async function probed(image: string): Promise<Probed> {
-  const { status, out, err } = await run("blkid", "-p", "-o", "export", image);
+  const { status, out, err } = await runInTime("blkid", ["-p", "-o", "export", image]);
   if (status === NOTHING_FOUND && err === "") return {};
   if (status !== 0)
     throw failed(`cannot identify the content of ${image}: ${err || `status ${status}`}`);
