@@ -22,6 +22,7 @@ export const trackerVerbs: readonly Verb[] = [
       ["blksnapctl attach -d /dev/vg/data --live", "while it stays mounted"],
     ],
     load: async () => (await trackers()).attach,
+    isFinished: true,
   },
   {
     name: "detach",
@@ -38,6 +39,7 @@ export const trackerVerbs: readonly Verb[] = [
       ["blksnapctl detach -d /dev/sdb --forget", "whose disk was replaced"],
     ],
     load: async () => (await trackers()).detach,
+    isFinished: true,
   },
   {
     name: "status",

@@ -58,6 +58,7 @@ const cbtVerbs: readonly Verb[] = [
     },
     examples: [["blksnapctl readcbtmap -d /dev/sdb -f sdb.map", "for a backup program"]],
     load: async () => (await cbt()).readCbtMap,
+    isForReader: true,
   },
   {
     name: "markdirtyblock",
@@ -107,6 +108,7 @@ const cbtVerbs: readonly Verb[] = [
       ["blksnapctl diff --device /dev/sdb --since 3 --raw", "for scripts"],
     ],
     load: async () => (await import("./verbs/diff.js")).diff,
+    isForReader: true,
   },
 ];
 
@@ -163,6 +165,7 @@ const snapshotVerbs: readonly Verb[] = [
     options: { id, device },
     examples: [["blksnapctl snapshot_add --id $ID --device /dev/sdd", "one more member"]],
     load: async () => (await snapshots()).add,
+    isFinished: true,
   },
   {
     name: "snapshot_take",
@@ -177,6 +180,7 @@ const snapshotVerbs: readonly Verb[] = [
     },
     examples: [["blksnapctl snapshot_take --id $ID --json", "images, and how long writers waited"]],
     load: async () => (await snapshots()).take,
+    isFinished: true,
   },
   {
     name: "snapshot_destroy",
@@ -184,6 +188,7 @@ const snapshotVerbs: readonly Verb[] = [
     options: { id },
     examples: [["blksnapctl snapshot_destroy --id $ID", "even while an image is read"]],
     load: async () => (await snapshots()).destroy,
+    isFinished: true,
   },
   {
     name: "snapshot_info",
@@ -289,6 +294,7 @@ const otherVerbs: readonly Verb[] = [
       ],
     ],
     load: async () => (await import("./verbs/daemon.js")).daemon,
+    isFinished: true,
   },
   {
     name: "doctor",

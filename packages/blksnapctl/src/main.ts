@@ -35,16 +35,17 @@ function writeOutNow(text: string): void {
 
 /** Runs the command in `argv` (without program names) and sets the process's exit status. */
 export async function main(argv: readonly string[]): Promise<void> {
-  watchOutput();
-  process.exitCode = await run(argv, {
+  const output = watchOutput();
+  const status = await run(argv, {
     environment: process.env,
     columns: process.stdout.isTTY ? process.stdout.columns : undefined,
-    isAttended: process.stderr.isTTY === true,
+    isAttended: process.stderr.isTTY === true && process.env["TERM"] !== "dumb",
     errorColumns: process.stderr.columns,
     writeOutNow,
     writeOut: (text) => void process.stdout.write(text),
     writeError: (text) => void process.stderr.write(text),
     untilInterrupted,
+    outliveOutput: output.outlive,
     streams: {
       outFd: process.stdout.fd,
       isInTerminal: isatty(0),
@@ -55,6 +56,7 @@ export async function main(argv: readonly string[]): Promise<void> {
       input: () => process.stdin,
     },
   });
+  process.exitCode = output.statusOf(status);
   // A thread waits for the reader of standard output, and a normal exit would wait for that thread.
   if (isOutputLeft && interruption !== undefined) process.kill(process.pid, interruption);
 }

@@ -2,20 +2,35 @@
 import { isErrorName } from "@blksnap/api";
 import { BlksnapClientError } from "@blksnap/client";
 
-/** A reader that closes the pipe, such as `head`, is no failure. */
-function endQuietlyOnClosedPipe(stream: NodeJS.WriteStream): void {
-  stream.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(process.exitCode ?? 0);
-    process.stderr.write(
-      `blksnapctl: can't write the output: ${error.message}. Free some space.\n`,
-    );
-    process.exit(1);
-  });
+/** Standard output and error of this process, which may lose their readers or their space. */
+export interface WatchedOutput {
+  /** From now on the process continues without its output, because it has to end what it has begun. */
+  outlive(): void;
+  /** @param status of the command */
+  statusOf(status: number): number;
 }
 
-export function watchOutput(): void {
-  endQuietlyOnClosedPipe(process.stdout);
-  process.stderr.on("error", () => process.exit(1));
+/** A reader that closes the pipe, such as `head`, is no failure; unless told otherwise, it ends the process. */
+export function watchOutput(): WatchedOutput {
+  let isNeeded = true;
+  let hasFailed = false;
+  process.stdout.on("error", ({ code, message }: NodeJS.ErrnoException) => {
+    if (code !== "EPIPE" && !hasFailed) {
+      hasFailed = true;
+      process.stderr.write(`blksnapctl: can't write the output: ${message}. Free some space.\n`);
+    }
+    if (isNeeded) process.exit(hasFailed ? 1 : process.exitCode);
+    // The command may have ended already.
+    if (hasFailed && process.exitCode !== undefined) process.exitCode ||= 1;
+  });
+  // Its terminal may be gone; the status still says what became of the command.
+  process.stderr.on("error", () => undefined);
+  return {
+    outlive: () => {
+      isNeeded = false;
+    },
+    statusOf: (status) => status || Number(hasFailed),
+  };
 }
 
 const ESCAPE = "\x1b";

@@ -8,6 +8,8 @@ export interface WaitingOptions {
   /** Width of the terminal: a longer line could not be cleared. */
   readonly columns?: number | undefined;
   readonly intervalMs?: number;
+  /** The daemon finishes the work even if this process is interrupted. */
+  readonly isFinished?: boolean;
 }
 
 export interface Waiting {
@@ -20,13 +22,19 @@ export interface Waiting {
 /** Shows nothing for work that ends within a second. */
 export function showWaiting(
   verb: string,
-  { write, columns = COLUMNS_DEFAULT, intervalMs = INTERVAL_MS }: WaitingOptions,
+  {
+    write,
+    columns = COLUMNS_DEFAULT,
+    intervalMs = INTERVAL_MS,
+    isFinished = false,
+  }: WaitingOptions,
 ): Waiting {
   let seconds = 0;
   let progress = `${verb}: under way for`;
+  const interrupted = isFinished ? "ends only the wait" : "cancels";
   const timer = setInterval(() => {
     seconds++;
-    const line = `blksnapctl: ${progress} ${seconds} s; Ctrl-C cancels`;
+    const line = `blksnapctl: ${progress} ${seconds} s; Ctrl-C ${interrupted}`;
     write(CLEAR_LINE + line.slice(0, Math.max(1, columns - 1)));
   }, intervalMs);
   timer.unref();

@@ -21,6 +21,8 @@ export interface Surroundings {
   writeOutNow?(text: string): void;
   writeError(text: string): void;
   untilInterrupted(): AbortSignal;
+  /** The command continues even if its output can no longer be written. */
+  outliveOutput?(): void;
   readonly streams: DataStreams;
 }
 
@@ -39,7 +41,7 @@ async function contextFor(
   const option = given.one("socket");
   const socket = option === undefined ? environment.BLKSNAP_SOCKET : parseSocket(option);
   const wait = given.one("wait");
-  const isColoured = columns !== undefined && !environment.NO_COLOR;
+  const isColoured = columns !== undefined && !environment.NO_COLOR && environment.TERM !== "dumb";
   return {
     client: new BlksnapClient({
       ...(socket ? { socketPath: socket } : {}),
@@ -88,14 +90,16 @@ async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise
   let status = 0;
   switch (parsed.wanted) {
     case "verb": {
+      const { name, waits = false, isForReader = waits, isFinished = false } = parsed.verb;
+      if (!isForReader) surroundings.outliveOutput?.();
       const runVerb = await parsed.verb.load();
       const notAllWell = (): void => {
         status = 1;
       };
       const context = await contextFor(parsed.given, surroundings);
-      const isShown = surroundings.isAttended === true && parsed.verb.waits !== true;
+      const isShown = surroundings.isAttended === true && !waits;
       const { writeError: write, errorColumns: columns } = surroundings;
-      const waiting = isShown ? showWaiting(parsed.verb.name, { write, columns }) : undefined;
+      const waiting = isShown ? showWaiting(name, { write, columns, isFinished }) : undefined;
       const progress = waiting?.note ?? (() => undefined);
       try {
         await runVerb({ ...context, notAllWell, progress }, parsed.given);

@@ -22,6 +22,7 @@ export interface Environment {
   readonly LC_CTYPE?: string | undefined;
   readonly LANG?: string | undefined;
   readonly NO_COLOR?: string | undefined;
+  readonly TERM?: string | undefined;
   readonly BLKSNAP_SOCKET?: string | undefined;
   readonly SHELL?: string | undefined;
 }
@@ -107,8 +108,12 @@ export interface Verb {
   readonly options: OptionSpecs;
   readonly examples: readonly (readonly [command: string, what: string])[];
   readonly load: () => Promise<Run>;
-  /** It waits for events, so it reports no wait. */
+  /** It waits for events, so it reports no wait, and it ends with its reader. */
   readonly waits?: boolean;
+  /** Its output is all that it is for: it ends when nobody reads that. Any other command ends what it has begun. */
+  readonly isForReader?: boolean;
+  /** The daemon finishes it even if this process is interrupted. */
+  readonly isFinished?: boolean;
   /** With "-" for this option, data go to standard output, and all else to standard error. */
   readonly dataTo?: string;
 }

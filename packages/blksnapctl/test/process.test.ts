@@ -1,10 +1,11 @@
 import { execFile, spawnSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { globalOptions, verbs } from "../dist/catalog.js";
 import { run } from "../dist/run.js";
+import type { Environment } from "../dist/verb.js";
 import { program, startHarness, terminals } from "./harness.js";
 
 const page = readFileSync(join(import.meta.dirname, "../man/blksnapctl.8"), "utf8");
@@ -39,6 +40,51 @@ test("a reader that closes the pipe ends the command silently", async () => {
   await harness.stop();
 });
 
+test("a command that has begun something ends it without a reader of its output", async () => {
+  const harness = await startHarness();
+  await harness.driver.attach("/dev/loop0");
+  const image = join(harness.dir, "image");
+  writeFileSync(image, Buffer.alloc(64 * 2 ** 20));
+  const snapshotInfo = harness.driver.snapshotInfo.bind(harness.driver);
+  harness.driver.snapshotInfo = async (device) => {
+    const info = await snapshotInfo(device);
+    return info.image === null ? info : { ...info, image };
+  };
+  const backups = join(harness.dir, "backups");
+  const child = harness.start("export", "-d", "/dev/loop0", "--to", backups, "--json");
+  child.child.stdout!.destroy();
+  const { status, err } = await child.outcome;
+  assert.equal([status, err], [0, ""]);
+  assert.is(harness.driver.snapshots.size, 0);
+  assert.match(await harness.ok("list", "--from", backups), "  full  ");
+  const { stdout, stderr, ...full } = spawnSync(
+    "sh",
+    ["-c", 'exec "$@" > /dev/full', "sh", process.execPath, program, "list", "--from", backups],
+    { encoding: "utf8" },
+  );
+  assert.is(full.status, 1, stdout);
+  assert.match(stderr, /^blksnapctl: can't write the output: /);
+  await harness.stop();
+});
+
+test("without a terminal on standard error a command goes on", async () => {
+  const harness = await startHarness();
+  const child = harness.start("attach", "-d", "/dev/none");
+  child.child.stderr!.destroy();
+  assert.is((await child.outcome).status, 1);
+  await harness.stop();
+});
+
+test("a command that shows events ends with the reader of its output", async () => {
+  const harness = await startHarness();
+  harness.events.push({ event: "snapshot_not_persistent", severity: "error", id: "x" });
+  const child = harness.start("events", "--all", "--follow");
+  child.child.stdout!.destroy();
+  const { status, err } = await child.outcome;
+  assert.equal([status, err], [0, ""]);
+  await harness.stop();
+});
+
 test("output that cannot be written is a failure", () => {
   const script = 'exec "$0" "$1" --help > /dev/full';
   const { status, stderr } = spawnSync("sh", ["-c", script, process.execPath, program]);
@@ -46,13 +92,13 @@ test("output that cannot be written is a failure", () => {
   assert.match(stderr.toString(), /^blksnapctl: can't write the output: /);
 });
 
-test("a terminal gets a picture and bold titles, unless NO_COLOR is set", async () => {
+test("a terminal gets a picture and bold titles, unless NO_COLOR is set or it knows none", async () => {
   const harness = await startHarness();
   await harness.driver.attach("/dev/loop0");
-  async function onTerminal(NO_COLOR: string | undefined): Promise<string> {
+  async function onTerminal(environment: Environment): Promise<string> {
     let out = "";
     await run(["diff", "-d", "/dev/loop0", "--since", "0"], {
-      environment: { BLKSNAP_SOCKET: harness.socketPath, NO_COLOR },
+      environment: { BLKSNAP_SOCKET: harness.socketPath, ...environment },
       columns: 40,
       writeOut: (text) => {
         out += text;
@@ -63,8 +109,9 @@ test("a terminal gets a picture and bold titles, unless NO_COLOR is set", async 
     });
     return out;
   }
-  assert.ok((await onTerminal(undefined)).startsWith("\x1b[1m/dev/loop0\x1b[0m  0 B of 64.0 MiB"));
-  const plain = await onTerminal("1");
+  assert.ok((await onTerminal({})).startsWith("\x1b[1m/dev/loop0\x1b[0m  0 B of 64.0 MiB"));
+  const plain = await onTerminal({ NO_COLOR: "1" });
+  assert.is(await onTerminal({ TERM: "dumb" }), plain);
   assert.not.match(plain, "\x1b");
   assert.match(plain, `\n[${" ".repeat(38)}]\n`);
   await harness.stop();

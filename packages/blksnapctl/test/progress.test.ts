@@ -24,6 +24,16 @@ test("a slow command shows progress on one line, which is cleared at the end", a
   assert.is(out, told);
 });
 
+test("what the daemon finishes by itself is not cancelled", async () => {
+  let out = "";
+  const write = (text: string) => (out += text);
+  const { end } = showWaiting("detach", { write, intervalMs: 1, isFinished: true });
+  while (!out.includes("for 1 s")) await sleep(1);
+  end();
+  const line = "blksnapctl: detach: under way for 1 s; Ctrl-C ends only the wait";
+  assert.is(out.split(CLEAR_LINE)[1], line);
+});
+
 test("a fast command shows no progress", () => {
   let out = "";
   const { note, end } = showWaiting("attach", { write: (text) => (out += text) });
