@@ -1,4 +1,4 @@
-import { BlksnapError } from "@blksnap/errors";
+import { BlksnapError, errnoNumber } from "@blksnap/errors";
 
 /** Stable names of this package's errors. */
 export type LinuxBlockErrorCode =
@@ -21,3 +21,14 @@ export type LinuxBlockErrorCode =
 
 /** Base of all errors of this package. */
 export class LinuxBlockError extends BlksnapError<LinuxBlockErrorCode> {}
+
+/** Why a path leads to nothing: it may also be out of reach, as behind a folder that this user may not enter. */
+export function deviceNotFound(path: string, cause: unknown): LinuxBlockError {
+  const { code = "EIO" } = cause as NodeJS.ErrnoException;
+  const isMissing = code === "ENOENT" || code === "ENOTDIR";
+  const what = `${path} ${isMissing ? "does not exist" : "cannot be looked up"} (${code})`;
+  const options = { cause, errno: errnoNumber(code) };
+  if (code !== "EACCES") return new LinuxBlockError("DEVICE_NOT_FOUND", what, options);
+  const hint = "Let the daemon's user enter the folders above it";
+  return new LinuxBlockError("DEVICE_NOT_FOUND", what, { ...options, hint });
+}

@@ -2,9 +2,8 @@
 import type { BigIntStats } from "node:fs";
 import { realpath, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { errnoNumber } from "@blksnap/errors";
 import { keyOfNumber } from "./device-number.js";
-import { LinuxBlockError } from "./errors.js";
+import { deviceNotFound } from "./errors.js";
 import { attribute } from "./sysfs-text.js";
 
 export interface BlockFolders {
@@ -29,11 +28,7 @@ export async function originalAt(path: string): Promise<Original> {
     const number = status.isBlockDevice() ? keyOfNumber(Number(status.rdev)) : null;
     return { deviceNumber: number, stat: status };
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new LinuxBlockError("DEVICE_NOT_FOUND", `${path} does not exist (${code})`, {
-      cause: error,
-      errno: errnoNumber(code ?? ""),
-    });
+    throw deviceNotFound(path, error);
   }
 }
 

@@ -20,6 +20,8 @@ const DAEMONS_MAX = 3;
 const COMING: ReadonlySet<string> = new Set<ErrorName>([
   "DEVICE_NOT_FOUND",
   "DEVICE_FAILED",
+  // udev may still give the node to the daemon's user.
+  "DEVICE_NOT_PERMITTED",
   "NO_ANSWER",
   "OUT_OF_MEMORY",
   "PERSISTENT_STATE_UNUSABLE",

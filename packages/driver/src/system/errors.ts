@@ -50,10 +50,25 @@ const NAME_OF_ENGINE_CODE: Readonly<Record<string, ErrorName>> = {
   MAP_TOO_LARGE: "OUT_OF_MEMORY",
 };
 
+const MAY_WRITE = "Give the daemon's user the right to read and write it";
+/** Why a backing file could not be opened, where that is no failure of its device. */
+const REFUSALS: Readonly<Record<string, readonly [name: ErrorName, hint?: string]>> = {
+  EACCES: ["DEVICE_NOT_PERMITTED", MAY_WRITE],
+  EPERM: ["DEVICE_NOT_PERMITTED", MAY_WRITE],
+  EROFS: ["DEVICE_READ_ONLY"],
+};
+
+function ofUblk(error: UblkError): ControlError {
+  const { code, errnoName } = error;
+  const refusal = code === "BACKING_FAILED" ? REFUSALS[errnoName ?? ""] : undefined;
+  const [name, hint] = refusal ?? [NAME_OF_UBLK_CODE[code]];
+  return renamed(name, error, errnoName, hint);
+}
+
 /** The same failure as a ControlError; unknown errors are returned unchanged. */
 export function asControlError(error: unknown): unknown {
   if (error instanceof UblkError) {
-    return renamed(NAME_OF_UBLK_CODE[error.code], error, error.errnoName);
+    return ofUblk(error);
   }
   if (error instanceof DiffStorageError) {
     return renamed(NAME_OF_STORAGE_CODE[error.code], error, error.errnoName);
@@ -74,8 +89,11 @@ export function asControlError(error: unknown): unknown {
   return error;
 }
 
-function renamed(name: ErrorName, error: Error, errno?: string): ControlError {
-  const options = errno === undefined ? {} : { errnoName: errno };
+function renamed(name: ErrorName, error: Error, errno?: string, hint?: string): ControlError {
+  const options = {
+    ...(errno === undefined ? {} : { errnoName: errno }),
+    ...(hint === undefined ? {} : { hint }),
+  };
   return new ControlError(name, error.message, { cause: error, ...options });
 }
 

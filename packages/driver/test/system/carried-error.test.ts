@@ -1,11 +1,14 @@
 import type { ControlError } from "@blksnap/api";
 import { EngineError } from "@blksnap/engine";
+import { EACCES, EIO, EPERM } from "@blksnap/errors";
 import { UblkError } from "@blksnap/ublk";
 import { UringError } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { carriedError, errorFrom } from "../../../data-plane/dist/carried-error.js";
 import { asControlError } from "../../dist/system/errors.js";
+
+const EROFS = 30;
 
 /** As a message between threads does. */
 const carry = (error: unknown): Error => errorFrom(structuredClone(carriedError(error)));
@@ -36,6 +39,14 @@ test("clients get a reactor's failure with the code of the catalogue", () => {
   assert.equal([full.code, full.errnoName], ["REACTOR_FULL", "EMFILE"]);
   const failed = told(new UblkError("QUEUE_FAILED", "cannot map the queue", 12));
   assert.equal([failed.code, failed.errnoName], ["UBLK_FAILED", "ENOMEM"]);
+});
+
+test("a device that may not be opened has not failed", () => {
+  const nameOf = (errno: number) =>
+    (asControlError(new UblkError("BACKING_FAILED", "cannot open /dev/x", errno)) as ControlError)
+      .code;
+  assert.equal([EACCES, EPERM].map(nameOf), ["DEVICE_NOT_PERMITTED", "DEVICE_NOT_PERMITTED"]);
+  assert.equal([EROFS, EIO].map(nameOf), ["DEVICE_READ_ONLY", "DEVICE_FAILED"]);
 });
 
 test.run();

@@ -8,7 +8,7 @@
 import { lstatSync, type Stats } from "node:fs";
 import { errnoName, errnoNumber } from "@blksnap/errors";
 import { deviceNumber, keyOfNumber, parseDevice } from "../device-number.js";
-import { LinuxBlockError } from "../errors.js";
+import { deviceNotFound, LinuxBlockError } from "../errors.js";
 import type { FileStatus, HelperCalls } from "../helper-calls.js";
 import { blockIdentity, type DeviceOrFile, fileIdentity, type PathTarget } from "./probe.js";
 import { readSysfsDevice } from "./sysfs-device.js";
@@ -37,11 +37,11 @@ export async function identityAt(path: string, lookUp: PathLookup): Promise<stri
     return (await lookUp(path)).identity;
   } catch (error) {
     const { code = "EIO" } = error as NodeJS.ErrnoException;
-    const options = { cause: error, errno: errnoNumber(code) };
     if (code === "ETIMEDOUT") {
+      const options = { cause: error, errno: errnoNumber(code) };
       throw new LinuxBlockError("DEVICE_FAILED", `a device below ${path} does not answer`, options);
     }
-    throw new LinuxBlockError("DEVICE_NOT_FOUND", `${path} does not exist (${code})`, options);
+    throw deviceNotFound(path, error);
   }
 }
 

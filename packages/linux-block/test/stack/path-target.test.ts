@@ -26,4 +26,24 @@ test("every path to a file is the same device, another file is another", async (
   }
 });
 
+test("a path that may not be looked up is not said to be missing", async () => {
+  const failing = (code: string) => async () => {
+    throw Object.assign(new Error(code), { code });
+  };
+  const failure = (code: string) =>
+    identityAt("/root/x", failing(code)).catch(({ code: name, message, hint }) => {
+      return [name, message, hint !== undefined];
+    });
+  assert.equal(await failure("EACCES"), [
+    "DEVICE_NOT_FOUND",
+    "/root/x cannot be looked up (EACCES)",
+    true,
+  ]);
+  assert.equal(await failure("ENOTDIR"), [
+    "DEVICE_NOT_FOUND",
+    "/root/x does not exist (ENOTDIR)",
+    false,
+  ]);
+});
+
 test.run();
