@@ -136,7 +136,6 @@ async function act(start: Start, args: string[], unprotected: string | undefined
   if (values.supervise === true) {
     // Daemons inherit the mark, so that none executes itself again for it: after a crash users wait for a start. Nor
     // may the process that starts them wait for their devices.
-    // who starts them wait for their devices.
     becomeIoFlusher();
     const manager = new ServiceManager({ environment: process.env, pid: process.pid, logger });
     const daemonArgs = args.filter((arg) => arg !== "--supervise");

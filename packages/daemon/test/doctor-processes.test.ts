@@ -90,6 +90,21 @@ test("a daemon without devices needs no memory protection", () => {
   );
 });
 
+test("advice fits the host: its units, and daemons that need no root", () => {
+  const { host, put, remove } = healthyHost();
+  remove("proc/10");
+  const processes = ownProcesses(host, 15);
+  const hints = (isServed: boolean): (string | undefined)[] => {
+    const daemon = isServed ? ownerOf(host, STATE, processes) : undefined;
+    const [first, standby] = checkProcesses(host, daemon, processes, true);
+    return [first?.hint, standby?.hint];
+  };
+  assert.equal(hints(true), [undefined, "Start it as blksnapd --supervise"]);
+  assert.equal(hints(false), ["Start it: blksnapd --supervise", undefined]);
+  put("usr/lib/systemd/system/blksnapd.service", "[Service]\n");
+  assert.equal(hints(false), ["Start it: systemctl start blksnapd", undefined]);
+});
+
 const notOk = (found: Map<string, Finding>) =>
   [...found.values()].filter(({ state }) => state !== "ok").map(({ check }) => check);
 

@@ -89,3 +89,11 @@ export function ownerOf(
     return role === "daemon" && opened.includes(join(stateDirectory, "lock"));
   });
 }
+
+const UNIT_FOLDERS = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/** How a daemon is started on this host. */
+export function startHint(host: HostFiles): string {
+  const hasUnit = UNIT_FOLDERS.some((folder) => host.exists(`${folder}/blksnapd.service`));
+  return `Start it: ${hasUnit ? "systemctl start blksnapd" : "blksnapd --supervise"}`;
+}

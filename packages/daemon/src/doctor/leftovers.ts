@@ -16,7 +16,7 @@ import { usersOf } from "@blksnap/linux-block";
 import { isOurs, type UblkDeviceInfo, UblkState } from "@blksnap/ublk";
 import { claimInHelper } from "@blksnap/uring";
 import { error, type FixableFinding, ok, warning } from "./finding.js";
-import type { HostFiles, OwnProcess } from "./host-files.js";
+import { type HostFiles, type OwnProcess, startHint } from "./host-files.js";
 
 /** A device looks dead for a moment while it is being created. */
 const RECHECK_DELAY_MS = 2_000;
@@ -113,7 +113,7 @@ async function judgeDevice(
   }
   const why = "its users wait until a daemon serves it";
   if (isRecorded) {
-    const hint = daemon === undefined ? "Start it: blksnapd --supervise" : "See the daemon's log";
+    const hint = daemon === undefined ? startHint(given.host) : "See the daemon's log";
     return warning(check, `${path} waits for a daemon`, why, hint);
   }
   return judgeForgotten(devices, path, info.id, owner);

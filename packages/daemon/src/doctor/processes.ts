@@ -3,14 +3,15 @@
 import { mountAt, parseMountinfo } from "@blksnap/linux-block";
 import { isSharedRoot } from "../supervisor.js";
 import { error, type Finding, ok, warning } from "./finding.js";
-import type { HostFiles, OwnProcess } from "./host-files.js";
+import { type HostFiles, type OwnProcess, startHint } from "./host-files.js";
 
 /** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE of Linux, which PR_SET_IO_FLUSHER sets. */
 const IO_FLUSHER_FLAGS = 0x80000 | 0x100000;
 /** Field 9 of /proc/PID/stat, counted after the name in parentheses. */
 const FLAGS_FIELD = 6;
 const OOM_NEVER = -1000;
-const SUPERVISE_HINT = "Start it as blksnapd --supervise, as root";
+const SUPERVISE = "Start it as blksnapd --supervise";
+const SUPERVISE_HINT = `${SUPERVISE}, as root`;
 const RECLAIM_WHY = "when memory is short it may wait for its own devices forever";
 
 /**
@@ -25,11 +26,11 @@ export function checkProcesses(
 ): Finding[] {
   if (daemon === undefined) {
     const why = "devices are not served; the users of existing ones wait";
-    return [warning("daemon", "no daemon runs", why, "Start it: blksnapd --supervise")];
+    return [warning("daemon", "no daemon runs", why, startHint(host))];
   }
   return [
     ok("daemon", `blksnapd runs, pid ${daemon.pid}`),
-    checkStandby(daemon, all),
+    checkStandby(daemon, all, isNbd),
     ...(isNbd ? [] : checkForDevices(host, daemon.pid)),
     checkProgram(host, daemon),
     checkLog(host, daemon),
@@ -46,12 +47,12 @@ function checkForDevices(host: HostFiles, pid: number): Finding[] {
   ];
 }
 
-function checkStandby(daemon: OwnProcess, all: readonly OwnProcess[]): Finding {
+function checkStandby(daemon: OwnProcess, all: readonly OwnProcess[], isNbd: boolean): Finding {
   const supervisor = all.find(({ pid, role }) => role === "supervisor" && pid === daemon.parent);
   if (supervisor === undefined) {
     const why = "after a crash, users of its devices wait until a daemon is started";
     const what = `daemon ${daemon.pid} has no supervisor`;
-    return warning("standby", what, why, SUPERVISE_HINT);
+    return warning("standby", what, why, isNbd ? SUPERVISE : SUPERVISE_HINT);
   }
   const standby = all.find(
     ({ pid, parent, role }) => role === "daemon" && parent === supervisor.pid && pid !== daemon.pid,
