@@ -195,7 +195,7 @@ const cbtErrors = {
   CBT_NUMBER_UNKNOWN: failed("EINVAL", 400, "Give a number up to cbtinfo's changes_number"),
   CBT_BUSY: failed("EBUSY", 409, "Try again when fewer snapshots are taken"),
   CBT_NUMBER_CHANGED: failed("ESTALE", 409, "Start over; another snapshot has been taken since"),
-  CBT_GENERATION_CHANGED: failed("ESTALE", 409, "Make a full backup; cbtinfo shows the reason"),
+  CBT_GENERATION_CHANGED: failed("ESTALE", 409, "Make a full backup; cbtinfo --json says why"),
   MARK_RANGE: failed("EINVAL", 400, "Stay within the device; ranges count sectors of 512 bytes"),
   FILE_NOT_FOUND: failed("ENOENT", 404, "Check the file's name"),
   FILE_NOT_MAPPABLE: failed("EOPNOTSUPP", 400, "Give a regular file on a tracked file system"),
@@ -207,7 +207,7 @@ const localErrors = {
   DAEMON_NOT_RUNNING: failed(
     "ECONNREFUSED",
     503,
-    "Start it: blksnapd as root, or blksnapd --frontend nbd",
+    "Start it: systemctl start blksnapd; or blksnapd [--frontend nbd]",
   ),
   SOCKET_NOT_PERMITTED: failed("EACCES", 403, "Run as root or join the group blksnap"),
   SOCKET_FAILED: failed("EIO", 500, "Check the socket's path; --socket names another"),

@@ -24,7 +24,8 @@ export function nearestName(typed: string, names: readonly string[]): string | u
   for (const name of names) {
     if (Math.abs(name.length - typed.length) >= least) continue;
     const changes = distance(typed.toLowerCase(), name);
-    if (changes >= least) continue;
+    // One of another name altogether is not mistyped.
+    if (changes >= least || changes >= name.length) continue;
     least = changes;
     nearest = name;
   }

@@ -50,6 +50,8 @@ class Scanner {
   readonly #verbs: readonly Verb[];
   #options: OptionSpecs;
   #next = 0;
+  /** The option before this word, if its value may be omitted and is. */
+  #withoutValue: string | undefined;
 
   constructor(argv: readonly string[], verbs: readonly Verb[], globals: OptionSpecs) {
     this.#argv = argv;
@@ -61,7 +63,11 @@ class Scanner {
     let optionsEnded = false;
     while (this.#next < this.#argv.length) {
       const word = this.#argv[this.#next++]!;
-      if (optionsEnded || word === "-" || !word.startsWith("-")) this.#word(word);
+      const before = this.#withoutValue;
+      this.#withoutValue = undefined;
+      if (before !== undefined && /^[0-9]/.test(word)) {
+        this.#blame(`${quoted(word)} is an unexpected argument`, `Give --${before}=${word}`);
+      } else if (optionsEnded || word === "-" || !word.startsWith("-")) this.#word(word);
       else if (word === "--") optionsEnded = true;
       else if (word.startsWith("--")) this.#long(word.slice(2));
       else this.#cluster(word.slice(1));
@@ -146,8 +152,10 @@ class Scanner {
       this.#blame(`option '--${name}' has no value`, `Give --${name}=${option.value}, or no =`);
     }
     if (attached !== undefined) values.push(attached);
-    else if (option.optional === true) values.push("");
-    else this.#acceptNext(name, option, values);
+    else if (option.optional === true) {
+      values.push("");
+      this.#withoutValue = name;
+    } else this.#acceptNext(name, option, values);
     while (option.many === true && isValue(this.#argv[this.#next])) {
       values.push(this.#argv[this.#next++]!);
     }

@@ -104,21 +104,27 @@ const WAIT_MAX_S = 86_400;
 
 /** Seconds, or nothing; in milliseconds. */
 export function parseWait(text: string): number {
-  return (text === "" ? WAIT_DEFAULT_S : parseNumber(text, "wait", WAIT_MAX_S)) * 1000;
+  const hint = "Give --wait=SECONDS";
+  return (text === "" ? WAIT_DEFAULT_S : parseNumber(text, "wait", WAIT_MAX_S, hint)) * 1000;
 }
 
-/** A whole number from `minimum` to `maximum`. */
-export function parseNumber(text: string, option: string, maximum: number, minimum = 0): number {
+/** A whole number from 0 to `maximum`. */
+export function parseNumber(
+  text: string,
+  option: string,
+  maximum: number,
+  hint = `Give --${option} NUMBER`,
+): number {
   const value = /^[0-9]{1,16}$/.test(text) ? Number(text) : Number.NaN;
-  if (!(value >= minimum && value <= maximum)) {
-    const why = `${option}: ${quoted(text)} is not a whole number from ${minimum} to ${maximum}`;
-    throw usageError(why, "USAGE", `Give --${option} NUMBER`);
+  if (!(value <= maximum)) {
+    const why = `${option}: ${quoted(text)} is not a whole number from 0 to ${maximum}`;
+    throw usageError(why, "USAGE", hint);
   }
   return value;
 }
 
 export function parseTimeout(text: string): number {
-  return parseNumber(text, "timeout", EVENT_TIMEOUT_MAX_MS);
+  return parseNumber(text, "timeout", EVENT_TIMEOUT_MAX_MS, "Give --timeout MILLISECONDS");
 }
 
 function checkPath(text: string, path: string, option: string, maxBytes: number): void {

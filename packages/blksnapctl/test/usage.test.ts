@@ -56,6 +56,10 @@ const wrongUsage: readonly Case[] = [
   ],
   [["help", "take"], 2, "USAGE", /there is no command 'take'\. /],
   [["--wait=", "version"], 2, "USAGE", /'--wait' has no value\. Give --wait=SECONDS, or no =\.$/],
+  [["--wait", "5", "version"], 2, "USAGE", /'5' is an unexpected argument\. Give --wait=5\.$/],
+  [["version", "--wait", "5"], 2, "USAGE", /'5' is an unexpected argument\. Give --wait=5\.$/],
+  [["--wait=x", "version"], 2, "USAGE", /wait: 'x' is not a whole .*\. Give --wait=SECONDS\.$/],
+  [["5"], 2, "USAGE", /there is no command '5'\. See blksnapctl --help\.$/],
   [["daemon"], 2, "USAGE", /no command|action/],
   [["daemon", "restart"], 2, "USAGE", /restart/],
   [["daemon", "upgrade", "--keep"], 2, "USAGE", /keep: an upgrade always keeps the devices/],
@@ -127,7 +131,12 @@ const wrongUsage: readonly Case[] = [
     /timeout: 'x' is not a whole number/,
   ],
   [["snapshot_waitevent", ...id, "-t", "-1"], 2, "USAGE", /timeout: '-1' is not a whole number/],
-  [["snapshot_waitevent", ...id, "-t", "1e9"], 2, "USAGE", /timeout: '1e9' is not a whole number/],
+  [
+    ["snapshot_waitevent", ...id, "-t", "1e9"],
+    2,
+    "USAGE",
+    /'1e9' is not .* Give --timeout MILLISECONDS\.$/,
+  ],
   [["snapshot_waitevent", ...id, "-t", "4294967296"], 2, "USAGE", /from 0 to 2147483647/],
   [["markdirtyblock", ...device], 2, "USAGE", /Argument 'ranges' is missed\./],
   [["markdirtyblock", "-r", "0:1"], 2, "USAGE", /Argument 'device' is missed\./],
@@ -221,7 +230,7 @@ test("errors for a missing daemon and a forbidden socket say what to do", async 
   assert.is(none.status, 1);
   assert.match(
     none.err,
-    /no daemon at \/nowhere\/s\.sock: there is no socket\. Start it: blksnapd as root/,
+    /no daemon at \/nowhere\/s\.sock: there is no socket\. Start it: systemctl start blksnapd/,
   );
   assert.is(JSON.parse(none.out).error.name, "DAEMON_NOT_RUNNING");
 });
