@@ -2,7 +2,7 @@
 import type { DaemonEvent, DaemonEventKind, DaemonEventOf } from "@blksnap/api";
 import { quoted } from "./argv.js";
 import { strerror } from "./strerror.js";
-import { formatBytes } from "./units.js";
+import { counted, formatBytes } from "./units.js";
 import { usageError } from "./usage-error.js";
 import type { Context, Given } from "./verb.js";
 
@@ -11,10 +11,6 @@ export const RESUME_MS = 60_000;
 
 function because(why: string | null): string {
   return why === null ? "" : `: ${why}`;
-}
-
-function times(count: number, what: string): string {
-  return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
 
 function amount(bytes: number): string {
@@ -35,7 +31,8 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
   daemon_ended: ({ pid, keeps }) =>
     `blksnapd, pid ${pid}, ends${keeps ? " and leaves its devices to the next one" : ""}`,
   attached: ({ device, front, attach_kind, persistent, generation_reason }) =>
-    `${device} is tracked by ${front}, ${attach_kind}${persistent ? ", persistent" : ""}` +
+    `${device} is tracked by ${front}${attach_kind === "live" ? ", live" : ""}` +
+    `${persistent ? ", persistent" : ""}` +
     ` (${generation_reason})`,
   detached: ({ device }) => `${device} is not tracked any more`,
   resumed: ({ device, front }) => `${front} of ${device} is served again`,
@@ -75,11 +72,11 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
     `the store ${store} of ${id} does not answer; ${device} continues without it`,
   store_answered: ({ device, store }) => `the store ${store} has answered ${device} again`,
   writes_refused: ({ id, device, count }) =>
-    `${times(count, "write")} to ${device} failed for lack of space in the stores of ${id}`,
+    `${counted(count, "write")} to ${device} failed for lack of space in the stores of ${id}`,
   writes_blocked: ({ id, device, count }) =>
-    `${times(count, "write")} to ${device} waited for space in the stores of ${id}`,
+    `${counted(count, "write")} to ${device} waited for space in the stores of ${id}`,
   late_io: ({ id, device, count }) =>
-    `${times(count, "request")} of ${device} to the stores of ${id} ${count === 1 ? "was" : "were"} late`,
+    `${counted(count, "request")} of ${device} to the stores of ${id} ${count === 1 ? "was" : "were"} late`,
   reactor_stalled: ({ reactor, devices }) =>
     `reactor ${reactor} is stalled, and does not serve ${devices.join(", ")}`,
   reactor_turns: ({ reactor }) => `reactor ${reactor} runs again`,
@@ -89,7 +86,9 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
   hook_ran: ({ hook, phase, id, duration_ms }) => `${hook} ${phase} of ${id}, in ${duration_ms} ms`,
   hook_failed: ({ hook, phase, id, why }) => `${hook} ${phase} of ${id}: ${why}`,
   lost: ({ count }) =>
-    count === null ? "earlier events are unknown" : `${times(count, "event")} lost: no longer kept`,
+    count === null
+      ? "earlier events are unknown"
+      : `${counted(count, "event")} lost: no longer kept`,
 };
 
 /** An event in words. A newer daemon may send unknown kinds. */

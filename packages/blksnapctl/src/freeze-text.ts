@@ -1,5 +1,6 @@
 /** Results of freezing file systems, in words. */
 import type { FileSystemFreeze } from "@blksnap/api";
+import { counted } from "./units.js";
 
 const MEANING = {
   frozen: "frozen",
@@ -26,5 +27,5 @@ export function freezeLines(all: readonly FileSystemFreeze[]): string[] {
   const frozen = all.filter(({ state }) => state === "frozen").length;
   const others = all.filter(({ state }) => state !== "frozen").map(freezeText);
   if (frozen === 0) return others;
-  return [`${frozen} file system${frozen === 1 ? "" : "s"} frozen`, ...others];
+  return [`${counted(frozen, "file system")} frozen`, ...others];
 }

@@ -1,7 +1,7 @@
 /** Problems of a tracked device, from `status`; the gravest first. */
 import type { SnapshotStatus, StatusResponse, TrackerStatus } from "@blksnap/api";
 import { strerror } from "./strerror.js";
-import { counted, formatBytes } from "./units.js";
+import { counted, formatBytes, formatSeconds } from "./units.js";
 
 export interface Trouble {
   /** One word for a column. */
@@ -110,6 +110,20 @@ export function troublesOf(
   // Nothing fails meanwhile: the rest is only out of reach.
   if (!isShorter) troubles.push(...resized);
   return troubles;
+}
+
+/** Reactors whose thread does not turn, as in a system call that does not end. */
+export function stalledReactors({
+  daemon,
+  reactors,
+}: StatusResponse): readonly { what: string; why: string; hint: string }[] {
+  return reactors
+    .filter(({ stalled_ms }) => stalled_ms > 0)
+    .map(({ index, devices, stalled_ms }) => ({
+      what: `reactor ${index} has stalled for ${formatSeconds(stalled_ms / 1000)}`,
+      why: `${counted(devices, "device")} of it ${devices === 1 ? "does" : "do"} not answer`,
+      hint: `See dmesg for their disks; if it lasts, kill -9 ${daemon.pid}: the next daemon resumes them`,
+    }));
 }
 
 /** Problems of the daemon's configuration. An earlier daemon does not report any. */

@@ -2,6 +2,7 @@
 import type { DiffHead, DiffRange } from "@blksnap/api";
 import type { ChangedFiles } from "../changed-files.js";
 import { whyFreed } from "../freed-image.js";
+import { isNbdAddress } from "../nbd-address.js";
 import { glyphsFor, heatMap } from "../pictures.js";
 import { formatTable } from "../table.js";
 import { BYTES, commonUnit, formatBytes, sectorsOf } from "../units.js";
@@ -116,6 +117,10 @@ async function filesOf(
   if (image === null) {
     const hint = "Take a snapshot of the device first: files are looked for in its image";
     throw usageError(`--files: ${device} has no image`, "FILES_NOT_NAMED", hint);
+  }
+  if (isNbdAddress(image)) {
+    const hint = "Files are named where images are block devices, with ublk";
+    throw usageError(`--files: the image is an NBD export: ${image}`, "FILES_NOT_NAMED", hint);
   }
   const why = whyFreed((await client.status()).snapshots, image);
   if (why !== undefined)

@@ -2,7 +2,7 @@
 import type { DoctorCheck, StatusResponse } from "@blksnap/api";
 import { type BlksnapClient, BlksnapClientError } from "@blksnap/client";
 import { hostReport } from "../host-report.js";
-import { configurationTroubles, troublesOf } from "../troubles.js";
+import { configurationTroubles, stalledReactors, troublesOf } from "../troubles.js";
 import { counted } from "../units.js";
 import { parsePath } from "../values.js";
 import type { Context, Given } from "../verb.js";
@@ -73,19 +73,12 @@ function versionCheck({ daemon }: StatusResponse, onDisk: string): DoctorCheck {
   return { check, state: "warning", what, why, hint: "blksnapctl daemon upgrade" };
 }
 
-function reactorChecks({ reactors }: StatusResponse): DoctorCheck[] {
+function reactorChecks(status: StatusResponse): DoctorCheck[] {
   const check = "reactors";
-  const stalled = reactors.filter(({ stalled_ms }) => stalled_ms > 0);
-  if (stalled.length === 0) {
-    return [{ check, state: "ok", what: `${counted(reactors.length, "reactor")} running` }];
-  }
-  return stalled.map(({ index, devices, stalled_ms }) => ({
-    check,
-    state: "error",
-    what: `reactor ${index} has been stalled for ${stalled_ms} ms`,
-    why: `it does not serve its ${counted(devices, "device")}`,
-    hint: "If that lasts, end the daemon with kill -9: the next one resumes without an I/O error",
-  }));
+  const stalled = stalledReactors(status);
+  if (stalled.length > 0) return stalled.map((one) => ({ check, state: "error", ...one }));
+  const what = `${counted(status.reactors.length, "reactor")} running`;
+  return [{ check, state: "ok", what }];
 }
 
 function waitingChecks({ waiting }: StatusResponse): DoctorCheck[] {

@@ -8,6 +8,7 @@ import { idOfVolume } from "../lvm/names.js";
 import { openVolume, withLeft } from "../lvm/volume.js";
 import { type MountPlan, mountPlan, type Probed } from "../mount-plan.js";
 import { mountedAt } from "../mount-table.js";
+import { isNbdAddress } from "../nbd-address.js";
 import { mountFailed as failed, run, runInTime } from "../programs.js";
 import { realPathOf } from "../real-path.js";
 import { resolveId } from "../resolve-id.js";
@@ -53,7 +54,7 @@ function checkWhole(snapshots: StatusResponse["snapshots"], image: string): void
 
 /** An image of a daemon without ublk. @throws BlksnapClientError MOUNT_FAILED */
 function refuseExport(image: string): void {
-  if (!image.startsWith("nbd+unix:")) return;
+  if (!isNbdAddress(image)) return;
   const hint = "Connect it first, nbd-client -unix SOCKET -N NAME /dev/nbdN, and mount that";
   throw failed(`${image} is an NBD export, and no device`, hint);
 }

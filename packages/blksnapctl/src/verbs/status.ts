@@ -1,9 +1,10 @@
 /** status and version. */
 import type { SnapshotStatus, StatusResponse, TrackerStatus } from "@blksnap/api";
 import { freezeLines } from "../freeze-text.js";
+import { isNbdAddress } from "../nbd-address.js";
 import { fillBar, glyphsFor } from "../pictures.js";
 import { type Column, formatTable } from "../table.js";
-import { configurationTroubles, stateOf, troublesOf } from "../troubles.js";
+import { configurationTroubles, stalledReactors, stateOf, troublesOf } from "../troubles.js";
 import { counted, formatBytes, formatMicroseconds, formatSeconds } from "../units.js";
 import type { Context, Given } from "../verb.js";
 
@@ -24,13 +25,7 @@ export async function status(context: Context, given: Given): Promise<void> {
   const { print } = context;
   print(daemonLine(found));
   for (const { what, hint } of configurationTroubles(found)) print(`! ${what}. ${hint}.\n`);
-  for (const { index, devices, stalled_ms } of found.reactors) {
-    if (stalled_ms === 0) continue;
-    const since = formatSeconds(stalled_ms / 1000);
-    print(
-      `reactor ${index} has stalled for ${since}, and does not serve ${counted(devices, "device")}\n`,
-    );
-  }
+  for (const { what, why, hint } of stalledReactors(found)) print(`! ${what}: ${why}. ${hint}.\n`);
   for (const { device, front, why } of found.waiting) {
     print(`${front} of ${device} is not served yet, and its users wait: ${why}\n`);
   }
@@ -60,23 +55,38 @@ function trackerTable({ trackers, snapshots }: StatusResponse, exact: boolean): 
   const troubles = new Map(trackers.map((one) => [one, troublesOf(one, snapshots)]));
   const columns: readonly Column<TrackerStatus>[] = [
     { title: "DEVICE", value: ({ device }) => device },
-    { title: "FRONT", value: ({ front }) => front },
+    { title: "FRONT", value: ({ front }) => nodeCell(front) },
     {
       title: "SIZE",
       align: "right",
       value: (tracker) => formatBytes(tracker.capacity_bytes, exact),
     },
     { title: "SNAPSHOT", value: (tracker) => tracker.snapshot_id?.slice(0, 8) ?? "-" },
-    { title: "IMAGE", value: (tracker) => tracker.image ?? "-" },
+    { title: "IMAGE", value: (tracker) => nodeCell(tracker.image) },
     { title: "STATE", value: (tracker) => stateOf(troubles.get(tracker)!) },
   ];
   return formatTable(trackers.toSorted(byName), columns, {
     firstWidthMax: NAME_WIDTH_MAX,
     details: (tracker) => [
       trackingLine(tracker, exact),
+      ...addressLines(tracker),
       ...troubles.get(tracker)!.map(({ what, hint }) => `! ${what}. ${hint}.`),
     ],
   });
+}
+
+/** The address of an export is much longer than other cells: it has a line of its own. */
+function nodeCell(path: string | null): string {
+  if (path === null) return "-";
+  return isNbdAddress(path) ? "NBD" : path;
+}
+
+function addressLines({ front, image }: TrackerStatus): string[] {
+  const all = [
+    ["front", front],
+    ["image", image ?? ""],
+  ] as const;
+  return all.flatMap(([name, path]) => (isNbdAddress(path) ? `${name} ${path}` : []));
 }
 
 function trackingLine(tracker: TrackerStatus, exact: boolean): string {
@@ -106,7 +116,7 @@ function snapshotText(snapshot: SnapshotStatus, exact: boolean, context: Context
     snapshot.devices.toSorted(byName),
     [
       { title: "DEVICE", value: ({ device }) => device },
-      { title: "IMAGE", value: ({ image }) => image ?? "-" },
+      { title: "IMAGE", value: ({ image }) => nodeCell(image) },
       { title: "SAVED", align: "right", value: (row) => formatBytes(row.copied_bytes, exact) },
       { title: "LOST", align: "right", value: (row) => formatBytes(row.lost_bytes, exact) },
     ],
