@@ -1,6 +1,6 @@
 /** Copies of a diff area on real files, with a kernel that accepts only parts of chains. */
 import { closeSync, writeSync } from "node:fs";
-import { CopyFault, CopyKind, CopyMode, IoState, RunKind } from "@blksnap/engine";
+import { BufferOwner, CopyFault, CopyKind, CopyMode, IoState, RunKind } from "@blksnap/engine";
 import { createMemoryFile, MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
@@ -142,6 +142,85 @@ test("a copy that is late before its retry ends, and writes nothing", () => {
   const { done, stored } = copyAll(CopyKind.OLD, "r+", CHUNKS, { answer, onPause });
   assert.ok(done.every(({ result, fault }) => result === -ENOMEM && fault === CopyFault.WRITE));
   assert.ok(stored.every((byte) => byte === UNWRITTEN));
+});
+
+test("a part of an image request of which only a part was transferred fails", () => {
+  const kinds = [RunKind.READ_SLOT, RunKind.READ_ORIGINAL, RunKind.WRITE_SLOT];
+  const { reactor, close } = openReactor();
+  const file = createMemoryFile("file");
+  writeSync(file, Buffer.alloc(512, 7));
+  const memory = MappedMemory.anonymous(BLOCK_BYTES);
+  const done: number[][] = [];
+  const runs = kinds.map((kind) => ({ kind, slot: 0 }));
+  const engine = engineOf(runs, (run, result) => {
+    if (done.push([run, result]) === kinds.length) reactor.stop();
+  });
+  const addHandler = reactor.addHandler.bind(reactor);
+  const isWrite = (run: number) => kinds[run] === RunKind.WRITE_SLOT;
+  reactor.addHandler = (handler) =>
+    addHandler({
+      onCompletion: (run, result, flags) =>
+        handler.onCompletion(run, isWrite(run) && result > 512 ? 512 : result, flags),
+    });
+  const originalIndex = reactor.addFile(file);
+  const io = areaIo({ reactor, engine, originalIndex, storeFds: [createMemoryFile("empty")] });
+  io.imageQueue = queueOn(memory);
+  for (const run of kinds.keys()) io.submitRun(run);
+  reactor.run();
+  assert.equal(done.sort(), [
+    [0, -EIO],
+    [1, -EIO],
+    [2, -EIO],
+  ]);
+  closeSync(file);
+  memory.unmap();
+  close();
+});
+
+test("if the write of a chain is answered before the read that has failed, the read has failed", () => {
+  const { reactor, close } = openReactor();
+  const store = createMemoryFile("store");
+  const ended: number[][] = [];
+  const engine = {
+    ...engineOf([], () => undefined),
+    copies: {
+      size: 1,
+      chunk: [0],
+      blockStart: [0],
+      lengthBytes: [BLOCK_BYTES],
+      slot: [0],
+      kind: [CopyKind.OLD],
+      mode: [CopyMode.LINKED],
+      bufferOwner: [BufferOwner.FRONT],
+      bufferTag: [0],
+      bufferOffsetBytes: [0],
+      state: [IoState.LIVE],
+    },
+    onCopyDone: (_: number, result: number, fault: number) => {
+      ended.push([result, fault]);
+      reactor.stop();
+    },
+  };
+  let ofRead: (() => void) | undefined;
+  const addHandler = reactor.addHandler.bind(reactor);
+  reactor.addHandler = (handler) =>
+    addHandler({
+      onCompletion: (data, result, flags) => {
+        const pass = () => handler.onCompletion(data, result, flags);
+        if ((data & 1) === 0) ofRead = pass;
+        else {
+          pass();
+          ofRead?.();
+        }
+      },
+    });
+  // It is empty.
+  const originalIndex = reactor.addFile(createMemoryFile("original"));
+  areaIo({ reactor, engine, originalIndex, storeFds: [store] }).submitCopy(0);
+  reactor.run();
+  assert.equal(ended, [[-EIO, CopyFault.READ]]);
+  closeSync(store);
+  close();
 });
 
 for (const [isLate, expected] of [
