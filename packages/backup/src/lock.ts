@@ -41,7 +41,7 @@ export class FileLock {
    * @param what for messages: "export of /dev/sdb"
    * @throws BackupError BACKUP_BUSY
    */
-  static async take(
+  static async acquire(
     folder: string,
     name: string,
     what: string,
@@ -49,7 +49,7 @@ export class FileLock {
   ): Promise<FileLock> {
     const path = join(folder, `${name}${SUFFIX}`);
     const lock = new FileLock(files, path, JSON.stringify(holderNow(what)));
-    await lock.#take(folder);
+    await lock.#acquire(folder);
     return lock;
   }
 
@@ -58,7 +58,7 @@ export class FileLock {
     if (text === this.#text) await this.#files.remove(this.#path);
   }
 
-  async #take(folder: string): Promise<void> {
+  async #acquire(folder: string): Promise<void> {
     const own = join(folder, `${randomUUID()}.new`);
     try {
       await this.#create(own, folder);
@@ -116,7 +116,7 @@ export async function withTargetLock<Result>(
   use: () => Promise<Result>,
 ): Promise<Result> {
   const name = `.${basename(record)}`;
-  const lock = await FileLock.take(dirname(record), name, what);
+  const lock = await FileLock.acquire(dirname(record), name, what);
   try {
     return await use();
   } finally {

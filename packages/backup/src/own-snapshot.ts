@@ -27,7 +27,7 @@ async function isTrusted(folder: string): Promise<boolean> {
 
 async function lockOf(folder: string, name: string, what: string): Promise<FileLock | undefined> {
   // Another export of the device holds it, or this user may not write there.
-  return await FileLock.take(folder, name, what).catch(() => undefined);
+  return await FileLock.acquire(folder, name, what).catch(() => undefined);
 }
 
 /** Runs `use` with the host's record, if it has one for this export. */

@@ -68,7 +68,7 @@ class PartCopy {
   /** @param isSummedHere this thread sums it */
   async run(part: Part, isSummedHere: boolean): Promise<void> {
     const { offsetBytes, lengthBytes, isDiscarded } = part;
-    const place = isDiscarded ? undefined : this.#memory.take(lengthBytes);
+    const place = isDiscarded ? undefined : this.#memory.acquire(lengthBytes);
     const window = this.#sums?.windowOf(offsetBytes, lengthBytes) ?? NO_BLOCKS;
     let sums: Uint32Array | null = null;
     if (place !== undefined) {

@@ -59,7 +59,7 @@ class Slots {
     return this.#memory;
   }
 
-  take(lengthBytes: number): Slot {
+  acquire(lengthBytes: number): Slot {
     const { memory } = this;
     return new Uint8Array(memory, this.#free.pop()!, lengthBytes);
   }
@@ -79,8 +79,8 @@ export class PartMemory {
   }
 
   /** At most depthOf() are in use at a time. */
-  take(lengthBytes: number): Slot {
-    return (lengthBytes <= SMALL_BYTES ? this.#small : this.#large).take(lengthBytes);
+  acquire(lengthBytes: number): Slot {
+    return (lengthBytes <= SMALL_BYTES ? this.#small : this.#large).acquire(lengthBytes);
   }
 
   giveBack(slot: Slot): void {

@@ -82,7 +82,7 @@ export class StoreLock {
    * @param excludes whether the lock with another name must not be held at the same time
    * @throws BackupError BACKUP_BUSY
    */
-  static async take(
+  static async acquire(
     objects: Objects,
     name: string,
     what: string,

@@ -190,7 +190,7 @@ export class BackupStore {
     const earlier = earlierName(host, device);
     const excludes = (other: string): boolean => other === CLEANING || other === earlier;
     const what = `an export of ${device}`;
-    return StoreLock.take(this.#objects, chainName(host, device), what, excludes);
+    return StoreLock.acquire(this.#objects, chainName(host, device), what, excludes);
   }
 
   /** Stores the id of an export's snapshot while that exists. */
@@ -210,7 +210,7 @@ export class BackupStore {
 
   /** For operations that remove chunks: nothing else writes meanwhile. @throws BackupError BACKUP_BUSY */
   lockAll(what: string): Promise<StoreLock> {
-    return StoreLock.take(this.#objects, CLEANING, what, () => true);
+    return StoreLock.acquire(this.#objects, CLEANING, what, () => true);
   }
 
   async hasChunk(hash: string): Promise<boolean> {

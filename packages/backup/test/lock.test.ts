@@ -88,7 +88,7 @@ test("at most one takes over the lock of a process that has ended, in any order 
     let holders = 0;
     const use = async (): Promise<void> => {
       try {
-        const lock = await FileLock.take(FOLDER, "disk", "an export", folder.files());
+        const lock = await FileLock.acquire(FOLDER, "disk", "an export", folder.files());
         assert.is(++holders, 1, `seed ${seed}: two hold it`);
         taken++;
         for (let turn = 0; turn < 3; turn++) await folder.turn();
@@ -111,7 +111,7 @@ test("leftovers of a process that was killed while taking over a lock do not blo
     const folder = new Folder(() => 0);
     folder.names.set(LOCK, { data: Buffer.from(deadText()) });
     const files = folder.files(lastStep);
-    void FileLock.take(FOLDER, "disk", "an export", files);
+    void FileLock.acquire(FOLDER, "disk", "an export", files);
     const isOver = async () => {
       for (let turn = 0; turn < lastStep; turn++) await folder.turn();
     };
@@ -121,7 +121,7 @@ test("leftovers of a process that was killed while taking over a lock do not blo
       one.data = Buffer.from(one.data.toString().replace(/"began":"\d+"/, '"began":"0"'));
     }
     const next = async () => {
-      const lock = await FileLock.take(FOLDER, "disk", "an export", folder.files());
+      const lock = await FileLock.acquire(FOLDER, "disk", "an export", folder.files());
       await lock.release();
     };
     await folder.run([next()]);
@@ -131,7 +131,7 @@ test("leftovers of a process that was killed while taking over a lock do not blo
 
 test("an error for a missing folder names the folder, not the file", async () => {
   const folder = `/tmp/${randomUUID()}`;
-  const taken = FileLock.take(folder, "disk", "an export");
+  const taken = FileLock.acquire(folder, "disk", "an export");
   const error = await taken.catch((thrown: unknown) => thrown as BackupError);
   assert.instance(error, BackupError);
   assert.is((error as BackupError).message, `there is no folder ${folder}`);

@@ -49,7 +49,7 @@ function windowOf(lengthBytes: number) {
 }
 
 function filled(memory: PartMemory, lengthBytes: number): Slot {
-  const slot = memory.take(lengthBytes);
+  const slot = memory.acquire(lengthBytes);
   slot.set(randomBytes(lengthBytes));
   return slot;
 }
@@ -97,7 +97,7 @@ test("unaligned parts go through the page cache, and zeros are not written", ({ 
   const large = filled(memory, MIB + 512);
   const refused = filled(memory, MIB);
   refused[0] = "x".charCodeAt(0);
-  const zeros = memory.take(MIB).fill(0);
+  const zeros = memory.acquire(MIB).fill(0);
   const fd = openSync(path, O_RDWR | O_CREAT);
   // Only aligned buffers may be written there: EINVAL.
   const directFd = openSync("/proc/self/oom_score_adj", O_RDWR);
@@ -129,7 +129,7 @@ test("parts go to threads many at a time, and each gets its own result", async (
   };
   const queue = new PartQueue(pool, { files: { fd, directFd: undefined }, wrote });
   const slots = Array.from({ length: 60 }, () => filled(memory, BLOCK_BYTES));
-  slots.push(filled(memory, 4 * MIB), filled(memory, MIB), memory.take(BLOCK_BYTES).fill(0));
+  slots.push(filled(memory, 4 * MIB), filled(memory, MIB), memory.acquire(BLOCK_BYTES).fill(0));
   let at = 0;
   const places = slots.map(({ length }) => {
     at += length;

@@ -9,7 +9,7 @@ import {
   type LeftoverSystem,
   loopsIn,
   nodesIn,
-  sweep,
+  removeLeftovers,
   takeDown,
 } from "../dist/lvm/leftovers.js";
 import { idOfName, idOfVolume, isBeingMade, ownId } from "../dist/lvm/names.js";
@@ -117,7 +117,7 @@ test("of one that is in use nothing is removed, and the user's node is named", a
   const { system, there } = machine({ [`blksnap_${ID}-thin`]: 1 });
   assert.equal(await takeDown(ID, system), [`/dev/mapper/blksnap_${ID}-thin, which is in use`]);
   assert.is(there().length, 8);
-  assert.equal(await sweep(system), []);
+  assert.equal(await removeLeftovers(system), []);
   assert.is(there().length, 8);
 });
 
@@ -131,7 +131,7 @@ test("what cannot be removed is named with the reason, and the rest goes", async
 
 test("what a killed command has left is removed, and what is being made is not", async () => {
   const { system, there } = machine();
-  assert.equal(await sweep(system), []);
+  assert.equal(await removeLeftovers(system), []);
   assert.is(there().length, 3);
   assert.ok(there().every((name) => idOfName(name) === OTHER));
 });

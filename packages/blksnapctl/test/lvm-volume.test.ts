@@ -45,7 +45,7 @@ function opening(
       atStep(name);
       return ANSWERS[name] ?? "";
     },
-    sweep: async () => [],
+    removeLeftovers: async () => [],
     takeDown: async (id: string) => {
       takenDown.push(id);
       return [...left];

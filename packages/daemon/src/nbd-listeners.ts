@@ -225,7 +225,7 @@ export class NbdListeners implements NbdControl {
         ...(listenFd === undefined ? { address, port } : { listenFd }),
         certificates,
         verifiesClients: !any_client,
-        onClient: (fd) => reception.take(fd),
+        onClient: (fd) => reception.handle(fd),
         onRefused: (client, why) =>
           this.#logger.warn({ client, why }, "NBD clients are refused; this is one of them"),
       });

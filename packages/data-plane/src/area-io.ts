@@ -354,7 +354,7 @@ export class AreaIo {
       this.#writeAlone(copy);
       return true;
     }
-    return this.#copyTries.take(copy, result);
+    return this.#copyTries.tryAgain(copy, result);
   }
 
   #retryCopy(copy: number): void {
@@ -396,7 +396,7 @@ export class AreaIo {
   #onRun(run: number, result: number): void {
     const { runs } = this.#engine;
     const wanted = runs.kind[run] === RunKind.ZERO ? 0 : runs.lengthBytes[run];
-    if (runs.state[run] === IoState.LIVE && this.#runTries.take(run, result)) return;
+    if (runs.state[run] === IoState.LIVE && this.#runTries.tryAgain(run, result)) return;
     const length = runs.lengthBytes[run];
     this.#runImages[run]?.end(run);
     if (runs.kind[run] === RunKind.WRITE_SLOT) faultPoint("image-write.complete");

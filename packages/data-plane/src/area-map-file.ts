@@ -67,7 +67,7 @@ export class AreaMapFile implements CompletionHandler {
   static create(reactor: Reactor, map: NewMap, id: AreaId): AreaMapFile {
     const { fd, geometry, places } = map;
     return reactor.attempt(() => {
-      const memory = map.take();
+      const memory = map.handOver();
       reactor.noteTaken(() => memory.unmap());
       const { buffer } = memory;
       const made = DiffAreaMap.create(

@@ -217,7 +217,7 @@ export class CopyWindows {
     if (this.#copies.lengthBytes[copy] > LONG_WINDOW_BYTES) return false;
     if (!this.#isLongUser) this.#long.enter();
     this.#isLongUser = true;
-    const long = this.#long.take();
+    const long = this.#long.acquire();
     if (long === NO_WINDOW) return false;
     this.#longOf[copy] = long;
     this.#bufferIndex[copy] = this.#long.bufferIndexOf(long);

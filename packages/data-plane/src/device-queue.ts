@@ -59,7 +59,7 @@ export function makeQueue(
   if ("exported" in start) return new ExportQueue(reactor, start, onEnd, onError, memory);
   const { charFd, queueDepth: depth, maxIoBytes, zeroCopy = false } = start;
   const options = { charFd, queueId: 0, depth, maxIoBytes, zeroCopy, onEnd, onError };
-  const buffers = memory?.take();
+  const buffers = memory?.handOver();
   return new UblkQueue(new Queue({ reactor, ...options, memory: buffers }));
 }
 
@@ -105,7 +105,7 @@ class ExportQueue implements ServedQueue {
     this.#params = start.exported;
     this.#onEnd = onEnd;
     const settings = exportSettings(start);
-    const taken = memory?.take();
+    const taken = memory?.handOver();
     try {
       const own = taken === undefined ? {} : { memory: taken };
       this.#server = new ReactorServer({ reactor, settings, onError, ...own });

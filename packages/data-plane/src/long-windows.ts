@@ -4,8 +4,8 @@
  * in flight at once, up to a bound; copies beyond that use plain memory.
  *
  * ```
- *   take ─▶ a free one ─▶ or a new one: mapped, populated, registered ─▶ or none
- *                         giveBack ─▶ it is taken next: so only few need the processor's cache
+ *   acquire ─▶ a free one ─▶ or a new one: mapped, populated, registered ─▶ or none
+ *                            giveBack ─▶ it is taken next: so only few need the processor's cache
  * ```
  *
  * When the reactor has no more areas, all windows are unmapped.
@@ -67,7 +67,7 @@ export class LongWindows {
   }
 
   /** A window of LONG_WINDOW_BYTES, or NO_WINDOW. */
-  take(): number {
+  acquire(): number {
     if (this.#freeCount > 0) {
       this.#freeCount--;
       return this.#free[this.#freeCount];

@@ -128,7 +128,7 @@ export class NbdDoor {
     memory.populate(slices, () => {
       if (this.#state === "opening") {
         try {
-          const taken = memory.take();
+          const taken = memory.handOver();
           this.#server = reactor.attempt(
             () => new ReactorServer({ reactor, settings, memory: taken, onError }),
           );

@@ -26,7 +26,7 @@ export class NewMap {
   /** How far the memory is populated, and how far it is to be. */
   #doneBytes = 0;
   #endBytes = 0;
-  #isTaken = false;
+  #isHandedOver = false;
   #isGivenUp = false;
 
   /**
@@ -46,7 +46,7 @@ export class NewMap {
   }
 
   /** Populates a slice. Returns true if there is more. @throws UringError MAP_FAILED; Error once it is given up */
-  takeSlice(): boolean {
+  populateSlice(): boolean {
     if (this.#isGivenUp) throw new Error("the area was given up before it was made");
     this.#memory ??= this.#map();
     const sliceBytes = Math.min(SLICE_BYTES, this.#endBytes - this.#doneBytes);
@@ -55,17 +55,17 @@ export class NewMap {
     return this.#memory === undefined || this.#doneBytes < this.#endBytes;
   }
 
-  /** Passes the mapping to the caller, who unmaps it. Call it after takeSlice() has returned false. */
-  take(): MappedMemory {
+  /** Passes the mapping to the caller, who unmaps it. Call it after populateSlice() has returned false. */
+  handOver(): MappedMemory {
     assert(this.#memory !== undefined, "a map has no memory");
-    this.#isTaken = true;
+    this.#isHandedOver = true;
     return this.#memory;
   }
 
-  /** Unmaps it, unless it has been taken. */
+  /** Unmaps it, unless it has been handed over. */
   giveUp(): void {
     this.#isGivenUp = true;
-    if (!this.#isTaken) this.#memory?.unmap();
+    if (!this.#isHandedOver) this.#memory?.unmap();
   }
 
   #map(): MappedMemory {

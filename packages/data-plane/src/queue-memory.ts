@@ -14,7 +14,7 @@ export const SLICE_BYTES: number = 256 * 1024;
 
 export class QueueMemory {
   readonly #pinned: PinnedMemory;
-  #isTaken = false;
+  #isHandedOver = false;
 
   /** @throws UringError MAP_FAILED */
   constructor(reactor: Reactor, units: PinnedUnits) {
@@ -46,8 +46,8 @@ export class QueueMemory {
   }
 
   /** Passes the memory to the caller, who frees it. */
-  take(): PinnedMemory {
-    this.#isTaken = true;
+  handOver(): PinnedMemory {
+    this.#isHandedOver = true;
     return this.#pinned;
   }
 
@@ -56,8 +56,8 @@ export class QueueMemory {
     this.#pinned.free();
   }
 
-  /** Frees it, unless it has been taken. */
+  /** Frees it, unless it has been handed over. */
   discard(): void {
-    if (!this.#isTaken) this.#pinned.free();
+    if (!this.#isHandedOver) this.#pinned.free();
   }
 }

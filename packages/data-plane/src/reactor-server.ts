@@ -304,7 +304,7 @@ export class ReactorServer {
       const take = (): boolean => {
         if (claim !== undefined && isAbandoned(claim))
           throw new Error("its caller no longer waits");
-        if (map.takeSlice()) return true;
+        if (map.populateSlice()) return true;
         this.#deviceOf(tracker).prepareArea(area, map);
         this.#options.say({ re: id });
         return false;

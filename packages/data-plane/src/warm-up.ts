@@ -229,7 +229,7 @@ class World {
       overflow: { policy: OverflowPolicy.BREAK_SNAPSHOT, tickMs: 1000, ticksMax: 1 },
     };
     const map = device.newMap(setup);
-    while (map.takeSlice()) yield;
+    while (map.populateSlice()) yield;
     device.prepareArea(setup, map);
     device.hold(IO_TIMEOUT_MS, () => undefined);
     device.switchAndRelease(AREA);

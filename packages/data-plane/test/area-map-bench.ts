@@ -24,7 +24,7 @@ export function newMap(
   places: readonly CopyPlaces[] = [],
 ): NewMap {
   const map = new NewMap(file, geometry, places);
-  while (map.takeSlice());
+  while (map.populateSlice());
   return map;
 }
 

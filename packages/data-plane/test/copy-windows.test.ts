@@ -103,7 +103,7 @@ const SIDE_BY_SIDE: [owner: number, tag: number, offset: number, length: number]
   [IMAGE, 1, 0, 1],
 ];
 
-function assertApart(ranges: [number, number][]): void {
+function assertDisjoint(ranges: [number, number][]): void {
   ranges.sort(([a], [b]) => a - b);
   for (let i = 1; i < ranges.length; i++) assert.ok(ranges[i][0] >= ranges[i - 1][1]);
 }
@@ -132,7 +132,7 @@ for (const [what, buffersMax, imageBlocks, plain] of [
       copies.filter((copy) => !world.isRegistered(copy)),
       plain,
     );
-    assertApart(ranges);
+    assertDisjoint(ranges);
     windows.bytesOf(6).fill(7);
     for (const copy of copies) windows.end(copy);
     windows.close();
@@ -216,7 +216,7 @@ test("long copies use long windows while there are any, and then the tag's", () 
   assert.ok(long.every((_, copy) => world.isRegistered(copy)));
   for (const copy of [LONG_WINDOWS_MAX, LONG_WINDOWS_MAX + 1]) assert.not(world.isRegistered(copy));
   const [first] = long[0] as [number, number];
-  assertApart([...long, tooLong, oneMore]);
+  assertDisjoint([...long, tooLong, oneMore]);
   world.windows.bytesOf(0).fill(7);
   world.windows.end(0);
   assert.is(world.begin(0, FRONT, 1, 5, 59)[0], first, "what is given back is taken next");

@@ -15,7 +15,7 @@ export function reactorSettings() {
 /** Prepares an area of the device, with all the memory of its map at once. */
 export function prepareArea(device: TrackedDevice, setup: AreaSetup): void {
   const map = device.newMap(setup);
-  while (map.takeSlice());
+  while (map.populateSlice());
   device.prepareArea(setup, map);
 }
 

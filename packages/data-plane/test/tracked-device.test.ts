@@ -173,7 +173,7 @@ test("a device that cannot be made leaves no memory behind", () => {
     area: world.area(undefined, [world.file("store", MIB)]),
   });
   const memory = new QueueMemory(world.reactor, BUFFERS);
-  const { buffer } = memory.take().memory;
+  const { buffer } = memory.handOver().memory;
   const before = [mappings("cbt"), mappings("map")];
   assert.throws(() => world.attach(request, memory));
   assert.equal([mappings("cbt"), mappings("map")], before);
@@ -195,7 +195,7 @@ test("an image that does not fit into a full reactor takes nothing from it", () 
   };
   const before = place();
   const memory = new QueueMemory(reactor, BUFFERS);
-  const { buffer } = memory.take().memory;
+  const { buffer } = memory.handOver().memory;
   const start = { charFd: world.file("ublkc", MIB), queueDepth: 4, maxIoBytes: 65_536 };
   assert.throws(
     () => device.areaOf(AREA)?.openImage(start, memory),

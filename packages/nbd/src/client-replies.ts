@@ -74,10 +74,10 @@ export class ClientReplies {
 
   /** Processes replies until the connection ends. @throws NbdError the reason, always */
   async run(): Promise<never> {
-    for (;;) await this.#take();
+    for (;;) await this.#receive();
   }
 
-  async #take(): Promise<void> {
+  async #receive(): Promise<void> {
     const bytes = this.#isExtended ? EXTENDED_CHUNK_HEADER_BYTES : SIMPLE_REPLY_BYTES;
     const header = await this.#reader.read(bytes);
     const magic = header.readUInt32BE(0);
@@ -89,13 +89,13 @@ export class ClientReplies {
       if (header.readBigUInt64BE(16) !== BigInt(request.offsetBytes)) {
         throw violation("a reply that names another place");
       }
-      await this.#takeChunk(request, header.readUInt16BE(6), numberAt(header, 24));
+      await this.#receiveChunk(request, header.readUInt16BE(6), numberAt(header, 24));
       isDone = (header.readUInt16BE(4) & CHUNK_DONE) !== 0;
     } else if (!this.#isExtended && magic === SIMPLE_REPLY_MAGIC) {
-      await this.#takeSimple(request, header.readUInt32BE(4));
+      await this.#receiveSimple(request, header.readUInt32BE(4));
     } else if (!this.#isExtended && magic === CHUNK_MAGIC) {
       const length = await this.#reader.read(CHUNK_HEADER_BYTES - SIMPLE_REPLY_BYTES);
-      await this.#takeChunk(request, header.readUInt16BE(6), length.readUInt32BE(0));
+      await this.#receiveChunk(request, header.readUInt16BE(6), length.readUInt32BE(0));
       isDone = (header.readUInt16BE(4) & CHUNK_DONE) !== 0;
     } else throw violation(`a reply with magic ${magic.toString(16)}`);
     if (!isDone) return;
@@ -106,7 +106,7 @@ export class ClientReplies {
     request.onEnd();
   }
 
-  async #takeSimple(request: PendingRequest, error: number): Promise<void> {
+  async #receiveSimple(request: PendingRequest, error: number): Promise<void> {
     if (error !== 0) {
       request.error = failed(request, error, "");
       return;
@@ -115,16 +115,16 @@ export class ClientReplies {
     if (target.length > 0) await this.#reader.readInto(placeIn(request, 0, target.length));
   }
 
-  async #takeChunk(request: PendingRequest, type: number, length: number): Promise<void> {
+  async #receiveChunk(request: PendingRequest, type: number, length: number): Promise<void> {
     if ((type & CHUNK_ERROR_BIT) !== 0) {
       if (length < 6 || length > ERROR_BYTES_MAX) throw violation(`an error of ${length} bytes`);
       const data = await this.#reader.read(length);
       const text = data.toString("utf8", 6, 6 + data.readUInt16BE(4));
       request.error ??= failed(request, data.readUInt32BE(0), text);
     } else if (type === ChunkType.NONE && length === 0) return;
-    else if (type === ChunkType.OFFSET_DATA) await this.#takeData(request, length);
-    else if (type === ChunkType.OFFSET_HOLE && length === 12) await this.#takeHole(request);
-    else if (type === this.#statusType) await this.#takeStatus(request, length);
+    else if (type === ChunkType.OFFSET_DATA) await this.#receiveData(request, length);
+    else if (type === ChunkType.OFFSET_HOLE && length === 12) await this.#receiveHole(request);
+    else if (type === this.#statusType) await this.#receiveStatus(request, length);
     else throw violation(`a chunk of type ${type} with ${length} bytes`);
   }
 
@@ -132,20 +132,20 @@ export class ClientReplies {
     return this.#isExtended ? ChunkType.BLOCK_STATUS_EXT : ChunkType.BLOCK_STATUS;
   }
 
-  async #takeData(request: PendingRequest, length: number): Promise<void> {
+  async #receiveData(request: PendingRequest, length: number): Promise<void> {
     if (length <= 8) throw violation("a chunk without data");
     const offset = (await this.#reader.read(8)).readBigUInt64BE(0);
     const at = Number(offset) - request.offsetBytes;
     await this.#reader.readInto(placeIn(request, at, length - 8));
   }
 
-  async #takeHole(request: PendingRequest): Promise<void> {
+  async #receiveHole(request: PendingRequest): Promise<void> {
     const data = await this.#reader.read(12);
     const at = Number(data.readBigUInt64BE(0)) - request.offsetBytes;
     placeIn(request, at, data.readUInt32BE(8)).fill(0);
   }
 
-  async #takeStatus(request: PendingRequest, length: number): Promise<void> {
+  async #receiveStatus(request: PendingRequest, length: number): Promise<void> {
     const { headBytes, extentBytes } = this.#isExtended ? EXTENDED_STATUS_LAYOUT : STATUS_LAYOUT;
     const count = (length - headBytes) / extentBytes;
     const isStatus = request.type === Command.BLOCK_STATUS && count >= 1 && count <= EXTENTS_MAX;

@@ -51,7 +51,7 @@ export class Departures {
   }
 
   /** Registers a removed export. */
-  take(served: ServedExport, onRemoved: () => void): void {
+  add(served: ServedExport, onRemoved: () => void): void {
     this.#exports.set(served, onRemoved);
   }
 

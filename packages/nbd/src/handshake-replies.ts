@@ -21,7 +21,7 @@ export class HandshakeReplies {
   }
 
   /** All bytes to send, which belong to the caller from then on. */
-  take(): Buffer {
+  drain(): Buffer {
     const all = Buffer.concat(this.#parts);
     this.#parts = [];
     return all;

@@ -86,7 +86,7 @@ export class Handshake<Export extends ExportDescription> {
    * is read.
    * @returns how many it consumed
    */
-  take(bytes: Uint8Array): number {
+  consume(bytes: Uint8Array): number {
     if (this.isClosed || this.wantsTls || this.agreement !== undefined) return 0;
     if (this.#discardBytes > 0) return this.#discard(bytes.length);
     const count = Math.min(bytes.length, this.#wanted - this.#have);

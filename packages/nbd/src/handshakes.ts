@@ -31,7 +31,7 @@ export class Handshakes {
     const base = this.#arena.receiveAt(connection.index);
     while (!connection.isSending) {
       if (!handshake.replies.isEmpty) {
-        connection.handshakeOut = handshake.replies.take();
+        connection.handshakeOut = handshake.replies.drain();
         connection.handshakeSent = 0;
       }
       const { handshakeOut, start, end } = connection;
@@ -47,7 +47,7 @@ export class Handshakes {
         this.#owner.receiveMore(connection);
         return;
       } else {
-        connection.start += handshake.take(this.#arena.bytes.subarray(base + start, base + end));
+        connection.start += handshake.consume(this.#arena.bytes.subarray(base + start, base + end));
       }
     }
   }

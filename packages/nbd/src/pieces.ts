@@ -100,8 +100,8 @@ export class Pieces {
   }
 
   /** Assigns a slot to the next `bytes` of a request. */
-  take(connection: Connection, request: number, bytes: number): number {
-    const slot = this.#slots.take();
+  acquire(connection: Connection, request: number, bytes: number): number {
+    const slot = this.#slots.acquire();
     const table = this.#table;
     if (connection.slots === 0) this.#holders++;
     connection.slots++;

@@ -147,7 +147,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
       onRemoved();
       return;
     }
-    this.#departures.take(served, onRemoved);
+    this.#departures.add(served, onRemoved);
     this.#departures.begin(this.#connections.filter((one) => one?.export === served));
     this.#departures.closeTargets(this.#connections);
   }
@@ -162,7 +162,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     }
     for (const served of [...this.#exports.all()]) {
       this.#exports.remove(served.name);
-      this.#departures.take(served, () => undefined);
+      this.#departures.add(served, () => undefined);
     }
     this.#departures.begin(this.#connections);
     this.#departures.closeTargets(this.#connections);

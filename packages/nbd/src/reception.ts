@@ -38,7 +38,7 @@ const SEND_AT: number = RECEIVE_BYTES + MESSAGE_BYTES;
 
 export interface ReceptionOptions<Export extends ExportDescription> {
   /**
-   * A listening stream socket from listenLocal(), closed with the reception. Without it connections arrive by take().
+   * A listening stream socket from listenLocal(), closed with the reception. Without it connections arrive by handle().
    */
   readonly listenFd?: number;
   readonly exports: ExportDirectory<Export>;
@@ -76,7 +76,7 @@ export class Reception<Export extends ExportDescription> {
   }
 
   /** Handles a connection, or closes it if there are handshakesMax. @param fd belongs to the reception from now on */
-  take(fd: number): void {
+  handle(fd: number): void {
     this.#begin(fd);
   }
 
@@ -150,7 +150,7 @@ export class Reception<Export extends ExportDescription> {
     let start = 0;
     let end = 0;
     for (;;) {
-      const out = handshake.replies.take();
+      const out = handshake.replies.drain();
       if (!(await this.#send(fd, out, memory, signal))) handshake.isClosed = true;
       if (handshake.isClosed || handshake.agreement !== undefined) return bytes.slice(start, end);
       if (start === end) {
@@ -164,7 +164,7 @@ export class Reception<Export extends ExportDescription> {
           return bytes.slice(0, 0);
         }
       }
-      start += handshake.take(bytes.subarray(start, end));
+      start += handshake.consume(bytes.subarray(start, end));
     }
   }
 

@@ -45,7 +45,7 @@ export class RequestTable {
   }
 
   /** Each connection has its own bound, so one is always free. */
-  take(): number {
+  acquire(): number {
     this.#freeCount--;
     return this.#free[this.#freeCount];
   }

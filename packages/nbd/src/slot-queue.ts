@@ -57,7 +57,7 @@ export class SlotQueue implements RequestQueue {
   }
 
   /** A free slot; only if freeSlots is not 0. */
-  take(): number {
+  acquire(): number {
     this.freeSlots--;
     return this.#free[this.freeSlots];
   }

@@ -177,10 +177,10 @@ export class TcpReception {
       socket.destroy();
     }, this.#options.handshakeTimeoutMs);
     socket.once("close", () => clearTimeout(late));
-    socket.write(handshake.replies.take());
+    socket.write(handshake.replies.drain());
     const onData = (bytes: Buffer): void => {
-      const isAll = takeAll(handshake, bytes);
-      if (!handshake.replies.isEmpty) socket.write(handshake.replies.take());
+      const isAll = consumeAll(handshake, bytes);
+      if (!handshake.replies.isEmpty) socket.write(handshake.replies.drain());
       if (handshake.isClosed) {
         socket.off("data", onData);
         this.#refused(name, "it does not begin with TLS");
@@ -238,12 +238,12 @@ export class TcpReception {
 }
 
 /** @returns whether all of it is done */
-function takeAll(handshake: Handshake<never>, bytes: Buffer): boolean {
+function consumeAll(handshake: Handshake<never>, bytes: Buffer): boolean {
   let at = 0;
   while (at < bytes.length) {
-    const taken = handshake.take(bytes.subarray(at));
-    if (taken === 0) return false;
-    at += taken;
+    const consumed = handshake.consume(bytes.subarray(at));
+    if (consumed === 0) return false;
+    at += consumed;
   }
   return true;
 }

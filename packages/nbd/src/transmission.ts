@@ -96,7 +96,7 @@ export class Transmission {
         // A waiter may leave the line meanwhile, as its connection closes: a target may complete others as one
         // begins.
         for (let left = this.#waiting.length; left > 0 && this.#waiting.length > 0; left--) {
-          const waiter = this.#owner.connectionAt(this.#waiting.take());
+          const waiter = this.#owner.connectionAt(this.#waiting.shift());
           waiter.isWaiting = false;
           this.#advance(waiter);
         }
@@ -195,7 +195,7 @@ export class Transmission {
       return;
     }
     const table = this.#table;
-    const request = table.take();
+    const request = table.acquire();
     connection.requests++;
     table.connection[request] = connection.index;
     table.cookieHigh[request] = view.getInt32(at + 8);
@@ -312,7 +312,7 @@ export class Transmission {
       return true;
     }
     connection.request = -1;
-    const slot = this.#pieces.take(connection, request, 0);
+    const slot = this.#pieces.acquire(connection, request, 0);
     if (type === Command.FLUSH) this.#pieces.startFlush(connection, slot);
     else if (type === Command.BLOCK_STATUS) this.#pieces.answerStatus(connection, slot);
     else this.#pieces.startRange(connection, slot);
@@ -326,7 +326,7 @@ export class Transmission {
   #startTransfer(connection: Connection, request: number, isSerial: boolean): void {
     const left = this.#table.lengthBytes[request] - this.#table.startedBytes[request];
     const bytes = Math.min(left, this.#slots.maxIoBytes);
-    const slot = this.#pieces.take(connection, request, bytes);
+    const slot = this.#pieces.acquire(connection, request, bytes);
     if (!isSerial && bytes === left) connection.request = -1;
     if (this.#table.type[request] === Command.READ) {
       this.#pieces.startTransfer(connection, slot, UblkOp.READ);

@@ -18,8 +18,8 @@ export class WaitingLine {
     this.length++;
   }
 
-  /** The index of the longest waiter. */
-  take(): number {
+  /** Removes the longest waiter, and returns its index. */
+  shift(): number {
     assert(this.length > 0, "none waits");
     const index = this.#line[this.#first];
     this.#first = (this.#first + 1) % this.#line.length;
@@ -31,7 +31,7 @@ export class WaitingLine {
     if (!connection.isWaiting) return;
     connection.isWaiting = false;
     for (let left = this.length; left > 0; left--) {
-      const index = this.take();
+      const index = this.shift();
       if (index === connection.index) continue;
       this.#line[(this.#first + this.length) % this.#line.length] = index;
       this.length++;

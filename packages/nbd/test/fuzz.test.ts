@@ -142,10 +142,10 @@ test(`handshakes from seed ${seed}: each ends, or waits for more`, () => {
     const bytes = Buffer.concat(parts);
     let at = 0;
     while (at < bytes.length) {
-      const taken = handshake.take(bytes.subarray(at, at + 1 + dice.below(200)));
+      const taken = handshake.consume(bytes.subarray(at, at + 1 + dice.below(200)));
       if (taken === 0) break;
       at += taken;
-      handshake.replies.take();
+      handshake.replies.drain();
     }
     const isOver = handshake.isClosed || handshake.agreement !== undefined;
     assert.ok(isOver || at === bytes.length, `round ${round} of seed ${seed} is stuck`);
@@ -156,14 +156,14 @@ test(`before TLS, from seed ${seed}: every option is refused until TLS begins`, 
   const dice = new Dice(seed ^ 0x715);
   for (let round = 0; round < HANDSHAKES / 5; round++) {
     const handshake = handshakeBeforeTls();
-    handshake.replies.take();
+    handshake.replies.drain();
     const parts = [u32(dice.pick([3, 3, 3, 1, 0, 7]))];
     for (let left = dice.below(6); left > 0; left--) parts.push(mutated(dice, anyOption(dice)));
     const bytes = Buffer.concat(parts);
     const told: Buffer[] = [];
     for (let at = 0, taken = 1; at < bytes.length && taken > 0; at += taken) {
-      taken = handshake.take(bytes.subarray(at, at + 1 + dice.below(200)));
-      told.push(handshake.replies.take());
+      taken = handshake.consume(bytes.subarray(at, at + 1 + dice.below(200)));
+      told.push(handshake.replies.drain());
     }
     const replies = Buffer.concat(told);
     for (let at = 0; at < replies.length; at += 20 + replies.readUInt32BE(at + 16)) {

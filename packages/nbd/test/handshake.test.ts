@@ -45,10 +45,10 @@ function feed(
 ): Buffer {
   const said: Buffer[] = [];
   for (let at = 0; at < bytes.length; ) {
-    const taken = handshake.take(bytes.subarray(at, Math.min(at + stepBytes, bytes.length)));
+    const taken = handshake.consume(bytes.subarray(at, Math.min(at + stepBytes, bytes.length)));
     if (taken === 0) break;
     at += taken;
-    said.push(handshake.replies.take());
+    said.push(handshake.replies.drain());
   }
   return Buffer.concat(said);
 }
@@ -56,7 +56,7 @@ function feed(
 /** A handshake after the greeting and the client's flags. */
 function begun(...exports: ExportDescription[]): Handshake<ExportDescription> {
   const handshake = handshakeOf(...exports);
-  handshake.replies.take();
+  handshake.replies.drain();
   feed(handshake, u32(3));
   return handshake;
 }
@@ -77,7 +77,7 @@ for (const stepBytes of [Infinity, 7, 1]) {
   test(`sends what qemu-nbd sends to libnbd, fed ${stepBytes} bytes at a time`, () => {
     const handshake = handshakeOf(IMAGE);
     const greeting = golden("4e42444d41474943 49484156454f5054 0003");
-    assert.equal(handshake.replies.take(), greeting);
+    assert.equal(handshake.replies.drain(), greeting);
     assert.equal(feed(handshake, golden("00000003"), stepBytes), Buffer.alloc(0));
     assert.equal(
       feed(handshake, golden("49484156454f5054 00000008 00000000"), stepBytes),
@@ -161,7 +161,7 @@ test("block status for some contexts is offered with extended headers and contex
 
 test("the oldest handshake ends with zeroes, unless the client declines them", () => {
   const handshake = handshakeOf(IMAGE);
-  handshake.replies.take();
+  handshake.replies.drain();
   feed(handshake, u32(1));
   const said = feed(handshake, option(1, Buffer.from("img")));
   assert.is(said.length, 134);

@@ -100,7 +100,7 @@ export class FakeS3 {
 
   private constructor() {
     this.#server = createServer((request, response) => {
-      this.#take(request, response).catch(() => request.socket.destroy());
+      this.#answer(request, response).catch(() => request.socket.destroy());
     });
   }
 
@@ -141,7 +141,7 @@ export class FakeS3 {
     this.#server.closeAllConnections();
   }
 
-  async #take(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const pieces: Buffer[] = [];
     for await (const piece of request) pieces.push(piece as Buffer);
     const data = Buffer.concat(pieces);

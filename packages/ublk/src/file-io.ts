@@ -114,7 +114,8 @@ export class FileIo implements CompletionHandler, CopyThen {
 
   onCompletion(tag: number, result: number): void {
     const way = this.#way[tag];
-    if (result < 0 && !this.#isOfFile(tag, result) && this.#secondTries.take(tag, result)) return;
+    if (result < 0 && !this.#isOfFile(tag, result) && this.#secondTries.tryAgain(tag, result))
+      return;
     if (way === Way.TRANSFER) {
       // A file or driver below may not accept the memory of this request's pages.
       const isForPages = result === -EINVAL || result === -EFAULT;

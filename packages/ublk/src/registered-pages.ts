@@ -105,7 +105,7 @@ export class RegisteredPages implements CompletionHandler {
   }
 
   onCompletion(tag: number, result: number): void {
-    if (result < 0 && this.#secondTries.take(tag, result)) return;
+    if (result < 0 && this.#secondTries.tryAgain(tag, result)) return;
     const queue = this.#queue;
     const status = result === queue.sectors(tag) << 9 ? 0 : result < 0 ? result : -EIO;
     if (queue.op(tag) === UblkOp.WRITE) queue.onCopiedIn(tag, status);

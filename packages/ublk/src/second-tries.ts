@@ -47,8 +47,11 @@ export class SecondTries {
     this.#tries[tag] = this.#isTimeUp ? TRIES_MAX : 0;
   }
 
-  /** Whether this is no final result: the request is submitted again later. Report each result of a series. */
-  take(tag: number, result: number): boolean {
+  /**
+   * Submits the request again later, unless this result is final. Report each result of a series.
+   * @returns whether it does
+   */
+  tryAgain(tag: number, result: number): boolean {
     if (!isRingShort(result)) {
       this.#isTimeUp = false;
       return false;

@@ -49,16 +49,16 @@ class World {
 
 test("requests without memory or thread in the ring are submitted again, after a common pause", () => {
   const world = new World();
-  assert.not(world.tries.take(0, -EIO));
+  assert.not(world.tries.tryAgain(0, -EIO));
   assert.is(world.timers, 0);
-  assert.ok(world.tries.take(1, -ENOMEM));
-  assert.ok(world.tries.take(3, -ECANCELED));
+  assert.ok(world.tries.tryAgain(1, -ENOMEM));
+  assert.ok(world.tries.tryAgain(3, -ECANCELED));
   assert.equal(world.submitted, []);
   assert.is(world.timers, 1);
   world.pass();
   assert.equal(world.submitted, [1, 3]);
   assert.is(world.timers, 0);
-  assert.ok(world.tries.take(3, -EAGAIN));
+  assert.ok(world.tries.tryAgain(3, -EAGAIN));
   world.pass();
   assert.equal(world.submitted, [1, 3, 3]);
 });
@@ -67,18 +67,18 @@ test("a request fails when its time has passed; the next one of its tag has its 
   const world = new World();
   world.tries.begin(2);
   let tries = 0;
-  for (; world.tries.take(2, -ENOMEM); tries++) world.pass();
+  for (; world.tries.tryAgain(2, -ENOMEM); tries++) world.pass();
   assert.is(world.submitted.length, tries);
   assert.is(world.waitedMs, TRIES_MS);
   world.tries.begin(2);
-  assert.ok(world.tries.take(2, -ENOMEM));
+  assert.ok(world.tries.tryAgain(2, -ENOMEM));
   world.tries.close();
   assert.is(world.timers, 0);
 });
 
 test("a request that cannot be submitted is reported, and the others are submitted all the same", () => {
   const world = new World();
-  for (const tag of [0, 1, 2]) world.tries.take(tag, -ENOMEM);
+  for (const tag of [0, 1, 2]) world.tries.tryAgain(tag, -ENOMEM);
   world.broken = 1;
   assert.throws(() => world.pass(), /broken/);
   assert.equal(world.submitted, [0, 2]);
@@ -91,7 +91,7 @@ test("after one of a series has failed, later ones are not retried until one com
     const outlast = (tag: number): void => {
       world.tries.begin(tag);
       world.waitedMs = 0;
-      while (world.tries.take(tag, -ENOMEM)) world.pass();
+      while (world.tries.tryAgain(tag, -ENOMEM)) world.pass();
     };
     world.tries.begin(0);
     outlast(2);
@@ -101,8 +101,8 @@ test("after one of a series has failed, later ones are not retried until one com
       assert.is(world.waitedMs, 0);
     }
     // It has begun before.
-    assert.ok(world.tries.take(0, -ENOMEM));
-    assert.not(world.tries.take(3, answer));
+    assert.ok(world.tries.tryAgain(0, -ENOMEM));
+    assert.not(world.tries.tryAgain(3, answer));
     outlast(1);
     assert.is(world.waitedMs, TRIES_MS);
   }

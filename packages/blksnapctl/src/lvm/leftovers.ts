@@ -131,7 +131,7 @@ export async function takeDown(
 }
 
 /** Takes down what commands that were killed have left. @returns in words, what is left all the same */
-export async function sweep(system: LeftoverSystem = leftoverSystem): Promise<string[]> {
+export async function removeLeftovers(system: LeftoverSystem = leftoverSystem): Promise<string[]> {
   const nodes = await system.nodes();
   const names = [...nodes.map(({ name }) => name), ...system.files()];
   const loops = (await system.loops()).map(({ file }) => file);

@@ -8,7 +8,7 @@ import { closeSync, ftruncateSync, openSync, unlinkSync } from "node:fs";
 import { join } from "node:path";
 import { mountFailed, outputOf } from "../programs.js";
 import { realPathOf } from "../real-path.js";
-import { sweep, takeDown } from "./leftovers.js";
+import { removeLeftovers, takeDown } from "./leftovers.js";
 import { groupName, MEMORY_FOLDER, overlayName, ownId } from "./names.js";
 import {
   chosenVolume,
@@ -56,7 +56,7 @@ export interface VolumeWanted {
 export interface VolumeSystem {
   /** Answers what it prints. */
   readonly program: (name: string, ...words: string[]) => Promise<string>;
-  readonly sweep: () => Promise<string[]>;
+  readonly removeLeftovers: () => Promise<string[]>;
   readonly takeDown: (id: string) => Promise<string[]>;
   /** On tmpfs. */
   readonly memoryFolder: string;
@@ -64,7 +64,7 @@ export interface VolumeSystem {
 
 const volumeSystem: VolumeSystem = {
   program: outputOf,
-  sweep: () => sweep(),
+  removeLeftovers: () => removeLeftovers(),
   takeDown: (id) => takeDown(id),
   memoryFolder: MEMORY_FOLDER,
 };
@@ -165,7 +165,7 @@ export async function openVolume(
   wanted: VolumeWanted,
   system: VolumeSystem = volumeSystem,
 ): Promise<Volume> {
-  const left = await system.sweep();
+  const left = await system.removeLeftovers();
   if (left.length > 0) throw withLeft(mountFailed("an earlier mount was killed"), left);
   const [group, chosen] = await find(wanted, system);
   const id = ownId();

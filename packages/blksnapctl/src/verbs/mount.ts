@@ -3,7 +3,7 @@ import { existsSync, readFileSync, realpathSync, type Stats, statSync } from "no
 import { basename } from "node:path";
 import type { StatusResponse } from "@blksnap/api";
 import { imagesIn, whyFreed } from "../freed-image.js";
-import { imageOf, sweep, takeDown } from "../lvm/leftovers.js";
+import { imageOf, removeLeftovers, takeDown } from "../lvm/leftovers.js";
 import { idOfVolume } from "../lvm/names.js";
 import { openVolume, withLeft } from "../lvm/volume.js";
 import { type MountPlan, mountPlan, type Probed } from "../mount-plan.js";
@@ -245,7 +245,7 @@ export async function umount(context: Context, given: Given): Promise<void> {
   const dir = mountedAt(path) === undefined ? (realPathOf(path) ?? path) : path;
   const mounted = mountedAt(dir);
   if (mounted === undefined) {
-    const left = await sweep().catch(() => []);
+    const left = await removeLeftovers().catch(() => []);
     throw withLeft(failed(`nothing is mounted at ${dir}`, "See findmnt"), left);
   }
   const { source } = mounted;
