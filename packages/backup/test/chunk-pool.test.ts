@@ -45,7 +45,7 @@ test("threads of a pool that is open are not another one's", async () => {
   await Promise.all([one.close(), other.close()]);
 });
 
-test("a thread at work ends with its pool, and whoever waits for it hears of that", async () => {
+test("a busy thread ends with its pool, and its caller gets an error", async () => {
   const all = await holdAll();
   const pool = new ChunkPool(1);
   const ended = pool.digest(new Uint8Array(2 ** 25).fill(1)).then(

@@ -116,7 +116,7 @@ test("a lost connection is re-established, and what it had not answered is freed
   const [again, notes]: [Trims, string[]] = [new Trims(), []];
   const answers = [
     async () => lost,
-    () => Promise.reject(new NbdError("CONNECT_FAILED", "nobody listens")),
+    () => Promise.reject(new NbdError("CONNECT_FAILED", "no server listens")),
     async () => again,
   ];
   const openTrims = () => answers.shift()!();
@@ -134,10 +134,10 @@ test("a lost connection is re-established, and what it had not answered is freed
 test("a server that stays away is named once, and an end waits for neither it nor a trim", async () => {
   const notes: string[] = [];
   const onNote = (text: string) => notes.push(text);
-  const openTrims = () => Promise.reject(new NbdError("CONNECT_FAILED", "nobody listens"));
+  const openTrims = () => Promise.reject(new NbdError("CONNECT_FAILED", "no server listens"));
   freeing({ openTrims, onNote, reconnectMs: 0 });
   await turns();
-  const why = "what is read from now on stays in the diff storage until the end: nobody listens";
+  const why = "what is read from now on stays in the diff storage until the end: no server listens";
   assert.equal(notes, [why]);
   freeing({ openTrims, onNote }).end();
   const silent = new Trims();

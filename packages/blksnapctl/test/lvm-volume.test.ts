@@ -112,7 +112,7 @@ for (const step of ["losetup", "dmsetup", "vgimportclone", "lvchange"]) {
   });
 }
 
-test("a user who gives it up has it taken down after the step that is under way", async () => {
+test("if its user gives up, it is taken down after the current step", async () => {
   const { opened, takenDown, giveUp, calls } = opening((name) => {
     if (name === "vgimportclone") giveUp.abort();
   });

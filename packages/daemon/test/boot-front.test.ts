@@ -199,7 +199,7 @@ test("if a daemon cannot start, or refuses the device, nothing waits", () => {
   const failed = bootFront("/dev/vg/a", "exit 1");
   assert.is(failed.leads, "/dev/vg/a");
   assert.match(failed.said, "blksnapd has not attached it. See blksnapctl status");
-  assert.not.ok(existsSync(at("told")), "nobody is there to be told");
+  assert.not.ok(existsSync(at("told")), "nothing waits to be notified");
   const refused = bootFront("/dev/vg/a", "exit 0");
   assert.is(refused.leads, "/dev/vg/a");
   assert.match(refused.said, "has not attached it: blksnapctl: no, never [DEVICE_IS_OURS]. See");

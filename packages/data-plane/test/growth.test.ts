@@ -57,7 +57,7 @@ test("writes that do not end in time continue, and nothing is exchanged later", 
   assert.is(between.done.length, 1);
 });
 
-test("an exchange that fails, or whose caller has given up, says so, and writes continue", () => {
+test("an exchange that fails, or whose caller has given up, reports that, and writes continue", () => {
   const failing = world(() => {
     throw new Error("no memory");
   });

@@ -61,7 +61,7 @@ test("an area that would be refused gets slots that others have not used", async
   const { sent, storage, server, gathered, gives } = setUp();
   storage.answers = [{ firstSlot: 7, count: 2 }];
   await server.serve(user(1), 4);
-  assert.equal(gathered, [], "nobody is asked while there are slots");
+  assert.equal(gathered, [], "no other area is asked while there are slots");
   gives.push({ firstSlot: 30, count: 1 });
   await server.serve(user(2), 4);
   await server.serve(user(3), 4);

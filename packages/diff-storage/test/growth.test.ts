@@ -159,7 +159,7 @@ test("a store whose growth hangs is skipped after the time limit", async () => {
   assert.is(slots.length, 8, "16 of 40 are used, 16 are promised to the hanging growth");
   assert.ok(slots.every((slot) => slotStore(slot) === 1));
   slots = takeAll(allocator).slots;
-  assert.is(allocator.allocateExtent(1), "full", "nobody waits for a growth that hangs");
+  assert.is(allocator.allocateExtent(1), "full", "no caller waits for a growth that hangs");
 });
 
 /** Slots in one step of an allocation. */

@@ -215,7 +215,7 @@ class Run {
       await this.check();
     }
     await this.clock.advance(TIMEOUT_MS);
-    assert.is(this.#open, 0, "nobody waits for ever");
+    assert.is(this.#open, 0, "no caller waits without end");
     await this.check();
     this.allocator.stop();
     assert.is(this.allocator.allocateExtent(1), "full");

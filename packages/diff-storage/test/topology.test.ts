@@ -177,7 +177,7 @@ test("neighbours on one disk don't conflict", () =>
     await assertNoConflict("/var/x", [dev("7:0")], probe);
   }));
 
-test("this machine's own root can be looked at", async () => {
+test("the root file system of this machine can be examined", async () => {
   const found = await underlyingDevicesOfPath("/");
   for (const { chain } of found) assert.is(chain[0], "/");
 });

@@ -67,12 +67,12 @@ function cbtBuffer(): ArrayBuffer {
   return buffer;
 }
 
-test("a CBT map with a damaged header is refused, begins anew, or misses no change", () => {
+test("a CBT map with a damaged header is refused, begins a new generation, or misses no change", () => {
   const KNOWN = 6;
   const outcomes = { refused: 0, anew: 0, whole: 0 };
   forEachFlip(cbtBuffer(), 0, 64, (damaged, where) => {
     const map = unlessRefused(() => CbtMap.open(damaged, { owner: true }));
-    // Whoever opens the map compares the size with the device's.
+    // The process that opens the map compares the size with the device's.
     if (map === undefined || map.capacityBytes !== CAPACITY_BYTES) {
       outcomes.refused++;
       return;

@@ -182,7 +182,7 @@ test("a million requests of each kind allocate nothing", async () => {
   assert.equal(report, []);
 });
 
-test("the measurement notices one small object per request", async () => {
+test("the measurement detects one small object per request", async () => {
   let last: { index: number } | null = null;
   const count = await collections(() => {
     for (let index = 0; index < REQUESTS; index++) last = { index };

@@ -155,7 +155,7 @@ test("calls that do not fit the state are refused", () => {
   );
 });
 
-test("an engine checks its options", () => {
+test("the options of an engine are checked", () => {
   const host = new FakeHost();
   const capacityBytes = 4096;
   const buffer = new ArrayBuffer(CbtMap.byteLength(capacityBytes, 16));

@@ -7,7 +7,7 @@ import type { Socket } from "node:net";
 
 const TICKS = 12;
 
-/** Socket.setTimeout() begins anew with each read or write. */
+/** Each read or write restarts setTimeout(). */
 export type LimitedSocket = Pick<Socket, "bytesRead" | "bytesWritten" | "setTimeout"> & {
   on(event: "timeout", listener: () => void): unknown;
 };

@@ -71,7 +71,7 @@ test("what the process did not run counts as a tick at most", () => {
   assert.is(state.silences, 1);
 });
 
-test("each read or write begins the limit anew", () => {
+test("each read or write restarts the limit", () => {
   const { socket, state } = limited();
   for (const direction of ["bytesRead", "bytesWritten", "bytesRead"] as const) {
     socket.runs(LIMIT_MS - 1);

@@ -150,7 +150,7 @@ function send(unique: bigint, answer: Buffer | number): void {
   try {
     writeSync(fd, Buffer.concat([header, body]));
   } catch {
-    // Whoever asked has been killed.
+    // The caller has been killed.
   }
 }
 

@@ -77,7 +77,7 @@ export class HungFileSystem {
     });
   }
 
-  /** Ends it: whoever waits for it gets an error. */
+  /** Ends it: its callers get an error. */
   async end(): Promise<void> {
     const exit = once(this.#server, "exit");
     this.#server.kill("SIGKILL");

@@ -76,7 +76,7 @@ test("a request fails when its time has passed; the next one of its tag has its 
   assert.is(world.timers, 0);
 });
 
-test("a request that cannot be submitted is reported, and the others are submitted all the same", () => {
+test("a request that cannot be submitted is reported, and the others are submitted nevertheless", () => {
   const world = new World();
   for (const tag of [0, 1, 2]) world.tries.tryAgain(tag, -ENOMEM);
   world.broken = 1;

@@ -123,7 +123,7 @@ test("file systems are reached that are mounted elsewhere, hidden by others, or 
     assert.match(exe.place, /^\/proc\/\d+\/(exe|map_files\/.*)$/);
     assert.is(readFileSync(exe.path ?? "").toString("latin1", 1, 4), "ELF");
     const none = reached.get("0:999999");
-    assert.equal([none.path, none.place], [undefined, "nobody has it mounted or open"]);
+    assert.equal([none.path, none.place], [undefined, "it is neither mounted nor open"]);
     assert.match(
       reached.get(elsewhere.devices[0] ?? "").place,
       /blksnap\\040mounts-.*\/elsewhere$/,

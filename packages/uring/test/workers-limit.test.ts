@@ -14,7 +14,7 @@ const FSYNC = 1000;
 /** More than the kernel gives threads to. */
 const HANGING = Math.max(4 * cpus().length + 4, 70);
 
-/** Opens a path for reading on a worker: a FIFO that nobody writes to makes it hang. */
+/** Opens a path for reading on a worker: a FIFO without a writer makes it hang. */
 function prepareOpen(ring: Ring, path: MappedMemory, low: number, high: number): void {
   const index = ring.nextSqe();
   const words = ring.sqes32.subarray(index, index + 16);

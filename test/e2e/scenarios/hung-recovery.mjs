@@ -55,7 +55,7 @@ async function killedWithoutStore(t) {
   first.kill("SIGKILL");
   await first.ended();
   // So that nothing of it is in memory. The kernel releases the dead daemon's files in its own time.
-  await until("nobody uses the stores", () =>
+  await until("the stores are unused", () =>
     run(["umount", stores]).then(
       () => true,
       () => false,
@@ -172,7 +172,7 @@ async function hangingFolder(t) {
   await makeFileSystem("ext4", disk.path);
   const { path } = await mount(t, disk.path);
   const mountAnew = async () => {
-    await until("nobody uses it", () =>
+    await until("it is unused", () =>
       run(["umount", path]).then(
         () => true,
         () => false,

@@ -16,7 +16,7 @@ export interface Setting {
   readonly kind: "disk" | "nameless disk" | "uncounted disk" | "image file";
   /** The machine's boot counter. */
   readonly counter: "tpm" | "efi" | "stuck" | "none";
-  /** The operator guarantees that nobody else writes, and keeps that promise. */
+  /** The operator guarantees that no other program writes, and keeps that promise. */
   readonly trustReboots: boolean;
 }
 

@@ -213,8 +213,8 @@ export class World {
   }
 
   /**
-   * An operator who keeps the guarantee lets nobody write after a crash, nor in boots without the daemon; a device that
-   * a daemon of a later boot has not attached may be written.
+   * An operator who keeps the guarantee lets no program write after a crash, nor in boots without the daemon; a device
+   * that a daemon of a later boot has not attached may be written.
    */
   get #mayWrite(): boolean {
     if (!this.#setting.trustReboots) return true;

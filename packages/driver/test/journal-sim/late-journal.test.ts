@@ -125,7 +125,7 @@ test("a full log that is never extended fails, too", () => {
   assert.equal(tracker.faults, [ETIMEDOUT]);
 });
 
-test("whoever waits for the end of a commit goes on when its journal ends before", () => {
+test("a caller that waits for the end of a commit continues if its journal ends before", () => {
   const tracker = new Tracker();
   tracker.write(0, 1);
   tracker.begin();
@@ -141,7 +141,7 @@ test("whoever waits for the end of a commit goes on when its journal ends before
   assert.is(tracker.kernel.filesOpen, 0);
 });
 
-test("whoever offers a successor that cannot be opened gets an answer", () => {
+test("a request with a successor that cannot be opened is answered", () => {
   const tracker = new Tracker();
   tracker.kernel.addFile = () => {
     throw new Error("a reactor has no room for more registered files");
@@ -167,7 +167,7 @@ test("a commit waits for no other request after one whose successor cannot be op
     try {
       tracker.kernel.step();
     } catch {
-      // A reactor reports it, and goes on.
+      // A reactor reports it, and continues.
     }
   }
   assert.equal(tracker.admitted, [0, 1]);

@@ -1,7 +1,7 @@
 /**
  * The journal of an area on both of its threads: the reactor appends to it, and the main thread makes its logs longer
  * and renews it. Every step of a file, every message between the threads and every step of the ring takes its own time,
- * now and then as long as hundreds of commits. Nobody may wait while nobody works on it.
+ * now and then as long as hundreds of commits. No request may wait while nothing works on it.
  */
 import type { LogNeed } from "@blksnap/data-plane";
 import { DiffAreaMap } from "@blksnap/engine";
@@ -54,7 +54,7 @@ class RenewalKernel extends PackedKernel {
   }
 }
 
-/** What a ring has registered stays open there, whoever closes the descriptor. */
+/** What a ring has registered stays open there, also if the descriptor is closed. */
 class SimFile extends PackedFile {
   readonly #file: RegularFile;
 
@@ -238,7 +238,7 @@ class RenewalSim {
     });
   }
 
-  /** As a reactor does: it goes on. */
+  /** As a reactor does, it continues. */
   #attempt(work: () => boolean): boolean {
     try {
       return work();

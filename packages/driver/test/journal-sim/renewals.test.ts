@@ -1,4 +1,4 @@
-/** An area's journal is renewed and grows while every step takes its own time: nobody waits for nothing. */
+/** An area's journal is renewed and grows while every step takes its own time: every wait ends. */
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { type RenewalPlant, runRenewals } from "./renewal-sim.js";
@@ -11,7 +11,7 @@ const FIRST = Number(SEED ?? 1);
 const SEEDS = SEED === undefined ? Number(RENEWAL_SEEDS ?? 30) : 1;
 const SAVES = 2000;
 
-test(`whoever waits for an area's journal continues, from ${SEEDS} seeds`, async () => {
+test(`every wait for an area's journal ends, from ${SEEDS} seeds`, async () => {
   const seen = { renewals: 0, growths: 0, refusals: 0, ends: 0 };
   for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
     const { problem, ...counts } = await runRenewals(seed, SAVES);

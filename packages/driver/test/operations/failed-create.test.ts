@@ -49,7 +49,7 @@ test("a roll-back that fails hides no error, and continues with the other device
   assert.equal(logged, ["/dev/first"]);
 });
 
-test("the same for an add", async () => {
+test("a failed roll-back of an add hides no error either", async () => {
   const { snapshots, detached, logged } = operations();
   try {
     await snapshots.add("id", "/dev/first");

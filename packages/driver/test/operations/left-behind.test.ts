@@ -302,7 +302,7 @@ test("attach of a device with a record: the record is released after any failed 
       prepare,
       (host, failing) => Tracker.attach(host.context(failing), TRACKER, host.disk, options),
       async (host, before, told) => {
-        // A failure while everything is undone cannot be recorded: nobody may trust the record.
+        // A failure while everything is undone cannot be recorded: the record must not be trusted.
         const isForgotten = told.startsWith("persistent.") && told.includes(NO_UBLK);
         const after = host.inventory();
         const not = isForgotten ? { persistent: after.persistent } : {};

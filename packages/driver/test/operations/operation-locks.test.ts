@@ -6,7 +6,7 @@ import { OperationLocks } from "../../dist/operations/operation-locks.js";
 function locks() {
   return new OperationLocks({
     busy: (what, holder) => new Error(`${what} waited for ${holder.what}`),
-    aborted: (what) => new Error(`nobody waits for ${what}`),
+    aborted: (what) => new Error(`no caller waits for ${what}`),
     closed: (what) => new Error(`${what} is not begun`),
   });
 }
@@ -114,12 +114,12 @@ test("an operation whose caller leaves while it waits does not begin", async () 
   const gone = new AbortController();
   const options = { what: "second", signal: gone.signal };
   const waiting = all.run(["a"], options, async (): Promise<string> => {
-    assert.unreachable("nobody waits for it");
+    assert.unreachable("no caller waits for it");
     return "";
   });
   await turn();
   gone.abort();
-  assert.match(await waiting.catch((error) => `${error.message}`), "nobody waits");
+  assert.match(await waiting.catch((error) => `${error.message}`), "no caller waits");
   first.end();
   await running;
   await all.idle();

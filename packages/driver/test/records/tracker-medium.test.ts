@@ -178,7 +178,7 @@ test("after a crash, a medium that fails is reported when the new journal begins
     "PERSISTENT_STATE_UNUSABLE",
   );
   await resumed.fail("as the daemon does then");
-  assert.equal(await trackerRecords(world.directory), [], "nobody believes it later");
+  assert.equal(await trackerRecords(world.directory), [], "the next boot does not trust it");
 });
 
 test("a late begin does not make a record trusted that still has to be removed", async (world) => {

@@ -131,7 +131,7 @@ for (const [how, end, deleted] of [
     assert.not.ok(state.fileNames().includes("cbt-7"));
     const { length } = started.asked;
     await new Promise((done) => setTimeout(done, 20));
-    assert.is(started.asked.length, length, "nobody asks any more");
+    assert.is(started.asked.length, length, "the medium is not asked any more");
   });
 }
 

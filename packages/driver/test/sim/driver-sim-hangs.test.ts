@@ -1,6 +1,6 @@
 /**
  * As driver-sim.test.ts, with originals, stores and the disk of the journals not answering for a while, also while the
- * driver dies, is stopped or upgraded, and during operations of the API. Nobody waits without end for a medium that he
+ * driver dies, is stopped or upgraded, and during operations of the API. No caller waits without end for a medium that it
  * does not use, and late answers harm nothing.
  */
 import { test } from "uvu";

@@ -1,5 +1,5 @@
 /**
- * A persistent snapshot is to end while the disk of its journals answers with errors: nobody waits for that, and
+ * A persistent snapshot is to end while the disk of its journals answers with errors: nothing waits for that, and
  * earlier errors are no reason to fail when the disk works again.
  */
 import { test } from "uvu";

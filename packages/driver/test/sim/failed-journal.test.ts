@@ -31,7 +31,7 @@ function answerAgain({ machine }: World): void {
   machine.disksFs.medium.release();
 }
 
-test("once the medium answers, nothing of the journal is left: the next boot begins anew", () =>
+test("once the medium answers, the journal is removed: the next boot begins a new generation", () =>
   within(async (world) => {
     await world.attach();
     const backup = await world.backup();

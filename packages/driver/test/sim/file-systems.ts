@@ -134,7 +134,7 @@ export class FileSystems {
     snapshot.images.clear();
     snapshot.window.length = 0;
     for (const device of devices) {
-      // A number may be used up that nobody knows of.
+      // The failed take may have used up a number.
       device.takes = [];
       device.frozen = undefined;
       device.isInHand = false;

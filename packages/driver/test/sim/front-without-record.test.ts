@@ -121,7 +121,7 @@ test("a persistent snapshot is not resumed after writes that followed the giving
     await assertNoImage(world);
   }));
 
-test("nor after writes through a front that was served beside the one without a record", () =>
+test("no map continues after writes through a front that was served beside the one without a record", () =>
   within(async (world) => {
     world.machine.addDisk("sdb", { sizeBytes: DISK_BYTES });
     await world.run(world.driver.attach(OTHER));

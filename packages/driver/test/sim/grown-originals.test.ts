@@ -188,7 +188,7 @@ test("a take grows first, too, where a daemon died before the front had the size
     KERNEL,
   ));
 
-test("a kernel that cannot resize says so, and what to do; nothing changes", () =>
+test("on a kernel that cannot resize, a growth fails with what to do, and nothing changes", () =>
   within(
     async (world) => {
       await world.attach();
@@ -208,7 +208,7 @@ test("a kernel that cannot resize says so, and what to do; nothing changes", () 
     OLD_KERNEL,
   ));
 
-test("a front whose kernel does not give it the new size says so, and has it later", () =>
+test("a front to which the kernel refuses the new size reports that, and gets it later", () =>
   within(
     async (world) => {
       await world.attach();
@@ -256,7 +256,7 @@ test("a write that does not end holds up others for a while only, and the front 
     KERNEL,
   ));
 
-test("a front does not become smaller: it is said, and no snapshot is taken", () =>
+test("a front does not become smaller: that is reported, and no snapshot is taken", () =>
   within(
     async (world) => {
       await world.attach();

@@ -20,9 +20,9 @@ const BLOCK_SECTORS = 8;
 const UPDATE_SIZE = 0x400;
 /** Looks after which a front has grown, if nothing is against it. */
 const LOOKS = 3;
-/** Time is skipped up to a look, and what users ask for in the steps after that is in flight at the look. */
+/** One step in so many skips time up to the next look, or an instant before it, when requests are in flight. */
 const SKIP_ONE_IN = 8;
-const BEFORE_LOOK_MS = 0.5;
+const EARLY_MAX_MS = 0.5;
 /** Longer than a growth that has failed waits for the next attempt. */
 const SETTLED_MS = 130_000;
 
@@ -58,7 +58,7 @@ export class Growths {
     if (this.#looks === 0 || !this.random.oneIn(SKIP_ONE_IN)) return;
     this.#looks--;
     const leftMs = growthLooks.atMs + this.#intervalMs - this.#sim.machine.nowMs;
-    const skippedMs = leftMs - BEFORE_LOOK_MS * (this.random.below(4) / 4);
+    const skippedMs = leftMs - EARLY_MAX_MS * (this.random.below(4) / 4);
     if (skippedMs > 0) await this.#sim.advance(skippedMs);
     this.#sim.assertAll();
   }
@@ -76,7 +76,7 @@ export class Growths {
     this.#sim.arming.withinGrowth();
   }
 
-  /** Whether its map may begin anew now, which nobody has noticed so far. */
+  /** Whether its map may begin a new generation now, which the model has not seen so far. */
   mayRenew({ disk, mapBytes }: Device): boolean {
     return disk.capacityBytes > mapBytes;
   }

@@ -67,7 +67,7 @@ function atBegin(act: (inside: EngineInside, copy: number) => void): () => void 
 
 export const PLANTED_BEHIND: readonly PlantedFault[] = [
   {
-    what: "old data is on record when the original has been written",
+    what: "old data is recorded only after the original was written",
     seed: 8,
     plant: () => {
       const takeOut = [atBegin(clearRecord), atAnswer(setRecord)];
@@ -77,12 +77,12 @@ export const PLANTED_BEHIND: readonly PlantedFault[] = [
     },
   },
   {
-    what: "old data is off the record when the original has been written, and its slot has not",
+    what: "the record of old data is cleared when the original was written, and its slot was not",
     seed: 5,
     plant: () => atAnswer(clearRecord),
   },
   {
-    what: "old data counts as saved when its slot begins to be written",
+    what: "old data counts as saved when the write of its slot begins",
     seed: 2,
     plant: () =>
       atBegin(({ core }, copy) => {
@@ -92,12 +92,12 @@ export const PLANTED_BEHIND: readonly PlantedFault[] = [
       }),
   },
   {
-    what: "an image is read while its old data is on its way, and nobody waits for that",
+    what: "an image is read while its old data is in flight, without waiting for that",
     seed: 6,
     plant: () => replace(ImageReader.prototype, "isBehind" as never, () => (() => false) as never),
   },
   {
-    what: "the next daemon forgets the copies that were left",
+    what: "the next daemon does not finish the copies that were left",
     seed: 4,
     plant: () =>
       replace(CopiesBehind.prototype, "resume", () => {

@@ -8,11 +8,11 @@ const { RegisteredPages } = await import("../../../ublk/dist/registered-pages.js
 /** Found only with zero copy. */
 export const PLANTED_COPIES: readonly PlantedFault[] = [
   {
-    what: "a request with pages continues with the copy of its tag's last one",
+    what: "a request with pages uses the copied data of its tag's previous request",
     plant: omitted(RegisteredPages.prototype, "begin", (() => true) as never),
   },
   {
-    what: "a read is answered, and its bytes stay in the copy",
+    what: "a read is answered before its bytes are copied to its pages",
     plant: () => {
       let isAnswering = false;
       const takeOut = replace(Queue.prototype, "complete", (original) => {

@@ -37,7 +37,7 @@ function otherPolicy(change: (overflow: OverflowSetup) => Partial<OverflowSetup>
 
 export const PLANTED_FAILURES: readonly PlantedFault[] = [
   {
-    what: "a front does not say that its original has failed",
+    what: "a front hides an error of its original",
     plant: () =>
       replace(TrackerEngine.prototype, "onOriginalDone", (original) => {
         return function (this: unknown, ...[tag, result]: never[]): unknown {
@@ -58,7 +58,7 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
       }),
   },
   {
-    what: "what an image has lost reads as zeroes",
+    what: "lost blocks of an image read as zeroes",
     seed: 8,
     plant: () =>
       replace(DiffAreaMap.prototype, "setLost", (original) => {
@@ -81,17 +81,17 @@ export const PLANTED_FAILURES: readonly PlantedFault[] = [
     plant: otherPolicy(() => ({ policy: OverflowPolicy.FAIL_WRITES })),
   },
   {
-    what: "a write that is blocked waits for ever",
+    what: "a blocked write waits without end",
     seed: 97,
     plant: otherPolicy(() => ({ ticksMax: 2 ** 30 })),
   },
   {
-    what: "nobody says that an image has lost blocks",
+    what: "lost blocks of an image are not reported",
     seed: 4,
     plant: omitted(Snapshot.prototype, "fault", (() => true) as never),
   },
   {
-    what: "a store that is full is told of as one that fails",
+    what: "a full store is reported as a failing one",
     seed: 12,
     plant: () =>
       replace(Snapshot.prototype, "fault", (original) => {

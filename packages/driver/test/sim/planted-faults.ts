@@ -96,7 +96,7 @@ interface EngineInside {
 /** Faults in the handling of users' discards and zeroing. */
 const DISCARD_FAULTS: readonly PlantedFault[] = [
   {
-    what: "a discard that was kept back is carried out over a later write",
+    what: "a kept discard is issued over a later write",
     seed: 2,
     plant: omitted(KeptDiscards.prototype, "forget", always as never),
   },
@@ -159,7 +159,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
     plant: omitted(StateDirectory.prototype, "removeRecord", isOf("tracker-") as never),
   },
   {
-    what: "that a snapshot was taken is not on record",
+    what: "a take is not recorded",
     plant: () =>
       replace(Snapshot.prototype, "save", (original) => {
         return function (this: InstanceType<typeof Snapshot>): unknown {
@@ -187,12 +187,12 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
     plant: unheard("wakeArea", null, always),
   },
   {
-    what: "nobody grants slots",
+    what: "slots are never granted",
     seed: 2,
     plant: omitted(Snapshot.prototype, "serveSlots", always as never, Promise.resolve()),
   },
   {
-    what: "the recovery of a front is begun and not ended",
+    what: "the recovery of a front never ends",
     plant: omitted(UblkControl.prototype, "endRecovery", always as never, Promise.resolve()),
   },
   {
@@ -222,7 +222,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
       }),
   },
   {
-    what: "no record of a persistent map says that its front is gone",
+    what: "the record of a persistent map never says that its front is gone",
     seed: 450,
     deathOneIn: 30,
     plant: () =>
@@ -235,7 +235,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
       }),
   },
   {
-    what: "what others wrote while nothing tracked is not looked for",
+    what: "writes of other programs while nothing tracked are not looked for",
     seed: 9,
     plant: () =>
       replace(TrackerPersistence, "prepare", (original) => {
@@ -247,7 +247,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
       }),
   },
   {
-    what: "that a persistent snapshot was taken is not on the medium",
+    what: "the take of a persistent snapshot is not recorded on the medium",
     plant: omitted(
       SnapshotPersistence.prototype,
       "save",
@@ -265,7 +265,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
       }),
   },
   {
-    what: "a map of changes is made anew by the next daemon",
+    what: "the next daemon begins a new CBT map",
     plant: () =>
       replace(StateDirectory.prototype, "openMap", (original) => {
         return function (this: unknown, ...words: never[]): unknown {

@@ -32,7 +32,7 @@ export const PLANTED_FREEZES: readonly PlantedFault[] = [
       }),
   },
   {
-    what: "a take does not ask whether all were frozen up to its end",
+    what: "a take does not check that all stayed frozen to its end",
     seed: 23,
     plant: omitted(SimFreeze.prototype, "assertHeld", always),
   },

@@ -6,7 +6,7 @@ const { StateDirectory } = await import("../../dist/records/state-directory.js")
 
 export const PLANTED_GROWTHS: readonly PlantedFault[] = [
   {
-    what: "a map of a front that has grown does not take its name",
+    what: "the map of a grown front does not get its file name",
     seed: 9,
     plant: () =>
       replace(StateDirectory.prototype, "replaceMap", () => {
@@ -16,7 +16,7 @@ export const PLANTED_GROWTHS: readonly PlantedFault[] = [
       }),
   },
   {
-    what: "a front grows, and its reactor does not know",
+    what: "a front grows without its reactor",
     seed: 2,
     plant: () =>
       replace(ReactorPool.prototype, "request", (original) => {

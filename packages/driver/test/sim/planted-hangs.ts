@@ -16,27 +16,27 @@ const SYNC_TIMEOUT_MS = 60_000;
 
 export const PLANTED_HANGS: readonly PlantedFault[] = [
   {
-    what: "a write waits for ever for its old data to be saved",
+    what: "a write waits without end for its copy",
     seed: 55,
     plant: omitted(CopyPath.prototype, "expire", always),
   },
   {
-    what: "what was not saved in time is not told of as lost",
+    what: "blocks that were not saved in time are not reported as lost",
     seed: 51,
     plant: omitted(CopyPath.prototype, "giveUp" as never, always),
   },
   {
-    what: "a read of an image waits for ever for its store",
+    what: "a read of an image waits without end for its store",
     seed: 3,
     plant: omitted(ImagePath.prototype, "expire", always),
   },
   {
-    what: "a write waits for ever for a journal",
+    what: "a write waits without end for a journal",
     seed: 9,
     plant: omitted(JournalIo.prototype, "tick", always, true),
   },
   {
-    what: "a detach waits for ever for what is to be on record of it",
+    what: "a detach waits without end for its record",
     seed: 9,
     plant: () =>
       replace(MediumWork.prototype, "inTime", () => {
@@ -44,7 +44,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
       }),
   },
   {
-    what: "what a map has is told only when its original has been synced",
+    what: "reads and marks of a map wait for a sync of the original",
     seed: 22,
     plant: () =>
       replace(Registry.prototype, "intact", (original) => {
@@ -56,7 +56,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
       }),
   },
   {
-    what: "writes continue without a journal that the next daemon believes",
+    what: "writes continue without their journal, and the next daemon trusts it",
     seed: 160,
     plant: omitted(TrackerPersistence.prototype, "fail", always, Promise.resolve()),
   },

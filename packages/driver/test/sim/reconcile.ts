@@ -82,7 +82,7 @@ function reconcilePersistence(
   // A later life keeps the kind of the reason, but not its text.
   const reason = cbt.generation_reason;
   if (!isContinued && why === null && reason === "first_attach" && wasOn) {
-    throw new Violation(`${device.path}: the map begins anew, and nobody says why`);
+    throw new Violation(`${device.path}: the map begins a new generation without a reason`);
   }
   sim.tell(
     `${device.path}: the map ${isContinued ? "continues" : `begins anew: ${why ?? reason}`}`,

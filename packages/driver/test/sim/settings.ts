@@ -70,7 +70,7 @@ export function driverOptions(log: (line: string) => void): DriverOptions {
   return {
     logger: logger as never,
     stateDirectory: STATE_DIRECTORY,
-    // Nobody else writes to the disks while they are down.
+    // No other program writes to the disks while they are down.
     trustReboots: true,
     persistentDirectory: "/var/lib/blksnap",
     reactors: 2,

@@ -56,7 +56,7 @@ export class Strangers {
     device.front = undefined;
   }
 
-  /** True also for a device that was being attached, whose front nobody knows. */
+  /** True also for a device that was being attached, whose front is on no record. */
   #mayHaveFront(device: Device): boolean {
     if (device.attached === "no") return false;
     const others = this.#sim.devices.filter((one) => one !== device);

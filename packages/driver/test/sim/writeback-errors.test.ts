@@ -137,7 +137,7 @@ test("after a kill right after a loss is on record, the next daemon handles the 
     await world.take();
     await world.run(write(world, front, NEW));
     loseCached(world);
-    // Before the record, nobody but the dead daemon's kernel knows.
+    // Before the record, only the kernel knows, of the dead daemon's files.
     for (let waited = 0; !isLossRecorded(world); waited++) {
       assert.ok(waited < 1_000_000, "no loss is on record after 10 s");
       await machine.sleep(0.01);

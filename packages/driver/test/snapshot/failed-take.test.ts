@@ -94,7 +94,7 @@ test("a device that is short gets slots that the others have not used, even of a
   for (let left = 1; left <= unused!.extents[1]!; left++) {
     await snapshot.serveSlots(tracker, busy!.id, 4);
   }
-  assert.equal(granted.at(-1), [0, 0], "nobody has any");
+  assert.equal(granted.at(-1), [0, 0], "no area has any");
   assert.is(used(), LIMIT_SLOTS);
   snapshot.undoTake();
   assert.is(used(), 0, "each slot is given back once");

@@ -105,7 +105,7 @@ test("given up: no write continues before the record is gone, for any caller", a
   assert.not.ok(persistence.isOn);
   const removed = steps.indexOf("record removed");
   assert.ok(removed >= 0 && removed < steps.indexOf("dropAreaJournal"), steps.join(", "));
-  // A journal that fails after that makes nobody wait.
+  // A journal that fails after that makes no writer wait.
   steps.length = 0;
   await persistence.giveUp([member], "once more");
   assert.equal(steps, ["dropAreaJournal"]);

@@ -17,7 +17,7 @@ test("an error from a reactor keeps its class, code and errno", () => {
   for (const error of [
     new EngineError("MAP_TOO_LARGE", "a map of 3 TiB"),
     new UblkError("QUEUE_FAILED", "cannot map the queue", 12),
-    new UblkError("QUEUE_FAILED", "nobody knows why"),
+    new UblkError("QUEUE_FAILED", "for an unknown reason"),
     new UringError("MAP_FAILED", "cannot map the area", 12),
     Object.assign(new Error("no space"), { code: "ENOSPC", errno: -28 }),
     new RangeError("out of range"),

@@ -8,7 +8,7 @@ const ask = (status: number): Promise<boolean> | undefined => {
   return ringStoreSystem(ring).hasLostWrites?.(0);
 };
 
-test("writes are lost by whatever name the kernel tells it, but for those that say that it was not asked", async () => {
+test("every errno of a sync means lost writes, except those with which the kernel did not begin it", async () => {
   // As blk_status_to_errno() has them of a disk: I/O, medium, target, transport, timeout, offline, protection, space.
   for (const errno of [5, 61, 121, 67, 110, 19, 84, 28]) assert.is(await ask(-errno), true);
   // A quota; a handle of NFS that is stale, an export or a ticket that permits no more.

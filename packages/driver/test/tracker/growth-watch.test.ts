@@ -80,7 +80,7 @@ test("a front that a daemon before has left smaller than its map grows, too", as
   });
 });
 
-test("nothing grows in a snapshot, with discards under way, below a node, or where it cannot", async () => {
+test("nothing grows in a snapshot, with discards in flight, below a node, or without the kernel's support", async () => {
   const steps: Partial<GrowthSteps<Fake>>[] = [
     { isInSnapshot: () => true },
     { keepsDiscards: async () => true },
@@ -102,7 +102,7 @@ test("nothing grows in a snapshot, with discards under way, below a node, or whe
   }
 });
 
-test("that discards are on their way is said, until it grows", async () => {
+test("status says that discards are in flight, until the front grows", async () => {
   let keepsDiscards = true;
   const tracker = fakeTracker();
   tracker.originalBytes = 2 * MIB;
@@ -117,7 +117,7 @@ test("that discards are on their way is said, until it grows", async () => {
   });
 });
 
-test("an operation that holds the device is said", async () => {
+test("status names the operation that a growth waits for", async () => {
   const tracker = fakeTracker();
   tracker.originalBytes = 2 * MIB;
   const alone = async (): Promise<void> => {
@@ -129,7 +129,7 @@ test("an operation that holds the device is said", async () => {
   });
 });
 
-test("a failure is said once, with its reason, and tried again later", async () => {
+test("a failure is reported once, with its reason, and the step is tried again later", async () => {
   let failures = 0;
   const tracker = fakeTracker(async () => {
     failures++;

@@ -78,7 +78,7 @@ export class KeptModel {
     const end = first + count;
     require(first % device.blockSectors === 0, () => "a discard is sent down in part of a block");
     for (let block = first / device.blockSectors; block * device.blockSectors < end; block++) {
-      require(owed[block] === 1, () => `block ${block} is discarded, but nobody wants that`);
+      require(owed[block] === 1, () => `block ${block} is discarded, but was not to be`);
       owed[block] = 0;
     }
   }

@@ -43,7 +43,7 @@ const faults: PlantedFault[] = [
     },
   },
   {
-    name: "what a failed copy had ahead is lost",
+    name: "the blocks that a failed copy had ahead are lost",
     seed: 3,
     engine: ({ copyPath, core }) => {
       const { takeBack } = copyPath;
@@ -66,7 +66,7 @@ const faults: PlantedFault[] = [
     },
   },
   {
-    name: "what a late copy had ahead is lost with it",
+    name: "the blocks that a late copy had ahead are lost with it",
     seed: 34,
     engine: ({ copyPath, core }) => {
       const { giveUp } = copyPath;
@@ -77,7 +77,7 @@ const faults: PlantedFault[] = [
     },
   },
   {
-    name: "a failed copy is taken back to what its write needs, and counts as saved ahead",
+    name: "a failed copy is reduced to what its write needs, and the rest counts as saved",
     seed: 3,
     engine: ({ copyPath, core }) => {
       const { takeBack } = copyPath;

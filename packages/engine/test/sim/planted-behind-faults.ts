@@ -139,7 +139,7 @@ const faults: PlantedFault[] = [
     },
   },
   {
-    name: "a write goes down while writes are held, since its copy goes behind",
+    name: "a write is issued while writes are held, since its copy goes behind",
     engine: ({ core, frontPath }) => {
       const { issueBefore } = frontPath;
       frontPath.issueBefore = (copy: number) => {
@@ -151,7 +151,7 @@ const faults: PlantedFault[] = [
     },
   },
   {
-    name: "a write goes down beside other copies that it needs",
+    name: "a write is issued beside other copies that it needs",
     engine: ({ core, frontPath }) => {
       core.behind.mayHavePlace = (tag: number) => {
         const records = recordsOf(core);

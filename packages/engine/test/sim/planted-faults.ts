@@ -68,7 +68,7 @@ const cow: PlantedFault[] = [
     },
   },
   {
-    name: "who waits for a copy is forgotten when it ends",
+    name: "requests that wait for a copy are forgotten when it ends",
     seed: 6,
     engine: ({ core }) => {
       const forgets = everyNth(50);
@@ -83,7 +83,7 @@ const cow: PlantedFault[] = [
     },
   },
   {
-    name: "the second half of a failed copy is taken as saved",
+    name: "the second half of a failed copy counts as saved",
     seed: 2,
     engine: ({ copyPath, core }) => {
       const { fail } = copyPath;
@@ -107,7 +107,7 @@ const cow: PlantedFault[] = [
       }),
   },
   {
-    name: "the last block is taken for a whole one",
+    name: "the short last block counts as a whole one",
     global: () =>
       replace(Geometry.prototype, "blockEndInChunk", () => {
         return function (this: Inside, _chunk, block) {
@@ -152,7 +152,7 @@ const take: PlantedFault[] = [
     },
   },
   {
-    name: "drained is told with a write in flight",
+    name: "drained is reported with a write in flight",
     engine: ({ frontPath, core }) => {
       frontPath.reportDrained = () => {
         if (core.inflightWrites > 1 || core.drainReported) return;
@@ -220,7 +220,7 @@ const image: PlantedFault[] = [
     },
   },
   {
-    name: "only the first stretch saved meanwhile is read again",
+    name: "only the first run saved meanwhile is read again",
     seed: 8,
     engine: ({ imagePath, core }) => {
       const reread: Method = imagePath.reader.reread.bind(imagePath.reader);
@@ -280,7 +280,7 @@ const image: PlantedFault[] = [
     },
   },
   {
-    name: "only the first chunk of a run is looked at again",
+    name: "only the first chunk of a run is checked again",
     seed: 6,
     engine: ({ core, imagePath }) => {
       const { rereadFrom }: Record<string, Method> = imagePath.reader;
@@ -299,7 +299,7 @@ const image: PlantedFault[] = [
     },
   },
   {
-    name: "a read that outlives its snapshot is answered as if it did not",
+    name: "a read that outlives its snapshot succeeds",
     engine: ({ imagePath, core }) => {
       const done: Method = imagePath.onRunDone.bind(imagePath);
       const late = (act: () => void) => {

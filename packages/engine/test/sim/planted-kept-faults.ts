@@ -4,7 +4,7 @@ import { type Inside, type Method, type PlantedFault, replace } from "./planting
 
 export const KEPT_FAULTS: PlantedFault[] = [
   {
-    name: "a discard under a snapshot goes down at once",
+    name: "a discard under a snapshot is issued at once",
     engine: ({ frontPath, keeper, core }) => {
       const { start } = frontPath;
       keeper.keeps = () => false;
@@ -52,13 +52,13 @@ export const KEPT_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "a write does not take the block off what is kept",
+    name: "a write does not remove its block from the kept discards",
     engine: ({ core }) => {
       core.kept.forget = () => undefined;
     },
   },
   {
-    name: "a discard keeps what a write in flight has in hand",
+    name: "a discard keeps blocks of a write in flight",
     seed: 4,
     engine: ({ keeper, core }) => {
       const keeps: Method = keeper.keeps.bind(keeper);
@@ -72,7 +72,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "a write takes off the first block only",
+    name: "a write removes only its first block from the kept discards",
     global: () =>
       replace(KeptDiscards.prototype, "forgetGranules", (original) => {
         return function (this: Inside, first, end) {
@@ -119,7 +119,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "who waits for a slice is not woken",
+    name: "requests that wait for a slice are not woken",
     engine: ({ keeper, core }) => {
       const ended: Method = keeper.ended.bind(keeper);
       keeper.ended = (result: number) => {
@@ -199,14 +199,14 @@ export const KEPT_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "what was marked by hand stays kept",
+    name: "discards of blocks that were marked by hand stay kept",
     seed: 3,
     engine: ({ keeper }) => {
       keeper.noteBypass = () => undefined;
     },
   },
   {
-    name: "the end of a slice begins no other",
+    name: "the end of a slice does not begin the next one",
     engine: ({ keeper }) => {
       const ended: Method = keeper.ended.bind(keeper);
       const next: Method = keeper.next.bind(keeper);
@@ -222,7 +222,7 @@ export const KEPT_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "what is kept is forgotten with the area",
+    name: "kept discards are forgotten with the area",
     engine: (engine) => {
       const attach: Method = engine.attachArea.bind(engine);
       engine.attachArea = (area: Inside) => {

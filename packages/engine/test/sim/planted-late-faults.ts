@@ -18,7 +18,7 @@ export const LATE_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "a slot is freed while something late may still write to it",
+    name: "a slot is freed while late I/O may still write to it",
     seed: 5,
     engine: ({ imagePath }) => {
       const { release } = imagePath;
@@ -33,12 +33,12 @@ export const LATE_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "a store with something late gets more",
+    name: "a store with late I/O gets more",
     seed: 2,
     global: () => replace(DiffArea.prototype, "isHung", () => () => false),
   },
   {
-    name: "a slot of a store that hangs is given to a chunk",
+    name: "a chunk gets a slot of a store that hangs",
     seed: 2,
     engine: ({ core }) => {
       const slotFor: Method = core.slotFor.bind(core);
@@ -52,7 +52,7 @@ export const LATE_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "a store answers with the first of several late ones",
+    name: "a store counts as answering at the first of several late answers",
     seed: 39,
     global: () =>
       replace(DiffArea.prototype, "noteAnswered", () => {
@@ -87,7 +87,7 @@ export const LATE_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "the blocks of a late copy are taken as saved",
+    name: "the blocks of a late copy count as saved",
     seed: 163,
     engine: ({ copyPath, core }) => {
       copyPath.giveUp = (copy: number) => {
@@ -134,7 +134,7 @@ export const LATE_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "the host is not told that a buffer is still in use",
+    name: "the host does not learn that a buffer is still in use",
     seed: 2,
     engine: ({ core }) => {
       const { io } = core;

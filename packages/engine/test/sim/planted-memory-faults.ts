@@ -11,12 +11,12 @@ export function memoryFaults(anyMap: DiffAreaMap): PlantedFault[] {
   const slices = slicesOf(anyMap);
   return [
     {
-      name: "entries without memory are looked at",
+      name: "entries without memory are read",
       seed: 3,
       global: () => replace(slices, "isBlank", () => () => false),
     },
     {
-      name: "something is recorded without memory",
+      name: "an entry without memory is written",
       seed: 3,
       global: () => replace(slices, "hasMemory", () => () => true),
     },
@@ -26,7 +26,7 @@ export function memoryFaults(anyMap: DiffAreaMap): PlantedFault[] {
       global: () => replace(slices, "isLostAt", () => () => false),
     },
     {
-      name: "what waits for memory is not woken by a denial",
+      name: "requests that wait for memory are not woken by a denial",
       seed: 13,
       engine: (engine) => {
         const answered: Method = engine.onSlotsAnswered.bind(engine);

@@ -33,7 +33,7 @@ export const OVERFLOW_FAULTS: PlantedFault[] = [
     },
   },
   {
-    name: "a write that waited in vain is forgotten",
+    name: "a write is forgotten after its wait",
     seed: 7,
     engine: (engine) => {
       const { core } = engine;

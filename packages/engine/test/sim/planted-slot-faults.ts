@@ -17,7 +17,7 @@ function giveBackWrongly(
 
 export const SLOT_FAULTS: PlantedFault[] = [
   {
-    name: "a slot that is given back is handed out all the same",
+    name: "a slot that was given back is handed out",
     global: giveBackWrongly(({ slots }, visit, right) => {
       const columns = [slots.first, slots.count, slots.freeIn];
       const [first, count, freeIn] = columns.map((column) => column.slice());

@@ -160,7 +160,7 @@ export const BLOCK_CASES: Case[] = [
     "unclean",
     /the system slept/,
   ],
-  ["nobody knows whether it slept", { wasCounters: { sleptMs: null } }, "unclean", "unclean"],
+  ["unknown whether it slept", { wasCounters: { sleptMs: null } }, "unclean", "unclean"],
   [
     "same incarnation, 8 sectors written",
     { isCounters: { writeSectors: 5008 } },
@@ -221,13 +221,13 @@ export const BLOCK_CASES: Case[] = [
     /xfs then, no known file system now/,
   ],
   [
-    "same incarnation, nobody counts",
+    "same incarnation, nothing counts writes",
     { wasCounters: UNCOUNTED, isCounters: UNCOUNTED },
     "unclean",
     "unclean",
   ],
   [
-    "same incarnation, nobody counts, content changed",
+    "same incarnation, nothing counts writes, content changed",
     { wasCounters: UNCOUNTED, isCounters: UNCOUNTED, is: OTHER_DIGEST },
     "foreign_write",
     "unclean",
@@ -282,7 +282,7 @@ export const BLOCK_CASES: Case[] = [
   ],
   ["next boot, uncounted", { isCounters: { ...NEXT_BOOT, ...UNCOUNTED } }, "unclean", "unclean"],
   [
-    "next boot, nobody counts, content changed",
+    "next boot, nothing counts writes, content changed",
     { is: OTHER_DIGEST, isCounters: { ...NEXT_BOOT, ...UNCOUNTED } },
     "foreign_write",
     "unclean",

@@ -198,7 +198,7 @@ const PROOFS: [what: string, proof: Proof, expected: "continue" | RegExp][] = [
     "continue",
   ],
   [
-    "the same where nobody counts",
+    "the same where nothing counts writes",
     {
       was: { content: content("t") },
       is: { content: content("t") },

@@ -4,7 +4,7 @@ import { growthOf } from "../../dist/device-mapper/table-growth.js";
 
 const LINEAR = "0 1000 linear 8:0 2048";
 
-test("a table that was loaded anew, or has more behind its end, leads to the same data", () => {
+test("a table that was reloaded, or has more behind its end, leads to the same data", () => {
   assert.is(growthOf(LINEAR, LINEAR), "same");
   assert.is(growthOf("0 1500 linear 8:0 2048", LINEAR), "grown");
   assert.is(growthOf(`${LINEAR}\n1000 500 linear 8:16 0`, LINEAR), "grown");

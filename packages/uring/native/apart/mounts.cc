@@ -281,7 +281,7 @@ struct Wanted {
   std::vector<Way> ways;
   int fd = -1;
   std::string pid = "0";
-  std::string place = "nobody has it mounted or open";
+  std::string place = "it is neither mounted nor open";
 };
 
 void Tell(const Wanted& one) {
