@@ -1,11 +1,12 @@
 /** Makes a file or block device identical to a device. */
+
 import type { ByteRange } from "@blksnap/api";
+import { allOf } from "@blksnap/errors";
 import { copyState, rememberBegun, rememberDone } from "./copy-state.js";
 import { doneChunks, keptReason } from "./done-chunks.js";
 import { BackupError } from "./errors.js";
 import type { ExportOptions } from "./export-store.js";
 import { hostOf } from "./host.js";
-import { allOf } from "./in-flight.js";
 import { withTargetLock } from "./lock.js";
 import { copyParts } from "./part-copy.js";
 import { bytesOf, partsOf, readPlaces } from "./parts.js";

@@ -26,16 +26,6 @@ export async function inFlight<Item>(
   if (failures.length > 0) throw failures[0];
 }
 
-/** Waits for all, and throws the first failure, in the order of the list. */
-export async function allOf<Values extends readonly unknown[]>(
-  work: readonly [...{ [Index in keyof Values]: Promise<Values[Index]> }],
-): Promise<Values> {
-  for (const answer of await Promise.allSettled(work)) {
-    if (answer.status === "rejected") throw answer.reason;
-  }
-  return (await Promise.all(work)) as Values;
-}
-
 /** Makes `limit` items at a time, and passes the results on one by one, in order. */
 export async function inOrder<Item, Made>(
   items: Iterable<Item>,

@@ -1,7 +1,9 @@
 /** Checks that a target is not on the exported device: it would copy its own writes. */
+
 import { fstatSync } from "node:fs";
 import { readlink, stat } from "node:fs/promises";
 import { dirname } from "node:path";
+import { allOf } from "@blksnap/errors";
 import {
   type DeviceOrFile,
   deviceKey,
@@ -13,7 +15,6 @@ import {
   stackOf,
 } from "@blksnap/linux-block";
 import { BackupError } from "./errors.js";
-import { allOf } from "./in-flight.js";
 import { isComplete, targetAt } from "./raw-target.js";
 import type { BackupClient } from "./snapshot.js";
 

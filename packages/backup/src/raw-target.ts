@@ -2,6 +2,7 @@
  * A file or block device that becomes a copy of a device. It does not look complete before it is: a file has another
  * name, and a block device lacks its head, where partition tables and superblocks are.
  */
+
 import { constants } from "node:fs";
 import {
   type FileHandle,
@@ -13,10 +14,10 @@ import {
   stat,
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { allOf } from "@blksnap/errors";
 import { keyOfNumber } from "@blksnap/linux-block";
 import { BackupError, targetError } from "./errors.js";
 import { realFiles } from "./files.js";
-import { allOf } from "./in-flight.js";
 import type { PartFiles } from "./part-writes.js";
 import { backdate, type CopySeal, sealName, sealOfOpen } from "./seal.js";
 import { putAll, TargetFile } from "./target-file.js";

@@ -1,7 +1,8 @@
 /** The snapshot that an export reads: the device's existing one, or its own. */
+
 import type { BlksnapClient } from "@blksnap/client";
+import { allOf } from "@blksnap/errors";
 import { abortedError, BackupError } from "./errors.js";
-import { allOf } from "./in-flight.js";
 import { type HostRemembers, withHostRecord } from "./own-snapshot.js";
 import type { Remembered } from "./remembered.js";
 

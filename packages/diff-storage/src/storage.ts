@@ -1,3 +1,4 @@
+import { allOf } from "@blksnap/errors";
 import type { EventSink } from "@blksnap/event-queue";
 import {
   checkStoreCount,
@@ -209,8 +210,7 @@ export class DiffStorage {
     // A descriptor must not be closed, and its number reused, during an operation on it.
     const closed = this.#idle().then(async () => {
       const keeps = options.keepNamedFiles === true;
-      const closed = await Promise.allSettled(this.stores.map((store) => store.close(keeps)));
-      for (const one of closed) if (one.status === "rejected") throw one.reason;
+      await allOf(this.stores.map((store) => store.close(keeps)));
     });
     return within(closed, timeoutMs, this.#clock);
   }

@@ -1,6 +1,7 @@
 import { constants } from "node:os";
 import * as errors from "@blksnap/errors";
 import {
+  allOf,
   BlksnapError,
   describeFailure,
   errnoName,
@@ -80,6 +81,17 @@ test("the constants are the table's numbers", () => {
   for (const name of constantNames) {
     assert.is((errors as Record<string, unknown>)[name], errnoNumber(name), name);
   }
+});
+
+test("allOf answers with all results, or throws the first failure when all have ended", async () => {
+  assert.equal(await allOf([Promise.resolve(1), Promise.resolve("two")]), [1, "two"]);
+  let isEnded = false;
+  const slow = new Promise((done) => setImmediate(done)).then(() => {
+    isEnded = true;
+  });
+  const failures = ["first", "second"].map((text) => Promise.reject(new Error(text)));
+  const failure = await allOf([...failures, slow]).catch((error) => error);
+  assert.equal([failure.message, isEnded], ["first", true]);
 });
 
 test.run();

@@ -19,6 +19,7 @@ import { ControlError } from "@blksnap/api";
 import type { SwitchReply } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { DiffAreaMap, firstMapBytes } from "@blksnap/engine";
+import { allOf } from "@blksnap/errors";
 import type { DriverContext } from "../context.js";
 import { AreaJournalFile } from "../records/area-journal-file.js";
 import { StateFile } from "../records/file-names.js";
@@ -130,9 +131,8 @@ export async function closeMembers(
   context: DriverContext,
   members: readonly Member[],
 ): Promise<void> {
-  // Waits for all of them: a retry must not meet a member that is still being closed.
-  const closed = await Promise.allSettled(members.map((member) => closeMember(context, member)));
-  for (const end of closed) if (end.status === "rejected") throw end.reason;
+  // A retry must not meet a member that is still being closed.
+  await allOf(members.map((member) => closeMember(context, member)));
 }
 
 /** What users have by now is in the snapshot: the check that notices it may come a moment later. */
