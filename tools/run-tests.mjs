@@ -158,7 +158,10 @@ function verdict(report) {
 const LONG = /\bsim|-sim\/|planted|fuzz|kills|supervisor/;
 
 /** A file with one of these words has a process of its own: it asks for what all in a process have in common, or changes it. */
-const OWN = /\bprocess\b|\bglobalThis\b|\bgc\b|\bperformance\b|worker_threads|node:v8/;
+const OWN = /\bprocess\b|\bglobalThis\b|\bgc\b|\bperformance\b/;
+const OWN_IMPORT = /"node:(process|worker_threads|v8)"/;
+/** Comments, and strings such as a test's title. Code in a template counts. */
+const TEXT = /^\s*(\/\/|\/?\*).*$|"(\\.|[^"\\\n])*"/gm;
 /** Few enough that processors are busy to the end, and that what a crash takes with it is soon run again. */
 const BATCH_FILES = 8;
 const BATCH = fileURLToPath(new URL("test-batch.mjs", import.meta.url));
@@ -179,7 +182,10 @@ function batches() {
   const names = testFiles();
   const long = names.filter((name) => LONG.test(name));
   const others = names.filter((name) => !LONG.test(name));
-  const isOwn = (name) => OWN.test(readFileSync(join(testDist, name), "utf8"));
+  const isOwn = (name) => {
+    const code = readFileSync(join(testDist, name), "utf8");
+    return OWN_IMPORT.test(code) || OWN.test(code.replaceAll(TEXT, ""));
+  };
   const shared = others.filter((name) => !isOwn(name));
   const count = Math.ceil(shared.length / BATCH_FILES);
   const together = Array.from({ length: count }, (_, index) =>
