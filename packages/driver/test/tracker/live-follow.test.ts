@@ -1,20 +1,15 @@
 /** Nodes that another program gave another table, with a device mapper that answers as the test says. */
-import { mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { type DeviceMapper, Splice } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { StateDirectory } from "../../dist/records/state-directory.js";
 import { LiveFollow } from "../../dist/tracker/live-follow.js";
 import { LiveReturns } from "../../dist/tracker/live-returns.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
+import { NODE, stateAndLog } from "./live-world.js";
 
 /** The daemon's pauses keep no process alive. */
 const alive = setInterval(() => undefined, 1_000);
 test.after(() => clearInterval(alive));
-
-const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
 
 function world() {
   const splice = new Splice(NODE);
@@ -39,7 +34,7 @@ function world() {
   const step = (name: "sync" | "detach" | "attach") => {
     if (is.failing[name]-- > 0) throw new Error(`${name} fails`);
   };
-  const said: string[] = [];
+  const { state, errors, logger } = stateAndLog();
   /** Ends after so many looks. */
   let looks = 0;
   const dm = {
@@ -52,8 +47,6 @@ function world() {
     },
     growthOf: async () => is.growth,
   };
-  const state = new StateDirectory(mkdtempSync(join(tmpdir(), "follow-")));
-  const logger = { warn: () => undefined, error: (_: unknown, text: string) => said.push(text) };
   const returns = new LiveReturns({ state, logger } as never);
   /** What the next daemon would find. */
   const onRecord = () => new LiveReturns({ state, logger } as never).load();
@@ -92,7 +85,7 @@ function world() {
     { intervalMs: 0, afterEndMs: 0 },
   );
   const tracker = { device: "/dev/vg/data", splice, front: { path: "/dev/ublkb3" } } as Tracker;
-  return { is, splice, done, said, follow, tracker, returns, onRecord, looks: () => looks };
+  return { is, splice, done, errors, follow, tracker, returns, onRecord, looks: () => looks };
 }
 
 test("a node that has grown, or was reloaded, is attached again, with the reason", async () => {
@@ -143,13 +136,13 @@ test("failures before the detach are logged once, and retried", async () => {
   const looked = world();
   Object.defineProperty(looked.is, "growth", { get: () => assert.unreachable("no answer") });
   await looked.follow.follow(looked.tracker);
-  assert.equal([looked.done, looked.looks(), looked.said.length], [[], 4, 1]);
+  assert.equal([looked.done, looked.looks(), looked.errors.length], [[], 4, 1]);
   for (const name of ["sync", "detach"] as const) {
-    const { follow, said, tracker, is, done } = world();
+    const { follow, errors, tracker, is, done } = world();
     is.failing[name] = 2;
     await follow.follow(tracker);
     assert.equal(done, ["detach", "attach /dev/vg/data: capacity_changed"]);
-    assert.equal(said, [`it cannot be tracked again yet (${name} fails); retrying`]);
+    assert.equal(errors, [`it cannot be tracked again yet (${name} fails); retrying`]);
   }
 });
 
@@ -163,7 +156,7 @@ test("a node that is changed during its sync is not detached", async () => {
 });
 
 test("an attach that fails after the detach is retried, under the node's present name", async () => {
-  const { follow, said, tracker, is, done, looks } = world();
+  const { follow, errors, tracker, is, done, looks } = world();
   is.failing.attach = 2;
   is.onDetach = () => {
     is.path = "/dev/vg/renamed";
@@ -171,8 +164,8 @@ test("an attach that fails after the detach is retried, under the node's present
   await follow.follow(tracker);
   assert.equal(done, ["detach", "attach /dev/vg/renamed: capacity_changed"]);
   assert.is(looks(), 3);
-  assert.is(said.length, 1);
-  assert.match(said[0] ?? "", /NOT tracked until .* \(attach fails\); retrying/);
+  assert.is(errors.length, 1);
+  assert.match(errors[0] ?? "", /NOT tracked until .* \(attach fails\); retrying/);
 });
 
 test("a volume is not attached again if it already is, or if its node is gone", async () => {
@@ -279,7 +272,7 @@ test("a volume that was given up is not attached, and one that cannot be recorde
   };
   await full.follow.follow(full.tracker);
   assert.equal([full.done, full.returns.all], [[], []]);
-  assert.match(full.said[0] ?? "", /cannot be tracked again yet \(no room/);
+  assert.match(full.errors[0] ?? "", /cannot be tracked again yet \(no room/);
 });
 
 test("nothing is attached again while a daemon may be about to end, and it is afterwards", async () => {
@@ -287,7 +280,7 @@ test("nothing is attached again while a daemon may be about to end, and it is af
   began.follow.hold(true);
   began.is.failing.sync = 9;
   await began.follow.follow(began.tracker);
-  assert.equal([began.done, began.said, began.onRecord()], [[], [], []]);
+  assert.equal([began.done, began.errors, began.onRecord()], [[], [], []]);
   const late = world();
   late.is.onSync = () => late.follow.hold(true);
   await late.follow.follow(late.tracker);

@@ -1,21 +1,15 @@
 /** Volumes that are to be attached again, across several daemons. */
-import { mkdtempSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { Splice } from "@blksnap/linux-block";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { StateDirectory } from "../../dist/records/state-directory.js";
 import { isGivenUp, LiveReturns, returnText } from "../../dist/tracker/live-returns.js";
+import { NODE, stateAndLog } from "./live-world.js";
 
-const NODE = { number: "254:3", name: "vg-data", uuid: "LVM-x", clone: "254:7" };
 const never = () => new Promise<void>(() => undefined);
 
 /** @param names paths in /dev, and their targets */
 function world(names: Readonly<Record<string, string>> = {}) {
-  const state = new StateDirectory(mkdtempSync(join(tmpdir(), "returns-")));
-  const said: string[] = [];
-  const logger = { error: (_: unknown, text: string) => said.push(text), warn: () => undefined };
+  const { state, errors, logger } = stateAndLog();
   const lookUp = async (path: string) => {
     if (names[path] === undefined) throw Object.assign(new Error(path), { code: "ENOENT" });
     return { identity: names[path] };
@@ -36,7 +30,7 @@ function world(names: Readonly<Record<string, string>> = {}) {
     returns.begin({ ...one, reason: "interrupted" });
     return returns;
   };
-  return { state, said, life, begun };
+  return { state, errors, life, begun };
 }
 
 test("attempts that end with their daemon are counted across daemons, and the third is the last", async () => {
@@ -117,7 +111,7 @@ test("a volume that is given up during its attach does not return to the records
 });
 
 test("without room to record an attempt it is not made, and without room to reset it, it still counts", async () => {
-  const { life, begun, state, said } = world();
+  const { life, begun, state, errors } = world();
   const returns = begun();
   const { writeRecord } = state;
   state.writeRecord = () => {
@@ -135,11 +129,11 @@ test("without room to record an attempt it is not made, and without room to rese
   };
   const failure = await returns.counted(returns.all[0]!, failing).catch(({ message }) => message);
   assert.equal([failure, life().all[0]?.unended], ["it fails", 1]);
-  assert.match(said[0] ?? "", "is not updated");
+  assert.match(errors[0] ?? "", "is not updated");
 });
 
 test("a volume is found by its present name, by earlier names, and by its uuid", async () => {
-  const renamed = { "/dev/vg/new": "block:254:3", "/dev/vg/other": "block:254:9" };
+  const renamed = { "/dev/vg/new": `block:${NODE.number}`, "/dev/vg/other": "block:254:9" };
   const had = ["/dev/vg/data", "/dev/mapper/vg-data", "/dev/disk/by-id/dm-uuid-LVM-x"];
   const returns = world(renamed).begun();
   for (const path of ["/dev/vg/new", ...had]) {

@@ -91,16 +91,21 @@ export class FakeMapper {
   };
 }
 
-export function world() {
+/** A new state directory, and a log whose errors the test reads. */
+export function stateAndLog() {
   const state = new StateDirectory(mkdtempSync(join(tmpdir(), "live-")));
-  const say = () => undefined;
   const errors: string[] = [];
+  const error = (_: unknown, text: string) => errors.push(text);
+  const logger = { warn: () => undefined, error, fatal: error };
+  return { state, errors, logger };
+}
+
+export function world() {
+  const { state, errors, logger } = stateAndLog();
   const pausesMs: number[] = [];
   const info = ({ withoutIoMs }: { withoutIoMs: number }) => pausesMs.push(withoutIoMs);
-  const error = (_: unknown, text: string) => errors.push(text);
-  const logger = { info, warn: say, error, fatal: error };
   const dm = new FakeMapper();
-  const context = { state, logger, blockDevices: {} } as never;
+  const context = { state, logger: { ...logger, info }, blockDevices: {} } as never;
   const mapper = dm as unknown as DeviceMapper;
   const exchanges = new LiveExchange(context, mapper, 1);
   const sync = async (paths: readonly string[], limitMs: number) => dm.onSync(paths, limitMs);
