@@ -301,7 +301,7 @@ export class ReactorServer {
     this.#attempt(id, () => {
       const map = this.#deviceOf(tracker).newMap(area);
       this.#newMaps.set(area.id, map);
-      const take = (): boolean => {
+      const step = (): boolean => {
         if (claim !== undefined && isAbandoned(claim))
           throw new Error("its caller no longer waits");
         if (map.populateSlice()) return true;
@@ -312,7 +312,7 @@ export class ReactorServer {
       this.#slices.run(() => {
         let isMore = false;
         this.#attempt(id, () => {
-          isMore = take();
+          isMore = step();
         });
         if (isMore) return true;
         map.giveUp();
