@@ -62,8 +62,9 @@ export async function takeSnapshot(
     for (const { tracker } of members) await tracker.commitJournal();
     snapshot.takenAt = new Date().toISOString();
     for (const member of members) {
-      // A loss before it had an area has ended no image.
+      // A loss before it had an area has ended no image; nor has the end of its front.
       assertSpliced(member.tracker);
+      assertFront(member.tracker);
       if (!hasLost(member)) continue;
       throw new ControlError(
         "SNAPSHOT_CORRUPTED",

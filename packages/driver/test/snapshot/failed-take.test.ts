@@ -286,6 +286,14 @@ test("a take fails and is undone if its device is led past its front meanwhile",
   assert.is(error.name, "SPLICE_LOST");
 });
 
+test("a take fails and is undone if another program ends its front before its area exists", async () => {
+  // Writes past the front would be on its image: the loss of an area that exists is on record, this is not.
+  const error = await takeMeanwhile("prepareArea", ({ front }) => {
+    (front as { isLive: boolean }).isLive = false;
+  });
+  assert.is(error.name, "FRONT_ENDED");
+});
+
 test("a take that fails is undone even if an area's journal cannot be removed, and reports its own error", async () => {
   const medium = new Error("the medium fails");
   const error = await takeMeanwhile("switch", (device, area, snapshot) => {
