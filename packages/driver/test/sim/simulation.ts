@@ -100,6 +100,8 @@ export class Simulation {
   stops = 0;
   /** When the driver's present life had recovered. */
   servesSinceMs = 0;
+  /** It has recovered. */
+  isServing = false;
   readonly #options: SimOptions;
   readonly #limitMs: number;
   readonly io: UserIo;
@@ -284,6 +286,7 @@ export class Simulation {
   /** Another life of the driver begins. */
   ended(): void {
     this.#isDead = true;
+    this.isServing = false;
   }
 
   async #afterDeath(): Promise<void> {
@@ -332,6 +335,7 @@ export class Simulation {
         };
         const starting = startDriver(this.machine, tell, freezing, this.media.driverOptions);
         this.driver = (await this.machine.run(starting, this.#limitMs)) as Driver;
+        this.isServing = true;
         await reconcile(this);
         this.media.recovered();
         this.servesSinceMs = this.machine.nowMs;
