@@ -116,6 +116,7 @@ export class Api {
 
   #attached(device: Device, front: string): void {
     if (device.attached === "yes" && device.front === front) return;
+    if (this.#sim.deletions.isHit(device)) return;
     device.attached = "yes";
     device.front = front;
     device.user = this.#sim.machine.user(front);
@@ -319,14 +320,16 @@ export class Api {
     if (snapshot.isLooking) return;
     snapshot.isLooking = true;
     const images = [...snapshot.images.values()];
-    const { io } = this.#sim;
+    const { deletions, io } = this.#sim;
     for (const image of images) image.inFlight++;
     for (const image of images) {
+      if (deletions.isHit(image)) continue;
       image.user ??= this.#sim.machine.user(image.path as string);
       this.#sim.growths.noteImage(image);
       await io.readWhole(image, "after take");
     }
     for (const image of images) image.inFlight--;
+    if (images.some((image) => deletions.isHit(image))) return;
     assertOneInstant(snapshot);
     snapshot.isLooking = false;
     snapshot.isLookedAt = true;

@@ -3,7 +3,8 @@ import type { Device, SimSnapshot } from "./device.js";
 import type { Simulation } from "./simulation.js";
 import { Violation } from "./violation.js";
 
-type Status = Awaited<ReturnType<Simulation["driver"]["status"]>>;
+/** What the driver tells of everything. */
+export type Status = Awaited<ReturnType<Simulation["driver"]["status"]>>;
 
 export async function reconcile(sim: Simulation): Promise<void> {
   const status = (await sim.machine.run(sim.driver.status())) as Status;
@@ -12,6 +13,11 @@ export async function reconcile(sim: Simulation): Promise<void> {
     const taker = resumed ? "an earlier daemon" : "this daemon";
     if (resumed !== taken) throw new Violation(`${id} counts as one that ${taker} took`);
   }
+  reconcileWith(sim, status);
+}
+
+/** Nothing is in progress: what was acknowledged exists, and what was not may exist. */
+export function reconcileWith(sim: Simulation, status: Status): void {
   sim.growths.assertStatus(status);
   for (const device of sim.devices) reconcileDevice(sim, device, status);
   adopt(sim, status);

@@ -61,7 +61,14 @@ export async function runSeeds(
     } catch (error) {
       const told = simulation.trace.join("\n  ");
       const { message } = error as Error;
-      const more = ["Failures", "Hangs", "Sequences", "FirstWrites", "Growth"] as const;
+      const more = [
+        "Failures",
+        "Hangs",
+        "Sequences",
+        "FirstWrites",
+        "Growth",
+        "Deletions",
+      ] as const;
       const words = more
         .filter((word) => options[`has${word}`])
         .map((word) => ` --${word.replace("tW", "t-w").toLowerCase()}`);

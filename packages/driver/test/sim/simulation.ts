@@ -11,6 +11,7 @@ import { Killed, Random, type SimDisk, SimMachine } from "@blksnap/sim-kernel";
 import { Api } from "./api.js";
 import { HangApi } from "./api-in-hangs.js";
 import { Arming, type Point } from "./arming.js";
+import { Deletions } from "./deletions.js";
 import { Device, type Image, type SimSnapshot } from "./device.js";
 import { FileSystems } from "./file-systems.js";
 import { Growths } from "./growths.js";
@@ -55,6 +56,8 @@ export interface SimOptions {
   readonly hasHangs?: boolean;
   /** Originals that become larger. */
   readonly hasGrowth?: boolean;
+  /** Other programs delete fronts and images that are served. */
+  readonly hasDeletions?: boolean;
   /** Simulated time limit of each operation, recovery and end. */
   readonly limitMs?: number;
 }
@@ -111,6 +114,7 @@ export class Simulation {
   readonly fileSystems: FileSystems;
   readonly arming: Arming;
   readonly growths: Growths;
+  readonly deletions: Deletions;
   readonly #strangers: Strangers;
   readonly #stops: Stops;
 
@@ -122,7 +126,8 @@ export class Simulation {
     this.hasFirstWrites = options.hasFirstWrites ?? false;
     this.hasFailures = options.hasFailures ?? false;
     this.random = new Random(options.seed ^ 0x51b);
-    const { seed, hasGrowth = false } = options;
+    const { seed, hasDeletions = false, hasGrowth = false } = options;
+    this.deletions = new Deletions(this, seed, hasDeletions);
     this.growths = new Growths(this, seed, hasGrowth);
     this.keptStore = keptStoreOf(seed);
     this.machine = new SimMachine({
@@ -210,6 +215,11 @@ export class Simulation {
     }
     const { code, message } = answer.error as Error & { code?: string };
     this.tell(`< ${what}: ${code} ${message}`);
+    if (this.deletions.excuses(answer.error)) {
+      this.count("excused");
+      onDeath();
+      return new Promise(() => undefined);
+    }
     throw answer.error;
   }
 
@@ -224,8 +234,9 @@ export class Simulation {
     if (this.media.mayAsk) await this.#stops.step(this.arming.oneIn * STOP_ONE_IN);
     this.media.step(!this.isAsked());
     await this.growths.step();
+    this.deletions.step();
     this.arming.step();
-    const mayAsk = this.pending.size < 3 && this.media.mayAsk;
+    const mayAsk = this.pending.size < 3 && this.media.mayAsk && this.deletions.mayAsk;
     const isAsked = mayAsk && this.random.below(8) === 0;
     if (isAsked) this.spawn(this.media.isFailing ? this.hangApi.start() : this.api.start());
     else for (let users = 0; users < USERS_AT_ONCE; users++) this.io.start();
@@ -292,6 +303,7 @@ export class Simulation {
   async #afterDeath(): Promise<void> {
     this.media.afterDeath(this.#isPowerGone);
     this.hangApi.forget();
+    this.deletions.afterDeath();
     for (const { onDeath } of this.pending) onDeath();
     this.pending.clear();
     this.fileSystems.releaseAll();

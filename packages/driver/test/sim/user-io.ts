@@ -192,6 +192,7 @@ export class UserIo {
   #failed(what: string, entry: WindowWrite): void {
     const { device, firstSector, sectors, askedAt } = entry;
     device.writes.delete(entry);
+    if (this.#sim.deletions.mayFail(device, askedAt)) return;
     const isRefused = mayRefuse(this.#sim, device);
     if (isRefused) this.#sim.count("refused");
     else if (!this.#sim.media.mayFail(device, false, firstSector, sectors, askedAt)) {
@@ -241,13 +242,15 @@ export class UserIo {
     if (kind > 3) return this.#read(image, first, count, "an image");
     if (image.volume.isBusy(first, count)) return;
     const write = this.#newWrite(first, count, kind < 2);
+    const askedAt = this.#sim.tick();
+    const mayFail = () => this.#sim.deletions.mayFail(image, askedAt);
     if (!isDiscard) {
       const done = await this.#write(image, write, kind === 1);
       const snapshot = snapshotOf(this.#sim, image);
-      if (done || snapshot === undefined || snapshot.mayLose.size > 0) return;
+      if (done || mayFail() || snapshot === undefined || snapshot.mayLose.size > 0) return;
       if (snapshot.mayBeFull) return;
       throw new Violation(`a write to ${image.volume.name} failed`);
-    } else if (!(await this.#discard(image, write, false))) {
+    } else if (!(await this.#discard(image, write, false)) && !mayFail()) {
       throw new Violation(`a discard of ${image.volume.name} failed`);
     }
   }
@@ -336,6 +339,7 @@ export class UserIo {
       }
     } catch (error) {
       if (error instanceof Violation) throw error;
+      if (this.#sim.deletions.mayFail(target, askedAt)) return;
       if (image !== undefined) return readFailed(this.#sim, image, { first, count }, stamp);
       if (this.#sim.media.mayFail(target as Device, true, first, count, askedAt)) return;
       throw new Violation(
@@ -348,10 +352,12 @@ export class UserIo {
     const { volume, user } = device;
     const sectors = volume.flushBegins();
     const values = volume.values.slice();
+    const askedAt = this.#sim.tick();
     try {
       await this.#answered("flush", device, user?.flush());
       volume.flushed(sectors, values);
     } catch (error) {
+      if (this.#sim.deletions.mayFail(device, askedAt)) return;
       throw new Violation(`a flush of ${device.path} failed: ${(error as Error).message}`);
     }
   }
