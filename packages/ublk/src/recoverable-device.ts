@@ -103,6 +103,8 @@ export class RecoverableDevice {
   #isOpen = true;
   #isStopping = false;
   #isLive = true;
+  /** Its queue has ended during a stop: what to call if that fails, as of noteEnd(). */
+  #forgetNumber: (() => void) | undefined;
   /** Set if it is unknown whether a reactor serves the queue. */
   #mayBeServed = false;
 
@@ -218,15 +220,27 @@ export class RecoverableDevice {
    */
   async stop(): Promise<void> {
     this.#isStopping = true;
-    if (this.#isLive) {
-      await this.#control.stopDevice(this.id);
+    try {
+      await this.#stop();
+    } catch (error) {
+      // Whoever ends it from now on, it is not this stop; and if it has ended, it cannot be held for another one.
+      this.#isStopping = false;
+      if (this.#isLive && this.#forgetNumber !== undefined) this.#gone(this.#forgetNumber);
+      throw error;
+    }
+  }
+
+  async #stop(): Promise<void> {
+    let isThere = this.#isLive;
+    if (isThere) {
+      isThere = await isStopped(this.#control.stopDevice(this.id));
       // Before its number can be another device's.
       this.#options.onNumberFreed(this.id);
     }
     if (this.#queueStarted) await this.#untilQueueEnded();
     this.#queueStarted = false;
     this.#close();
-    if (this.#isLive) await this.#control.deleteDevice(this.id);
+    if (isThere) await this.#control.deleteDevice(this.id);
     else await this.#deleteRest();
   }
 
@@ -236,13 +250,18 @@ export class RecoverableDevice {
    * @param forgetNumber called before that, so that no record has the number later
    */
   noteEnd(forgetNumber: () => void): boolean {
+    if (this.#isStopping) this.#forgetNumber = forgetNumber;
     if (this.#isStopping || !this.#isLive) return false;
+    this.#gone(forgetNumber);
+    return true;
+  }
+
+  #gone(forgetNumber: () => void): void {
     this.#isLive = false;
     this.deviceNumber = "";
     forgetNumber();
     this.#options.onNumberFreed(this.id);
     this.#close();
-    return true;
   }
 
   /** Leaves it to another server: the kernel takes back the requests that this one had. */
@@ -287,6 +306,17 @@ export class RecoverableDevice {
   #readNumber(): void {
     const { rdev } = statSync(this.path);
     this.deviceNumber = keyOfNumber(rdev);
+  }
+}
+
+/** @returns false if another program has deleted it */
+async function isStopped(stopping: Promise<void>): Promise<boolean> {
+  try {
+    await stopping;
+    return true;
+  } catch (error) {
+    if (!(error instanceof UblkError) || error.errno !== ENODEV) throw error;
+    return false;
   }
 }
 
