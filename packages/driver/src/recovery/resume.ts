@@ -16,7 +16,7 @@ import type { SleepingArea } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { DiffStorageError, type Store } from "@blksnap/diff-storage";
 import { DiffAreaMap, type TrackerGeometry } from "@blksnap/engine";
-import { EIO } from "@blksnap/errors";
+import { EIO, ENODEV } from "@blksnap/errors";
 import { bounded, MappedMemory } from "@blksnap/uring";
 import type { DriverContext } from "../context.js";
 import { areaIdOf } from "../records/area-id-of.js";
@@ -25,6 +25,7 @@ import { noAnswer } from "../records/persistent-directory.js";
 import type { MemberRecord, SnapshotRecord } from "../records/records.js";
 import { forgetAreaForGood } from "../records/snapshot-records.js";
 import { withAreaSyncs } from "../snapshot/area-syncs.js";
+import { corrupted } from "../snapshot/events.js";
 import { type FoundArea, lookThrough } from "../snapshot/look-through.js";
 import {
   closeMember,
@@ -302,13 +303,43 @@ async function renewJournal(
   }
 }
 
+/** Old data is copied even if an image cannot be shown: the next daemon makes such an image. */
 async function resumeImages(context: DriverContext, snapshot: Snapshot): Promise<void> {
   const members = [...snapshot.members.values()];
   if (members.length === 0) throw new Error("none of its devices exists any more");
   for (const member of members) {
-    if (member.imageNumber === undefined) await openImage(context, snapshot, member);
-    else await recoverImage(context, snapshot, member);
+    try {
+      await resumeImage(context, snapshot, member);
+    } catch (error) {
+      if (member.area === undefined) throw error;
+      const { device } = member.tracker;
+      const text = `the image of ${device} is missing until the next start`;
+      context.logger.error({ snapshot: snapshot.id, device, err: error }, text);
+      member.imageNumber = undefined;
+      snapshot.events.push(corrupted(member.tracker, ENODEV));
+    }
   }
+}
+
+async function resumeImage(
+  context: DriverContext,
+  snapshot: Snapshot,
+  member: Member,
+): Promise<void> {
+  const { imageNumber } = member;
+  if (imageNumber !== undefined) {
+    try {
+      await recoverImage(context, snapshot, member);
+      return;
+    } catch (error) {
+      const { device } = member.tracker;
+      const text = "an image cannot be resumed: it is made again";
+      context.logger.error({ snapshot: snapshot.id, device, err: error }, text);
+      member.imageNumber = undefined;
+      await context.frontend.removeImage(imageNumber);
+    }
+  }
+  await openImage(context, snapshot, member);
 }
 
 /** Its writes continue without copies. First, no daemon may trust it on the medium any more. */
