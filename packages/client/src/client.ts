@@ -44,6 +44,7 @@ import { resumed } from "./resumed.js";
 import {
   type Call,
   type CallOptions,
+  limited,
   parsed,
   send,
   sendForJson,
@@ -164,7 +165,7 @@ export class BlksnapClient {
     const call = this.#call("POST", "/v1/daemon/stop", options, { keep });
     const stopped = await sendForJson<DaemonStopResponse>(call);
     const pidNow = async (): Promise<number> => (await this.status(options)).daemon.pid;
-    await untilGone(stopped.pid, pidNow, this.#timeoutMs);
+    await untilGone(stopped.pid, pidNow, options.timeoutMs ?? this.#timeoutMs);
     return stopped;
   }
 
@@ -347,7 +348,7 @@ export class BlksnapClient {
     const parameters = options.requireFreeze === true ? { require_freeze: "true" } : {};
     const timeoutMs = this.#timeoutMs < TIMEOUT_DEFAULT_MS ? this.#timeoutMs : TAKE_TIMEOUT_MS;
     const path = query(snapshotPath(id, "/take"), parameters);
-    return sendForJson(this.#call("POST", path, { timeoutMs, ...options }));
+    return sendForJson(this.#call("POST", path, limited(options, timeoutMs)));
   }
 
   snapshotDestroy(id: string, options?: CallOptions): Promise<SnapshotId> {
@@ -368,7 +369,7 @@ export class BlksnapClient {
     const path = query(snapshotPath(id, "/events"), { timeout_ms: waitMs, reader });
     const timeoutMs = Math.min(waitMs + WAIT_SLACK_MS, 2 ** 31 - 1);
     const answer = await sendForJson<WaitEventResponse>(
-      this.#call("GET", path, { timeoutMs, ...options }),
+      this.#call("GET", path, limited(options, timeoutMs)),
     );
     return answer.result === "ok" ? answer.event : undefined;
   }
@@ -400,15 +401,15 @@ export class BlksnapClient {
 
   #eventsFrom(id: string, from: number, options: CallOptions): AsyncGenerator<SnapshotEvent> {
     const path = query(snapshotPath(id, "/events/follow"), { from });
-    return eventLines(this.#call("GET", path, { timeoutMs: 0, ...options }));
+    return eventLines(this.#call("GET", path, limited(options, 0)));
   }
 
   /** Events of the whole daemon: the kept ones and, with `follow`, new ones. */
   daemonEvents(options: CallOptions & DaemonEventsOptions = {}): AsyncGenerator<DaemonEvent> {
     return daemonEvents((wanted) => {
-      const endless = options.follow === true ? { timeoutMs: 0 } : {};
       const path = query("/v1/events", wanted);
-      return eventLines(this.#call("GET", path, { ...endless, ...options }));
+      const its = options.follow === true ? limited(options, 0) : options;
+      return eventLines(this.#call("GET", path, its));
     }, options);
   }
 

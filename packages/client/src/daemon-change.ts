@@ -28,7 +28,7 @@ export function isInBetween(error: unknown): boolean {
   return error instanceof BlksnapClientError && IN_BETWEEN.includes(error.code);
 }
 
-/** The first response that matches. @throws BlksnapClientError TIMEOUT; other errors unchanged */
+/** The first response that matches. @param timeoutMs 0: no limit. @throws BlksnapClientError TIMEOUT; other errors unchanged */
 export async function untilAnswer<Answer>(
   ask: () => Promise<Answer>,
   isWanted: (answer: Answer) => boolean,
@@ -43,7 +43,7 @@ export async function untilAnswer<Answer>(
       } catch (error) {
         if (!isInBetween(error)) throw error;
       }
-      if (limit.isOver) {
+      if (timeoutMs > 0 && limit.isOver) {
         const why = `no other daemon answers within ${timeoutMs / 1000} s`;
         throw new BlksnapClientError("TIMEOUT", why);
       }
@@ -58,6 +58,7 @@ export async function untilAnswer<Answer>(
  * Waits until a process has ended or, if it is not visible, no longer responds. A visible one is not contacted: a
  * service manager that owns the socket would start the next daemon.
  * @param pidNow of the daemon that responds
+ * @param timeoutMs 0: no limit
  */
 export async function untilGone(
   pid: number,
@@ -68,7 +69,7 @@ export async function untilGone(
   const isSeen = runs(pid);
   try {
     while (isSeen ? runs(pid) : (await answering(pidNow)) === pid) {
-      if (limit.isOver) {
+      if (timeoutMs > 0 && limit.isOver) {
         const why = `daemon ${pid} has not ended in ${timeoutMs / 1000} s`;
         throw new BlksnapClientError("TIMEOUT", why);
       }

@@ -11,6 +11,11 @@ export interface CallOptions {
   readonly timeoutMs?: number | undefined;
 }
 
+/** The options, with a time limit if the caller sets none. */
+export function limited(options: CallOptions, usualMs: number): CallOptions {
+  return { ...options, timeoutMs: options.timeoutMs ?? usualMs };
+}
+
 /** Media type of a response that begins with progress reports. */
 const LINES_TYPE = "application/x-ndjson";
 
@@ -61,7 +66,7 @@ async function open(call: Call): Promise<OpenAnswer> {
       try {
         const answer = await openOnce(call);
         if (waitMs === 0 || answer.response.statusCode !== 503) return answer;
-        throw await errorOf(answer);
+        throw await errorOf(answer, call);
       } catch (error) {
         const isNotYet = error instanceof BlksnapClientError && NOT_YET.includes(error.code);
         if (!isNotYet || limit.isOver || signal?.aborted === true) throw error;
@@ -75,11 +80,15 @@ async function open(call: Call): Promise<OpenAnswer> {
 }
 
 /** The error in a response whose status is an error. */
-async function errorOf(answer: OpenAnswer): Promise<BlksnapClientError> {
+async function errorOf(answer: OpenAnswer, call: Call): Promise<BlksnapClientError> {
+  const { response, given } = answer;
   try {
     let text = "";
-    for await (const part of answer.response) text += part;
-    return errorFromAnswer(text) ?? notOurs(answer.response);
+    response.setEncoding("utf8");
+    for await (const part of response) text += part;
+    return errorFromAnswer(text) ?? notOurs(response);
+  } catch (error) {
+    return failure(given() ?? (error as Error), call);
   } finally {
     answer.close();
   }

@@ -15,6 +15,16 @@ test("an upgrade returns when the next daemon answers, with the old daemon and t
   await stop();
 });
 
+test("without a time limit an upgrade and a stop wait for as long as they take", async () => {
+  const { daemon, socketPath, stop } = await startHarness();
+  const { BlksnapClient } = await import("../dist/index.js");
+  const patient = new BlksnapClient({ socketPath, timeoutMs: 0 });
+  await patient.daemonUpgrade({ timeoutMs: 0 });
+  await patient.daemonStop();
+  assert.equal(daemon.endings, ["upgrade", "detach"]);
+  await stop();
+});
+
 test("an upgrade fails if a daemon other than the promised one serves", async () => {
   const { client, driver, stop } = await startHarness();
   const { status } = driver;

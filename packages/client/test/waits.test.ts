@@ -129,6 +129,21 @@ test("a requested wait may exceed the client's own timeout", async () => {
   await stop();
 });
 
+test("an undefined time limit is none of the caller's", async () => {
+  const { create, driver, socketPath, stop } = await startHarness();
+  const { BlksnapClient } = await import("../dist/index.js");
+  const hasty = new BlksnapClient({ socketPath, timeoutMs: 50 });
+  const id = await create();
+  const options = { timeoutMs: undefined };
+  const waiting = hasty.waitEvent(id, 60_000, options);
+  const following = hasty.followEvents(id, 0, options).next();
+  await new Promise((done) => setTimeout(done, 200));
+  driver.snapshots.get(id)!.events.push(noSpace);
+  assert.is((await waiting)?.event, "no_space");
+  assert.is((await following).value?.event, "no_space");
+  await stop();
+});
+
 test("a signal ends a wait at once, here and in the daemon", async () => {
   const { client, create, driver, stop } = await startHarness();
   const id = await create();
