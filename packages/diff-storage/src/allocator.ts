@@ -185,6 +185,13 @@ export class SlotAllocator {
     return this.#waiters.add(maxSlots, signal);
   }
 
+  /** As `allocateExtentWhenReady`, for the first slots of a user: the forecast counts use, not what is in stock. */
+  async allocateStockWhenReady(maxSlots: number): Promise<Extent | "full"> {
+    const extent = await this.allocateExtentWhenReady(maxSlots);
+    if (extent !== "full") this.#rate.note(-extent.count, this.#clock.nowMs());
+    return extent;
+  }
+
   /**
    * Frees slots. Their content is lost.
    * Throws SLOT_INVALID, changing nothing, if one of them is not in use.

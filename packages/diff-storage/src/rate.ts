@@ -10,9 +10,9 @@ export class DecayingRate {
     this.#lastMs = nowMs;
   }
 
-  /** Notes that `amount` was used at `nowMs`. */
+  /** Notes that `amount` was used at `nowMs`; a negative one takes back what was noted. */
   note(amount: number, nowMs: number): void {
-    this.#perMs = this.#at(nowMs) + amount / DECAY_MS;
+    this.#perMs = Math.max(0, this.#at(nowMs) + amount / DECAY_MS);
     this.#lastMs = nowMs;
   }
 

@@ -129,6 +129,11 @@ export class DiffStorage {
     return this.#allocator.allocateExtent(maxSlots);
   }
 
+  /** See `SlotAllocator.allocateStockWhenReady`. */
+  allocateStockWhenReady(maxSlots: number): Promise<Extent | "full"> {
+    return this.#allocator.allocateStockWhenReady(maxSlots);
+  }
+
   /** See `SlotAllocator.allocateExtentWhenReady`. */
   allocateExtentWhenReady(maxSlots: number, signal?: AbortSignal): Promise<Extent | "full"> {
     return this.#allocator.allocateExtentWhenReady(maxSlots, signal);

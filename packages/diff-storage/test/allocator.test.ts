@@ -308,6 +308,16 @@ test("the forecast follows the rate of use", async () => {
   assert.ok(allocator.stats().secondsToFull! > 100_000);
 });
 
+test("the forecast does not count what is only in stock", async () => {
+  const { allocator } = await makeAllocator((clock) => [new FakeStore({ clock })], {
+    portionBytes: 512 * SLOT_BYTES,
+    limitBytes: 512 * SLOT_BYTES,
+  });
+  assert.is.not(await allocator.allocateStockWhenReady(64), "full");
+  const { fillBytesPerSecond, secondsToFull } = allocator.stats();
+  assert.equal([fillBytesPerSecond, secondsToFull], [0, undefined]);
+});
+
 test("bad options are refused", async () => {
   const clock = new ManualClock();
   const store = new FakeStore({ clock });

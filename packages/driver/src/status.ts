@@ -262,6 +262,10 @@ export async function snapshotStatus(
     granted_bytes: store.allocatedBytes,
     used_bytes: store.allocatedBytes - spare[index] * stats.slotBytes,
   }));
+  const used_bytes = stores.reduce((sum, store) => sum + store.used_bytes, 0);
+  const fill_bytes_per_s = wholeOrNull(stats.fillBytesPerSecond);
+  // Devices get slots in stock: that alone fills nothing.
+  const isFilling = used_bytes > 0 && fill_bytes_per_s !== 0;
   return {
     id: snapshot.id,
     taken: snapshot.state === "taken",
@@ -271,9 +275,9 @@ export async function snapshotStatus(
     limit_bytes: snapshot.limitBytes,
     allocated_bytes: stats.capacityBytes,
     granted_bytes: stats.allocatedBytes,
-    used_bytes: stores.reduce((sum, store) => sum + store.used_bytes, 0),
-    fill_bytes_per_s: wholeOrNull(stats.fillBytesPerSecond),
-    full_in_ms: wholeOrNull(stats.secondsToFull, 1000),
+    used_bytes,
+    fill_bytes_per_s,
+    full_in_ms: isFilling ? wholeOrNull(stats.secondsToFull, 1000) : null,
     on_overflow: snapshot.onOverflow,
     persistent: snapshot.persistence.isOn,
     read_only_images: snapshot.readOnlyImages,

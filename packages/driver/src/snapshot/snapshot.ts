@@ -286,7 +286,7 @@ export class Snapshot {
   /** How a reactor has to use the storage for one device, with its first slots. */
   async areaSetup(its: MemberArea, memberCount: number, syncs?: AreaSyncs): Promise<AreaSetup> {
     const area = this.wakingArea(this.sleepingArea(its, memberCount), syncs);
-    const extent = await this.storage.allocateExtentWhenReady(area.wantedSlots);
+    const extent = await this.storage.allocateStockWhenReady(area.wantedSlots);
     if (extent !== "full") this.#lend(extent);
     return { ...area, extents: extent === "full" ? [] : [extent.firstSlot, extent.count] };
   }
