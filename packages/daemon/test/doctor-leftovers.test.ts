@@ -94,6 +94,7 @@ test("a dead device of ours is removed, but not one that waits for a daemon", as
   const devices = ublk([device(3, UblkState.QUIESCED), device(9, UblkState.DEAD)]);
   const [, waiting, dead] = await checkDevices(devices, surroundings());
   assert.match(waiting.what, "/dev/ublkb3 waits for a daemon");
+  assert.is(waiting.state, "error", "its users hang");
   assert.match(waiting.hint ?? "", "Start it: blksnapd");
   assert.is(waiting.fix, undefined);
   assert.match(dead.what, "/dev/ublkb9 belongs to blksnap and has ended");

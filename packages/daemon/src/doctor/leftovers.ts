@@ -114,7 +114,7 @@ async function judgeDevice(
   const why = "its users wait until a daemon serves it";
   if (isRecorded) {
     const hint = daemon === undefined ? startHint(given.host) : "See the daemon's log";
-    return warning(check, `${path} waits for a daemon`, why, hint);
+    return error(check, `${path} waits for a daemon`, why, hint);
   }
   return judgeForgotten(devices, path, info.id, owner);
 }
