@@ -16,6 +16,7 @@ const NO_CONFIGURATION = { mistakes: [], missing: [] } as const;
 type Member = SnapshotStatus["devices"][number];
 
 const ENODEV = 19;
+const ENOSPC = 28;
 const ESTALE = 116;
 const MORE_ROOM = "Destroy the snapshot, and take the next with a larger --limit";
 
@@ -43,7 +44,14 @@ function storeTroubles({ stores }: SnapshotStatus): Trouble[] {
   return [{ state: "HUNG", what, hint: "See dmesg for its disk, or destroy the snapshot" }];
 }
 
-function lossTroubles(member: Member): Trouble[] {
+/** A failed disk does not become better by more room. */
+function afterLoss({ device, error_code }: Member, { stores }: SnapshotStatus): string {
+  if (error_code === -ENOSPC) return MORE_ROOM;
+  const disks = [device, ...stores.map(({ path }) => path)].join(", ");
+  return `See dmesg for which disk has failed, of ${disks}; destroy the snapshot, and take another without that disk`;
+}
+
+function lossTroubles(member: Member, snapshot: SnapshotStatus): Trouble[] {
   if (member.error_code === 0) return [];
   if (member.error_code === -ENODEV) {
     const what = "another program has ended the image, or the front before it";
@@ -55,7 +63,7 @@ function lossTroubles(member: Member): Trouble[] {
   }
   const lost = `${formatBytes(member.lost_bytes, false)} of the image are lost`;
   const what = `${lost}: ${strerror(-member.error_code)}; it returns EIO there`;
-  return [{ state: "LOST", what, hint: MORE_ROOM }];
+  return [{ state: "LOST", what, hint: afterLoss(member, snapshot) }];
 }
 
 function sizeTroubles(tracker: TrackerStatus): Trouble[] {
@@ -97,7 +105,9 @@ export function troublesOf(
   if (isShorter) troubles.push(...resized);
   if (member !== undefined) troubles.push(...writeTroubles(member));
   if (snapshot !== undefined) troubles.push(...storeTroubles(snapshot));
-  if (member !== undefined) troubles.push(...lossTroubles(member));
+  if (snapshot !== undefined && member !== undefined) {
+    troubles.push(...lossTroubles(member, snapshot));
+  }
   if (io.errors > 0 && (member?.refused_writes ?? 0) < io.errors) {
     const what = `${counted(io.errors, "request")} of the front failed since attach`;
     troubles.push({ state: "ERRORS", what, hint: "See dmesg for errors of the original" });

@@ -34,6 +34,31 @@ test("addresses of exports have their own lines, so that tables fit a terminal",
   await harness.stop();
 });
 
+test("full stores are not said to become full, and a damaged image is named before it is mounted", async () => {
+  const harness = await startHarness();
+  await harness.driver.attach("/dev/loop0");
+  const stores = ["/x"];
+  const asked = { devices: ["/dev/loop0"], stores, limitBytes: 2 ** 30 };
+  const { id } = await harness.driver.snapshotCreate(asked);
+  await harness.driver.snapshotTake(id);
+  const { image } = await harness.driver.snapshotInfo("/dev/loop0");
+  const status = harness.driver.status.bind(harness.driver);
+  harness.driver.status = async () => {
+    const { snapshots, ...rest } = await status();
+    const damaged = (of: (typeof snapshots)[number]) =>
+      of.devices.map((member) => ({ ...member, error_code: -5 }));
+    return {
+      ...rest,
+      snapshots: snapshots.map((one) => ({ ...one, full_in_ms: 0, devices: damaged(one) })),
+    };
+  };
+  assert.match(await harness.ok("status"), / of 1\.0 GiB, full\n/);
+  const { status: ended, err } = await harness.run("mount", "-d", "/dev/loop0", harness.dir);
+  assert.is(ended, 1);
+  assert.match(err, `blksnapctl: ${image} has lost blocks, which give I/O errors`);
+  await harness.stop();
+});
+
 test("a stalled reactor says what to do, with the daemon's process", async () => {
   const harness = await startHarness();
   const status = harness.driver.status.bind(harness.driver);

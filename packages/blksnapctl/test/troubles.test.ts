@@ -43,6 +43,14 @@ test("refused and waiting writes come before what the image has lost", () => {
   for (const { hint } of found) assert.match(hint, "larger --limit");
 });
 
+test("a failed disk is not cured by more room: its stores and the device are named", () => {
+  const stores = [{ path: "/dev/sdx", hung: false }];
+  const lost = { device: "/dev/sdb", error_code: -5, lost_bytes: 8 };
+  const [{ hint } = { hint: "" }] = troubles({}, lost, stores);
+  assert.match(hint, "See dmesg for which disk has failed, of /dev/sdb, /dev/sdx; ");
+  assert.not.match(hint, "--limit");
+});
+
 test("a store that does not answer is named, before what was lost through it", () => {
   const stores = [
     { path: "/dev/sdx", hung: false },

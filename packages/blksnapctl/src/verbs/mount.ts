@@ -52,6 +52,13 @@ function checkWhole(snapshots: StatusResponse["snapshots"], image: string): void
   if (why !== undefined) throw failed(why, "Wait until it has ended, or take a snapshot after it");
 }
 
+/** Else a damaged image looks as if it had no file system. */
+function warnOfLoss({ warn }: Context, snapshots: StatusResponse["snapshots"], image: string) {
+  const members = snapshots.flatMap(({ devices }) => devices);
+  const isDamaged = members.some((one) => one.image === image && one.error_code !== 0);
+  if (isDamaged) warn(`${image} has lost blocks, which give I/O errors: see blksnapctl status`);
+}
+
 /** An image of a daemon without ublk. @throws BlksnapClientError MOUNT_FAILED */
 function refuseExport(image: string): void {
   if (!isNbdAddress(image)) return;
@@ -60,7 +67,8 @@ function refuseExport(image: string): void {
 }
 
 /** Finds the image by its node, or by its device. @throws BlksnapClientError */
-async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
+async function wantedBy(context: Context, given: Given): Promise<Wanted> {
+  const { client } = context;
   const [first, second] = [given.need("image"), given.one("dir")];
   const device = given.one("device");
   if (device === undefined) {
@@ -87,6 +95,7 @@ async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
     const real = realpathSync(image);
     if (imagesIn(snapshots).includes(real)) {
       checkWhole(snapshots, real);
+      warnOfLoss(context, snapshots, real);
       return { image: real, dir: folderOf(second) };
     }
     const front = trackers.find((tracker) => tracker.front === real);
@@ -113,7 +122,9 @@ async function wantedBy({ client }: Context, given: Given): Promise<Wanted> {
   if (info.image === null)
     throw failed(`there is no image of ${path} yet`, "Take the snapshot first");
   refuseExport(info.image);
-  checkWhole((await client.status()).snapshots, info.image);
+  const { snapshots } = await client.status();
+  checkWhole(snapshots, info.image);
+  warnOfLoss(context, snapshots, info.image);
   return { image: info.image, dir };
 }
 

@@ -108,8 +108,7 @@ function snapshotText(snapshot: SnapshotStatus, exact: boolean, context: Context
     : "not taken";
   const fraction = limit_bytes === 0 ? 1 : used_bytes / limit_bytes;
   const bar = fillBar(fraction, BAR_WIDTH, glyphsFor(context.environment));
-  const filling =
-    snapshot.full_in_ms === null ? "" : `, full in ${formatSeconds(snapshot.full_in_ms / 1000)}`;
+  const filling = fillingText(snapshot.full_in_ms);
   const events =
     snapshot.events_pending === 0 ? "" : `, ${counted(snapshot.events_pending, "event")} unread`;
   const devices = formatTable(
@@ -149,6 +148,11 @@ function snapshotText(snapshot: SnapshotStatus, exact: boolean, context: Context
         .join(""),
     )
   );
+}
+
+function fillingText(fullInMs: number | null): string {
+  if (fullInMs === null) return "";
+  return fullInMs === 0 ? ", full" : `, full in ${formatSeconds(fullInMs / 1000)}`;
 }
 
 function overflowText({ on_overflow: { policy, timeout_ms } }: SnapshotStatus): string {
