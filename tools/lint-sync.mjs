@@ -42,7 +42,8 @@ const LISTED = {
   ],
   "the state directory, which is memory, and maps in it": [
     ...["daemon/src/config/served.ts", "daemon/src/events/daemon-log.ts"],
-    ...["daemon/src/hooks/take-hooks.ts", "data-plane/src/copy-places.ts"],
+    ...["daemon/src/hooks/take-hooks.ts", "daemon/src/replace-file.ts"],
+    ...["data-plane/src/copy-places.ts"],
     ...["data-plane/src/new-map.ts", "driver/src/records/map-memory.ts"],
     ...["driver/src/records/state-directory.ts", "driver/src/recovery/resume.ts"],
     ...["driver/src/tracker/cbt-file.ts", "driver/src/tracker/live-exchange.ts"],
@@ -55,7 +56,8 @@ const LISTED = {
     ...["ublk/src/driver-stand-in.ts", "ublk/src/targets/memory.ts", "uring/src/reactor-thread.ts"],
   ],
   "the program's own files and configuration": [
-    ...["daemon/src/config/config-texts.ts", "driver/src/version.ts"],
+    ...["daemon/src/config/config-texts.ts", "daemon/src/user-paths.ts"],
+    ...["driver/src/version.ts"],
     ...["linux-block/src/freeze/freeze-guard.ts", "uring/src/addon-file.ts"],
   ],
   "the log, which a reader may hold up for a limited time": [

@@ -103,6 +103,16 @@ test("hooks run in order before the take, and in reverse order after it", async 
   );
 });
 
+test("a kill while the list of begun hooks is written leaves the earlier list", async () => {
+  const list = join(dir, "begun");
+  const kept = `${dir}/kept`;
+  // A file that is written in place would change under its other name, too, and be empty in between.
+  hook("10-a", `[ "$1" = post ] || ln ${list} ${kept}`);
+  noting("20-b");
+  await driver().snapshotTake(id);
+  assert.equal(JSON.parse(readFileSync(kept, "utf8")).names, ["10-a"]);
+});
+
 test("without a folder, or with an empty one, the take is unchanged", async () => {
   rmSync(directory, { recursive: true });
   const wrapped = driver();

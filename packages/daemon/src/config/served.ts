@@ -9,10 +9,11 @@
  *
  * So it exists exactly while devices may wait for a server: users of fronts need not wait for a corrected file.
  */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { SETTINGS } from "@blksnap/api";
 import type { Values } from "../options.js";
+import { replaceFile } from "../replace-file.js";
 import { settingProblem } from "../setting-values.js";
 import { type Config, type ConfiguredDevice, type ConfiguredValue, DAEMON_KEYS } from "./config.js";
 
@@ -104,7 +105,7 @@ export class ServedFile {
     }
   }
 
-  /** Atomic: a reader finds the old file or the new one. @throws the error of write(2) */
+  /** @throws the error of write(2) */
   write({ pid, config, waited }: Served): void {
     const text = JSON.stringify({
       boot: bootId(),
@@ -114,14 +115,7 @@ export class ServedFile {
       waited: waited ?? null,
     });
     mkdirSync(join(this.path, ".."), { recursive: true, mode: 0o700 });
-    const draft = `${this.path}.draft`;
-    try {
-      writeFileSync(draft, text, { mode: 0o600 });
-      renameSync(draft, this.path);
-    } catch (error) {
-      rmSync(draft, { force: true });
-      throw error;
-    }
+    replaceFile(this.path, text);
   }
 
   /** Removes it, unless another daemon has written it meanwhile. */

@@ -12,7 +12,7 @@
  * the last one knew, so that events report losses in a crash, too.
  */
 import { randomUUID } from "node:crypto";
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import {
   type DaemonEvent,
@@ -27,6 +27,7 @@ import { StateFile } from "@blksnap/driver";
 import { type Delivery, KeptEventQueue } from "@blksnap/event-queue";
 import type { Logger } from "pino";
 import { bootClockMs } from "../config/served.js";
+import { replaceFile } from "../replace-file.js";
 import { differences, type NewDaemonEvent, reportedFacts } from "./differences.js";
 import { areFacts, type Facts, factsOf, NO_FACTS } from "./facts.js";
 import { daemonEventOf } from "./snapshot-events.js";
@@ -186,8 +187,7 @@ export class DaemonLog implements EventLogControl {
     const text = JSON.stringify({ version: FACTS_VERSION, facts, cursors: this.#cursors });
     if (text === this.#factsText) return;
     try {
-      writeFileSync(`${this.#factsPath}.new`, text, { mode: 0o600 });
-      renameSync(`${this.#factsPath}.new`, this.#factsPath);
+      replaceFile(this.#factsPath, text);
       this.#factsText = text;
     } catch (error) {
       this.#options.logger.debug({ err: error }, "the next daemon compares with older facts");

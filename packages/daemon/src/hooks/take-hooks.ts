@@ -10,13 +10,14 @@
  * directory lists them, so that the next daemon runs them if this one is killed in between. Takes with hooks are
  * serialised: otherwise one would release an application that another one has quiesced.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname } from "node:path";
 import { ControlError, type DriverControl, type ErrorName } from "@blksnap/api";
 import { Serial } from "@blksnap/uring";
 import type { Logger } from "pino";
 import type { NewDaemonEvent } from "../events/differences.js";
 import { overlay } from "../overlay.js";
+import { replaceFile } from "../replace-file.js";
 import { type Hook, hooksIn } from "./hook-files.js";
 import { type HookCall, runHook } from "./run-hook.js";
 
@@ -171,7 +172,7 @@ export class TakeHooks {
     const { begunFile } = this.#options;
     try {
       mkdirSync(dirname(begunFile), { recursive: true, mode: 0o700 });
-      writeFileSync(begunFile, JSON.stringify(begun), { mode: 0o600 });
+      replaceFile(begunFile, JSON.stringify(begun));
     } catch (error) {
       throw hookFailed(`${begunFile} cannot be written: ${(error as Error).message}`);
     }
