@@ -1,6 +1,7 @@
 /**
  * Default paths of a daemon of a non-root user: in the user's own folders (XDG Base Directory Specification).
  */
+import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import {
@@ -52,6 +53,17 @@ export function withUserPaths(
     [CONFIG]: userConfigPath(environment),
     ...given,
   };
+}
+
+/** The command line of a check, with the user's own file of settings if there is one. */
+export function withUserConfig(
+  given: Values,
+  environment: Environment = process.env,
+  isRoot: boolean = process.geteuid?.() === 0,
+): Values {
+  if (isRoot || given[CONFIG] !== undefined) return given;
+  const path = userConfigPath(environment);
+  return existsSync(path) ? { [CONFIG]: path, ...given } : given;
 }
 
 /** Defaults that a configuration file may replace, by option. */

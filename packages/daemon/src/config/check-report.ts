@@ -3,6 +3,7 @@ import type { ConfigReport } from "@blksnap/api";
 import { DAEMON_VERSION } from "@blksnap/driver/version";
 import { ExitStatus } from "../exit-status.js";
 import { configPathOf, type Values } from "../options.js";
+import { withUserConfig } from "../user-paths.js";
 import { isError } from "./config-problem.js";
 import { deviceConflicts } from "./device-conflicts.js";
 import { settingsInForce } from "./in-force.js";
@@ -13,7 +14,8 @@ export function checkStatus({ starts, problems }: ConfigReport): number {
   return problems.some(isError) ? ExitStatus.FAILED : ExitStatus.ENDED;
 }
 
-export async function configReport(given: Values): Promise<ConfigReport> {
+export async function configReport(options: Values): Promise<ConfigReport> {
+  const given = withUserConfig(options);
   const { files, config, problems } = settingsInForce(given, {});
   const starts = !problems.some(isError);
   const all = [...problems, ...(await deviceConflicts(config.devices))];
