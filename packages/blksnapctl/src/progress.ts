@@ -15,6 +15,8 @@ export interface WaitingOptions {
 export interface Waiting {
   /** Sets the text to show from now on. */
   readonly note: (text: string) => void;
+  /** Clears the line until the next one, before anything else is written to the terminal. */
+  readonly clear: () => void;
   /** Ends it, and clears the line. */
   readonly end: () => void;
 }
@@ -30,21 +32,28 @@ export function showWaiting(
   }: WaitingOptions,
 ): Waiting {
   let seconds = 0;
+  let isThere = false;
   let progress = `${verb}: under way for`;
   const interrupted = isFinished ? "ends only the wait" : "cancels";
   const timer = setInterval(() => {
     seconds++;
     const line = `blksnapctl: ${progress} ${seconds} s; Ctrl-C ${interrupted}`;
     write(CLEAR_LINE + line.slice(0, Math.max(1, columns - 1)));
+    isThere = true;
   }, intervalMs);
   timer.unref();
+  const clear = (): void => {
+    if (isThere) write(CLEAR_LINE);
+    isThere = false;
+  };
   return {
+    clear,
     note: (text) => {
       progress = `${text},`;
     },
     end: () => {
       clearInterval(timer);
-      if (seconds > 0) write(CLEAR_LINE);
+      clear();
     },
   };
 }

@@ -4,7 +4,7 @@ import { ERRORS } from "@blksnap/api";
 import { COMPLETIONS_WANTED, type Scanned } from "./argv.js";
 import { errorLine, namedError, outputFailed, visible } from "./output.js";
 import { parseArguments, scan } from "./parse.js";
-import { showWaiting } from "./progress.js";
+import { showWaiting, type Waiting } from "./progress.js";
 import { parseSocket, parseWait } from "./values.js";
 import type { Context, DataStreams, Environment, Given } from "./verb.js";
 
@@ -84,6 +84,24 @@ function besideData({ verb, values }: Scanned, surroundings: Surroundings): Surr
   return { ...surroundings, columns, writeOut, writeOutNow: writeOut };
 }
 
+/** The line of progress may be on the terminal that shows the output, too. */
+function besideProgress(surroundings: Surroundings, waiting: Waiting | undefined): Surroundings {
+  if (waiting === undefined) return surroundings;
+  const { writeOut, writeOutNow = writeOut, writeError } = surroundings;
+  const cleared =
+    <Text>(write: (text: Text) => void) =>
+    (text: Text): void => {
+      waiting.clear();
+      write(text);
+    };
+  return {
+    ...surroundings,
+    writeOut: cleared(writeOut),
+    writeOutNow: cleared(writeOutNow),
+    writeError: cleared(writeError),
+  };
+}
+
 /** Returns the exit status. */
 async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise<number> {
   const parsed = parseArguments(scanned);
@@ -96,11 +114,11 @@ async function runScanned(scanned: Scanned, surroundings: Surroundings): Promise
       const notAllWell = (): void => {
         status = 1;
       };
-      const context = await contextFor(parsed.given, surroundings);
       const isShown = surroundings.isAttended === true && !waits;
       const { writeError: write, errorColumns: columns } = surroundings;
       const waiting = isShown ? showWaiting(name, { write, columns, isFinished }) : undefined;
       const progress = waiting?.note ?? (() => undefined);
+      const context = await contextFor(parsed.given, besideProgress(surroundings, waiting));
       try {
         await runVerb({ ...context, notAllWell, progress }, parsed.given);
       } finally {

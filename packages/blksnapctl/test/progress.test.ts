@@ -34,6 +34,36 @@ test("what the daemon finishes by itself is not cancelled", async () => {
   assert.is(out.split(CLEAR_LINE)[1], line);
 });
 
+test("what else is written to the terminal begins on a line of its own", async () => {
+  const harness = await startHarness();
+  let terminal = "";
+  const write = (text: string | Uint8Array): void => {
+    terminal += text;
+  };
+  const { snapshotDestroy } = harness.driver;
+  const { id } = await harness.driver.snapshotCreate({
+    devices: ["/dev/loop0"],
+    stores: ["/x"],
+    limitBytes: 2 ** 30,
+  });
+  harness.driver.snapshotDestroy = async (one) => {
+    await eventually("it shows progress", () => terminal.includes("under way"));
+    return await snapshotDestroy.call(harness.driver, one);
+  };
+  await run(["snapshot_destroy", "-i", id], {
+    environment: { BLKSNAP_SOCKET: harness.socketPath },
+    columns: 80,
+    isAttended: true,
+    errorColumns: 80,
+    writeOut: write,
+    writeError: write,
+    untilInterrupted: () => new AbortController().signal,
+    streams: terminals,
+  });
+  assert.ok(terminal.endsWith(`${CLEAR_LINE}Destroyed successfully\n`), JSON.stringify(terminal));
+  await harness.stop();
+});
+
 test("a fast command shows no progress", () => {
   let out = "";
   const { note, end } = showWaiting("attach", { write: (text) => (out += text) });
