@@ -110,7 +110,7 @@ export interface Verb {
   readonly load: () => Promise<Run>;
   /** It waits for events, so it reports no wait, and it ends with its reader. */
   readonly waits?: boolean;
-  /** Its output is all that it is for: it ends when nobody reads that. Any other command ends what it has begun. */
+  /** It is run for its output only: it ends with the reader of that. Any other command ends what it has begun. */
   readonly isForReader?: boolean;
   /** The daemon finishes it even if this process is interrupted. */
   readonly isFinished?: boolean;

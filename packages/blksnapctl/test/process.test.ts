@@ -67,7 +67,7 @@ test("a command that has begun something ends it without a reader of its output"
   await harness.stop();
 });
 
-test("without a terminal on standard error a command goes on", async () => {
+test("without a terminal on standard error a command continues", async () => {
   const harness = await startHarness();
   const child = harness.start("attach", "-d", "/dev/none");
   child.child.stderr!.destroy();

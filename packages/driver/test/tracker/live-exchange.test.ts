@@ -10,7 +10,7 @@ import * as assert from "uvu/assert";
 import { codeOf, FRONT, NODE, world as newWorld } from "./live-world.js";
 
 const RESUME = `resume ${NODE.number}`;
-const nobody = async () => false;
+const notFollowed = async () => false;
 
 function world() {
   const made = newWorld();
@@ -24,7 +24,7 @@ async function until(isSo: () => boolean): Promise<void> {
 }
 
 const recover = ({ live, tracker }: ReturnType<typeof world>, known = [tracker]) =>
-  live.recover(known, () => true, nobody);
+  live.recover(known, () => true, notFollowed);
 
 test("a node left suspended by a refused exchange is resumed, with retries until that succeeds", async () => {
   const { dm, live, tracker, hasMark, errors } = world();

@@ -6,7 +6,7 @@ import type { LiveAttach } from "../../dist/tracker/live-attach.js";
 import type { Tracker } from "../../dist/tracker/tracker.js";
 import { codeOf, type FakeMapper, FRONT, NODE, world } from "./live-world.js";
 
-const nobody = async () => false;
+const notFollowed = async () => false;
 
 test("after a daemon's death an attach without its splice is undone, others continue", async () => {
   const { dm, live, tracker } = world();
@@ -97,7 +97,7 @@ test("a node that another program has led back to the same data before a restart
   // For an older daemon, which did not record it: the node leads to its front when this daemon begins.
   const old: Before = async (live, tracker, dm) => {
     dm.leadsTo = FRONT;
-    await live.settle([tracker], () => false, nobody);
+    await live.settle([tracker], () => false, notFollowed);
   };
   assert.is(await isEndedAfterRestart("same", old), false);
 
