@@ -18,6 +18,7 @@ import {
   mount,
   mountImage,
 } from "../lib/file-systems.mjs";
+import { enlargers, partitionGpt } from "../lib/gpt.mjs";
 import { canUpdateSize, sizeOf, untilSize } from "../lib/kernel-growth.mjs";
 import { Checker } from "../lib/live.mjs";
 import { medium } from "../lib/medium.mjs";
@@ -34,7 +35,7 @@ const TYPES = {
 };
 const STEP_BYTES = 16 * MIB;
 
-/** POINTS=. has both file systems, and deaths of both kinds of trackers; else a run has one of each, by its seed. */
+/** POINTS=. has both file systems and partition tables, and deaths of both kinds of trackers; else a run has one of each, by its seed. */
 const { POINTS, SEED = String(Date.now()) } = process.env;
 const isThorough = POINTS !== undefined;
 const part = seededRandom(SEED).below(2);
@@ -221,70 +222,88 @@ function extent(node) {
   );
 }
 
-test(
-  "a partitioned disk that grows: its partitions stay as they are, and the last one is enlarged through the front",
-  async (t) => {
-    note(canUpdateSize ? `SEED=${SEED}` : "this kernel cannot resize ublk devices");
-    if (!canUpdateSize) return;
-    await daemon(t);
-    const sizesMib = [48, 48];
-    const sizeBytes = 98 * MIB;
-    const disk = await original(t, sizeBytes, true);
-    const { device } = disk;
-    await partition(device, sizesMib);
-    const { front, detach } = await attach(t, device);
-    const parts = [1, 2].map((number) => `${front}p${number}`);
-    const places = [];
-    const checkers = [];
-    for (const part of parts) {
-      await makeFileSystem("zeroed ext4", part);
-      const place = await mount(t, part);
-      await fill(place.path, "kept", 4);
-      places.push(place);
-      checkers.push(new Checker(t, place.path));
-    }
-    const turn = async () => {
-      const rounds = checkers.map((checker) => checker.rounds);
-      const isOver = () => checkers.every((checker, index) => checker.rounds > rounds[index]);
-      await until("both writers continue", isOver);
-    };
-    await turn();
-    const before = parts.map(extent);
-    const table = contentOf(front, MIB);
-    const grownBytes = sizeBytes + 2 * STEP_BYTES;
-    await disk.grow(grownBytes);
-    await untilSize(front, grownBytes);
-    await turn();
-    assert.equal(parts.map(extent), before);
-    assert.ok(contentOf(front, MIB).equals(table));
-    await killServing(t);
-    assert.equal(parts.map(extent), before);
-
-    const enlargedMib = sizesMib[1] + (2 * STEP_BYTES) / MIB;
-    await partition(front, [sizesMib[0], enlargedMib]);
-    const [first, last] = parts.map(extent);
-    assert.equal(first, before[0]);
-    assert.equal(last, [before[1][0], (enlargedMib * MIB) / 512]);
-    await run(["resize2fs", parts[1]]);
-    await fill(places[1].path, "behind", 2 * (STEP_BYTES / MIB));
-    await turn();
-    const sums = await run(["md5sum", "kept", "behind"], { cwd: places[1].path });
-    const snapshot = await takeSnapshot(t, [device], { stores: ["memory:"] });
-    const image = await mountImage(t, "ext4", `${snapshot.images[0]}p2`, ["ro"]);
-    await assertChecksums(sums, image.path);
-    await image.unmount();
-    await snapshot.destroy();
-    for (const checker of checkers) await checker.stop();
-    for (const { unmount } of places) await unmount();
-    for (const part of parts) await checkFileSystem("ext4", part);
-    await detach();
-    await t.daemon.stop();
-    await run(["partx", "--update", device]);
-    for (const number of [1, 2]) await checkFileSystem("ext4", `${device}p${number}`);
-    const all = await mount(t, `${device}p2`, ["ro"]);
-    await assertChecksums(sums, all.path);
+/** The last partition's file system, and how tables are made and changed. */
+const PARTITIONED = [
+  {
+    type: "ext4",
+    lastMib: 48,
+    name: "MBR",
+    make: partition,
+    enlarge: partition,
   },
-  LONG,
-);
+  ...enlargers().map(([name, enlarge]) => ({
+    ...{ type: "xfs", lastMib: 320, name: `${name}, GPT` },
+    ...{ make: partitionGpt, enlarge },
+  })),
+].filter((_, index) => isThorough || index % 2 === part);
+
+for (const { type, lastMib, name, make, enlarge } of PARTITIONED) {
+  test(
+    `a partitioned disk that grows: its partitions stay as they are, and the last one is enlarged through the front (${type}, ${name})`,
+    async (t) => {
+      note(canUpdateSize ? `SEED=${SEED}` : "this kernel cannot resize ublk devices");
+      if (!canUpdateSize) return;
+      await daemon(t);
+      const sizesMib = [48, lastMib];
+      const sizeBytes = (48 + lastMib + 2) * MIB;
+      const types = ["ext4", type];
+      const disk = await original(t, sizeBytes, true);
+      const { device } = disk;
+      await make(device, sizesMib);
+      const { front, detach } = await attach(t, device);
+      const parts = [1, 2].map((number) => `${front}p${number}`);
+      const places = [];
+      const checkers = [];
+      for (const [index, part] of parts.entries()) {
+        await makeFileSystem(TYPES[types[index]].make, part);
+        const place = await mount(t, part);
+        await fill(place.path, "kept", 4);
+        places.push(place);
+        checkers.push(new Checker(t, place.path));
+      }
+      const turn = async () => {
+        const rounds = checkers.map((checker) => checker.rounds);
+        const isOver = () => checkers.every((checker, index) => checker.rounds > rounds[index]);
+        await until("both writers continue", isOver);
+      };
+      await turn();
+      const before = parts.map(extent);
+      const table = contentOf(front, MIB);
+      const grownBytes = sizeBytes + 2 * STEP_BYTES;
+      await disk.grow(grownBytes);
+      await untilSize(front, grownBytes);
+      await turn();
+      assert.equal(parts.map(extent), before);
+      assert.ok(contentOf(front, MIB).equals(table));
+      await killServing(t);
+      assert.equal(parts.map(extent), before);
+
+      const enlargedMib = sizesMib[1] + (2 * STEP_BYTES) / MIB;
+      await enlarge(front, [sizesMib[0], enlargedMib]);
+      const [first, last] = parts.map(extent);
+      assert.equal(first, before[0]);
+      assert.equal(last, [before[1][0], (enlargedMib * MIB) / 512]);
+      await run(TYPES[type].grow({ front: parts[1], path: places[1].path }));
+      await fill(places[1].path, "behind", 2 * (STEP_BYTES / MIB));
+      await turn();
+      const sums = await run(["md5sum", "kept", "behind"], { cwd: places[1].path });
+      const snapshot = await takeSnapshot(t, [device], { stores: ["memory:"] });
+      const image = await mountImage(t, type, `${snapshot.images[0]}p2`, ["ro"]);
+      await assertChecksums(sums, image.path);
+      await image.unmount();
+      await snapshot.destroy();
+      for (const checker of checkers) await checker.stop();
+      for (const { unmount } of places) await unmount();
+      for (const [index, part] of parts.entries()) await checkFileSystem(types[index], part);
+      await detach();
+      await t.daemon.stop();
+      await run(["partx", "--update", device]);
+      for (const number of [1, 2]) await checkFileSystem(types[number - 1], `${device}p${number}`);
+      const all = await mount(t, `${device}p2`, ["ro"]);
+      await assertChecksums(sums, all.path);
+    },
+    LONG,
+  );
+}
 
 test.run();
