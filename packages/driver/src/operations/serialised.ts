@@ -79,6 +79,7 @@ async function describingTimeout<Value>(what: string, work: Promise<Value>): Pro
     return await named(work);
   } catch (error) {
     if (!(error instanceof BlksnapError) || error.code !== "NO_ANSWER") throw error;
-    throw new ControlError("NO_ANSWER", `${what}: ${error.message}`, { cause: error });
+    const hint = error.hint === undefined ? {} : { hint: error.hint };
+    throw new ControlError("NO_ANSWER", `${what}: ${error.message}`, { ...hint, cause: error });
   }
 }

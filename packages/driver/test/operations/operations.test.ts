@@ -12,13 +12,15 @@ async function failure(work: Promise<unknown>): Promise<ControlError> {
   throw new Error("it did not fail");
 }
 
-test("a time-out names the operation that it ended", async () => {
+test("a time-out names the operation that it ended, and keeps what to do", async () => {
   const operations = new Operations({ identity: async () => "block:1:1" });
-  const late = new ControlError("NO_ANSWER", 'reactor 0 did not answer "dropArea" in 30000 ms');
+  const text = 'reactor 0 did not answer "dropArea" in 30000 ms';
+  const late = new ControlError("NO_ANSWER", text, { hint: "Try again" });
   const error = await failure(
     operations.onSnapshot("snapshot_destroy of", "abc", () => Promise.reject(late)),
   );
   assert.is(error.code, "NO_ANSWER");
+  assert.is(error.hint, "Try again");
   assert.is(
     error.message,
     'snapshot_destroy of abc: reactor 0 did not answer "dropArea" in 30000 ms',
