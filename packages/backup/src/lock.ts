@@ -77,10 +77,14 @@ export class FileLock {
     try {
       await this.#files.create(own, Buffer.from(this.#text));
     } catch (error) {
-      const { cause } = error as Error;
+      if (!(error instanceof BackupError)) throw error;
+      const { cause, code } = error;
+      const errno = errnoNameOf(cause);
       // In some existing folders nothing can be created, such as /proc.
-      const isMissing = errnoNameOf(cause) === "ENOENT" && !(await this.#files.look(folder));
-      if (!isMissing) throw error;
+      if (errno !== "ENOENT" || (await this.#files.look(folder)) !== undefined) {
+        const why = `can't create files in ${folder} (${errno})`;
+        throw new BackupError(code, why, { hint: error.hint, cause });
+      }
       const hint = "Create it, or name another place";
       throw new BackupError("TARGET_FAILED", `there is no folder ${folder}`, { hint, cause });
     }

@@ -129,13 +129,19 @@ test("leftovers of a process that was killed while taking over a lock do not blo
   }
 });
 
-test("an error for a missing folder names the folder, not the file", async () => {
-  const folder = `/tmp/${randomUUID()}`;
-  const taken = FileLock.acquire(folder, "disk", "an export");
-  const error = await taken.catch((thrown: unknown) => thrown as BackupError);
-  assert.instance(error, BackupError);
-  assert.is((error as BackupError).message, `there is no folder ${folder}`);
-  assert.is((error as BackupError).code, "TARGET_FAILED");
+test("an error for a folder without files, or a missing one, names the folder, not the file", async () => {
+  const missing = `/tmp/${randomUUID()}`;
+  const whys = {
+    [missing]: `there is no folder ${missing}`,
+    "/proc": "can't create files in /proc (ENOENT)",
+  };
+  for (const [folder, why] of Object.entries(whys)) {
+    const taken = FileLock.acquire(folder, "disk", "an export");
+    const error = await taken.catch((thrown: unknown) => thrown as BackupError);
+    assert.instance(error, BackupError);
+    assert.is((error as BackupError).message, why);
+    assert.is((error as BackupError).code, "TARGET_FAILED");
+  }
 });
 
 test.run();
