@@ -2,7 +2,7 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { RequestQueue, Target, TargetModule, TargetSpec } from "@blksnap/ublk";
-import { UblkOp } from "@blksnap/ublk";
+import { UblkIoFlag, UblkOp } from "@blksnap/ublk";
 import type { Reactor } from "@blksnap/uring";
 import { MIB } from "./support.js";
 
@@ -23,12 +23,27 @@ interface OddOptions {
   readonly closedPath?: string;
   /** Default 1 MiB. */
   readonly capacityBytes?: number;
+  /** A file that is created on close, with a line for each request: its operation, and "durable" for FUA. */
+  readonly requestsPath?: string;
+  /** Default false. */
+  readonly fua?: boolean;
+  /** Default true. */
+  readonly volatileCache?: boolean;
+  /** Flushes fail. */
+  readonly failsFlushes?: boolean;
   /** Most bytes that it discards or zeroes at a time; default 0: it can do neither. */
   readonly rangeMaxBytes?: number;
 }
 
 export function oddTarget(options: OddOptions): TargetSpec {
   return { module: new URL(import.meta.url), options };
+}
+
+const NAMES: readonly [string, number][] = Object.entries(UblkOp);
+
+function lineOf(queue: RequestQueue, tag: number): string {
+  const name = NAMES.find(([, op]) => op === queue.op(tag))?.[0] ?? "?";
+  return (queue.flags(tag) & UblkIoFlag.FUA) === 0 ? name : `${name} durable`;
 }
 
 function answer(queue: RequestQueue, tag: number): void {
@@ -140,29 +155,33 @@ export const target: TargetModule = {
     ioOptBytes: 0,
     readOnly: false,
     rotational: false,
-    volatileCache: true,
-    fua: false,
+    volatileCache: (options as OddOptions).volatileCache ?? true,
+    fua: (options as OddOptions).fua ?? false,
     discardMaxBytes: (options as OddOptions).rangeMaxBytes ?? 0,
     discardGranularityBytes: 0,
     writeZeroesMaxBytes: (options as OddOptions).rangeMaxBytes ?? 0,
   }),
   open(options, queue, reactor) {
-    const { kind, closedPath, folder } = options as OddOptions;
+    const { kind, closedPath, folder, requestsPath, failsFlushes } = options as OddOptions;
     if (kind === "kept" && folder !== undefined) return new Kept(queue, reactor, folder);
     if (kind === "open-throws") throw new Error("this target cannot be opened");
     if (kind === "answers-others") return new AnswersOthers(queue, reactor);
     let discarded = 0;
     let zeroed = 0;
+    const lines: string[] = [];
     return {
       queueIo: (tag) => {
         // In a worker it ends the thread.
         if (kind === "thread-ends") process.exit(7);
         if (queue.op(tag) === UblkOp.DISCARD) discarded += queue.sectors(tag) * 512;
         if (queue.op(tag) === UblkOp.WRITE_ZEROES) zeroed += queue.sectors(tag) * 512;
-        answer(queue, tag);
+        lines.push(lineOf(queue, tag));
+        if (failsFlushes === true && queue.op(tag) === UblkOp.FLUSH) queue.complete(tag, -EIO);
+        else answer(queue, tag);
       },
       close: () => {
         if (closedPath !== undefined) writeFileSync(closedPath, `${discarded} ${zeroed}`);
+        if (requestsPath !== undefined) writeFileSync(requestsPath, lines.join("\n"));
       },
     };
   },
