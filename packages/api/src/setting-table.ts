@@ -140,7 +140,7 @@ export const SETTINGS = {
     least: 4096,
     most: 32 * 2 ** 20,
     multipleOf: 4096,
-    default: 512 * 1024,
+    defaultText: "1048576 with zero copy, else 524288",
     help: "largest read or write, a multiple of 4096",
   },
   zeroCopy: {

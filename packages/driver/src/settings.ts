@@ -6,6 +6,7 @@ import {
   type SettingValues,
   type StatusResponse,
 } from "@blksnap/api";
+import { MAX_IO_BYTES, ZERO_COPY_IO_BYTES } from "@blksnap/ublk";
 import type { Logger } from "pino";
 import { fixParameters, type TrackingParameters } from "./parameters.js";
 import { readRecords } from "./records/state-directory.js";
@@ -49,6 +50,9 @@ export interface DriverSettings
   extends Omit<DriverOptions, "parameters" | keyof Defaulted>,
     Defaulted {
   readonly parameters: TrackingParameters;
+  readonly maxIoBytes: number;
+  /** In place of maxIoBytes for fronts with zero copy. */
+  readonly zeroCopyIoBytes: number;
 }
 
 /** The usual directory, unless the older one holds records. */
@@ -66,5 +70,11 @@ export function settingsOf(options: DriverOptions): DriverSettings {
   const settings = { ...DEFAULTS, ...options, stateDirectory };
   const fixed = fixParameters(options.parameters ?? {}, settings.portionBytes);
   for (const note of fixed.notes) options.logger.warn(note);
-  return { ...settings, parameters: fixed.parameters, portionBytes: fixed.portionBytes };
+  return {
+    ...settings,
+    parameters: fixed.parameters,
+    portionBytes: fixed.portionBytes,
+    maxIoBytes: options.maxIoBytes ?? MAX_IO_BYTES,
+    zeroCopyIoBytes: options.maxIoBytes ?? ZERO_COPY_IO_BYTES,
+  };
 }

@@ -8,7 +8,7 @@ import { checkParams, type DeviceParams, type UblkDeviceInfo } from "./layout.js
 import { addPartitions } from "./partitions.js";
 import type { TargetModule, TargetSpec } from "./target.js";
 import type { DeviceWorkerMessage, DeviceWorkerOptions } from "./worker.js";
-import { isZeroCopied, zeroCopyFeatures } from "./zero-copy.js";
+import { isZeroCopied, MAX_IO_BYTES, ZERO_COPY_IO_BYTES, zeroCopyFeatures } from "./zero-copy.js";
 
 /** Time limit for a stopped device's commands to return from the kernel. */
 const QUEUE_END_TIMEOUT_MS = 10_000;
@@ -19,7 +19,7 @@ export interface UblkDeviceOptions {
   readonly id?: number;
   /** Requests in flight, 1 to 4096; default 128. */
   readonly queueDepth?: number;
-  /** Largest read or write; a multiple of 4096, at most 32 MiB; default 512 KiB. */
+  /** Largest read or write; a multiple of 4096, at most 32 MiB; default 1 MiB with zero copy, else 512 KiB. */
   readonly maxIoBytes?: number;
   /** Whether to pass pages of requests on if the kernel and the target can; default false. */
   readonly zeroCopy?: boolean;
@@ -78,14 +78,13 @@ export class UblkDevice {
     const wantsZeroCopy = options.zeroCopy === true && target.isPassThrough === true;
     let device: UblkDevice | undefined;
     try {
+      const passed = zeroCopyFeatures(wantsZeroCopy, control, params);
       const info = await control.addDevice({
         id: options.id ?? -1,
         queues: 1,
         queueDepth: options.queueDepth ?? 128,
-        maxIoBytes: options.maxIoBytes ?? 512 * 1024,
-        features:
-          zeroCopyFeatures(wantsZeroCopy, control, params) |
-          (control.features & UblkFeature.NO_AUTO_PART_SCAN),
+        maxIoBytes: options.maxIoBytes ?? (passed === 0 ? MAX_IO_BYTES : ZERO_COPY_IO_BYTES),
+        features: passed | (control.features & UblkFeature.NO_AUTO_PART_SCAN),
         serverFlags: 0,
         serverFlagsHigh: 0,
       });

@@ -42,4 +42,4 @@ export {
 export { FileTarget, fileTarget } from "./targets/file.js";
 export { memoryTarget } from "./targets/memory.js";
 export { nullTarget } from "./targets/null.js";
-export { offersZeroCopy } from "./zero-copy.js";
+export { MAX_IO_BYTES, offersZeroCopy, ZERO_COPY_IO_BYTES } from "./zero-copy.js";

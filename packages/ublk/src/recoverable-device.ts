@@ -77,6 +77,8 @@ export interface NewDeviceOptions extends ServeOptions {
   readonly maxIoBytes: number;
   /** Zero copy, if the kernel and the file support it; its target must never examine bytes. */
   readonly zeroCopy?: boolean;
+  /** In place of maxIoBytes with zero copy. */
+  readonly zeroCopyIoBytes?: number;
   /** Its number must be larger than this one: a search in numeric order finds that device first. */
   readonly above?: number;
   /** Called with the device's number before any program can use it, to make a record of it. */
@@ -132,16 +134,14 @@ export class RecoverableDevice {
 
   /** Creates the device and makes it live; if it fails, nothing is left behind. */
   static async start(control: UblkControl, options: NewDeviceOptions): Promise<RecoverableDevice> {
-    const { queueDepth, maxIoBytes: wantedIoBytes, params } = options;
+    const { queueDepth, params, zeroCopyIoBytes = options.maxIoBytes } = options;
+    const passed = zeroCopyFeatures(options.zeroCopy === true, control, params);
     const info = await addDevice(control, options.above, {
       queues: 1,
       queueDepth,
-      maxIoBytes: wantedIoBytes,
+      maxIoBytes: passed === 0 ? options.maxIoBytes : zeroCopyIoBytes,
       // Partitions come from addPartitions() on all kernels (partitions.ts).
-      features:
-        RECOVERABLE |
-        zeroCopyFeatures(options.zeroCopy === true, control, params) |
-        (control.features & UblkFeature.NO_AUTO_PART_SCAN),
+      features: RECOVERABLE | passed | (control.features & UblkFeature.NO_AUTO_PART_SCAN),
       serverFlags: options.mark,
       serverFlagsHigh: options.owner,
     });

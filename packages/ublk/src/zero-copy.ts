@@ -9,6 +9,11 @@ import type { DeviceParams } from "./layout.js";
  */
 const ZERO_COPY_FEATURES: number = UblkFeature.AUTO_BUF_REG | UblkFeature.USER_COPY;
 
+/** Largest request by default: each one of a queue has a buffer of this size. */
+export const MAX_IO_BYTES: number = 512 * 1024;
+/** With zero copy there are no buffers, and a long request has less work if it is not cut. */
+export const ZERO_COPY_IO_BYTES: number = 1024 * 1024;
+
 /** Whether a kernel that offers these features can serve devices with ZERO_COPY_FEATURES. */
 export function offersZeroCopy(features: number): boolean {
   const needed = ZERO_COPY_FEATURES | UblkFeature.BATCH_IO;

@@ -22,6 +22,7 @@
 
 #define DEPTH 128
 #define MAX_IO_BYTES (512 * 1024)
+#define ZERO_COPY_IO_BYTES (1024 * 1024)
 #define DISCARD_MAX_SECTORS (16 * 1024 * 2)
 #define DESC_BYTES 24
 // What the headers of older distributions do not have.
@@ -103,7 +104,7 @@ static void set_params(struct server *s) {
   params.basic.physical_bs_shift = log2_of(physical);
   params.basic.io_min_shift = log2_of(least > physical ? least : physical);
   params.basic.io_opt_shift = log2_of(best > physical ? best : physical);
-  params.basic.max_sectors = MAX_IO_BYTES >> 9;
+  params.basic.max_sectors = (s->zero_copy ? ZERO_COPY_IO_BYTES : MAX_IO_BYTES) >> 9;
   params.basic.dev_sectors = bytes >> 9;
   if (attribute(s->target, "discard_max_bytes", NULL) > 0) {
     params.types |= UBLK_PARAM_TYPE_DISCARD;
@@ -219,6 +220,7 @@ static void add_device(struct server *s) {
     const uint64_t wanted = FEATURE_ZERO_COPY | FEATURE_AUTO_BUF_REG;
     if ((features & wanted) != wanted) fail("zero copy", EOPNOTSUPP);
     info.flags |= wanted;
+    info.max_io_buf_bytes = ZERO_COPY_IO_BYTES;
   }
   must(control(s, CONTROL(0x04), &info, sizeof info, 0), "ADD_DEV");
   s->id = info.dev_id;

@@ -97,6 +97,8 @@ export interface NumberedDevice {
 export interface NewServed extends Served {
   /** Passes users' pages through, if the kernel and the target support that. */
   readonly zeroCopy?: boolean;
+  /** In place of maxIoBytes if it does. */
+  readonly zeroCopyIoBytes?: number;
   /** Its own number must be larger than this one. */
   readonly above?: number | null;
   /** Called before any user can come, to write a record of it. */

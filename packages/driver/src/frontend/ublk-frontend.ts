@@ -45,7 +45,8 @@ export class UblkFrontend implements Frontend {
   }
 
   async start(served: NewServed): Promise<ServedDevice> {
-    const { params, queueDepth, maxIoBytes, above, onNumber, role, zeroCopy = false } = served;
+    const { params, queueDepth, maxIoBytes, above, onNumber, role } = served;
+    const { zeroCopy = false, zeroCopyIoBytes = maxIoBytes } = served;
     const device = await RecoverableDevice.start(this.#control, {
       ...serveOptions(served),
       mark: MARKS[role],
@@ -54,6 +55,7 @@ export class UblkFrontend implements Frontend {
       queueDepth,
       maxIoBytes,
       zeroCopy,
+      zeroCopyIoBytes,
       ...(typeof above === "number" ? { above } : {}),
       onNumber: (id, hasZeroCopy) => onNumber({ id, hasZeroCopy }),
     });

@@ -117,6 +117,7 @@ export class Tracker {
         params: backing.params,
         queueDepth: context.frontDepth,
         maxIoBytes: context.maxIoBytes,
+        zeroCopyIoBytes: context.zeroCopyIoBytes,
         zeroCopy: mayPassPages(context, reactor),
         onNumber: (made) => {
           options.onFront?.(made.id);
