@@ -41,6 +41,8 @@ export interface ReactorServerOptions {
   readonly port: MessagePort;
   readonly say: (message: FromReactor) => void;
   readonly settings: ReactorSettings;
+  /** As ReactorOptions has it. */
+  readonly isLively?: boolean;
   /** Starts what a WarmUpMessage asks for; without it such messages are ignored. */
   readonly startWarmUp?: StartWarmUp | undefined;
 }
@@ -61,7 +63,7 @@ export class ReactorServer {
   #warmUp: RunningWarmUp | undefined;
 
   constructor(options: ReactorServerOptions) {
-    const { wakeFd, port, settings } = options;
+    const { wakeFd, port, settings, isLively = false } = options;
     this.#options = options;
     const flusherProblem = becomeIoFlusher();
     if (flusherProblem !== undefined && settings.isFlusherOptional !== true)
@@ -73,6 +75,7 @@ export class ReactorServer {
       onError: (error) => this.#reportError(error),
       heartbeat: new Int32Array(settings.heartbeat),
       entries: settings.ringEntries,
+      isLively,
     });
     this.#ticker = new IoTicker(this.#reactor, settings.ioTimeoutMs);
     this.#slices = new Slices(this.#reactor);

@@ -1,4 +1,5 @@
 /** The thread of one reactor. */
+import { availableParallelism } from "node:os";
 import { parentPort, workerData } from "node:worker_threads";
 import { errnoNameOf } from "@blksnap/errors";
 import {
@@ -53,7 +54,8 @@ const { lostStatus } = settings;
 const untie = lostStatus === undefined ? () => undefined : endProcessWithThread(lostStatus);
 // A test counts the fault points that devices pass, not those of the warm-up.
 const startWarmUp = hasFaultHook ? undefined : WarmUp.start;
-const server = new ReactorServer({ wakeFd, port, say, settings, startWarmUp });
+const isLively = availableParallelism() > 1;
+const server = new ReactorServer({ wakeFd, port, say, settings, startWarmUp, isLively });
 try {
   server.run();
 } catch (error) {

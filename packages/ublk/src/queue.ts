@@ -88,6 +88,8 @@ export class Queue implements CompletionHandler, CopyOwner {
   #isReleased = false;
   #target: Target | undefined;
   #liveTags = 0;
+  /** Requests in the server. */
+  #busy = 0;
 
   constructor(options: QueueOptions) {
     const { depth, maxIoBytes, reactor } = options;
@@ -247,7 +249,7 @@ export class Queue implements CompletionHandler, CopyOwner {
   }
 
   onCopiedOut(tag: number, result: number): void {
-    this.#command(COMMIT_AND_FETCH, tag, result < 0 ? result : this.sectors(tag) << 9);
+    this.#commit(tag, result < 0 ? result : this.sectors(tag) << 9);
   }
 
   /**
@@ -260,13 +262,21 @@ export class Queue implements CompletionHandler, CopyOwner {
     this.#inServer[tag] = 0;
     const isRead = result > 0 && this.op(tag) === UblkOp.READ;
     if (isRead && this.#pages?.isCopied(tag) === true) this.#pages.copyOut(tag);
-    else this.#command(COMMIT_AND_FETCH, tag, result);
+    else this.#commit(tag, result);
+  }
+
+  #commit(tag: number, result: number): void {
+    this.#command(COMMIT_AND_FETCH, tag, result);
+    this.#busy--;
+    this.#options.reactor.expectRequest(this.#busy === 0);
   }
 
   onCompletion(tag: number, result: number): void {
     if (result === 0) {
       this.#inServer[tag] = 1;
+      this.#busy++;
       this.requests++;
+      this.#options.reactor.expectRequest(false);
       this.#pages?.begin(tag);
       if ((this.flags(tag) & UblkIoFlag.NEED_REG_BUF) === 0) this.#serve(tag);
       else (this.#pages as RegisteredPages).copyIn(tag);

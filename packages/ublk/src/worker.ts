@@ -1,4 +1,5 @@
 /** The reactor thread of one UblkDevice: serves its queue until the device stops. */
+import { availableParallelism } from "node:os";
 import { parentPort, workerData } from "node:worker_threads";
 import { assert, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { Queue } from "./queue.js";
@@ -32,7 +33,8 @@ const { target } = (await import(device.target.module)) as { target: TargetModul
 const onError = (error: unknown): void => {
   say({ type: "error", message: error instanceof Error ? (error.stack ?? "") : String(error) });
 };
-const reactor = new Reactor({ wakeFd, port, onMessage: () => reactor.stop(), onError });
+const isLively = availableParallelism() > 1;
+const reactor = new Reactor({ wakeFd, port, onMessage: () => reactor.stop(), onError, isLively });
 const queue = new Queue({
   reactor,
   charFd: device.charFd,

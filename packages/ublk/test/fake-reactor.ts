@@ -55,6 +55,7 @@ export class FakeReactor {
   readonly handlers: (CompletionHandler | undefined)[] = [];
   readonly buffers = new Set<number>();
   readonly timers: (() => void)[] = [];
+  isRequestExpected = false;
   /** In the table of registered buffers, that a queue has. */
   places = 0;
   #used = 0;
@@ -78,6 +79,10 @@ export class FakeReactor {
   }
 
   noteTaken(): void {}
+
+  expectRequest(isSoon: boolean): void {
+    this.isRequestExpected = isSoon;
+  }
 
   unmapInSlices(memory: MappedMemory): void {
     memory.unmap();

@@ -126,6 +126,22 @@ test("an answer commits the result and fetches the tag again", () => {
   );
 });
 
+test("the next request is expected when the last one that the server has is answered", () => {
+  withQueue(
+    () => undefined,
+    ({ reactor, queue, complete }) => {
+      complete(0, 0);
+      complete(1, 0);
+      queue.complete(0, 0);
+      assert.not(reactor.isRequestExpected);
+      queue.complete(1, 0);
+      assert.ok(reactor.isRequestExpected);
+      complete(0, 0);
+      assert.not(reactor.isRequestExpected);
+    },
+  );
+});
+
 test("a request is completed once", () => {
   withQueue(
     () => undefined,

@@ -48,6 +48,8 @@ export const SqeFlag = {
 export const SetupFlag = {
   /** One bad SQE does not stop the batch. */
   SUBMIT_ALL: 0x80,
+  /** The ring's flags show completions that wait for a call (SqRingFlag.TASKRUN). */
+  TASKRUN_FLAG: 0x200,
   /** SQEs of 128 bytes, for commands that carry more than 16. */
   SQE128: 0x400,
   /** Only the thread that created the ring uses it. */
@@ -61,7 +63,7 @@ export const SetupFlag = {
 export const EnterFlag = { GETEVENTS: 1, REGISTERED_RING: 0x10 } as const;
 
 /** Bits of the submission ring's flags word. */
-export const SqRingFlag = { CQ_OVERFLOW: 2 } as const;
+export const SqRingFlag = { CQ_OVERFLOW: 2, TASKRUN: 4 } as const;
 
 export const FsyncFlag = { DATASYNC: 1 } as const;
 

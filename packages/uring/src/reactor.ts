@@ -19,6 +19,7 @@ import { ECANCELED, EINTR, EMFILE, ENOMEM, ETIME } from "@blksnap/errors";
 import { SetupFlag } from "./abi.js";
 import { assert, UringError } from "./errors.js";
 import { FreedMemory } from "./freed-memory.js";
+import { Lookout } from "./lookout.js";
 import { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 import { prepareCancel, prepareRead, prepareTimeout } from "./operations.js";
 import type { CompletionHandler, ReactorOptions } from "./reactor-options.js";
@@ -37,6 +38,7 @@ const FILES_MAX = 16_384;
 /** The kernel's limit; drivers may use DRIVER_PLACES_MAX of it. */
 const BUFFERS_MAX = 16_384;
 export const DRIVER_PLACES_MAX = 12_288;
+const RING_FLAGS = SetupFlag.SINGLE_ISSUER | SetupFlag.DEFER_TASKRUN | SetupFlag.SUBMIT_ALL;
 const WAKE_HANDLER = 0;
 const TIMER_HANDLER = 1;
 const CANCEL_HANDLER = 2;
@@ -82,6 +84,7 @@ export class Reactor {
   readonly #freeFiles: number[] = [];
   readonly #freeBuffers: number[] = [];
   readonly #freed: FreedMemory;
+  readonly #lookout: Lookout;
   /** Callbacks that undo the registrations of the current attempt(). */
   #taken: (() => void)[] | undefined;
   #stopped = false;
@@ -93,11 +96,12 @@ export class Reactor {
   constructor(options: ReactorOptions) {
     this.#options = options;
     this.#heartbeat = options.heartbeat ?? new Int32Array(1);
-    const entries = options.entries ?? 256;
+    const { entries = 256, isLively = false } = options;
+    this.#lookout = new Lookout(isLively);
     this.ring = new Ring({
       entries,
       cqEntries: entries * 8,
-      flags: SetupFlag.SINGLE_ISSUER | SetupFlag.DEFER_TASKRUN | SetupFlag.SUBMIT_ALL,
+      flags: isLively ? RING_FLAGS | SetupFlag.TASKRUN_FLAG : RING_FLAGS,
       workerForEach: true,
       beforeEnter: options.beforeEnter,
     });
@@ -239,6 +243,11 @@ export class Reactor {
     this.#freeBuffers.push(...places);
   }
 
+  /** Whether the user of a request that ends in this turn may make the next one at once. */
+  expectRequest(isSoon: boolean): void {
+    this.#lookout.expect(isSoon);
+  }
+
   /** Unmaps memory that nothing uses any more, in slices: see freed-memory.ts. */
   unmapInSlices(memory: MappedMemory): void {
     if (this.#stopped) memory.unmap();
@@ -306,7 +315,7 @@ export class Reactor {
   turn(): boolean {
     try {
       if (!this.#stopped) {
-        this.ring.submitAndWait(1);
+        this.#lookout.wait(this.ring);
         this.#heartbeat[0]++;
         this.#reap();
         if (!this.#stopped) return true;

@@ -183,6 +183,21 @@ export class Ring {
     this.#enter(minComplete, EnterFlag.GETEVENTS);
   }
 
+  /**
+   * Submits all prepared SQEs, then looks for completions without calls, about 4.5 ns each time. Needs
+   * SetupFlag.TASKRUN_FLAG. Returns true if there is one, or will be after the next submitAndWait().
+   * @throws as submitAndWait()
+   */
+  submitAndLook(looks: number): boolean {
+    this.#enter(0, EnterFlag.GETEVENTS);
+    if (this.ready() > 0) return true;
+    for (let look = 0; look < looks; look++) {
+      const flags = Atomics.load(this.#ring32, this.#sqFlagsIndex);
+      if ((flags & SqRingFlag.TASKRUN) !== 0) return true;
+    }
+    return false;
+  }
+
   #enter(minComplete: number, flags: number): number {
     // A closed ring's descriptor number may be another file's by now.
     if (this.#closed) throw new UringError("RING_CLOSED", "the ring is closed");
