@@ -127,7 +127,7 @@ async function findAreas(
         continue;
       }
       const { figures, faultErrno } = used;
-      const image = await context.frontend.leftImage(member.image);
+      const image = await leftImage(context, member);
       const imageDepth = image?.queueDepth ?? 0;
       const asleep = snapshot.sleepingArea(area, record.members.length);
       const sleeping = { ...asleep, imageDepth, figures };
@@ -144,6 +144,16 @@ async function findAreas(
     context.logger.error({ snapshot: record.id, err: error }, "snapshot is lost");
     for (const { area } of found) closeSync(area.map.fd);
     return { record };
+  }
+}
+
+/** Undefined, too, if the kernel does not say: it is made again, and what is left of it is removed as an orphan. */
+async function leftImage({ frontend, logger }: DriverContext, { image }: MemberRecord) {
+  try {
+    return await frontend.leftImage(image);
+  } catch (error) {
+    logger.error({ image, err: error }, "an image cannot be looked up: it is made again");
+    return undefined;
   }
 }
 

@@ -41,6 +41,26 @@ test("an image that cannot be resumed is made again", () =>
     await assertShowsOldData(world);
   }));
 
+test("an image that the kernel does not tell of at first is made again", () =>
+  within(async (world) => {
+    await world.attach();
+    await world.write();
+    await world.take(true);
+    world.kill();
+    await world.machine.settle();
+    const { ublk } = world.machine;
+    const [front] = ublk.devices.keys();
+    ublk.fault = (name, id) => {
+      if (name !== "GET_DEV_INFO" || id === front) return undefined;
+      ublk.fault = undefined;
+      return { errno: ENOMEM };
+    };
+    await world.start();
+    assert.is(await world.imageByte(), 7);
+    assert.is(ublk.devices.size, 2, "nothing is left of the image before");
+    await assertShowsOldData(world);
+  }));
+
 test("an image that cannot be made is missing until the next start, and has all old data then", () =>
   within(async (world) => {
     assert.is(await followed(world, ["START_USER_RECOVERY", "ADD_DEV"]), null);
