@@ -64,12 +64,23 @@ export class Deletions {
     return !this.#isDisturbed || this.#stepsLeft > 0;
   }
 
+  /** Something has been deleted, and its rest not been ended. */
+  get isUnsettled(): boolean {
+    return this.#isDisturbed;
+  }
+
   step(): void {
     if (!this.#isOn) return;
     if (this.#stepsLeft > 0) this.#stepsLeft--;
-    if (this.#isEnding) return;
-    if (!this.mayAsk && this.#isIdle()) this.#sim.spawn(this.#end());
-    else if (this.#random.oneIn(ONE_IN)) this.#delete();
+    if (!this.mayAsk) this.settle();
+    if (!this.#isEnding && this.#random.oneIn(ONE_IN)) this.#delete();
+  }
+
+  /** No further operation begins: ends the rest of what was deleted as soon as it can be. */
+  settle(): void {
+    if (!this.#isDisturbed || this.#isEnding) return;
+    this.#stepsLeft = 0;
+    if (this.#isIdle()) this.#sim.spawn(this.#end());
   }
 
   /** The driver has died: the next one finds no front. */

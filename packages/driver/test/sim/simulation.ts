@@ -364,7 +364,8 @@ export class Simulation {
     this.arming.disarm();
     this.media.end();
     const until = this.machine.nowMs + this.#limitMs;
-    while (this.pending.size > 0 || this.io.inFlight > 0) {
+    while (this.pending.size > 0 || this.io.inFlight > 0 || this.deletions.isUnsettled) {
+      this.deletions.settle();
       if (this.machine.nowMs > until) {
         const what = [...this.pending].map((one) => one.what).join(", ");
         throw new Violation(`does not end: ${[what, ...this.io.waiting].join(", ")}`);

@@ -69,6 +69,7 @@ export class Stops {
       if (isHung && steps === IDLE_STEPS_IN_HANG) return false;
       const { lives } = this.#sim;
       if (!isHung) await this.#sim.hangApi.settle();
+      this.#sim.deletions.settle();
       await this.#sim.advance(IDLE_STEP_MS);
       this.#sim.assertAll();
       if (isHung && this.#sim.lives !== lives) return false;
