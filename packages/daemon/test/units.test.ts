@@ -88,6 +88,15 @@ test("a restart of the daemon's unit stops no other unit", () => {
   }
 });
 
+test("no unit that mounts wait for looks at what may be mounted on demand", () => {
+  for (const unit of ["blksnap-front@.service", "blksnap-devices.service", "blksnapd.service"]) {
+    for (const setting of ["ProtectSystem", "ProtectHome", "ReadWritePaths", "WorkingDirectory"]) {
+      const paths = valuesOf(unit, setting).filter((path) => path !== "-/run/blksnap-boot");
+      assert.equal(paths, [], `${unit}: ${setting}`);
+    }
+  }
+});
+
 test("each capability and each protection that is left out has its reason in the unit", () => {
   const text = textOf("blksnapd.service");
   const reasons = text
