@@ -174,6 +174,8 @@ test("nothing ends the daemon while fronts are in use", () => {
     RefuseManualStop: ["yes"],
     Restart: ["on-failure"],
     StartLimitIntervalSec: ["0"],
+    OOMScoreAdjust: ["-1000"],
+    ManagedOOMPreference: ["omit"],
   };
   for (const [setting, values] of Object.entries(decided)) {
     assert.equal(valuesOf("blksnapd.service", setting), values, setting);
