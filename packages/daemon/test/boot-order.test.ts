@@ -9,6 +9,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -77,6 +78,19 @@ test("a volume of crypttab is opened on the front of the device below, and close
     `${behind}[Service]\nExecStart=\nExecStart=/usr/bin/systemd-cryptsetup ${from} '/etc/key' 'luks,discard'\n${closing("data")}`,
   );
   assert.match(own("data /dev/vg/a"), `${from} 'none' ''\n`);
+});
+
+test("a volume is closed after its front has ended even if nothing is attached at boot, or the service was disabled", () => {
+  if (!hasSystemd) return;
+  const crypttab = "data UUID=12-ab none luks\n";
+  const closes = { [`${openerOf("data")}.d/50-blksnap.conf`]: closing("data") };
+  const own = (config?: string) =>
+    Object.entries(generated("", { crypttab, ...(config !== undefined && { config }) })).map(
+      ([path, text]) => [path, withoutComments(text)],
+    );
+  assert.equal(Object.fromEntries(own("")), closes);
+  rmSync(join(root, "etc/systemd"), { recursive: true });
+  assert.equal(Object.fromEntries(own()), closes);
 });
 
 test("volumes that are open, created at each boot, or need special options do not wait", () => {
