@@ -6,19 +6,8 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { statSync } from "node:fs";
 import { FULL, REFUSED } from "./refusals.mjs";
-import {
-  ctl,
-  json,
-  makeGroup,
-  missing,
-  noted,
-  pauses,
-  run,
-  STACKS,
-  sleep,
-  Used,
-  volume,
-} from "./stacks.mjs";
+import { ctl, json, makeGroup, missing, noted, pauses, sleep, Used } from "./stacks.mjs";
+import { run, STACKS, volume } from "./volumes.mjs";
 
 const KEY = "/run/stacks.key";
 const GROWTH = "+64M";

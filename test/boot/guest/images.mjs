@@ -5,7 +5,8 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { ctl, json, missing, noted, run, sleep } from "./stacks.mjs";
+import { ctl, json, missing, noted, sleep } from "./stacks.mjs";
+import { run } from "./volumes.mjs";
 
 const LOCAL = "/etc/lvm/lvmlocal.conf";
 const SHIMS = "/run/shims";

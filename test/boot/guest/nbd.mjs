@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
-import { ctl, run } from "./stacks.mjs";
+import { ctl } from "./stacks.mjs";
+import { run } from "./volumes.mjs";
 
 const SOCKET = "/run/blksnap/nbd.sock";
 const CONFIGS = ["/etc/blksnap/blksnap.toml", "/etc/blksnap/blksnap.toml.d"];

@@ -5,7 +5,8 @@
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { truncateSync, writeFileSync } from "node:fs";
-import { ctl, json, run, STACKS, sleep, sumOf, volume } from "./stacks.mjs";
+import { ctl, json, sleep, sumOf } from "./stacks.mjs";
+import { run, STACKS, volume } from "./volumes.mjs";
 
 /** @returns the words of a program that writes the file to where it says, and past all caches */
 const copyTo = (from, to) => [`if=${from}`, `of=${to}`, "bs=1M", "oflag=direct", "status=none"];

@@ -3,13 +3,14 @@
 set -ex
 vgcreate vg "$1"
 for name in uuid label name unit other; do lvcreate --yes --wipesignatures n --zero n --size 310M --name $name vg; done
-lvcreate --yes --wipesignatures n --zero n --size 64M --name swap vg
+for name in swap home; do lvcreate --yes --wipesignatures n --zero n --size 64M --name $name vg; done
 udevadm settle
 mkswap -U 33333333-3333-3333-3333-333333333333 /dev/vg/swap
 mkfs.ext4 -q -U 11111111-1111-1111-1111-111111111111 /dev/vg/uuid
 mkfs.xfs -q -L 'my data' /dev/vg/label
 mkfs.ext4 -q /dev/vg/name
 mkfs.ext4 -q /dev/vg/unit
+mkfs.ext4 -q /dev/vg/home
 mkfs.ext4 -q -U 22222222-2222-2222-2222-222222222222 /dev/vg/other
 if modprobe --dry-run dm-crypt && [ -x /usr/bin/systemd-cryptsetup ]; then
   # One is tracked as it is opened, and comes with the network; of the other what it lies on.
@@ -41,13 +42,21 @@ Where=/srv/unit
 WantedBy=local-fs.target
 U
 systemctl enable srv-unit.mount
-cat >> /etc/fstab << 'F'
+# It is mounted when somebody looks into it, where the kernel can do that.
+home=
+if [ -e /dev/autofs ]; then home=,x-systemd.automount; fi
+cat >> /etc/fstab << F
 UUID=11111111-1111-1111-1111-111111111111 /srv/uuid ext4 defaults 0 2
-LABEL=my\040data /srv/label xfs defaults 0 0
+LABEL=my\\040data /srv/label xfs defaults 0 0
 /dev/vg/name /srv/name ext4 defaults 0 2
+/dev/vg/home /home ext4 nofail$home 0 2
 UUID=22222222-2222-2222-2222-222222222222 /srv/other ext4 defaults 0 2
 F
+# On a busy host a freeze may take long.
 cat > /etc/blksnap/blksnap.toml << 'F'
+[daemon]
+freeze-timeout = 60000
+
 [[device]]
 device = "/dev/vg/uuid"
 persistent = true
@@ -62,6 +71,10 @@ persistent = true
 
 [[device]]
 device = "/dev/vg/unit"
+persistent = true
+
+[[device]]
+device = "/dev/vg/home"
 persistent = true
 
 [[device]]

@@ -6,6 +6,7 @@ import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
 import { readFileSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { run, STACKS } from "./volumes.mjs";
 
 const FILE_SYSTEMS = {
   ext4: {
@@ -25,136 +26,14 @@ const FILE_SYSTEMS = {
     isReplayed: true,
   },
 };
-const KEY = "/run/stacks.key";
 const PAUSE_MS = 200;
-
-const NO_ZERO = ["--yes", "--wipesignatures", "n"];
-
-/** @throws Error with what the command said */
-function run(command, ...args) {
-  const { stdout, stderr, status, error } = spawnSync(command, args, { encoding: "utf8" });
-  if (status === 0) return stdout;
-  throw new Error(`${[command, ...args].join(" ")}: ${error ?? `${status} ${stdout}${stderr}`}`);
-}
 
 /** After a kill the next daemon is waited for. */
 const ctl = (...words) => run("blksnapctl", "--wait", ...words);
 const json = (...words) => JSON.parse(ctl(...words, "--json"));
-const volume = (name, ...words) => {
-  // LVM refuses the words for a pool.
-  const first = words.includes("thin-pool") ? ["--yes"] : NO_ZERO;
-  run("lvcreate", ...first, "--name", name, ...words);
-  run("udevadm", "settle");
-};
 const sleep = () => new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
 /** Not loaded: each is asked for with words of its own. */
 const has = (module) => spawnSync("modprobe", ["--dry-run", module]).status === 0;
-
-/**
- * What a stack is made of.
- * - `make(sizeMib)`, `remove()`: of the volume, its group exists
- * - `tracked`: the node that is attached; `used`: where the file system is
- * - `view(image, isReplayed)`: where its file system is in an image, whose log a mount may have to replay; `close()`
- *   ends that
- */
-const plain = (name, ...words) => ({
-  tracked: `/dev/st/${name}`,
-  used: `/dev/st/${name}`,
-  make: (sizeMib) => volume(name, "--size", `${sizeMib}M`, ...words),
-  remove: () => run("lvremove", "--yes", `st/${name}`),
-  view: (image) => image,
-  close: () => undefined,
-});
-
-const luks = {
-  ...plain("luks", "st"),
-  used: "/dev/mapper/opened",
-  make(sizeMib) {
-    volume("luks", "--size", `${sizeMib}M`, "st");
-    writeFileSync(KEY, "a key of this test");
-    const quick = ["--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
-    run("cryptsetup", "luksFormat", "--batch-mode", ...quick, "/dev/st/luks", KEY);
-    run("cryptsetup", "open", "--key-file", KEY, "/dev/st/luks", "opened");
-  },
-  remove() {
-    run("cryptsetup", "close", "opened");
-    run("lvremove", "--yes", "st/luks");
-  },
-  view(image, isReplayed) {
-    const words = isReplayed ? [] : ["--readonly"];
-    run("cryptsetup", "open", ...words, "--key-file", KEY, image, "image");
-    return "/dev/mapper/image";
-  },
-  close: () => run("cryptsetup", "close", "image"),
-};
-
-const thin = {
-  ...plain("thin"),
-  make(sizeMib) {
-    volume("pool", "--type", "thin-pool", "--size", "900M", "st");
-    volume("thin", "--virtualsize", `${sizeMib}M`, "--thinpool", "st/pool");
-  },
-  remove: () => run("lvremove", "--yes", "st/pool"),
-};
-
-/** One disk that is reached by two paths, and a group on it. */
-const multipath = {
-  ...plain("many"),
-  tracked: "/dev/many/many",
-  used: "/dev/many/many",
-  make(sizeMib) {
-    run("modprobe", "scsi_debug", "dev_size_mb=400", "add_host=2", "per_host_store=0", "delay=0");
-    run("udevadm", "settle");
-    const disks = run("lsblk", "-dnpo", "NAME,MODEL")
-      .split("\n")
-      .filter((line) => line.includes("scsi_debug"));
-    const [one, other] = disks.map((line) => line.split(" ")[0]);
-    const numbers = [one, other].map((path) =>
-      readFileSync(`/sys/block/${path.slice(5)}/dev`, "utf8").trim(),
-    );
-    const sectors = run("blockdev", "--getsz", one).trim();
-    const paths = numbers.map((number) => `round-robin 0 1 1 ${number} 1`).join(" ");
-    run(
-      "dmsetup",
-      "create",
-      "mpath",
-      "--uuid",
-      "mpath-test",
-      "--table",
-      `0 ${sectors} multipath 0 0 2 1 ${paths}`,
-    );
-    run("vgcreate", "many", "/dev/mapper/mpath");
-    run("lvcreate", ...NO_ZERO, "--name", "many", "--size", `${sizeMib}M`, "many");
-    run("udevadm", "settle");
-    this.path = numbers[0];
-  },
-  remove() {
-    run("vgremove", "--yes", "many");
-    run("dmsetup", "remove", "--retry", "mpath");
-    run("modprobe", "-r", "scsi_debug");
-  },
-  /** One path goes and comes. */
-  meanwhile(round) {
-    run(
-      "dmsetup",
-      "message",
-      "mpath",
-      "0",
-      `${round % 2 === 0 ? "fail" : "reinstate"}_path ${this.path}`,
-    );
-  },
-};
-
-const STACKS = {
-  linear: { stack: plain("linear", "st") },
-  striped: { stack: plain("striped", "--stripes", "2", "st") },
-  thin: { stack: thin, needs: ["dm-thin-pool"] },
-  "LUKS2 on LVM": { stack: luks, needs: ["dm-crypt"] },
-  "LVM on multipath": {
-    stack: multipath,
-    needs: ["dm-multipath", "dm-round-robin", "scsi_debug", "sd_mod"],
-  },
-};
 
 /** Writes and verifies until it is stopped. */
 class Checker {
@@ -362,7 +241,7 @@ function pauses() {
   return [...log.matchAll(/withoutIoMs"?[=:]\s?(\d+)/g)].map(([, ms]) => Number(ms));
 }
 
-export { ctl, json, missing, noted, pauses, run, STACKS, sleep, sumOf, Used, volume };
+export { ctl, json, missing, noted, pauses, sleep, sumOf, Used };
 
 /** A group without volumes, whatever an earlier boot has left of it. */
 export function makeGroup(disks) {

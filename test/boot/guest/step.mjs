@@ -40,21 +40,25 @@ const contents = (path) => {
 const hasCrypt = contents("/etc/crypttab")?.includes("below") === true;
 const PLACES = ["uuid", "label", "name", "unit", "other"]
   .concat(hasCrypt ? ["above", "below"] : [])
-  .map((place) => `/srv/${place}`);
+  .map((place) => `/srv/${place}`)
+  .concat("/home");
+
+/** Where it is mounted on demand, systemd's own mount is below it. */
+const sourceOf = (place) => run("findmnt", "-no", "SOURCE", place).stdout.trim().split("\n").at(-1);
 
 function look() {
+  // Before what is mounted is asked for: reading mounts it.
+  const written = Object.fromEntries(PLACES.map((place) => [place, contents(`${place}/written`)]));
   const status = json("blksnapctl", "status", "--json");
   const devices = status?.trackers?.map(({ device }) => device) ?? [];
   const show = (unit, property) => run("systemctl", "show", "-P", property, unit).stdout.trim();
   return {
-    mounts: Object.fromEntries(
-      PLACES.map((place) => [place, run("findmnt", "-no", "SOURCE", place).stdout.trim()]),
-    ),
+    mounts: Object.fromEntries(PLACES.map((place) => [place, sourceOf(place)])),
     below: hasCrypt
       ? readdirSync(`/sys/class/block/${realpathSync("/dev/mapper/below").slice(5)}/slaves`)
       : null,
     swap: realpathSync("/dev/disk/by-uuid/33333333-3333-3333-3333-333333333333"),
-    contents: Object.fromEntries(PLACES.map((place) => [place, contents(`${place}/written`)])),
+    contents: written,
     failed: run("systemctl", "--failed", "--plain", "--no-legend").stdout.trim(),
     devices,
     missing: status?.daemon?.configuration?.missing ?? null,
@@ -126,6 +130,15 @@ const ACTIONS = {
     const seen = look();
     write();
     return seen;
+  },
+  // Attached live, with a writer that systemd ends.
+  live: () => {
+    const seen = look();
+    write();
+    const attached = run("blksnapctl", "attach", "--device", "/dev/vg/other");
+    const writer = "while :; do date >> /srv/other/load; sync -d /srv/other/load; done";
+    spawnSync("systemd-run", ["sh", "-c", writer]);
+    return { ...seen, attached: attached.said };
   },
 };
 
