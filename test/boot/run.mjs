@@ -10,7 +10,7 @@ import { boot, makeMachine } from "./machine.mjs";
 const USAGE = `Usage: npm run test:boot [-- OPTION...]
 
 Installs the Debian package of what is built on a disk with Debian 13, and boots it: fstab with UUID, LABEL and a
-name, a mount unit, reboot, power cut, no ublk_drv, rescue mode; then live attach on LVM, LUKS, multipath and md, and what
+name, a mount unit, reboot, power cut, no ublk_drv, rescue mode, dpkg; then live attach on LVM, LUKS, multipath and md, and what
 administrators do to volumes meanwhile. Needs root, mmdebstrap and the network the first time.
 
   --only PARTS    boots, nbd (its socket), stacks or images (volumes of LVM in them)
@@ -249,11 +249,16 @@ async function boots(lives) {
     isOnFronts(now);
     assert.match(now.attached, /^live=\/dev\/mapper\/vg-other$/m);
   });
-  await test("the daemon gave it back in order, and after a reboot it has what was written", async () => {
-    const now = await lives.live("returned", "write");
+  await test("an upgrade of the package keeps fronts in use, its removal is refused; after both fronts come back", async () => {
+    const now = await lives.live("package", "package");
     isOnFronts(now);
     assert.match(now.contents["/srv/other"], /live\n$/);
+    // The daemon before has ended in order.
     assert.deepEqual(generations(now), generations(before));
+    const after = await lives.live("installed", "write");
+    isOnFronts(after);
+    assertAnew(after, before);
+    before = after;
   });
 }
 

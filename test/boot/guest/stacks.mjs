@@ -241,7 +241,7 @@ function pauses() {
   return [...log.matchAll(/withoutIoMs"?[=:]\s?(\d+)/g)].map(([, ms]) => Number(ms));
 }
 
-export { ctl, json, missing, noted, pauses, sleep, sumOf, Used };
+export { Checker, ctl, json, missing, noted, pauses, sleep, sumOf, Used };
 
 /** A group without volumes, whatever an earlier boot has left of it. */
 export function makeGroup(disks) {

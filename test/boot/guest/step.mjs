@@ -7,6 +7,7 @@ import { appendFileSync, readdirSync, readFileSync, realpathSync, writeFileSync 
 import { changes } from "./changes.mjs";
 import { images } from "./images.mjs";
 import { armNbd, firstNbdClient } from "./nbd.mjs";
+import { changePackage } from "./package.mjs";
 import { stacks } from "./stacks.mjs";
 
 const WORDS = readFileSync("/proc/cmdline", "utf8");
@@ -139,6 +140,15 @@ const ACTIONS = {
     const writer = "while :; do date >> /srv/other/load; sync -d /srv/other/load; done";
     spawnSync("systemd-run", ["sh", "-c", writer]);
     return { ...seen, attached: attached.said };
+  },
+  package: async () => {
+    const seen = look();
+    write();
+    const units = PLACES.filter((place) => place !== "/srv/other").map(
+      (place) => `${place.slice(1).replace("/", "-")}.mount`,
+    );
+    await changePackage(hasCrypt ? [...units, "systemd-cryptsetup@below.service"] : units);
+    return seen;
   },
 };
 
