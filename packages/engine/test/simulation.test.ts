@@ -47,6 +47,16 @@ test("stores that are truncated run without a violation", () => {
   assert.ok(lost > 100, `${lost} blocks lost`);
 });
 
+test("maps of several slices, some without memory, run without a violation", () => {
+  let lost = 0;
+  for (let seed = 1; seed <= 6; seed++) {
+    const simulation = new Simulation({ seed, hasSlices: true, hasCuts: seed % 2 === 0 });
+    simulation.run(10_000);
+    lost += simulation.totals()["lostBlocks"] as number;
+  }
+  assert.ok(lost > 10_000, `${lost} blocks lost`);
+});
+
 test("one long run passes the rollover of the CBT numbers", () => {
   const simulation = new Simulation({ seed: 7 });
   simulation.run(500_000);

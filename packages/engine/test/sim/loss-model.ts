@@ -7,6 +7,7 @@ export class LossModel {
   /** Blocks, numbered over the device, that may be lost now, and that could be at any time. */
   private readonly now: Set<number> = new Set();
   private readonly ever: Set<number> = new Set();
+  private readonly permittedSlices: Set<number> = new Set();
   private readonly geometry: Geometry;
   private readonly blockSectors: number;
 
@@ -16,6 +17,7 @@ export class LossModel {
   }
 
   clear(): void {
+    this.permittedSlices.clear();
     this.now.clear();
     this.ever.clear();
   }
@@ -27,10 +29,14 @@ export class LossModel {
     this.ever.add(number);
   }
 
-  /** A write is in flight while the map, which is one slice, is denied its memory. */
-  permitAll(): void {
+  /** A write is in flight while the slice is denied its memory. */
+  permitSlice(area: DiffArea, slice: number): void {
     const { geometry } = this;
-    for (let chunk = 0; chunk < geometry.chunkCount; chunk++) {
+    const { slices } = area.map;
+    // A lost slice stays lost: once suffices.
+    if (slices.isLost(slice) && this.permittedSlices.has(slice)) return;
+    this.permittedSlices.add(slice);
+    for (let chunk = slices.firstChunk(slice); chunk < slices.endChunk(slice); chunk++) {
       for (let block = 0; block < geometry.blocksInChunk(chunk); block++) this.permit(chunk, block);
     }
   }

@@ -16,6 +16,7 @@ function explain(seed: number, steps: number): void {
     hasFirstWrites,
     hasSequences,
     hasCuts,
+    hasSlices,
     onTrace: (line) => {
       lines.push(line);
       if (lines.length > TRACE_LINES) lines.shift();
@@ -34,11 +35,19 @@ const firstSeed = numberAfter("--seed", 1);
 const hasFirstWrites = process.argv.includes("--first-writes");
 const hasSequences = process.argv.includes("--sequences");
 const hasCuts = process.argv.includes("--cuts");
+const hasSlices = process.argv.includes("--slices");
 const onTrace = process.argv.includes("--trace")
   ? { onTrace: (line: string) => console.log(line) }
   : {};
 for (let seed = firstSeed; seed < firstSeed + seeds; seed++) {
-  const simulation = new Simulation({ seed, hasFirstWrites, hasSequences, hasCuts, ...onTrace });
+  const simulation = new Simulation({
+    seed,
+    hasFirstWrites,
+    hasSequences,
+    hasCuts,
+    hasSlices,
+    ...onTrace,
+  });
   const begin = process.hrtime.bigint();
   try {
     simulation.run(steps);

@@ -30,7 +30,7 @@ export class Permissions {
       const first = engine.front.offsetBytes[tag] / 512;
       const count = engine.front.lengthBytes[tag] / 512;
       if (!overflow.mayLose) continue;
-      if (isRefused) losses.permitAll();
+      if (isRefused) for (const slice of memory.refusedSlices()) losses.permitSlice(area, slice);
       if (denied) losses.permitDenied(first, count, area);
       if (area.hungStores !== 0 || exhausted) losses.permitHung(first, count, area, exhausted);
     }

@@ -44,6 +44,15 @@ export function withLongCopies<Shape extends ReturnType<typeof shapeOf>>(shape: 
   return { ...shape, chunkShift, windowBlocks: 20, placeBlocks: 16, writeBlocks: 17 };
 }
 
+/** The same with so many chunks that maps have several slices. */
+export function withSlices<Shape extends ReturnType<typeof shapeOf>>(
+  shape: Shape,
+  random: Random,
+): Shape {
+  const chunks = random.between(11_000, 33_000);
+  return { ...shape, blockShift: 9, chunkShift: 9, isCold: true, chunks };
+}
+
 /** A range of sectors: mostly short, mostly in a small hot part, often cut across blocks. */
 export function rangeOf(random: Random, device: SimDevice, op: number): [number, number] {
   const { length } = device.disk;

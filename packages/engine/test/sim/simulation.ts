@@ -6,7 +6,14 @@ import { Cuts } from "./cuts.js";
 import { Failures } from "./failures.js";
 import { FrontState } from "./front-state.js";
 import { Random } from "./random.js";
-import { rangeOf, shapeOf, withFirstWrites, withLongCopies, withSequences } from "./shape.js";
+import {
+  rangeOf,
+  shapeOf,
+  withFirstWrites,
+  withLongCopies,
+  withSequences,
+  withSlices,
+} from "./shape.js";
 import { SimDevice } from "./sim-device.js";
 import type { SimIo } from "./sim-io.js";
 import { copyMaps, putBackMaps, type SimMaps } from "./sim-maps.js";
@@ -15,6 +22,7 @@ import type { SimWorld } from "./sim-world.js";
 import { Phase, SnapshotCycle } from "./snapshot-cycle.js";
 import { SimStore, STORES } from "./store.js";
 import { CrashSignal, require } from "./violation.js";
+import { whoHangs } from "./who-hangs.js";
 
 const QUIESCE_ROUNDS_MAX = 200_000;
 const ENOSPC = 28;
@@ -29,6 +37,8 @@ export interface SimOptions {
   hasLongCopies?: boolean | undefined;
   /** Stores are truncated. */
   hasCuts?: boolean | undefined;
+  /** Maps have several slices, without memory at first. */
+  hasSlices?: boolean | undefined;
   /** Changes each engine right after it was made: where a test plants a fault. */
   sabotage?: (engine: TrackerEngine) => void;
   /** Called for each event, for a trace. */
@@ -66,7 +76,9 @@ export class Simulation implements SimWorld {
     this.onTrace = options.onTrace;
     this.sabotage = options.sabotage ?? (() => {});
     this.hasSequences = options.hasSequences ?? false;
-    const any = shapeOf(this.random);
+    const { hasSlices = false } = options;
+    const small = shapeOf(this.random);
+    const any = hasSlices ? withSlices(small, this.random) : small;
     this.hasFirstWrites = options.hasFirstWrites ?? false;
     this.diesOneIn = options.seed % 2 === 0 ? 60 : 1000;
     const short = this.hasFirstWrites ? withFirstWrites(any) : any;
@@ -79,7 +91,7 @@ export class Simulation implements SimWorld {
     this.denies = this.random.oneIn(2);
     this.hangs = this.random.oneIn(2);
     const count = this.random.between(1, 3);
-    const isSparse = options.seed % 3 === 0;
+    const isSparse = hasSlices || options.seed % 3 === 0;
     const hasPlaces = this.hasFirstWrites || options.seed % 4 !== 1;
     this.devices = Array.from({ length: count }, (_, number) => {
       const rest = this.random.below(chunkSectors);
@@ -181,8 +193,10 @@ export class Simulation implements SimWorld {
     if (this.store.hung === 0) return;
     this.trace(() => "requests end, stores hang");
     this.endHolds();
-    for (let round = 0; this.whoHangs() !== "" || this.cycle.phase === Phase.DROPPING; round++) {
-      require(round < QUIESCE_ROUNDS_MAX, () => `a store hangs: ${this.whoHangs()}`);
+    const { cycle, devices } = this;
+    const waits = () => whoHangs(devices) !== "" || cycle.phase === Phase.DROPPING;
+    for (let round = 0; waits(); round++) {
+      require(round < QUIESCE_ROUNDS_MAX, () => `a store hangs: ${whoHangs(this.devices)}`);
       const answered = this.inFlight.filter((io) => !this.store.isHung(io.slot));
       if (answered.length > 0) this.complete(this.random.pick(answered));
       if (this.cycle.phase === Phase.DROPPING) this.cycle.step();
@@ -211,7 +225,7 @@ export class Simulation implements SimWorld {
       if (asked !== undefined) answerSlots(asked, this.denies);
       else if (this.inFlight.length === 0 && blocked !== undefined) blocked.tickArea();
       else if (this.inFlight.length === 0 && this.cycle.phase !== Phase.DROPPING) {
-        require(!this.busy(), () => `requests hang: ${this.whoHangs()}`);
+        require(!this.busy(), () => `requests hang: ${whoHangs(this.devices)}`);
       }
     }
     this.calm = false;
@@ -241,20 +255,7 @@ export class Simulation implements SimWorld {
 
   private busy(): boolean {
     if (this.inFlight.length > 0 || this.cycle.phase === Phase.DROPPING) return true;
-    return this.whoHangs() !== "" || this.devices.some(asks);
-  }
-
-  private whoHangs(): string {
-    const names: string[] = [];
-    for (const device of this.devices) {
-      device.frontState.forEach((state, tag) => {
-        if (state !== FrontState.FREE) names.push(`dev${device.number} front ${tag}`);
-      });
-      device.image.requests.forEach((request, tag) => {
-        if (request !== null) names.push(`dev${device.number} image ${tag}`);
-      });
-    }
-    return names.join(", ");
+    return whoHangs(this.devices) !== "" || this.devices.some(asks);
   }
 
   private addCounters(to: Record<string, number>, device: SimDevice): void {
