@@ -5,7 +5,7 @@
  * While a medium fails, no operations of the API are started, because separate tests cover them. While one hangs, they
  * are (api-in-hangs.ts).
  */
-import type { Io, Medium } from "@blksnap/sim-kernel";
+import type { Io, IoFault, Medium } from "@blksnap/sim-kernel";
 import type { DriverOptions } from "../../dist/index.js";
 import type { Device } from "./device.js";
 import { HANG_OPTIONS, Hang, LATE } from "./hangs.js";
@@ -18,6 +18,10 @@ import { SECTOR_BYTES } from "./volume.js";
 const BEGIN_ONE_IN = 50;
 const STEPS_MAX = 40;
 const FAILS_ONE_IN = 3;
+/** Of the failures: a part is transferred. */
+const SHORT_ONE_IN = 3;
+const SHORTAGE_ONE_IN = 3;
+const ENOMEM = 12;
 /** Text in the driver's log about what a power cut would restore. */
 const STILL_THERE = "a power cut before that would bring it back";
 const NOT_RECORDED = "the end of tracking could not be recorded";
@@ -210,15 +214,20 @@ export class Media {
     this.#medium.fault = (io) => this.#fault(io, device, kind);
   }
 
-  #fault(io: Io, device: Device | undefined, kind: number): { errno: number } | undefined {
+  #fault(io: Io, device: Device | undefined, kind: number): IoFault | undefined {
+    const { random } = this.#sim;
     const isRead = io.kind === "read";
     if (io.kind === "sync" || io.kind === "allocate") return undefined;
     if ((kind === 0 && !isRead) || (kind === 1 && isRead)) return undefined;
-    if (!this.#sim.random.oneIn(FAILS_ONE_IN)) return undefined;
+    if (!random.oneIn(FAILS_ONE_IN)) return undefined;
+    // The kernel has no memory for it: it is repeated, and nobody learns of it.
+    if (!this.#isFiles && random.oneIn(SHORTAGE_ONE_IN)) return { errno: ENOMEM };
     const first = Math.floor(io.offsetBytes / SECTOR_BYTES);
     const end = Math.ceil((io.offsetBytes + io.lengthBytes) / SECTOR_BYTES);
     this.#note(device, isRead, first, end);
-    return { errno: EIO };
+    const isTransfer = isRead || io.kind === "write";
+    if (!isTransfer || !random.oneIn(SHORT_ONE_IN)) return { errno: EIO };
+    return { shortBytes: random.below(end - first) * SECTOR_BYTES };
   }
 
   #note(device: Device | undefined, isRead: boolean, first: number, end: number): void {
