@@ -19,6 +19,8 @@ import type { Simulation } from "./simulation.js";
 const ONE_IN = 90;
 /** Steps during which operations begin after a deletion. */
 const STEPS_MAX = 30;
+/** Time in which the driver notices a deletion. */
+const NOTICED_MS = 20;
 const { ENODEV } = constants.errno;
 const DEL_DEV_ASYNC = 0x80207514;
 const COMMAND_WORDS = 20;
@@ -167,6 +169,8 @@ export class Deletions {
 
   async #end(): Promise<void> {
     this.#isEnding = true;
+    // Until the driver has noticed, such a front counts as one in use.
+    await new Promise((resolve) => setTimeout(resolve, NOTICED_MS));
     const { driver, snapshots } = this.#sim;
     for (const snapshot of this.#snapshots) {
       const { devices, id } = snapshot;

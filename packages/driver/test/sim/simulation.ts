@@ -269,7 +269,8 @@ export class Simulation {
   /** An operation is in progress, or about to begin. */
   isAsked(): boolean {
     const all = [...this.devices, ...this.snapshots];
-    return this.pending.size > 0 || all.some(({ isInHand }) => isInHand);
+    const isInHand = this.deletions.isUnsettled || all.some((one) => one.isInHand);
+    return this.pending.size > 0 || isInHand;
   }
 
   #onPoint(point: Point): void {
