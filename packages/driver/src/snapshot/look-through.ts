@@ -37,10 +37,11 @@ export async function lookThrough(
   const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
   try {
     const area = DiffAreaMap.open(memory.buffer);
+    // First: its device may have grown since, and been attached with another size without it.
+    if (area.state === AreaState.DROPPED) return undefined;
     if (geometry !== undefined && !area.geometry.equals(geometry)) {
       throw new Error(`the map ${map.name} belongs to another device`);
     }
-    if (area.state === AreaState.DROPPED) return undefined;
     if (area.state !== AreaState.ACTIVE) throw damaged(map, `it is in state ${area.state}`);
     const bytes = uuidBytes(id);
     if (area.id === undefined) area.adopt(bytes);
