@@ -14,6 +14,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makePackage } from "../../tools/release/debian.mjs";
 
+/** Major version of the Node in a package that carries one. */
+const NODE_CARRIED = "24";
 const counts = { passed: 0, failed: 0, skipped: 0 };
 
 async function test(name, body) {
@@ -332,6 +334,40 @@ async function testDpkg(deb, folder) {
   });
 }
 
+/** For distributions whose Node is too old: nothing here may lead to this machine's. */
+async function testWithNode(folder) {
+  const deb = await makePackage({ into: folder, withNode: NODE_CARRIED, compression: "none" });
+  const root = join(folder, "with-node");
+  run("dpkg-deb", ["--extract", deb, root]);
+  const node = join(root, "usr/lib/blksnap/node");
+  const version = run(node, ["--version"], { env: {} }).trim().slice(1);
+  await test("a package with its own Node depends on no other, and has its licence", () => {
+    assert.ok(version.startsWith(`${NODE_CARRIED}.`), version);
+    assert.match(run("dpkg-deb", ["--field", deb, "Version"]), new RegExp(`\\+node${version}\n$`));
+    assert.doesNotMatch(run("dpkg-deb", ["--field", deb, "Depends"]), /nodejs/);
+    const contents = contentsOf(deb);
+    assert.match(contents.get("usr/lib/blksnap/node"), /^-rwxr-xr-x root\/root$/);
+    assert.ok(contents.has("usr/share/doc/blksnap/NODE-LICENSE.gz"));
+  });
+  await test("its programs begin with that Node, and run on it", () => {
+    for (const name of ["blksnapctl", "blksnapd"]) {
+      const path = join(root, "usr/bin", name);
+      assert.match(readFileSync(path, "utf8"), /^#!\/usr\/lib\/blksnap\/node\n/);
+      const { status, stderr } = spawnSync(node, [path, "--version"], {
+        encoding: "utf8",
+        env: {},
+      });
+      assert.deepEqual([status, stderr], [0, ""], name);
+    }
+    // It loads the native code.
+    const words = [join(root, "usr/bin/blksnapd"), "--doctor"];
+    const report = spawnSync(node, words, { encoding: "utf8", env: { PATH: "/usr/bin:/bin" } });
+    const said = JSON.parse(report.stdout).checks.map(({ what }) => what);
+    assert.ok(said.includes(`Node v${version}`), report.stderr);
+    assert.ok(said.includes("io_uring works"), report.stderr);
+  });
+}
+
 if (!has("dpkg-deb")) {
   skip("the Debian package", "there is no dpkg-deb on this machine: none can be made");
 } else {
@@ -346,6 +382,7 @@ if (!has("dpkg-deb")) {
     await testPrograms(root);
     await testScripts(root);
     await testSockets(root);
+    await testWithNode(folder);
     if (has("dpkg")) await testDpkg(deb, folder);
     else skip("dpkg installs and removes it", "there is no dpkg on this machine");
   } finally {

