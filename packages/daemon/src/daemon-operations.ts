@@ -138,7 +138,10 @@ export class DaemonOperations implements DaemonControl {
       const stays = await Promise.race([leading, sleep(TRY_AGAIN_INTERVAL_MS, UNDER_WAY)]);
       hasEnded = inUse.length === 0 && stays.length === 0;
       if (hasEnded) this.#end("detach");
-      else if (!this.#isTriedAgain) logger.error({ inUse }, refusal(signal, inUse, stays));
+      else if (!this.#isTriedAgain) {
+        // Usual: file systems are unmounted after this signal.
+        logger.info({ inUse }, `${signal}: ends when nothing is in use: ${usesOf(inUse, stays)}`);
+      }
       this.#isTriedAgain = true;
     } finally {
       clearTimeout(this.#again);
@@ -184,12 +187,15 @@ export class DaemonOperations implements DaemonControl {
   }
 }
 
+function usesOf(inUse: readonly DeviceInUse[], stays: readonly string[]): string {
+  return [describeInUse(inUse), ...stays].filter((text) => text !== "").join("; ");
+}
+
 function refusal(
   signal: NodeJS.Signals,
   inUse: readonly DeviceInUse[],
   stays: readonly string[],
 ): string {
-  const what = [describeInUse(inUse), ...stays].filter((text) => text !== "").join("; ");
   const hint = "Unmount or close them first; blksnapctl daemon stop --keep leaves them waiting";
-  return `${signal} refused: in use: ${what}. ${hint}`;
+  return `${signal} refused: in use: ${usesOf(inUse, stays)}. ${hint}`;
 }
