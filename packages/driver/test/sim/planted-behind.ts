@@ -68,7 +68,7 @@ function atBegin(act: (inside: EngineInside, copy: number) => void): () => void 
 export const PLANTED_BEHIND: readonly PlantedFault[] = [
   {
     what: "old data is recorded only after the original was written",
-    seed: 8,
+    seed: 10,
     plant: () => {
       const takeOut = [atBegin(clearRecord), atAnswer(setRecord)];
       return () => {

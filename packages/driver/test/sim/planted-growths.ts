@@ -17,7 +17,7 @@ export const PLANTED_GROWTHS: readonly PlantedFault[] = [
   },
   {
     what: "a front grows without its reactor",
-    seed: 2,
+    seed: 3,
     plant: () =>
       replace(ReactorPool.prototype, "request", (original) => {
         return function (this: unknown, ...words: never[]): unknown {

@@ -17,7 +17,7 @@ const SYNC_TIMEOUT_MS = 60_000;
 export const PLANTED_HANGS: readonly PlantedFault[] = [
   {
     what: "a write waits without end for its copy",
-    seed: 55,
+    seed: 59,
     plant: omitted(CopyPath.prototype, "expire", always),
   },
   {
@@ -27,12 +27,12 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "a read of an image waits without end for its store",
-    seed: 3,
+    seed: 9,
     plant: omitted(ImagePath.prototype, "expire", always),
   },
   {
     what: "a write waits without end for a journal",
-    seed: 9,
+    seed: 10,
     plant: omitted(JournalIo.prototype, "tick", always, true),
   },
   {

@@ -3,8 +3,8 @@ import { SimMachine } from "@blksnap/sim-kernel";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { settingsOf } from "../../dist/settings.js";
-import { startDriver } from "../sim/load.js";
-import { DISK_BYTES, driverOptions, kernelOf } from "../sim/settings.js";
+import { startDriver } from "./load.js";
+import { DISK_BYTES, driverOptions, kernelOf } from "./settings.js";
 
 const KIB = 1024;
 const nothing = (): void => undefined;
