@@ -159,7 +159,8 @@ const LONG = /\bsim|-sim\/|planted|fuzz|kills|supervisor/;
 
 /** A file with one of these words has a process of its own: it asks for what all in a process have in common, or changes it. */
 const OWN = /\bprocess\b|\bglobalThis\b|\bgc\b|\bperformance\b/;
-const OWN_IMPORT = /"node:(process|worker_threads|v8)"/;
+/** The simulated kernel takes the real one's place in the modules that are loaded after it. */
+const OWN_IMPORT = /"(node:(process|worker_threads|v8)|@blksnap\/sim-kernel)"/;
 /** Comments, and strings such as a test's title. Code in a template counts. */
 const TEXT = /^\s*(\/\/|\/?\*).*$|"(\\.|[^"\\\n])*"/gm;
 /** Few enough that processors are busy to the end, and that what a crash takes with it is soon run again. */
