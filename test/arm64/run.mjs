@@ -46,6 +46,7 @@ const RUN = [
 const NOT_EMULATED = { "mounts-apart": "ioctls of mount namespaces" };
 /** Single tests of files that are run. */
 const TESTS_NOT_EMULATED = {
+  "discarded pages read as zeroes, and only they": "MADV_DONTNEED_LOCKED of madvise()",
   "memory for the kernel is not in child processes": "flags of mappings in /proc/self/smaps",
 };
 /** How a test fails that needs a ring: with its error, or the errno of a call through one. */
