@@ -113,7 +113,7 @@ export class Stops {
     }
     for (const snapshot of snapshots) {
       if (snapshot.isPersistent) snapshot.mayLoseImages = true;
-      else snapshot.isGone = "unknown";
+      if (!snapshot.isPersistent || snapshot.mayBeUnkept) snapshot.isGone = "unknown";
     }
   }
 
