@@ -11,7 +11,7 @@ const WITHIN_ONE_IN = 8;
 const WITHIN_END_ONE_IN = 3;
 /** The same for growths. */
 const WITHIN_GROWTH_ONE_IN = 2;
-/** With hasFirstWrites: one step of copies in so many is a death. */
+/** With hasFirstWrites: one step of copies, or slots freed, in so many is a death. */
 const COPIES_TO_DEATH = 40;
 /** How many points a seed tries first. */
 const OWN_POINTS = 6;
@@ -79,8 +79,10 @@ export class Arming {
   meets(point: Point): boolean {
     const armed = this.#armed;
     const isMet = armed?.point === point && armed.left-- <= 0;
-    const isCopy = this.#sim.hasFirstWrites && point.startsWith("copy.");
-    if (!isMet && !(isCopy && this.#sim.random.oneIn(COPIES_TO_DEATH))) return false;
+    // Those that no operation of the API leads to.
+    const isOfRequests = point.startsWith("copy.") || point === "slots.freed";
+    const isFrequent = this.#sim.hasFirstWrites && isOfRequests;
+    if (!isMet && !(isFrequent && this.#sim.random.oneIn(COPIES_TO_DEATH))) return false;
     this.#armed = undefined;
     return true;
   }
