@@ -1,10 +1,18 @@
 /** Copies of a diff area on real files, with a kernel that accepts only parts of chains. */
 import { closeSync, writeSync } from "node:fs";
-import { BufferOwner, CopyFault, CopyKind, CopyMode, IoState, RunKind } from "@blksnap/engine";
+import { CopyFault, CopyKind, CopyMode, IoState, RunKind } from "@blksnap/engine";
 import { createMemoryFile, MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { areaIo, BLOCK_BYTES, CHUNK_BYTES, engineOf, openReactor, queueOn } from "./area-world.js";
+import {
+  areaIo,
+  BLOCK_BYTES,
+  CHUNK_BYTES,
+  copyOf,
+  engineOf,
+  openReactor,
+  queueOn,
+} from "./area-world.js";
 import {
   type Answer,
   answerFor,
@@ -183,19 +191,7 @@ test("if the write of a chain is answered before the read that has failed, the r
   const ended: number[][] = [];
   const engine = {
     ...engineOf([], () => undefined),
-    copies: {
-      size: 1,
-      chunk: [0],
-      blockStart: [0],
-      lengthBytes: [BLOCK_BYTES],
-      slot: [0],
-      kind: [CopyKind.OLD],
-      mode: [CopyMode.LINKED],
-      bufferOwner: [BufferOwner.FRONT],
-      bufferTag: [0],
-      bufferOffsetBytes: [0],
-      state: [IoState.LIVE],
-    },
+    copies: copyOf({}),
     onCopyDone: (_: number, result: number, fault: number) => {
       ended.push([result, fault]);
       reactor.stop();

@@ -2,7 +2,7 @@
 import { closeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { makeSlot } from "@blksnap/diff-storage";
-import { IoState, type TrackerEngine } from "@blksnap/engine";
+import { BufferOwner, CopyKind, CopyMode, IoState, type TrackerEngine } from "@blksnap/engine";
 import { NOT_REGISTERED, type RequestQueue } from "@blksnap/ublk";
 import { high32, low32, type MappedMemory, Reactor } from "@blksnap/uring";
 import { native } from "../../uring/dist/native.js";
@@ -86,6 +86,31 @@ export function engineOf(
     },
     onRunDone,
   } as never;
+}
+
+/** The table of an engine with one linked copy of a block's old data, by the front's buffer. */
+export function copyOf({
+  chunk = 0,
+  blockStart = 0,
+  slot = 0,
+}: {
+  chunk?: number;
+  blockStart?: number;
+  slot?: number;
+}): object {
+  return {
+    size: 1,
+    chunk: [chunk],
+    blockStart: [blockStart],
+    lengthBytes: [BLOCK_BYTES],
+    slot: [makeSlot(0, slot)],
+    kind: [CopyKind.OLD],
+    mode: [CopyMode.LINKED],
+    bufferOwner: [BufferOwner.FRONT],
+    bufferTag: [0],
+    bufferOffsetBytes: [0],
+    state: [IoState.LIVE],
+  };
 }
 
 /** A queue with one tag, which has this memory. */

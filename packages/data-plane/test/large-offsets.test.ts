@@ -1,11 +1,18 @@
 /** Copies and parts of image requests beyond 4 GiB: in the original, in a store, and with a buffer across such an address. */
 import { closeSync, readSync, writeSync } from "node:fs";
-import { makeSlot } from "@blksnap/diff-storage";
-import { BufferOwner, CopyKind, CopyMode, IoState, RunKind } from "@blksnap/engine";
+import { RunKind } from "@blksnap/engine";
 import { createMemoryFile, MappedMemory } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { areaIo, BLOCK_BYTES, CHUNK_BYTES, engineOf, openReactor, queueOn } from "./area-world.js";
+import {
+  areaIo,
+  BLOCK_BYTES,
+  CHUNK_BYTES,
+  copyOf,
+  engineOf,
+  openReactor,
+  queueOn,
+} from "./area-world.js";
 
 const GIB = 2 ** 30;
 /** Both halves of an offset differ. */
@@ -28,19 +35,7 @@ test("a copy reads and writes where its chunk and its slot are", () => {
   const results: number[] = [];
   const engine = {
     ...engineOf([], () => undefined),
-    copies: {
-      size: 1,
-      chunk: [CHUNK],
-      blockStart: [BLOCK],
-      lengthBytes: [BLOCK_BYTES],
-      slot: [makeSlot(0, SLOT)],
-      kind: [CopyKind.OLD],
-      mode: [CopyMode.LINKED],
-      bufferOwner: [BufferOwner.FRONT],
-      bufferTag: [0],
-      bufferOffsetBytes: [0],
-      state: [IoState.LIVE],
-    },
+    copies: copyOf({ chunk: CHUNK, blockStart: BLOCK, slot: SLOT }),
     onCopyRead: () => undefined,
     onCopyDone: (_: number, result: number) => {
       results.push(result);

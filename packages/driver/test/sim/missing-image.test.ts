@@ -5,15 +5,21 @@ import { type World, within } from "./tracking-world.js";
 
 const ENOMEM = 12;
 
-/** A daemon that has taken a snapshot dies; for the next one, these commands fail for anything but the front. */
-async function followed(world: World, failing: readonly string[]): Promise<string | null> {
+/** A daemon that has taken a snapshot dies. @returns the number of the front */
+async function killedAfterTake(world: World): Promise<number | undefined> {
   await world.attach();
   await world.write();
   await world.take(true);
   world.kill();
   await world.machine.settle();
+  const [front] = world.machine.ublk.devices.keys();
+  return front;
+}
+
+/** A daemon that has taken a snapshot dies; for the next one, these commands fail for anything but the front. */
+async function followed(world: World, failing: readonly string[]): Promise<string | null> {
+  const front = await killedAfterTake(world);
   const { ublk } = world.machine;
-  const [front] = ublk.devices.keys();
   ublk.fault = (name, id) =>
     id !== front && failing.includes(name) ? { errno: ENOMEM } : undefined;
   await world.start();
@@ -43,13 +49,8 @@ test("an image that cannot be resumed is made again", () =>
 
 test("an image that the kernel does not tell of at first is made again", () =>
   within(async (world) => {
-    await world.attach();
-    await world.write();
-    await world.take(true);
-    world.kill();
-    await world.machine.settle();
+    const front = await killedAfterTake(world);
     const { ublk } = world.machine;
-    const [front] = ublk.devices.keys();
     ublk.fault = (name, id) => {
       if (name !== "GET_DEV_INFO" || id === front) return undefined;
       ublk.fault = undefined;

@@ -31,17 +31,17 @@ test("a path that may not be looked up is not said to be missing", async () => {
     throw Object.assign(new Error(code), { code });
   };
   const failure = (code: string) =>
-    identityAt("/root/x", failing(code)).catch(({ code: name, message, hint }) => {
+    identityAt("/closed/x", failing(code)).catch(({ code: name, message, hint }) => {
       return [name, message, hint !== undefined];
     });
   assert.equal(await failure("EACCES"), [
     "DEVICE_NOT_FOUND",
-    "/root/x cannot be looked up (EACCES)",
+    "/closed/x cannot be looked up (EACCES)",
     true,
   ]);
   assert.equal(await failure("ENOTDIR"), [
     "DEVICE_NOT_FOUND",
-    "/root/x does not exist (ENOTDIR)",
+    "/closed/x does not exist (ENOTDIR)",
     false,
   ]);
 });
