@@ -30,11 +30,13 @@ export class Report {
     console.log(`✗ ${line}`);
   }
 
+  skip(line) {
+    this.skipped++;
+    console.log(`- ${line}`);
+  }
+
   skipFiles(names) {
-    for (const name of names) {
-      console.log(`- ${name}: not run`);
-      this.skipped++;
-    }
+    for (const name of names) this.skip(`${name}: not run`);
   }
 
   printSummary() {
@@ -169,7 +171,7 @@ export class VmReport {
     } else this.#takeFile(entry);
   }
 
-  #takeTest({ file, test, status, ms }) {
+  #takeTest({ file, test, status, why, ms }) {
     const state = this.#files.get(file);
     if (status === "started") {
       state.open.add(test);
@@ -181,6 +183,8 @@ export class VmReport {
     if (status === "passed") {
       state.passed++;
       this.#report.pass(line);
+    } else if (status === "skipped") {
+      this.#report.skip(`${file}${this.#mark}: ${test}: SKIPPED, ${why}`);
     } else {
       state.failed++;
       this.#report.fail(line);

@@ -3,6 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { lacksRoot, testUnless } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { type ControlServer, startControlServer } from "../dist/server.js";
@@ -47,14 +48,16 @@ test("without the group the socket is private; it is removed with the server", a
   assert.not.ok(existsSync(path));
 });
 
-test("if the group exists, the socket is open to root and the group", async () => {
-  if (process.getuid?.() !== 0) return;
-  const path = join(dir, "s.sock");
-  const server = await start(path, "daemon");
-  const { mode, uid, gid } = statSync(path);
-  assert.equal([mode & 0o777, uid, gid], [0o660, 0, 1]);
-  await server.close();
-});
+testUnless(test, lacksRoot())(
+  "if the group exists, the socket is open to root and the group",
+  async () => {
+    const path = join(dir, "s.sock");
+    const server = await start(path, "daemon");
+    const { mode, uid, gid } = statSync(path);
+    assert.equal([mode & 0o777, uid, gid], [0o660, 0, 1]);
+    await server.close();
+  },
+);
 
 test("the socket of a dead daemon is replaced", async () => {
   const path = join(dir, "s.sock");

@@ -3,6 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { lacksRoot, testUnless } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { startControlServer } from "../dist/server.js";
@@ -43,8 +44,7 @@ test("the metrics socket serves only metrics", async () => {
   assert.not.ok(existsSync(metricsSocketPath));
 });
 
-test("members of the group may read metrics", async () => {
-  if (process.getuid?.() !== 0) return;
+testUnless(test, lacksRoot())("members of the group may read metrics", async () => {
   const { socketPath, metricsSocketPath } = paths();
   const server = await startControlServer({
     ...{ socketPath, metricsSocketPath, group: "blksnap-no-such-group", metricsGroup: "daemon" },

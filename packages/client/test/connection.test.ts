@@ -5,6 +5,7 @@ import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { lacksRoot, testUnless } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { BlksnapClient } from "../dist/client.js";
@@ -104,22 +105,24 @@ test("a cancelled caller learns what may continue, without reference to missing 
   assert.not.match(error.hint, "--");
 });
 
-test("a socket that another user may not open is SOCKET_NOT_PERMITTED", async () => {
-  if (process.getuid?.() !== 0) return;
-  const { socketPath, stop } = await startHarness();
-  const module = pathToFileURL(join(import.meta.dirname, "../dist/index.js")).href;
-  const script =
-    `const { BlksnapClient } = await import(${JSON.stringify(module)});` +
-    // Dropped after the import, because only its owner may be able to read the checkout.
-    "process.setgroups([]); process.setgid(65534); process.setuid(65534);" +
-    `try { await new BlksnapClient({ socketPath: ${JSON.stringify(socketPath)} }).version(); }` +
-    "catch (error) { console.log(error.code, error.errno, error.hint); }";
-  const run = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
-    encoding: "utf8",
-  });
-  await stop();
-  assert.match(run.stdout, /^SOCKET_NOT_PERMITTED 13 .*group blksnap/, run.stderr);
-});
+testUnless(test, lacksRoot())(
+  "a socket that another user may not open is SOCKET_NOT_PERMITTED",
+  async () => {
+    const { socketPath, stop } = await startHarness();
+    const module = pathToFileURL(join(import.meta.dirname, "../dist/index.js")).href;
+    const script =
+      `const { BlksnapClient } = await import(${JSON.stringify(module)});` +
+      // Dropped after the import, because only its owner may be able to read the checkout.
+      "process.setgroups([]); process.setgid(65534); process.setuid(65534);" +
+      `try { await new BlksnapClient({ socketPath: ${JSON.stringify(socketPath)} }).version(); }` +
+      "catch (error) { console.log(error.code, error.errno, error.hint); }";
+    const run = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+      encoding: "utf8",
+    });
+    await stop();
+    assert.match(run.stdout, /^SOCKET_NOT_PERMITTED 13 .*group blksnap/, run.stderr);
+  },
+);
 
 /** All imports of a module of ours, its own and those of modules that it imports. */
 function importsOf(file: string, seen: Set<string> = new Set()): Set<string> {

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { BASE_ALLOCATION, NbdClient } from "@blksnap/nbd";
+import { lacksRoot, testUnless } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { type Answer, CAPACITY_BYTES, detachedSoon, isRoot, MIB, text, User } from "./nbd-user.js";
@@ -180,9 +181,8 @@ test("a front whose original never comes back can be given up", async () => {
   }
 });
 
-test("the same holds for a user who is not root", async () => {
-  // If a non-root user runs this test, it is that user.
-  if (!isRoot) return;
+// A user who is not root runs the test above as that user.
+testUnless(test, lacksRoot())("the same holds for a user who is not root", async () => {
   const user = new User(NOBODY);
   try {
     await livesThrough(user);

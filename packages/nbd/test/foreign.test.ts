@@ -4,20 +4,13 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { NbdServer } from "@blksnap/nbd";
-import { Dice } from "@blksnap/testing";
+import { Dice, lacksPrograms, testUnless } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { MIB, ramDisk, withServer } from "./support.js";
 
 const run = promisify(execFile);
 const SIZE = 16 * MIB;
-
-async function isThere(program: string): Promise<boolean> {
-  return await run(program, ["--version"]).then(
-    () => true,
-    (error: NodeJS.ErrnoException) => error.code !== "ENOENT",
-  );
-}
 
 async function output(program: string, ...words: string[]): Promise<string> {
   const { stdout } = await run(program, words, { timeout: 120_000, maxBuffer: 64 << 20 });
@@ -46,8 +39,7 @@ function image(): Buffer {
   return bytes.fill(0, 4 * MIB, 6 * MIB);
 }
 
-const there = await Promise.all(["nbdinfo", "qemu-img", "fio"].map(isThere));
-const foreign = there.every(Boolean) ? test : test.skip;
+const foreign = testUnless(test, lacksPrograms("nbdinfo", "qemu-img", "fio"));
 
 foreign("libnbd reads both contexts, and copies there and back", async () => {
   await withServer([ramDisk(SIZE, { contexts: CONTEXTS })], async (server) => {

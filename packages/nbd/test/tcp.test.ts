@@ -5,7 +5,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { NbdClient, type NbdErrorCode, TcpListener } from "@blksnap/nbd";
-import { Dice, eventually } from "@blksnap/testing";
+import { Dice, eventually, lacksPrograms, testUnless } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { SocketReader } from "../dist/socket-reader.js";
@@ -290,15 +290,7 @@ test("a closed listener ends its connections, and leaves no descriptor", async (
 
 const run = promisify(execFile);
 
-async function isThere(program: string): Promise<boolean> {
-  return await run(program, ["--version"]).then(
-    () => true,
-    (error: NodeJS.ErrnoException) => error.code !== "ENOENT",
-  );
-}
-
-const there = await Promise.all(["nbdinfo", "qemu-img"].map(isThere));
-const foreign = there.every(Boolean) ? test : test.skip;
+const foreign = testUnless(test, lacksPrograms("nbdinfo", "qemu-img"));
 
 foreign("libnbd and QEMU come with TLS, and not without a certificate", () =>
   withListener(4 * MIB, {}, async ({ listener, folders, uri }) => {

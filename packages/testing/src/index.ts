@@ -4,3 +4,4 @@ export { Dice } from "./dice.js";
 export { eventually } from "./eventually.js";
 export { FakeS3, type S3Fault } from "./fake-s3.js";
 export { HungFileSystem } from "./hung-file-system.js";
+export { lacksPrograms, lacksRoot, testUnless } from "./needs.js";

@@ -96,6 +96,14 @@ export function progress(text) {
   console.log(text);
 }
 
+/** What a test throws that cannot run on this machine. */
+class Skipped extends Error {}
+
+/** Ends a test that needs what this kernel does not have; the report counts it as skipped. */
+export function skip(why) {
+  throw new Skipped(why);
+}
+
 /** A test that hangs ends its file: nothing can be cleaned up behind what still runs. */
 function within(timeLimitMs, what, work) {
   const timer = setTimeout(() => {
@@ -112,18 +120,23 @@ async function endAll(state, t) {
   await t.undo();
 }
 
+/** @returns {Promise<string | undefined>} why it was skipped */
 async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
   mkdirSync(WORK_FOLDER, { recursive: true });
   const t = new TestContext(state.daemon);
   const kernelLog = new KernelLog();
   const errors = [];
+  let skipped;
   try {
     await within(timeLimitMs, name, body(t));
   } catch (error) {
-    errors.push(error);
-    t.hasFailed = true;
-    // Printed now: it is the cause, and the suite prints it only if the file comes to its end.
-    console.error(`${name}: ${error?.stack ?? error}`);
+    if (error instanceof Skipped) skipped = error.message;
+    else {
+      errors.push(error);
+      t.hasFailed = true;
+      // Printed now: it is the cause, and the suite prints it only if the file comes to its end.
+      console.error(`${name}: ${error?.stack ?? error}`);
+    }
   }
   errors.push(...(await within(CLEAN_UP_LIMIT_MS, `clean-up of ${name}`, t.undo())));
   const endMore = () => within(CLEAN_UP_LIMIT_MS, `second clean-up of ${name}`, endAll(state, t));
@@ -137,7 +150,7 @@ async function runTest(state, name, body, { timeLimitMs = TEST_LIMIT_MS }) {
   } catch (error) {
     errors.push(error);
   }
-  if (errors.length === 0) return;
+  if (errors.length === 0) return skipped;
   if (!t.hasFailed) {
     t.hasFailed = true;
     await endMore();
@@ -191,11 +204,11 @@ export function scenario(url, options = {}) {
       const started = performance.now();
       const entry = { file, test: name };
       record({ ...entry, status: "started" });
-      const finish = (status) =>
-        record({ ...entry, status, ms: Math.round(performance.now() - started) });
+      const finish = (status, why) =>
+        record({ ...entry, status, why, ms: Math.round(performance.now() - started) });
       try {
-        await runTest(state, name, body, testOptions);
-        finish("passed");
+        const why = await runTest(state, name, body, testOptions);
+        finish(why === undefined ? "passed" : "skipped", why);
       } catch (error) {
         finish("failed");
         state.failed = true;

@@ -23,7 +23,7 @@ import { canUpdateSize, sizeOf, untilSize } from "../lib/kernel-growth.mjs";
 import { Checker } from "../lib/live.mjs";
 import { medium } from "../lib/medium.mjs";
 import { seededRandom } from "../lib/random.mjs";
-import { note, scenario } from "../lib/scenario.mjs";
+import { note, scenario, skip } from "../lib/scenario.mjs";
 import { attach, MIB, takeSnapshot } from "../lib/snapshots.mjs";
 import { killServing, servingPid, successor } from "../lib/successor.mjs";
 import { until } from "../lib/wait.mjs";
@@ -81,8 +81,8 @@ for (const [type, { sizeBytes, make, grow }] of types) {
   test(
     `${type} on a ${isLoop ? "loop device" : "file"} that grows: resized online, under a writer`,
     async (t) => {
-      note(canUpdateSize ? `SEED=${SEED}` : "this kernel cannot resize ublk devices");
-      if (!canUpdateSize) return;
+      if (!canUpdateSize) skip("this kernel cannot resize ublk devices");
+      note(`SEED=${SEED}`);
       await daemon(t);
       const disk = await original(t, sizeBytes, isLoop);
       const { device } = disk;
@@ -162,8 +162,8 @@ for (const persistent of kinds) {
   test(
     `${kind}, the daemon killed at each step of a growth, under a writer`,
     async (t) => {
-      note(canUpdateSize ? `SEED=${SEED}` : "this kernel cannot resize ublk devices");
-      if (!canUpdateSize) return;
+      if (!canUpdateSize) skip("this kernel cannot resize ublk devices");
+      note(`SEED=${SEED}`);
       const faults = new Faults(t);
       const more = persistent ? ["--persistent-dir", (await medium(t)).state] : [];
       await daemon(t, { faults, more });
@@ -241,8 +241,8 @@ for (const { type, lastMib, name, make, enlarge } of PARTITIONED) {
   test(
     `a partitioned disk that grows: its partitions stay as they are, and the last one is enlarged through the front (${type}, ${name})`,
     async (t) => {
-      note(canUpdateSize ? `SEED=${SEED}` : "this kernel cannot resize ublk devices");
-      if (!canUpdateSize) return;
+      if (!canUpdateSize) skip("this kernel cannot resize ublk devices");
+      note(`SEED=${SEED}`);
       await daemon(t);
       const sizesMib = [48, lastMib];
       const sizeBytes = (48 + lastMib + 2) * MIB;

@@ -7,7 +7,7 @@ import { attempt, run } from "../lib/command.mjs";
 import { Daemon } from "../lib/daemon.mjs";
 import { imageFile } from "../lib/disks.mjs";
 import { checkFileSystem, makeFileSystem, mount } from "../lib/file-systems.mjs";
-import { note, scenario } from "../lib/scenario.mjs";
+import { scenario, skip } from "../lib/scenario.mjs";
 import { attach, MIB, takeSnapshot } from "../lib/snapshots.mjs";
 import { until } from "../lib/wait.mjs";
 
@@ -52,8 +52,7 @@ test("the kernel writes to a front over NBD, and reads the image of it", async (
   const missing = await whatIsMissing();
   if (missing !== undefined) {
     assert.not.ok(process.env.CI, missing);
-    note(`nbd-kernel: SKIPPED, ${missing}`);
-    return;
+    skip(missing);
   }
   const disk = imageFile(t, SIZE_BYTES);
   t.daemon = await Daemon.start({ args: ["--frontend", "nbd"] });

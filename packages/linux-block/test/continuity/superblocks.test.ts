@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { lacksPrograms, testUnless } from "@blksnap/testing";
 import fc from "fast-check";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
@@ -306,28 +307,20 @@ async function digestFile(path: string): Promise<ContentDigest> {
   }
 }
 
-/** A test that needs these programs; if they are missing it reports that. */
-function testWith(programs: readonly string[], name: string, body: () => Promise<void>): void {
-  const missing = programs.filter((program) => spawnSync(program, ["-V"]).error !== undefined);
-  if (missing.length === 0) {
-    test(name, body);
-    return;
-  }
-  console.error(`SKIPPED: ${name}: ${missing.join(", ")} not installed`);
-  test.skip(name);
-}
+testUnless(test, lacksPrograms("mkfs.ext4", "tune2fs"))(
+  "mkfs.ext4's image, and one more mount of it",
+  async () => {
+    await withImage("mkfs.ext4", ["-q", "-F", "-U", UUID], async (image) => {
+      const before = await digestFile(image);
+      assert.equal([before.fileSystem, before.uuid], ["ext4", UUID]);
+      assert.equal(await digestFile(image), before);
+      run("tune2fs", ["-C", "7", image]);
+      assert.is.not((await digestFile(image)).digest, before.digest);
+    });
+  },
+);
 
-testWith(["mkfs.ext4", "tune2fs"], "mkfs.ext4's image, and one more mount of it", async () => {
-  await withImage("mkfs.ext4", ["-q", "-F", "-U", UUID], async (image) => {
-    const before = await digestFile(image);
-    assert.equal([before.fileSystem, before.uuid], ["ext4", UUID]);
-    assert.equal(await digestFile(image), before);
-    run("tune2fs", ["-C", "7", image]);
-    assert.is.not((await digestFile(image)).digest, before.digest);
-  });
-});
-
-testWith(["mkfs.btrfs", "blkid"], "mkfs.btrfs's image", async () => {
+testUnless(test, lacksPrograms("mkfs.btrfs", "blkid"))("mkfs.btrfs's image", async () => {
   await withImage("mkfs.btrfs", ["-q"], async (image) => {
     const { fileSystem, uuid } = await digestFile(image);
     const expected = run("blkid", ["-p", "-s", "UUID_SUB", "-o", "value", image]).trim();
@@ -335,26 +328,29 @@ testWith(["mkfs.btrfs", "blkid"], "mkfs.btrfs's image", async () => {
   });
 });
 
-testWith(["mkfs.xfs", "xfs_logprint"], "mkfs.xfs's images, judged by xfs_logprint", async () => {
-  const layouts = [[], ["-b", "size=1024"], ["-s", "size=4096"], ["-d", "agcount=7"]];
-  for (const layout of layouts) {
-    await withImage("mkfs.xfs", ["-q", "-m", `uuid=${UUID}`, ...layout], async (image) => {
-      const before = await digestFile(image);
-      assert.equal([before.fileSystem, before.uuid], ["xfs", UUID], layout.join(" "));
-      const file = await open(image);
-      try {
-        const read = fileReader(file);
-        const geometry = parseXfsSuperblock(await read(0, 4096), 512 * MIB);
-        const { block } = await findXfsLogHead(read, geometry!.log!);
-        const printed = run("xfs_logprint", ["-t", image]);
-        assert.match(printed, new RegExp(`daddr: ${geometry!.log!.startBytes / 512} length: `));
-        assert.match(printed, new RegExp(`head: ${block} `));
-      } finally {
-        await file.close();
-      }
-    });
-  }
-});
+testUnless(test, lacksPrograms("mkfs.xfs", "xfs_logprint"))(
+  "mkfs.xfs's images, judged by xfs_logprint",
+  async () => {
+    const layouts = [[], ["-b", "size=1024"], ["-s", "size=4096"], ["-d", "agcount=7"]];
+    for (const layout of layouts) {
+      await withImage("mkfs.xfs", ["-q", "-m", `uuid=${UUID}`, ...layout], async (image) => {
+        const before = await digestFile(image);
+        assert.equal([before.fileSystem, before.uuid], ["xfs", UUID], layout.join(" "));
+        const file = await open(image);
+        try {
+          const read = fileReader(file);
+          const geometry = parseXfsSuperblock(await read(0, 4096), 512 * MIB);
+          const { block } = await findXfsLogHead(read, geometry!.log!);
+          const printed = run("xfs_logprint", ["-t", image]);
+          assert.match(printed, new RegExp(`daddr: ${geometry!.log!.startBytes / 512} length: `));
+          assert.match(printed, new RegExp(`head: ${block} `));
+        } finally {
+          await file.close();
+        }
+      });
+    }
+  },
+);
 
 test("a file that is shorter than stated is an error", async () => {
   const folder = mkdtempSync(join(tmpdir(), "blksnap-superblocks-"));
