@@ -50,7 +50,7 @@ export const GROUPS = [
     files: [],
     inTurns: [
       ["changes", "backup", "command-line"],
-      ["nbd", "mount"],
+      ["nbd", "mount", "pull-backup"],
       ["stores", "store-conflicts"],
       ["overflow-policy", "capacity", "overflow"],
     ],
