@@ -17,6 +17,7 @@ const closeDescriptor = promisify(closeFd);
 const STAT_BLOCK_BYTES = 512;
 /** It accepts direct I/O for files with checksums, and answers it from its cache. */
 const BTRFS = 0x9123_683e;
+const TMPFS = 0x0102_1994;
 
 /**
  * File systems (magic numbers of statfs) that count preallocated space until it is freed. Others count later, or after
@@ -26,7 +27,7 @@ const COUNTING_FILE_SYSTEMS: ReadonlySet<number> = new Set([
   0xef53, // ext4
   0x5846_5342, // XFS
   BTRFS,
-  0x0102_1994, // tmpfs
+  TMPFS,
 ]);
 
 /** The parts of a store. */
@@ -123,6 +124,10 @@ export class FileStore implements Store {
   async preallocate(offsetBytes: number, lengthBytes: number): Promise<void> {
     if (isDevice(this.kind)) return;
     await this.#system.fallocate(this.fd, 0, offsetBytes, lengthBytes);
+  }
+
+  async isInMemory(): Promise<boolean> {
+    return !isDevice(this.kind) && (await this.#typeOfFileSystem()) === TMPFS;
   }
 
   async trim(endBytes: number): Promise<void> {

@@ -12,6 +12,8 @@ const BACKOFF_FIRST_MS = 100;
 const BACKOFF_LAST_MS = 30_000;
 /** Space is allocated in steps: slots are ready after each, and a slow disk shows its progress. */
 const STEP_BYTES = 2 ** 24;
+/** The same of memory under load: for as long as it takes (33 µs), writes to the file wait, each at the cost of a processor. */
+const MEMORY_STEP_BYTES = 2 ** 18;
 /** Before the slots are in use, a step this quick is followed by one twice as long: each costs several system calls. */
 const QUICK_STEP_MS = 10;
 /** The minimum of an attempt, whatever the file system reports as available. */
@@ -314,7 +316,9 @@ export class Growth {
     const { clock } = this.#parts;
     const { slotBytes, store: place } = store.space;
     const inSteps = !isDevice(place.kind);
-    let stepSlots = inSteps ? Math.max(1, Math.floor(STEP_BYTES / slotBytes)) : wantedSlots;
+    const isShort = this.#filling === undefined && (await place.isInMemory?.()) === true;
+    const stepBytes = isShort ? MEMORY_STEP_BYTES : STEP_BYTES;
+    let stepSlots = inSteps ? Math.max(1, Math.floor(stepBytes / slotBytes)) : wantedSlots;
     for (let left = wantedSlots; left > 0 && !this.#stopped; ) {
       const begunMs = clock.nowMs();
       const grown = await this.#step(store, Math.min(left, stepSlots));

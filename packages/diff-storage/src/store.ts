@@ -38,6 +38,8 @@ export interface Store {
   allowAlignment(bytes: number): Promise<void>;
   /** Makes sure that a range has allocated space, extending the file if needed. */
   preallocate(offsetBytes: number, lengthBytes: number): Promise<void>;
+  /** Whether space is memory, which takes its time with each page, and keeps writes to the store waiting meanwhile. */
+  isInMemory?(): Promise<boolean>;
   /** Removes what a failed `preallocate` left after `endBytes`; never below `openedBytes`. */
   trim(endBytes: number): Promise<void>;
   /** Frees the space of a range; its content becomes undefined. */

@@ -205,6 +205,23 @@ test("a quick disk is filled in few steps, and in short ones once its slots are 
   assert.is(takeAll(allocator).slots.length, STEP_SLOTS);
 });
 
+test("memory is filled in long steps, and grows in short ones once its slots are in use", async () => {
+  const clock = new ManualClock();
+  const steps: number[] = [];
+  const onPreallocate = (_: number, lengthBytes: number) => {
+    steps.push(lengthBytes);
+    return { delayMs: 0 };
+  };
+  const store = new FakeStore({ clock, isInMemory: true, onPreallocate });
+  const portionBytes = 2 ** 24;
+  const allocator = new SlotAllocator([store], { slotBytes: SLOT_BYTES, clock, portionBytes });
+  await Promise.all([allocator.start(true), clock.advance(0)]);
+  assert.equal(steps.splice(0), [portionBytes]);
+  takeAll(allocator);
+  await clock.advance(0);
+  assert.equal(steps, new Array(portionBytes / 2 ** 18).fill(2 ** 18));
+});
+
 test("a start without progress fails, whatever it has allocated", async () => {
   let steps = 0;
   const { allocator, clock } = slowAllocator(() => (++steps > 3 ? 6001 : 10));

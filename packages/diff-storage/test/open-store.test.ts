@@ -95,6 +95,7 @@ test("a missing program is named, and not blamed on the store", () =>
 test("a directory in memory works too", () =>
   withDirectory(async (directory) => {
     const store = await openStore(directory, BASE);
+    assert.is(await store.isInMemory?.(), true);
     await checkReadsBack(store);
     await store.close(false);
   }, "/dev/shm"));
@@ -162,6 +163,7 @@ test("punching frees the space of a range", () =>
 
 test("memory is a kind of store", async () => {
   const store = await openStore("memory", { ...BASE, limitBytes: 8 * SLOT_BYTES });
+  assert.is(await store.isInMemory?.(), true);
   assert.is(store.kind, "memory");
   await store.preallocate(0, SLOT_BYTES);
   assert.is(await store.availableBytes(), undefined);

@@ -28,6 +28,8 @@ export interface FakeStoreOptions {
   readonly onPreallocate?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
   /** Called for each punch. Default: succeeds at once. */
   readonly onPunch?: (offsetBytes: number, lengthBytes: number) => FakeOutcome;
+  /** Default: false. */
+  readonly isInMemory?: boolean;
   /** The present size, which others may change. Default: they cannot. */
   readonly presentBytes?: () => number;
   /** The present space. Default: the file system does not count it. */
@@ -81,6 +83,10 @@ export class FakeStore implements Store {
   }
 
   async allowAlignment(): Promise<void> {}
+
+  async isInMemory(): Promise<boolean> {
+    return this.#options.isInMemory ?? false;
+  }
 
   async preallocate(offsetBytes: number, lengthBytes: number): Promise<void> {
     if (isDevice(this.kind)) return;
