@@ -8,7 +8,7 @@ import { createEventFd } from "./system.js";
 const WAKE = new BigUint64Array([1n]);
 const END = new BigUint64Array([END_REACTOR]);
 /** Time limit for a reactor to end after stop(). */
-const STOP_TIMEOUT_MS = 10_000;
+const STOP_TIMEOUT_MS = 30_000;
 
 /** `workerData` of the worker's module. */
 export interface ReactorWorkerData {
