@@ -2,8 +2,10 @@ import type { DiffResponse } from "@blksnap/api";
 import { answerFor } from "@blksnap/api";
 import { CbtMap, CbtReason } from "@blksnap/engine";
 import { uuidText } from "@blksnap/linux-block";
+import { Dice } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { dirtyContext } from "../../../data-plane/dist/dirty-context.js";
 import { markedRanges, readMap } from "../../dist/operations/cbt-operations.js";
 import { changesSince as asked, type Changes } from "../../dist/operations/diff.js";
 import { asControlError } from "../../dist/system/errors.js";
@@ -92,6 +94,47 @@ test("since counts takes, and a future one is refused", async () => {
   );
   assert.equal((await changesSince(cbt, 2)).ranges, []);
   assert.is(await codeOf(changesSince(cbt, 3)), "CBT_NUMBER_UNKNOWN");
+});
+
+/** What the NBD context of the same number lists, asked for in pieces of any size. */
+function dirtyRanges(cbt: CbtMap, since: number, dice: Dice): [number, number][] {
+  const context = dirtyContext(`qemu:dirty-bitmap:since-${since}`, cbt);
+  assert.ok(context !== undefined);
+  const ranges: [number, number][] = [];
+  for (let at = 0; at < CAPACITY; ) {
+    const length = context.runBytes(at, Math.min(CAPACITY, at + 512 * (1 + dice.below(400))));
+    assert.ok(length > 0);
+    const last = ranges.at(-1);
+    if (context.flags !== 0 && last !== undefined && last[0] + last[1] === at) last[1] += length;
+    else if (context.flags !== 0) ranges.push([at, length]);
+    at += length;
+  }
+  return ranges;
+}
+
+test("an NBD client's dirty bitmap has the ranges of the diff, for any history", async () => {
+  const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31));
+  console.log(`SEED=${seed}`);
+  const dice = new Dice(seed);
+  const cbt = map();
+  for (let number = 1; number <= 200; number++) {
+    for (let writes = dice.below(4); writes > 0; writes--) {
+      const offset = 512 * dice.below(CAPACITY / 512);
+      const length = Math.min(CAPACITY - offset, 512 * (1 + dice.below(200)));
+      if (dice.below(4) === 0) cbt.recordDiscard(offset, length);
+      else write(cbt, offset, length);
+    }
+    cbt.switch();
+    const since = dice.below(number + 1);
+    const told = (await changesSince(cbt, since)).ranges;
+    const joined: [number, number][] = [];
+    for (const { offset_bytes: at, length_bytes: length } of told) {
+      const last = joined.at(-1);
+      if (last !== undefined && last[0] + last[1] === at) last[1] += length;
+      else joined.push([at, length]);
+    }
+    assert.equal(dirtyRanges(cbt, since, dice), joined, `since ${since} of ${number}`);
+  }
 });
 
 test("a part of the map can be read, but nothing beyond its end", () => {
