@@ -293,6 +293,7 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     const connection = this.connectionAt(index);
     const { receiving } = connection;
     connection.receiving = Receiving.NOTHING;
+    this.#options.reactor.expectRequest(false);
     if (connection.isClosing) {
       this.onQuiet(connection);
       return;
@@ -341,6 +342,8 @@ export class ReactorServer implements TransmissionOwner, HandshakesOwner, Depart
     }
     this.#outbox.flush(connection);
     this.#transmission.pump(connection);
+    // Only if nothing is in flight: the next completion is then a client's next request, not a disk's.
+    this.#options.reactor.expectRequest(this.#slots.freeSlots === this.#slots.depth);
     this.leave(connection);
   }
 
