@@ -127,6 +127,10 @@ const generations = ({ tracking }) =>
       .filter((device) => tracking[device] !== undefined)
       .map((device) => [device, tracking[device].generation_id]),
   );
+const reasons = ({ tracking }) =>
+  Object.fromEntries(
+    Object.values(TRACKED).map((device) => [device, tracking[device].generation_reason]),
+  );
 /** XFS proves nothing after a power cut (docs/persistence.md). */
 const ofExt4 = (noted) => {
   const { "/dev/vg/label": _, ...others } = generations(noted);
@@ -220,10 +224,13 @@ async function boots(lives) {
     before = now;
   });
   await test("after a power cut tracking continues if the file system proves that there were no writes", async () => {
-    const now = await lives.live("later", "write");
+    const now = await lives.live("later", "later");
     isOnFronts(now);
     assert.equal(now.contents["/srv/uuid"], "first\nagain\nbusy\nlate\ncut\n");
     assert.deepEqual(ofExt4(now), ofExt4(before));
+    // What was attached live is its own volume again, with all that was acknowledged.
+    assert.match(now.live.table, /^0 \d+ linear /);
+    assert.deepEqual(now.live, { ...before.live, clones: [], check: 0 });
     before = now;
   });
   await test("rescue mode has the fronts", async () => {
@@ -242,6 +249,7 @@ async function boots(lives) {
     const now = await lives.live("untracked", "write");
     isOnFronts(now);
     assertAnew(now, before);
+    assert.deepEqual(reasons(now), everywhere("foreign_write", Object.values(TRACKED)));
     before = now;
   });
   await test("a machine goes down with a volume that is attached live and written to", async () => {

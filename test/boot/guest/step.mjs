@@ -6,6 +6,7 @@ import { spawnSync } from "node:child_process";
 import { appendFileSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { changes } from "./changes.mjs";
 import { images } from "./images.mjs";
+import { cutLive, lookAfterCut } from "./live-cut.mjs";
 import { armNbd, firstNbdClient } from "./nbd.mjs";
 import { changePackage } from "./package.mjs";
 import { stacks } from "./stacks.mjs";
@@ -130,7 +131,12 @@ const ACTIONS = {
   cut: () => {
     const seen = look();
     write();
-    return seen;
+    return { ...seen, ...cutLive() };
+  },
+  later: () => {
+    const seen = look();
+    write();
+    return { ...seen, ...lookAfterCut() };
   },
   // Attached live, with a writer that systemd ends.
   live: () => {
