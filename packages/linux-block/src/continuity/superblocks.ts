@@ -37,6 +37,8 @@ export interface ContentDigest {
 
 const MIB = 1024 * 1024;
 const EDGE_BYTES = MIB;
+const READ_BYTES = MIB;
+/** What is digested with its offset: recorded digests depend on it. */
 const PIECE_BYTES = 64 * 1024;
 
 const EXT_SUPERBLOCK_BYTES = 1024;
@@ -102,8 +104,11 @@ async function mixRange(
   startBytes: number,
   endBytes: number,
 ): Promise<void> {
-  for (let at = startBytes; at < endBytes; at += PIECE_BYTES) {
-    mix(hash, label, at, await read(at, Math.min(PIECE_BYTES, endBytes - at)));
+  for (let at = startBytes; at < endBytes; at += READ_BYTES) {
+    const bytes = await read(at, Math.min(READ_BYTES, endBytes - at));
+    for (let from = 0; from < bytes.length; from += PIECE_BYTES) {
+      mix(hash, label, at + from, bytes.subarray(from, from + PIECE_BYTES));
+    }
   }
 }
 
