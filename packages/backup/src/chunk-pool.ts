@@ -6,6 +6,7 @@ import { ownBuffers } from "./own-buffers.js";
 import type { PartsAnswer, PartsRequest } from "./part-writes.js";
 import type { BlockWindow } from "./sums.js";
 import type { ChunkAnswer } from "./worker.js";
+import { storedPieces } from "./zstd-frame.js";
 
 /** Content of a decompressed chunk. */
 export interface Digest {
@@ -22,7 +23,8 @@ export interface Summed {
 
 export interface Packed {
   readonly data: Uint8Array<ArrayBuffer>;
-  readonly packed: Uint8Array;
+  /** The frame, in pieces: of what is hardly compressible, parts of `data`. */
+  readonly packed: readonly Uint8Array[];
   readonly packedHash: string | undefined;
 }
 
@@ -73,7 +75,9 @@ export class ChunkPool {
    */
   async pack(data: Uint8Array<ArrayBuffer>, isHashed = false): Promise<Packed> {
     const answer = await this.#idlest().ask({ kind: "pack", data, isHashed }, [data.buffer]);
-    return { data: answer.data!, packed: answer.packed!, packedHash: answer.packedHash };
+    const again = answer.data!;
+    const packed = answer.packed === undefined ? storedPieces(again) : [answer.packed];
+    return { data: again, packed, packedHash: answer.packedHash };
   }
 
   /** Decompresses and checks a chunk; returns its content, or why it is unusable. `packed` is detached. */

@@ -20,6 +20,7 @@ import {
   keptReason,
 } from "./done-chunks.js";
 import { abortedError, BackupError } from "./errors.js";
+import { lengthOfContent } from "./files.js";
 import {
   type HostIdentity,
   type HostOptions,
@@ -178,7 +179,7 @@ class StoreExport {
     if (!isMissing || this.#written.has(hash)) return content;
     this.#written.add(hash);
     const { data, packed, packedHash } = await this.#pool.pack(content, this.#store.isHashed);
-    const packedBytes = packed.length;
+    const packedBytes = lengthOfContent(packed);
     await this.#store.addChunk(hash, packed, packedHash);
     this.#storedBytes += packedBytes;
     return data;

@@ -1,7 +1,7 @@
 /** A folder as the place of a store: each key is a file, written beside it and renamed. */
 import { randomUUID } from "node:crypto";
 import { basename, dirname, join } from "node:path";
-import { type Files, realFiles } from "./files.js";
+import { type Content, type Files, realFiles } from "./files.js";
 import type { ObjectEntry, Objects } from "./objects.js";
 
 const UNFINISHED = "tmp";
@@ -33,7 +33,7 @@ export class FolderObjects implements Objects {
     return this.#files.read(this.pathOf(key));
   }
 
-  async put(key: string, data: Uint8Array): Promise<void> {
+  async put(key: string, data: Content): Promise<void> {
     const own = this.pathOf(join(UNFINISHED, `${basename(key)}-${randomUUID()}`));
     await this.#files.makeFolder(dirname(own));
     await this.#files.makeFolder(dirname(this.pathOf(key)));

@@ -1,4 +1,5 @@
 /** The storage of a store, by key: a folder, or a bucket of an object store. */
+import type { Content } from "./files.js";
 
 export interface ObjectEntry {
   /** Names joined by slashes, like a path. */
@@ -26,7 +27,7 @@ export interface Objects {
    * @param sha256 of the data, in hexadecimal
    * @throws BackupError TARGET_FULL, TARGET_FAILED
    */
-  put(key: string, data: Uint8Array, sha256?: string): Promise<void>;
+  put(key: string, data: Content, sha256?: string): Promise<void>;
   /** All objects with this prefix: it ends with a slash, or is empty. */
   list(prefix: string): AsyncIterable<ObjectEntry>;
   /** A missing one is fine. */

@@ -1,6 +1,7 @@
 /** A bucket of an object store, or what is in it below a prefix, as the place of a store. */
 import { createHash } from "node:crypto";
 import { targetError } from "./errors.js";
+import { type Content, wholeOf } from "./files.js";
 import type { ObjectEntry, Objects } from "./objects.js";
 import { type S3Answer, S3Client, type S3Limits, type S3Request } from "./s3-client.js";
 import { type S3Config, type S3Place, s3Config } from "./s3-config.js";
@@ -49,7 +50,8 @@ class S3Objects implements Objects {
     return status === 404 ? undefined : content;
   }
 
-  async put(key: string, data: Uint8Array, known?: string): Promise<void> {
+  async put(key: string, content: Content, known?: string): Promise<void> {
+    const data = wholeOf(content);
     const sha256 = known ?? createHash("sha256").update(data).digest("hex");
     await this.#send("write", key, { method: "PUT", data, sha256 });
   }

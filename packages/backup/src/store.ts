@@ -16,7 +16,7 @@ import type { ErrorName } from "@blksnap/api";
 import { errnoNameOf } from "@blksnap/errors";
 import type { ChunkPool } from "./chunk-pool.js";
 import { BackupError } from "./errors.js";
-import { type Files, realFiles } from "./files.js";
+import { type Content, type Files, realFiles } from "./files.js";
 import { FolderObjects } from "./folder-objects.js";
 import type { HostIdentity } from "./host.js";
 import { inFlight, inOrder } from "./in-flight.js";
@@ -221,7 +221,7 @@ export class BackupStore {
    * It is durable after syncChunks().
    * @param packedHash SHA-256 of `packed`, in hexadecimal
    */
-  addChunk(hash: string, packed: Uint8Array, packedHash?: string): Promise<void> {
+  addChunk(hash: string, packed: Content, packedHash?: string): Promise<void> {
     return this.#objects.put(chunkKey(hash), packed, packedHash);
   }
 

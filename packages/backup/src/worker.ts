@@ -5,7 +5,7 @@ import { ownBuffers } from "./own-buffers.js";
 import { type PartsAnswer, type PartsRequest, takeParts } from "./part-writes.js";
 import { type BlockWindow, isZero, sumsOf } from "./sums.js";
 import { nativeZstd, wasmZstd, type Zstd } from "./zstd.js";
-import { frameContentBytes } from "./zstd-frame.js";
+import { frameContentBytes, storedPieces } from "./zstd-frame.js";
 
 export type ChunkRequest =
   | PartsRequest
@@ -22,6 +22,7 @@ export interface ChunkAnswer {
   /** Sums of the blocks in the window; null if all data were zeros. */
   readonly sums?: Uint32Array | null;
   readonly parts?: PartsAnswer;
+  /** Undefined: hardly compressible, to be stored as it is. */
   readonly packed?: Uint8Array;
   /** SHA-256 of `packed`, in hexadecimal, if requested. */
   readonly packedHash?: string;
@@ -64,13 +65,11 @@ async function answerTo(request: ChunkRequest): Promise<ChunkAnswer> {
     case "sums":
       return { data: request.data, sums: sumsOf(request.data, request.window) };
     case "pack": {
-      const packed = (await openedZstd()).compress(request.data);
-      const packedHash = createHash("sha256");
-      return {
-        data: request.data,
-        packed,
-        ...(request.isHashed ? { packedHash: packedHash.update(packed).digest("hex") } : {}),
-      };
+      const { data, isHashed } = request;
+      const compressed = (await openedZstd()).compress(data);
+      if (!isHashed) return { data, ...(compressed && { packed: compressed }) };
+      const packed = compressed ?? Buffer.concat(storedPieces(data));
+      return { data, packed, packedHash: createHash("sha256").update(packed).digest("hex") };
     }
     case "unpack":
       return unpack(await openedZstd(), request.data, request.lengthBytes);

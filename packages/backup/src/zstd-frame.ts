@@ -10,21 +10,22 @@ const BLOCK_HEAD_BYTES = 3;
 const BLOCK_MAX_BYTES = 128 * 1024;
 const LAST_BLOCK = 1;
 
-/** A frame of raw blocks. @param data up to 4 GiB */
-export function storedFrame(data: Uint8Array): Uint8Array {
+/** A frame of raw blocks, in pieces: heads, and parts of `data` itself. @param data up to 4 GiB */
+export function storedPieces(data: Uint8Array): readonly Uint8Array[] {
   const blocks = Math.max(1, Math.ceil(data.length / BLOCK_MAX_BYTES));
-  const frame = Buffer.allocUnsafe(STORED_HEAD_BYTES + blocks * BLOCK_HEAD_BYTES + data.length);
-  frame.writeUInt32LE(MAGIC, 0);
-  frame.writeUInt8(STORED_DESCRIPTOR, 4);
-  frame.writeUInt32LE(data.length, 5);
+  const heads = Buffer.alloc(STORED_HEAD_BYTES + blocks * BLOCK_HEAD_BYTES);
+  heads.writeUInt32LE(MAGIC, 0);
+  heads.writeUInt8(STORED_DESCRIPTOR, 4);
+  heads.writeUInt32LE(data.length, 5);
+  const pieces: Uint8Array[] = [];
   let to = STORED_HEAD_BYTES;
   for (let index = 0; index < blocks; index++) {
     const part = data.subarray(index * BLOCK_MAX_BYTES, (index + 1) * BLOCK_MAX_BYTES);
-    to = frame.writeUIntLE((part.length << 3) | (index === blocks - 1 ? LAST_BLOCK : 0), to, 3);
-    frame.set(part, to);
-    to += part.length;
+    const from = index === 0 ? 0 : to;
+    to = heads.writeUIntLE((part.length << 3) | (index === blocks - 1 ? LAST_BLOCK : 0), to, 3);
+    pieces.push(heads.subarray(from, to), part);
   }
-  return frame;
+  return pieces;
 }
 
 /** The content's length from the frame; undefined if it does not state it, or is no frame. */

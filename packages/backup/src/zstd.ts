@@ -1,14 +1,13 @@
 /** zstd: Node's own if it has it (22.15 and later), else WebAssembly. The frames are interchangeable. */
 import * as zlib from "node:zlib";
-import { storedFrame } from "./zstd-frame.js";
 
 /** The fastest level: backups should be as fast as the slower device. */
 const LEVEL = 1;
 const OUTPUT_CHUNK_BYTES = 2 ** 20;
 
 export interface Zstd {
-  /** Compresses into a frame that states its length. */
-  compress(data: Uint8Array): Uint8Array;
+  /** Compresses into a frame that states its length. Undefined: hardly compressible, see storedPieces(). */
+  compress(data: Uint8Array): Uint8Array | undefined;
   /** Decompresses into a buffer of its own. @throws if it is damaged, or longer than that */
   decompress(frame: Uint8Array, lengthBytes: number): Uint8Array<ArrayBuffer>;
 }
@@ -75,7 +74,7 @@ export async function wasmZstd(): Promise<Zstd> {
   await init();
   const packed = (data: Uint8Array): Uint8Array => compress(data, LEVEL);
   return {
-    compress: (data) => (isDense(data, packed) ? storedFrame(data) : packed(data)),
+    compress: (data) => (isDense(data, packed) ? undefined : packed(data)),
     decompress: (frame) => ownBuffer(decompress(frame)),
   };
 }

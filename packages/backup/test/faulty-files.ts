@@ -3,9 +3,13 @@ import { writeFileSync } from "node:fs";
 import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BackupError } from "../dist/errors.js";
-import { type Files, realFiles } from "../dist/files.js";
+import { type Content, type Files, lengthOfContent, realFiles, wholeOf } from "../dist/files.js";
 
 export class Killed extends Error {}
+
+function halfOf(content: Content): Uint8Array {
+  return wholeOf(content).subarray(0, lengthOfContent(content) / 2);
+}
 
 /** A process that is killed in its operation number `last`; a file stays half written. */
 export class KilledFiles {
@@ -26,8 +30,8 @@ export class KilledFiles {
   #step(name: keyof Files, args: never[]): unknown {
     this.steps++;
     if (this.steps === this.#last && name === "create") {
-      const [path, data] = args as unknown as [string, Uint8Array];
-      writeFileSync(path, data.subarray(0, data.length / 2));
+      const [path, content] = args as unknown as [string, Content];
+      writeFileSync(path, halfOf(content));
     }
     if (this.steps >= this.#last) return Promise.reject(new Killed());
     return (realFiles[name] as (...all: never[]) => unknown)(...args);
@@ -40,9 +44,9 @@ export function fullAfter(bytes: number): Files {
   return {
     ...realFiles,
     create: async (path, data) => {
-      left -= data.length;
+      left -= lengthOfContent(data);
       if (left < 0) {
-        writeFileSync(path, data.subarray(0, data.length / 2));
+        writeFileSync(path, halfOf(data));
         throw new BackupError("TARGET_FULL", `can't write ${path}: ENOSPC`);
       }
       await realFiles.create(path, data);
