@@ -27,12 +27,23 @@ function withoutProgram(name, debian) {
   return run.error === undefined ? undefined : `there is no ${name} (Debian: ${debian})`;
 }
 
-export async function withoutZeroCopy() {
+async function ublkFeatures() {
   const control = await UblkControl.open();
   const { features } = control;
   control.close();
+  return features;
+}
+
+export async function withoutZeroCopy() {
   const wanted = UblkFeature.SUPPORT_ZERO_COPY | UblkFeature.AUTO_BUF_REG;
-  return (features & wanted) === wanted ? undefined : "the kernel's ublk has no AUTO_BUF_REG";
+  const has = ((await ublkFeatures()) & wanted) === wanted;
+  return has ? undefined : "the kernel's ublk has no AUTO_BUF_REG";
+}
+
+/** A kernel with BATCH_IO has zero copy, too. */
+async function withoutBatches() {
+  const has = ((await ublkFeatures()) & UblkFeature.BATCH_IO) !== 0;
+  return has ? undefined : "the kernel's ublk has no BATCH_IO";
 }
 
 function createMapped(tables) {
@@ -187,6 +198,11 @@ export const PEERS = {
   "C, zero copy": {
     make: (bench) => cServer(bench, "--zero-copy"),
     missing: withoutZeroCopy,
+  },
+  "C, batches": { make: (bench) => cServer(bench, "--batch"), missing: withoutBatches },
+  "C, zero copy, batches": {
+    make: (bench) => cServer(bench, "--zero-copy", "--batch"),
+    missing: withoutBatches,
   },
   "dm-snapshot P 8": dmSnapshot("P", 8),
   "dm-snapshot P 128": dmSnapshot("P", 128),

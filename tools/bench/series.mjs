@@ -43,6 +43,8 @@ const PASS_THROUGH = [
   "raw disk",
   "C limit server",
   "C, zero copy",
+  "C, batches",
+  "C, zero copy, batches",
   "file target",
   "front",
   "front, copies",

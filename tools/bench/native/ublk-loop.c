@@ -1,6 +1,6 @@
 // The limit for a ublk server: passes a block device through in C with liburing, one queue on one thread,
 // with what our file target has (O_DIRECT, registered buffers and files, flush, FUA, discard, write-zeroes).
-// Usage: ublk-loop DEVICE [--zero-copy]; prints /dev/ublkbN and serves until its input ends.
+// Usage: ublk-loop DEVICE [--zero-copy] [--batch]; prints /dev/ublkbN and serves until its input ends.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -28,15 +28,43 @@
 // What the headers of older distributions do not have.
 #define FEATURE_ZERO_COPY (1ull << 0)
 #define FEATURE_AUTO_BUF_REG (1ull << 11)
+#define FEATURE_BATCH_IO (1ull << 15)
 #define FEATURE_NO_AUTO_PART_SCAN (1ull << 18)
+#define PREP_IO_CMDS 0x25
+#define COMMIT_IO_CMDS 0x26
+#define FETCH_IO_CMDS 0x27
+#define BATCH_HAS_BUF_ADDR 2
+#define CMD_MULTISHOT 2
 #define CONTROL(nr) _IOWR('u', nr, struct ublksrv_ctrl_cmd)
 #define QUEUE(nr) _IOWR('u', nr, struct ublksrv_io_cmd)
 #define GET_FEATURES _IOR('u', 0x13, struct ublksrv_ctrl_cmd)
 #define TARGET_TAG 0x10000u
+#define TAGS_FETCHED 0x20000u
+#define BATCH_DONE 0x40000u
+#define TAGS_GROUP 7
+
+/** Of PREP_IO_CMDS and COMMIT_IO_CMDS; with zero copy, the address is left out. */
+struct element {
+  uint16_t tag, buffer_index;
+  int32_t result;
+};
+struct addressed_element {
+  struct element element;
+  uint64_t address;
+};
+struct batch_io {
+  uint16_t queue, flags, elements;
+  uint8_t element_bytes, reserved[9];
+};
 
 struct server {
-  int target, device, id, zero_copy;
+  int target, device, id, zero_copy, batch;
   char *buffers;
+  /** Of a batch: answers that are not committed yet, and where the kernel puts tags of new requests. */
+  char answers[DEPTH * sizeof(struct addressed_element)];
+  unsigned answered;
+  struct io_uring_buf_ring *free_tags;
+  uint16_t (*tags)[DEPTH];
   struct ublksrv_io_desc *desc;
   struct io_uring control, ring;
   sem_t fetched;
@@ -134,6 +162,67 @@ static void command(struct server *s, unsigned nr, unsigned tag, int result) {
   else cmd->addr = (uint64_t)(uintptr_t)(s->buffers + (size_t)tag * MAX_IO_BYTES);
 }
 
+static unsigned element_bytes(const struct server *s) {
+  return s->zero_copy ? sizeof(struct element) : sizeof(struct addressed_element);
+}
+
+static struct io_uring_sqe *batch_command(struct server *s, unsigned nr, const struct batch_io *batch) {
+  struct io_uring_sqe *sqe = io_uring_get_sqe(&s->ring);
+  memset(sqe, 0, sizeof *sqe);
+  sqe->opcode = IORING_OP_URING_CMD;
+  sqe->flags = IOSQE_FIXED_FILE;
+  sqe->fd = 1;
+  sqe->cmd_op = _IOWR('u', nr, struct batch_io);
+  memcpy((char *)sqe + 48, batch, sizeof *batch);
+  return sqe;
+}
+
+static void answer_later(struct server *s, unsigned tag, int result) {
+  struct addressed_element answer = {{tag, tag, result}};
+  answer.address = (uint64_t)(uintptr_t)(s->buffers + (size_t)tag * MAX_IO_BYTES);
+  memcpy(s->answers + s->answered++ * element_bytes(s), &answer, element_bytes(s));
+}
+
+/** The kernel reads the answers during the submission, and all of them or none: anything else ends the server. */
+static void send_answers(struct server *s, unsigned nr) {
+  if (s->answered == 0) return;
+  const unsigned bytes = element_bytes(s);
+  struct batch_io batch = {.elements = s->answered, .element_bytes = bytes};
+  if (!s->zero_copy) batch.flags = BATCH_HAS_BUF_ADDR;
+  struct io_uring_sqe *sqe = batch_command(s, nr, &batch);
+  sqe->addr = (uint64_t)(uintptr_t)s->answers;
+  sqe->len = s->answered * bytes;
+  sqe->user_data = BATCH_DONE | (nr == PREP_IO_CMDS ? 0 : s->answered * bytes);
+  s->answered = 0;
+}
+
+static void fetch_batches(struct server *s) {
+  const struct batch_io batch = {.element_bytes = sizeof(uint16_t)};
+  struct io_uring_sqe *sqe = batch_command(s, FETCH_IO_CMDS, &batch);
+  sqe->flags |= IOSQE_BUFFER_SELECT;
+  sqe->rw_flags = CMD_MULTISHOT;
+  sqe->buf_group = TAGS_GROUP;
+  sqe->user_data = TAGS_FETCHED;
+}
+
+static void free_tags(struct server *s, unsigned index) {
+  io_uring_buf_ring_add(s->free_tags, s->tags[index], sizeof s->tags[index], index, DEPTH - 1, 0);
+  io_uring_buf_ring_advance(s->free_tags, 1);
+}
+
+static void start_batches(struct server *s) {
+  struct io_uring_buf_reg ring = {.ring_entries = DEPTH, .bgid = TAGS_GROUP};
+  if (posix_memalign((void **)&s->free_tags, 4096, DEPTH * sizeof(struct io_uring_buf))) fail("tags", ENOMEM);
+  ring.ring_addr = (uint64_t)(uintptr_t)s->free_tags;
+  io_uring_buf_ring_init(s->free_tags);
+  must(io_uring_register_buf_ring(&s->ring, &ring, 0), "register tags");
+  s->tags = calloc(DEPTH, sizeof s->tags[0]);
+  for (unsigned index = 0; index < DEPTH; index++) free_tags(s, index);
+  for (unsigned tag = 0; tag < DEPTH; tag++) answer_later(s, tag, 0);
+  send_answers(s, PREP_IO_CMDS);
+  fetch_batches(s);
+}
+
 static void target_io(struct server *s, unsigned tag) {
   const struct ublksrv_io_desc *desc = &s->desc[tag];
   const unsigned bytes = desc->nr_sectors << 9;
@@ -173,6 +262,28 @@ static int result_of(struct server *s, unsigned tag, int result) {
   return result == (int)(desc->nr_sectors << 9) ? result : -EIO;
 }
 
+static void answer(struct server *s, unsigned tag, int result) {
+  if (s->batch) answer_later(s, tag, result);
+  else command(s, 0x21, tag, result);
+}
+
+/** @return whether the device was stopped */
+static int take_batch(struct server *s, const struct io_uring_cqe *cqe) {
+  if (cqe->user_data & BATCH_DONE) {
+    const int expected = cqe->user_data & ~(uint64_t)BATCH_DONE;
+    if (cqe->res != expected) fail("batch", cqe->res < 0 ? -cqe->res : EIO);
+    return 0;
+  }
+  if (cqe->res < 0 && cqe->res != -ENOBUFS) return 1;
+  if (cqe->flags & IORING_CQE_F_BUFFER) {
+    const unsigned index = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
+    for (int at = 0; at < cqe->res / (int)sizeof(uint16_t); at++) target_io(s, s->tags[index][at]);
+    free_tags(s, index);
+  }
+  if (!(cqe->flags & IORING_CQE_F_MORE)) fetch_batches(s);
+  return 0;
+}
+
 static void *serve(void *of) {
   struct server *s = of;
   const unsigned flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
@@ -186,19 +297,22 @@ static void *serve(void *of) {
     const struct iovec all = {s->buffers, (size_t)DEPTH * MAX_IO_BYTES};
     must(io_uring_register_buffers(&s->ring, &all, 1), "register buffers");
   }
-  for (unsigned tag = 0; tag < DEPTH; tag++) command(s, 0x20, tag, 0);
+  if (s->batch) start_batches(s);
+  else for (unsigned tag = 0; tag < DEPTH; tag++) command(s, 0x20, tag, 0);
   must(io_uring_submit(&s->ring), "FETCH_REQ");
   const size_t length = (DEPTH * DESC_BYTES + 4095) & ~4095ul;
   s->desc = mmap(NULL, length, PROT_READ, MAP_SHARED | MAP_POPULATE, s->device, 0);
   if (s->desc == MAP_FAILED) fail("descriptors", errno);
   sem_post(&s->fetched);
-  for (unsigned live = DEPTH; live > 0;) {
+  for (unsigned live = s->batch ? 1 : DEPTH; live > 0;) {
+    send_answers(s, COMMIT_IO_CMDS);
     io_uring_submit_and_wait(&s->ring, 1);
     struct io_uring_cqe *cqe;
     unsigned head, seen = 0;
     io_uring_for_each_cqe(&s->ring, head, cqe) {
       const unsigned tag = cqe->user_data & 0xffff;
-      if (cqe->user_data & TARGET_TAG) command(s, 0x21, tag, result_of(s, tag, cqe->res));
+      if (cqe->user_data & TARGET_TAG) answer(s, tag, result_of(s, tag, cqe->res));
+      else if (cqe->user_data & (TAGS_FETCHED | BATCH_DONE)) live -= take_batch(s, cqe);
       else if (cqe->res == UBLK_IO_RES_OK) target_io(s, tag);
       else live--;
       seen++;
@@ -222,13 +336,22 @@ static void add_device(struct server *s) {
     info.flags |= wanted;
     info.max_io_buf_bytes = ZERO_COPY_IO_BYTES;
   }
+  if (s->batch) {
+    if ((features & FEATURE_BATCH_IO) == 0) fail("batch", EOPNOTSUPP);
+    info.flags |= FEATURE_BATCH_IO;
+  }
   must(control(s, CONTROL(0x04), &info, sizeof info, 0), "ADD_DEV");
   s->id = info.dev_id;
 }
 
 int main(int argc, char **argv) {
   if (argc < 2) return 2;
-  struct server s = {.id = -1, .zero_copy = argc > 2 && strcmp(argv[2], "--zero-copy") == 0};
+  struct server s = {.id = -1};
+  for (int at = 2; at < argc; at++) {
+    if (strcmp(argv[at], "--zero-copy") == 0) s.zero_copy = 1;
+    else if (strcmp(argv[at], "--batch") == 0) s.batch = 1;
+    else return 2;
+  }
   s.target = open(argv[1], O_RDWR | O_DIRECT | O_EXCL | O_CLOEXEC);
   if (s.target < 0) fail(argv[1], errno);
   const int control_device = open("/dev/ublk-control", O_RDWR | O_CLOEXEC);
