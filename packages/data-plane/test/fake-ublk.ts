@@ -1,14 +1,16 @@
 /**
- * The ublk driver for a reactor on a real ring: one tag per device, and the test gives the requests. It counts the
+ * The ublk driver for a reactor on a real ring: one request at a time, and the test gives the requests. It counts the
  * reactor's requests to the kernel.
  */
 import { DriverStandIn, type RequestSource } from "@blksnap/ublk";
-import type { Reactor, Ring } from "@blksnap/uring";
+import { Opcode, type Reactor, type Ring } from "@blksnap/uring";
 import { native } from "../../uring/dist/native.js";
 
 /** Reads and writes of unregistered memory. */
 const READ = 22;
 const WRITE = 23;
+const { READ_FIXED, WRITE_FIXED } = Opcode;
+const LENGTH_WORD = 6;
 const SECTOR_BYTES = 512;
 
 export interface UserRequest {
@@ -21,6 +23,8 @@ export interface UserRequest {
 export interface Work {
   enters: number;
   entries: number;
+  /** Lengths of all reads and writes. */
+  bytes: number;
   /** Entries whose memory the kernel has to look up and pin. */
   lookups: number;
 }
@@ -50,7 +54,7 @@ class Users implements RequestSource {
 export class FakeUblk {
   readonly #driver = new DriverStandIn();
   readonly #enter = native.enter;
-  readonly #work: Work = { enters: 0, entries: 0, lookups: 0 };
+  readonly #work: Work = { enters: 0, entries: 0, bytes: 0, lookups: 0 };
   #reactor: Reactor | undefined;
 
   constructor() {
@@ -67,7 +71,7 @@ export class FakeUblk {
   /** For the reactor's ring. */
   readonly beforeEnter = (ring: Ring): void => {
     this.#driver.beforeEnter(ring);
-    this.#countLookups(ring);
+    this.#countTransfers(ring);
   };
 
   use(reactor: Reactor): void {
@@ -75,15 +79,15 @@ export class FakeUblk {
     this.#driver.use(reactor);
   }
 
-  /** A character device with one tag, for makeQueue(). */
-  addDevice(maxIoBytes: number): number {
-    return this.#driver.addDevice(1, maxIoBytes);
+  /** A character device, for makeQueue(). */
+  addDevice(depth: number, maxIoBytes: number): number {
+    return this.#driver.addDevice(depth, maxIoBytes);
   }
 
   /** Sends these requests one after the other. Returns the reactor's work for them, and the results. */
   run(charFd: number, requests: readonly UserRequest[]): Work & { results: number[] } {
     this.#turnUntilIdle(charFd);
-    const { enters, entries, lookups } = this.#work;
+    const { enters, entries, bytes, lookups } = this.#work;
     const users = new Users(requests);
     this.#driver.serve(charFd, users);
     this.#turnUntilIdle(charFd);
@@ -91,6 +95,7 @@ export class FakeUblk {
     return {
       enters: work.enters - enters,
       entries: work.entries - entries,
+      bytes: work.bytes - bytes,
       lookups: work.lookups - lookups,
       results: users.results,
     };
@@ -105,10 +110,13 @@ export class FakeUblk {
     while (this.#driver.idleTags(charFd) === 0) this.#reactor?.turn();
   }
 
-  #countLookups({ sqes32: words, sqEntries, sqeWords }: Ring): void {
+  #countTransfers({ sqes32: words, sqEntries, sqeWords }: Ring): void {
     for (let sqe = 0; sqe < sqEntries * sqeWords; sqe += sqeWords) {
       const opcode = words[sqe] & 0xff;
-      if (opcode === READ || opcode === WRITE) this.#work.lookups++;
+      const isLookedUp = opcode === READ || opcode === WRITE;
+      if (isLookedUp) this.#work.lookups++;
+      if (isLookedUp || opcode === READ_FIXED || opcode === WRITE_FIXED)
+        this.#work.bytes += words[sqe + LENGTH_WORD];
     }
   }
 }
