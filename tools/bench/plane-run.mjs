@@ -145,7 +145,7 @@ function take(device, charFd) {
     overflow: { policy: 0, tickMs: 100, ticksMax: 1 },
   };
   const map = device.newMap(setup);
-  while (map.takeSlice());
+  while (map.populateSlice());
   device.prepareArea(setup, map);
   device.hold(IO_TIMEOUT_MS, () => undefined);
   device.switchAndRelease(AREA);
