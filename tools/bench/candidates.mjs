@@ -15,8 +15,8 @@ const STATE_LATENCY_US = 100;
 /** What the loads that need the most take of the store: chunks of 64 KiB for writes of 4 KiB. */
 const TOUCHED_BYTES = 2048 * MIB;
 
-/** Of the run: the paths of the disks, their size, and a folder. */
-const bench = { disk: "", store: "", diskBytes: 0, folder: "", emptyStore };
+/** Of the run: kind, paths and size of the disks, and a folder. */
+const bench = { kind: "", disk: "", store: "", diskBytes: 0, folder: "", emptyStore };
 let driver;
 let isStateDiskMade = false;
 
@@ -26,7 +26,7 @@ function startDriver(options = {}) {
 
 /** Makes the disks; answers what of the machine a candidate may use. */
 export async function openBench({ kind, diskBytes, filledBytes }) {
-  Object.assign(bench, await makeDisks(kind, diskBytes), { diskBytes });
+  Object.assign(bench, await makeDisks(kind, diskBytes), { kind, diskBytes });
   bench.folder = mkdtempSync(join(tmpdir(), "blksnap-bench-"));
   const count = `count=${filledBytes / MIB}`;
   command("dd", "if=/dev/urandom", `of=${bench.disk}`, "bs=1M", count, "oflag=direct");

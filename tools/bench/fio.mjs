@@ -34,6 +34,23 @@ export async function fioJobs(options) {
   return JSON.parse(stdout.slice(stdout.indexOf("{"))).jobs;
 }
 
+/** Options of one job of several that run at once, as fioJobs() takes them. */
+export function timedJob({ name, path, rw, blockBytes, depth, sizeBytes, runtimeS }) {
+  return [
+    `--name=${name}`,
+    `--filename=${path}`,
+    "--ioengine=io_uring",
+    "--direct=1",
+    "--norandommap",
+    "--time_based",
+    `--runtime=${runtimeS}`,
+    `--rw=${rw}`,
+    `--bs=${blockBytes}`,
+    `--iodepth=${depth}`,
+    `--size=${sizeBytes}`,
+  ];
+}
+
 /**
  * Timed, or each block is visited once; with `stepBytes`, one at each multiple of that. The main thread
  * continues meanwhile: it serves the reactors.

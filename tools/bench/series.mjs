@@ -2,6 +2,7 @@
 // candidate and round.
 import { COST_GROUPS } from "./costs.mjs";
 import { DAY_GROUP } from "./day.mjs";
+import { MANY_GROUP } from "./many.mjs";
 
 const MIB = 2 ** 20;
 /** As far as the disk has data when a candidate is set up. */
@@ -199,6 +200,10 @@ export const SERIES = {
         ].map((load) => ({ ...load, isOfImage: true })),
       },
     ],
+  },
+  devices: {
+    title: "1 to 8 devices over one reactor and two, all at once",
+    groups: [MANY_GROUP],
   },
   persistent: {
     title: "persistent trackers and snapshots against others; state lies on a disk of 100 µs",
