@@ -41,6 +41,8 @@ const COMMAND_TIMEOUT_MS = 30_000;
  * with commands for other devices (ublk_drv.c, ublk_ctrl_stop_dev).
  */
 const STOP_TURN_MS = 2_000;
+/** Each is in a process of its own, and mostly waits: 0.1 s in User Mode Linux. */
+const STOPS_MAX = 4;
 /** Time limit to cancel a command that took too long. */
 const CANCEL_TIMEOUT_MS = 1_000;
 
@@ -58,7 +60,7 @@ interface Command {
 
 /**
  * The control plane of ublk, for the main thread. Commands run one at a time, since kernels were
- * seen to lose concurrent ones, and each has a time limit: a command that the kernel never answers
+ * seen to lose concurrent ones of a process (stops have processes of their own), and each has a time limit: a command that the kernel never answers
  * (known on some 6.17 and 6.18 releases) is cancelled and becomes an error instead of a hang.
  */
 export class UblkControl {
@@ -103,13 +105,18 @@ export class UblkControl {
 
   /**
    * ADD_DEV: creates /dev/ublkcN. `id` -1 takes any free number.
+   * @param pickId chooses the number in place of `id`, when no other command of this object can take it any more
    * @throws UblkError CONTROL_FAILED: EEXIST (number taken), EACCES (over ublks_max), EINVAL
    */
-  async addDevice(device: NewDevice): Promise<UblkDeviceInfo> {
-    const id = device.id < 0 ? ANY_DEVICE_ID : device.id;
-    const buffer = encodeDeviceInfo(device);
-    await this.#run({ op: ControlCommand.ADD_DEV, name: "ADD_DEV", deviceId: id, buffer });
-    return decodeDeviceInfo(buffer);
+  addDevice(device: NewDevice, pickId: () => number = () => device.id): Promise<UblkDeviceInfo> {
+    return this.#turns.run(async () => {
+      const id = pickId();
+      const buffer = encodeDeviceInfo({ ...device, id });
+      const deviceId = id < 0 ? ANY_DEVICE_ID : id;
+      const command = { op: ControlCommand.ADD_DEV, name: "ADD_DEV", deviceId, buffer };
+      this.#check(await this.#submit(command), command);
+      return decodeDeviceInfo(buffer);
+    });
   }
 
   /** GET_DEV_INFO; undefined if no device has that number. */
@@ -153,21 +160,24 @@ export class UblkControl {
     words[0] = deviceId;
     words[1] = NO_QUEUE;
     const bytes = new Uint8Array(words.buffer);
-    const status = await this.#turns.run(
+    const status = await this.#turns.runTogether(
       () => inTime(commandInHelper(CONTROL_PATH, command.op, bytes), command, () => undefined),
+      STOPS_MAX,
       STOP_TURN_MS,
     );
     this.#check(status, command);
   }
 
   /**
-   * Deletes a stopped device without waiting for programs that still have its block device open: it is gone as soon
-   * as they close it.
+   * Deletes a stopped device without waiting for programs that still have its block device or /dev/ublkcN open: it is
+   * gone as soon as they close it.
+   * @param close closes /dev/ublkcN: called where the kernel does wait for that (before Linux 6.9)
    */
-  async deleteDevice(deviceId: number): Promise<void> {
+  async deleteDevice(deviceId: number, close?: () => void): Promise<void> {
     const command = { op: ControlCommand.DEL_DEV_ASYNC, name: "DEL_DEV_ASYNC", deviceId };
     const status = await this.#command(command);
     if (status !== -EOPNOTSUPP) return this.#check(status, command);
+    close?.();
     await this.#run({ op: ControlCommand.DEL_DEV, name: "DEL_DEV", deviceId });
   }
 

@@ -33,8 +33,8 @@ const RECOVERABLE = UblkFeature.USER_RECOVERY | UblkFeature.USER_RECOVERY_REISSU
  */
 export const RECOVERY_PATIENCE_MS = 60_000;
 const POLL_INTERVAL_MS = 10;
-/** Attempts to get a number if another process was faster. */
-const NUMBERS_TRIED_MAX = 8;
+/** Numbers to try: another process may be faster, and one that is being deleted is taken, but not listed. */
+const NUMBERS_TRIED_MAX = 64;
 
 /** A queue that will be served. */
 export interface QueueStart {
@@ -239,9 +239,13 @@ export class RecoverableDevice {
     }
     if (this.#queueStarted) await this.#untilQueueEnded();
     this.#queueStarted = false;
-    this.#close();
-    if (isThere) await this.#control.deleteDevice(this.id);
-    else await this.#deleteRest();
+    try {
+      // Before it is closed: afterwards a deletion takes 70 ms (User Mode Linux 7.3), and others wait for it.
+      if (isThere) await this.#control.deleteDevice(this.id, () => this.#close());
+    } finally {
+      this.#close();
+    }
+    if (!isThere) await this.#deleteRest();
   }
 
   /**
@@ -325,9 +329,14 @@ async function addDevice(
   above: number | undefined,
   device: Omit<NewDevice, "id">,
 ): Promise<UblkDeviceInfo> {
+  let last = above ?? -1;
+  const next = (): number => {
+    last = firstFree(last);
+    return last;
+  };
   for (let tried = 0; above !== undefined && tried < NUMBERS_TRIED_MAX; tried++) {
     try {
-      return await control.addDevice({ ...device, id: firstFree(above) });
+      return await control.addDevice({ ...device, id: -1 }, next);
     } catch (error) {
       if (!(error instanceof UblkError) || error.errno !== EEXIST) throw error;
     }

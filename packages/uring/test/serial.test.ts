@@ -30,6 +30,40 @@ test("with a time limit, an operation that hangs does not block the next", async
   clearInterval(alive);
 });
 
+test("operations that may run together do, up to their number, and whatever comes next waits", async () => {
+  const serial = new Serial();
+  const running = new Set<string>();
+  const ends = new Map<string, () => void>();
+  const step = (name: string) => () => {
+    running.add(name);
+    return new Promise<void>((resolve) => {
+      ends.set(name, () => {
+        running.delete(name);
+        resolve();
+      });
+    });
+  };
+  const nowRunning = async (): Promise<string> => {
+    await new Promise((resolve) => setImmediate(resolve));
+    return [...running].sort().join("");
+  };
+  const turns = [serial.run(step("a"))];
+  for (const name of ["b", "c", "d"]) turns.push(serial.runTogether(step(name), 2));
+  turns.push(serial.run(step("e")), serial.runTogether(step("f"), 2));
+  for (const [expected, ending] of [
+    ["a", "a"],
+    ["bc", "c"],
+    ["b", "b"],
+    ["d", "d"],
+    ["e", "e"],
+    ["f", "f"],
+  ] as const) {
+    assert.is(await nowRunning(), expected);
+    ends.get(ending)?.();
+  }
+  await Promise.all(turns);
+});
+
 test("temporary failures are retried; permanent ones, or those past the limit, fail", async () => {
   let attempts = 0;
   const attempt = async (): Promise<number> => {
