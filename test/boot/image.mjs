@@ -53,8 +53,10 @@ function distribution() {
 }
 
 function addTest(root) {
-  const units = join(root, "etc/systemd/system");
   cpSync(GUEST, join(root, "root/test"), { recursive: true });
+  // Whose units are written from the page.
+  copyFileSync(join(ROOT, "docs/monitoring.md"), join(root, "root/test/monitoring.md"));
+  const units = join(root, "etc/systemd/system");
   copyFileSync(join(GUEST, "blksnap-test.service"), join(units, "blksnap-test.service"));
   for (const target of ["multi-user", "rescue"]) {
     const wants = join(units, `${target}.target.wants`);

@@ -207,8 +207,8 @@ async function boots(lives) {
     before = await lives.live("first", "write");
     isOnFronts(before);
   });
-  await test("after a reboot tracking continues", async () => {
-    const now = await lives.live("again", "write");
+  await test("after a reboot tracking continues; metrics are scraped by the recipe of docs/monitoring.md", async () => {
+    const now = await lives.live("again", "scrape");
     isOnFronts(now);
     assert.deepEqual(now.contents, everywhere("first\n", Object.keys(before.contents)));
     assert.deepEqual(generations(now), generations(before));

@@ -9,6 +9,7 @@ import { images } from "./images.mjs";
 import { cutLive, lookAfterCut } from "./live-cut.mjs";
 import { armNbd, firstNbdClient } from "./nbd.mjs";
 import { changePackage } from "./package.mjs";
+import { scrape } from "./scrape.mjs";
 import { stacks } from "./stacks.mjs";
 
 const WORDS = readFileSync("/proc/cmdline", "utf8");
@@ -126,6 +127,12 @@ const ACTIONS = {
       "-c",
       'cd /srv/uuid; trap "echo late >> written; exit" TERM; while :; do sleep 1; done',
     ]);
+    return seen;
+  },
+  scrape: async () => {
+    const seen = look();
+    write();
+    await scrape();
     return seen;
   },
   cut: () => {
