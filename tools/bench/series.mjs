@@ -1,5 +1,6 @@
 // What can be measured: which candidates, under which loads. Each group of a series is set up anew for each
 // candidate and round.
+import { BESIDE_GROUP } from "./beside.mjs";
 import { COST_GROUPS } from "./costs.mjs";
 import { DAY_GROUP } from "./day.mjs";
 import { MANY_GROUP } from "./many.mjs";
@@ -114,6 +115,18 @@ function mixed(depth) {
   return { name, rw: "randrw", readPercent: 70, depth, ...random4K };
 }
 
+/** Of an image to which nothing was written, nor to its original; and of what the first pass has put into slots. */
+function imageWrites(depth) {
+  const load = { ...dense("randwrite", depth), isOfImage: true };
+  return underSnapshot(
+    [
+      { name: `first write to an image's block, 4 KiB random, QD ${depth}`, ...load },
+      { name: `write again to an image, 4 KiB random, QD ${depth}`, ...load },
+    ],
+    ["front, snapshot", "dm-snapshot P 8"],
+  );
+}
+
 const PERSISTENT = ["front, state disk", "persistent front"];
 
 /** Each begins with a map in which nothing is recorded. */
@@ -187,7 +200,8 @@ export const SERIES = {
     groups: [underSnapshot([mixed(1), mixed(32)])],
   },
   image: {
-    title: "reads of an image against dm-snapshot's, and reads of the front",
+    title:
+      "reads and writes of an image, also beside a writer, against dm-snapshot's and the front",
     groups: [
       {
         candidates: ["front", "front, snapshot", "dm-snapshot P 8"],
@@ -199,6 +213,9 @@ export const SERIES = {
           { name: "1 MiB sequential read, QD 4", rw: "read", ...sequential1M },
         ].map((load) => ({ ...load, isOfImage: true })),
       },
+      imageWrites(1),
+      imageWrites(32),
+      BESIDE_GROUP,
     ],
   },
   devices: {
