@@ -11,6 +11,7 @@ import { armNbd, firstNbdClient } from "./nbd.mjs";
 import { changePackage } from "./package.mjs";
 import { scrape } from "./scrape.mjs";
 import { stacks } from "./stacks.mjs";
+import { assertNames } from "./udev.mjs";
 
 const WORDS = readFileSync("/proc/cmdline", "utf8");
 const [, name, action] = /blksnap\.step=(\w+)\.(\w+)/.exec(WORDS);
@@ -150,6 +151,7 @@ const ACTIONS = {
     const seen = look();
     write();
     const attached = run("blksnapctl", "attach", "--device", "/dev/vg/other");
+    assertNames(disks.slice(1));
     const writer = "while :; do date >> /srv/other/load; sync -d /srv/other/load; done";
     spawnSync("systemd-run", ["sh", "-c", writer]);
     return { ...seen, attached: attached.said };
