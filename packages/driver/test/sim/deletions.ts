@@ -32,6 +32,8 @@ export class Deletions {
   /** Devices without fronts, which are to be detached. */
   readonly #devices = new Set<Device>();
   readonly #images = new Set<Image>();
+  /** Of these, those whose driver has died: a snapshot that was being created is resumed without them. */
+  readonly #dropped = new Set<Device>();
   /** When it was deleted, by the simulation's counter of events. */
   readonly #deletedAt = new WeakMap<object, number>();
   /** Until the next comparison with the model. */
@@ -48,6 +50,11 @@ export class Deletions {
   /** Whether this front or image has been deleted, and its rest not been ended. */
   isHit(target: object): boolean {
     return this.#devices.has(target as Device) || this.#images.has(target as Image);
+  }
+
+  /** Whether its front was deleted before the driver's last death. */
+  isDropped(device: Device): boolean {
+    return this.#dropped.has(device);
   }
 
   /** Whether a request that its user made then may fail. */
@@ -87,7 +94,9 @@ export class Deletions {
 
   /** The driver has died: the next one finds no front. */
   afterDeath(): void {
+    this.#dropped.clear();
     for (const device of this.#devices) {
+      this.#dropped.add(device);
       device.attached = "unknown";
       device.mayBeNew = true;
     }
@@ -114,11 +123,15 @@ export class Deletions {
     if (id === undefined || ublk === undefined) return;
     const path = `/dev/ublkb${id}`;
     const isFront = ublk.info.serverFlags === DeviceMark.FRONT;
-    const device = isFront ? devices.find(({ front }) => front === path) : undefined;
+    // The name of a front whose detach has not been answered may be another one's by now.
+    const isOf = ({ front, user }: Device): boolean => front === path && user !== undefined;
+    const device = isFront ? devices.find(isOf) : undefined;
     const image = this.#sim.images().find((one) => !isFront && one.path === path);
     // The operation that makes it has not been answered.
     if (device === undefined && image === undefined) return;
-    this.#sim.tell(`another program deletes ${path}`);
+    this.#sim.tell(
+      `another program deletes ${path}, the ${device === undefined ? "image" : `front of ${device.path}`}`,
+    );
     this.#sim.count(isFront ? "front-deleted" : "image-deleted");
     this.#isDisturbed = true;
     this.#stepsLeft = this.#random.below(STEPS_MAX);

@@ -105,7 +105,9 @@ function adopt(sim: Simulation, status: Status): void {
     const made = sim.snapshots.find(
       (snapshot) =>
         snapshot.id === undefined &&
-        snapshot.devices.every((device) => paths.includes(device.path)),
+        snapshot.devices.every(
+          (device) => paths.includes(device.path) || sim.deletions.isDropped(device),
+        ),
     );
     if (made === undefined) throw new Violation(`a snapshot ${id} of ${paths.join(" ")} is there`);
     made.id = id;
