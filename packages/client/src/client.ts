@@ -67,7 +67,7 @@ export interface BlksnapClientOptions {
   readonly socketPath?: string;
   /** Time limit for one response. Default: two minutes. */
   readonly timeoutMs?: number;
-  /** How long each call waits for a daemon that does not serve yet, milliseconds. Default: not at all. */
+  /** How long each call waits for a daemon that does not serve yet, or the next one, milliseconds. Default: not at all. */
   readonly waitMs?: number;
   /** Called when a call begins to wait for a daemon. */
   readonly onWait?: () => void;

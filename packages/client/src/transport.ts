@@ -37,8 +37,8 @@ const WAIT_INTERVAL_MS = 50;
  * Otherwise Node checks whether the host is an address, and compiles its expression for IPv6: 8 ms in each process.
  */
 const NO_SERVER_NAME = { servername: "" };
-/** Errors of a daemon that starts, or whose socket does not exist yet. */
-const NOT_YET: readonly string[] = ["DAEMON_NOT_RUNNING", "STARTING"];
+/** Errors of a daemon that starts, leaves to the next one, or whose socket does not exist yet: it has begun nothing. */
+const NOT_YET: readonly string[] = ["DAEMON_NOT_RUNNING", "STARTING", "SHUTTING_DOWN"];
 
 export interface OpenAnswer {
   readonly response: IncomingMessage;

@@ -48,26 +48,28 @@ test("a missing or dead socket is DAEMON_NOT_RUNNING", async () => {
   assert.is(plain.code, "DAEMON_NOT_RUNNING");
 });
 
-test("a call waits for a starting daemon, and reports that once", async () => {
-  const path = join(dir, "late.sock");
-  let told = 0;
-  const client = new BlksnapClient({ socketPath: path, waitMs: 60_000, onWait: () => told++ });
-  const asked = client.version();
-  while (told === 0) await new Promise((done) => setTimeout(done, 1));
-  const body = JSON.stringify({ error: { name: "STARTING", message: "not yet" } });
-  const head = `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}`;
-  let asks = 0;
-  const server = createServer((socket) => {
-    socket.once("data", () => {
-      const isReady = ++asks > 2;
-      const version = 'HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{"daemon":"9.9"}';
-      socket.end(isReady ? version : `HTTP/1.1 503 Busy\r\n${head}\r\n\r\n${body}`);
+for (const name of ["STARTING", "SHUTTING_DOWN"]) {
+  test(`a call waits for a daemon that is ${name}, and reports that once`, async () => {
+    const path = join(dir, "late.sock");
+    let told = 0;
+    const client = new BlksnapClient({ socketPath: path, waitMs: 60_000, onWait: () => told++ });
+    const asked = client.version();
+    while (told === 0) await new Promise((done) => setTimeout(done, 1));
+    const body = JSON.stringify({ error: { name, message: "not yet" } });
+    const head = `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}`;
+    let asks = 0;
+    const server = createServer((socket) => {
+      socket.once("data", () => {
+        const isReady = ++asks > 2;
+        const version = 'HTTP/1.1 200 OK\r\ncontent-length: 16\r\n\r\n{"daemon":"9.9"}';
+        socket.end(isReady ? version : `HTTP/1.1 503 Busy\r\n${head}\r\n\r\n${body}`);
+      });
     });
+    await new Promise<void>((done) => server.listen(path, done));
+    assert.equal([(await asked).daemon, told, asks], ["9.9", 1, 3]);
+    server.close();
   });
-  await new Promise<void>((done) => server.listen(path, done));
-  assert.equal([(await asked).daemon, told, asks], ["9.9", 1, 3]);
-  server.close();
-});
+}
 
 test("a wait for a daemon that times out or is cancelled fails with that reason", async () => {
   const socketPath = join(dir, "never.sock");
