@@ -9,9 +9,9 @@ import { ensureKernel, modulesInOrder } from "../../tools/vm/lib/kernel.mjs";
 import { umlKernel } from "../../tools/vm/lib/uml.mjs";
 
 const MEMORY_MIB = 2048;
-const SHARED_WORDS = ["rw", "panic=-1", "oops=panic", "systemd.show_status=1"];
-/** Emulated, a volume may come later than the 90 seconds for which systemd waits. */
+/** Emulated, or on a busy host, a volume may come later than the 90 seconds for which systemd waits. */
 const PATIENT = "systemd.default_device_timeout_sec=900";
+const SHARED_WORDS = ["rw", "panic=-1", "oops=panic", "systemd.show_status=1", PATIENT];
 const ROOT_MODULES = ["virtio_blk", "ext4"];
 
 const QEMU_INIT = `#!/bin/busybox sh
@@ -59,9 +59,7 @@ function qemu(folder) {
       ...["-machine", "q35", "-m", String(MEMORY_MIB), "-smp", "2", ...EMULATED],
       ...disks.flatMap((path) => ["-drive", `if=virtio,format=raw,cache=unsafe,file=${path}`]),
       ...["-kernel", kernel.image, "-initrd", initramfs, "-append"],
-      ["console=ttyS0", "tsc=reliable", "mitigations=off", PATIENT, ...SHARED_WORDS, ...words].join(
-        " ",
-      ),
+      ["console=ttyS0", "tsc=reliable", "mitigations=off", ...SHARED_WORDS, ...words].join(" "),
     ],
   };
 }
