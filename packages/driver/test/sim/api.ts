@@ -323,7 +323,8 @@ export class Api {
     const { deletions, io } = this.#sim;
     for (const image of images) image.inFlight++;
     for (const image of images) {
-      if (deletions.isHit(image)) continue;
+      const isLost = snapshot.images.get(image.device) !== image;
+      if (isLost || deletions.isHit(image)) continue;
       image.user ??= this.#sim.machine.user(image.path as string);
       this.#sim.growths.noteImage(image);
       await io.readWhole(image, "after take");

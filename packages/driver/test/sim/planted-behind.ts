@@ -93,7 +93,7 @@ export const PLANTED_BEHIND: readonly PlantedFault[] = [
   },
   {
     what: "an image is read while its old data is in flight, without waiting for that",
-    seed: 7,
+    seed: 8,
     plant: () => replace(ImageReader.prototype, "isBehind" as never, () => (() => false) as never),
   },
   {

@@ -135,7 +135,7 @@ const AHEAD_BLOCKS = 4;
 /** Found only with sequential writes. */
 export const AHEAD_FAULT: PlantedFault = {
   what: "a copy goes ahead over blocks that are saved",
-  seed: 3,
+  seed: 4,
   plant: () =>
     replace(CopyPath.prototype, "aheadEnd" as never, (original) => {
       return function (this: unknown, ...words: never[]): unknown {
@@ -169,7 +169,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "ranges that are marked reach no map",
-    seed: 42,
+    seed: 43,
     plant: omitted(Tracker.prototype, "markDirty", always as never, Promise.resolve()),
   },
   {
@@ -223,7 +223,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the record of a persistent map never says that its front is gone",
-    seed: 450,
+    seed: 510,
     deathOneIn: 30,
     plant: () =>
       replace(PersistentDirectory.prototype, "writeRecord", (original) => {

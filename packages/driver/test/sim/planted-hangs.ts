@@ -17,12 +17,12 @@ const SYNC_TIMEOUT_MS = 60_000;
 export const PLANTED_HANGS: readonly PlantedFault[] = [
   {
     what: "a write waits without end for its copy",
-    seed: 59,
+    seed: 105,
     plant: omitted(CopyPath.prototype, "expire", always),
   },
   {
     what: "blocks that were not saved in time are not reported as lost",
-    seed: 51,
+    seed: 68,
     plant: omitted(CopyPath.prototype, "giveUp" as never, always),
   },
   {
@@ -57,7 +57,7 @@ export const PLANTED_HANGS: readonly PlantedFault[] = [
   },
   {
     what: "writes continue without their journal, and the next daemon trusts it",
-    seed: 160,
+    seed: 167,
     plant: omitted(TrackerPersistence.prototype, "fail", always, Promise.resolve()),
   },
 ];
