@@ -15,6 +15,7 @@ import { DeviceMark, UblkState } from "@blksnap/ublk";
 import type { Device, Image, SimSnapshot } from "./device.js";
 import { reconcileWith, type Status } from "./reconcile.js";
 import type { Simulation } from "./simulation.js";
+import { Violation } from "./violation.js";
 
 const ONE_IN = 90;
 /** Steps during which operations begin after a deletion. */
@@ -185,6 +186,7 @@ export class Deletions {
     // Until the driver has noticed, such a front counts as one in use.
     await new Promise((resolve) => setTimeout(resolve, NOTICED_MS));
     const { driver, snapshots } = this.#sim;
+    this.#assertTold(await this.#status());
     for (const snapshot of this.#snapshots) {
       const { devices, id } = snapshot;
       const unheard = (): void => {
@@ -202,6 +204,19 @@ export class Deletions {
     this.#sim.tell("what was deleted has ended");
     this.#forget();
     reconcileWith(this.#sim, status);
+  }
+
+  /** Whoever reads a snapshot's status learns that its image is gone. */
+  #assertTold({ snapshots }: Status): void {
+    for (const { id, images } of this.#sim.snapshots) {
+      const found = snapshots.find((one) => one.id === id && one.taken);
+      for (const image of images.values()) {
+        if (this.#devices.has(image.device)) continue;
+        const its = found?.devices.find(({ device }) => device === image.device.path);
+        if (!this.#images.has(image) || its === undefined || its.error_code !== 0) continue;
+        throw new Violation(`the image of ${its.device} was deleted, and status does not say so`);
+      }
+    }
   }
 
   async #idOf(devices: readonly Device[]): Promise<string | undefined> {

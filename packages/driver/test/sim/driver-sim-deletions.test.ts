@@ -5,7 +5,7 @@ import { testThatFinds } from "./found-faults.js";
 import { PLANTED_DELETIONS } from "./planted-deletions.js";
 import { runSeeds } from "./seeds.js";
 
-const SEEDS = 4;
+const SEEDS = 8;
 const STEPS = 1500;
 
 test("a front or an image that another program deletes harms nothing else, and can be ended", async () => {
