@@ -11,7 +11,16 @@ import { BASE_ALLOCATION, NbdClient } from "@blksnap/nbd";
 import { lacksRoot, testUnless } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
-import { type Answer, CAPACITY_BYTES, detachedSoon, isRoot, MIB, text, User } from "./nbd-user.js";
+import {
+  type Answer,
+  CAPACITY_BYTES,
+  contentOf,
+  detachedSoon,
+  isRoot,
+  MIB,
+  text,
+  User,
+} from "./nbd-user.js";
 
 const test = suite("blksnapd --frontend nbd");
 /** The user nobody, in all distributions. */
@@ -19,15 +28,6 @@ const NOBODY = 65_534;
 
 const OLD = Buffer.alloc(MIB, 0x11);
 const NEW = Buffer.alloc(MIB, 0x22);
-
-async function readAll(uri: string): Promise<Buffer> {
-  const client = await NbdClient.connect(uri);
-  try {
-    return Buffer.from(await client.read(0, CAPACITY_BYTES));
-  } finally {
-    await client.close();
-  }
-}
 
 async function writeBefore(uri: string): Promise<Buffer> {
   const client = await NbdClient.connect(uri);
@@ -106,8 +106,8 @@ async function livesThrough(user: User): Promise<void> {
   assert.is((await user.ask("POST", `${snapshot}/take`)).code, undefined);
   await writeAfter(front);
   const image = text(await user.ask("GET", `/v1/trackers/snapshot?device=${device}`), "image");
-  assert.ok((await readAll(image)).equals(before), "the image shows the instant of take");
-  const written = await readAll(front);
+  assert.ok((await contentOf(image)).equals(before), "the image shows the instant of take");
+  const written = await contentOf(front);
   assert.not.ok(written.equals(before));
   assert.ok(written.subarray(MIB / 2, MIB / 2 + MIB).equals(NEW));
   const client = await NbdClient.connect(image);
@@ -127,8 +127,8 @@ async function livesThrough(user: User): Promise<void> {
   await user.serve();
   const found = await deviceOf(user);
   assert.equal([found["front"], found["image"]], [front, image]);
-  assert.ok((await readAll(image)).equals(before), "the image outlives its daemon");
-  assert.ok((await readAll(front)).equals(written));
+  assert.ok((await contentOf(image)).equals(before), "the image outlives its daemon");
+  assert.ok((await contentOf(front)).equals(written));
   assert.ok((await changedBytes(user)) >= 2 * MIB, "so does what was changed");
 
   const open = await NbdClient.connect(front);

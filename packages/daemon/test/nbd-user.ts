@@ -15,6 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
+import { NbdClient } from "@blksnap/nbd";
 import * as assert from "uvu/assert";
 import { program } from "./daemon-program.js";
 
@@ -125,6 +126,16 @@ export class User {
     if (this.daemon?.exitCode === null && this.daemon.signalCode === null)
       await this.end("SIGKILL");
     rmSync(this.folder, { recursive: true });
+  }
+}
+
+/** All of an export. */
+export async function contentOf(uri: string): Promise<Buffer> {
+  const client = await NbdClient.connect(uri);
+  try {
+    return Buffer.from(await client.read(0, CAPACITY_BYTES));
+  } finally {
+    await client.close();
   }
 }
 
