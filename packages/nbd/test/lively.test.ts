@@ -2,29 +2,16 @@
 import { closeSync, readSync, writeSync } from "node:fs";
 import { MessageChannel } from "node:worker_threads";
 import { ReactorServer } from "@blksnap/nbd";
-import type { DeviceParams, Target } from "@blksnap/ublk";
+import type { Target } from "@blksnap/ublk";
 import { createEventFd, Reactor, socketPair } from "@blksnap/uring";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import { PLAIN_PARAMS } from "./support.js";
 
 const REQUEST_BYTES = 28;
 const REPLY_BYTES = 16;
 const WRITE_BYTES = 4096;
 const NAME = "disk";
-const params: DeviceParams = {
-  capacityBytes: 2 ** 20,
-  logicalBlockBytes: 512,
-  physicalBlockBytes: 512,
-  ioMinBytes: 512,
-  ioOptBytes: 0,
-  readOnly: false,
-  rotational: false,
-  volatileCache: false,
-  fua: false,
-  discardMaxBytes: 0,
-  discardGranularityBytes: 0,
-  writeZeroesMaxBytes: 0,
-};
 
 function writeRequest(): Buffer {
   const bytes = Buffer.alloc(REQUEST_BYTES + WRITE_BYTES);
@@ -50,7 +37,7 @@ test("a request is expected after the reply to the last one in flight, by any cl
   const server = new ReactorServer({ reactor, onError: (error) => errors.push(error) });
   const held: number[] = [];
   const target: Target = { queueIo: (tag) => held.push(tag), close: () => undefined };
-  server.add({ name: NAME, readOnly: false }, params, target);
+  server.add({ name: NAME, readOnly: false }, PLAIN_PARAMS, target);
   const clients = [socketPair(), socketPair()];
   const adoption = { exportName: NAME, structured: false, contexts: [], received: Buffer.alloc(0) };
   for (const [own] of clients) assert.ok(server.adopt(own, adoption));

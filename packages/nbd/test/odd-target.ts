@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { RequestQueue, Target, TargetModule, TargetSpec } from "@blksnap/ublk";
 import { UblkIoFlag, UblkOp } from "@blksnap/ublk";
 import type { Reactor } from "@blksnap/uring";
-import { MIB } from "./support.js";
+import { MIB, PLAIN_PARAMS } from "./support.js";
 
 const EIO = 5;
 
@@ -148,17 +148,11 @@ class Kept implements Target {
 
 export const target: TargetModule = {
   describe: (options) => ({
+    ...PLAIN_PARAMS,
     capacityBytes: (options as OddOptions).capacityBytes ?? MIB,
-    logicalBlockBytes: 512,
-    physicalBlockBytes: 512,
-    ioMinBytes: 512,
-    ioOptBytes: 0,
-    readOnly: false,
-    rotational: false,
     volatileCache: (options as OddOptions).volatileCache ?? true,
     fua: (options as OddOptions).fua ?? false,
     discardMaxBytes: (options as OddOptions).rangeMaxBytes ?? 0,
-    discardGranularityBytes: 0,
     writeZeroesMaxBytes: (options as OddOptions).rangeMaxBytes ?? 0,
   }),
   open(options, queue, reactor) {

@@ -5,21 +5,14 @@ import * as assert from "uvu/assert";
 import { Command, TransmissionFlag } from "../dist/protocol.js";
 import { refusal } from "../dist/request-rules.js";
 import { ServedExport } from "../dist/served-export.js";
+import { PLAIN_PARAMS } from "./support.js";
 
 const EPERM = 1;
 const params: DeviceParams = {
-  capacityBytes: 2 ** 20,
-  logicalBlockBytes: 512,
-  physicalBlockBytes: 512,
-  ioMinBytes: 512,
-  ioOptBytes: 0,
+  ...PLAIN_PARAMS,
   readOnly: true,
-  rotational: false,
-  volatileCache: false,
-  fua: false,
   discardMaxBytes: 2 ** 20,
   discardGranularityBytes: 512,
-  writeZeroesMaxBytes: 0,
 };
 const target: Target = { queueIo: () => undefined, close: () => undefined };
 

@@ -12,7 +12,7 @@ import {
   type ServerSettings,
 } from "@blksnap/nbd";
 import { eventually } from "@blksnap/testing";
-import { memoryTarget } from "@blksnap/ublk";
+import { type DeviceParams, memoryTarget } from "@blksnap/ublk";
 import { SocketReader } from "../dist/socket-reader.js";
 
 export const packageDir = join(import.meta.dirname, "..");
@@ -44,6 +44,22 @@ export async function withFolder(use: (folder: string) => Promise<void>): Promis
     rmSync(folder, { recursive: true });
   }
 }
+
+/** A disk of 1 MiB without anything special, for targets of tests. */
+export const PLAIN_PARAMS: DeviceParams = {
+  capacityBytes: MIB,
+  logicalBlockBytes: 512,
+  physicalBlockBytes: 512,
+  ioMinBytes: 512,
+  ioOptBytes: 0,
+  readOnly: false,
+  rotational: false,
+  volatileCache: false,
+  fua: false,
+  discardMaxBytes: 0,
+  discardGranularityBytes: 0,
+  writeZeroesMaxBytes: 0,
+};
 
 /** A RAM disk that is exported as "disk". */
 export function ramDisk(capacityBytes: number, more: Partial<NbdExport> = {}): NbdExport {
