@@ -59,9 +59,9 @@ interface Command {
 }
 
 /**
- * The control plane of ublk, for the main thread. Commands run one at a time, since kernels were
- * seen to lose concurrent ones of a process (stops have processes of their own), and each has a time limit: a command that the kernel never answers
- * (known on some 6.17 and 6.18 releases) is cancelled and becomes an error instead of a hang.
+ * The control plane of ublk, for the main thread. Commands run one at a time, since kernels were seen to lose concurrent
+ * ones of a process (stops have processes of their own), and each has a time limit: a command that the kernel never
+ * answers (known on some 6.17 and 6.18 releases) is cancelled and becomes an error instead of a hang.
  */
 export class UblkControl {
   readonly #fd: number;

@@ -1,10 +1,11 @@
 /** The recipe of docs/monitoring.md for Prometheus, as it stands there. */
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { run } from "./volumes.mjs";
 
 const UNIT = "blksnapd.service";
-const PAGE = "/root/test/monitoring.md";
+const PAGE = join(import.meta.dirname, "monitoring.md");
 const CONFIG = "/etc/blksnap/blksnap.toml.d/metrics.toml";
 const SOCKET = "/run/blksnap/metrics.sock";
 
