@@ -11,8 +11,9 @@
  * Batches run one after the other; where slots are served (slots.mjs), as many beside each other as there are.
  */
 import { execFile, spawn, spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -80,11 +81,13 @@ async function endHung(child, output) {
 function runBatch(names) {
   const startedMs = Date.now();
   const paths = names.map((name) => join(testDist, name));
+  // What tests leave in it goes with it. A short name: sockets in it have at most 107 bytes of path.
+  const TMPDIR = mkdtempSync(join(tmpdir(), "t-"));
   return new Promise((done) => {
     const child = spawn(
       process.execPath,
       ["--expose-gc", "--inspect-port=0", BATCH, HEADER, TITLE, FOOTER, ...paths],
-      { stdio: ["ignore", "pipe", "pipe"], env: plainEnvironment },
+      { stdio: ["ignore", "pipe", "pipe"], env: { ...plainEnvironment, TMPDIR } },
     );
     const output = { text: "" };
     let timedOut = false;
@@ -114,6 +117,7 @@ function runBatch(names) {
     child.on("close", (status, signal) => {
       clearTimeout(timer);
       clearTimeout(leftTimer);
+      rmSync(TMPDIR, { recursive: true, force: true });
       const tookS = Math.round((Date.now() - startedMs) / 1000);
       done({ output: output.text, status, signal, timedOut, isLeft, tookS });
     });
