@@ -1,7 +1,9 @@
-// Results as a drawing: a bar for each candidate's median, a line from its least to its largest value.
+// Results as a drawing: a bar for each candidate's median, a line from its least to its largest value. What is ours is blue.
 import { median, number } from "./report.mjs";
 
-const COLORS = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#888888"];
+const OURS = /front|file target|blksnap|snapshot, state disk|persistent|devices/;
+const OUR_COLOR = "#4477aa";
+const PEER_COLOR = "#bbbbbb";
 const BAR_HEIGHT = 14;
 const LABEL_WIDTH = 150;
 const BARS_WIDTH = 520;
@@ -23,7 +25,7 @@ function loadSvg({ name, values }, unit, top) {
   for (const [index, candidate] of candidates.entries()) {
     const y = top + 22 + index * (BAR_HEIGHT + 4);
     const value = median(values[candidate]);
-    const color = COLORS[index % COLORS.length];
+    const color = OURS.test(candidate) ? OUR_COLOR : PEER_COLOR;
     const size = `width="${(value * scale).toFixed(1)}" height="${BAR_HEIGHT}"`;
     const [from, to] = [Math.min(...values[candidate]), Math.max(...values[candidate])].map(
       (bound) => (LABEL_WIDTH + bound * scale).toFixed(1),
@@ -52,6 +54,8 @@ export function resultsSvg({ groups }) {
   }
   const open = `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${top}"`;
   const background = `<rect width="${WIDTH}" height="${top}" fill="#fff"/>`;
-  const body = [background, ...parts].join("\n");
+  const names = groups.flatMap(({ loads }) => loads.map(({ name }) => name));
+  const title = `<title>${escaped(names.join("; "))}</title>`;
+  const body = [title, background, ...parts].join("\n");
   return `${open} font-family="sans-serif" font-size="12">\n${body}\n</svg>\n`;
 }
