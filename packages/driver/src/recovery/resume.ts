@@ -189,7 +189,9 @@ export async function resumeSnapshot(
     ]);
     snapshot.membersReattached();
     faultPoint("recover.rejoined");
+    const saved = saveFound(context, snapshot);
     if (snapshot.state === "taken") await resumeImages(context, snapshot);
+    await saved;
     return snapshot;
   } catch (error) {
     const text = `snapshot is lost: ${(error as Error).message}`;
@@ -310,6 +312,20 @@ async function renewJournal(
     return await AreaJournalFile.create(context.persistent, id, DiffAreaMap.open(memory.buffer));
   } finally {
     memory.unmap();
+  }
+}
+
+/**
+ * The earlier daemon may have been killed between its two records of an add or a take. What users see of it from now on
+ * outlives a power cut, unless the medium does not answer.
+ */
+async function saveFound({ logger }: DriverContext, { id, persistence }: Snapshot): Promise<void> {
+  if (!persistence.isOn) return;
+  try {
+    await persistence.saved();
+  } catch (error) {
+    const text = "a power cut could still undo the last change of a snapshot";
+    logger.error({ snapshot: id, err: error }, text);
   }
 }
 

@@ -57,8 +57,12 @@ export class World {
     await this.run(this.driver.attach(DEVICE, { persistent }));
   }
 
-  async create(persistent = false, store = "/var/tmp"): Promise<string> {
-    const options = { devices: [DEVICE], stores: [store], limitBytes: LIMIT_BYTES, persistent };
+  async create(
+    persistent = false,
+    store = "/var/tmp",
+    devices: readonly string[] = [DEVICE],
+  ): Promise<string> {
+    const options = { devices, stores: [store], limitBytes: LIMIT_BYTES, persistent };
     return (await this.run(this.driver.snapshotCreate(options))).id;
   }
 
@@ -94,15 +98,22 @@ export class World {
       this.machine.die();
     };
     try {
-      await this.machine.run(work());
-    } catch (error) {
-      if (!(error instanceof Killed)) throw error;
+      await this.killed(work);
     } finally {
       faults.onPoint = () => undefined;
     }
-    await this.machine.settle();
-    if (isKilled) this.#isUp = false;
     return isKilled;
+  }
+
+  /** Work in which the daemon may be killed. */
+  async killed(work: () => Promise<unknown>): Promise<void> {
+    try {
+      await this.machine.run(work());
+    } catch (error) {
+      if (!(error instanceof Killed)) throw error;
+      this.#isUp = false;
+    }
+    await this.machine.settle();
   }
 
   /** Another program deletes the front. */
