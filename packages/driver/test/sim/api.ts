@@ -186,7 +186,7 @@ export class Api {
       images: new Map(),
       isTaking: false,
       isLookedAt: false,
-      isLooking: false,
+      look: undefined,
       window: [],
     };
     for (const device of devices) {
@@ -317,22 +317,23 @@ export class Api {
 
   /** Checks all of its images before users write to them. A death of the driver only delays that. */
   async look(snapshot: SimSnapshot): Promise<void> {
-    if (snapshot.isLooking) return;
-    snapshot.isLooking = true;
+    if (snapshot.look !== undefined) return;
+    const look = {};
+    snapshot.look = look;
     const images = [...snapshot.images.values()];
     const { deletions, io } = this.#sim;
     for (const image of images) image.inFlight++;
     for (const image of images) {
       const isLost = snapshot.images.get(image.device) !== image;
-      if (isLost || deletions.isHit(image)) continue;
+      if (isLost || snapshot.look !== look || deletions.isHit(image)) continue;
       image.user ??= this.#sim.machine.user(image.path as string);
       this.#sim.growths.noteImage(image);
       await io.readWhole(image, "after take");
     }
     for (const image of images) image.inFlight--;
-    if (images.some((image) => deletions.isHit(image))) return;
+    if (snapshot.look !== look || images.some((image) => deletions.isHit(image))) return;
     assertOneInstant(snapshot);
-    snapshot.isLooking = false;
+    snapshot.look = undefined;
     snapshot.isLookedAt = true;
   }
 

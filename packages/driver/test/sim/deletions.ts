@@ -102,6 +102,9 @@ export class Deletions {
       device.mayBeNew = true;
     }
     for (const snapshot of this.#sim.snapshots) {
+      const isHit = [...snapshot.images.values()].some((image) => this.#images.has(image));
+      // Another device may have the number of a deleted image by now: images are looked at under their new names.
+      if (isHit) snapshot.look = undefined;
       if (!snapshot.devices.some((device) => this.#devices.has(device))) continue;
       snapshot.mayLoseImages = true;
       snapshot.isGone = "unknown";

@@ -162,7 +162,8 @@ export interface SimSnapshot {
   isTaking: boolean;
   /** Its images were checked once: users may write to them. */
   isLookedAt: boolean;
-  isLooking: boolean;
+  /** The check of its images that is in progress, which another one replaces after some of them were deleted. */
+  look: object | undefined;
   readonly window: WindowWrite[];
 }
 

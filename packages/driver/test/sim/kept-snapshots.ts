@@ -18,7 +18,7 @@ function ended(snapshot: SimSnapshot, end: "stop" | "cut"): void {
   if (snapshot.mayBeUnkept) snapshot.isGone = "unknown";
   snapshot.isInHand = false;
   snapshot.isTaking = false;
-  snapshot.isLooking = false;
+  snapshot.look = undefined;
   // Everything is read again, and what a power cut has lost says nothing about the order of writes.
   snapshot.isLookedAt = false;
   snapshot.window.length = 0;
