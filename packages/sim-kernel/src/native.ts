@@ -137,6 +137,10 @@ export class SimNative {
       releaseThread: () => 0,
       replaceProcess: () => -Errno.EPERM,
       setAffinity: () => 0,
+      readClock: (us) => {
+        us[0] = machine.upMs * 1000;
+        return 0;
+      },
       sendNow: () => -Errno.EPERM,
       sendDatagram: (_path, text) => text.length,
       setCapability: (_capability, effective) => {

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cstddef>
@@ -82,6 +83,28 @@ Napi::Value IoctlAsync(const Napi::CallbackInfo& info) {
   const uint32_t request = U32(info, 1);
   const uintptr_t argument = Argument(info[2]);
   return RunBlocking(info.Env(), [=] { return ioctl(fd, request, argument); }, info[2]);
+}
+
+// readClock(Float64Array) -> 0: its first element becomes the microseconds of a monotonic clock. A number that is
+// returned would be an object of JavaScript's heap. Written on the C interface, because first writes call it.
+napi_value ReadClock(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value view;
+  napi_get_cb_info(env, info, &count, &view, nullptr, nullptr);
+  napi_typedarray_type type = napi_int8_array;
+  size_t length = 0;
+  void* data = nullptr;
+  napi_get_typedarray_info(env, view, &type, &length, &data, nullptr, nullptr);
+  const bool fits = type == napi_float64_array && length > 0;
+  if (fits) {
+    timespec now{};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *static_cast<double*>(data) =
+        static_cast<double>(now.tv_sec) * 1e6 + static_cast<double>(now.tv_nsec) / 1e3;
+  }
+  napi_value result;
+  napi_create_int32(env, fits ? 0 : -EINVAL, &result);
+  return result;
 }
 
 int LockOpenFile(int fd, int32_t type) {
@@ -317,6 +340,9 @@ void InitSystem(Napi::Env env, Napi::Object exports) {
   exports["sendNow"] = Napi::Function::New(env, SendNow, "sendNow");
   exports["sendDatagram"] = Napi::Function::New(env, SendDatagram, "sendDatagram");
   exports["setAffinity"] = Napi::Function::New(env, SetAffinity, "setAffinity");
+  napi_value clock;
+  napi_create_function(env, "readClock", NAPI_AUTO_LENGTH, ReadClock, nullptr, &clock);
+  exports["readClock"] = Napi::Value(env, clock);
 }
 
 }  // namespace uring

@@ -85,6 +85,8 @@ export interface UringNative {
   releaseThread(status: number): number;
   replaceProcess(path: string, words: readonly string[], lastFd: number): number;
   setAffinity(cpu: number): number;
+  /** Its first element becomes the microseconds of a monotonic clock: a returned number would be garbage. */
+  readClock(us: Float64Array): number;
   sendNow(fd: number, bytes: Uint8Array): number;
   sendDatagram(path: string, text: string): number;
   setCapability(capability: number, effective: boolean): number;

@@ -21,6 +21,7 @@ import { assert, UringError } from "./errors.js";
 import { FreedMemory } from "./freed-memory.js";
 import { Lookout } from "./lookout.js";
 import { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
+import { native } from "./native.js";
 import { prepareCancel, prepareRead, prepareTimeout } from "./operations.js";
 import type { CompletionHandler, ReactorOptions } from "./reactor-options.js";
 import { CQE_WORDS, Ring } from "./ring.js";
@@ -302,7 +303,7 @@ export class Reactor {
   stampUs(into: Float64Array, index: number): void {
     if (this.#stampedTurn !== this.#heartbeat[0]) {
       this.#stampedTurn = this.#heartbeat[0];
-      this.#turnUs[0] = performance.now() * 1000;
+      native.readClock(this.#turnUs);
     }
     into[index] = this.#turnUs[0];
   }

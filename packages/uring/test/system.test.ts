@@ -15,6 +15,7 @@ import {
   type UringError,
   withoutCapability,
 } from "@blksnap/uring";
+import { native } from "@blksnap/uring/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { withFolderMeanwhile } from "./support.js";
@@ -72,6 +73,19 @@ test("a file lock belongs to the open file, not to the process", async () => {
 test("the main thread's id is the process's, and a CPU that is not there is refused", () => {
   assert.is(threadId(), process.pid);
   assert.is(setAffinity(100_000), -22);
+});
+
+test("the clock is read into memory, in microseconds, and into nothing that is too small for it", () => {
+  const us = Float64Array.of(0, -1);
+  assert.is(native.readClock(us), 0);
+  const [firstUs = 0] = us;
+  const beganMs = performance.now();
+  while (performance.now() - beganMs < 2);
+  native.readClock(us);
+  assert.ok(us[0] - firstUs >= 2000, `${us[0] - firstUs}`);
+  assert.is(us[1], -1);
+  assert.is(native.readClock(new Float64Array(0)), -22);
+  assert.is(native.readClock(new Float32Array(8) as unknown as Float64Array), -22);
 });
 
 test("a datagram comes to a socket with a path or an abstract name", async () => {
