@@ -157,13 +157,13 @@ export class AreaIo {
     const { chunk, blockStart, lengthBytes } = this.#engine.copies;
     const { originalIndex: file } = this.#options;
     const source = chunk[copy] * this.#chunkBytes + (blockStart[copy] << this.#blockShift);
-    const address = this.#windows.addressOf(copy);
+    const { addressLow, addressHigh } = this.#windows;
     transferRead(
       this.#reactor.ring,
       file,
       this.#windows.bufferIndexOf(copy),
-      address | 0,
-      (address / 4294967296) | 0,
+      addressLow[copy],
+      addressHigh[copy],
       lengthBytes[copy],
       source | 0,
       (source / 4294967296) | 0,
@@ -177,13 +177,13 @@ export class AreaIo {
     const { slot: slots, blockStart, lengthBytes } = this.#engine.copies;
     const slot = slots[copy];
     const target = slotIndex(slot) * this.#slotBytes + (blockStart[copy] << this.#blockShift);
-    const address = this.#windows.addressOf(copy);
+    const { addressLow, addressHigh } = this.#windows;
     transferWrite(
       this.#reactor.ring,
       this.#stores[slotStore(slot)],
       this.#windows.bufferIndexOf(copy),
-      address | 0,
-      (address / 4294967296) | 0,
+      addressLow[copy],
+      addressHigh[copy],
       lengthBytes[copy],
       target | 0,
       (target / 4294967296) | 0,

@@ -40,6 +40,9 @@ export interface CopyWindowsOptions {
 export const WINDOW_KINDS = 4;
 
 export class CopyWindows {
+  /** Per copy that has begun: the halves of the address of its bytes. */
+  readonly addressLow: Int32Array;
+  readonly addressHigh: Int32Array;
   readonly #reactor: Reactor;
   readonly #copies: TrackerEngine["copies"];
   readonly #nearBytes: number;
@@ -50,6 +53,7 @@ export class CopyWindows {
   readonly #plain: MappedMemory;
   readonly #registeredIndex: number;
   readonly #places: PlacesOfMap | undefined;
+  readonly #placeCount: number;
   readonly #placesIndex: number;
   readonly #near: IoBuffers;
   readonly #far: IoBuffers;
@@ -73,8 +77,9 @@ export class CopyWindows {
     this.#places = places;
     this.#nearBytes = places?.placeBytes ?? Math.min(NEAR_BYTES, frontWindowBytes);
     // A map of an earlier daemon whose front had more tags may have more places.
-    const frontDepth = Math.max(options.frontDepth, places?.count ?? 0);
     const placeCount = places?.count ?? 0;
+    this.#placeCount = placeCount;
+    const frontDepth = Math.max(options.frontDepth, placeCount);
     // With long places, windows of tags without a place would be as long: too much to be registered.
     this.#nearTags = this.#nearBytes > NEAR_BYTES ? placeCount : frontDepth;
     const nearBytes = (this.#nearTags - placeCount) * this.#nearBytes;
@@ -107,6 +112,8 @@ export class CopyWindows {
     this.#image = this.#isImageNear
       ? make(this.#registered, nearBytes, imageDepth, imageWindowBytes)
       : make(this.#plain, farBytes, imageDepth, imageWindowBytes);
+    this.addressLow = new Int32Array(engine.copies.size);
+    this.addressHigh = new Int32Array(engine.copies.size);
     this.#windowsOf = new Array<IoBuffers>(engine.copies.size).fill(this.#near);
     this.#longOf = new Int32Array(engine.copies.size).fill(NO_WINDOW);
     this.#bufferIndex = new Int32Array(engine.copies.size);
@@ -118,22 +125,21 @@ export class CopyWindows {
 
   /** A copy begins, at its offset in the window of its tag. */
   begin(copy: number): void {
-    const { bufferOwner, bufferTag } = this.#copies;
+    const { bufferOffsetBytes, bufferOwner, bufferTag } = this.#copies;
     const tag = bufferTag[copy];
     const windows = bufferOwner[copy] === BufferOwner.FRONT ? this.#frontOf(copy) : this.#image;
     if (windows === this.#far && this.#beginLong(copy)) return;
     this.#windowsOf[copy] = windows;
     windows.begin(copy, tag);
+    windows.storeAddress(copy, bufferOffsetBytes[copy], this.addressLow, this.addressHigh);
     const isNear = this.#isNear(windows) && windows.spareOf(tag) === undefined;
     const near = this.#isPlace(windows, tag) ? this.#placesIndex : this.#registeredIndex;
     this.#bufferIndex[copy] = isNear ? near : NOT_REGISTERED;
   }
 
-  /** Address of the bytes of a copy that has begun. */
+  /** Address of the bytes of a copy that has begun. Cold. */
   addressOf(copy: number): number {
-    const long = this.#longOf[copy];
-    if (long !== NO_WINDOW) return this.#long.memoryOf(long).address;
-    return this.#windowsOf[copy].addressOf(copy) + this.#copies.bufferOffsetBytes[copy];
+    return (this.addressLow[copy] >>> 0) + this.addressHigh[copy] * 4294967296;
   }
 
   /** Index of the registered buffer of these bytes, or NOT_REGISTERED. */
@@ -201,8 +207,7 @@ export class CopyWindows {
 
   /** True for near windows of tags that have a place in the map. */
   #isPlace(windows: IoBuffers, tag: number): boolean {
-    const { count = 0 } = this.#places ?? {};
-    return windows === this.#near && tag < count;
+    return windows === this.#near && tag < this.#placeCount;
   }
 
   #nearAddress(tag: number): number {
@@ -220,6 +225,9 @@ export class CopyWindows {
     const long = this.#long.acquire();
     if (long === NO_WINDOW) return false;
     this.#longOf[copy] = long;
+    const { address } = this.#long.memoryOf(long);
+    this.addressLow[copy] = address | 0;
+    this.addressHigh[copy] = (address / 4294967296) | 0;
     this.#bufferIndex[copy] = this.#long.bufferIndexOf(long);
     this.#longBusy++;
     return true;

@@ -69,6 +69,13 @@ export class IoBuffers {
     return this.#addresses[this.#used[id]];
   }
 
+  /** Stores the halves of the address of a byte in that buffer, under the id: a returned number could be garbage. */
+  storeAddress(id: number, offsetBytes: number, low: Int32Array, high: Int32Array): void {
+    const address = this.#addresses[this.#used[id]] + offsetBytes;
+    low[id] = address | 0;
+    high[id] = (address / 4294967296) | 0;
+  }
+
   /** It has been answered. */
   end(id: number): void {
     const buffer = this.#used[id];
