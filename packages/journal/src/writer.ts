@@ -13,19 +13,18 @@
  * A commit may begin with a prefix: entries that precede all appended ones and are added just before the commit is
  * sealed. They can describe the state at that moment, before the appended entries.
  */
-import { crc32 } from "node:zlib";
 import { JournalError } from "./errors.js";
 import {
   ENTRIES_PER_SECTOR,
   ENTRY_WORDS,
   ID_BYTES,
   SECTOR_BYTES,
-  SECTOR_CHECKED_BYTES,
   SECTOR_MAGIC,
   SECTOR_WORDS,
   SectorWord,
   tagOf,
 } from "./layout.js";
+import { sectorChecksum } from "./sector-checksum.js";
 
 export interface JournalWriterOptions {
   /** writerBytes(entriesMax) bytes, all zero; used by the writer from now on. */
@@ -65,7 +64,6 @@ export class JournalWriter {
   /** Entries of the prefix, not sealed yet. */
   prefixEntries = 0;
   readonly #words: Int32Array;
-  readonly #checked: Uint8Array[] = [];
   readonly #tag: number;
   readonly #entriesMax: number;
   readonly #prefixEntriesMax: number;
@@ -88,9 +86,6 @@ export class JournalWriter {
     this.#halfSectors = this.#prefixSectors + sectorsFor(entriesMax);
     this.#words = new Int32Array(buffer);
     this.#tag = tagOf(id);
-    for (let sector = 0; sector < 2 * this.#halfSectors; sector++) {
-      this.#checked.push(new Uint8Array(buffer, sector * SECTOR_BYTES, SECTOR_CHECKED_BYTES));
-    }
     this.nextSequence = options.nextSequence;
     this.fillingCommit = options.nextCommit;
     this.committed = options.nextCommit - 1;
@@ -200,7 +195,7 @@ export class JournalWriter {
       entries - index * ENTRIES_PER_SECTOR,
       ENTRIES_PER_SECTOR,
     );
-    words[at + SectorWord.CHECKSUM] = crc32(this.#checked[sector] as Uint8Array);
+    words[at + SectorWord.CHECKSUM] = sectorChecksum(words, sector);
     this.nextSequence = (this.nextSequence + 1) | 0;
   }
 }
