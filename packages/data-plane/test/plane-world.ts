@@ -5,12 +5,15 @@ import { CbtMap, DiffAreaMap } from "@blksnap/engine";
 import { createMemoryFile, MappedMemory, Reactor, type Ring } from "@blksnap/uring";
 import { native } from "../../uring/dist/native.js";
 import { IoTicker } from "../dist/io-ticker.js";
+import type { JournalSetup } from "../dist/journal-io.js";
 import type { ReactorNotice } from "../dist/messages.js";
 import { TrackedDevice } from "../dist/tracked-device.js";
 import { prepareArea } from "./device-settings.js";
 
 const MIB = 2 ** 20;
 export const CHUNK_BYTES: number = 2 ** 18;
+/** Of a log that never fills. */
+const LOG_BYTES = 2 ** 30;
 const AREA = "11111111-1111-4111-8111-111111111111";
 /** Nothing is late, and no tick of the clock is counted. */
 const IO_TIMEOUT_MS = 10_000_000;
@@ -27,6 +30,8 @@ export interface PlaneOptions {
   readonly capacityBytes: number;
   readonly queueDepth: number;
   readonly zeroCopy?: boolean;
+  /** The tracker and its snapshot have journals, whose logs never fill. */
+  readonly persistent?: boolean;
 }
 
 export class PlaneWorld {
@@ -38,10 +43,13 @@ export class PlaneWorld {
   readonly #device: TrackedDevice;
   readonly #capacityBytes: number;
   readonly #queue: { queueDepth: number; maxIoBytes: number };
+  readonly #isPersistent: boolean;
   readonly #fds: number[] = [];
   readonly #channel = new MessageChannel();
 
-  constructor(driver: PlaneDriver, { capacityBytes, queueDepth, zeroCopy = false }: PlaneOptions) {
+  constructor(driver: PlaneDriver, options: PlaneOptions) {
+    const { capacityBytes, queueDepth, zeroCopy = false, persistent = false } = options;
+    this.#isPersistent = persistent;
     this.#driver = driver;
     this.#capacityBytes = capacityBytes;
     this.#queue = { queueDepth, maxIoBytes: MIB };
@@ -80,8 +88,9 @@ export class PlaneWorld {
     return this.#device.counters().engine.copiesBehind;
   }
 
-  /** The ring keeps the files open: their memory is freed here. */
+  /** What is in flight may keep the files open for a while: their memory is freed here. */
   close(): void {
+    this.reactor.ring.close();
     this.#driver.close();
     const [wakeFd, ...files] = this.#fds as [number, ...number[]];
     closeSync(wakeFd);
@@ -115,6 +124,7 @@ export class PlaneWorld {
       geometry: this.#geometry,
       cbt: { fd, lengthBytes },
       area: undefined,
+      ...(this.#isPersistent ? { journal: this.#journal() } : {}),
     } as const;
     const ticker = new IoTicker(this.reactor, IO_TIMEOUT_MS);
     const tell = (notice: ReactorNotice) => this.notices.push(notice);
@@ -124,14 +134,23 @@ export class PlaneWorld {
     return device;
   }
 
+  #journal(): JournalSetup {
+    const log = { logOffsetBytes: 0, logBytes: LOG_BYTES, usedSectors: 0 };
+    const id = new Array<number>(16).fill(1);
+    return { fd: this.#file("log", LOG_BYTES), ...log, id, nextSequence: 1, nextCommit: 1 };
+  }
+
   #area() {
     const geometry = this.#geometry;
+    const storeFd = this.#file("store", geometry.capacityBytes);
+    const kept = { journal: this.#journal(), syncFds: [storeFd] };
     const lengthBytes = DiffAreaMap.byteLength(geometry);
     return {
       id: AREA,
       map: { fd: this.#file("map", lengthBytes), lengthBytes },
       storeCount: 1,
-      storeFds: [this.#file("store", geometry.capacityBytes)],
+      storeFds: [storeFd],
+      ...(this.#isPersistent ? kept : {}),
       extents: [0, geometry.capacityBytes / CHUNK_BYTES],
       lowWaterSlots: 0,
       wantedSlots: 1,
