@@ -15,6 +15,8 @@ export interface Imaged {
   readonly tracker: Tracker;
   /** The active area that it shows. */
   readonly area: AreaId;
+  /** Called when a reactor serves it: ends of queues that were reported before are those of earlier images. */
+  readonly onServed: () => void;
 }
 
 /** What clients of an image may do besides reading. */
@@ -31,13 +33,14 @@ export interface ImageOptions extends ImageAccess {
 
 function imageQueue(
   { reactors }: DriverContext,
-  { snapshot, tracker, area }: Imaged,
+  { snapshot, tracker, area, onServed }: Imaged,
   started: FaultPoint,
 ): Serving {
   const of = { tracker: tracker.id, area };
   return {
     startQueue: async (queue) => {
       await reactors.request(tracker.reactor, { type: "openImage", queue, ...of });
+      onServed();
       faultPoint(started);
     },
     queueEnded: () => reactors.request(tracker.reactor, { type: "awaitImageEnd", ...of }),

@@ -15,7 +15,8 @@ import type { MapFile } from "../records/state-directory.js";
 import { linkImage } from "../system/device-names.js";
 import { AREA_DROP_SPARE_MS } from "../time-limits.js";
 import type { Tracker } from "../tracker/tracker.js";
-import { type ImageAccess, resumeImage, startImage } from "./image.js";
+import { noteImageEnd, type WithEndingImages } from "./ended-image.js";
+import { type ImageAccess, type Imaged, resumeImage, startImage } from "./image.js";
 
 /** A diff area, as the main thread knows it. */
 export interface MemberArea {
@@ -31,6 +32,8 @@ export interface Member {
   /** Number of the image's device; known before the image lives. */
   imageNumber: number | undefined;
   image: ServedDevice | undefined;
+  /** The queue of the image has ended while the image was being started. */
+  hasEarlyEnd: boolean;
   imageLink: string | undefined;
   /** The area's journal, in a persistent snapshot. */
   journal: AreaJournalFile | undefined;
@@ -52,8 +55,7 @@ export function hasLost({
   return area !== undefined && loss.errorCode !== 0 && (loss.area ?? area.id) === area.id;
 }
 
-interface WithImages {
-  readonly id: string;
+interface WithImages extends WithEndingImages {
   readonly readOnlyImages: boolean;
   readonly releasableImages: boolean;
   save(): void;
@@ -61,6 +63,13 @@ interface WithImages {
 
 function accessTo(snapshot: WithImages): ImageAccess {
   return { readOnly: snapshot.readOnlyImages, releasable: snapshot.releasableImages };
+}
+
+function imagedOf({ id: snapshot }: WithImages, member: Member, { id: area }: MemberArea): Imaged {
+  const onServed = (): void => {
+    member.hasEarlyEnd = false;
+  };
+  return { snapshot, tracker: member.tracker, area, onServed };
 }
 
 /** Makes the image of a member whose area is active. @param snapshot is saved when the image has a number */
@@ -71,7 +80,7 @@ export async function openImage(
 ): Promise<void> {
   const { tracker, area } = member;
   if (area === undefined) throw new Error(`${tracker.device} has no diff area`);
-  const imaged = { snapshot: snapshot.id, tracker, area: area.id };
+  const imaged = imagedOf(snapshot, member, area);
   member.image = await startImage(context, imaged, {
     ...accessTo(snapshot),
     onNumber: (number) => {
@@ -83,7 +92,7 @@ export async function openImage(
   });
   faultPoint("take.image-live");
   await context.frontend.makePartitions(member.image);
-  nameImage(context, snapshot.id, member);
+  nameImage(context, snapshot, member);
   faultPoint("take.image-linked");
 }
 
@@ -93,18 +102,25 @@ export async function recoverImage(
   taken: WithImages,
   member: Member,
 ): Promise<void> {
-  const { tracker, area, imageNumber } = member;
+  const { area, imageNumber } = member;
   if (imageNumber === undefined || area === undefined) return;
-  const imaged = { snapshot: taken.id, tracker, area: area.id };
+  const imaged = imagedOf(taken, member, area);
   member.image = await resumeImage(context, imaged, imageNumber, accessTo(taken));
   faultPoint("recover.image-live");
-  nameImage(context, taken.id, member);
+  nameImage(context, taken, member);
 }
 
-function nameImage({ frontend }: DriverContext, snapshot: string, member: Member): void {
-  const { device } = member.tracker;
-  if (member.image === undefined) return;
-  member.imageLink = linkImage(frontend, { snapshot, device }, member.image.path);
+/** Unless it has ended: its number may be another device's, to which the name would lead. */
+function nameImage(
+  { frontend, logger }: DriverContext,
+  snapshot: WithEndingImages,
+  member: Member,
+): void {
+  const { tracker, image, hasEarlyEnd } = member;
+  if (hasEarlyEnd) noteImageEnd(snapshot, tracker, logger);
+  if (image?.isLive !== true) return;
+  const { device } = tracker;
+  member.imageLink = linkImage(frontend, { snapshot: snapshot.id, device }, image.path);
 }
 
 /** Ends a member's part in a snapshot: copy-on-write, image and map. */

@@ -274,8 +274,7 @@ export class Snapshot {
       tracker,
       area,
       imageNumber,
-      image: undefined,
-      imageLink: undefined,
+      ...{ image: undefined, hasEarlyEnd: false, imageLink: undefined },
       journal: undefined,
       lateAreas: new Set(),
     };
