@@ -135,6 +135,21 @@ test("a daemon that is killed when one image is lost leaves the others to the ne
   assert.is(await going, undefined);
 });
 
+test("an area that was given up for a device that has grown since loses only its own image", async () => {
+  const { context, found, record } = await left(join(folder, "store"));
+  const { map } = (found.members.get(2) as ResumedMember).area;
+  const memory = MappedMemory.file(map.fd, 0, map.lengthBytes);
+  DiffAreaMap.open(memory.buffer).setState(AreaState.DROPPED);
+  memory.unmap();
+  for (const one of found.members.values()) state.closeMap(one.area.map);
+  const grown = { ...GEOMETRY, capacityBytes: 2 * GEOMETRY.capacityBytes };
+  const [again] = await lookThroughAll(context, [record], new Map([[2, grown]]));
+  assert.ok(again !== undefined && "snapshot" in again, "the snapshot is not lost");
+  assert.equal([...again.members.keys()], [1]);
+  assert.equal([...again.givenUp], [2]);
+  for (const one of again.members.values()) state.closeMap(one.area.map);
+});
+
 test("an area's loss before a reboot is its error afterwards, and no other area's", async () => {
   const store = join(folder, "store");
   writeFileSync(store, "");
