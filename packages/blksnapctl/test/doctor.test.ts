@@ -53,14 +53,25 @@ test("a healthy host: a line per check, the daemon's included, and status 0", as
   assert.is(words, `--doctor --socket ${harness.socketPath}\n`);
 });
 
-test("problems are shown with reason and advice, and give status 1", async () => {
+test("problems are shown last, with reason and advice, and give status 1", async () => {
   install(report([BROKEN]));
   const { status, out, err } = await harness.run("doctor", "--fix", "--state-dir", "/run/other");
   assert.equal([status, err], [1, ""]);
   const line =
     "warning  oom_score: daemon 7 has an oom_score_adj of 0; it may be chosen. Run as root\n";
-  assert.ok(out.startsWith(line), out);
+  assert.ok(out.endsWith(`reactor running\n${line}`), out);
   assert.match(readFileSync(join(bin, "words"), "utf8"), "--state-dir /run/other --fix\n");
+});
+
+test("of several problems the worst are last; JSON keeps the order of the checks", async () => {
+  const checks = [{ ...BROKEN, state: "error" }, BROKEN, ...FINE, { ...BROKEN, check: "last" }];
+  install(report(checks));
+  const lines = (await harness.run("doctor")).out.split("\n").slice(0, -1);
+  const begins = lines.map((line) => line.split(":")[0]?.replace(/ +/, " "));
+  assert.equal(begins.slice(-3), ["warning oom_score", "warning last", "error oom_score"]);
+  assert.is(begins[0], "ok kernel_version");
+  const { checks: found } = JSON.parse((await harness.run("doctor", "--json")).out);
+  assert.equal(found.slice(0, checks.length), checks);
 });
 
 test("a fixed problem counts as healthy", async () => {

@@ -22,7 +22,13 @@ export async function doctor(context: Context, given: Given): Promise<void> {
   const checks = [...report.checks, ...(await askDaemon(client, report.version))];
   if (checks.some(({ state }) => state !== "ok")) notAllWell();
   if (json) return printJson({ version: report.version, checks });
-  for (const check of checks) print(lineOf(check));
+  for (const check of worstLast(checks)) print(lineOf(check));
+}
+
+/** What is wrong comes after all else, where a terminal shows it. */
+function worstLast(checks: readonly DoctorCheck[]): DoctorCheck[] {
+  const rank = { ok: 0, warning: 1, error: 2 } as const;
+  return checks.toSorted((one, other) => rank[one.state] - rank[other.state]);
 }
 
 function lineOf({ state, check, what, why, hint, fixed }: DoctorCheck): string {
