@@ -36,7 +36,7 @@ const DEVICE = {
 test("devices that are added at once choose their numbers one after the other", async () => {
   await withControl(async (machine, control) => {
     const next = (): number => Math.max(4, ...listDeviceIds()) + 1;
-    const adding = [0, 1, 2].map(() => control.addDevice(DEVICE, next));
+    const adding = [0, 1, 2].map(() => control.addDevice({ ...DEVICE, id: next }));
     const added = await machine.run(Promise.all(adding));
     assert.equal(
       added?.map(({ id }) => id),

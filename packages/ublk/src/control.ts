@@ -58,6 +58,10 @@ interface Command {
   readonly signal?: AbortSignal | undefined;
 }
 
+export interface DeviceToAdd extends Omit<NewDevice, "id"> {
+  readonly id: number | (() => number);
+}
+
 /**
  * The control plane of ublk, for the main thread. Commands run one at a time, since kernels were seen to lose concurrent
  * ones of a process (stops have processes of their own), and each has a time limit: a command that the kernel never
@@ -104,13 +108,13 @@ export class UblkControl {
   }
 
   /**
-   * ADD_DEV: creates /dev/ublkcN. `id` -1 takes any free number.
-   * @param pickId chooses the number in place of `id`, when no other command of this object can take it any more
+   * ADD_DEV: creates /dev/ublkcN. `id` -1 takes any free number; a function chooses it when no other command of this
+   * object can take it any more.
    * @throws UblkError CONTROL_FAILED: EEXIST (number taken), EACCES (over ublks_max), EINVAL
    */
-  addDevice(device: NewDevice, pickId: () => number = () => device.id): Promise<UblkDeviceInfo> {
+  addDevice(device: DeviceToAdd): Promise<UblkDeviceInfo> {
     return this.#turns.run(async () => {
-      const id = pickId();
+      const id = typeof device.id === "number" ? device.id : device.id();
       const buffer = encodeDeviceInfo({ ...device, id });
       const deviceId = id < 0 ? ANY_DEVICE_ID : id;
       const command = { op: ControlCommand.ADD_DEV, name: "ADD_DEV", deviceId, buffer };

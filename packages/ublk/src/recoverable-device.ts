@@ -336,7 +336,7 @@ async function addDevice(
   };
   for (let tried = 0; above !== undefined && tried < NUMBERS_TRIED_MAX; tried++) {
     try {
-      return await control.addDevice({ ...device, id: -1 }, next);
+      return await control.addDevice({ ...device, id: next });
     } catch (error) {
       if (!(error instanceof UblkError) || error.errno !== EEXIST) throw error;
     }
