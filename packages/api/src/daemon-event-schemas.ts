@@ -125,6 +125,15 @@ export const DAEMON_EVENTS = [
     original_capacity_bytes: is.count,
     why: { ...is.text, description: "why the front does not follow, and what to do" },
   }),
+  kind(
+    "front_errors",
+    "error",
+    "Requests of a front failed, mostly because its original failed them.",
+    {
+      ...ofDevice,
+      count: newCount,
+    },
+  ),
   kind("front_grown", "info", "A front has become larger, as its original has.", {
     ...ofDevice,
     capacity_bytes: is.count,

@@ -58,6 +58,8 @@ const WORDS: { readonly [Kind in DaemonEventKind]: (event: DaemonEventOf<Kind>) 
     (stall_us === null ? "" : `; writers waited for ${stall_us} us`),
   snapshot_resumed: ({ id, devices }) => `${id} of ${devices.join(", ")} continues`,
   take_failed: ({ id, code, why }) => `${id} was not taken: ${code}: ${why}`,
+  front_errors: ({ device, front, count }) =>
+    `${counted(count, "request")} of ${front} failed: see dmesg for errors of ${device}`,
   snapshot_not_persistent: ({ id }) => `${id} will no longer survive a stop`,
   snapshot_destroyed: ({ id }) => id,
   snapshot_lost: ({ id, devices }) => `${id} of ${devices.join(", ")} could not be resumed`,

@@ -195,6 +195,35 @@ test("counts are reported at once, then in sums, and none twice", () => {
   ]);
 });
 
+test("failed requests of a front are reported at once, then in sums, and anew by the next daemon", () => {
+  const at = (count: number, life = "1") => {
+    const errors = { count, atMs: 0, seen: count };
+    return facts({ life, devices: { "/dev/a": { ...DEVICE, errors } } });
+  };
+  let known = facts({ devices: { "/dev/a": DEVICE } });
+  const reported: (readonly [number, number])[] = [];
+  const look = (count: number, nowMs: number, life = "1") => {
+    for (const event of differences(known, at(count, life), nowMs)) {
+      if (event.event === "front_errors") reported.push([nowMs, event.count]);
+    }
+    known = reportedFacts(known, at(count, life), nowMs);
+  };
+  const later = 1000 + COUNT_INTERVAL_MS;
+  look(0, 500);
+  look(1, 1000);
+  look(5, 2000);
+  look(5, later);
+  // A reactor that does not answer shows no count.
+  look(0, later + 1000);
+  look(5, later + 2 * COUNT_INTERVAL_MS);
+  look(7, later + 3 * COUNT_INTERVAL_MS, "2");
+  assert.equal(reported, [
+    [1000, 1],
+    [later, 4],
+    [later + 3 * COUNT_INTERVAL_MS, 7],
+  ]);
+});
+
 test("pending counts are reported when their snapshot ends, or carried on", () => {
   const at = (count: number, life = "1") =>
     facts({ life, snapshots: { [ID]: snapshot({ counters: { "/dev/a": counted(count) } }) } });

@@ -162,8 +162,18 @@ function reportedOf(
   return { ...reported, count: reported.count - reported.seen, seen: 0 };
 }
 
+/** As reportedOf(), of failed requests of a front. Each daemon's counter begins at 0. */
+function reportedErrors(before: Facts, now: Facts, device: string): Reported {
+  return (before.life === now.life ? before.devices[device]?.errors : undefined) ?? NEVER;
+}
+
 /** Sums what was counted since the last report. */
 function* countEvents(before: Facts, now: Facts, nowMs: number): Generator<NewDaemonEvent> {
+  for (const [device, { front, errors = NEVER }] of Object.entries(now.devices)) {
+    const reported = reportedErrors(before, now, device);
+    const count = errors.count - reported.count;
+    if (isDue(count, reported, nowMs)) yield { event: "front_errors", device, front, count };
+  }
   for (const [id, snapshot] of Object.entries(now.snapshots)) {
     for (const [device, counters] of Object.entries(snapshot.counters)) {
       for (const event of COUNTED) {
@@ -206,16 +216,18 @@ export function differences(before: Facts, now: Facts, nowMs: number): NewDaemon
   ];
 }
 
+/** A counter after its report, if that was due. */
+function afterReport(reported: Reported, { count }: Reported, nowMs: number): Reported {
+  // A reactor that does not answer reports no count.
+  const seen = Math.max(count, reported.seen);
+  const isReported = isDue(count - reported.count, reported, nowMs);
+  return isReported ? { count, atMs: nowMs, seen } : { ...reported, seen };
+}
+
 /** The state for the next comparison: counters as reported. */
 export function reportedFacts(before: Facts, now: Facts, nowMs: number): Facts {
-  const report = (id: string, device: string, kind: Counted, { count }: Reported): Reported => {
-    const reported = reportedOf(before, now, id, device, kind);
-    // A reactor that does not answer reports no count.
-    const seen = Math.max(count, reported.seen);
-    return isDue(count - reported.count, reported, nowMs)
-      ? { count, atMs: nowMs, seen }
-      : { ...reported, seen };
-  };
+  const report = (id: string, device: string, kind: Counted, counter: Reported): Reported =>
+    afterReport(reportedOf(before, now, id, device, kind), counter, nowMs);
   const counters = (id: string, snapshot: SnapshotFacts): SnapshotFacts["counters"] =>
     Object.fromEntries(
       Object.entries(snapshot.counters).map(([device, its]) => [
@@ -231,5 +243,14 @@ export function reportedFacts(before: Facts, now: Facts, nowMs: number): Facts {
     id,
     { ...snapshot, counters: counters(id, snapshot) },
   ]);
-  return { ...now, snapshots: Object.fromEntries(snapshots) };
+  const devices = Object.entries(now.devices).map(([device, facts]) => {
+    const { errors = NEVER } = facts;
+    const reported = reportedErrors(before, now, device);
+    return [device, { ...facts, errors: afterReport(reported, errors, nowMs) }];
+  });
+  return {
+    ...now,
+    devices: Object.fromEntries(devices),
+    snapshots: Object.fromEntries(snapshots),
+  };
 }

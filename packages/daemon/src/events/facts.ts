@@ -4,6 +4,19 @@
  */
 import type { GenerationReason, StatusResponse } from "@blksnap/api";
 
+/** Counters of events that may come by the thousand: reported in sums. */
+export const COUNTED = ["writes_refused", "writes_blocked", "late_io"] as const;
+export type Counted = (typeof COUNTED)[number];
+
+/** The reported part of a counter. */
+export interface Reported {
+  /** Negative by the unreported events from before the counter began at 0 again. */
+  readonly count: number;
+  readonly atMs: number;
+  /** Last known value: the snapshot may be gone at the next poll. */
+  readonly seen: number;
+}
+
 export interface DeviceFacts {
   readonly front: string;
   readonly isLive: boolean;
@@ -19,19 +32,8 @@ export interface DeviceFacts {
   readonly originalBytes: number;
   /** Why these two differ. Daemons before did not know of it. */
   readonly sizeWhy?: string | null;
-}
-
-/** Counters of events that may come by the thousand: reported in sums. */
-export const COUNTED = ["writes_refused", "writes_blocked", "late_io"] as const;
-export type Counted = (typeof COUNTED)[number];
-
-/** The reported part of a counter. */
-export interface Reported {
-  /** Negative by the unreported events from before the counter began at 0 again. */
-  readonly count: number;
-  readonly atMs: number;
-  /** Last known value: the snapshot may be gone at the next poll. */
-  readonly seen: number;
+  /** Failed requests of its front. Daemons before did not know of them. */
+  readonly errors?: Reported;
 }
 
 export interface SnapshotFacts {
@@ -79,6 +81,10 @@ export const NO_FACTS: Facts = {
 type Tracker = StatusResponse["trackers"][number];
 type Snapshot = StatusResponse["snapshots"][number];
 
+function unreported(count: number): Reported {
+  return { count, atMs: 0, seen: count };
+}
+
 function deviceFacts(tracker: Tracker): DeviceFacts {
   const { splice, persistence, cbt } = tracker;
   return {
@@ -95,11 +101,11 @@ function deviceFacts(tracker: Tracker): DeviceFacts {
     capacityBytes: tracker.capacity_bytes,
     originalBytes: tracker.original_capacity_bytes,
     sizeWhy: tracker.capacity_why,
+    errors: unreported(tracker.io.errors),
   };
 }
 
 function snapshotFacts(snapshot: Snapshot): SnapshotFacts {
-  const unreported = (count: number): Reported => ({ count, atMs: 0, seen: count });
   const counters = snapshot.devices.map((member) => [
     member.device,
     {
