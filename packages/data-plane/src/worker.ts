@@ -1,9 +1,9 @@
 /** The thread of one reactor. */
-import { availableParallelism } from "node:os";
 import { parentPort, workerData } from "node:worker_threads";
 import { errnoNameOf } from "@blksnap/errors";
 import {
   assert,
+  canLookOut,
   endProcessWithThread,
   type ReactorWorkerData,
   unblockedWriter,
@@ -54,7 +54,7 @@ const { lostStatus } = settings;
 const untie = lostStatus === undefined ? () => undefined : endProcessWithThread(lostStatus);
 // A test counts the fault points that devices pass, not those of the warm-up.
 const startWarmUp = hasFaultHook ? undefined : WarmUp.start;
-const isLively = availableParallelism() > 1;
+const isLively = canLookOut();
 const server = new ReactorServer({ wakeFd, port, say, settings, startWarmUp, isLively });
 try {
   server.run();

@@ -1,7 +1,6 @@
 /** The reactor thread of one UblkDevice: serves its queue until the device stops. */
-import { availableParallelism } from "node:os";
 import { parentPort, workerData } from "node:worker_threads";
-import { assert, Reactor, type ReactorWorkerData } from "@blksnap/uring";
+import { assert, canLookOut, Reactor, type ReactorWorkerData } from "@blksnap/uring";
 import { Queue } from "./queue.js";
 import type { TargetModule, TargetSpec } from "./target.js";
 
@@ -33,7 +32,7 @@ const { target } = (await import(device.target.module)) as { target: TargetModul
 const onError = (error: unknown): void => {
   say({ type: "error", message: error instanceof Error ? (error.stack ?? "") : String(error) });
 };
-const isLively = availableParallelism() > 1;
+const isLively = canLookOut();
 const reactor = new Reactor({ wakeFd, port, onMessage: () => reactor.stop(), onError, isLively });
 const queue = new Queue({
   reactor,

@@ -31,6 +31,7 @@ export { bounded } from "./bounded.js";
 export { assert, UringError, type UringErrorCode } from "./errors.js";
 export { becomeIoFlusher, isIoFlusher } from "./io-flusher.js";
 export { type ListeningSocket, listeningSocket } from "./listening-socket.js";
+export { canLookOut } from "./lookout.js";
 export { high32, low32, MappedMemory, PAGE_BYTES } from "./memory.js";
 export {
   type MountsOfAll,

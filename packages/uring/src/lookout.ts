@@ -10,11 +10,17 @@
  * It looks in its own memory, without calls. Without expect(), which is good for one wait, it sleeps at once: disks take
  * longer, and with more in flight a completion is there anyway.
  */
+import { availableParallelism } from "node:os";
 import type { Ring } from "./ring.js";
 
 /** 90 µs at 2.5 GHz. */
 const LOOKS = 20_000;
 const MISSES_MAX = 8;
+
+/** Whether there is a processor for a reactor that does not sleep at once. */
+export function canLookOut(): boolean {
+  return availableParallelism() > 1;
+}
 
 export class Lookout {
   readonly #isAwake: boolean;

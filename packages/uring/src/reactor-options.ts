@@ -28,7 +28,7 @@ export interface ReactorOptions {
   readonly onMessage: (message: unknown) => void;
   /** Called with an exception that a handler throws; the loop continues. */
   readonly onError: (error: unknown) => void;
-  /** After expectRequest() it does not sleep at once; needs a second processor. Default false. */
+  /** After expectRequest() it does not sleep at once; only where canLookOut(). Default false. */
   readonly isLively?: boolean;
   /** Its first word counts the turns of the loop, so that another thread can see its progress. */
   readonly heartbeat?: Int32Array;
