@@ -4,7 +4,7 @@
  */
 import { connect, type NetConnectOpts } from "node:net";
 import { NbdClient, parseNbdUri } from "@blksnap/nbd";
-import { Dice } from "@blksnap/testing";
+import { Dice, nbdOption, u32 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { CAPACITY_BYTES, detachedSoon, MIB, text, User } from "./nbd-user.js";
@@ -12,18 +12,12 @@ import { CAPACITY_BYTES, detachedSoon, MIB, text, User } from "./nbd-user.js";
 /** More than sockets buffer. */
 const DEAF_READS = 64;
 
-function u32(...words: readonly number[]): Buffer {
-  const bytes = Buffer.alloc(words.length * 4);
-  for (const [index, word] of words.entries()) bytes.writeUInt32BE(word, index * 4);
-  return bytes;
-}
-
 /** Requests far more than a socket buffers, and reads nothing. Resolves when its connection ends. */
 function deafReader(where: NetConnectOpts, exportName: string): Promise<unknown> {
   const socket = connect(where);
   const name = Buffer.from(exportName);
   const read = Buffer.concat([u32(0x25609513, 0, 0, 1, 0, 0), u32(MIB)]);
-  const handshake = [u32(3), Buffer.from("IHAVEOPT"), u32(1, name.length), name];
+  const handshake = [u32(3), nbdOption(1, name)];
   socket.on("error", () => undefined).pause();
   socket.write(Buffer.concat([...handshake, ...Array.from({ length: DEAF_READS }, () => read)]));
   // A write notices the end, too.

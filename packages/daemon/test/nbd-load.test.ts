@@ -8,7 +8,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { NbdClient } from "@blksnap/nbd";
-import { Dice, lacksPrograms, testUnless } from "@blksnap/testing";
+import { Dice, lacksPrograms, nbdOption, testUnless, u32 } from "@blksnap/testing";
 import { suite } from "uvu";
 import * as assert from "uvu/assert";
 import { CAPACITY_BYTES, contentOf, detachedSoon, MIB, text, User } from "./nbd-user.js";
@@ -21,22 +21,15 @@ const STRANGERS = 1000;
 const AT_ONCE = 50;
 const FLOOD_OPTIONS = 2000;
 
-/** "IHAVEOPT", an option, and the length of its data. */
-function option(type: number, lengthBytes: number): Buffer {
-  const head = Buffer.alloc(16);
-  head.write("IHAVEOPT");
-  head.writeUInt32BE(type, 8);
-  head.writeUInt32BE(lengthBytes, 12);
-  return head;
-}
+const NO_DATA = new Uint8Array(0);
 
 /** Of a client that is no client: nothing, no words, options without an end, and lengths without data. */
 const SPEECHES: readonly ((dice: Dice) => Buffer)[] = [
   () => Buffer.alloc(0),
   (dice) => dice.bytes(1 + dice.below(200)),
-  () => Buffer.concat([Buffer.from([0, 0, 0, 3]), ...Array(FLOOD_OPTIONS).fill(option(3, 0))]),
-  () => Buffer.concat([Buffer.from([0, 0, 0, 3]), option(7, 0xffff_ffff)]),
-  () => Buffer.concat([Buffer.from([0, 0, 0, 3]), option(99, 0), option(8, 0), option(2, 0)]),
+  () => Buffer.concat([u32(3), ...Array(FLOOD_OPTIONS).fill(nbdOption(3))]),
+  () => Buffer.concat([u32(3), nbdOption(7, NO_DATA, 0xffff_ffff)]),
+  () => Buffer.concat([u32(3), nbdOption(99), nbdOption(8), nbdOption(2)]),
 ];
 
 /** Speaks, reads nothing, and leaves. @returns whether it was let in */

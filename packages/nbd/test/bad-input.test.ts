@@ -1,20 +1,10 @@
 /** Clients that break every rule get errors by the protocol, or no connection, and disturb no other client. */
 import { connect } from "node:net";
 import { NbdClient } from "@blksnap/nbd";
-import { eventually } from "@blksnap/testing";
+import { eventually, nbdOption, u32 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import {
-  golden,
-  MIB,
-  option,
-  RawClient,
-  ramDisk,
-  request,
-  u32,
-  undisturbed,
-  withServer,
-} from "./support.js";
+import { golden, MIB, RawClient, ramDisk, request, undisturbed, withServer } from "./support.js";
 
 const EPERM = 1;
 const EINVAL = 22;
@@ -215,7 +205,7 @@ test("a client that lists endlessly without reading is ended at its bound", asyn
   await withServer([ramDisk(8 * MIB)], async (server) => {
     await undisturbed(server, async () => {
       const raw = new RawClient(server.socketPath);
-      raw.send(u32(3), ...Array.from({ length: 10_000 }, () => option(3)));
+      raw.send(u32(3), ...Array.from({ length: 10_000 }, () => nbdOption(3)));
       await raw.untilClosed();
     });
   });

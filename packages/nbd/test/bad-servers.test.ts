@@ -2,10 +2,11 @@
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { NbdClient, type NbdError, type NbdErrorCode } from "@blksnap/nbd";
+import { u32 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { SocketReader } from "../dist/socket-reader.js";
-import { golden, u32, withFolder } from "./support.js";
+import { golden, withFolder } from "./support.js";
 
 const GREETING = golden('"NBDMAGICIHAVEOPT" 0003');
 const STRUCTURED = 8;

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { NbdClient, type NbdExport } from "@blksnap/nbd";
+import { u32 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { oddTarget } from "./odd-target.js";
@@ -11,7 +12,6 @@ import {
   MIB,
   RawClient,
   ramDisk,
-  u32,
   withFolder,
   withServer,
 } from "./support.js";

@@ -3,7 +3,7 @@
  * resources, and serves others. `SEED=N` replays, `SESSIONS=N` makes more.
  */
 import { NbdClient } from "@blksnap/nbd";
-import { Dice, eventually } from "@blksnap/testing";
+import { Dice, eventually, nbdOption, u32 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { FixedContext, transmissionFlags } from "../dist/exports.js";
@@ -11,12 +11,10 @@ import { Handshake, handshakeBeforeTls } from "../dist/handshake.js";
 import {
   extendedRequest,
   MIB,
-  option,
   RawClient,
   ramDisk,
   request,
   text,
-  u32,
   undisturbed,
   withServer,
 } from "./support.js";
@@ -42,7 +40,7 @@ const EXPORT = {
 const SELECTION = Buffer.concat([text("disk"), u32(1), text("base:allocation")]);
 
 /** The option that begins transmission with extended headers. */
-const GO = option(7, Buffer.concat([text("disk"), Buffer.alloc(2)]));
+const GO = nbdOption(7, Buffer.concat([text("disk"), Buffer.alloc(2)]));
 
 function anyOption(dice: Dice): Buffer {
   const name = dice.pick(["disk", "", "none", "quiet", "x".repeat(4096)]);
@@ -50,15 +48,15 @@ function anyOption(dice: Dice): Buffer {
   const contexts = Buffer.concat([text(name), u32(queries.length), ...queries.map(text)]);
   const infos = Buffer.from([0, 2, 0, dice.below(5), 0, 3]);
   return dice.pick([
-    option(dice.below(14)),
-    option(3),
-    option(8),
-    option(11),
-    option(6, Buffer.concat([text(name), infos])),
-    option(9, contexts),
-    option(10, contexts),
-    option(dice.below(12), dice.bytes(dice.below(100))),
-    option(9, Buffer.alloc(dice.pick([65_536, 65_537, 80_000]))),
+    nbdOption(dice.below(14)),
+    nbdOption(3),
+    nbdOption(8),
+    nbdOption(11),
+    nbdOption(6, Buffer.concat([text(name), infos])),
+    nbdOption(9, contexts),
+    nbdOption(10, contexts),
+    nbdOption(dice.below(12), dice.bytes(dice.below(100))),
+    nbdOption(9, Buffer.alloc(dice.pick([65_536, 65_537, 80_000]))),
   ]);
 }
 
@@ -195,10 +193,10 @@ test(`sessions from seed ${seed}: other clients are served, and all buffers are 
             parts.push(mutated(dice, anyOption(dice)));
           if (dice.below(8) > 0) {
             const isExtended = dice.below(2) > 0;
-            if (isExtended) parts.push(option(11));
-            else if (dice.below(2) > 0) parts.push(option(8));
-            if (dice.below(2) > 0) parts.push(option(10, SELECTION));
-            parts.push(isExtended ? GO : option(1, Buffer.from("disk")));
+            if (isExtended) parts.push(nbdOption(11));
+            else if (dice.below(2) > 0) parts.push(nbdOption(8));
+            if (dice.below(2) > 0) parts.push(nbdOption(10, SELECTION));
+            parts.push(isExtended ? GO : nbdOption(1, Buffer.from("disk")));
             for (let left = dice.below(12); left > 0; left--) {
               parts.push(mutated(dice, anyRequest(dice, isExtended)));
             }

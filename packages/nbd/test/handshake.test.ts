@@ -1,3 +1,4 @@
+import { nbdOption, u32 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
@@ -7,7 +8,7 @@ import {
   transmissionFlags,
 } from "../dist/exports.js";
 import { Handshake } from "../dist/handshake.js";
-import { golden, option, text, u32 } from "./support.js";
+import { golden, text } from "./support.js";
 
 const GIB = 2 ** 30;
 const UNSUP = 0x80000001;
@@ -114,79 +115,79 @@ for (const stepBytes of [Infinity, 7, 1]) {
 
 test("without structured replies DF is not offered", () => {
   const said = replies(
-    feed(begun(IMAGE), option(7, Buffer.concat([text("img"), u32(0).subarray(2)]))),
+    feed(begun(IMAGE), nbdOption(7, Buffer.concat([text("img"), u32(0).subarray(2)]))),
   );
   const info = Buffer.from(said.at(-2)![2], "latin1");
   assert.is(info.readUInt16BE(10), 0x050f);
 });
 
 test("extended headers are agreed on before or after structured replies, once", () => {
-  const go = option(7, Buffer.concat([text("img"), Buffer.alloc(2)]));
-  const select = option(10, Buffer.concat([text("img"), u32(1), text("base:allocation")]));
+  const go = nbdOption(7, Buffer.concat([text("img"), Buffer.alloc(2)]));
+  const select = nbdOption(10, Buffer.concat([text("img"), u32(1), text("base:allocation")]));
   const both = begun(IMAGE);
   const types = (bytes: Buffer) => replies(feed(both, bytes)).map(([, type]) => type);
-  assert.equal(types(option(8)), [1]);
-  assert.equal(types(option(11)), [1]);
-  assert.equal(types(option(11)), [INVALID]);
-  assert.equal(types(option(8)), [EXT_HEADER_REQD]);
+  assert.equal(types(nbdOption(8)), [1]);
+  assert.equal(types(nbdOption(11)), [1]);
+  assert.equal(types(nbdOption(11)), [INVALID]);
+  assert.equal(types(nbdOption(8)), [EXT_HEADER_REQD]);
   assert.equal(types(select), [4, 1]);
   feed(both, go);
   assert.ok(both.agreement?.extended && both.agreement.structured);
   assert.is(both.agreement.contexts.length, 1);
   const compact = begun(IMAGE);
-  feed(compact, Buffer.concat([option(8), go]));
+  feed(compact, Buffer.concat([nbdOption(8), go]));
   assert.is(compact.agreement?.extended, false);
   assert.is(begun(IMAGE).agreement, undefined);
   // This option has no reply that could refuse.
   const byName = begun(IMAGE);
-  feed(byName, option(11));
-  assert.is(feed(byName, option(1, Buffer.from("img"))).length, 0);
+  feed(byName, nbdOption(11));
+  assert.is(feed(byName, nbdOption(1, Buffer.from("img"))).length, 0);
   assert.ok(byName.isClosed);
 });
 
 test("block status for some contexts is offered with extended headers and contexts", () => {
-  const select = option(10, Buffer.concat([text("img"), u32(1), text("base:allocation")]));
+  const select = nbdOption(10, Buffer.concat([text("img"), u32(1), text("base:allocation")]));
   const flagsOf = (number: number, ...before: Buffer[]): number => {
     const handshake = begun(IMAGE);
     for (const bytes of before) feed(handshake, bytes);
-    const asked = option(number, Buffer.concat([text("img"), Buffer.alloc(2)]));
+    const asked = nbdOption(number, Buffer.concat([text("img"), Buffer.alloc(2)]));
     const size = replies(feed(handshake, asked)).at(-2)![2];
     return Buffer.from(size, "latin1").readUInt16BE(10);
   };
-  assert.is(flagsOf(7, option(11), select), 0x158f);
-  assert.is(flagsOf(7, option(11)), 0x058f);
-  assert.is(flagsOf(6, option(11)), 0x158f);
-  assert.is(flagsOf(7, option(8), select), 0x058f);
+  assert.is(flagsOf(7, nbdOption(11), select), 0x158f);
+  assert.is(flagsOf(7, nbdOption(11)), 0x058f);
+  assert.is(flagsOf(6, nbdOption(11)), 0x158f);
+  assert.is(flagsOf(7, nbdOption(8), select), 0x058f);
 });
 
 test("the oldest handshake ends with zeroes, unless the client declines them", () => {
   const handshake = handshakeOf(IMAGE);
   handshake.replies.drain();
   feed(handshake, u32(1));
-  const said = feed(handshake, option(1, Buffer.from("img")));
+  const said = feed(handshake, nbdOption(1, Buffer.from("img")));
   assert.is(said.length, 134);
   assert.is(said.readBigUInt64BE(0), BigInt(GIB));
   assert.is(said.readUInt16BE(8), 0x050f);
-  assert.is(feed(begun(IMAGE), option(1, Buffer.from("img"))).length, 10);
+  assert.is(feed(begun(IMAGE), nbdOption(1, Buffer.from("img"))).length, 10);
   const unknown = begun(IMAGE);
-  assert.is(feed(unknown, option(1, Buffer.from("none"))).length, 0);
+  assert.is(feed(unknown, nbdOption(1, Buffer.from("none"))).length, 0);
   assert.ok(unknown.isClosed);
 });
 
 test("exports are listed, and described without beginning transmission", () => {
   const other = { ...IMAGE, name: "other", description: "" };
   const handshake = begun(IMAGE, other);
-  assert.equal(replies(feed(handshake, option(3))), [
+  assert.equal(replies(feed(handshake, nbdOption(3))), [
     [3, 2, "\0\0\0\x03imgsnapshot image"],
     [3, 2, "\0\0\0\x05other"],
     [3, 1, ""],
   ]);
   assert.equal(
-    replies(feed(handshake, option(3, u32(1)))).map(([, type]) => type),
+    replies(feed(handshake, nbdOption(3, u32(1)))).map(([, type]) => type),
     [INVALID],
   );
   const info = Buffer.concat([text("other"), Buffer.from([0, 1, 0, 1])]);
-  const types = replies(feed(handshake, option(6, info))).map(([, type, data]) => [
+  const types = replies(feed(handshake, nbdOption(6, info))).map(([, type, data]) => [
     type,
     data.charCodeAt(1),
   ]);
@@ -202,14 +203,14 @@ test("exports are listed, and described without beginning transmission", () => {
 test("contexts are found by name, and by namespace in a list", () => {
   const list = (handshake: Handshake<ExportDescription>, number: number, ...queries: string[]) => {
     const data = Buffer.concat([text("img"), u32(queries.length), ...queries.map(text)]);
-    return replies(feed(handshake, option(number, data)));
+    return replies(feed(handshake, nbdOption(number, data)));
   };
   const handshake = begun(IMAGE);
   assert.equal(
     list(handshake, 10, "base:allocation").map(([, type]) => type),
     [INVALID],
   );
-  feed(handshake, option(8));
+  feed(handshake, nbdOption(8));
   const found = (...queries: string[]): string[] =>
     list(handshake, 9, ...queries)
       .slice(0, -1)
@@ -244,11 +245,11 @@ test("an unlisted context is found by its whole name", () => {
 test("contexts are selected for one export, and by the last request for them", () => {
   const other = { ...IMAGE, name: "other" };
   const select = (name: string, query: string): Buffer =>
-    option(10, Buffer.concat([text(name), u32(1), text(query)]));
-  const go = option(7, Buffer.concat([text("img"), Buffer.alloc(2)]));
+    nbdOption(10, Buffer.concat([text(name), u32(1), text(query)]));
+  const go = nbdOption(7, Buffer.concat([text("img"), Buffer.alloc(2)]));
   const selected = (...bytes: Buffer[]): number | undefined => {
     const handshake = begun(IMAGE, other);
-    feed(handshake, option(8));
+    feed(handshake, nbdOption(8));
     for (const part of bytes) feed(handshake, part);
     return handshake.agreement?.contexts.length;
   };
@@ -259,21 +260,21 @@ test("contexts are selected for one export, and by the last request for them", (
 });
 
 const REFUSED: [what: string, bytes: Buffer, type: number][] = [
-  ["an unknown option", option(99, u32(1, 2, 3)), UNSUP],
-  ["STARTTLS", option(5), UNSUP],
-  ["extended headers of something", option(11, u32(1)), INVALID],
-  ["an unknown export", option(7, Buffer.concat([text("none"), Buffer.alloc(2)])), UNKNOWN],
-  ["a name that is cut off", option(7, u32(1000)), INVALID],
-  ["a name that is too long", option(7, text("x".repeat(5000))), INVALID],
+  ["an unknown option", nbdOption(99, u32(1, 2, 3)), UNSUP],
+  ["STARTTLS", nbdOption(5), UNSUP],
+  ["extended headers of something", nbdOption(11, u32(1)), INVALID],
+  ["an unknown export", nbdOption(7, Buffer.concat([text("none"), Buffer.alloc(2)])), UNKNOWN],
+  ["a name that is cut off", nbdOption(7, u32(1000)), INVALID],
+  ["a name that is too long", nbdOption(7, text("x".repeat(5000))), INVALID],
   [
     "more information than there are bytes",
-    option(6, Buffer.concat([text("img"), Buffer.from([0, 9])])),
+    nbdOption(6, Buffer.concat([text("img"), Buffer.from([0, 9])])),
     INVALID,
   ],
-  ["bytes behind the end", option(7, Buffer.concat([text("img"), Buffer.alloc(5)])), INVALID],
-  ["data where none belongs", option(8, u32(1)), INVALID],
-  ["an option of 70000 bytes", option(7, Buffer.alloc(70_000)), TOO_BIG],
-  ["a million queries", option(9, Buffer.concat([text("img"), u32(1_000_000)])), TOO_BIG],
+  ["bytes behind the end", nbdOption(7, Buffer.concat([text("img"), Buffer.alloc(5)])), INVALID],
+  ["data where none belongs", nbdOption(8, u32(1)), INVALID],
+  ["an option of 70000 bytes", nbdOption(7, Buffer.alloc(70_000)), TOO_BIG],
+  ["a million queries", nbdOption(9, Buffer.concat([text("img"), u32(1_000_000)])), TOO_BIG],
 ];
 for (const [what, bytes, type] of REFUSED) {
   test(`${what}: an error by the protocol, and it continues`, () => {
@@ -283,7 +284,7 @@ for (const [what, bytes, type] of REFUSED) {
       [type],
     );
     assert.not.ok(handshake.isClosed);
-    assert.equal(replies(feed(handshake, option(8))), [[8, 1, ""]]);
+    assert.equal(replies(feed(handshake, nbdOption(8))), [[8, 1, ""]]);
   });
 }
 
@@ -306,7 +307,7 @@ test("violations of the protocol end the connection", () => {
 test("a flood of options ends at its bound", () => {
   const handshake = begun(IMAGE);
   const said = replies(
-    feed(handshake, Buffer.concat(Array.from({ length: 1000 }, () => option(3)))),
+    feed(handshake, Buffer.concat(Array.from({ length: 1000 }, () => nbdOption(3)))),
   );
   assert.is(said.filter(([, type]) => type === 1).length, 256);
   assert.ok(handshake.isClosed);
@@ -314,7 +315,7 @@ test("a flood of options ends at its bound", () => {
 
 test("a disconnecting client gets its reply first", () => {
   const handshake = begun(IMAGE);
-  assert.equal(replies(feed(handshake, option(2))), [[2, 1, ""]]);
+  assert.equal(replies(feed(handshake, nbdOption(2))), [[2, 1, ""]]);
   assert.ok(handshake.isClosed);
 });
 

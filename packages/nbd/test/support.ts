@@ -11,7 +11,7 @@ import {
   NbdServer,
   type ServerSettings,
 } from "@blksnap/nbd";
-import { eventually } from "@blksnap/testing";
+import { eventually, nbdOption, u32 } from "@blksnap/testing";
 import { type DeviceParams, memoryTarget } from "@blksnap/ublk";
 import { SocketReader } from "../dist/socket-reader.js";
 
@@ -141,25 +141,25 @@ export class RawClient {
     await this.reader.read(18);
     this.send(u32(3));
     if (structured) {
-      this.send(option(8));
+      this.send(nbdOption(8));
       await this.reader.read(20);
     }
-    this.send(option(1, Buffer.from(exportName)));
+    this.send(nbdOption(1, Buffer.from(exportName)));
     await this.reader.read(10);
   }
 
   /** The same with extended headers; contexts get their indices as ids. @returns the transmission flags */
   async beginExtended(exportName: string, contexts: readonly string[] = []): Promise<number> {
     await this.reader.read(18);
-    this.send(u32(3), option(11));
+    this.send(u32(3), nbdOption(11));
     await this.reader.read(20);
     if (contexts.length > 0) {
       const queries = contexts.map(text);
-      this.send(option(10, Buffer.concat([text(exportName), u32(contexts.length), ...queries])));
+      this.send(nbdOption(10, Buffer.concat([text(exportName), u32(contexts.length), ...queries])));
       for (const name of contexts) await this.reader.read(24 + name.length);
       await this.reader.read(20);
     }
-    this.send(option(7, Buffer.concat([text(exportName), Buffer.alloc(2)])));
+    this.send(nbdOption(7, Buffer.concat([text(exportName), Buffer.alloc(2)])));
     for (let flags = 0; ; ) {
       const header = await this.reader.read(20);
       const data = await this.reader.read(header.readUInt32BE(16));
@@ -187,16 +187,6 @@ export class RawClient {
     this.socket.read();
     await this.closed;
   }
-}
-
-export function u32(...words: number[]): Buffer {
-  const bytes = Buffer.alloc(words.length * 4);
-  for (const [index, word] of words.entries()) bytes.writeUInt32BE(word, index * 4);
-  return bytes;
-}
-
-export function option(number: number, data: Uint8Array = new Uint8Array(0)): Buffer {
-  return Buffer.concat([Buffer.from("IHAVEOPT"), u32(number, data.length), data]);
 }
 
 /** Its length, then its bytes. */

@@ -5,12 +5,12 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { NbdClient, type NbdErrorCode, TcpListener } from "@blksnap/nbd";
-import { Dice, eventually, lacksPrograms, testUnless } from "@blksnap/testing";
+import { Dice, eventually, lacksPrograms, nbdOption, testUnless, u32 } from "@blksnap/testing";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import { SocketReader } from "../dist/socket-reader.js";
 import { oddTarget } from "./odd-target.js";
-import { MIB, option, rejectsWith, request, u32, undisturbed, withFolder } from "./support.js";
+import { MIB, rejectsWith, request, undisturbed, withFolder } from "./support.js";
 import { makeFolders, type Reached, withListener } from "./tcp-support.js";
 
 const ACK = 1;
@@ -38,7 +38,7 @@ class Plain {
 
   /** @returns type of the reply */
   async ask(number: number, data = new Uint8Array(0)): Promise<number> {
-    this.socket.write(option(number, data));
+    this.socket.write(nbdOption(number, data));
     const header = await this.reader.read(20);
     await this.reader.read(header.readUInt32BE(16));
     assert.is(header.readUInt32BE(8), number);
@@ -119,7 +119,7 @@ test("before TLS clients learn nothing", () =>
     await client.untilClosed();
     const byName = new Plain(reached);
     await byName.greet();
-    byName.socket.write(option(1, Buffer.from("disk")));
+    byName.socket.write(nbdOption(1, Buffer.from("disk")));
     await byName.untilClosed();
     await rejectsWith(
       NbdClient.connect(`nbd://127.0.0.1:${reached.listener.port}/disk`),
@@ -131,7 +131,7 @@ test("bytes between STARTTLS and TLS are ignored", () =>
   withListener(MIB, {}, async (reached) => {
     const client = new Plain(reached);
     await client.greet();
-    client.socket.write(Buffer.concat([option(STARTTLS), option(8)]));
+    client.socket.write(Buffer.concat([nbdOption(STARTTLS), nbdOption(8)]));
     await client.untilClosed();
     assert.is(reached.listener.refused, 1);
   }));
@@ -146,7 +146,7 @@ test("no TLS after STARTTLS, a flood of options, other protocols: closed, and ot
       await noTls.untilClosed();
       const flood = new Plain(reached);
       await flood.greet();
-      flood.socket.write(Buffer.concat(Array.from({ length: 300 }, () => option(3))));
+      flood.socket.write(Buffer.concat(Array.from({ length: 300 }, () => nbdOption(3))));
       await flood.untilClosed();
       const http = new Plain(reached);
       http.socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -159,7 +159,7 @@ test("silent clients are disconnected, before and during TLS", () =>
   withListener(MIB, { handshakeTimeoutMs: 100 }, async (reached) => {
     await new Plain(reached).untilClosed();
     const half = new Plain(reached);
-    half.socket.write(Buffer.concat([u32(3), option(STARTTLS)]));
+    half.socket.write(Buffer.concat([u32(3), nbdOption(STARTTLS)]));
     await half.untilClosed();
     await eventually("nothing is left", () => reached.listener.connections === 0);
     assert.is(reached.listener.refused, 2);
@@ -263,7 +263,7 @@ test("a client that does not read does not delay the end of a listener", () =>
   withListener(8 * MIB, { endTimeoutMs: 50, certificates: null }, async (reached) => {
     const deaf = new Plain(reached);
     await deaf.greet();
-    deaf.socket.write(option(1, Buffer.from("disk")));
+    deaf.socket.write(nbdOption(1, Buffer.from("disk")));
     await deaf.reader.read(10);
     deaf.socket.pause();
     const reads = Array.from({ length: 64 }, () => request({ type: 0, length: 8 * MIB }));
