@@ -19,6 +19,7 @@ import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import {
   ensureKernel,
+  ensureNewerQemuUtils,
   findProgram,
   hostHasUblk,
   isStaticProgram,
@@ -271,6 +272,16 @@ function getKernel() {
   }
 }
 
+/** Only tests need them, and say so if they are missing: the rest works without. */
+function getNewerQemuUtils() {
+  if (process.env.BLKSNAP_SETUP_SKIP_APT || !findProgram("apt-get")) return;
+  try {
+    ensureNewerQemuUtils({ onProgress: say });
+  } catch (error) {
+    say(`${error.message}; tests of extended headers need them`);
+  }
+}
+
 function setUp(options) {
   checkNode();
   const needsVm = !options.includes("--no-vm") && !hostHasUblk();
@@ -283,6 +294,7 @@ function setUp(options) {
   installNpmPackages();
   build();
   if (needsVm) getKernel();
+  getNewerQemuUtils();
   if (!options.includes("--quiet")) say("everything is there");
 }
 

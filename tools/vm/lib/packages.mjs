@@ -132,3 +132,16 @@ export function fetchForeignPackages(names, architecture, work) {
     rmSync(state, { recursive: true, force: true });
   }
 }
+
+/** Downloads packages from the backports of this machine's release, and unpacks them below `tree`. */
+export function fetchBackports(names, work) {
+  const suite = `${ownRelease()}-backports`;
+  const state = mkdtempSync(join(tmpdir(), "blksnap-apt-"));
+  try {
+    const apt = openSuite(suite, state);
+    if (apt === undefined) throw new VmError(`${suite} cannot be reached`);
+    fetchPackages(names, work, [...apt, "-t", suite]);
+  } finally {
+    rmSync(state, { recursive: true, force: true });
+  }
+}
