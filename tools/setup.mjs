@@ -24,19 +24,21 @@ import {
   hostHasUblk,
   isStaticProgram,
   searchPath,
+  VmError,
 } from "./vm/index.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const OLDEST_NODE = [20, 19];
 const FAILURE_LINES_SHOWN = 40;
 
-const USAGE = `Usage: node tools/setup.mjs [--quiet] [--no-vm] [--cross]
+const USAGE = `Usage: node tools/setup.mjs [--quiet] [--no-vm | --demo] [--cross]
 
 Installs what is missing: Debian packages (as root, with apt), npm packages, the build, and
 the kernel of the test VM where this machine itself has no ublk.
 
   --quiet   say something only when something is done
   --no-vm   leave out what only the VM needs
+  --demo    only what the demo needs; go on without a VM where none can be had
   --cross   bring what builds for arm64 and runs it here, too
   --help
 
@@ -53,9 +55,10 @@ const BUILD_NEEDS = [
     isThere: () => existsSync("/usr/include/liburing.h"),
   },
 ];
+const DEMO_NEEDS = [{ name: "mkfs.ext4", debian: "e2fsprogs", isThere: program("mkfs.ext4") }];
 const TEST_NEEDS = [
   { name: "fio", debian: "fio", isThere: program("fio") },
-  { name: "mkfs.ext4", debian: "e2fsprogs", isThere: program("mkfs.ext4") },
+  ...DEMO_NEEDS,
   { name: "mkfs.xfs", debian: "xfsprogs", isThere: program("mkfs.xfs") },
   { name: "mkfs.btrfs", debian: "btrfs-progs", isThere: program("mkfs.btrfs") },
   { name: "dmsetup", debian: "dmsetup", isThere: program("dmsetup") },
@@ -282,8 +285,29 @@ function getNewerQemuUtils() {
   }
 }
 
+/** The demo does without: it says what it uses instead. */
+function tryVm(needsVm) {
+  try {
+    installDebianPackages([...DEMO_NEEDS, ...(needsVm ? VM_NEEDS : [])]);
+    if (needsVm) getKernel();
+  } catch (error) {
+    if (!(error instanceof SetupError || error instanceof VmError) && error.syscall === undefined) {
+      throw error;
+    }
+    say(`no VM: ${error.message}`);
+  }
+}
+
+function setUpDemo() {
+  installDebianPackages(BUILD_NEEDS);
+  installNpmPackages();
+  build();
+  tryVm(!hostHasUblk());
+}
+
 function setUp(options) {
   checkNode();
+  if (options.includes("--demo")) return setUpDemo();
   const needsVm = !options.includes("--no-vm") && !hostHasUblk();
   installDebianPackages([
     ...BUILD_NEEDS,
@@ -298,8 +322,9 @@ function setUp(options) {
   if (!options.includes("--quiet")) say("everything is there");
 }
 
+const FLAGS = ["--quiet", "--no-vm", "--demo", "--cross", "--help"];
 const options = process.argv.slice(2);
-const unknown = options.find((word) => !["--quiet", "--no-vm", "--cross", "--help"].includes(word));
+const unknown = options.find((word) => !FLAGS.includes(word));
 if (options.includes("--help")) process.stdout.write(`${USAGE}\n`);
 else if (unknown) {
   process.stderr.write(`setup: unknown option ${unknown}\n\n${USAGE}\n`);

@@ -133,7 +133,8 @@ async function main(words) {
   try {
     return await runInGuest();
   } catch (error) {
-    if (!(error instanceof VmError)) throw error;
+    // A file of the VM may also belong to another user.
+    if (!(error instanceof VmError) && error.syscall === undefined) throw error;
     return overNbd(`${why}, and no VM: ${error.message}`);
   }
 }
