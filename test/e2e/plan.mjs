@@ -49,7 +49,7 @@ export const GROUPS = [
     name: "state",
     files: [],
     inTurns: [
-      ["changes", "backup", "command-line"],
+      ["changes", "backup", "backup-targets", "command-line"],
       ["nbd", "mount", "pull-backup"],
       ["stores", "store-conflicts"],
       ["overflow-policy", "capacity", "overflow"],
@@ -58,7 +58,7 @@ export const GROUPS = [
   {
     name: "kept",
     files: ["persistent", "area-journal"],
-    inTurns: [["written-stores", "continuity", "nbd-kernel", "backup-freed"]],
+    inTurns: [["written-stores", "continuity", "nbd-kernel", "nbd-devices", "backup-freed"]],
     ownDaemons: true,
   },
   {
@@ -158,7 +158,7 @@ export const GROUPS = [
     files: [],
     inTurns: [
       ["store-errors", "memory-pressure"],
-      ["file-system-stress", "destroy-in-use", "file-systems"],
+      ["file-system-stress", "destroy-in-use", "destroy-read-by-others", "file-systems"],
     ],
   },
 ];

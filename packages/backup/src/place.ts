@@ -9,6 +9,7 @@ import {
   deviceKey,
   deviceOrFile,
   identityAt,
+  knownStackOf,
   LinuxBlockError,
   lookUpPath,
   overlapOf,
@@ -77,34 +78,36 @@ export async function checkApart(
   }
 }
 
-async function isSame(one: string, other: string): Promise<boolean> {
-  const [first, second] = await Promise.all(
-    [one, other].map((path) => stat(path).catch(() => undefined)),
-  );
-  if (first === undefined || second === undefined) return false;
-  if (first.isBlockDevice() && second.isBlockDevice()) return first.rdev === second.rdev;
-  return first.dev === second.dev && first.ino === second.ino;
+/** How the daemon writes to this file or device when it writes to the tracked one; undefined: it does not. */
+async function roleFor(device: string, identity: string): Promise<string | undefined> {
+  const own = await lookUpPath(device).catch(() => undefined);
+  if (own?.identity === identity) return "is";
+  return (await knownStackOf(device)).has(identity) ? "is below" : undefined;
 }
 
 /**
- * Fails if the daemon tracks the target: it would neither track these writes nor save old data. For block devices the
- * kernel knows that, for files the daemon. Without a daemon, nothing is tracked.
+ * Fails if the daemon tracks the target, or what lies on it, as a loop device does on its file: it would neither track
+ * these writes nor save old data. For block devices the kernel knows that, for files the daemon. Without a daemon,
+ * nothing is tracked.
  * @throws BackupError TARGET_IN_USE
  */
 export async function checkUntracked(
   client: Pick<BackupClient, "status">,
   path: string,
 ): Promise<void> {
+  const there = await lookUpPath(path).catch(() => undefined);
+  if (there === undefined) return;
   const trackers = await client.status().then(
     (status) => status.trackers,
     () => [],
   );
   for (const { device } of trackers) {
-    if (!(await isSame(path, device))) continue;
+    const role = await roleFor(device, there.identity);
+    if (role === undefined) continue;
     const hint = "Name another target and write that to the front, or detach the device first";
     throw new BackupError(
       "TARGET_IN_USE",
-      `${path} is the tracked device ${device}, which the daemon writes`,
+      `${path} ${role} the tracked device ${device}, which the daemon writes`,
       { hint },
     );
   }

@@ -1,6 +1,7 @@
 /** Restores a point: checks each chunk before writing it. */
 import { realpath } from "node:fs/promises";
 import { join } from "node:path";
+import { knownStackOf, lookUpPath } from "@blksnap/linux-block";
 import { ChunkPool } from "./chunk-pool.js";
 import { CHUNK_BYTES, chunkLength } from "./chunks.js";
 import { abortedError, BackupError } from "./errors.js";
@@ -60,15 +61,19 @@ async function checkTarget({ target, isDelta }: RestoreOptions): Promise<void> {
   throw new BackupError("TARGET_EXISTS", `${target} exists`, { hint });
 }
 
-/** Files of a store are no targets: `--delta` would overwrite points and chunks. */
+/** A store is no target, nor what it lies on: `--delta` would overwrite points and chunks. */
 async function checkOutside({ store, target }: RestoreOptions): Promise<void> {
   // An object store is not a folder.
   const folder = await realpath(store.path).catch(() => undefined);
-  if (folder === undefined || !target.startsWith(join(folder, "/"))) return;
-  const hint = "Name a target outside of it";
-  throw new BackupError("TARGET_EXISTS", `${target} lies in the backups at ${store.path}`, {
-    hint,
-  });
+  if (folder === undefined) return;
+  const refused = (what: string, hint: string): BackupError =>
+    new BackupError("TARGET_EXISTS", `${target} ${what} ${store.path}`, { hint });
+  if (target.startsWith(join(folder, "/"))) {
+    throw refused("lies in the backups at", "Name a target outside of it");
+  }
+  const there = await lookUpPath(target).catch(() => undefined);
+  if (there === undefined || !(await knownStackOf(folder)).has(there.identity)) return;
+  throw refused("is what holds the backups at", "Name another target");
 }
 
 class Restoring {

@@ -27,6 +27,8 @@ const SIZE_BYTES = 24 * MIB;
 const BLOCK_BYTES = 65_536;
 const ROUNDS = Number(process.env.KILLS ?? 6);
 const VICTIM = fileURLToPath(new URL("../lib/export-victim.mjs", import.meta.url));
+/** Between writes beside an export, which shares the processors with them. */
+const WRITES_PAUSE_MS = 5;
 const LIMIT_BYTES = 256 * MIB;
 
 const test = scenario(import.meta.url, { daemon: false });
@@ -88,7 +90,7 @@ async function exportOver(t, { words, write, dieMs }) {
     return isOver || (id !== left && taken_at !== null);
   };
   const writing = until("the snapshot is taken", isTaken).then(async () => {
-    for (; !isOver; await sleep(1)) write(4);
+    for (; !isOver; await sleep(WRITES_PAUSE_MS)) write(4);
   });
   if (dieMs !== undefined)
     await Promise.race([ended, sleep(dieMs).then(() => running.kill("SIGKILL"))]);
@@ -138,7 +140,7 @@ test(
     };
     for (const one of ["store", "raw"]) await exported(one, undefined);
     for (let round = 0; round < ROUNDS; round++) {
-      write(200);
+      write(50);
       // Whatever the killed one before it wrote to.
       const kind = random.pick(["store", "raw"]);
       await exported(kind, random.below(Math.round(1.2 * wholeMs[kind])));
