@@ -138,19 +138,24 @@ export interface WakeAreaRequest {
   readonly area: WakingArea;
 }
 
-/** Stops issuing writes to the original; the reply comes when none is in flight. */
+/** Stops issuing writes to the originals; the reply comes when none is in flight. */
 export interface HoldRequest {
   readonly type: "hold";
-  readonly tracker: number;
+  readonly trackers: readonly number[];
   /** The hold ends by itself after this time, in case the main thread does not end it. */
   readonly deadlineMs: number;
 }
 
-/** The instant of a take: copies into the area begin. */
+/** The instant of a take: copies into the areas begin. */
 export interface SwitchRequest {
   readonly type: "switch";
-  readonly tracker: number;
-  readonly area: AreaId;
+  readonly areas: readonly { readonly tracker: number; readonly area: AreaId }[];
+}
+
+/** Ends holds without a take. Devices that hold nothing, or do not exist, are no error. */
+export interface ReleaseRequest {
+  readonly type: "release";
+  readonly trackers: readonly number[];
 }
 
 export interface OpenImageRequest {
@@ -233,7 +238,7 @@ export interface MarkDirtyRequest {
 
 /** Requests that only name their device. */
 export interface DeviceRequest {
-  readonly type: "release" | "awaitFrontEnd" | "counters";
+  readonly type: "awaitFrontEnd" | "counters";
   readonly tracker: number;
 }
 
@@ -284,6 +289,7 @@ export type ReactorRequest =
   | WakeAreaRequest
   | HoldRequest
   | SwitchRequest
+  | ReleaseRequest
   | AreaRequest
   | MarkDirtyRequest
   | GrowRequest
@@ -324,7 +330,7 @@ export interface RequestMessage {
 export type ToReactor = RequestMessage | GrantMessage | WarmUpMessage;
 
 export interface SwitchReply {
-  /** How long writes were held, in microseconds. */
+  /** How long writes were held at most, in microseconds; 0 without devices. */
   readonly stallUs: number;
 }
 

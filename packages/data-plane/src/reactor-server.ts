@@ -21,14 +21,13 @@ import type {
   ReactorSettings,
   ServeNbdReply,
   ServeNbdRequest,
-  SwitchReply,
-  SwitchRequest,
   ToReactor,
   WarmUpMessage,
 } from "./messages.js";
 import type { NewMap } from "./new-map.js";
 import { QueueMemory } from "./queue-memory.js";
 import { Slices } from "./slices.js";
+import { carryOutTake, type TakenDevices } from "./take-requests.js";
 import { TrackedDevice } from "./tracked-device.js";
 import { REACTOR_TURN_UNITS } from "./turns.js";
 import type { RunningWarmUp, StartWarmUp } from "./warm-up.js";
@@ -60,6 +59,10 @@ export class ReactorServer {
   readonly #slices: Slices;
   /** Maps of areas that do not exist yet. */
   readonly #newMaps = new Map<AreaId, NewMap>();
+  readonly #taken: TakenDevices = {
+    deviceOf: (tracker) => this.#deviceOf(tracker),
+    find: (tracker) => this.#devices.get(tracker),
+  };
   #warmUp: RunningWarmUp | undefined;
 
   constructor(options: ReactorServerOptions) {
@@ -166,10 +169,6 @@ export class ReactorServer {
     else device.serveNbd(request, (isServed) => done({ isServed }));
   }
 
-  #switch({ tracker, area }: SwitchRequest): SwitchReply {
-    return { stallUs: this.#deviceOf(tracker).switchAndRelease(area) };
-  }
-
   /**
    * Carries a request out; `done` may be called later.
    * @param acquire whether the request's descriptors may be used
@@ -192,13 +191,9 @@ export class ReactorServer {
         done(this.#deviceOf(request.tracker).wakeArea(request.area));
         return;
       case "hold":
-        this.#deviceOf(request.tracker).hold(request.deadlineMs, done);
-        return;
       case "switch":
-        done(this.#switch(request));
-        return;
       case "release":
-        done(this.#deviceOf(request.tracker).release());
+        carryOutTake(this.#taken, request, done);
         return;
       case "awaitFrontEnd":
         this.#awaitFrontEnd(request.tracker, done);

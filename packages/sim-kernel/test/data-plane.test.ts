@@ -28,7 +28,7 @@ test("requests are answered, errors keep their content, and all reactors end", a
     assert.is(pool.count, 3);
     const gone = pool.request(1, { type: "counters", tracker: 7 });
     assert.is(await machine.run(gone), null);
-    const unknown = pool.request(2, { type: "hold", tracker: 7, deadlineMs: 100 });
+    const unknown = pool.request(2, { type: "hold", trackers: [7], deadlineMs: 100 });
     const said = await machine.run(unknown.catch((error: Error) => error.message));
     assert.match(String(said), "reactor 2 has no tracker 7");
     await machine.run(pool.stop());

@@ -16,7 +16,6 @@
 import { randomUUID } from "node:crypto";
 import type { SnapshotTakeOptions } from "@blksnap/api";
 import { ControlError } from "@blksnap/api";
-import type { SwitchReply } from "@blksnap/data-plane";
 import { faultPoint } from "@blksnap/data-plane";
 import { DiffAreaMap, firstMapBytes } from "@blksnap/engine";
 import { allOf } from "@blksnap/errors";
@@ -29,6 +28,7 @@ import type { Tracker } from "../tracker/tracker.js";
 import { NO_LOSS } from "../tracker/tracker-record.js";
 import { withAreaSyncs } from "./area-syncs.js";
 import { canRename } from "./hidden-store.js";
+import { holdAndSwitch, partsOf, rehearse } from "./instant.js";
 import { closeMember, hasLost, type Member, openImage } from "./member.js";
 import type { Snapshot } from "./snapshot.js";
 import { markStore } from "./store-mark.js";
@@ -209,18 +209,24 @@ async function switchAll(
   const { logger, holdTimeoutMs: holdMs } = context;
   const members = [...snapshot.members.values()];
   const freeze = context.freezing({ logger, holdMs, isRequired: requireFreeze });
+  const parts = partsOf(members);
+  await rehearse(context, parts);
+  const whileHeld = async (): Promise<void> => {
+    faultPoint("take.held");
+    await syncOriginals();
+  };
   try {
     const numbers = members.map(({ tracker }) => tracker.front.deviceNumber);
     const fronts = new Set(numbers.filter((number) => number !== ""));
     await freeze.freeze(fronts, context.freezeTimeoutMs);
     faultPoint("take.frozen");
-    const stalls = await whileNoneRotates(members, holdMs, () =>
-      holdAndSwitch(context, syncOriginals, members),
+    const stallUs = await whileNoneRotates(members, holdMs, () =>
+      holdAndSwitch(context, parts, whileHeld),
     );
     faultPoint("take.switched");
     freeze.assertHeld();
     snapshot.fileSystems = freeze.report;
-    return Math.round(Math.max(...stalls));
+    return Math.round(stallUs);
   } finally {
     await freeze.thaw();
   }
@@ -261,57 +267,6 @@ function inTurn<Value>(
   return first.tracker.withoutRotation(() => inTurn(others, operation));
 }
 
-async function holdAndSwitch(
-  context: DriverContext,
-  syncOriginals: Sync,
-  members: readonly Member[],
-): Promise<number[]> {
-  const { reactors, holdTimeoutMs: deadlineMs } = context;
-  const holds = members.map(({ tracker }) =>
-    reactors.request(
-      tracker.reactor,
-      { type: "hold", tracker: tracker.id, deadlineMs },
-      deadlineMs,
-    ),
-  );
-  const held = await Promise.allSettled(holds);
-  const failed = held.find((result) => result.status === "rejected");
-  if (failed !== undefined) {
-    await releaseAll(context, members);
-    throw new ControlError("TAKE_FAILED", "writes in flight did not end in time", {
-      cause: failed.reason,
-      errnoName: "ETIMEDOUT",
-    });
-  }
-  faultPoint("take.held");
-  try {
-    await syncOriginals();
-  } catch (error) {
-    await releaseAll(context, members);
-    throw notSynced(error);
-  }
-  const switched = await Promise.allSettled(members.map((member) => switchMember(context, member)));
-  const stalls: number[] = [];
-  for (const result of switched) {
-    if (result.status === "fulfilled") {
-      stalls.push(result.value.stallUs);
-      continue;
-    }
-    await releaseAll(context, members);
-    throw new ControlError("TAKE_FAILED", `a device did not switch: ${result.reason}`);
-  }
-  return stalls;
-}
-
-function switchMember(
-  { reactors }: DriverContext,
-  { tracker, area }: Member,
-): Promise<SwitchReply> {
-  if (area === undefined) return Promise.reject(new Error(`${tracker.device} has no diff area`));
-  const request = { type: "switch", tracker: tracker.id, area: area.id } as const;
-  return reactors.request<SwitchReply>(tracker.reactor, request);
-}
-
 /**
  * Data that is only in the originals' write caches at the instant would be lost in a power cut, and a persistent
  * snapshot's image with it. Writes are held no longer than the bound, so syncing later would not help.
@@ -327,7 +282,7 @@ async function whileOriginalsOpen<Value>(
   try {
     return await whileOpenToSync(originals, holdTimeoutMs, (sync) => {
       isOpen = true;
-      return work(sync);
+      return work(() => sync().catch((error) => Promise.reject(notSynced(error))));
     });
   } catch (error) {
     throw isOpen ? error : notSynced(error);
@@ -338,12 +293,4 @@ function notSynced(error: unknown): ControlError {
   const { code: errnoName = "EIO", message } = error as NodeJS.ErrnoException;
   const what = `an original could not be synced: ${message}`;
   return new ControlError("TAKE_FAILED", what, { cause: error, errnoName });
-}
-
-async function releaseAll(context: DriverContext, members: readonly Member[]): Promise<void> {
-  await Promise.allSettled(
-    members.map(({ tracker }) =>
-      context.reactors.request(tracker.reactor, { type: "release", tracker: tracker.id }),
-    ),
-  );
 }

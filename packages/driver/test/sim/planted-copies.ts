@@ -39,7 +39,7 @@ export const PLANTED_COPIES: readonly PlantedFault[] = [
   },
   {
     what: "a transfer is refused for its pages and tried again before its copy is there",
-    seed: 81,
+    seed: 83,
     plant: () =>
       replace(Queue.prototype, "copyRequest", (original) => {
         return function (this: unknown, ...[tag, then]: never[]): unknown {

@@ -59,6 +59,22 @@ function unheard(type: ReactorRequest["type"], answer: unknown, isMeant: (nth: n
   };
 }
 
+/** Of the devices in requests of a take, every second one is left out. */
+function leftOut(type: "hold" | "switch", list: "trackers" | "areas") {
+  return () => {
+    let count = 0;
+    return replace(ReactorPool.prototype, "request", (original) => {
+      return function (this: unknown, ...words: never[]): unknown {
+        const [reactor, request, ...more] = words as unknown as [number, ReactorRequest, number];
+        if (request.type !== type) return original.apply(this, words);
+        const all = (request as unknown as Record<string, readonly unknown[]>)[list] as unknown[];
+        const kept = { ...request, [list]: all.filter(() => count++ % 2 === 0) };
+        return original.apply(this, [reactor, kept, ...more] as never);
+      };
+    });
+  };
+}
+
 /** A call that does nothing if the condition holds. */
 export function omitted<Target extends object>(
   target: Target,
@@ -169,17 +185,17 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "ranges that are marked reach no map",
-    seed: 43,
+    seed: 49,
     plant: omitted(Tracker.prototype, "markDirty", always as never, Promise.resolve()),
   },
   {
     what: "a device does not hold its writes for a take",
-    plant: unheard("hold", undefined, (nth) => nth % 2 === 1),
+    plant: leftOut("hold", "trackers"),
   },
   {
     what: "a device is not switched by a take",
     seed: 2,
-    plant: unheard("switch", { stallUs: 1 }, (nth) => nth % 2 === 1),
+    plant: leftOut("switch", "areas"),
   },
   {
     what: "an area does not wake after a death",
@@ -212,7 +228,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the journal of a persistent map is not replayed after a power cut",
-    seed: 49,
+    seed: 50,
     plant: () =>
       replace(TrackerPersistence.prototype, "load", (original) => {
         return async function (this: unknown, ...words: never[]): Promise<unknown> {
@@ -223,7 +239,7 @@ export const PLANTED_FAULTS: readonly PlantedFault[] = [
   },
   {
     what: "the record of a persistent map never says that its front is gone",
-    seed: 510,
+    seed: 524,
     deathOneIn: 30,
     plant: () =>
       replace(PersistentDirectory.prototype, "writeRecord", (original) => {

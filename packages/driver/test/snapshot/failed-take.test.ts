@@ -193,7 +193,8 @@ async function toBeTaken(
   };
 }
 
-const TAKING = ["prepareArea", "hold", "switch"];
+/** The first hold and switch are a rehearsal. */
+const TAKING = ["prepareArea", "hold", "switch", "hold", "switch"];
 const CLOSING = ["dropArea", "closeArea", "removeMap"];
 
 /** A take of one device, during which `act` runs at the request `when`. */
