@@ -216,6 +216,14 @@ export class UblkControl {
   }
 
   /**
+   * Whether the kernel notices the death of a server that holds all tags of a queue: since Linux 6.15, which has no
+   * feature of its own; UPDATE_SIZE is of 6.16.
+   */
+  get noticesDeath(): boolean {
+    return this.canUpdateSize;
+  }
+
+  /**
    * UPDATE_SIZE: gives a started device another size. Its users see that at once, and udev gets an event; requests
    * beyond the old size may come before this ends, so the server has to be able to serve them by now. The kernel checks
    * nothing: for a smaller size, the caller must know that the rest is unused.

@@ -10,26 +10,29 @@ const REQUESTS_MIN = 4;
 const TIMEOUT_MS = 5_000;
 
 /**
- * Limits the kernel to one request less than the server has tags. Up to Linux 6.14 commands that wait in the kernel
- * for requests detect the death of a server; with all of them inside the server that takes 30 s. The limit holds only
- * without an I/O scheduler, which this device does not need. Returns the problem, or undefined.
+ * Takes away the I/O scheduler, which this device does not need, and limits the kernel to one request less than the
+ * server has tags. Up to Linux 6.14 commands that wait in the kernel for requests detect the death of a server; with
+ * all of them inside the server that takes 30 s. The limit holds only without a scheduler. Returns the problem, or
+ * undefined.
+ * @param noticesDeath whether the kernel notices it without them: each of the changes takes tens of milliseconds
  */
-export async function keepOneTagParked(
+export async function settleQueue(
   device: string,
   queueDepth: number,
+  noticesDeath: boolean,
 ): Promise<string | undefined> {
-  if (queueDepth - 1 < REQUESTS_MIN) return undefined;
+  const isLimited = !noticesDeath && queueDepth - 1 >= REQUESTS_MIN;
   const late = sleep(TIMEOUT_MS, `not done in ${TIMEOUT_MS} ms`, { ref: false });
-  return await Promise.race([setLimit(device, queueDepth - 1), late]);
+  return await Promise.race([settle(device, isLimited ? queueDepth - 1 : undefined), late]);
 }
 
-async function setLimit(device: string, requests: number): Promise<string | undefined> {
+async function settle(device: string, requests: number | undefined): Promise<string | undefined> {
   const folder = `/sys/block/${basename(device)}/queue`;
   // Both wait in the kernel for the requests in flight.
-  const ends = [
-    await writeInHelper(`${folder}/scheduler`, "none"),
-    await writeInHelper(`${folder}/nr_requests`, String(requests)),
-  ];
+  const ends = [await writeInHelper(`${folder}/scheduler`, "none")];
+  if (requests !== undefined) {
+    ends.push(await writeInHelper(`${folder}/nr_requests`, String(requests)));
+  }
   const failed = ends.find((end) => end < 0);
   return failed === undefined ? undefined : errnoName(failed);
 }

@@ -7,7 +7,7 @@ import { UblkFeature, UblkState } from "./abi.js";
 import { listDeviceIds, openCharacterDevice, type UblkControl } from "./control.js";
 import { UblkError } from "./errors.js";
 import type { DeviceParams, NewDevice, UblkDeviceInfo } from "./layout.js";
-import { keepOneTagParked } from "./queue-settings.js";
+import { settleQueue } from "./queue-settings.js";
 import { isZeroCopied, zeroCopyFeatures } from "./zero-copy.js";
 
 /**
@@ -83,6 +83,8 @@ export interface NewDeviceOptions extends ServeOptions {
   readonly above?: number;
   /** Called with the device's number before any program can use it, to make a record of it. */
   readonly onNumber: (id: number, hasZeroCopy: boolean) => void;
+  /** Runs when the device can be used, before it is ready. */
+  readonly whenLive?: (path: string) => Promise<void>;
 }
 
 /**
@@ -158,8 +160,11 @@ export class RecoverableDevice {
       await device.#startQueue(options, { charFd, queueDepth, maxIoBytes, zeroCopy });
       await control.startDevice(id);
       device.#readNumber();
-      // Without it a death is only noticed later; the device still works.
-      await keepOneTagParked(device.path, queueDepth);
+      // If it fails, a death is only noticed later; the device still works. Together, because both mostly wait.
+      await Promise.all([
+        settleQueue(device.path, queueDepth, control.noticesDeath),
+        options.whenLive?.(device.path),
+      ]);
       return device;
     } catch (error) {
       options.onNumberFreed(id);

@@ -39,6 +39,11 @@ const PARTS = SAMPLE === undefined ? 8 : 16;
 
 const test = scenario(import.meta.url, { daemon: false });
 
+const UNKNOWN_IMAGE_GONE = [
+  /I\/O error, dev ublkb\d+, .*\(READ\)/,
+  /Buffer I\/O error on dev ublkb\d+, .* async page read/,
+];
+
 /** Two devices under attack, with the models of what they and their images hold. */
 class Setting {
   constructor(t, faults, devices, store, random) {
@@ -245,6 +250,8 @@ OPERATIONS["add"] = async (setting, point) => {
 };
 
 OPERATIONS["take"] = async (setting, point) => {
+  // Of an image that nobody knows yet, whose partitions the killed daemon was looking for.
+  setting.t.expectKernelMessages(UNKNOWN_IMAGE_GONE);
   await setting.attachAll();
   const { id } = (await setting.snapshot()) ?? (await setting.create());
   // What is written while it is taken must not matter for the other device's image.

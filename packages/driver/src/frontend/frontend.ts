@@ -101,6 +101,8 @@ export interface NewServed extends Served {
   readonly zeroCopyIoBytes?: number;
   /** Its own number must be larger than this one. */
   readonly above?: number | null;
+  /** Whether to make the partitions of its table, before it is ready. */
+  readonly hasPartitions: boolean;
   /** Called before any user can come, to write a record of it. */
   readonly onNumber: (made: NumberedDevice) => void;
 }

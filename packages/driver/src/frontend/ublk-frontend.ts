@@ -46,7 +46,8 @@ export class UblkFrontend implements Frontend {
 
   async start(served: NewServed): Promise<ServedDevice> {
     const { params, queueDepth, maxIoBytes, above, onNumber, role } = served;
-    const { zeroCopy = false, zeroCopyIoBytes = maxIoBytes } = served;
+    const { zeroCopy = false, zeroCopyIoBytes = maxIoBytes, hasPartitions } = served;
+    const whenLive = (path: string): Promise<void> => makePartitions(path, this.#logger);
     const device = await RecoverableDevice.start(this.#control, {
       ...serveOptions(served),
       mark: MARKS[role],
@@ -57,6 +58,7 @@ export class UblkFrontend implements Frontend {
       zeroCopy,
       zeroCopyIoBytes,
       ...(typeof above === "number" ? { above } : {}),
+      ...(hasPartitions ? { whenLive } : {}),
       onNumber: (id, hasZeroCopy) => onNumber({ id, hasZeroCopy }),
     });
     return new UblkServed(device, params.capacityBytes, this.#fixedWhy);

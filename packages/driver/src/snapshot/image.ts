@@ -84,6 +84,7 @@ export function startImage(
     params: imageParams(context, tracker, access),
     queueDepth: context.imageDepth,
     above: tracker.front.id,
+    hasPartitions: true,
     maxIoBytes: context.maxIoBytes,
     onNumber: ({ id }) => onNumber(id),
     ...imageQueue(context, imaged, "take.image-queue-started"),

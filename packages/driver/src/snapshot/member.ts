@@ -91,7 +91,6 @@ export async function openImage(
     },
   });
   faultPoint("take.image-live");
-  await context.frontend.makePartitions(member.image);
   nameImage(context, snapshot, member);
   faultPoint("take.image-linked");
 }

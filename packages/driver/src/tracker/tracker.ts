@@ -119,6 +119,8 @@ export class Tracker {
         maxIoBytes: context.maxIoBytes,
         zeroCopyIoBytes: context.zeroCopyIoBytes,
         zeroCopy: mayPassPages(context, reactor),
+        // The partitions of a front under a device-mapper node would be a second way to its bytes.
+        hasPartitions: parts.splice === undefined,
         onNumber: (made) => {
           options.onFront?.(made.id);
           faultPoint("attach.device-added");
@@ -129,8 +131,6 @@ export class Tracker {
       });
       undo.push(() => front.stop());
       faultPoint("attach.front-live");
-      // The partitions of a front under a device-mapper node would be a second way to its bytes.
-      if (parts.splice === undefined) await context.frontend.makePartitions(front);
       const tracker = new Tracker(context, parts, front);
       tracker.hasOldArea = area !== undefined;
       await tracker.#serve();

@@ -7,7 +7,7 @@ import { type Member, openImage, recoverImage } from "../../dist/snapshot/member
 const NUMBER = 7;
 
 /** @param endsAt when the queue of the image ends; "before" is an earlier image's end, which is reported late */
-async function started(way: "open" | "recover", endsAt: "before" | "queue" | "partitions") {
+async function started(way: "open" | "recover", endsAt: "before" | "queue") {
   const said: string[] = [];
   const names: string[] = [];
   let isLive = true;
@@ -55,7 +55,6 @@ async function started(way: "open" | "recover", endsAt: "before" | "queue" | "pa
     kind: "ublk",
     start: serve,
     resume: (_: number, serving: never) => serve(serving),
-    makePartitions: async () => end("partitions"),
     links: { add: (_: string, path: string) => names.push(path) },
   };
   const context = { frontend, logger, reactors: { request: async () => undefined } } as never;
@@ -65,7 +64,6 @@ async function started(way: "open" | "recover", endsAt: "before" | "queue" | "pa
 
 for (const [way, endsAt] of [
   ["open", "queue"],
-  ["open", "partitions"],
   ["recover", "queue"],
 ] as const) {
   test(`${way}: an image that ends (${endsAt}) before it has a name is reported, and gets none`, async () => {

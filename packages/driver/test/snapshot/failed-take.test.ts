@@ -164,7 +164,6 @@ async function toBeTaken(
     frontend: {
       kind: "ublk",
       start: async () => ({ path: "/dev/image", stop: async () => undefined }),
-      makePartitions: async () => undefined,
       links: { add: () => undefined, remove: () => undefined },
     },
     freezing: machinePorts().freezing,

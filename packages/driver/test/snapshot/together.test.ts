@@ -40,7 +40,6 @@ test("images of all devices start together, and the take ends with the last", as
       kind: "ublk",
       start: () =>
         new Promise((resolve) => starting.push(() => resolve({ path: "/dev/image", id: 9 }))),
-      makePartitions: async () => undefined,
       links: { add: () => undefined, remove: () => undefined },
     },
     freezing: machinePorts().freezing,
