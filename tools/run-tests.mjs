@@ -152,7 +152,8 @@ function verdict(report) {
   const skipped = count("Skipped");
   const failed = total - passed;
   let problem = "";
-  if (total === 0) problem = "no test ran (is test.run() missing, or has another file ended it?)";
+  if (total + skipped === 0)
+    problem = "no test ran (is test.run() missing, or has another file ended it?)";
   else if (failed > 0) problem = `${failed} failed`;
   else if (skipped > 0 && process.env.CI) problem = `${skipped} skipped where CI is set`;
   return { total, passed, skipped, problem };
