@@ -11,7 +11,7 @@
  * Batches run one after the other; where slots are served (slots.mjs), as many beside each other as there are.
  */
 import { execFile, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -83,6 +83,8 @@ function runBatch(names) {
   const paths = names.map((name) => join(testDist, name));
   // What tests leave in it goes with it. A short name: sockets in it have at most 107 bytes of path.
   const TMPDIR = mkdtempSync(join(tmpdir(), "t-"));
+  // Some tests run programs as another user.
+  chmodSync(TMPDIR, 0o755);
   return new Promise((done) => {
     const child = spawn(
       process.execPath,
