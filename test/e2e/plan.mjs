@@ -58,7 +58,9 @@ export const GROUPS = [
   {
     name: "kept",
     files: ["persistent", "area-journal"],
-    inTurns: [["written-stores", "continuity", "nbd-kernel", "nbd-devices", "backup-freed"]],
+    inTurns: [
+      ["written-stores", "continuity", "nbd-kernel", "nbd-devices", "backup-freed", "older-state"],
+    ],
     ownDaemons: true,
   },
   {
